@@ -1,0 +1,102 @@
+//! What the model says, as types.
+
+use serde_json::{Map, Value};
+
+/// Everything known about a model after its hello.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelInfo {
+    /// Project id in Edge Impulse Studio.
+    pub project_id: u64,
+    /// Project name.
+    pub name: String,
+    /// Project owner.
+    pub owner: String,
+    /// Deployment version; shown as `v<version>`.
+    pub deploy_version: u64,
+    /// Image input, when `sensor` is a camera (or the sizes say so).
+    pub input: ModelInput,
+    /// Values a classify request must carry.
+    pub features: usize,
+    /// `model_type`, `classification` when absent.
+    pub model_type: String,
+    /// Class labels.
+    pub labels: Vec<String>,
+    /// Whether the first classification may take very long (TensorRT, GPU delegates).
+    pub slow_first_inference: bool,
+    /// `model_parameters` exactly as the model sent them.
+    pub raw_parameters: Map<String, Value>,
+    /// `project` exactly as the model sent it.
+    pub raw_project: Map<String, Value>,
+}
+
+/// What a model wants to be fed with.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum ModelInput {
+    /// Pictures.
+    Image {
+        /// Pixels.
+        width: u32,
+        /// Pixels.
+        height: u32,
+        /// `image_channel_count` 1: grey, else RGB.
+        grey: bool,
+        /// `image_resize_mode`; `None` when the model does not say.
+        resize: Option<crate::config::ResizeMode>,
+    },
+    /// Sound.
+    Audio {
+        /// Samples per second.
+        frequency: u32,
+        /// Samples of a slice.
+        slice_size: usize,
+        /// `use_continuous_mode`
+        continuous: bool,
+    },
+    /// A sensor this component cannot read, by its name.
+    Unsupported(&'static str),
+}
+
+/// One answer of the model, cleaned: finite numbers, labels of at most 256 bytes.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct InferenceResult {
+    /// `classification`: label to value, in the model's order.
+    pub classification: Option<Vec<(String, f64)>>,
+    /// `bounding_boxes`
+    pub bounding_boxes: Option<Vec<BoundingBox>>,
+    /// `object_tracking`
+    pub object_tracking: Option<Vec<BoundingBox>>,
+    /// `visual_anomaly_grid`
+    pub visual_anomaly_grid: Option<Vec<BoundingBox>>,
+    /// `visual_anomaly_max`
+    pub visual_anomaly_max: Option<f64>,
+    /// `visual_anomaly_mean`
+    pub visual_anomaly_mean: Option<f64>,
+    /// `anomaly`
+    pub anomaly: Option<f64>,
+    /// `freeform`, from the answer or from shared memory.
+    pub freeform: Option<Vec<Vec<f32>>>,
+    /// dsp + classification + postprocessing + anomaly, whole ms of process CPU time as the model reports it.
+    pub model_ms: u64,
+    /// `info`
+    pub info: Option<String>,
+}
+
+/// A box, tracked object or anomaly cell, in pixels of the model's input.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct BoundingBox {
+    /// Class label.
+    pub label: String,
+    /// Confidence.
+    pub value: f64,
+    /// Left edge.
+    pub x: i64,
+    /// Top edge.
+    pub y: i64,
+    /// Width.
+    pub width: i64,
+    /// Height.
+    pub height: i64,
+    /// Set for tracked objects.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub object_id: Option<i64>,
+}
