@@ -15,6 +15,7 @@ pub mod config;
 pub mod device;
 pub mod inference;
 pub mod lifecycle;
+pub mod log_limit;
 pub mod model;
 pub mod report;
 pub mod secret;

@@ -28,99 +28,89 @@ impl Counter {
     }
 }
 
-/// Everything that is counted. Each field is a number of events since the start of the daemon (or the `restart` command).
-#[derive(Debug, Default)]
-pub struct Stats {
-    /// Frames that the source delivered.
-    pub frames_captured: Counter,
-    /// Frames replaced by a newer one before they could be inferred (intentional: newest wins).
-    pub frames_skipped: Counter,
-    /// Frames lost because conversion or the model failed with the frame in hand.
-    pub frames_dropped: Counter,
-    /// Answers of the model that were turned into an inference.
-    pub inferences: Counter,
-    /// Inferences with no box, cell or label: never published.
-    pub empty: Counter,
-    /// Inferences the confidence filter rejected.
-    pub filtered: Counter,
-    /// Inferences the backoff gate held back.
-    pub gated: Counter,
-    /// Inference messages handed to the outbox.
-    pub published: Counter,
-    /// Inference messages acknowledged by the broker (QoS 1) or written to the socket (QoS 0).
-    pub delivered: Counter,
-    /// Inference messages too large to publish (still cached).
-    pub oversized: Counter,
-    /// Messages published without their picture because it did not fit.
-    pub images_omitted: Counter,
-    /// Inference messages dropped, oldest first, because the outbox was full.
-    pub outbox_dropped: Counter,
-    /// Messages written to the disk spool.
-    pub spooled: Counter,
-    /// Messages dropped from a full spool, oldest first.
-    pub spool_dropped: Counter,
-    /// Pairs written to a cache.
-    pub cache_writes: Counter,
-    /// Pairs that could not be written to a cache, or were dropped because the writer was behind.
-    pub cache_failures: Counter,
-    /// Restarts of the capture pipeline after a fault or an end of stream.
-    pub capture_restarts: Counter,
-    /// Restarts of the model process after a fault.
-    pub model_restarts: Counter,
-    /// Values or labels of the model that were not usable as they came (NaN, labels over 256 bytes) and were cleaned.
-    pub answers_cleaned: Counter,
-    /// Connections to the broker that were established.
-    pub mqtt_connects: Counter,
+/// Names each counter once: the field, its place in [`Stats::reset`] and its name in [`Stats::each`] come from one line.
+macro_rules! counters {
+    ($(#[$about:meta])* pub struct $name:ident { $($(#[$meaning:meta])* $field:ident,)* }) => {
+        $(#[$about])*
+        #[derive(Debug, Default)]
+        pub struct $name {
+            $($(#[$meaning])* pub $field: Counter,)*
+        }
+
+        impl $name {
+            /// All counters back to zero, as in a new process.
+            pub fn reset(&self) {
+                $(self.$field.reset();)*
+            }
+
+            /// Every counter by its name with its value now, in the order of the fields.
+            pub fn each(&self) -> impl Iterator<Item = (&'static str, u64)> {
+                [$((stringify!($field), self.$field.get())),*].into_iter()
+            }
+        }
+    };
 }
 
-impl Stats {
-    /// All counters back to zero, as in a new process.
-    pub fn reset(&self) {
-        let Self {
-            frames_captured,
-            frames_skipped,
-            frames_dropped,
-            inferences,
-            empty,
-            filtered,
-            gated,
-            published,
-            delivered,
-            oversized,
-            images_omitted,
-            outbox_dropped,
-            spooled,
-            spool_dropped,
-            cache_writes,
-            cache_failures,
-            capture_restarts,
-            model_restarts,
-            answers_cleaned,
-            mqtt_connects,
-        } = self;
-        for counter in [
-            frames_captured,
-            frames_skipped,
-            frames_dropped,
-            inferences,
-            empty,
-            filtered,
-            gated,
-            published,
-            delivered,
-            oversized,
-            images_omitted,
-            outbox_dropped,
-            spooled,
-            spool_dropped,
-            cache_writes,
-            cache_failures,
-            capture_restarts,
-            model_restarts,
-            answers_cleaned,
-            mqtt_connects,
-        ] {
-            counter.reset();
-        }
+counters! {
+    /// Everything that is counted. Each field is a number of events since the start of the daemon (or the `restart` command).
+    /// How long inferences take is no count: see [`crate::report::latency`].
+    pub struct Stats {
+        /// Frames that the source delivered.
+        frames_captured,
+        /// Frames replaced by a newer one before they could be inferred (intentional: newest wins).
+        frames_skipped,
+        /// Frames lost because conversion or the model failed with the frame in hand.
+        frames_dropped,
+        /// Answers of the model that were turned into an inference.
+        inferences,
+        /// Inferences with no box, cell or label: never published.
+        empty,
+        /// Inferences the confidence filter rejected.
+        filtered,
+        /// Inferences the backoff gate held back.
+        gated,
+        /// Inference messages handed to the outbox.
+        published,
+        /// Inference messages acknowledged by the broker (QoS 1) or written to the socket (QoS 0).
+        delivered,
+        /// Inference messages too large to publish (still cached).
+        oversized,
+        /// Messages published without their picture because it did not fit.
+        images_omitted,
+        /// Inference messages dropped, oldest first, because the outbox was full.
+        outbox_dropped,
+        /// Messages written to the disk spool.
+        spooled,
+        /// Messages dropped from a full spool, oldest first.
+        spool_dropped,
+        /// Pairs written to a cache.
+        cache_writes,
+        /// Pairs that could not be written to a cache, or were dropped because the writer was behind.
+        cache_failures,
+        /// Restarts of the capture pipeline after a fault or an end of stream.
+        capture_restarts,
+        /// Restarts of the model process after a fault.
+        model_restarts,
+        /// Values or labels of the model that were not usable as they came (NaN, labels over 256 bytes) and were cleaned.
+        answers_cleaned,
+        /// Connections to the broker that were established.
+        mqtt_connects,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reset_reaches_every_counter_that_each_names() {
+        let stats = Stats::default();
+        stats.frames_captured.add(3);
+        stats.mqtt_connects.inc();
+        let counted: Vec<_> = stats.each().filter(|(_, n)| *n > 0).collect();
+        assert_eq!(counted, [("frames_captured", 3), ("mqtt_connects", 1)]);
+
+        stats.reset();
+        assert!(stats.each().all(|(_, n)| n == 0));
     }
 }

@@ -1,1 +1,265 @@
-//! Not written yet.
+//! What becomes of an inference: decided here for each one, in this order: metrics, empty check, confidence filter,
+//! backoff gate. What passes is written as a message by [`payload`], away from the inference loop.
+//!
+//! Pure: nothing here waits, and time and ids come in as arguments.
+
+pub mod confidence;
+pub mod filter;
+pub mod findings;
+pub mod gate;
+pub mod image;
+pub mod latency;
+pub mod metrics;
+pub mod payload;
+pub mod runner;
+
+#[cfg(test)]
+mod samples;
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+pub use self::image::{EncodedPicture, PictureRef};
+pub use self::payload::{Fit, MAX_MESSAGE, Message, Numbers, Publication};
+pub use self::runner::{RunnerFigures, resident_bytes};
+
+use self::filter::Filter;
+use self::findings::Findings;
+use self::gate::Gate;
+use self::latency::LatencyWindow;
+use self::metrics::ConfidenceMetrics;
+use crate::config::{Criteria, FilterConfig};
+use crate::model::InferenceResult;
+use crate::stats::Stats;
+
+/// What the configuration says about reporting.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ReportSettings {
+    /// The confidence filter at start.
+    pub filter: FilterConfig,
+    /// Publish every Nth inference that passes the filter (`iotcore_backoff`); 0 is taken as 1.
+    pub publish_every: u32,
+}
+
+/// What happens to an inference.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Nothing was found: not published, and the gate did not move.
+    Empty,
+    /// Rejected by the confidence filter; the gate did not move.
+    Filtered,
+    /// Held back by the gate.
+    Gated,
+    /// To be published and cached, with these numbers.
+    Publish(Numbers),
+}
+
+/// The state that decides. Cheap: it runs on the inference thread, and what it needs per inference is all in place.
+#[derive(Debug)]
+pub struct Report {
+    filter: Filter,
+    gate: Gate,
+    confidences: ConfidenceMetrics,
+    latency: LatencyWindow,
+    total_inferences: u64,
+    stats: Arc<Stats>,
+}
+
+impl Report {
+    /// The state of a new process. The `restart` command makes a new one; restarts of capture or model keep it.
+    pub fn new(settings: ReportSettings, stats: Arc<Stats>) -> Self {
+        Self {
+            filter: Filter {
+                config: settings.filter,
+            },
+            gate: Gate::new(settings.publish_every),
+            confidences: ConfidenceMetrics::default(),
+            latency: LatencyWindow::default(),
+            total_inferences: 0,
+            stats,
+        }
+    }
+
+    /// Takes one inference in and says what becomes of it. `wall_ms` is the wall-clock time of the round trip to the
+    /// model. Counts `inferences`, and `empty`, `filtered` or `gated`; [`Publication::compose`] counts the rest.
+    pub fn accept(&mut self, result: &InferenceResult, wall_ms: f32) -> Verdict {
+        let findings = Findings::of(result);
+        let inference_count = findings.count();
+        self.stats.inferences.inc();
+        self.latency.add(wall_ms);
+        self.total_inferences += inference_count;
+        confidence::each(findings).for_each(|confidence| self.confidences.add(confidence));
+
+        if findings == Findings::Nothing {
+            self.stats.empty.inc();
+            return Verdict::Empty;
+        }
+        if !self.filter.passes(confidence::of(findings)) {
+            self.stats.filtered.inc();
+            return Verdict::Filtered;
+        }
+        if !self.gate.opens() {
+            self.stats.gated.inc();
+            return Verdict::Gated;
+        }
+        Verdict::Publish(Numbers {
+            inference_count,
+            total_inferences: self.total_inferences,
+        })
+    }
+
+    /// The filter in force.
+    pub fn filter(&self) -> FilterConfig {
+        self.filter.config
+    }
+
+    /// Switches the filter on or off.
+    pub fn set_filter_enabled(&mut self, enabled: bool) {
+        self.filter.config.enabled = enabled;
+    }
+
+    /// Sets how the filter compares.
+    pub fn set_criteria(&mut self, criteria: Criteria) {
+        self.filter.config.criteria = criteria;
+    }
+
+    /// Sets what the filter compares with: a fraction, 0 < x <= 1; the caller has checked that.
+    pub fn set_threshold(&mut self, threshold: f64) {
+        self.filter.config.threshold = threshold;
+    }
+
+    /// Forgets the confidences and their trend (`reset_metrics`). `total_inferences`, the counters and the inference times
+    /// are figures since the start and stay.
+    pub fn reset_metrics(&mut self) {
+        self.confidences = ConfidenceMetrics::default();
+    }
+
+    /// The metrics message. `ts` is now, in ms since the Unix epoch.
+    pub fn metrics_message(&self, ts: u64, id: Uuid, runner: RunnerFigures) -> Value {
+        let figures = self.confidences.figures();
+        json!({
+            "mean_confidence": figures.mean_confidence,
+            "standard_deviation": figures.standard_deviation,
+            "confidence_trend": figures.confidence_trend,
+            "details": figures.details,
+            "ts": ts,
+            "id": id,
+            "runner": runner.to_json(&self.stats, self.latency.figures()),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::samples::{boxes, classes};
+    use super::*;
+
+    fn report(publish_every: u32, enabled: bool) -> (Report, Arc<Stats>) {
+        let filter = FilterConfig {
+            enabled,
+            threshold: 0.7,
+            criteria: Criteria::GreaterOrEqual,
+        };
+        let stats = Arc::new(Stats::default());
+        (
+            Report::new(ReportSettings { filter, publish_every }, Arc::clone(&stats)),
+            stats,
+        )
+    }
+
+    fn numbers(inference_count: u64, total_inferences: u64) -> Verdict {
+        Verdict::Publish(Numbers {
+            inference_count,
+            total_inferences,
+        })
+    }
+
+    #[test]
+    fn what_is_empty_or_filtered_does_not_advance_the_gate() {
+        let (mut report, stats) = report(2, true);
+        let (good, bad, empty) = (boxes(&[0.9, 0.8]), boxes(&[0.1]), boxes(&[]));
+        let verdicts = [&good, &bad, &empty, &bad, &good].map(|result| report.accept(result, 3.0));
+        assert_eq!(
+            verdicts,
+            [
+                Verdict::Gated,
+                Verdict::Filtered,
+                Verdict::Empty,
+                Verdict::Filtered,
+                numbers(2, 6)
+            ],
+            "the total counts what is not published too"
+        );
+        let counted = [&stats.inferences, &stats.empty, &stats.filtered, &stats.gated].map(|counter| counter.get());
+        assert_eq!(counted, [5, 1, 2, 1]);
+    }
+
+    #[test]
+    fn metrics_take_in_what_the_filter_rejects() {
+        let (mut report, _) = report(1, true);
+        assert_eq!(report.accept(&boxes(&[0.25, 0.5]), 1.0), Verdict::Filtered);
+        report.accept(&classes(&[("a", 0.1), ("b", 0.75)]), 1.0);
+        let message = report.metrics_message(1, Uuid::nil(), RunnerFigures::default());
+        assert_eq!(message["details"]["n"], 3);
+        assert_eq!(message["mean_confidence"], 0.5);
+    }
+
+    #[test]
+    fn commands_change_the_filter_in_force() {
+        let (mut report, _) = report(1, true);
+        let result = classes(&[("a", 0.5)]);
+        assert_eq!(report.accept(&result, 1.0), Verdict::Filtered);
+        report.set_threshold(0.5);
+        assert_eq!(report.accept(&result, 1.0), numbers(1, 2));
+        report.set_criteria(Criteria::Greater);
+        assert_eq!(report.accept(&result, 1.0), Verdict::Filtered);
+        report.set_filter_enabled(false);
+        assert_eq!(report.accept(&result, 1.0), numbers(1, 4));
+        assert_eq!(
+            report.filter(),
+            FilterConfig {
+                enabled: false,
+                threshold: 0.5,
+                criteria: Criteria::Greater
+            }
+        );
+    }
+
+    #[test]
+    fn freeform_passes_the_filter() {
+        let (mut report, _) = report(1, true);
+        let result = InferenceResult {
+            freeform: Some(vec![vec![0.0], vec![0.1]]),
+            ..Default::default()
+        };
+        assert_eq!(report.accept(&result, 1.0), numbers(2, 2));
+    }
+
+    #[test]
+    fn reset_metrics_forgets_confidences_and_keeps_the_total() {
+        let (mut report, stats) = report(1, false);
+        report.accept(&boxes(&[0.5, 0.9]), 8.0);
+        report.reset_metrics();
+        let message = report.metrics_message(1, Uuid::nil(), RunnerFigures::default());
+        assert_eq!(
+            (&message["details"]["n"], &message["confidence_trend"]),
+            (&json!(0), &json!("flat"))
+        );
+        assert_eq!(message["runner"]["inference_ms_p50"], 8.0);
+        assert_eq!(stats.inferences.get(), 1);
+        assert_eq!(report.accept(&boxes(&[0.5]), 1.0), numbers(1, 3));
+    }
+
+    #[test]
+    fn the_metrics_message_has_the_documented_fields_in_their_order() {
+        let (report, _) = report(1, false);
+        let id = Uuid::from_u128(5);
+        let text = report
+            .metrics_message(1_736_016_142_920, id, RunnerFigures::default())
+            .to_string();
+        let documented = r#"{"mean_confidence":0.0,"standard_deviation":0.0,"confidence_trend":"flat","details":{"n":0,"sum_confidences":0.0,"sum_confidences_squared":0.0},"ts":1736016142920,"id":"00000000-0000-0000-0000-000000000005","runner":{"#;
+        assert!(text.starts_with(documented), "{text}");
+    }
+}

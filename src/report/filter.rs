@@ -1,0 +1,84 @@
+//! The confidence filter.
+
+use crate::config::{Criteria, FilterConfig};
+
+/// How far a confidence may be from the threshold for `eq`.
+pub const EQUAL_WITHIN: f64 = 1e-6;
+
+/// Passes or rejects by confidence. Commands change the configuration in force.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Filter {
+    /// The configuration in force.
+    pub config: FilterConfig,
+}
+
+impl Filter {
+    /// Whether a result with this confidence goes on. Without a confidence (freeform) it always does; NaN never passes a
+    /// filter that is on.
+    pub fn passes(&self, confidence: Option<f64>) -> bool {
+        let Some(confidence) = confidence.filter(|_| self.config.enabled) else {
+            return true;
+        };
+        let threshold = self.config.threshold;
+        match self.config.criteria {
+            Criteria::Greater => confidence > threshold,
+            Criteria::GreaterOrEqual => confidence >= threshold,
+            Criteria::Equal => (confidence - threshold).abs() <= EQUAL_WITHIN,
+            Criteria::LessOrEqual => confidence <= threshold,
+            Criteria::Less => confidence < threshold,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: [Criteria; 5] = [
+        Criteria::Greater,
+        Criteria::GreaterOrEqual,
+        Criteria::Equal,
+        Criteria::LessOrEqual,
+        Criteria::Less,
+    ];
+
+    fn filter(criteria: Criteria) -> Filter {
+        Filter {
+            config: FilterConfig {
+                enabled: true,
+                threshold: 0.7,
+                criteria,
+            },
+        }
+    }
+
+    #[test]
+    fn each_criterion_compares_the_confidence_with_the_threshold() {
+        let passed = |confidence| ALL.map(|criteria| filter(criteria).passes(Some(confidence)));
+        assert_eq!(passed(0.8), [true, true, false, false, false]);
+        assert_eq!(passed(0.7), [false, true, true, true, false]);
+        assert_eq!(passed(0.6), [false, false, false, true, true]);
+    }
+
+    #[test]
+    fn eq_tolerates_a_millionth() {
+        assert!(filter(Criteria::Equal).passes(Some(0.700_000_9)));
+        assert!(filter(Criteria::Equal).passes(Some(0.699_999_1)));
+        assert!(!filter(Criteria::Equal).passes(Some(0.700_002)));
+    }
+
+    #[test]
+    fn nan_never_passes_and_no_confidence_always_does() {
+        for criteria in ALL {
+            assert!(!filter(criteria).passes(Some(f64::NAN)));
+            assert!(filter(criteria).passes(None));
+        }
+    }
+
+    #[test]
+    fn a_filter_that_is_off_passes_everything() {
+        let mut off = filter(Criteria::Greater);
+        off.config.enabled = false;
+        assert!(off.passes(Some(0.0)));
+    }
+}

@@ -1,0 +1,112 @@
+//! What a result found: exactly one kind per result, borrowed from it.
+
+use crate::model::{BoundingBox, InferenceResult};
+
+/// The part of a result that is counted, judged and published. Of several kinds in one result the first in the order of
+/// the variants that holds anything: a kind the model sent empty has as little to say as one it did not send.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Findings<'a> {
+    /// Arrays of numbers, at least one number in all.
+    Freeform(&'a [Vec<f32>]),
+    /// Cells of a visual anomaly grid, at least one.
+    Grid(&'a [BoundingBox]),
+    /// Bounding boxes, or tracked objects when the model tracks; at least one.
+    Boxes(&'a [BoundingBox]),
+    /// Labels with their values, at least one.
+    Classes(&'a [(String, f64)]),
+    /// No numbers, cells, boxes or labels. Anomaly values alone do not change that.
+    Nothing,
+}
+
+impl<'a> Findings<'a> {
+    /// Picks the kind. A model that reports `object_tracking` is judged by it alone, even while it tracks nothing and
+    /// sees boxes: the tracker decides which boxes are objects.
+    pub fn of(result: &'a InferenceResult) -> Self {
+        if let Some(arrays) = &result.freeform
+            && arrays.iter().any(|array| !array.is_empty())
+        {
+            return Self::Freeform(arrays);
+        }
+        if let Some(cells) = result.visual_anomaly_grid.as_deref().filter(|cells| !cells.is_empty()) {
+            return Self::Grid(cells);
+        }
+        let boxes = result.object_tracking.as_deref().or(result.bounding_boxes.as_deref());
+        if let Some(boxes) = boxes.filter(|boxes| !boxes.is_empty()) {
+            return Self::Boxes(boxes);
+        }
+        match result.classification.as_deref() {
+            Some(classes) if !classes.is_empty() => Self::Classes(classes),
+            _ => Self::Nothing,
+        }
+    }
+
+    /// `inference_count`: boxes or cells; 1 for a classification; the number of arrays for freeform; 0 for nothing.
+    pub fn count(&self) -> u64 {
+        match self {
+            Self::Freeform(arrays) => arrays.len() as u64,
+            Self::Grid(items) | Self::Boxes(items) => items.len() as u64,
+            Self::Classes(_) => 1,
+            Self::Nothing => 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::samples::{boxed, classes};
+
+    #[test]
+    fn tracked_objects_stand_in_for_boxes_even_when_nothing_is_tracked_yet() {
+        let mut result = InferenceResult {
+            bounding_boxes: Some(vec![boxed(0.9)]),
+            ..Default::default()
+        };
+        assert_eq!(Findings::of(&result).count(), 1);
+
+        result.object_tracking = Some(vec![]);
+        assert_eq!(Findings::of(&result), Findings::Nothing);
+
+        // Tracks linger for some frames after the boxes are gone.
+        let tracked = [boxed(0.8), boxed(0.7)];
+        result.bounding_boxes = Some(vec![]);
+        result.object_tracking = Some(tracked.to_vec());
+        assert_eq!(Findings::of(&result), Findings::Boxes(&tracked));
+    }
+
+    #[test]
+    fn of_several_kinds_the_first_that_holds_anything_counts() {
+        let mut result = classes(&[("a", 0.1), ("b", 0.9)]);
+        assert!(matches!(Findings::of(&result), Findings::Classes(_)));
+        result.bounding_boxes = Some(vec![boxed(0.5)]);
+        assert!(matches!(Findings::of(&result), Findings::Boxes(_)));
+        result.visual_anomaly_grid = Some(vec![boxed(0.5)]);
+        assert!(matches!(Findings::of(&result), Findings::Grid(_)));
+        result.freeform = Some(vec![vec![0.5]]);
+        assert!(matches!(Findings::of(&result), Findings::Freeform(_)));
+
+        result.freeform = Some(vec![]);
+        result.visual_anomaly_grid = Some(vec![]);
+        assert!(matches!(Findings::of(&result), Findings::Boxes(_)));
+    }
+
+    #[test]
+    fn freeform_without_a_number_is_nothing() {
+        let result = InferenceResult {
+            freeform: Some(vec![vec![], vec![]]),
+            ..Default::default()
+        };
+        assert_eq!(Findings::of(&result), Findings::Nothing);
+    }
+
+    #[test]
+    fn anomaly_values_alone_are_nothing() {
+        let result = InferenceResult {
+            anomaly: Some(2.5),
+            visual_anomaly_max: Some(9.0),
+            visual_anomaly_grid: Some(vec![]),
+            ..Default::default()
+        };
+        assert_eq!(Findings::of(&result), Findings::Nothing);
+    }
+}

@@ -1,0 +1,268 @@
+use super::*;
+use crate::report::image::PictureRef;
+use crate::report::samples::{boxed, boxes, classes, noise};
+use proptest::prelude::*;
+use serde_json::Value;
+
+const ID: Uuid = Uuid::from_u128(0x6f1c_2f0e_9a5b_4c3d_8e7f_0123_4567_89ab);
+
+fn publication(result: &InferenceResult) -> Publication<'_> {
+    let numbers = Numbers {
+        inference_count: Findings::of(result).count(),
+        total_inferences: 42,
+    };
+    Publication {
+        result,
+        numbers,
+        id: ID,
+        ts: 1_736_016_142_920,
+        s3: None,
+    }
+}
+
+fn text(result: &InferenceResult) -> String {
+    let message = publication(result).compose(None, &Stats::default()).unwrap();
+    assert_eq!(message.fit, Fit::Complete);
+    String::from_utf8(message.json.to_vec()).unwrap()
+}
+
+/// The message with what comes between the timestamp and the S3 fields.
+fn wire(count: u64, between: &str) -> String {
+    format!(
+        r#"{{"time_ms":1,"inference_count":{count},"total_inferences":42,"id":"6f1c2f0e-9a5b-4c3d-8e7f-0123456789ab","ts":1736016142920,{between},"s3_bucket":"unset","s3_prefix":"unset"}}"#
+    )
+}
+
+const CAT: &str = r#"{"label":"cat","value":0.91,"x":10,"y":20,"width":64,"height":48}"#;
+
+#[test]
+fn a_message_with_boxes_has_the_documented_fields_in_their_order() {
+    let result = InferenceResult {
+        model_ms: 3,
+        info: Some("first".into()),
+        ..boxes(&[0.91])
+    };
+    let expected = wire(1, &format!(r#""box":[{CAT}]"#)).replacen(r#""time_ms":1"#, r#""time_ms":3,"info":"first""#, 1);
+    assert_eq!(text(&result), expected);
+}
+
+#[test]
+fn a_classification_is_an_object_in_the_models_order() {
+    assert_eq!(
+        text(&classes(&[("zebra", 0.25), ("ant", 0.75)])),
+        wire(1, r#""c":{"zebra":0.25,"ant":0.75}"#)
+    );
+}
+
+#[test]
+fn a_visual_anomaly_grid_comes_with_its_anomaly_values() {
+    let result = InferenceResult {
+        visual_anomaly_grid: Some(vec![boxed(0.91), boxed(0.91)]),
+        visual_anomaly_max: Some(9.5),
+        visual_anomaly_mean: Some(1.25),
+        ..Default::default()
+    };
+    let between = format!(r#""grid":[{CAT},{CAT}],"visual_anomaly_max":9.5,"visual_anomaly_mean":1.25"#);
+    assert_eq!(text(&result), wire(2, &between));
+}
+
+#[test]
+fn anomaly_is_added_to_a_classification() {
+    let result = InferenceResult {
+        anomaly: Some(-0.5),
+        ..classes(&[("a", 1.0)])
+    };
+    assert_eq!(text(&result), wire(1, r#""c":{"a":1.0},"anomaly":-0.5"#));
+}
+
+#[test]
+fn freeform_is_an_array_of_arrays_counted_by_array() {
+    let result = InferenceResult {
+        freeform: Some(vec![vec![0.1, 2.0], vec![]]),
+        ..Default::default()
+    };
+    assert_eq!(text(&result), wire(2, r#""freeform":[[0.1,2.0],[]]"#));
+}
+
+#[test]
+fn tracked_objects_are_sent_as_boxes_with_their_id() {
+    let mut tracked = boxed(0.91);
+    tracked.object_id = Some(7);
+    let result = InferenceResult {
+        object_tracking: Some(vec![tracked]),
+        ..boxes(&[0.5, 0.6])
+    };
+    assert_eq!(
+        text(&result),
+        wire(1, &format!(r#""box":[{}]"#, CAT.replace('}', r#","object_id":7}"#)))
+    );
+}
+
+#[test]
+fn exactly_one_kind_is_sent_of_a_result_with_several() {
+    let result = InferenceResult {
+        bounding_boxes: Some(vec![boxed(0.91)]),
+        ..classes(&[("a", 1.0)])
+    };
+    assert_eq!(text(&result), wire(1, &format!(r#""box":[{CAT}]"#)));
+}
+
+#[test]
+fn bucket_and_prefix_are_named_when_the_s3_cache_is_on() {
+    let s3 = S3Location {
+        bucket: "photos".into(),
+        prefix: "Fruit_v25/".into(),
+    };
+    let result = boxes(&[0.91]);
+    let message = Publication {
+        s3: Some(&s3),
+        ..publication(&result)
+    }
+    .compose(None, &Stats::default())
+    .unwrap();
+    let value: Value = serde_json::from_slice(&message.json).unwrap();
+    assert_eq!(
+        (&value["s3_bucket"], &value["s3_prefix"]),
+        (&"photos".into(), &"Fruit_v25/".into())
+    );
+}
+
+#[test]
+fn a_picture_is_the_last_field_and_decodes_to_the_cached_jpeg() {
+    let data = noise(32 * 32);
+    let picture = EncodedPicture::new(PictureRef {
+        width: 32,
+        height: 32,
+        grey: true,
+        data: &data,
+    })
+    .unwrap();
+    let message = publication(&boxes(&[0.91]))
+        .compose(Some(&picture), &Stats::default())
+        .unwrap();
+    let value: Value = serde_json::from_slice(&message.json).unwrap();
+    assert_eq!(value.as_object().unwrap().keys().next_back().unwrap(), "image");
+    assert_eq!(
+        STANDARD.decode(value["image"].as_str().unwrap()).unwrap(),
+        picture.jpeg()[..]
+    );
+}
+
+#[test]
+fn a_large_picture_is_made_smaller_until_the_message_fits() {
+    let stats = Stats::default();
+    let data = noise(640 * 640 * 3);
+    let picture = EncodedPicture::new(PictureRef {
+        width: 640,
+        height: 640,
+        grey: false,
+        data: &data,
+    })
+    .unwrap();
+    assert!(picture.jpeg().len() > MAX_MESSAGE);
+    let message = publication(&boxes(&[0.91])).compose(Some(&picture), &stats).unwrap();
+    assert_eq!(message.fit, Fit::Complete);
+    assert!(
+        (MAX_MESSAGE / 2..=MAX_MESSAGE).contains(&message.json.len()),
+        "{}",
+        message.json.len()
+    );
+    assert_eq!((stats.published.get(), stats.images_omitted.get()), (1, 0));
+}
+
+#[test]
+fn a_picture_that_cannot_fit_is_left_out_with_a_note() {
+    let stats = Stats::default();
+    let data = noise(64 * 64);
+    let picture = EncodedPicture::new(PictureRef {
+        width: 64,
+        height: 64,
+        grey: true,
+        data: &data,
+    })
+    .unwrap();
+    // Room for the note beside it, not for a picture.
+    let result = freeform_message_of(MAX_MESSAGE - 100);
+    let message = publication(&result).compose(Some(&picture), &stats).unwrap();
+    assert_eq!(message.fit, Fit::ImageOmitted);
+    let value: Value = serde_json::from_slice(&message.json).unwrap();
+    assert_eq!(value["image_omitted"], true);
+    assert!(value.get("image").is_none());
+    assert_eq!((stats.published.get(), stats.images_omitted.get()), (1, 1));
+}
+
+#[test]
+fn a_message_too_large_without_a_picture_is_oversized_but_whole() {
+    let stats = Stats::default();
+    let largest = publication(&freeform_message_of(MAX_MESSAGE))
+        .compose(None, &stats)
+        .unwrap();
+    assert_eq!((largest.json.len(), largest.fit), (MAX_MESSAGE, Fit::Complete));
+
+    let over = publication(&freeform_message_of(MAX_MESSAGE + 1))
+        .compose(None, &stats)
+        .unwrap();
+    assert_eq!((over.json.len(), over.fit), (MAX_MESSAGE + 1, Fit::Oversized));
+    assert!(serde_json::from_slice::<Value>(&over.json).is_ok());
+    assert_eq!((stats.published.get(), stats.oversized.get()), (1, 1));
+}
+
+/// A freeform result whose message has exactly that many bytes: numbers of four bytes each, the rest in `info`.
+fn freeform_message_of(bytes: usize) -> InferenceResult {
+    let mut result = InferenceResult {
+        freeform: Some(vec![vec![0.5; 30_000]]),
+        info: Some(String::new()),
+        ..Default::default()
+    };
+    result.info = Some("i".repeat(bytes - text(&result).len()));
+    result
+}
+
+fn any_boxes() -> impl Strategy<Value = Option<Vec<BoundingBox>>> {
+    let any_box = (any::<String>(), any::<f64>(), any::<[i64; 4]>(), any::<Option<i64>>()).prop_map(
+        |(label, value, [x, y, width, height], object_id)| BoundingBox {
+            label,
+            value,
+            x,
+            y,
+            width,
+            height,
+            object_id,
+        },
+    );
+    prop::option::of(prop::collection::vec(any_box, 0..4))
+}
+
+prop_compose! {
+    fn any_result()(
+        classification in any::<Option<Vec<(String, f64)>>>(),
+        bounding_boxes in any_boxes(),
+        object_tracking in any_boxes(),
+        visual_anomaly_grid in any_boxes(),
+        values in any::<[Option<f64>; 3]>(),
+        freeform in any::<Option<Vec<Vec<f32>>>>(),
+        model_ms: u64,
+        info: Option<String>,
+    ) -> InferenceResult {
+        let [visual_anomaly_max, visual_anomaly_mean, anomaly] = values;
+        InferenceResult { classification, bounding_boxes, object_tracking, visual_anomaly_grid, visual_anomaly_max,
+            visual_anomaly_mean, anomaly, freeform, model_ms, info }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn whatever_the_result_and_picture_a_message_to_publish_is_json_that_fits(
+        result in any_result(), width in 1u32..400, height in 1u32..400, filler in 0usize..140_000,
+    ) {
+        let result = InferenceResult { info: Some("i".repeat(filler)), ..result };
+        let data = noise((width * height * 3) as usize);
+        let picture = EncodedPicture::new(PictureRef { width, height, grey: false, data: &data }).unwrap();
+        let message = publication(&result).compose(Some(&picture), &Stats::default()).unwrap();
+        prop_assert_eq!(message.json.len() > MAX_MESSAGE, message.fit == Fit::Oversized);
+        let value: Value = serde_json::from_slice(&message.json).unwrap();
+        let kinds = ["freeform", "grid", "box", "c"].iter().filter(|kind| value.get(kind).is_some()).count();
+        prop_assert_eq!(kinds, 1);
+    }
+}

@@ -1,0 +1,101 @@
+//! The `runner` object of the metrics message: what this component adds to the figures of the old one.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+use super::latency::Latency;
+use super::metrics::six_places;
+use crate::stats::Stats;
+
+/// Figures about the process that come from outside this room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RunnerFigures {
+    /// Since the start of the daemon, or the `restart` command.
+    pub uptime: Duration,
+    /// Resident memory of this process in bytes; `None`: could not be read, left out.
+    pub rss_bytes: Option<u64>,
+}
+
+impl RunnerFigures {
+    /// The object: every counter under its own name, then `inference_ms_last`, `inference_ms_p50`, `inference_ms_p95`,
+    /// `uptime_s` and `rss_bytes`.
+    pub(super) fn to_json(self, stats: &Stats, latency: Latency) -> Map<String, Value> {
+        let mut runner: Map<String, Value> = stats
+            .each()
+            .map(|(name, count)| (name.to_owned(), count.into()))
+            .collect();
+        for (name, ms) in [
+            ("inference_ms_last", latency.last),
+            ("inference_ms_p50", latency.p50),
+            ("inference_ms_p95", latency.p95),
+        ] {
+            runner.insert(name.to_owned(), six_places(ms.into()).into());
+        }
+        runner.insert("uptime_s".to_owned(), self.uptime.as_secs().into());
+        if let Some(bytes) = self.rss_bytes {
+            runner.insert("rss_bytes".to_owned(), bytes.into());
+        }
+        runner
+    }
+}
+
+/// Resident memory of this process in bytes, as Linux reports it now; `None` where it does not.
+pub fn resident_bytes() -> Option<u64> {
+    parse_status(&std::fs::read_to_string("/proc/self/status").ok()?)
+}
+
+/// Reads `VmRSS` out of the text of `/proc/<pid>/status`. That file and not `statm`, which counts in pages of a size that
+/// differs between ARM kernels; `kB` there means 1024 bytes (proc(5)).
+fn parse_status(text: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kib.checked_mul(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resident_memory_is_read_from_the_status_text() {
+        let text = "Name:\tei-greengrass\nVmHWM:\t   9000 kB\nVmRSS:\t   5120 kB\nThreads:\t4\n";
+        assert_eq!(parse_status(text), Some(5120 * 1024));
+        for bad in [
+            "",
+            "VmRSS:\t kB\n",
+            "VmRSS:\t12 MB\n",
+            "VmRSS:\t18446744073709551615 kB\n",
+        ] {
+            assert_eq!(parse_status(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn this_process_uses_some_memory() {
+        assert!(resident_bytes().is_some_and(|bytes| bytes > 100_000));
+    }
+
+    #[test]
+    fn the_object_names_every_counter_and_the_figures() {
+        let stats = Stats::default();
+        stats.spool_dropped.add(2);
+        let figures = RunnerFigures {
+            uptime: Duration::from_millis(61_900),
+            rss_bytes: None,
+        };
+        let runner = figures.to_json(
+            &stats,
+            Latency {
+                last: 3.5,
+                p50: 2.0,
+                p95: 9.25,
+            },
+        );
+        assert_eq!(runner["spool_dropped"], 2);
+        assert_eq!(runner["inference_ms_p95"], 9.25);
+        assert_eq!(runner["uptime_s"], 61);
+        assert!(!runner.contains_key("rss_bytes"));
+        assert!(stats.each().all(|(name, _)| runner.contains_key(name)));
+    }
+}
