@@ -49,7 +49,7 @@ pub enum ImageError {
         /// Length of the data.
         bytes: usize,
     },
-    /// The encoder refused, or the result is larger than [`LARGEST_JPEG`].
+    /// The encoder refused, or the result is larger than 64 MiB.
     #[error("a picture of {width} x {height} could not be written as JPEG: {source}")]
     Encode {
         /// Pixels.

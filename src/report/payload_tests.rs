@@ -171,6 +171,33 @@ fn a_large_picture_is_made_smaller_until_the_message_fits() {
 }
 
 #[test]
+fn a_picture_is_kept_whole_up_to_the_last_byte_of_room() {
+    let data = noise(64 * 64);
+    let picture = EncodedPicture::new(PictureRef {
+        width: 64,
+        height: 64,
+        grey: true,
+        data: &data,
+    })
+    .unwrap();
+    let compose = |info: usize| {
+        let result = InferenceResult {
+            info: Some("i".repeat(info)),
+            ..boxes(&[0.91])
+        };
+        publication(&result)
+            .compose(Some(&picture), &Stats::default())
+            .unwrap()
+            .json
+    };
+    let filler = MAX_MESSAGE - compose(0).len();
+    assert_eq!(compose(filler).len(), MAX_MESSAGE);
+    let value: Value = serde_json::from_slice(&compose(filler + 1)).unwrap();
+    assert!(STANDARD.decode(value["image"].as_str().unwrap()).unwrap().len() < picture.jpeg().len());
+    assert!(compose(filler + 1).len() <= MAX_MESSAGE);
+}
+
+#[test]
 fn a_picture_that_cannot_fit_is_left_out_with_a_note() {
     let stats = Stats::default();
     let data = noise(64 * 64);

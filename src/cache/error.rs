@@ -1,0 +1,82 @@
+//! Why a pair was not kept or not removed.
+
+use std::io;
+use std::path::PathBuf;
+
+use uuid::Uuid;
+
+/// A failure of a cache. None of them stops anything but the pair at hand.
+#[derive(Debug, thiserror::Error)]
+pub enum CacheError {
+    /// The directory is missing and cannot be made, or cannot be read.
+    #[error(
+        "the directory {} (cache_file_directory) cannot be used: {source}; give a directory that the component's user \
+         may create and write, it is tried again every minute", directory.display()
+    )]
+    Directory {
+        /// As configured.
+        directory: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The directory could not be used less than a minute ago.
+    #[error("the directory {} (cache_file_directory) still waits to be tried again", directory.display())]
+    Waiting {
+        /// As configured.
+        directory: PathBuf,
+    },
+    /// A file could not be written; nothing of it is left.
+    #[error("{} could not be written: {source}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// A file could not be removed.
+    #[error("{} could not be removed: {source}", path.display())]
+    Remove {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// One pair is larger than the whole cache may be.
+    #[error("a pair of {bytes} bytes is larger than the whole cache may be ({max} bytes); raise cache_file_max_mb")]
+    TooLarge {
+        /// Size of the pair.
+        bytes: u64,
+        /// The bound.
+        max: u64,
+    },
+    /// What should be removed is not named by an id.
+    #[error("a cached pair is named by the id of its message, a UUID like 6f1c2f0e-9a5b-4c3d-8e7f-0123456789ab")]
+    NotAnId,
+    /// There is no such pair.
+    #[error("there is no cached pair {id}")]
+    NoSuchPair {
+        /// The id asked for.
+        id: Uuid,
+    },
+    /// The store takes in less than it is offered.
+    #[error("the cache is slower than inferences arrive")]
+    Behind,
+    /// The writer has ended.
+    #[error("the cache has been stopped")]
+    Stopped,
+}
+
+impl CacheError {
+    /// What repeated failures are recognised by in the log: the same for every pair, unlike the text.
+    pub(super) fn kind(&self) -> String {
+        match self {
+            Self::Directory { .. } | Self::Waiting { .. } => "directory".to_owned(),
+            Self::Write { source, .. } => format!("write: {:?}", source.kind()),
+            Self::Remove { source, .. } => format!("remove: {:?}", source.kind()),
+            Self::TooLarge { .. } => "too large".to_owned(),
+            Self::NotAnId | Self::NoSuchPair { .. } => "no such pair".to_owned(),
+            Self::Behind => "behind".to_owned(),
+            Self::Stopped => "stopped".to_owned(),
+        }
+    }
+}

@@ -1,0 +1,261 @@
+use super::*;
+use bytes::Bytes;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::PathBuf;
+use std::time::SystemTime;
+use tempfile::TempDir;
+
+/// A cache in `<temporary>/cache`, which does not exist yet.
+fn cache(max_bytes: u64) -> (TempDir, PathBuf, FileCache) {
+    let temporary = tempfile::tempdir().unwrap();
+    let directory = temporary.path().join("cache");
+    let cache = FileCache::new(FileCacheConfig {
+        directory: directory.clone(),
+        max_bytes,
+    });
+    (temporary, directory, cache)
+}
+
+/// A pair of 100 bytes.
+fn item() -> CacheItem {
+    CacheItem {
+        id: Uuid::new_v4(),
+        image: Some(Bytes::from(vec![0xff; 90])),
+        json: Bytes::from_static(b"{\"box\":[]}"),
+    }
+}
+
+fn names(directory: &Path) -> Vec<String> {
+    let mut names: Vec<_> = fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+fn pair_of(item: &CacheItem) -> [String; 2] {
+    [file_name(item.id, Part::Image), file_name(item.id, Part::Json)]
+}
+
+/// Puts files there as an earlier run would have, so many seconds after the epoch.
+fn plant(directory: &Path, item: &CacheItem, age: u64) {
+    fs::create_dir_all(directory).unwrap();
+    for (name, bytes) in pair_of(item).iter().zip([item.image.as_ref().unwrap(), &item.json]) {
+        fs::write(directory.join(name), bytes).unwrap();
+        let file = OpenOptions::new().write(true).open(directory.join(name)).unwrap();
+        file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(age))
+            .unwrap();
+    }
+}
+
+#[test]
+fn a_pair_is_written_for_its_owner_alone_and_the_directory_made() {
+    let (_temporary, directory, mut cache) = cache(1000);
+    let item = item();
+    cache.put(&item, Instant::now()).unwrap();
+    assert_eq!(names(&directory), pair_of(&item));
+    let [image, json] = pair_of(&item).map(|name| directory.join(name));
+    assert_eq!(fs::read(&image).unwrap(), item.image.unwrap());
+    assert_eq!(fs::read(&json).unwrap(), item.json);
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(&directory), mode(&image), mode(&json)), (0o700, 0o600, 0o600));
+}
+
+#[test]
+fn what_has_no_picture_is_kept_as_message_alone() {
+    let (_temporary, directory, mut cache) = cache(1000);
+    let item = CacheItem { image: None, ..item() };
+    cache.put(&item, Instant::now()).unwrap();
+    assert_eq!(names(&directory), [file_name(item.id, Part::Json)]);
+    cache.clear_one(item.id).unwrap();
+    assert!(names(&directory).is_empty());
+}
+
+#[test]
+fn the_oldest_pairs_go_first_those_of_earlier_runs_included() {
+    let (_temporary, directory, mut cache) = cache(350);
+    let (old, older, new, newer) = (item(), item(), item(), item());
+    plant(&directory, &old, 2_000);
+    plant(&directory, &older, 1_000);
+    let now = Instant::now();
+    cache.open(now).unwrap();
+    assert_eq!(names(&directory).len(), 4);
+
+    cache.put(&new, now).unwrap();
+    cache.put(&newer, now).unwrap();
+    let mut expected: Vec<_> = [&old, &new, &newer].into_iter().flat_map(pair_of).collect();
+    expected.sort();
+    assert_eq!(names(&directory), expected);
+}
+
+#[test]
+fn a_smaller_bound_than_last_time_is_kept_from_the_start() {
+    let (_temporary, directory, mut cache) = cache(150);
+    let (old, new) = (item(), item());
+    plant(&directory, &old, 1_000);
+    plant(&directory, &new, 2_000);
+    cache.open(Instant::now()).unwrap();
+    assert_eq!(names(&directory), pair_of(&new));
+}
+
+#[test]
+fn a_pair_larger_than_the_cache_is_refused_and_costs_no_other() {
+    let (_temporary, directory, mut cache) = cache(150);
+    let small = item();
+    cache.put(&small, Instant::now()).unwrap();
+    let large = CacheItem {
+        image: Some(Bytes::from(vec![0; 200])),
+        ..item()
+    };
+    let error = cache.put(&large, Instant::now()).unwrap_err();
+    assert!(
+        matches!(error, CacheError::TooLarge { bytes: 210, max: 150 }),
+        "{error}"
+    );
+    assert_eq!(names(&directory), pair_of(&small));
+}
+
+#[test]
+fn foreign_files_and_links_are_neither_counted_nor_removed() {
+    let (temporary, directory, mut cache) = cache(250);
+    fs::create_dir(&directory).unwrap();
+    let outside = temporary.path().join("outside");
+    fs::write(&outside, [0; 5000]).unwrap();
+    let link = file_name(Uuid::new_v4(), Part::Image);
+    symlink(&outside, directory.join(&link)).unwrap();
+    let folder = file_name(Uuid::new_v4(), Part::Json);
+    fs::create_dir(directory.join(&folder)).unwrap();
+    fs::write(directory.join("notes.json"), [0; 5000]).unwrap();
+    let unfinished = unfinished_name(Uuid::new_v4(), Part::Image);
+    symlink(&outside, directory.join(&unfinished)).unwrap();
+    let mut foreign = vec![link, folder, "notes.json".to_owned(), unfinished];
+    foreign.sort();
+
+    let now = Instant::now();
+    for _ in 0..3 {
+        cache.put(&item(), now).unwrap();
+    }
+    assert_eq!(
+        names(&directory).len(),
+        foreign.len() + 4,
+        "two pairs of 100 bytes fit into 250"
+    );
+    cache.clear().unwrap();
+    assert_eq!(names(&directory), foreign);
+    assert_eq!(fs::metadata(&outside).unwrap().len(), 5000);
+
+    let linked = Path::new(&foreign.iter().find(|name| name.ends_with(".img")).unwrap()[..36]).to_owned();
+    let id = super::super::pair_id(linked.to_str().unwrap()).unwrap();
+    assert!(matches!(cache.clear_one(id), Err(CacheError::NoSuchPair { .. })));
+    assert_eq!(names(&directory), foreign);
+}
+
+#[test]
+fn a_link_under_the_name_of_an_unfinished_file_is_not_written_through() {
+    let (temporary, directory, mut cache) = cache(1000);
+    let outside = temporary.path().join("outside");
+    fs::write(&outside, b"mine").unwrap();
+    cache.open(Instant::now()).unwrap();
+    let item = item();
+    symlink(&outside, directory.join(unfinished_name(item.id, Part::Image))).unwrap();
+    assert!(matches!(
+        cache.put(&item, Instant::now()),
+        Err(CacheError::Write { .. })
+    ));
+    assert_eq!(fs::read(&outside).unwrap(), b"mine");
+}
+
+#[test]
+fn leftovers_of_a_crash_are_removed_and_half_pairs_counted_as_pairs() {
+    let (_temporary, directory, mut cache) = cache(150);
+    fs::create_dir(&directory).unwrap();
+    fs::write(directory.join(unfinished_name(Uuid::new_v4(), Part::Json)), b"{").unwrap();
+    let half = file_name(Uuid::new_v4(), Part::Image);
+    fs::write(directory.join(&half), [0; 90]).unwrap();
+    let now = Instant::now();
+    cache.open(now).unwrap();
+    assert_eq!(names(&directory), [half]);
+
+    let item = item();
+    cache.put(&item, now).unwrap();
+    assert_eq!(names(&directory), pair_of(&item));
+}
+
+#[test]
+fn a_message_that_cannot_be_written_takes_its_picture_with_it() {
+    let (_temporary, directory, mut cache) = cache(1000);
+    let item = item();
+    // A directory in its place: the rename fails after the picture is there.
+    fs::create_dir_all(directory.join(file_name(item.id, Part::Json))).unwrap();
+    assert!(matches!(
+        cache.put(&item, Instant::now()),
+        Err(CacheError::Write { .. })
+    ));
+    assert_eq!(names(&directory), [file_name(item.id, Part::Json)]);
+}
+
+#[test]
+fn a_directory_that_cannot_be_made_is_tried_again_after_a_minute() {
+    let (temporary, directory, _) = cache(1000);
+    // A file in the way stops even root.
+    fs::write(&directory, b"in the way").unwrap();
+    let mut cache = FileCache::new(FileCacheConfig {
+        directory: directory.join("deep").join("er"),
+        max_bytes: 1000,
+    });
+    let start = Instant::now();
+    let error = cache.open(start).unwrap_err();
+    assert!(error.to_string().contains("deep/er"), "{error}");
+
+    fs::remove_file(&directory).unwrap();
+    let item = item();
+    let waiting = cache.put(&item, start + Duration::from_secs(59)).unwrap_err();
+    assert!(matches!(waiting, CacheError::Waiting { .. }), "{waiting}");
+    assert_eq!(names(temporary.path()), [""; 0]);
+    cache.put(&item, start + Duration::from_secs(60)).unwrap();
+    assert_eq!(names(&directory.join("deep").join("er")), pair_of(&item));
+}
+
+#[test]
+fn a_directory_that_was_removed_is_made_again_at_once() {
+    let (_temporary, directory, mut cache) = cache(150);
+    let now = Instant::now();
+    cache.put(&item(), now).unwrap();
+    fs::remove_dir_all(&directory).unwrap();
+    // No old pair has to make room in the new directory.
+    let item = item();
+    cache.put(&item, now).unwrap();
+    assert_eq!(names(&directory), pair_of(&item));
+}
+
+#[test]
+fn one_pair_is_removed_by_its_id_once() {
+    let (_temporary, directory, mut cache) = cache(1000);
+    let (first, second) = (item(), item());
+    for item in [&first, &second] {
+        cache.put(item, Instant::now()).unwrap();
+    }
+    cache.clear_one(first.id).unwrap();
+    assert_eq!(names(&directory), pair_of(&second));
+    assert!(matches!(cache.clear_one(first.id), Err(CacheError::NoSuchPair { .. })));
+}
+
+#[test]
+fn clearing_a_directory_that_is_not_there_is_done_at_once() {
+    let (_temporary, directory, mut cache) = cache(1000);
+    cache.clear().unwrap();
+    assert!(!directory.exists());
+}
+
+#[test]
+fn a_cleared_cache_takes_pairs_again_up_to_its_bound() {
+    let (_temporary, directory, mut cache) = cache(200);
+    let now = Instant::now();
+    cache.put(&item(), now).unwrap();
+    cache.clear().unwrap();
+    for _ in 0..2 {
+        cache.put(&item(), now).unwrap();
+    }
+    assert_eq!(names(&directory).len(), 4);
+}

@@ -1,0 +1,162 @@
+use super::*;
+use crate::cache::FileCache;
+use crate::config::FileCacheConfig;
+use bytes::Bytes;
+use std::sync::mpsc as blocking;
+use uuid::Uuid;
+
+const LIMIT: Duration = Duration::from_secs(10);
+
+fn item(bytes: usize) -> CacheItem {
+    CacheItem {
+        id: Uuid::new_v4(),
+        image: Some(Bytes::from(vec![0; bytes])),
+        json: Bytes::from_static(b"{}"),
+    }
+}
+
+/// A store that says what it does, each step only when it is allowed to. `Err` on the permission channel (its sender
+/// dropped) means that everything is allowed.
+struct Stepwise {
+    allowed: blocking::Receiver<()>,
+    done: blocking::Sender<String>,
+}
+
+impl Stepwise {
+    fn step(&self, what: String) {
+        let _ = self.allowed.recv();
+        let _ = self.done.send(what);
+    }
+}
+
+impl Store for Stepwise {
+    fn open(&mut self, _: Instant) -> Result<(), CacheError> {
+        Ok(())
+    }
+
+    fn put(&mut self, item: &CacheItem, _: Instant) -> Result<(), CacheError> {
+        self.step(format!("put {}", item.id));
+        Ok(())
+    }
+
+    fn clear(&mut self) -> Result<(), CacheError> {
+        self.step("clear".to_owned());
+        Ok(())
+    }
+
+    fn clear_one(&mut self, id: Uuid) -> Result<(), CacheError> {
+        self.step(format!("clear {id}"));
+        Err(CacheError::NoSuchPair { id })
+    }
+}
+
+fn stepwise() -> (
+    CacheWriter,
+    Arc<Stats>,
+    blocking::Sender<()>,
+    blocking::Receiver<String>,
+) {
+    let (allow, allowed) = blocking::channel();
+    let (done, steps) = blocking::channel();
+    let stats = Arc::new(Stats::default());
+    let writer = CacheWriter::start("test", Stepwise { allowed, done }, Arc::clone(&stats)).unwrap();
+    (writer, stats, allow, steps)
+}
+
+#[tokio::test]
+async fn a_store_that_hangs_never_holds_up_whoever_offers() {
+    let (writer, stats, allow, _steps) = stepwise();
+    let accepted = (0..1000).filter(|_| writer.offer(item(10))).count();
+    assert!((QUEUE..=QUEUE + 1).contains(&accepted), "{accepted}");
+    assert_eq!(stats.cache_failures.get(), 1000 - accepted as u64);
+
+    drop(allow);
+    assert!(writer.stop(LIMIT).await);
+    assert_eq!(stats.cache_writes.get(), accepted as u64);
+}
+
+#[tokio::test]
+async fn what_waits_is_bounded_in_bytes_too() {
+    let (writer, stats, _allow, _steps) = stepwise();
+    let accepted = (0..10).filter(|_| writer.offer(item(QUEUE_BYTES / 4))).count();
+    assert_eq!(accepted, 3, "four would be a few bytes over");
+    assert_eq!(stats.cache_failures.get(), 7);
+}
+
+#[tokio::test]
+async fn removals_keep_their_place_among_the_writes() {
+    let (writer, _stats, allow, steps) = stepwise();
+    drop(allow);
+    let (first, second) = (item(1), item(1));
+    assert!(writer.offer(first.clone()));
+    writer.clear().await.unwrap();
+    assert!(writer.offer(second.clone()));
+    let answer = writer.clear_one(&first.id.to_string()).await;
+    assert!(matches!(answer, Err(CacheError::NoSuchPair { id }) if id == first.id));
+    assert!(writer.stop(LIMIT).await);
+    let steps: Vec<_> = steps.iter().collect();
+    let expected = [
+        format!("put {}", first.id),
+        "clear".into(),
+        format!("put {}", second.id),
+        format!("clear {}", first.id),
+    ];
+    assert_eq!(steps, expected);
+}
+
+#[tokio::test]
+async fn only_an_id_reaches_the_store() {
+    let (writer, _stats, allow, steps) = stepwise();
+    drop(allow);
+    for text in ["../secret", "", "*"] {
+        assert!(matches!(writer.clear_one(text).await, Err(CacheError::NotAnId)));
+    }
+    assert!(writer.stop(LIMIT).await);
+    assert_eq!(steps.iter().count(), 0);
+}
+
+#[tokio::test]
+async fn stopping_gives_up_a_store_that_hangs_and_counts_what_is_lost() {
+    let (writer, stats, allow, steps) = stepwise();
+    for _ in 0..3 {
+        assert!(writer.offer(item(1)));
+    }
+    assert!(!writer.stop(Duration::from_millis(20)).await);
+    assert_eq!(stats.cache_failures.get(), 3);
+    drop(allow);
+    // The write that hung may end; the others are not begun any more.
+    assert!(steps.iter().count() <= 1);
+}
+
+#[tokio::test]
+async fn what_was_offered_is_on_disk_after_stopping() {
+    let directory = tempfile::tempdir().unwrap();
+    let stats = Arc::new(Stats::default());
+    let config = FileCacheConfig {
+        directory: directory.path().join("pairs"),
+        max_bytes: 1 << 20,
+    };
+    let writer = CacheWriter::start("file", FileCache::new(config.clone()), Arc::clone(&stats)).unwrap();
+    for _ in 0..20 {
+        assert!(writer.offer(item(100)));
+    }
+    assert!(writer.stop(LIMIT).await);
+    assert_eq!(std::fs::read_dir(&config.directory).unwrap().count(), 40);
+    assert_eq!((stats.cache_writes.get(), stats.cache_failures.get()), (20, 0));
+}
+
+#[tokio::test]
+async fn pairs_for_a_directory_that_cannot_be_made_are_counted_as_failures() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let stats = Arc::new(Stats::default());
+    let config = FileCacheConfig {
+        directory: file.path().join("pairs"),
+        max_bytes: 1 << 20,
+    };
+    let writer = CacheWriter::start("file", FileCache::new(config), Arc::clone(&stats)).unwrap();
+    assert!(writer.offer(item(1)));
+    assert!(writer.offer(item(1)));
+    assert!(writer.clear().await.is_err());
+    assert!(writer.stop(LIMIT).await);
+    assert_eq!((stats.cache_writes.get(), stats.cache_failures.get()), (0, 2));
+}
