@@ -60,7 +60,7 @@ fn source(values: &mut Resolver, params: &mut EiParams, sources: &Sources) -> Op
         params.overruled(&OPTIONS, "`--gst`");
         return Some(SourceLine::Launch(line.to_owned()));
     }
-    let offered = params.gst.take().map(|line| Some(SourceLine::Launch(line)));
+    let offered = params.gst.take().map(Some);
     values.take_or(&keys::GST_ARGS, params, &OPTIONS, offered)
 }
 

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::error::{self, Warning};
 use super::redact::{self, STARS};
-use super::types::{ModelSource, RunnerOptions, Threshold, Verbosity};
+use super::types::{ModelSource, ResizeMode, RunnerOptions, ShmBehavior, SourceLine, Threshold, Verbosity};
 use super::values;
 use crate::secret::Secret;
 
@@ -32,7 +32,7 @@ pub(super) struct EiParams {
     /// `--model-file`
     pub(super) model: Option<ModelSource>,
     /// `--gst-launch-args`, `--gst-source`
-    pub(super) gst: Option<String>,
+    pub(super) gst: Option<SourceLine>,
     /// `--preview-host`
     pub(super) preview_host: Option<String>,
     /// `--preview-port`
@@ -116,7 +116,7 @@ static OPTIONS: [Opt; 26] = [
             said("set these thresholds at the model")
         },
     ),
-    option("--force-resize-mode", super::types::ResizeMode::ACCEPTED, |p, v| {
+    option("--force-resize-mode", ResizeMode::ACCEPTED, |p, v| {
         p.options.resize_mode = Some(v.parse().ok()?);
         said("bring pictures to the model's size in this way")
     }),
@@ -162,7 +162,7 @@ static OPTIONS: [Opt; 26] = [
         p.options.quiet_predictions = true;
         said("write no log line for each inference")
     }),
-    option("--shm-behavior", super::types::ShmBehavior::ACCEPTED, |p, v| {
+    option("--shm-behavior", ShmBehavior::ACCEPTED, |p, v| {
         p.options.shm = v.parse().ok()?;
         said("use of the model's shared memory")
     }),
@@ -196,7 +196,7 @@ fn word(value: &str) -> Option<String> {
 }
 
 fn gst_line(params: &mut EiParams, value: &str) -> Option<String> {
-    params.gst = Some(text(value)?.as_str()?.trim().to_owned());
+    params.gst = Some(SourceLine::Launch(text(value)?.as_str()?.trim().to_owned()));
     said("take pictures from this pipeline")
 }
 
@@ -228,29 +228,20 @@ fn resolution(text: &str) -> Option<(u32, u32)> {
 /// Reads the options. Nothing in them is an error: what cannot be used is ignored with one warning.
 pub(super) fn parse(text: &str) -> EiParams {
     let mut params = EiParams::default();
-    let words = shlex::split(text).unwrap_or_else(|| {
-        params.warnings.push(Warning {
-            key: "eiparams".to_owned(),
-            value: "a text with a quote that is not closed".to_owned(),
-            accepted: "words as in a shell, each quote closed".to_owned(),
-            used: "the text split at its blanks".to_owned(),
-        });
-        text.split_whitespace().map(str::to_owned).collect()
-    });
-    let mut seen = HashSet::new();
-    let mut stray = 0_usize;
-    let mut shown = Vec::new();
+    let words = params.split(text);
     let mut words = words.iter().map(String::as_str).peekable();
+    let mut shown = Vec::new();
+    let mut unknown = HashSet::new();
+    let mut stray = 0_usize;
     while let Some(word) = words.next() {
-        let (name, inline) = match word.split_once('=') {
-            Some((name, value)) => (name, Some(value)),
-            None => (word, None),
-        };
-        if !name.starts_with("--") {
+        if !word.starts_with("--") {
             stray += 1;
             shown.push(STARS.to_owned());
             continue;
         }
+        let (name, inline) = word
+            .split_once('=')
+            .map_or((word, None), |(name, value)| (name, Some(value)));
         let known = OPTIONS.iter().find(|option| option.name == name);
         let takes_value = known.is_none_or(|option| option.accepted.is_some());
         let value = match inline {
@@ -259,22 +250,35 @@ pub(super) fn parse(text: &str) -> EiParams {
         };
         shown.push(match known {
             Some(option) => params.take(option, value, inline.is_some()),
-            None => params.refuse(name, value, &mut seen),
+            None => params.refuse(name, value, &mut unknown),
         });
     }
     if stray > 0 {
-        params.warnings.push(Warning {
-            key: "eiparams".to_owned(),
-            value: format!("a text with words that belong to no option ({stray})"),
-            accepted: "options that begin with -- and their values".to_owned(),
-            used: "the options, the words are ignored".to_owned(),
-        });
+        params.warn(
+            "eiparams",
+            format!("a text with words that belong to no option ({stray})"),
+            "options that begin with -- and their values",
+            "the options, the words are ignored",
+        );
     }
     params.shown = shown.join(" ");
     params
 }
 
 impl EiParams {
+    /// Splits as a shell does, or at blanks when a quote is open.
+    fn split(&mut self, text: &str) -> Vec<String> {
+        shlex::split(text).unwrap_or_else(|| {
+            self.warn(
+                "eiparams",
+                "a text with a quote that is not closed".to_owned(),
+                "words as in a shell, each quote closed",
+                "the text split at its blanks",
+            );
+            text.split_whitespace().map(str::to_owned).collect()
+        })
+    }
+
     /// Applies a known option; answers how it is shown.
     fn take(&mut self, option: &Opt, value: Option<&str>, inline: bool) -> String {
         let written = written(option.name, value, inline);
@@ -283,47 +287,51 @@ impl EiParams {
             (Some(_), Some(value)) => (option.apply)(self, value),
             _ => None,
         };
-        match understood {
-            Some(meaning) => self.understood.push(Understood {
+        if let Some(meaning) = understood {
+            self.understood.push(Understood {
                 option: written.clone(),
                 meaning,
-            }),
-            None => self.warnings.push(Warning {
-                key: format!("eiparams {}", option.name),
-                value: match value {
-                    None => "without a value".to_owned(),
-                    Some(_) if redact::is_secret_name(option.name) => STARS.to_owned(),
-                    Some(value) => error::shown(&json!(value)),
-                },
-                accepted: option
-                    .accepted
-                    .unwrap_or("the option alone, without a value")
-                    .to_owned(),
-                used: IGNORED.to_owned(),
-            }),
+            });
+            return written;
         }
+        let value = match value {
+            None => "without a value".to_owned(),
+            Some(_) if redact::is_secret_name(option.name) => STARS.to_owned(),
+            Some(value) => error::shown(&json!(value)),
+        };
+        let accepted = option.accepted.unwrap_or("the option alone, without a value");
+        self.warn(&format!("eiparams {}", option.name), value, accepted, IGNORED);
         written
     }
 
     /// Warns of an unknown option, once for each name; answers how it is shown.
     fn refuse(&mut self, name: &str, value: Option<&str>, seen: &mut HashSet<String>) -> String {
         // What follows an odd character may be a value that was glued on: it is not part of the name that is shown.
-        let end = name
-            .find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '_')))
-            .unwrap_or(name.len());
+        let is_odd = |c: char| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '_'));
+        let end = name.find(is_odd).unwrap_or(name.len());
         let name = name.get(..end.min(64)).unwrap_or_default();
         if seen.insert(name.to_owned()) {
-            self.warnings.push(Warning {
-                key: format!("eiparams {name}"),
-                value: "an option without meaning here".to_owned(),
-                accepted: "the options named in the README".to_owned(),
-                used: IGNORED.to_owned(),
-            });
+            let value = "an option without meaning here".to_owned();
+            self.warn(
+                &format!("eiparams {name}"),
+                value,
+                "the options named in the README",
+                IGNORED,
+            );
         }
         match value {
             Some(_) => format!("{name} {STARS}"),
             None => name.to_owned(),
         }
+    }
+
+    fn warn(&mut self, key: &str, value: String, accepted: &str, used: &str) {
+        self.warnings.push(Warning {
+            key: key.to_owned(),
+            value,
+            accepted: accepted.to_owned(),
+            used: used.to_owned(),
+        });
     }
 
     /// Notes that a key or flag stands above the options of these names.

@@ -347,6 +347,7 @@ pub(super) fn nearest(name: &str) -> Option<&'static KeyInfo> {
     let allowed = |key: &KeyInfo| 1.max(key.name.len() / 5);
     KEYS.iter()
         .copied()
+        .filter(|key| key.name.len().abs_diff(name.len()) <= allowed(key))
         .map(|key| (distance(&name, key.name), key))
         .filter(|(distance, key)| *distance <= allowed(key))
         .min_by_key(|(distance, _)| *distance)

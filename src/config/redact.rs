@@ -40,25 +40,36 @@ fn mask_user_info(text: &str) -> String {
 
 /// `user-pw=abc` becomes `user-pw=***`, up to white space, a quote, or the `:` that ends a word of `gst_args`.
 fn mask_properties(text: &str) -> String {
-    let mut shown = text.to_owned();
-    for property in SECRET_PROPERTIES {
-        let mut from = 0;
-        while let Some(found) = shown.get(from..).and_then(|rest| find_ignoring_case(rest, property)) {
-            let after_name = from + found + property.len();
-            let Some(rest) = shown.get(after_name..) else { break };
-            let value = rest.trim_start();
-            let Some(value) = value.strip_prefix('=') else {
-                from = after_name;
-                continue;
-            };
-            let value = value.trim_start();
-            let start = shown.len() - value.len();
-            let end = start + value_length(value);
-            shown.replace_range(start..end, STARS);
-            from = start + STARS.len();
-        }
+    let lower = text.to_ascii_lowercase();
+    let named = |property| {
+        lower
+            .match_indices(property)
+            .map(|(at, name): (usize, &str)| at + name.len())
+    };
+    let mut values: Vec<_> = SECRET_PROPERTIES
+        .into_iter()
+        .flat_map(named)
+        .filter_map(|end| property_value(text, end))
+        .collect();
+    values.sort_unstable();
+    let mut shown = String::with_capacity(text.len());
+    let mut done = 0;
+    for (start, end) in values {
+        // A value within one that is hidden already.
+        let Some(between) = text.get(done..start) else { continue };
+        shown.push_str(between);
+        shown.push_str(STARS);
+        done = end;
     }
+    shown.push_str(text.get(done..).unwrap_or_default());
     shown
+}
+
+/// Byte range of the value of the property whose name ends at `name_end`; `None` when no `=` and no value follow.
+fn property_value(text: &str, name_end: usize) -> Option<(usize, usize)> {
+    let value = text.get(name_end..)?.trim_start().strip_prefix('=')?.trim_start();
+    let start = text.len() - value.len();
+    (!value.is_empty()).then(|| (start, start + value_length(value)))
 }
 
 /// Bytes of a property's value: a quoted text with its quotes, or up to white space or `:`.
@@ -74,28 +85,30 @@ fn value_length(value: &str) -> usize {
     }
 }
 
-fn find_ignoring_case(text: &str, word: &str) -> Option<usize> {
-    text.to_ascii_lowercase().find(word)
-}
-
 /// The text with everything that may be a secret replaced by as many `*`, so that lines and columns stay where they are.
 /// For showing an offending line of text that could not be parsed.
 pub(crate) fn in_place(text: &str) -> String {
     let mut hidden = vec![false; text.len()];
     let lower = text.to_ascii_lowercase();
     for word in SECRET_WORDS.iter().chain(&SECRET_PROPERTIES) {
+        // What was found so far ends here: names within it are not looked at again.
+        let mut done = 0;
         for (at, _) in lower.match_indices(word) {
-            let (start, end) = secret_after(text, at + word.len());
-            hidden[start..end].fill(true);
+            if at >= done {
+                let (start, end) = secret_after(text, at + word.len());
+                hidden[start..end].fill(true);
+                done = end;
+            }
         }
     }
-    for (at, _) in text.match_indices("://") {
-        let after = at + 3;
-        let rest = &text[after..];
-        let end = rest.find('\n').unwrap_or(rest.len());
-        if let Some(user_end) = rest[..end].rfind('@') {
-            hidden[after..after + user_end].fill(true);
+    let mut line_start = 0;
+    for line in text.split_inclusive('\n') {
+        if let (Some(start), Some(end)) = (line.find("://"), line.rfind('@'))
+            && start < end
+        {
+            hidden[line_start + start + 3..line_start + end].fill(true);
         }
+        line_start += line.len();
     }
     text.char_indices()
         .map(|(at, c)| if hidden[at] && !c.is_whitespace() { '*' } else { c })
@@ -187,6 +200,21 @@ mod tests {
         ] {
             assert!(!in_place(text).contains("hush"), "{text} -> {}", in_place(text));
         }
+    }
+
+    #[test]
+    fn long_text_full_of_secrets_is_masked_in_linear_time() {
+        let start = std::time::Instant::now();
+        for text in ["token", "token:", "user-pw=x ", "password = ", "a://b@ ", "://"] {
+            let text = text.repeat((1 << 20) / text.len());
+            credentials(&text);
+            in_place(&text);
+        }
+        assert!(
+            start.elapsed() < std::time::Duration::from_secs(5),
+            "{:?}",
+            start.elapsed()
+        );
     }
 
     proptest! {

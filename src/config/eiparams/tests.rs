@@ -1,6 +1,5 @@
 use proptest::prelude::*;
 
-use super::super::types::{ResizeMode, ShmBehavior};
 use super::*;
 
 fn warned(text: &str) -> Warning {
@@ -21,7 +20,10 @@ fn every_option_of_the_runner_is_honoured() {
     );
     assert_eq!(params.warnings, []);
     assert_eq!(params.model, Some(ModelSource::File("/opt/my model.eim".into())));
-    assert_eq!(params.gst.as_deref(), Some("videotestsrc ! jpegenc"));
+    assert_eq!(
+        params.gst,
+        Some(SourceLine::Launch("videotestsrc ! jpegenc".to_owned()))
+    );
     assert_eq!(
         (params.preview_port, params.preview_host.as_deref()),
         (Some(8080), Some("127.0.0.1"))
@@ -157,11 +159,7 @@ fn a_secret_is_in_nothing_that_is_shown() {
         "--hmac-key hush --silent hush",
     ] {
         let params = parse(text);
-        assert!(
-            !format!("{params:?}").replace("gst: Some", "").contains("hush") || text.contains("rtsp"),
-            "{params:?}"
-        );
-        let shown = format!("{:?} {:?} {}", params.warnings, params.understood, params.shown);
+        let shown = format!("{params:?}");
         assert!(!shown.contains("hush"), "{text}: {shown}");
     }
 }
