@@ -1,5 +1,92 @@
 //! The device's name and its MQTT topics.
 
+mod identity;
+mod network;
+
+use std::path::Path;
+
+use network::Network;
+
+/// Most bytes of a name: the limit of IoT Core for client ids.
+const MAX_NAME_BYTES: usize = 128;
+/// Stands in for a template that nothing remains of: the default of `device_name`.
+pub(crate) const DEFAULT_TEMPLATE: &str = "MyEdgeImpulseDevice";
+
+/// The name of a device: MQTT client id, part of its topics, directory below `work_dir`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceName {
+    /// Holds nothing that a topic level or a file name cannot hold; 1 to 128 bytes.
+    pub name: String,
+    /// What a person should know about it, as sentences.
+    pub warnings: Vec<String>,
+}
+
+/// The device's name: the cleaned template, `_`, and the address of a network card.
+///
+/// The card is that of the default route at the first start. Its address is kept in `<work_dir>/<template>/identity` and
+/// used as long as the machine has the card, so that a device that moves from Wi-Fi to Ethernet keeps its topics. Nothing here is
+/// an error: without a card there is no suffix, and an identity that cannot be kept is a warning.
+///
+/// `system_root` is `/`, or a tree with `proc/net` and `sys/class/net` for tests.
+pub fn resolve(template: &str, work_dir: &Path, system_root: &Path) -> DeviceName {
+    name(template, work_dir, system_root, true)
+}
+
+/// Like [`resolve`], but writes nothing: for `check`.
+pub fn peek(template: &str, work_dir: &Path, system_root: &Path) -> DeviceName {
+    name(template, work_dir, system_root, false)
+}
+
+fn name(template: &str, work_dir: &Path, system_root: &Path, keep: bool) -> DeviceName {
+    let mut warnings = Vec::new();
+    let template = clean_or_default(template, &mut warnings);
+    let file = work_dir.join(shortened(&template, MAX_NAME_BYTES)).join("identity");
+    let network = Network::new(system_root);
+    let kept = identity::read(&file).filter(|mac| network.has(mac));
+    let Some(mac) = kept.clone().or_else(|| network.own_address()) else {
+        let name = shortened(&template, MAX_NAME_BYTES).to_owned();
+        warnings.push(format!(
+            "no network card was found, so the device is called {name} without its address: names of devices may collide"
+        ));
+        return DeviceName { name, warnings };
+    };
+    let suffix = format!("_{mac}");
+    let name = format!("{}{suffix}", shortened(&template, MAX_NAME_BYTES - suffix.len()));
+    if keep
+        && kept.is_none()
+        && let Err(error) = identity::write(&file, &mac)
+    {
+        warnings.push(format!(
+            "the name {name} cannot be kept in {}: {error}; it changes when the default route moves to another network card",
+            file.display()
+        ));
+    }
+    DeviceName { name, warnings }
+}
+
+/// The template as a topic level and file name can hold it.
+fn clean_or_default(template: &str, warnings: &mut Vec<String>) -> String {
+    let clean: String = template
+        .trim()
+        .chars()
+        .filter(|c| !c.is_control() && !matches!(c, '"' | '\'' | '/' | '+' | '#'))
+        .map(|c| if c.is_whitespace() { '_' } else { c })
+        .collect();
+    // Dots alone are directories, not names.
+    if clean.is_empty() || clean == "." || clean == ".." {
+        warnings.push(format!(
+            "`device_name` {template:?} leaves no name for a topic; {DEFAULT_TEMPLATE} is used instead"
+        ));
+        return DEFAULT_TEMPLATE.to_owned();
+    }
+    clean
+}
+
+/// The longest beginning of at most so many bytes that ends between characters.
+fn shortened(text: &str, most: usize) -> &str {
+    text.get(..text.floor_char_boundary(most)).unwrap_or(text)
+}
+
 /// The four topics of a device. The leading slash belongs to the topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Topics {
@@ -25,3 +112,6 @@ impl Topics {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,256 +1,166 @@
 //! The component configuration: typed, complete, with every value's origin. No `"__none__"` leaves this room.
+//!
+//! Layers, later ones win: the defaults of the table in `keys`, the configuration text (a file or `CONFIG_PARAMETERS`),
+//! `--set key=value`, flags of their own name. A bad value is a [`Warning`] and the default; only text that cannot be
+//! read at all, an unknown `launch` and a `--set` without `=` are a [`ConfigError`].
+
+mod bounded;
+mod build;
+mod eiparams;
+mod error;
+mod keys;
+mod names;
+mod redact;
+mod resolve;
+mod show;
+mod text;
+mod types;
+mod values;
 
 use std::path::PathBuf;
-use std::time::Duration;
 
-use crate::secret::Secret;
+use serde_json::{Value, json};
 
-/// The effective configuration of one device.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Config {
-    /// Template of the device's name; the MAC suffix is added by [`crate::device`].
-    pub device_name: String,
-    /// Service launch type.
-    pub launch: Launch,
-    /// How often the wait loop looks at the lock file.
-    pub sleep_time: Duration,
-    /// Lock file without the device suffix.
-    pub lock_filename: PathBuf,
-    /// Where pictures come from; `None`: no pipeline was given.
-    pub source: Option<SourceLine>,
-    /// Publish every Nth inference that passes the filter; at least 1.
-    pub iotcore_backoff: u32,
-    /// MQTT QoS of everything published.
-    pub qos: Qos,
-    /// Where the install step links the binary.
-    pub ei_bindir: PathBuf,
-    /// Secrets Manager secret id.
-    pub secret_id: String,
-    /// Key inside the secret's JSON that holds the Edge Impulse API key.
-    pub secret_name: String,
-    /// The model to run; `None`: download it from Edge Impulse Studio.
-    pub model: Option<ModelSource>,
-    /// What happens when the source ends.
-    pub shutdown_behavior: ShutdownBehavior,
-    /// Add the inferred image to the published message.
-    pub publish_image: bool,
-    /// Local file cache, when switched on and a directory was given.
-    pub file_cache: Option<FileCacheConfig>,
-    /// Bucket of the S3 cache, when switched on and a bucket was given.
-    pub s3_cache_bucket: Option<String>,
-    /// The confidence filter at start.
-    pub filter: FilterConfig,
-    /// Interval of the metrics message.
-    pub metrics_interval: Duration,
-    /// Groups the service user joins (install step), space separated.
-    pub user_groups: String,
-    /// Install step builds `kvssink`.
-    pub install_kvssink: bool,
-    /// IoT Core data endpoint host, or the URL of another broker; `None`: discovered.
-    pub broker: Option<String>,
-    /// How to authenticate at IoT Core.
-    pub iot_auth: IotAuth,
-    /// Spool bound in bytes.
-    pub spool_max_bytes: u64,
-    /// Directory for models, spool and identity.
-    pub work_dir: PathBuf,
-    /// The live page.
-    pub preview: PreviewConfig,
-    /// Options of the existing runner (`eiparams`).
-    pub runner: RunnerOptions,
+pub use eiparams::Understood;
+pub use error::{ConfigError, SyntaxProblem, TextOrigin, Warning};
+pub use keys::{DefaultValue, KEYS, KeyInfo, defaults};
+pub use names::{ThresholdError, UnknownWord, parse_threshold};
+pub use resolve::{Entry, Origin};
+pub use text::{MAX_TEXT_BYTES, read_file};
+pub use types::*;
+
+use eiparams::EiParams;
+use resolve::Resolver;
+
+/// Everything that a configuration is made of.
+#[derive(Clone, Default)]
+pub struct Sources {
+    /// The configuration text. `--config` wins over the environment: the caller passes one of them.
+    pub text: Option<(TextOrigin, String)>,
+    /// `--set key=value`, in the order given, as made by [`parse_set`].
+    pub sets: Vec<(String, String)>,
+    /// `--model FILE`
+    pub model: Option<String>,
+    /// `--mqtt URL`
+    pub mqtt: Option<String>,
+    /// `--gst LINE`
+    pub gst: Option<String>,
+    /// The current directory: the default of `work_dir`.
+    pub current_dir: PathBuf,
 }
 
-/// Service launch type (`launch`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Launch {
-    /// Runs the model.
-    Runner,
-    /// The data collection service: not available yet.
-    Linux,
+/// The effective configuration, and how it came about.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// Every key with its effective value, in the order of the table.
+    pub entries: Vec<Entry>,
+    /// What was given and is not used as given.
+    pub warnings: Vec<Warning>,
+    /// Lines worth an info in the log, for example how `default_threshold` was read.
+    pub notes: Vec<String>,
+    /// The options of `eiparams` that were understood.
+    pub eiparams: Vec<Understood>,
 }
 
-/// A GStreamer source pipeline as the user gave it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SourceLine {
-    /// From `gst_args`: spaces written as `:`; decode with `capture::gst_args::decode`.
-    Encoded(String),
-    /// An ordinary gst-launch line (`--gst`, `--gst-launch-args`).
-    Launch(String),
+/// Splits the word of a `--set` at its first `=`.
+///
+/// # Errors
+/// [`ConfigError::Set`] without a `=`, or without a key before it.
+pub fn parse_set(word: &str) -> Result<(String, String), ConfigError> {
+    match word.split_once('=') {
+        Some((key, value)) if !key.trim().is_empty() => Ok((key.trim().to_owned(), value.to_owned())),
+        _ => {
+            let end = word
+                .find(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
+                .unwrap_or(word.len());
+            Err(ConfigError::Set {
+                word: word.get(..end).unwrap_or_default().to_owned(),
+            })
+        }
+    }
 }
 
-/// MQTT quality of service of everything published.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Qos {
-    /// 0
-    AtMostOnce,
-    /// 1
-    AtLeastOnce,
+/// Resolves the layers to one configuration.
+///
+/// # Errors
+/// Text that cannot be read ([`ConfigError::Syntax`], [`ConfigError::Shape`], [`ConfigError::TooLong`]) and an unknown
+/// `launch`. Everything else that is wrong is a warning.
+pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
+    let mut resolver = Resolver::default();
+    give_text(&mut resolver, sources)?;
+    for (key, value) in &sources.sets {
+        resolver.give(key, json!(value), Origin::Set);
+    }
+    for (key, flag, value) in [
+        (&keys::EI_LOCAL_MODEL_FILE.info, "--model", &sources.model),
+        (&keys::IOT_ENDPOINT.info, "--mqtt", &sources.mqtt),
+    ] {
+        if let Some(value) = value {
+            resolver.give(key.name, json!(value), Origin::Flag(flag));
+        }
+    }
+    let mut eiparams = take_eiparams(&mut resolver);
+    let config = build::config(&mut resolver, &mut eiparams, sources)?;
+    let (entries, warnings, notes) = resolver.into_parts();
+    Ok(Loaded {
+        config,
+        entries,
+        warnings,
+        notes,
+        eiparams: eiparams.understood,
+    })
 }
 
-/// Where the model comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ModelSource {
-    /// An `.eim` file, or the unix socket of a running model.
-    File(PathBuf),
-    /// One of the models this program can be itself, by name (`builtin:ball`).
-    Builtin(String),
+/// The effective value of a key for `config get`: switches as `yes` or `no`, absent as empty text, secrets as `***`.
+/// `None`: there is no such key.
+pub fn get(loaded: &Loaded, key: &str) -> Option<String> {
+    loaded
+        .entries
+        .iter()
+        .find(|entry| entry.key == key)
+        .map(|entry| entry.value.clone())
 }
 
-/// What happens when the source ends (`ei_shutdown_behavior`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ShutdownBehavior {
-    /// The capture starts again.
-    Restart,
-    /// Pause and wait for the `restart` command.
-    WaitForRestart,
+fn give_text(resolver: &mut Resolver, sources: &Sources) -> Result<(), ConfigError> {
+    let Some((origin, text)) = &sources.text else {
+        return Ok(());
+    };
+    let parameters = text::parameters(origin, text)?;
+    if let Some(empty) = parameters.empty {
+        resolver.warnings.push(Warning {
+            key: origin.to_string(),
+            value: empty.to_owned(),
+            accepted: "a JSON or YAML object of keys and values".to_owned(),
+            used: "the default of every key".to_owned(),
+        });
+    }
+    for key in &parameters.duplicates {
+        resolver.duplicate(key, parameters.values.get(key).unwrap_or(&Value::Null));
+    }
+    for key in parameters.beside {
+        resolver.warnings.push(Warning {
+            key,
+            value: "beside `Parameters`".to_owned(),
+            accepted: "keys within `Parameters`".to_owned(),
+            used: "nothing, the key is ignored".to_owned(),
+        });
+    }
+    for (key, value) in parameters.values {
+        resolver.give(&key, value, Origin::Config);
+    }
+    Ok(())
 }
 
-/// Local file cache.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FileCacheConfig {
-    /// Where the pairs go.
-    pub directory: PathBuf,
-    /// The oldest pairs are removed beyond this many bytes.
-    pub max_bytes: u64,
+/// Reads `eiparams`, and lists them without what is secret in them.
+fn take_eiparams(resolver: &mut Resolver) -> EiParams {
+    let text = resolver.take(&keys::EIPARAMS);
+    let mut params = eiparams::parse(&text);
+    resolver.warnings.append(&mut params.warnings);
+    resolver.amend(&keys::EIPARAMS.info, &params.shown);
+    params
 }
 
-/// The confidence filter.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct FilterConfig {
-    /// Whether the filter is applied.
-    pub enabled: bool,
-    /// Confidence to compare with, a fraction 0 < x <= 1.
-    pub threshold: f64,
-    /// How to compare: `confidence <criteria> threshold` passes.
-    pub criteria: Criteria,
-}
-
-/// Comparison of the confidence filter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Criteria {
-    /// `gt`
-    Greater,
-    /// `ge`
-    GreaterOrEqual,
-    /// `eq`, within 1e-6
-    Equal,
-    /// `le`
-    LessOrEqual,
-    /// `lt`
-    Less,
-}
-
-/// How to authenticate at IoT Core.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum IotAuth {
-    /// WebSocket signed with the component's role.
-    SigV4,
-    /// Client certificate.
-    X509 {
-        /// Certificate file (PEM).
-        cert: PathBuf,
-        /// Private key file (PEM).
-        key: PathBuf,
-        /// CA file (PEM); `None`: the machine's own roots.
-        ca: Option<PathBuf>,
-    },
-}
-
-/// The live page.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PreviewConfig {
-    /// Whether a port is opened.
-    pub enabled: bool,
-    /// Address to listen on.
-    pub host: String,
-    /// Port to listen on.
-    pub port: u16,
-    /// Token for what changes state; `None`: one is generated.
-    pub token: Option<Secret>,
-}
-
-/// Options of the existing runner, from `eiparams`. Those that mean the same as a key (`--model-file`,
-/// `--gst-launch-args`, `--preview-port`, ...) are already merged into [`Config`].
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct RunnerOptions {
-    /// `--thresholds 4.min_anomaly_score=35,...`: set at the model after its hello, one key a message.
-    pub thresholds: Vec<Threshold>,
-    /// `--force-resize-mode`
-    pub resize_mode: Option<ResizeMode>,
-    /// `--force-camera-resolution W,H`
-    pub camera_resolution: Option<(u32, u32)>,
-    /// `--shm-behavior`
-    pub shm: ShmBehavior,
-    /// `--silent` / `--verbose`
-    pub verbosity: Verbosity,
-    /// `--dont-print-predictions`: no line per inference in the log.
-    pub quiet_predictions: bool,
-    /// `--force-target`
-    pub force_target: Option<String>,
-    /// `--force-engine`
-    pub force_engine: Option<String>,
-    /// `--force-variant`, or `int8` by `--quantized`
-    pub force_variant: Option<String>,
-    /// `--impulse-id`
-    pub impulse_id: Option<u64>,
-    /// `--camera`, `--enable-camera`
-    pub camera: Option<String>,
-    /// `--microphone`
-    pub microphone: Option<String>,
-    /// `--camera-color-format`
-    pub camera_color_format: Option<String>,
-    /// `--preview-original-resolution`
-    pub preview_original_resolution: bool,
-    /// `--run-http-server P`, `--mode http-server`
-    pub http_server: Option<u16>,
-    /// `--api-key`
-    pub api_key: Option<Secret>,
-}
-
-/// One `id.key=value` of `--thresholds`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Threshold {
-    /// Block id as in the model's `thresholds`.
-    pub id: i64,
-    /// Parameter name, e.g. `min_score`.
-    pub key: String,
-    /// The value.
-    pub value: f64,
-}
-
-/// How a picture is brought to the model's size.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ResizeMode {
-    /// Stretch both sides.
-    Squash,
-    /// The short side fits, the rest is cropped, centred.
-    FitShortest,
-    /// The long side fits, the rest is black, centred.
-    FitLongest,
-    /// The picture's own size.
-    None,
-}
-
-/// Use of the model's shared memory (`--shm-behavior`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum ShmBehavior {
-    /// When offered.
-    #[default]
-    Auto,
-    /// Fail clearly without it.
-    Always,
-    /// Do not open it.
-    Never,
-}
-
-/// How much is logged when `RUST_LOG` is not set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Verbosity {
-    /// warnings and errors
-    Silent,
-    /// info
-    #[default]
-    Normal,
-    /// debug
-    Verbose,
-}
+#[cfg(test)]
+mod tests;

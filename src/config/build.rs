@@ -1,0 +1,162 @@
+//! Puts the typed values together, where one key decides on another.
+
+use serde_json::json;
+
+use super::eiparams::EiParams;
+use super::error::{self, ConfigError, Warning};
+use super::keys::{self, Auth, Key, KeyInfo};
+use super::resolve::{Origin, Resolver};
+use super::types::*;
+use super::{Sources, values};
+
+/// The configuration from what was given.
+pub(super) fn config(values: &mut Resolver, params: &mut EiParams, sources: &Sources) -> Result<Config, ConfigError> {
+    values.take(&keys::NODE_VERSION);
+    values.take(&keys::VIPS_VERSION);
+    values.take(&keys::EI_POLL_SLEEPTIME_MS);
+    let launch = values.try_take(&keys::LAUNCH).map_err(|value| ConfigError::Launch {
+        value: error::shown(&value),
+    })?;
+    let model = params.model.take();
+    Ok(Config {
+        device_name: values.take(&keys::DEVICE_NAME),
+        launch,
+        sleep_time: values.take(&keys::SLEEP_TIME_SEC),
+        lock_filename: values.take(&keys::LOCK_FILENAME),
+        source: source(values, params, sources),
+        iotcore_backoff: values.take(&keys::IOTCORE_BACKOFF),
+        qos: values.take(&keys::IOTCORE_QOS),
+        ei_bindir: values.take(&keys::EI_BINDIR),
+        secret_id: values.take(&keys::EI_SM_SECRET_ID),
+        secret_name: values.take(&keys::EI_SM_SECRET_NAME),
+        model: values.take_or(&keys::EI_LOCAL_MODEL_FILE, params, &["--model-file"], model.map(Some)),
+        shutdown_behavior: values.take(&keys::EI_SHUTDOWN_BEHAVIOR),
+        publish_image: values.take(&keys::PUBLISH_IMAGE),
+        file_cache: file_cache(values),
+        s3_cache_bucket: switched(values, &keys::ENABLE_CACHE_TO_S3, &keys::S3_BUCKET),
+        filter: filter(values),
+        metrics_interval: values.take(&keys::METRICS_SLEEPTIME_MS),
+        user_groups: values.take(&keys::EI_GGC_USER_GROUPS),
+        install_kvssink: values.take(&keys::INSTALL_KVSSINK),
+        broker: values.take(&keys::IOT_ENDPOINT),
+        iot_auth: iot_auth(values),
+        spool_max_bytes: values.take(&keys::SPOOL_MAX_MB),
+        work_dir: work_dir(values, sources),
+        preview: preview(values, params),
+        runner: params.options.clone(),
+    })
+}
+
+/// `--gst`, then `gst_args`, then the options of `eiparams`.
+fn source(values: &mut Resolver, params: &mut EiParams, sources: &Sources) -> Option<SourceLine> {
+    const OPTIONS: [&str; 2] = ["--gst-launch-args", "--gst-source"];
+    let line = sources
+        .gst
+        .as_deref()
+        .map(str::trim)
+        .filter(|line| !values::is_absent(&json!(line)));
+    if let Some(line) = line {
+        values.enter(&keys::GST_ARGS.info, line.to_owned(), Origin::Flag("--gst"));
+        params.overruled(&OPTIONS, "`--gst`");
+        return Some(SourceLine::Launch(line.to_owned()));
+    }
+    let offered = params.gst.take().map(Some);
+    values.take_or(&keys::GST_ARGS, params, &OPTIONS, offered)
+}
+
+/// The value that a switch turns on; a switch without its value is a warning, and off.
+fn switched<T>(values: &mut Resolver, switch: &Key<bool>, key: &Key<Option<T>>) -> Option<T> {
+    let on = values.take(switch);
+    let value = values.take(key);
+    if !on {
+        values.remark(&[&key.info], &format!("has no effect: `{}` is off", switch.info.name));
+        return None;
+    }
+    if value.is_none() {
+        values.warnings.push(Warning {
+            key: switch.info.name.to_owned(),
+            value: format!("on, and `{}` names none", key.info.name),
+            accepted: format!("yes together with {} in `{}`", key.info.accepted, key.info.name),
+            used: "no".to_owned(),
+        });
+        values.amend(&switch.info, "no");
+    }
+    value
+}
+
+fn file_cache(values: &mut Resolver) -> Option<FileCacheConfig> {
+    let directory = switched(values, &keys::ENABLE_CACHE_TO_FILE, &keys::CACHE_FILE_DIRECTORY);
+    let max_bytes = values.take(&keys::CACHE_FILE_MAX_MB);
+    if directory.is_none() {
+        values.remark(&[&keys::CACHE_FILE_MAX_MB.info], "has no effect: the file cache is off");
+    }
+    Some(FileCacheConfig {
+        directory: directory?,
+        max_bytes,
+    })
+}
+
+fn filter(values: &mut Resolver) -> FilterConfig {
+    let filter = FilterConfig {
+        enabled: values.take(&keys::ENABLE_THRESHOLD_LIMIT),
+        threshold: values.take(&keys::DEFAULT_THRESHOLD),
+        criteria: values.take(&keys::THRESHOLD_CRITERIA),
+    };
+    if !filter.enabled {
+        let keys = [&keys::DEFAULT_THRESHOLD.info, &keys::THRESHOLD_CRITERIA.info];
+        values.remark(
+            &keys,
+            "has no effect until `enable_threshold_limit` or a command switches the filter on",
+        );
+    }
+    filter
+}
+
+/// `x509` needs its certificate and key; without them the role is used.
+fn iot_auth(values: &mut Resolver) -> IotAuth {
+    const FILES: [&KeyInfo; 3] = [&keys::IOT_CERT.info, &keys::IOT_KEY.info, &keys::IOT_CA.info];
+    let auth = values.take(&keys::IOT_AUTH);
+    let (cert, key, ca) = (
+        values.take(&keys::IOT_CERT),
+        values.take(&keys::IOT_KEY),
+        values.take(&keys::IOT_CA),
+    );
+    match (auth, cert, key) {
+        (Auth::X509, Some(cert), Some(key)) => return IotAuth::X509 { cert, key, ca },
+        (Auth::X509, cert, _) => {
+            let missing = if cert.is_none() { "iot_cert" } else { "iot_key" };
+            values.warnings.push(Warning {
+                key: keys::IOT_AUTH.info.name.to_owned(),
+                value: format!("x509, and `{missing}` names no file"),
+                accepted: "x509 together with files in `iot_cert` and `iot_key`".to_owned(),
+                used: "sigv4".to_owned(),
+            });
+            values.amend(&keys::IOT_AUTH.info, "sigv4");
+        }
+        (Auth::SigV4, ..) => {}
+    }
+    values.remark(&FILES, "has no effect: `iot_auth` is sigv4");
+    IotAuth::SigV4
+}
+
+fn work_dir(values: &mut Resolver, sources: &Sources) -> std::path::PathBuf {
+    values.take(&keys::WORK_DIR).unwrap_or_else(|| {
+        values.amend(&keys::WORK_DIR.info, &sources.current_dir.display().to_string());
+        sources.current_dir.clone()
+    })
+}
+
+fn preview(values: &mut Resolver, params: &mut EiParams) -> PreviewConfig {
+    let (host, port) = (params.preview_host.take(), params.preview_port.take());
+    let preview = PreviewConfig {
+        enabled: values.take(&keys::PREVIEW),
+        host: values.take_or(&keys::PREVIEW_HOST, params, &["--preview-host"], host),
+        port: values.take_or(&keys::PREVIEW_PORT, params, &["--preview-port"], port),
+        token: values.take(&keys::PREVIEW_TOKEN),
+    };
+
+    if preview.token.is_some() && !preview.enabled {
+        values.remark(&[&keys::PREVIEW_TOKEN.info], "has no effect: `preview` is off");
+    }
+    preview
+}

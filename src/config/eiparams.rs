@@ -1,0 +1,363 @@
+//! `eiparams`: options of the existing runner (`edge-impulse-linux-runner`), split as a shell splits words.
+
+use std::collections::HashSet;
+
+use serde_json::{Value, json};
+
+use super::error::{self, Warning};
+use super::redact::{self, STARS};
+use super::types::{ModelSource, ResizeMode, RunnerOptions, ShmBehavior, SourceLine, Threshold, Verbosity};
+use super::values;
+use crate::secret::Secret;
+
+/// Port of `--mode http-server`, as in the existing runner.
+const HTTP_SERVER_PORT: u16 = 1337;
+/// Largest side of a camera picture that is believed.
+const MAX_SIDE: u32 = 16_384;
+const IGNORED: &str = "nothing, the option is ignored";
+
+/// An option that was understood, for `check`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Understood {
+    /// The option as written, a secret as `***`.
+    pub option: String,
+    /// What it does here, in words.
+    pub meaning: String,
+}
+
+/// What the options say.
+#[derive(Debug, Default)]
+pub(super) struct EiParams {
+    pub(super) options: RunnerOptions,
+    /// `--model-file`
+    pub(super) model: Option<ModelSource>,
+    /// `--gst-launch-args`, `--gst-source`
+    pub(super) gst: Option<SourceLine>,
+    /// `--preview-host`
+    pub(super) preview_host: Option<String>,
+    /// `--preview-port`
+    pub(super) preview_port: Option<u16>,
+    pub(super) understood: Vec<Understood>,
+    pub(super) warnings: Vec<Warning>,
+    /// The whole text without secrets and without the values of unknown options.
+    pub(super) shown: String,
+}
+
+/// One option of the runner.
+struct Opt {
+    name: &'static str,
+    /// What its value has to be; `None`: it takes no value.
+    accepted: Option<&'static str>,
+    /// Takes the value (empty for options without one) and says what it means; `None`: the value is not accepted.
+    apply: fn(&mut EiParams, &str) -> Option<String>,
+}
+
+const fn flag(name: &'static str, apply: fn(&mut EiParams, &str) -> Option<String>) -> Opt {
+    Opt {
+        name,
+        accepted: None,
+        apply,
+    }
+}
+
+const fn option(name: &'static str, accepted: &'static str, apply: fn(&mut EiParams, &str) -> Option<String>) -> Opt {
+    Opt {
+        name,
+        accepted: Some(accepted),
+        apply,
+    }
+}
+
+const A_NAME: &str = "a name";
+const A_LINE: &str = "a gst-launch line";
+const A_PORT: &str = "a port from 0 to 65535";
+
+static OPTIONS: [Opt; 26] = [
+    flag("--greengrass", |_, _| {
+        said("run as a Greengrass component, which this program always does")
+    }),
+    flag("--silent", |p, _| {
+        p.options.verbosity = Verbosity::Silent;
+        said("log warnings and errors only")
+    }),
+    flag("--verbose", |p, _| {
+        p.options.verbosity = Verbosity::Verbose;
+        said("log details")
+    }),
+    option("--model-file", "a path, or builtin:NAME", |p, v| {
+        p.model = values::model(&text(v)?).ok()?.value;
+        said("use this model and download none")
+    }),
+    option("--force-target", A_NAME, |p, v| {
+        p.options.force_target = Some(word(v)?);
+        said("download the model for this target")
+    }),
+    option("--force-engine", A_NAME, |p, v| {
+        p.options.force_engine = Some(word(v)?);
+        said("download the model for this inference engine")
+    }),
+    option("--force-variant", "a variant, for example int8 or float32", |p, v| {
+        p.options.force_variant = Some(word(v)?);
+        said("download this variant of the model")
+    }),
+    flag("--quantized", |p, _| {
+        p.options.force_variant = Some("int8".to_owned());
+        said("download the int8 variant of the model")
+    }),
+    option("--impulse-id", "an integer", |p, v| {
+        p.options.impulse_id = Some(u64::try_from(values::integer(&text(v)?)?).ok()?);
+        said("download the model of this impulse")
+    }),
+    option(
+        "--thresholds",
+        "ID.NAME=NUMBER,..., for example 4.min_score=0.5",
+        |p, v| {
+            p.options.thresholds = thresholds(v)?;
+            said("set these thresholds at the model")
+        },
+    ),
+    option("--force-resize-mode", ResizeMode::ACCEPTED, |p, v| {
+        p.options.resize_mode = Some(v.parse().ok()?);
+        said("bring pictures to the model's size in this way")
+    }),
+    option(
+        "--force-camera-resolution",
+        "WIDTH,HEIGHT, each from 1 to 16384",
+        |p, v| {
+            p.options.camera_resolution = Some(resolution(v)?);
+            said("ask the camera for this picture size")
+        },
+    ),
+    option("--camera", "a name or a device path", |p, v| {
+        p.options.camera = Some(word(v)?);
+        said("use this camera")
+    }),
+    flag("--enable-camera", |p, _| {
+        p.options.enable_camera = true;
+        said("open the camera for microphone models too (its microphone may need it)")
+    }),
+    option("--microphone", "a name or a device", |p, v| {
+        p.options.microphone = Some(word(v)?);
+        said("use this microphone")
+    }),
+    option("--gst-launch-args", A_LINE, gst_line),
+    option("--gst-source", A_LINE, gst_line),
+    option("--camera-color-format", "a format, for example YUY2", |p, v| {
+        p.options.camera_color_format = Some(word(v)?);
+        said("ask the camera for this colour format")
+    }),
+    option("--preview-port", A_PORT, |p, v| {
+        p.preview_port = Some(values::port(&text(v)?).ok()?.value);
+        said("serve the live page on this port")
+    }),
+    option("--preview-host", "an IP address or a host name", |p, v| {
+        p.preview_host = Some(values::host(&text(v)?).ok()?.value);
+        said("serve the live page on this address")
+    }),
+    flag("--preview-original-resolution", |p, _| {
+        p.options.preview_original_resolution = true;
+        said("show the camera's own picture on the live page")
+    }),
+    flag("--dont-print-predictions", |p, _| {
+        p.options.quiet_predictions = true;
+        said("write no log line for each inference")
+    }),
+    option("--shm-behavior", ShmBehavior::ACCEPTED, |p, v| {
+        p.options.shm = v.parse().ok()?;
+        said("use of the model's shared memory")
+    }),
+    option("--run-http-server", A_PORT, |p, v| {
+        p.options.http_server = Some(values::port(&text(v)?).ok()?.value);
+        said("answer inference requests over HTTP on this port")
+    }),
+    option("--mode", "http-server", |p, v| {
+        v.eq_ignore_ascii_case("http-server").then_some(())?;
+        p.options.http_server.get_or_insert(HTTP_SERVER_PORT);
+        said("answer inference requests over HTTP on port 1337, or on that of --run-http-server")
+    }),
+    option("--api-key", "an Edge Impulse API key", |p, v| {
+        p.options.api_key = Some(Secret::new(word(v)?));
+        said("download the model with this key when Secrets Manager has none")
+    }),
+];
+
+fn said(meaning: &str) -> Option<String> {
+    Some(meaning.to_owned())
+}
+
+fn text(value: &str) -> Option<Value> {
+    let value = json!(value);
+    (!values::is_absent(&value)).then_some(value)
+}
+
+/// Any text on one line that is not empty.
+fn word(value: &str) -> Option<String> {
+    values::text(&text(value)?).ok().map(|taken| taken.value)
+}
+
+fn gst_line(params: &mut EiParams, value: &str) -> Option<String> {
+    params.gst = Some(SourceLine::Launch(text(value)?.as_str()?.trim().to_owned()));
+    said("take pictures from this pipeline")
+}
+
+fn thresholds(text: &str) -> Option<Vec<Threshold>> {
+    let one = |part: &str| {
+        let (name, value) = part.trim().split_once('=')?;
+        let (id, key) = name.split_once('.')?;
+        let is_name = !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+        let value = values::finite(&json!(value))?;
+        is_name.then_some(Threshold {
+            id: id.trim().parse().ok()?,
+            key: key.to_owned(),
+            value,
+        })
+    };
+    text.split(',')
+        .filter(|part| !part.trim().is_empty())
+        .map(one)
+        .collect::<Option<Vec<_>>>()
+        .filter(|all| !all.is_empty())
+}
+
+fn resolution(text: &str) -> Option<(u32, u32)> {
+    let (width, height) = text.split_once([',', 'x', 'X'])?;
+    let side = |text: &str| text.trim().parse().ok().filter(|side| (1..=MAX_SIDE).contains(side));
+    Some((side(width)?, side(height)?))
+}
+
+/// Reads the options. Nothing in them is an error: what cannot be used is ignored with one warning.
+pub(super) fn parse(text: &str) -> EiParams {
+    let mut params = EiParams::default();
+    let words = params.split(text);
+    let mut words = words.iter().map(String::as_str).peekable();
+    let mut shown = Vec::new();
+    let mut unknown = HashSet::new();
+    let mut stray = 0_usize;
+    while let Some(word) = words.next() {
+        if !word.starts_with("--") {
+            stray += 1;
+            shown.push(STARS.to_owned());
+            continue;
+        }
+        let (name, inline) = word
+            .split_once('=')
+            .map_or((word, None), |(name, value)| (name, Some(value)));
+        let known = OPTIONS.iter().find(|option| option.name == name);
+        let takes_value = known.is_none_or(|option| option.accepted.is_some());
+        let value = match inline {
+            None if takes_value => words.next_if(|next| !next.starts_with("--")),
+            inline => inline,
+        };
+        shown.push(match known {
+            Some(option) => params.take(option, value, inline.is_some()),
+            None => params.refuse(name, value, &mut unknown),
+        });
+    }
+    if stray > 0 {
+        params.warn(
+            "eiparams",
+            format!("a text with words that belong to no option ({stray})"),
+            "options that begin with -- and their values",
+            "the options, the words are ignored",
+        );
+    }
+    params.shown = shown.join(" ");
+    params
+}
+
+impl EiParams {
+    /// Splits as a shell does, or at blanks when a quote is open.
+    fn split(&mut self, text: &str) -> Vec<String> {
+        shlex::split(text).unwrap_or_else(|| {
+            self.warn(
+                "eiparams",
+                "a text with a quote that is not closed".to_owned(),
+                "words as in a shell, each quote closed",
+                "the text split at its blanks",
+            );
+            text.split_whitespace().map(str::to_owned).collect()
+        })
+    }
+
+    /// Applies a known option; answers how it is shown.
+    fn take(&mut self, option: &Opt, value: Option<&str>, inline: bool) -> String {
+        let written = written(option.name, value, inline);
+        let understood = match (option.accepted, value) {
+            (None, None) => (option.apply)(self, ""),
+            (Some(_), Some(value)) => (option.apply)(self, value),
+            _ => None,
+        };
+        if let Some(meaning) = understood {
+            self.understood.push(Understood {
+                option: written.clone(),
+                meaning,
+            });
+            return written;
+        }
+        let value = match value {
+            None => "without a value".to_owned(),
+            Some(_) if redact::is_secret_name(option.name) => STARS.to_owned(),
+            Some(value) => error::shown(&json!(value)),
+        };
+        let accepted = option.accepted.unwrap_or("the option alone, without a value");
+        self.warn(&format!("eiparams {}", option.name), value, accepted, IGNORED);
+        written
+    }
+
+    /// Warns of an unknown option, once for each name; answers how it is shown.
+    fn refuse(&mut self, name: &str, value: Option<&str>, seen: &mut HashSet<String>) -> String {
+        // What follows an odd character may be a value that was glued on: it is not part of the name that is shown.
+        let is_odd = |c: char| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '_'));
+        let end = name.find(is_odd).unwrap_or(name.len());
+        let name = name.get(..end.min(64)).unwrap_or_default();
+        if seen.insert(name.to_owned()) {
+            let value = "an option without meaning here".to_owned();
+            self.warn(
+                &format!("eiparams {name}"),
+                value,
+                "the options named in the README",
+                IGNORED,
+            );
+        }
+        match value {
+            Some(_) => format!("{name} {STARS}"),
+            None => name.to_owned(),
+        }
+    }
+
+    fn warn(&mut self, key: &str, value: String, accepted: &str, used: &str) {
+        self.warnings.push(Warning {
+            key: key.to_owned(),
+            value,
+            accepted: accepted.to_owned(),
+            used: used.to_owned(),
+        });
+    }
+
+    /// Notes that a key or flag stands above the options of these names.
+    pub(super) fn overruled(&mut self, options: &[&str], by: &str) {
+        for understood in &mut self.understood {
+            let name = understood.option.split([' ', '=']).next().unwrap_or_default();
+            if options.contains(&name) {
+                understood.meaning = format!("has no effect: {by} means the same and is set");
+            }
+        }
+    }
+}
+
+/// The option as it was written, quoted where needed, a secret as `***`.
+fn written(name: &str, value: Option<&str>, inline: bool) -> String {
+    let Some(value) = value else { return name.to_owned() };
+    let value = if redact::is_secret_name(name) {
+        STARS.to_owned()
+    } else {
+        let value = redact::credentials(value);
+        shlex::try_quote(&value)
+            .map(|quoted| quoted.into_owned())
+            .unwrap_or_default()
+    };
+    format!("{name}{}{value}", if inline { '=' } else { ' ' })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,435 @@
+//! The table of keys: name, default, what is accepted, how it is read and shown. `check`, `config get` and the test that
+//! compares the recipe read the same table.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::show;
+use super::types::{Criteria, Launch, ModelSource, Qos, ShutdownBehavior, SourceLine};
+use super::values::{self, Reader};
+use crate::device::DEFAULT_TEMPLATE;
+use crate::secret::Secret;
+
+/// A default as the recipe writes it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum DefaultValue {
+    /// `"__none__"`
+    Absent,
+    /// A text.
+    Text(&'static str),
+    /// An integer.
+    Integer(i64),
+    /// Any other number.
+    Number(f64),
+}
+
+impl DefaultValue {
+    /// The JSON value in a recipe.
+    pub fn to_json(self) -> Value {
+        match self {
+            Self::Absent => json!("__none__"),
+            Self::Text(text) => json!(text),
+            Self::Integer(number) => json!(number),
+            Self::Number(number) => json!(number),
+        }
+    }
+}
+
+/// What there is to know of a key without its type.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct KeyInfo {
+    /// The key.
+    pub name: &'static str,
+    /// Used when the key is absent or its value is not accepted.
+    pub default: DefaultValue,
+    /// What is accepted, in words.
+    pub accepted: &'static str,
+    /// Why the key has no effect, if it has none.
+    pub remark: Option<&'static str>,
+    /// The value is or may hold a secret: warnings show `***`.
+    pub secret: bool,
+}
+
+/// A key with the type of its value.
+pub(super) struct Key<T> {
+    pub(super) info: KeyInfo,
+    pub(super) read: Reader<T>,
+    /// The effective value in words that `read` accepts; empty when absent.
+    pub(super) show: fn(&T) -> String,
+}
+
+impl<T> Key<T> {
+    const fn new(
+        name: &'static str,
+        default: DefaultValue,
+        accepted: &'static str,
+        read: Reader<T>,
+        show: fn(&T) -> String,
+    ) -> Self {
+        Self {
+            info: KeyInfo {
+                name,
+                default,
+                accepted,
+                remark: None,
+                secret: false,
+            },
+            read,
+            show,
+        }
+    }
+
+    const fn without_effect(mut self, remark: &'static str) -> Self {
+        self.info.remark = Some(remark);
+        self
+    }
+
+    const fn secret(mut self) -> Self {
+        self.info.secret = true;
+        self
+    }
+}
+
+impl<T: Default> Key<T> {
+    /// The default. A test reads every one of them, so the type's own default is never the answer for a key that has one.
+    pub(super) fn default(&self) -> T {
+        match self.info.default {
+            DefaultValue::Absent => T::default(),
+            given => (self.read)(&given.to_json())
+                .map(|taken| taken.value)
+                .unwrap_or_default(),
+        }
+    }
+}
+
+use DefaultValue::{Absent, Integer, Number, Text};
+
+const SWITCH: &str = "yes or no";
+const ONE_LINE: &str = "a text on one line";
+const PATH: &str = "a path";
+const MIB: &str = "MiB, an integer from 1 to 16777216";
+const NO_RUNTIME: &str = "has no effect here: nothing needs Node.js or libvips";
+
+const fn switch(name: &'static str, default: &'static str) -> Key<bool> {
+    Key::new(name, Text(default), SWITCH, values::switch, show::switch)
+}
+
+const fn text(name: &'static str, default: &'static str) -> Key<String> {
+    Key::new(name, Text(default), ONE_LINE, values::text, String::clone)
+}
+
+const fn path(name: &'static str, default: &'static str) -> Key<PathBuf> {
+    Key::new(name, Text(default), PATH, values::path, |path| show::path(path))
+}
+
+const fn optional_path(name: &'static str) -> Key<Option<PathBuf>> {
+    Key::new(name, Absent, PATH, values::some_path, show::some_path)
+}
+
+const fn mebibytes(name: &'static str, default: i64) -> Key<u64> {
+    Key::new(name, Integer(default), MIB, values::mebibytes, show::mebibytes)
+}
+
+pub(super) static NODE_VERSION: Key<String> = text("node_version", "20.12.1").without_effect(NO_RUNTIME);
+pub(super) static VIPS_VERSION: Key<String> = text("vips_version", "8.12.1").without_effect(NO_RUNTIME);
+pub(super) static DEVICE_NAME: Key<String> = Key::new(
+    "device_name",
+    Text(DEFAULT_TEMPLATE),
+    "a text",
+    values::any_text,
+    String::clone,
+);
+pub(super) static LAUNCH: Key<Launch> = Key::new(
+    "launch",
+    Text("runner"),
+    Launch::ACCEPTED,
+    values::launch,
+    ToString::to_string,
+);
+pub(super) static SLEEP_TIME_SEC: Key<Duration> = Key::new(
+    "sleep_time_sec",
+    Integer(10),
+    "seconds, from 0.1 to 86400",
+    values::seconds,
+    show::seconds,
+);
+pub(super) static LOCK_FILENAME: Key<PathBuf> = path("lock_filename", "/tmp/ei_lockfile_runner");
+pub(super) static GST_ARGS: Key<Option<SourceLine>> = Key::new(
+    "gst_args",
+    Absent,
+    "a GStreamer source pipeline as text, spaces written as `:`",
+    values::encoded_source,
+    show::source,
+);
+pub(super) static EIPARAMS: Key<String> = Key::new(
+    "eiparams",
+    Text("--greengrass"),
+    "runner options as text",
+    values::any_text,
+    String::clone,
+)
+.secret();
+pub(super) static IOTCORE_BACKOFF: Key<u32> = Key::new(
+    "iotcore_backoff",
+    Text("5"),
+    "an integer",
+    values::count,
+    ToString::to_string,
+);
+pub(super) static IOTCORE_QOS: Key<Qos> = Key::new("iotcore_qos", Text("1"), "0 or 1", values::qos, show::qos);
+pub(super) static EI_BINDIR: Key<PathBuf> = path("ei_bindir", "/usr/local/bin");
+pub(super) static EI_SM_SECRET_ID: Key<String> = text("ei_sm_secret_id", "EI_API_KEY");
+pub(super) static EI_SM_SECRET_NAME: Key<String> = text("ei_sm_secret_name", "ei_api_key");
+pub(super) static EI_GGC_USER_GROUPS: Key<String> = Key::new(
+    "ei_ggc_user_groups",
+    Text("video audio input users"),
+    "group names separated by blanks",
+    values::groups,
+    String::clone,
+);
+pub(super) static INSTALL_KVSSINK: Key<bool> = switch("install_kvssink", "no");
+pub(super) static PUBLISH_IMAGE: Key<bool> = switch("publish_inference_base64_image", "no");
+pub(super) static ENABLE_CACHE_TO_FILE: Key<bool> = switch("enable_cache_to_file", "no");
+pub(super) static EI_POLL_SLEEPTIME_MS: Key<u32> = Key::new(
+    "ei_poll_sleeptime_ms",
+    Integer(2500),
+    "milliseconds",
+    values::count,
+    ToString::to_string,
+)
+.without_effect("has no effect here: commands arrive by subscription, at once");
+pub(super) static EI_LOCAL_MODEL_FILE: Key<Option<ModelSource>> = Key::new(
+    "ei_local_model_file",
+    Absent,
+    "the path of an .eim file or of the socket of a running one, or builtin:NAME",
+    values::model,
+    show::model,
+);
+pub(super) static EI_SHUTDOWN_BEHAVIOR: Key<ShutdownBehavior> = Key::new(
+    "ei_shutdown_behavior",
+    Absent,
+    ShutdownBehavior::ACCEPTED,
+    values::shutdown_behavior,
+    show::shutdown,
+);
+pub(super) static CACHE_FILE_DIRECTORY: Key<Option<PathBuf>> = optional_path("cache_file_directory");
+pub(super) static ENABLE_THRESHOLD_LIMIT: Key<bool> = switch("enable_threshold_limit", "no");
+pub(super) static METRICS_SLEEPTIME_MS: Key<Duration> = Key::new(
+    "metrics_sleeptime_ms",
+    Integer(30_000),
+    "milliseconds, above 100 and up to 2147483647",
+    values::metrics_interval,
+    show::millis,
+);
+pub(super) static DEFAULT_THRESHOLD: Key<f64> = Key::new(
+    "default_threshold",
+    Number(0.7),
+    "a number above 0: up to 1 it is a fraction, up to 100 a percentage",
+    values::threshold,
+    ToString::to_string,
+);
+pub(super) static THRESHOLD_CRITERIA: Key<Criteria> = Key::new(
+    "threshold_criteria",
+    Text("ge"),
+    Criteria::ACCEPTED,
+    values::criteria,
+    ToString::to_string,
+);
+pub(super) static ENABLE_CACHE_TO_S3: Key<bool> = switch("enable_cache_to_s3", "no");
+pub(super) static S3_BUCKET: Key<Option<String>> = Key::new(
+    "s3_bucket",
+    Absent,
+    "the name of an S3 bucket",
+    values::some_word,
+    show::some,
+);
+
+pub(super) static IOT_ENDPOINT: Key<Option<String>> = Key::new(
+    "iot_endpoint",
+    Absent,
+    "a host name, or a URL with mqtt://, mqtts://, ws:// or wss://",
+    values::broker,
+    show::some,
+);
+pub(super) static IOT_AUTH: Key<Auth> = Key::new(
+    "iot_auth",
+    Text("sigv4"),
+    "sigv4, or x509 with iot_cert and iot_key",
+    Auth::read,
+    Auth::show,
+);
+pub(super) static IOT_CERT: Key<Option<PathBuf>> = optional_path("iot_cert");
+pub(super) static IOT_KEY: Key<Option<PathBuf>> = optional_path("iot_key");
+pub(super) static IOT_CA: Key<Option<PathBuf>> = optional_path("iot_ca");
+pub(super) static CACHE_FILE_MAX_MB: Key<u64> = mebibytes("cache_file_max_mb", 1024);
+pub(super) static SPOOL_MAX_MB: Key<u64> = mebibytes("spool_max_mb", 64);
+pub(super) static WORK_DIR: Key<Option<PathBuf>> = optional_path("work_dir");
+pub(super) static PREVIEW: Key<bool> = switch("preview", "on");
+pub(super) static PREVIEW_HOST: Key<String> = Key::new(
+    "preview_host",
+    Text("0.0.0.0"),
+    "an IP address or a host name",
+    values::host,
+    String::clone,
+);
+pub(super) static PREVIEW_PORT: Key<u16> = Key::new(
+    "preview_port",
+    Integer(4912),
+    "a port from 0 (any free one) to 65535",
+    values::port,
+    ToString::to_string,
+);
+pub(super) static PREVIEW_TOKEN: Key<Option<Secret>> =
+    Key::new("preview_token", Absent, ONE_LINE, values::some_secret, show::some).secret();
+
+/// Every key, in the order of the tutorial, then those that this component adds.
+pub static KEYS: [&KeyInfo; 39] = [
+    &NODE_VERSION.info,
+    &VIPS_VERSION.info,
+    &DEVICE_NAME.info,
+    &LAUNCH.info,
+    &SLEEP_TIME_SEC.info,
+    &LOCK_FILENAME.info,
+    &GST_ARGS.info,
+    &EIPARAMS.info,
+    &IOTCORE_BACKOFF.info,
+    &IOTCORE_QOS.info,
+    &EI_BINDIR.info,
+    &EI_SM_SECRET_ID.info,
+    &EI_SM_SECRET_NAME.info,
+    &EI_GGC_USER_GROUPS.info,
+    &INSTALL_KVSSINK.info,
+    &PUBLISH_IMAGE.info,
+    &ENABLE_CACHE_TO_FILE.info,
+    &EI_POLL_SLEEPTIME_MS.info,
+    &EI_LOCAL_MODEL_FILE.info,
+    &EI_SHUTDOWN_BEHAVIOR.info,
+    &CACHE_FILE_DIRECTORY.info,
+    &ENABLE_THRESHOLD_LIMIT.info,
+    &METRICS_SLEEPTIME_MS.info,
+    &DEFAULT_THRESHOLD.info,
+    &THRESHOLD_CRITERIA.info,
+    &ENABLE_CACHE_TO_S3.info,
+    &S3_BUCKET.info,
+    &IOT_ENDPOINT.info,
+    &IOT_AUTH.info,
+    &IOT_CERT.info,
+    &IOT_KEY.info,
+    &IOT_CA.info,
+    &CACHE_FILE_MAX_MB.info,
+    &SPOOL_MAX_MB.info,
+    &WORK_DIR.info,
+    &PREVIEW.info,
+    &PREVIEW_HOST.info,
+    &PREVIEW_PORT.info,
+    &PREVIEW_TOKEN.info,
+];
+
+/// Each key with its default as a recipe writes it (`"__none__"` for none).
+pub fn defaults() -> impl Iterator<Item = (&'static str, Value)> {
+    KEYS.iter().map(|key| (key.name, key.default.to_json()))
+}
+
+/// The key of this name.
+pub fn find(name: &str) -> Option<&'static KeyInfo> {
+    KEYS.iter().copied().find(|key| key.name == name)
+}
+
+/// The known key that a misspelt one most likely means.
+pub(super) fn nearest(name: &str) -> Option<&'static KeyInfo> {
+    let name = name.trim().to_ascii_lowercase().replace('-', "_");
+    // Longer ones are no key with a typo, and the comparison takes time by the square of the length.
+    if name.len() > 64 {
+        return None;
+    }
+    let allowed = |key: &KeyInfo| 1.max(key.name.len() / 5);
+    KEYS.iter()
+        .copied()
+        .filter(|key| key.name.len().abs_diff(name.len()) <= allowed(key))
+        .map(|key| (distance(&name, key.name), key))
+        .filter(|(distance, key)| *distance <= allowed(key))
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, key)| key)
+}
+
+/// Levenshtein's distance: inserted, removed and replaced characters.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.chars().enumerate() {
+        let mut diagonal = i;
+        let mut left = i + 1;
+        for (to, cell) in b.iter().zip(row.iter_mut().skip(1)) {
+            let replaced = diagonal + usize::from(from != *to);
+            diagonal = *cell;
+            left = replaced.min(left + 1).min(*cell + 1);
+            *cell = left;
+        }
+        if let Some(first) = row.first_mut() {
+            *first = i + 1;
+        }
+    }
+    row.last().copied().unwrap_or(0)
+}
+
+/// `iot_auth`, before the files that `x509` needs are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Auth {
+    #[default]
+    SigV4,
+    X509,
+}
+
+impl Auth {
+    fn read(value: &Value) -> Result<values::Taken<Self>, values::Refused> {
+        let word = values::text(value)?.value.to_ascii_lowercase();
+        let value = match word.as_str() {
+            "sigv4" => Self::SigV4,
+            "x509" => Self::X509,
+            _ => return Err(values::Refused),
+        };
+        Ok(values::Taken {
+            value,
+            corrected: false,
+            note: None,
+        })
+    }
+
+    fn show(&self) -> String {
+        match self {
+            Self::SigV4 => "sigv4".to_owned(),
+            Self::X509 => "x509".to_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn typos_find_the_key_and_other_words_find_none() {
+        for (typo, key) in [
+            ("iotcore_qoss", "iotcore_qos"),
+            ("Device_Name", "device_name"),
+            ("gst-args", "gst_args"),
+            ("defualt_threshold", "default_threshold"),
+            ("previw", "preview"),
+        ] {
+            assert_eq!(nearest(typo).map(|k| k.name), Some(key), "{typo}");
+        }
+        for word in ["temperature", "x", ""] {
+            assert_eq!(nearest(word), None, "{word}");
+        }
+    }
+
+    #[test]
+    fn keys_are_unique() {
+        let mut names: Vec<_> = KEYS.iter().map(|key| key.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), KEYS.len());
+    }
+}

@@ -1,0 +1,224 @@
+//! From the layers (defaults, text, `--set`, flags, `eiparams`) to one effective value for each key, with its origin.
+
+use std::collections::HashMap;
+use std::fmt;
+
+use serde_json::Value;
+
+use super::eiparams::EiParams;
+use super::error::{self, Warning};
+use super::keys::{self, KEYS, Key, KeyInfo};
+use super::redact::{self, STARS};
+use super::values;
+
+/// Where an effective value comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// The built-in default: nothing was given, or what was given is not accepted.
+    Default,
+    /// The configuration text.
+    Config,
+    /// `--set key=value`
+    Set,
+    /// A flag of its own name, for example `--model`.
+    Flag(&'static str),
+    /// An option in `eiparams` that means the same.
+    EiParams,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Default => "default",
+            Self::Config => "config",
+            Self::Set => "--set",
+            Self::Flag(name) => name,
+            Self::EiParams => "eiparams",
+        })
+    }
+}
+
+/// The effective value of one key, as `check` lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The key.
+    pub key: &'static str,
+    /// The value in use: switches as `yes` or `no`, empty for none, secrets as `***`.
+    pub value: String,
+    /// Where it comes from.
+    pub origin: Origin,
+    /// Why it has no effect, if so.
+    pub remark: Option<String>,
+}
+
+/// Collects the given values, then hands each out once, typed.
+#[derive(Default)]
+pub(super) struct Resolver {
+    given: HashMap<&'static str, (Value, Origin)>,
+    entries: Vec<Entry>,
+    pub(super) warnings: Vec<Warning>,
+    pub(super) notes: Vec<String>,
+}
+
+impl Resolver {
+    /// Puts a value above what was given for the key before; an unknown key is a warning.
+    pub(super) fn give(&mut self, name: &str, value: Value, origin: Origin) {
+        match keys::find(name) {
+            Some(key) => {
+                self.given.insert(key.name, (value, origin));
+            }
+            None => self.warnings.push(unknown(name, &value)),
+        }
+    }
+
+    /// Whether a value other than "none" is given for the key.
+    pub(super) fn has(&self, key: &KeyInfo) -> bool {
+        self.given
+            .get(key.name)
+            .is_some_and(|(value, _)| !values::is_absent(value))
+    }
+
+    /// Takes the key's effective value; one that is not accepted is a warning, and the default is used.
+    pub(super) fn take<T: Default>(&mut self, key: &Key<T>) -> T {
+        let given = self
+            .given
+            .remove(key.info.name)
+            .filter(|(value, _)| !values::is_absent(value));
+        let Some((value, origin)) = given else {
+            return self.take_default(key);
+        };
+        let Ok(taken) = (key.read)(&value) else {
+            let used = (key.show)(&key.default());
+            self.warn(
+                &key.info,
+                &value,
+                origin,
+                if used.is_empty() { "none".to_owned() } else { used },
+            );
+            return self.take_default(key);
+        };
+        if taken.corrected {
+            self.warn(&key.info, &value, origin, (key.show)(&taken.value));
+        }
+        self.notes.extend(taken.note);
+        self.enter(&key.info, (key.show)(&taken.value), origin);
+        taken.value
+    }
+
+    /// Like [`Resolver::take`], but a value that is not accepted is for the caller to report.
+    pub(super) fn try_take<T: Default>(&mut self, key: &Key<T>) -> Result<T, Value> {
+        match self.given.get(key.info.name) {
+            Some((value, _)) if !values::is_absent(value) && (key.read)(value).is_err() => Err(value.clone()),
+            _ => Ok(self.take(key)),
+        }
+    }
+
+    /// Like [`Resolver::take`], with a value of `eiparams` below the key and above the default.
+    pub(super) fn take_or<T: Default>(
+        &mut self,
+        key: &Key<T>,
+        params: &mut EiParams,
+        options: &[&str],
+        offered: Option<T>,
+    ) -> T {
+        match offered {
+            Some(value) if !self.has(&key.info) => {
+                self.enter(&key.info, (key.show)(&value), Origin::EiParams);
+                value
+            }
+            Some(_) => {
+                params.overruled(options, &format!("`{}`", key.info.name));
+                self.take(key)
+            }
+            None => self.take(key),
+        }
+    }
+
+    fn take_default<T: Default>(&mut self, key: &Key<T>) -> T {
+        let value = key.default();
+        self.enter(&key.info, (key.show)(&value), Origin::Default);
+        value
+    }
+
+    fn warn(&mut self, key: &KeyInfo, value: &Value, origin: Origin, used: String) {
+        self.warnings.push(Warning {
+            key: if let Origin::Flag(flag) = origin {
+                flag.to_owned()
+            } else {
+                key.name.to_owned()
+            },
+            value: if key.secret {
+                STARS.to_owned()
+            } else {
+                error::shown(value)
+            },
+            accepted: key.accepted.to_owned(),
+            used,
+        });
+    }
+
+    /// Lists an effective value; a later one for the same key replaces it.
+    pub(super) fn enter(&mut self, key: &KeyInfo, value: String, origin: Origin) {
+        let entry = Entry {
+            key: key.name,
+            value: redact::credentials(&value),
+            origin,
+            remark: key.remark.map(str::to_owned),
+        };
+        match self.entries.iter_mut().find(|old| old.key == key.name) {
+            Some(old) => *old = entry,
+            None => self.entries.push(entry),
+        }
+    }
+
+    /// Corrects the effective value of a key that other keys decide on.
+    pub(super) fn amend(&mut self, key: &KeyInfo, value: &str) {
+        if let Some(entry) = self.entries.iter_mut().find(|entry| entry.key == key.name) {
+            entry.value = value.to_owned();
+        }
+    }
+
+    /// Says why keys that were given have no effect.
+    pub(super) fn remark(&mut self, keys: &[&KeyInfo], remark: &str) {
+        for entry in &mut self.entries {
+            if entry.origin != Origin::Default && keys.iter().any(|key| key.name == entry.key) {
+                entry.remark = Some(remark.to_owned());
+            }
+        }
+    }
+
+    /// Warns of a key that the configuration text holds more than once.
+    pub(super) fn duplicate(&mut self, name: &str, value: &Value) {
+        let secret = keys::find(name).is_some_and(|key| key.secret) || redact::is_secret_name(name);
+        self.warnings.push(Warning {
+            key: error::name(name),
+            value: "given more than once".to_owned(),
+            accepted: "each key once".to_owned(),
+            used: format!(
+                "the last value, {}",
+                if secret { STARS.to_owned() } else { error::shown(value) }
+            ),
+        });
+    }
+
+    /// The entries in the order of the table.
+    pub(super) fn into_parts(mut self) -> (Vec<Entry>, Vec<Warning>, Vec<String>) {
+        self.entries
+            .sort_by_key(|entry| KEYS.iter().position(|key| key.name == entry.key));
+        (self.entries, self.warnings, self.notes)
+    }
+}
+
+fn unknown(name: &str, value: &Value) -> Warning {
+    let nearest = keys::nearest(name);
+    let secret = redact::is_secret_name(name) || nearest.is_some_and(|key| key.secret);
+    Warning {
+        key: error::name(name),
+        value: if secret { STARS.to_owned() } else { error::shown(value) },
+        accepted: match nearest {
+            Some(key) => format!("no key of this name (did you mean `{}`?)", key.name),
+            None => "no key of this name".to_owned(),
+        },
+        used: "nothing, the key is ignored".to_owned(),
+    }
+}

@@ -1,0 +1,514 @@
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn sources(text: &str) -> Sources {
+    Sources {
+        text: Some((TextOrigin::Environment, text.to_owned())),
+        current_dir: "/work-dir".into(),
+        ..Sources::default()
+    }
+}
+
+fn loaded(text: &str) -> Loaded {
+    load(&sources(text)).unwrap()
+}
+
+/// Loads one key with one value.
+fn with(key: &str, value: Value) -> Loaded {
+    loaded(&json!({ key: value }).to_string())
+}
+
+/// The configuration of the documentation's defaults.
+fn documented_defaults() -> Config {
+    Config {
+        device_name: "MyEdgeImpulseDevice".to_owned(),
+        launch: Launch::Runner,
+        sleep_time: Duration::from_secs(10),
+        lock_filename: "/tmp/ei_lockfile_runner".into(),
+        source: None,
+        iotcore_backoff: 5,
+        qos: Qos::AtLeastOnce,
+        ei_bindir: "/usr/local/bin".into(),
+        secret_id: "EI_API_KEY".to_owned(),
+        secret_name: "ei_api_key".to_owned(),
+        model: None,
+        shutdown_behavior: ShutdownBehavior::Restart,
+        publish_image: false,
+        file_cache: None,
+        s3_cache_bucket: None,
+        filter: FilterConfig {
+            enabled: false,
+            threshold: 0.7,
+            criteria: Criteria::GreaterOrEqual,
+        },
+        metrics_interval: Duration::from_secs(30),
+        user_groups: "video audio input users".to_owned(),
+        install_kvssink: false,
+        broker: None,
+        iot_auth: IotAuth::SigV4,
+        spool_max_bytes: 64 << 20,
+        work_dir: "/work-dir".into(),
+        preview: PreviewConfig {
+            enabled: true,
+            host: "0.0.0.0".to_owned(),
+            port: 4912,
+            token: None,
+        },
+        runner: RunnerOptions::default(),
+    }
+}
+
+#[test]
+fn the_tutorials_configuration_gives_the_documented_defaults_without_a_warning() {
+    let text = include_str!("../../tests/data/tutorial-config.json");
+    let loaded = loaded(text);
+    let mut expected = documented_defaults();
+    expected.filter.threshold = 0.5;
+    assert_eq!(loaded.config, expected);
+    assert_eq!(loaded.warnings, []);
+    assert_eq!(loaded.notes.len(), 1);
+    assert!(
+        loaded.notes[0].contains("50") && loaded.notes[0].contains("percentage"),
+        "{:?}",
+        loaded.notes
+    );
+}
+
+#[test]
+fn nothing_at_all_and_the_tables_own_defaults_give_the_documented_defaults() {
+    let nothing = load(&Sources {
+        current_dir: "/work-dir".into(),
+        ..Sources::default()
+    })
+    .unwrap();
+    assert_eq!(nothing.config, documented_defaults());
+    let table: serde_json::Map<_, _> = defaults().map(|(key, value)| (key.to_owned(), value)).collect();
+    let table = loaded(&Value::Object(table).to_string());
+    assert_eq!(table.config, documented_defaults());
+    assert_eq!(
+        (table.warnings.len(), table.notes.len()),
+        (0, 0),
+        "{:?} {:?}",
+        table.warnings,
+        table.notes
+    );
+}
+
+#[test]
+fn numbers_as_greengrass_lite_writes_them_are_read() {
+    let typed = r#"{"default_threshold":50.000000000000000,"sleep_time_sec":10.000000000000000,"iotcore_backoff":5.000000000000000,"iotcore_qos":0.000000000000000,"metrics_sleeptime_ms":30000.000000000000000,"preview_port":4913.000000000000000}"#;
+    let text = r#"{"default_threshold":"50.000000000000000","sleep_time_sec":"10","iotcore_backoff":"5","iotcore_qos":"0.0","metrics_sleeptime_ms":"30000","preview_port":"4913"}"#;
+    let (typed, text) = (loaded(typed), loaded(text));
+    assert_eq!(typed.warnings, []);
+    assert_eq!(typed.config, text.config);
+    assert_eq!(typed.config.preview.port, 4913);
+    assert_eq!(typed.config.qos, Qos::AtMostOnce);
+}
+
+#[test]
+fn every_key_is_listed_once_in_the_order_of_the_table_with_its_origin() {
+    let mut sources = sources(r#"{"iotcore_qos": 0, "preview_port": 1, "iotcore_backoff": "x"}"#);
+    sources.sets = vec![
+        parse_set("preview_port=5000").unwrap(),
+        parse_set("cache_file_max_mb=7").unwrap(),
+    ];
+    sources.model = Some("/m.eim".to_owned());
+    sources.mqtt = Some("mqtt://h".to_owned());
+    sources.gst = Some("videotestsrc".to_owned());
+    let loaded = load(&sources).unwrap();
+    let keys: Vec<_> = loaded.entries.iter().map(|entry| entry.key).collect();
+    assert_eq!(keys, KEYS.map(|key| key.name));
+    let entry = |key: &str| {
+        let entry = loaded.entries.iter().find(|entry| entry.key == key).unwrap();
+        (entry.value.as_str(), entry.origin.to_string())
+    };
+    assert_eq!(entry("iotcore_qos"), ("0", "config".to_owned()));
+    assert_eq!(entry("preview_port"), ("5000", "--set".to_owned()));
+    assert_eq!(entry("ei_local_model_file"), ("/m.eim", "--model".to_owned()));
+    assert_eq!(entry("iot_endpoint"), ("mqtt://h", "--mqtt".to_owned()));
+    assert_eq!(entry("gst_args"), ("videotestsrc", "--gst".to_owned()));
+    assert_eq!(entry("iotcore_backoff"), ("5", "default".to_owned()));
+    assert_eq!(entry("work_dir"), ("/work-dir", "default".to_owned()));
+    assert_eq!(
+        loaded.config.source,
+        Some(SourceLine::Launch("videotestsrc".to_owned()))
+    );
+}
+
+#[test]
+fn a_later_layer_wins_and_can_take_a_value_away() {
+    let mut sources = sources(r#"{"ei_local_model_file": "/a.eim", "gst_args": "a:!:b", "s3_bucket": "b"}"#);
+    sources.sets = vec![
+        ("ei_local_model_file".into(), "/b.eim".into()),
+        ("gst_args".into(), "__none__".into()),
+    ];
+    let loaded = load(&sources).unwrap();
+    assert_eq!(loaded.config.model, Some(ModelSource::File("/b.eim".into())));
+    assert_eq!(loaded.config.source, None);
+    sources.model = Some("builtin:ball".to_owned());
+    assert_eq!(
+        load(&sources).unwrap().config.model,
+        Some(ModelSource::Builtin("ball".to_owned()))
+    );
+}
+
+#[test]
+fn a_value_that_is_not_accepted_is_one_warning_that_names_four_things_and_the_default() {
+    for (key, value, shown, accepted, used) in [
+        ("iotcore_qos", json!(7), "7", "0 or 1", "1"),
+        ("iotcore_qos", json!("2"), "\"2\"", "0 or 1", "1"),
+        ("sleep_time_sec", json!(0), "0", "86400", "10"),
+        ("sleep_time_sec", json!("1e30"), "1e30", "86400", "10"),
+        ("sleep_time_sec", json!(true), "true", "seconds", "10"),
+        ("default_threshold", json!(101), "101", "percentage", "0.7"),
+        ("default_threshold", json!("NaN"), "NaN", "percentage", "0.7"),
+        ("default_threshold", json!(0), "0", "fraction", "0.7"),
+        (
+            "threshold_criteria",
+            json!("about"),
+            "about",
+            "gt, ge, eq, le, lt",
+            "ge",
+        ),
+        ("metrics_sleeptime_ms", json!(100), "100", "above 100", "60000"),
+        ("metrics_sleeptime_ms", json!("-1"), "-1", "above 100", "60000"),
+        ("metrics_sleeptime_ms", json!("x"), "x", "above 100", "30000"),
+        (
+            "publish_inference_base64_image",
+            json!("maybe"),
+            "maybe",
+            "yes or no",
+            "no",
+        ),
+        ("device_name", json!(["a"]), "[\"a\"]", "text", "MyEdgeImpulseDevice"),
+        (
+            "iotcore_backoff",
+            json!(4_294_967_296_u64),
+            "4294967296",
+            "integer",
+            "5",
+        ),
+        (
+            "ei_shutdown_behavior",
+            json!("explode"),
+            "explode",
+            "wait_for_restart",
+            "none",
+        ),
+        ("iot_endpoint", json!("http://h"), "http://h", "mqtt://", "none"),
+        ("preview_port", json!(65536), "65536", "65535", "4912"),
+        ("cache_file_max_mb", json!(-5), "-5", "MiB", "1024"),
+        ("work_dir", json!("a\u{0}b"), "a\\0b", "path", "none"),
+    ] {
+        let loaded = with(key, value);
+        assert_eq!(loaded.warnings.len(), 1, "{key}: {:?}", loaded.warnings);
+        let text = loaded.warnings[0].to_string();
+        assert!(!text.contains('\n'), "{text}");
+        for part in [key, shown, accepted] {
+            assert!(text.contains(part), "`{part}` in {text}");
+        }
+        assert_eq!(loaded.warnings[0].used, used, "{text}");
+    }
+}
+
+#[test]
+fn values_below_one_of_the_backoff_mean_every_one_without_a_word() {
+    for value in [json!(1), json!(0), json!("-1"), json!(-100.0)] {
+        let loaded = with("iotcore_backoff", value);
+        assert_eq!((loaded.config.iotcore_backoff, loaded.warnings.len()), (1, 0));
+    }
+}
+
+#[test]
+fn switches_are_read_in_any_case_and_notation() {
+    for value in [json!("YES"), json!("on"), json!(true), json!("True")] {
+        assert!(
+            with("publish_inference_base64_image", value.clone())
+                .config
+                .publish_image,
+            "{value}"
+        );
+    }
+    for value in [json!("No"), json!("off"), json!(false)] {
+        assert!(!with("preview", value.clone()).config.preview.enabled, "{value}");
+    }
+}
+
+#[test]
+fn an_unknown_key_is_one_warning_that_suggests_the_likely_one() {
+    let loaded = with("iotcore_qoss", json!(1));
+    assert_eq!(loaded.warnings.len(), 1);
+    assert!(
+        loaded.warnings[0].to_string().contains("did you mean `iotcore_qos`?"),
+        "{}",
+        loaded.warnings[0]
+    );
+    let loaded = with("temperature", json!(21));
+    assert_eq!(loaded.warnings.len(), 1);
+    assert!(
+        !loaded.warnings[0].to_string().contains("did you mean"),
+        "{}",
+        loaded.warnings[0]
+    );
+}
+
+#[test]
+fn keys_of_the_old_component_without_effect_are_accepted_and_say_so() {
+    let loaded = loaded(r#"{"node_version": 20, "vips_version": "8", "ei_poll_sleeptime_ms": "2500"}"#);
+    assert_eq!(loaded.warnings, []);
+    for key in ["node_version", "vips_version", "ei_poll_sleeptime_ms"] {
+        let entry = loaded.entries.iter().find(|entry| entry.key == key).unwrap();
+        assert!(entry.remark.as_ref().unwrap().contains("no effect"), "{entry:?}");
+    }
+}
+
+#[test]
+fn a_launch_type_that_does_not_exist_ends_the_program_and_names_those_that_do() {
+    assert_eq!(with("launch", json!("Linux")).config.launch, Launch::Linux);
+    for value in [json!("windows"), json!(5)] {
+        let error = load(&sources(&json!({"launch": value}).to_string()))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("runner") && error.contains("linux") && error.contains(value.to_string().trim_matches('"')),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn a_set_without_a_value_is_an_error_that_shows_no_more_than_the_key() {
+    assert_eq!(parse_set("a=b=c").unwrap(), ("a".to_owned(), "b=c".to_owned()));
+    let error = parse_set("preview_token:hush").unwrap_err().to_string();
+    assert!(
+        error.contains("preview_token") && error.contains("KEY=VALUE") && !error.contains("hush"),
+        "{error}"
+    );
+    assert!(parse_set("=x").is_err());
+}
+
+#[test]
+fn a_cache_without_a_place_is_a_warning_and_off() {
+    for (switch, key) in [
+        ("enable_cache_to_file", "cache_file_directory"),
+        ("enable_cache_to_s3", "s3_bucket"),
+    ] {
+        let off = with(switch, json!("yes"));
+        assert_eq!(
+            (off.config.file_cache.is_some(), off.config.s3_cache_bucket.is_some()),
+            (false, false)
+        );
+        assert_eq!(off.warnings.len(), 1, "{:?}", off.warnings);
+        assert!(off.warnings[0].to_string().contains(key), "{}", off.warnings[0]);
+        assert_eq!(get(&off, switch).as_deref(), Some("no"));
+    }
+    let on = loaded(
+        r#"{"enable_cache_to_file":"yes","cache_file_directory":"/c","cache_file_max_mb":2,"enable_cache_to_s3":true,"s3_bucket":"b"}"#,
+    );
+    assert_eq!(
+        on.config.file_cache,
+        Some(FileCacheConfig {
+            directory: "/c".into(),
+            max_bytes: 2 << 20
+        })
+    );
+    assert_eq!(on.config.s3_cache_bucket.as_deref(), Some("b"));
+    assert_eq!(on.warnings, []);
+}
+
+#[test]
+fn a_place_without_its_cache_says_that_it_has_no_effect() {
+    let loaded = loaded(r#"{"cache_file_directory":"/c","s3_bucket":"b"}"#);
+    assert_eq!(
+        (
+            loaded.config.file_cache.as_ref(),
+            loaded.config.s3_cache_bucket.as_ref()
+        ),
+        (None, None)
+    );
+    assert_eq!(loaded.warnings, []);
+    let remarks: Vec<_> = loaded
+        .entries
+        .iter()
+        .filter(|e| e.origin == Origin::Config)
+        .map(|e| e.remark.is_some())
+        .collect();
+    assert_eq!(remarks, [true, true]);
+}
+
+#[test]
+fn certificates_need_both_files() {
+    let full = loaded(r#"{"iot_auth":"X509","iot_cert":"c.pem","iot_key":"k.pem"}"#);
+    assert_eq!(
+        full.config.iot_auth,
+        IotAuth::X509 {
+            cert: "c.pem".into(),
+            key: "k.pem".into(),
+            ca: None
+        }
+    );
+    assert_eq!(full.warnings, []);
+    let half = loaded(r#"{"iot_auth":"x509","iot_cert":"c.pem"}"#);
+    assert_eq!(half.config.iot_auth, IotAuth::SigV4);
+    assert_eq!(half.warnings.len(), 1);
+    assert!(half.warnings[0].to_string().contains("iot_key"), "{}", half.warnings[0]);
+    assert_eq!(get(&half, "iot_auth").as_deref(), Some("sigv4"));
+}
+
+#[test]
+fn keys_win_over_runner_options_that_mean_the_same() {
+    let params = "--model-file /e.eim --gst-launch-args 'a ! b' --preview-port 1 --preview-host 127.0.0.1";
+    let below = with("eiparams", json!(params));
+    assert_eq!(below.warnings, []);
+    assert_eq!(below.config.model, Some(ModelSource::File("/e.eim".into())));
+    assert_eq!(below.config.source, Some(SourceLine::Launch("a ! b".to_owned())));
+    assert_eq!(
+        (below.config.preview.port, below.config.preview.host.as_str()),
+        (1, "127.0.0.1")
+    );
+    let origins = below
+        .entries
+        .iter()
+        .filter(|entry| entry.origin == Origin::EiParams)
+        .count();
+    assert_eq!(origins, 4);
+
+    let keys = json!({"eiparams": params, "ei_local_model_file": "/k.eim", "gst_args": "c:!:d", "preview_port": 2, "preview_host": "::"});
+    let above = loaded(&keys.to_string());
+    assert_eq!(above.config.model, Some(ModelSource::File("/k.eim".into())));
+    assert_eq!(above.config.source, Some(SourceLine::Encoded("c:!:d".to_owned())));
+    assert_eq!(
+        (above.config.preview.port, above.config.preview.host.as_str()),
+        (2, "::")
+    );
+    assert_eq!(
+        above
+            .eiparams
+            .iter()
+            .filter(|option| option.meaning.contains("no effect"))
+            .count(),
+        4
+    );
+}
+
+#[test]
+fn the_install_script_gets_switches_as_yes_or_no_and_absence_as_empty() {
+    let loaded = loaded(r#"{"install_kvssink": true, "ei_ggc_user_groups": "video render", "preview_token": "hush"}"#);
+    let get = |key| get(&loaded, key);
+    assert_eq!(get("install_kvssink").as_deref(), Some("yes"));
+    assert_eq!(get("ei_ggc_user_groups").as_deref(), Some("video render"));
+    assert_eq!(get("gst_args").as_deref(), Some(""));
+    assert_eq!(get("ei_bindir").as_deref(), Some("/usr/local/bin"));
+    assert_eq!(get("preview_token").as_deref(), Some("***"));
+    assert_eq!(get("no_such_key"), None);
+}
+
+#[test]
+fn a_configuration_that_greengrass_did_not_fill_in_is_the_defaults_and_one_warning() {
+    let loaded = loaded("{configuration:/Parameters}");
+    assert_eq!(loaded.config, documented_defaults());
+    assert_eq!(loaded.warnings.len(), 1);
+}
+
+#[test]
+fn a_known_key_beside_the_parameters_is_a_warning_and_other_sections_are_not() {
+    let loaded = loaded(r#"{"Parameters": {"preview": "no"}, "iotcore_qos": 0, "accessControl": {}}"#);
+    assert_eq!(loaded.config.qos, Qos::AtLeastOnce);
+    assert_eq!(loaded.warnings.len(), 1);
+    assert!(
+        loaded.warnings[0].to_string().contains("iotcore_qos"),
+        "{}",
+        loaded.warnings[0]
+    );
+}
+
+#[test]
+fn a_key_given_twice_is_one_warning() {
+    let loaded = loaded(r#"{"iotcore_qos": 1, "iotcore_qos": 0}"#);
+    assert_eq!((loaded.config.qos, loaded.warnings.len()), (Qos::AtMostOnce, 1));
+}
+
+#[test]
+fn no_secret_is_in_anything_that_can_be_printed() {
+    let config = json!({
+        "preview_token": "hush",
+        "preview_tokn": "hush",
+        "iot_endpoint": "mqtts://me:hush@broker:8883",
+        "gst_args": "rtspsrc:location=rtsp://me:hush@cam/1:!:decodebin",
+        "eiparams": "--api-key hush --gst-launch-args 'rtspsrc user-pw=hush'",
+    });
+    let loaded = loaded(&config.to_string());
+    assert!(!format!("{loaded:?}").contains("hush"), "{loaded:#?}");
+    assert!(
+        loaded.config.broker.as_ref().unwrap().contains("hush"),
+        "the broker itself gets the password"
+    );
+    let mut sources =
+        sources(r#"{"preview_token": ["hush"], "eiparams": {"--api-key": "hush"}, "iot_endpoint": "x://me:hush@h"}"#);
+    sources.mqtt = Some("http://me:hush@h".to_owned());
+    let loaded = load(&sources).unwrap();
+    assert_eq!(loaded.warnings.len(), 3);
+    assert!(!format!("{loaded:?}").contains("hush"), "{loaded:#?}");
+}
+
+fn any_value() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<f64>().prop_map(|x| json!(x)),
+        "(?s).{0,20}".prop_map(Value::from),
+        "-?[0-9]{1,25}(\\.[0-9]{0,20})?(e-?[0-9]{1,4})?".prop_map(Value::from),
+    ];
+    leaf.prop_recursive(3, 8, 3, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..3).prop_map(Value::from),
+            prop::collection::vec(("[a-z]{0,4}", inner), 0..3).prop_map(|all| Value::Object(all.into_iter().collect())),
+        ]
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn any_value_of_any_key_yields_a_configuration_with_at_most_one_warning(value in any_value()) {
+        for key in KEYS.iter().filter(|key| !["launch", "eiparams"].contains(&key.name)) {
+            let loaded = with(key.name, value.clone());
+            prop_assert!(loaded.warnings.len() <= 1, "{}: {:?}", key.name, loaded.warnings);
+            let config = &loaded.config;
+            prop_assert!(config.filter.threshold > 0.0 && config.filter.threshold <= 1.0);
+            prop_assert!(config.iotcore_backoff >= 1 && !config.sleep_time.is_zero());
+            prop_assert!(config.metrics_interval > Duration::from_millis(100));
+            for entry in &loaded.entries {
+                prop_assert!(entry.value != "__none__");
+            }
+        }
+    }
+
+    #[test]
+    fn any_value_of_a_secret_key_stays_unseen(value in any_value(), key in "(preview_token|preview_tokens|Preview-Token|api_key)") {
+        let secret = json!(["S3CRET", value]);
+        for value in [secret.clone(), json!(secret.to_string())] {
+            let loaded = with(&key, value);
+            prop_assert!(!format!("{loaded:?}").contains("S3CRET"), "{:?}", loaded);
+        }
+    }
+
+    #[test]
+    fn the_password_of_any_broker_stays_unseen(password in "[!-~]{0,12}", scheme in "(mqtt|wss|http|)") {
+        let url = format!("{scheme}://me:S3CRET{password}@host:1883");
+        let loaded = with("iot_endpoint", json!(url));
+        let shown = format!("{loaded:?}");
+        prop_assert!(!shown.contains("S3CRET"), "{}", shown);
+    }
+
+    #[test]
+    fn any_text_is_a_configuration_or_an_error(text in "(?s).{0,80}") {
+        if let Err(error) = load(&sources(&text)) {
+            prop_assert!(!error.to_string().is_empty());
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! The machine's network cards and default route, from `/proc/net` and `/sys/class/net`.
+
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Route flags (`linux/route.h`): usable, and leads nowhere on purpose.
+const RTF_UP: u32 = 0x1;
+const RTF_REJECT: u32 = 0x200;
+/// Interface flags (`linux/if.h`): switched on, and loopback.
+const IFF_UP: u32 = 0x1;
+const IFF_LOOPBACK: u32 = 0x8;
+
+/// The address of a network card, as lower-case hexadecimal digits without colons.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Mac(String);
+
+impl Mac {
+    /// Reads an address with or without colons. 6 bytes (Ethernet, Wi-Fi) up to 20 (InfiniBand); all zeros is none.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let digits: String = text
+            .trim()
+            .chars()
+            .filter(|c| *c != ':')
+            .collect::<String>()
+            .to_ascii_lowercase();
+        let is_address = (12..=40).contains(&digits.len())
+            && digits.bytes().all(|b| b.is_ascii_hexdigit())
+            && digits.bytes().any(|b| b != b'0');
+        is_address.then_some(Self(digits))
+    }
+}
+
+impl fmt::Display for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The network of the machine below `root`.
+pub(super) struct Network {
+    root: PathBuf,
+}
+
+impl Network {
+    pub(super) fn new(root: &Path) -> Self {
+        Self { root: root.to_owned() }
+    }
+
+    /// Whether a card with this address is in the machine, switched on or not.
+    pub(super) fn has(&self, mac: &Mac) -> bool {
+        self.interfaces()
+            .iter()
+            .any(|name| self.address(name).as_ref() == Some(mac))
+    }
+
+    /// The address to be known by: that of the default route's interface, else of the first interface that is up.
+    pub(super) fn own_address(&self) -> Option<Mac> {
+        self.default_route()
+            .and_then(|name| self.address(&name))
+            .or_else(|| self.first_up())
+    }
+
+    /// The interface of the default route with the lowest metric, IPv4 before IPv6.
+    fn default_route(&self) -> Option<String> {
+        let lowest = |file: &str, parse: fn(&str) -> Option<(u32, &str)>| {
+            let table = fs::read_to_string(self.root.join("proc/net").join(file)).ok()?;
+            let routes = table
+                .lines()
+                .filter_map(parse)
+                .filter(|(_, name)| !self.is_loopback(name));
+            routes
+                .min_by_key(|(metric, _)| *metric)
+                .map(|(_, name)| name.to_owned())
+        };
+        lowest("route", ipv4_default).or_else(|| lowest("ipv6_route", ipv6_default))
+    }
+
+    /// The first interface that is up and has an address: real cards before virtual ones, whose addresses are made up
+    /// anew at each start (`veth`, `docker0`), then in the kernel's order.
+    fn first_up(&self) -> Option<Mac> {
+        let mut up: Vec<_> = self
+            .interfaces()
+            .into_iter()
+            .filter(|name| self.flags(name) & (IFF_UP | IFF_LOOPBACK) == IFF_UP)
+            .filter_map(|name| Some((self.address(&name)?, name)))
+            .collect();
+        up.sort_by_key(|(_, name)| {
+            let is_virtual = !self.interface(name).join("device").exists();
+            let index = self
+                .attribute(name, "ifindex")
+                .and_then(|text| text.parse::<u32>().ok());
+            (is_virtual, index.unwrap_or(u32::MAX), name.clone())
+        });
+        up.into_iter().next().map(|(mac, _)| mac)
+    }
+
+    fn interfaces(&self) -> Vec<String> {
+        let Ok(entries) = fs::read_dir(self.root.join("sys/class/net")) else {
+            return Vec::new();
+        };
+        entries
+            .flatten()
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .collect()
+    }
+
+    fn interface(&self, name: &str) -> PathBuf {
+        self.root.join("sys/class/net").join(name)
+    }
+
+    fn attribute(&self, name: &str, attribute: &str) -> Option<String> {
+        Some(
+            fs::read_to_string(self.interface(name).join(attribute))
+                .ok()?
+                .trim()
+                .to_owned(),
+        )
+    }
+
+    fn address(&self, name: &str) -> Option<Mac> {
+        Mac::parse(&self.attribute(name, "address")?)
+    }
+
+    fn flags(&self, name: &str) -> u32 {
+        self.attribute(name, "flags")
+            .and_then(|text| hexadecimal(text.trim_start_matches("0x")))
+            .unwrap_or(0)
+    }
+
+    fn is_loopback(&self, name: &str) -> bool {
+        name == "lo" || self.flags(name) & IFF_LOOPBACK != 0
+    }
+}
+
+fn hexadecimal(text: &str) -> Option<u32> {
+    u32::from_str_radix(text, 16).ok()
+}
+
+fn usable(flags: u32) -> bool {
+    flags & (RTF_UP | RTF_REJECT) == RTF_UP
+}
+
+/// Metric and interface of a line of `/proc/net/route` that is a default route.
+/// Columns: Iface Destination Gateway Flags RefCnt Use Metric Mask ...
+fn ipv4_default(line: &str) -> Option<(u32, &str)> {
+    let columns: Vec<&str> = line.split_whitespace().collect();
+    let [name, destination, _, flags, _, _, metric, mask, ..] = columns.as_slice() else {
+        return None;
+    };
+    let is_default = hexadecimal(destination)? == 0 && hexadecimal(mask)? == 0;
+    (is_default && usable(hexadecimal(flags)?)).then_some((metric.parse().ok()?, name))
+}
+
+/// Metric and interface of a line of `/proc/net/ipv6_route` that is a default route.
+/// Columns: destination, its prefix length, source, its prefix length, next hop, metric, references, use, flags, interface.
+fn ipv6_default(line: &str) -> Option<(u32, &str)> {
+    let columns: Vec<&str> = line.split_whitespace().collect();
+    let [destination, prefix, _, _, _, metric, _, _, flags, name] = columns.as_slice() else {
+        return None;
+    };
+    let is_default = destination.bytes().all(|b| b == b'0') && hexadecimal(prefix)? == 0;
+    (is_default && usable(hexadecimal(flags)?)).then_some((hexadecimal(metric)?, name))
+}

@@ -1,0 +1,264 @@
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use super::*;
+
+const HEADER: &str = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n";
+
+/// A machine with nothing in it but what the test adds, and a work directory.
+struct Machine {
+    root: TempDir,
+    work: TempDir,
+}
+
+impl Machine {
+    fn new() -> Self {
+        Self {
+            root: TempDir::new().unwrap(),
+            work: TempDir::new().unwrap(),
+        }
+    }
+
+    fn card(self, name: &str, mac: &str, flags: &str, index: u32) -> Self {
+        let directory = self.root.path().join("sys/class/net").join(name);
+        fs::create_dir_all(&directory).unwrap();
+        fs::write(directory.join("address"), format!("{mac}\n")).unwrap();
+        fs::write(directory.join("flags"), format!("{flags}\n")).unwrap();
+        fs::write(directory.join("ifindex"), format!("{index}\n")).unwrap();
+        self
+    }
+
+    fn real(self, name: &str) -> Self {
+        fs::create_dir_all(self.root.path().join("sys/class/net").join(name).join("device")).unwrap();
+        self
+    }
+
+    fn without(self, name: &str) -> Self {
+        fs::remove_dir_all(self.root.path().join("sys/class/net").join(name)).unwrap();
+        self
+    }
+
+    fn file(self, name: &str, text: &str) -> Self {
+        let directory = self.root.path().join("proc/net");
+        fs::create_dir_all(&directory).unwrap();
+        fs::write(directory.join(name), text).unwrap();
+        self
+    }
+
+    fn routes(self, lines: &[(&str, u32)]) -> Self {
+        let line = |(name, metric): &(&str, u32)| {
+            format!(
+                "{name}\t00000000\t010200C0\t0003\t0\t0\t{metric}\t00000000\t0\t0\t0\n{name}\t000200C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n"
+            )
+        };
+        let table = format!("{HEADER}{}", lines.iter().map(line).collect::<String>());
+        self.file("route", &table)
+    }
+
+    fn name(&self, template: &str) -> DeviceName {
+        resolve(template, self.work.path(), self.root.path())
+    }
+}
+
+fn two_cards() -> Machine {
+    Machine::new()
+        .card("lo", "00:00:00:00:00:00", "0x9", 1)
+        .card("eth0", "A1:b2:c3:d4:e5:f6", "0x1003", 2)
+        .card("wlan0", "02:00:00:00:00:01", "0x1003", 3)
+}
+
+#[test]
+fn the_suffix_is_the_address_of_the_default_routes_card() {
+    let machine = two_cards().routes(&[("wlan0", 600), ("eth0", 100)]);
+    assert_eq!(
+        machine.name("Cam"),
+        DeviceName {
+            name: "Cam_a1b2c3d4e5f6".into(),
+            warnings: vec![]
+        }
+    );
+}
+
+#[test]
+fn an_ipv6_only_default_route_counts_and_one_that_leads_nowhere_does_not() {
+    let zero = "0".repeat(32);
+    let table = format!(
+        "{zero} 00 {zero} 00 {zero} ffffffff 00000001 00000000 00200200       lo\n\
+         {zero} 00 {zero} 00 fe800000000000000000000000000001 00000400 00000002 00000000 00000003    wlan0\n\
+         fe80{} 40 {zero} 00 {zero} 00000100 00000002 00000000 00000001     eth0\n",
+        "0".repeat(28)
+    );
+    let machine = two_cards().file("route", HEADER).file("ipv6_route", &table);
+    assert_eq!(machine.name("Cam").name, "Cam_020000000001");
+}
+
+#[test]
+fn without_a_default_route_the_first_card_that_is_up_is_taken_real_ones_first() {
+    let machine = two_cards().card("docker0", "02:42:00:00:00:09", "0x1003", 1);
+    assert_eq!(machine.name("A").name, "A_024200000009");
+    let machine = two_cards()
+        .card("docker0", "02:42:00:00:00:09", "0x1003", 1)
+        .real("wlan0");
+    assert_eq!(machine.name("A").name, "A_020000000001");
+    let machine =
+        Machine::new()
+            .card("eth0", "a1:b2:c3:d4:e5:f6", "0x1002", 2)
+            .card("eth1", "a1:b2:c3:d4:e5:f7", "0x1003", 3);
+    assert_eq!(machine.name("A").name, "A_a1b2c3d4e5f7");
+}
+
+#[test]
+fn without_any_card_there_is_no_suffix_and_a_warning() {
+    let machine = Machine::new().card("lo", "00:00:00:00:00:00", "0x9", 1);
+    let device = machine.name("Cam");
+    assert_eq!(device.name, "Cam");
+    assert_eq!(device.warnings.len(), 1);
+    assert!(device.warnings[0].contains("collide"), "{:?}", device.warnings);
+    assert!(!machine.work.path().join("Cam").exists());
+}
+
+#[test]
+fn a_device_that_moves_to_another_card_keeps_its_name() {
+    let machine = two_cards().routes(&[("wlan0", 600)]);
+    assert_eq!(machine.name("Cam").name, "Cam_020000000001");
+    let machine = machine.routes(&[("eth0", 100)]);
+    assert_eq!(machine.name("Cam").name, "Cam_020000000001");
+    assert_eq!(
+        machine.name("Other").name,
+        "Other_a1b2c3d4e5f6",
+        "an identity belongs to a template"
+    );
+}
+
+#[test]
+fn a_cloned_disk_gets_the_name_of_its_own_card() {
+    let machine = two_cards().routes(&[("wlan0", 600)]);
+    assert_eq!(machine.name("Cam").name, "Cam_020000000001");
+    let machine = machine.without("wlan0").routes(&[("eth0", 100)]);
+    assert_eq!(machine.name("Cam").name, "Cam_a1b2c3d4e5f6");
+    let machine = machine
+        .card("wlan0", "02:00:00:00:00:01", "0x1003", 3)
+        .routes(&[("wlan0", 600)]);
+    assert_eq!(machine.name("Cam").name, "Cam_a1b2c3d4e5f6", "the new identity is kept");
+}
+
+#[test]
+fn a_card_that_is_switched_off_still_names_the_device() {
+    let machine = two_cards().routes(&[("wlan0", 600)]);
+    machine.name("Cam");
+    let machine = machine
+        .card("wlan0", "02:00:00:00:00:01", "0x1002", 3)
+        .routes(&[("eth0", 100)]);
+    assert_eq!(machine.name("Cam").name, "Cam_020000000001");
+}
+
+#[test]
+fn the_identity_is_private_and_nothing_else_is_left_in_the_directory() {
+    let machine = two_cards().routes(&[("eth0", 0)]);
+    machine.name("My Cam");
+    let directory = machine.work.path().join("My_Cam");
+    let files: Vec<_> = fs::read_dir(&directory)
+        .unwrap()
+        .map(|e| e.unwrap().file_name())
+        .collect();
+    assert_eq!(files, ["identity"]);
+    assert_eq!(
+        fs::metadata(directory.join("identity")).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
+}
+
+#[test]
+fn peeking_gives_the_same_name_and_writes_nothing() {
+    let machine = two_cards().routes(&[("eth0", 0)]);
+    let peeked = peek("Cam", machine.work.path(), machine.root.path());
+    assert_eq!(fs::read_dir(machine.work.path()).unwrap().count(), 0);
+    assert_eq!(peeked, machine.name("Cam"));
+    let machine = machine.routes(&[("wlan0", 0)]);
+    assert_eq!(
+        peek("Cam", machine.work.path(), machine.root.path()),
+        peeked,
+        "a kept identity is seen"
+    );
+}
+
+#[test]
+fn a_work_directory_that_cannot_be_written_is_a_warning_and_the_name_stands() {
+    let machine = two_cards().routes(&[("eth0", 0)]);
+    let file = machine.work.path().join("file");
+    fs::write(&file, "").unwrap();
+    let device = resolve("Cam", &file, machine.root.path());
+    assert_eq!(device.name, "Cam_a1b2c3d4e5f6");
+    assert_eq!(device.warnings.len(), 1);
+    assert!(
+        device.warnings[0].contains("Cam_a1b2c3d4e5f6") && device.warnings[0].contains("identity"),
+        "{:?}",
+        device.warnings
+    );
+}
+
+#[test]
+fn a_damaged_identity_is_replaced() {
+    let machine = two_cards().routes(&[("eth0", 0)]);
+    let file = machine.work.path().join("Cam/identity");
+    fs::create_dir_all(file.parent().unwrap()).unwrap();
+    for damage in ["", "../../etc", "zz:zz:zz:zz:zz:zz", "000000000000"] {
+        fs::write(&file, damage).unwrap();
+        assert_eq!(machine.name("Cam").name, "Cam_a1b2c3d4e5f6", "{damage}");
+        assert_eq!(fs::read_to_string(&file).unwrap(), "a1b2c3d4e5f6\n");
+    }
+}
+
+#[test]
+fn a_template_is_cleaned_for_topics() {
+    let machine = Machine::new();
+    for (template, name) in [
+        ("My Cam", "My_Cam"),
+        ("\"My 'Cam'\"", "My_Cam"),
+        ("a/b+c#d\u{7}e\0", "abcde"),
+        ("Kamera Süd", "Kamera_Süd"),
+        ("../../etc", "....etc"),
+    ] {
+        assert_eq!(machine.name(template).name, name, "{template:?}");
+    }
+}
+
+#[test]
+fn a_template_of_which_nothing_remains_becomes_the_default_with_a_warning() {
+    let machine = two_cards().routes(&[("eth0", 0)]);
+    for template in ["", "  ", "//", "..", ".", "../", "\"\"", "#"] {
+        let device = machine.name(template);
+        assert_eq!(device.name, "MyEdgeImpulseDevice_a1b2c3d4e5f6", "{template:?}");
+        assert_eq!(device.warnings.len(), 1, "{template:?}");
+    }
+    assert!(!machine.work.path().parent().unwrap().join("identity").exists());
+}
+
+#[test]
+fn a_long_template_is_cut_between_characters_and_keeps_its_suffix() {
+    let machine = two_cards().routes(&[("eth0", 0)]);
+    let device = machine.name(&"ü".repeat(100));
+    assert_eq!(device.name, format!("{}_a1b2c3d4e5f6", "ü".repeat(57)));
+    assert!(device.name.len() <= MAX_NAME_BYTES);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+    #[test]
+    fn any_template_gives_a_name_that_a_topic_and_a_directory_can_hold(template in "(?s).{0,200}") {
+        let machine = two_cards().routes(&[("eth0", 0)]);
+        let name = machine.name(&template).name;
+        prop_assert!(name.len() <= 128 && name.ends_with("_a1b2c3d4e5f6"));
+        prop_assert!(!name.contains(|c: char| c.is_control() || c.is_whitespace() || "/+#\"'".contains(c)));
+        prop_assert_eq!(fs::read_dir(machine.work.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn any_routing_table_is_survived(table in "(?s)[0-9a-f \t\nx]{0,200}") {
+        let machine = two_cards().file("route", &table).file("ipv6_route", &table);
+        prop_assert!(machine.name("Cam").name.starts_with("Cam_"));
+    }
+}
