@@ -1,0 +1,243 @@
+//! From a frame as the source gives it to a packed picture at the model's size: one pass of GStreamer's
+//! `VideoConverter`, which cuts, scales, adds borders and converts colour, straight into a buffer that is used again.
+
+use gstreamer as gst;
+use gstreamer_video as gst_video;
+
+use super::geometry::Layout;
+use super::slot::Frame;
+use crate::config::ResizeMode;
+
+/// What the model wants to see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Target {
+    /// Pixels. Not used with [`ResizeMode::None`].
+    pub width: u32,
+    /// Pixels. Not used with [`ResizeMode::None`].
+    pub height: u32,
+    /// One byte a pixel (full-range BT.601 luma) instead of three.
+    pub grey: bool,
+    /// How the frame is brought to that size.
+    pub resize: ResizeMode,
+}
+
+/// A picture in memory: `height` rows of `width` pixels, three bytes each (red, green, blue) or one (grey), no padding.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Picture {
+    /// Pixels.
+    pub width: u32,
+    /// Pixels.
+    pub height: u32,
+    /// One byte a pixel.
+    pub grey: bool,
+    /// The bytes, exactly `width * height * (1 or 3)`. Kept from frame to frame.
+    pub data: Vec<u8>,
+}
+
+/// Why one frame could not be converted. The next one may be fine.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConvertError {
+    /// The sample has no buffer or no caps.
+    #[error("the source delivered a frame without data or without a format; it was skipped")]
+    Empty,
+    /// Not raw video, or a kind of memory this program cannot read.
+    #[error(
+        "the source delivers {caps}, which cannot be read as a picture; \
+         end gst_args in raw video in ordinary memory, for example `... ! videoconvert` (on a Jetson `... ! nvvidconv ! video/x-raw`)"
+    )]
+    Format {
+        /// What came.
+        caps: String,
+    },
+    /// GStreamer's own words.
+    #[error("a frame of {caps} could not be converted: {message}")]
+    Failed {
+        /// What came.
+        caps: String,
+        /// What GStreamer says.
+        message: String,
+    },
+}
+
+/// Converts frames for one target. Keeps GStreamer's converter as long as the source's format stays the same.
+#[derive(Debug)]
+pub struct Converter {
+    target: Target,
+    resampling: Resampling,
+    plan: Option<Plan>,
+}
+
+/// Options of the scaler.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Resampling {
+    pub method: gst_video::VideoResamplerMethod,
+    pub chroma: gst_video::VideoChromaMode,
+}
+
+impl Default for Resampling {
+    fn default() -> Self {
+        Self {
+            method: gst_video::VideoResamplerMethod::Linear,
+            chroma: gst_video::VideoChromaMode::None,
+        }
+    }
+}
+
+/// What was worked out for one input format.
+#[derive(Debug)]
+struct Plan {
+    caps: gst::Caps,
+    input: gst_video::VideoInfo,
+    output: gst_video::VideoInfo,
+    converter: gst_video::VideoConverter,
+}
+
+impl Converter {
+    /// A converter for `target`. Needs no GStreamer yet; the first frame sets it up.
+    pub fn new(target: Target) -> Self {
+        Self {
+            target,
+            resampling: Resampling::default(),
+            plan: None,
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn with_resampling(target: Target, resampling: Resampling) -> Self {
+        Self {
+            target,
+            resampling,
+            plan: None,
+        }
+    }
+
+    /// Converts `frame` into `out`, whose memory is used again. On an error `out` holds nothing of use.
+    pub fn convert(&mut self, frame: &Frame, out: &mut Picture) -> Result<(), ConvertError> {
+        let (Some(buffer), Some(caps)) = (frame.sample.buffer(), frame.sample.caps()) else {
+            return Err(ConvertError::Empty);
+        };
+        let plan = match self.plan.take() {
+            Some(plan) if same_caps(&plan.caps, caps) => plan,
+            _ => Plan::new(caps.to_owned(), self.target, self.resampling)?,
+        };
+        let plan = self.plan.insert(plan);
+        out.width = plan.output.width();
+        out.height = plan.output.height();
+        out.grey = self.target.grey;
+        plan.run(buffer, &mut out.data)
+    }
+}
+
+/// Samples of one stream share their caps object, so this is nearly always a comparison of two addresses.
+fn same_caps(known: &gst::Caps, caps: &gst::CapsRef) -> bool {
+    std::ptr::eq::<gst::CapsRef>(known.as_ref(), caps) || known.as_ref() == caps
+}
+
+impl Plan {
+    fn new(caps: gst::Caps, target: Target, resampling: Resampling) -> Result<Self, ConvertError> {
+        let readable = caps
+            .structure(0)
+            .is_some_and(|structure| structure.name() == "video/x-raw");
+        let input = match gst_video::VideoInfo::from_caps(&caps) {
+            Ok(input) if readable && input.width() > 0 && input.height() > 0 => input,
+            _ => return Err(ConvertError::Format { caps: caps.to_string() }),
+        };
+        let layout = Layout::new(
+            (input.width(), input.height()),
+            (target.width, target.height),
+            target.resize,
+        );
+        let failed = |error: gst::glib::BoolError| ConvertError::Failed {
+            caps: caps.to_string(),
+            message: error.message.to_string(),
+        };
+        let output = output_info(&input, &layout, target.grey).map_err(failed)?;
+        let converter =
+            gst_video::VideoConverter::new(&input, &output, Some(options(&layout, resampling))).map_err(failed)?;
+        Ok(Self {
+            caps,
+            input,
+            output,
+            converter,
+        })
+    }
+
+    fn run(&self, buffer: &gst::BufferRef, data: &mut Vec<u8>) -> Result<(), ConvertError> {
+        let failed = |message: &str| ConvertError::Failed {
+            caps: self.caps.to_string(),
+            message: message.to_owned(),
+        };
+        let source = gst_video::VideoFrameRef::from_buffer_ref_readable(buffer, &self.input)
+            .map_err(|_| failed("the buffer is smaller than its format says, or its memory cannot be read"))?;
+        let mut bytes = std::mem::take(data);
+        bytes.resize(self.output.size(), 0);
+        // The vector becomes the memory of a GStreamer buffer and comes back: no pixel is copied.
+        let mut target = gst::Buffer::from_mut_slice(bytes);
+        {
+            let target = target.get_mut().ok_or_else(|| failed("the output buffer is shared"))?;
+            let mut picture = gst_video::VideoFrameRef::from_buffer_ref_writable(target, &self.output)
+                .map_err(|error| failed(&error.message))?;
+            self.converter.frame_ref(&source, &mut picture);
+        }
+        *data = target
+            .try_into_inner::<Vec<u8>>()
+            .map_err(|(_, error)| failed(&error.to_string()))?;
+        Ok(())
+    }
+}
+
+/// Packed RGB or grey without padding. GStreamer's own strides are rounded up to four bytes.
+fn output_info(
+    input: &gst_video::VideoInfo,
+    layout: &Layout,
+    grey: bool,
+) -> Result<gst_video::VideoInfo, gst::glib::BoolError> {
+    let (format, bytes, matrix) = if grey {
+        (gst_video::VideoFormat::Gray8, 1, gst_video::VideoColorMatrix::Bt601)
+    } else {
+        (gst_video::VideoFormat::Rgb, 3, gst_video::VideoColorMatrix::Rgb)
+    };
+    let stride = layout.width as usize * bytes;
+    let strides = [i32::try_from(stride).map_err(|_| gst::glib::bool_error!("the picture is too wide"))?];
+    // Transfer and primaries as in the source: only range and matrix are converted.
+    let colours = gst_video::VideoColorimetry::new(
+        gst_video::VideoColorRange::Range0_255,
+        matrix,
+        input.colorimetry().transfer(),
+        input.colorimetry().primaries(),
+    );
+    gst_video::VideoInfo::builder(format, layout.width, layout.height)
+        // VideoConverter refuses to work between different frame rates or interlace modes.
+        .fps(input.fps())
+        .interlace_mode(input.interlace_mode())
+        .colorimetry(&colours)
+        .stride(&strides)
+        .offset(&[0])
+        .size(stride * layout.height as usize)
+        .build()
+}
+
+fn options(layout: &Layout, resampling: Resampling) -> gst_video::VideoConverterConfig {
+    // GStreamer's frames are at most 32767 pixels wide and high.
+    let pixels = |value: u32| i32::try_from(value).unwrap_or(i32::MAX);
+    let mut config = gst_video::VideoConverterConfig::new();
+    config.set_src_x(pixels(layout.source.x));
+    config.set_src_y(pixels(layout.source.y));
+    config.set_src_width(Some(pixels(layout.source.width)));
+    config.set_src_height(Some(pixels(layout.source.height)));
+    config.set_dest_x(pixels(layout.dest.x));
+    config.set_dest_y(pixels(layout.dest.y));
+    config.set_dest_width(Some(pixels(layout.dest.width)));
+    config.set_dest_height(Some(pixels(layout.dest.height)));
+    config.set_fill_border(true);
+    config.set_border_argb(0xff_00_00_00);
+    config.set_resampler_method(resampling.method);
+    config.set_chroma_resampler_method(gst_video::VideoResamplerMethod::Linear);
+    config.set_chroma_mode(resampling.chroma);
+    config.set_dither_method(gst_video::VideoDitherMethod::None);
+    config.set_matrix_mode(gst_video::VideoMatrixMode::Full);
+    config.set_gamma_mode(gst_video::VideoGammaMode::None);
+    config.set_primaries_mode(gst_video::VideoPrimariesMode::None);
+    config.set_threads(1);
+    config
+}

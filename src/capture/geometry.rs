@@ -1,0 +1,181 @@
+//! Which part of a frame goes where in the model's picture. Pure arithmetic.
+
+use crate::config::ResizeMode;
+
+/// A rectangle in whole pixels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rect {
+    /// Left edge.
+    pub x: u32,
+    /// Top edge.
+    pub y: u32,
+    /// Width, at least 1.
+    pub width: u32,
+    /// Height, at least 1.
+    pub height: u32,
+}
+
+/// How one frame is laid into one picture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Layout {
+    /// Width of the picture.
+    pub width: u32,
+    /// Height of the picture.
+    pub height: u32,
+    /// The part of the frame that is shown.
+    pub source: Rect,
+    /// The part of the picture it fills; the rest is black.
+    pub dest: Rect,
+}
+
+impl Layout {
+    /// Lays a frame of `source` (width, height) into a picture of `target` size. All four are at least 1 (a zero is taken
+    /// as 1). With [`ResizeMode::None`] the picture has the frame's size and `target` does not matter.
+    ///
+    /// Offsets of a crop are even, because formats with subsampled chroma can only be cut there: a crop is centred within
+    /// one pixel.
+    pub fn new(source: (u32, u32), target: (u32, u32), mode: ResizeMode) -> Self {
+        let (sw, sh) = (source.0.max(1), source.1.max(1));
+        let (tw, th) = match mode {
+            ResizeMode::None => (sw, sh),
+            _ => (target.0.max(1), target.1.max(1)),
+        };
+        let (mut from, mut to) = (whole(sw, sh), whole(tw, th));
+        // The frame is wider than the picture when sw/sh > tw/th.
+        let wider = u64::from(sw) * u64::from(th) > u64::from(tw) * u64::from(sh);
+        match mode {
+            ResizeMode::Squash | ResizeMode::None => {}
+            ResizeMode::FitShortest if wider => {
+                from.width = scaled(tw, sh, th, sw);
+                from.x = ((sw - from.width) / 2) & !1;
+            }
+            ResizeMode::FitShortest => {
+                from.height = scaled(th, sw, tw, sh);
+                from.y = ((sh - from.height) / 2) & !1;
+            }
+            ResizeMode::FitLongest if wider => {
+                to.height = scaled(sh, tw, sw, th);
+                to.y = (th - to.height) / 2;
+            }
+            ResizeMode::FitLongest => {
+                to.width = scaled(sw, th, sh, tw);
+                to.x = (tw - to.width) / 2;
+            }
+        }
+        Self {
+            width: tw,
+            height: th,
+            source: from,
+            dest: to,
+        }
+    }
+}
+
+fn whole(width: u32, height: u32) -> Rect {
+    Rect {
+        x: 0,
+        y: 0,
+        width,
+        height,
+    }
+}
+
+/// `length * numerator / denominator` to the nearest whole pixel, within 1..=limit.
+fn scaled(length: u32, numerator: u32, denominator: u32, limit: u32) -> u32 {
+    let denominator = u64::from(denominator);
+    let exact = u64::from(length) * u64::from(numerator);
+    let nearest = (exact + denominator / 2) / denominator;
+    nearest.clamp(1, u64::from(limit)) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn rect(x: u32, y: u32, width: u32, height: u32) -> Rect {
+        Rect { x, y, width, height }
+    }
+
+    #[test]
+    fn squash_uses_everything() {
+        let layout = Layout::new((640, 480), (320, 320), ResizeMode::Squash);
+        assert_eq!(layout.source, rect(0, 0, 640, 480));
+        assert_eq!(layout.dest, rect(0, 0, 320, 320));
+    }
+
+    #[test]
+    fn fit_shortest_crops_the_long_side_in_the_middle() {
+        let layout = Layout::new((640, 480), (320, 320), ResizeMode::FitShortest);
+        assert_eq!(layout.source, rect(80, 0, 480, 480));
+        assert_eq!(layout.dest, rect(0, 0, 320, 320));
+        let upright = Layout::new((480, 640), (96, 96), ResizeMode::FitShortest);
+        assert_eq!(upright.source, rect(0, 80, 480, 480));
+    }
+
+    #[test]
+    fn fit_longest_leaves_equal_borders() {
+        let layout = Layout::new((640, 480), (320, 320), ResizeMode::FitLongest);
+        assert_eq!(layout.source, rect(0, 0, 640, 480));
+        assert_eq!(layout.dest, rect(0, 40, 320, 240));
+        let upright = Layout::new((480, 640), (320, 320), ResizeMode::FitLongest);
+        assert_eq!(upright.dest, rect(40, 0, 240, 320));
+    }
+
+    #[test]
+    fn none_keeps_the_size_of_the_frame() {
+        let layout = Layout::new((641, 479), (320, 320), ResizeMode::None);
+        assert_eq!((layout.width, layout.height), (641, 479));
+        assert_eq!(layout.source, layout.dest);
+    }
+
+    #[test]
+    fn extreme_shapes_keep_at_least_one_pixel() {
+        let layout = Layout::new((10_000, 1), (32, 32), ResizeMode::FitLongest);
+        assert_eq!(layout.dest, rect(0, 15, 32, 1));
+        let layout = Layout::new((1, 10_000), (32, 1), ResizeMode::FitShortest);
+        assert_eq!((layout.source.width, layout.source.height), (1, 1));
+    }
+
+    fn inside(part: Rect, width: u32, height: u32) -> bool {
+        part.width >= 1 && part.height >= 1 && part.x + part.width <= width && part.y + part.height <= height
+    }
+
+    proptest! {
+        #[test]
+        fn parts_are_inside_centred_and_keep_the_aspect(
+            sw in 1u32..5000, sh in 1u32..5000, tw in 1u32..2000, th in 1u32..2000,
+            mode in prop::sample::select(vec![
+                ResizeMode::Squash, ResizeMode::FitShortest, ResizeMode::FitLongest, ResizeMode::None,
+            ]),
+        ) {
+            let layout = Layout::new((sw, sh), (tw, th), mode);
+            prop_assert!(inside(layout.source, sw, sh));
+            prop_assert!(inside(layout.dest, layout.width, layout.height));
+            let (left, right) = (layout.source.x, sw - layout.source.x - layout.source.width);
+            prop_assert!(right >= left && right - left <= 3, "source is off the middle: {layout:?}");
+            let (top, bottom) = (layout.dest.y, layout.height - layout.dest.y - layout.dest.height);
+            prop_assert!(bottom >= top && bottom - top <= 1, "picture is off the middle: {layout:?}");
+
+            let scale_x = f64::from(layout.dest.width) / f64::from(layout.source.width);
+            let scale_y = f64::from(layout.dest.height) / f64::from(layout.source.height);
+            match mode {
+                // The other side, computed without rounding, is within half a pixel of what was chosen.
+                ResizeMode::FitLongest => {
+                    let scale = (f64::from(tw) / f64::from(sw)).min(f64::from(th) / f64::from(sh));
+                    prop_assert!((f64::from(sw) * scale - f64::from(layout.dest.width)).abs() <= 1.0);
+                    prop_assert!((f64::from(sh) * scale - f64::from(layout.dest.height)).abs() <= 1.0);
+                    prop_assert!(layout.dest.width == tw || layout.dest.height == th);
+                }
+                ResizeMode::FitShortest => {
+                    let scale = (f64::from(tw) / f64::from(sw)).max(f64::from(th) / f64::from(sh));
+                    prop_assert!((f64::from(tw) / scale - f64::from(layout.source.width)).abs() <= 1.0);
+                    prop_assert!((f64::from(th) / scale - f64::from(layout.source.height)).abs() <= 1.0);
+                    prop_assert!(layout.source.width == sw || layout.source.height == sh);
+                }
+                ResizeMode::Squash => prop_assert!(layout.source.width == sw && layout.dest.width == tw),
+                ResizeMode::None => prop_assert!(scale_x == 1.0 && scale_y == 1.0),
+            }
+        }
+    }
+}

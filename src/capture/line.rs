@@ -1,0 +1,486 @@
+//! What happens to the launch line before GStreamer gets it. It was written for a program that stored JPEG files; this one
+//! wants raw frames in ordinary memory at its end.
+//!
+//! Which end, when the line has branches (`tee`): the last one that ends in a JPEG encoder; else the last that is open
+//! (ends in no sink; an open `tee` gets one more branch, behind a `queue`); else the last whose sink only stores, shows
+//! or throws away pictures. All other branches stay as they are.
+
+use gstreamer as gst;
+use gstreamer::prelude::*;
+use gstreamer_app as gst_app;
+
+use super::error::{CaptureError, offending_word, redact};
+use super::gst_args;
+use super::packages::MissingElement;
+use super::words::{self, Chain, Kind, Segment};
+use crate::config::SourceLine;
+
+/// Name of the element that hands the frames over; it shows up in GStreamer's messages.
+pub(super) const SINK_NAME: &str = "frames-for-the-model";
+
+/// JPEG encoders: the last step of a line that stored files.
+const ENCODERS: [&str; 7] = [
+    "jpegenc",
+    "avenc_mjpeg",
+    "nvjpegenc",
+    "vaapijpegenc",
+    "vajpegenc",
+    "v4l2jpegenc",
+    "qsvjpegenc",
+];
+/// Sinks that only a program that stores or shows pictures needs.
+const SPARE_SINKS: [&str; 11] = [
+    "multifilesink",
+    "fakesink",
+    "filesink",
+    "fdsink",
+    "appsink",
+    "fakevideosink",
+    "autovideosink",
+    "xvimagesink",
+    "ximagesink",
+    "glimagesink",
+    "fpsdisplaysink",
+];
+/// Elements that may stand between an encoder and the end of the line, of no use without the encoder.
+const AFTER_ENCODER: [&str; 6] = ["queue", "queue2", "identity", "jpegparse", "multipartmux", "videorate"];
+/// Elements whose output is JPEG.
+const JPEG_SOURCES: [&str; 3] = ["multipartdemux", "rtpjpegdepay", "jpegparse"];
+/// Elements that pass on the memory they get.
+const PASS_THROUGH: [&str; 7] = ["queue", "queue2", "identity", "tee", "valve", "videorate", "capsfilter"];
+/// Elements whose output is NVIDIA's own memory unless caps say otherwise.
+const NVIDIA_MEMORY: [&str; 4] = ["nvarguscamerasrc", "nvv4l2camerasrc", "nvv4l2decoder", "nvcompositor"];
+
+/// What `check` tells about a line, found out without starting anything.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PipelineDescription {
+    /// The line as decoded, without passwords.
+    pub line: String,
+    /// What would run, without passwords.
+    pub runs: String,
+    /// What was changed and why, one sentence each.
+    pub changes: Vec<String>,
+    /// Elements that are not installed; the pipeline cannot run while there are any.
+    pub missing: Vec<MissingElement>,
+}
+
+/// Reads the line and lets GStreamer build it, without opening the camera or anything else. Missing elements are listed
+/// in the description; all other faults are an error.
+pub fn describe(source: &SourceLine) -> Result<PipelineDescription, CaptureError> {
+    let line = launch_line(source)?;
+    let prepared = Prepared::new(&line)?;
+    let missing = match prepared.parse() {
+        Ok(_) => Vec::new(),
+        Err(CaptureError::MissingElements { elements, .. }) => elements,
+        Err(error) => return Err(error),
+    };
+    Ok(PipelineDescription {
+        line: redact(&line),
+        runs: redact(&prepared.launch),
+        changes: prepared.changes,
+        missing,
+    })
+}
+
+/// The launch line of a source, decoded and otherwise as the user wrote it.
+pub(super) fn launch_line(source: &SourceLine) -> Result<String, CaptureError> {
+    let (SourceLine::Encoded(text) | SourceLine::Launch(text)) = source;
+    if text.len() > gst_args::MAX_LENGTH {
+        return Err(CaptureError::TooLong { length: text.len() });
+    }
+    let line = match source {
+        SourceLine::Encoded(text) => gst_args::decode(text),
+        SourceLine::Launch(text) => Some(text.clone()).filter(|text| !text.trim().is_empty()),
+    };
+    line.ok_or(CaptureError::NoLine)
+}
+
+/// A line that ends in our `appsink`.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    /// What is handed to GStreamer.
+    pub launch: String,
+    /// What was changed and why.
+    pub changes: Vec<String>,
+    /// Names of all elements, for the list of missing ones.
+    elements: Vec<String>,
+}
+
+impl Prepared {
+    /// Changes `line` as described at the top of this file.
+    pub fn new(line: &str) -> Result<Self, CaptureError> {
+        let mut chains = words::chains(line);
+        let mut changes = Vec::new();
+        let end = find_end(&chains).ok_or_else(|| no_open_end(&chains, line))?;
+        let mut tail = Vec::new();
+        if let Some(chain) = chains.get_mut(end) {
+            tail = rework(chain, &mut changes);
+        }
+        let sink = format!("appsink name={SINK_NAME}");
+        tail.push(&sink);
+        let text = |(index, chain): (usize, &Chain<'_>)| {
+            let mut text = words::join(chain);
+            if index == end {
+                for element in &tail {
+                    text.push_str(" ! ");
+                    text.push_str(element);
+                }
+            }
+            text
+        };
+        let launch = chains.iter().enumerate().map(text).collect::<Vec<_>>().join(" ");
+        let names = |chain: &Chain<'_>| {
+            chain
+                .segments
+                .iter()
+                .filter(|s| s.kind() == Kind::Element)
+                .map(|s| s.head().to_owned())
+                .collect::<Vec<_>>()
+        };
+        let mut elements: Vec<String> = chains.iter().flat_map(names).collect();
+        elements.extend(
+            tail.iter()
+                .filter_map(|text| text.split(' ').next())
+                .filter(|name| !name.contains('/'))
+                .map(str::to_owned),
+        );
+        Ok(Self {
+            launch,
+            changes,
+            elements,
+        })
+    }
+
+    /// Lets GStreamer build the pipeline; nothing is opened yet.
+    pub fn parse(&self) -> Result<(gst::Pipeline, gst_app::AppSink), CaptureError> {
+        super::init()?;
+        let mut context = gst::ParseContext::new();
+        // Without FATAL_ERRORS a line with faults gives a part of the pipeline.
+        let built = gst::parse::launch_full(&self.launch, Some(&mut context), gst::ParseFlags::FATAL_ERRORS);
+        let element = built.map_err(|error| self.parse_error(&error, &context.missing_elements()))?;
+        let pipeline = element
+            .downcast::<gst::Pipeline>()
+            .map_err(|element| self.unexpected(&format!("{} is not a pipeline", element.name())))?;
+        let sink = pipeline
+            .by_name(SINK_NAME)
+            .and_then(|sink| sink.downcast::<gst_app::AppSink>().ok());
+        let sink = sink.ok_or_else(|| self.unexpected("the end of the pipeline is missing"))?;
+        Ok((pipeline, sink))
+    }
+
+    fn parse_error(&self, error: &gst::glib::Error, missing: &[String]) -> CaptureError {
+        let mut names: Vec<&String> = missing.iter().collect();
+        // GStreamer stops at the first one; the person at the device wants to install them all at once.
+        if !names.is_empty() || error.matches(gst::ParseError::NoSuchElement) {
+            names.extend(
+                self.elements
+                    .iter()
+                    .filter(|name| gst::ElementFactory::find(name).is_none()),
+            );
+            names.sort();
+            names.dedup();
+        }
+        if names.is_empty() {
+            let message = redact(error.message());
+            return CaptureError::Parse {
+                word: offending_word(&message),
+                message,
+                line: redact(&self.launch),
+            };
+        }
+        let elements = names.into_iter().map(MissingElement::new).collect();
+        CaptureError::MissingElements {
+            elements,
+            line: redact(&self.launch),
+        }
+    }
+
+    fn unexpected(&self, message: &str) -> CaptureError {
+        CaptureError::Parse {
+            message: message.to_owned(),
+            word: None,
+            line: redact(&self.launch),
+        }
+    }
+}
+
+fn no_open_end(chains: &[Chain<'_>], line: &str) -> CaptureError {
+    let last = chains.iter().rev().find_map(|chain| chain.segments.last());
+    match last {
+        None => CaptureError::NoLine,
+        Some(last) => CaptureError::NoOpenEnd {
+            last: last.head().to_owned(),
+            line: redact(line),
+        },
+    }
+}
+
+/// Index of the branch the model looks at.
+fn find_end(chains: &[Chain<'_>]) -> Option<usize> {
+    let last = |wanted: &dyn Fn(&Chain<'_>) -> bool| chains.iter().rposition(wanted);
+    last(&|chain| encoder_at_end(&chain.segments).is_some())
+        .or_else(|| last(&|chain| is_open(chain)))
+        .or_else(|| {
+            last(&|chain| {
+                chain.segments.len() > 1 && chain.segments.last().is_some_and(|end| is_one_of(end, &SPARE_SINKS))
+            })
+        })
+}
+
+fn is_open(chain: &Chain<'_>) -> bool {
+    let Some(end) = chain.segments.last() else { return false };
+    match end.kind() {
+        Kind::Element => !end.head().ends_with("sink"),
+        Kind::Caps => chain.segments.len() > 1,
+        Kind::Reference => false,
+        // Nothing after a last `!`, or a bin in parentheses.
+        Kind::Other => true,
+    }
+}
+
+fn is_one_of(segment: &Segment<'_>, names: &[&str]) -> bool {
+    names.iter().any(|name| segment.is_element(name))
+}
+
+/// Index of the JPEG encoder when nothing of use to the model comes after it.
+fn encoder_at_end(segments: &[Segment<'_>]) -> Option<usize> {
+    let spare = |segment: &Segment<'_>| {
+        segment.words.is_empty()
+            || is_one_of(segment, &SPARE_SINKS)
+            || is_one_of(segment, &AFTER_ENCODER)
+            || segment.is_caps_of("image/jpeg")
+            || segment.is_caps_of("multipart/x-mixed-replace")
+    };
+    let at = segments.iter().rposition(|segment| !spare(segment))?;
+    is_one_of(&segments[at], &ENCODERS).then_some(at).filter(|at| *at > 0)
+}
+
+/// Drops what the model has no use for at the end of its branch, and returns what is to be added.
+fn rework(chain: &mut Chain<'_>, changes: &mut Vec<String>) -> Vec<&'static str> {
+    let segments = &mut chain.segments;
+    if let Some(at) = encoder_at_end(segments) {
+        let dropped = segments.split_off(at);
+        changes.push(format!(
+            "dropped `{}`: the model is fed with raw frames",
+            words::join(&Chain { segments: dropped })
+        ));
+    }
+    while segments.len() > 1
+        && segments
+            .last()
+            .is_some_and(|end| end.words.is_empty() || is_one_of(end, &SPARE_SINKS))
+    {
+        if let Some(dropped) = segments.pop().filter(|dropped| !dropped.words.is_empty()) {
+            changes.push(format!(
+                "dropped `{}`: the frames go to the model instead",
+                dropped.words.join(" ")
+            ));
+        }
+    }
+    let mut tail = Vec::new();
+    let Some(end) = segments.last() else { return tail };
+    if end.is_element("tee") {
+        tail.push("queue");
+        changes.push("added a branch to the open `tee` for the model".to_owned());
+    }
+    if end.is_caps_of("image/jpeg") || is_one_of(end, &JPEG_SOURCES) {
+        tail.push("jpegdec");
+        changes.push("added `jpegdec`: the source delivers JPEG".to_owned());
+    } else if ends_in_nvidia_memory(segments) {
+        tail.extend(["nvvidconv", "video/x-raw"]);
+        changes.push("added `nvvidconv ! video/x-raw`: the frames were in NVIDIA memory".to_owned());
+    }
+    tail
+}
+
+fn ends_in_nvidia_memory(segments: &[Segment<'_>]) -> bool {
+    let last = segments.iter().rfind(|segment| !is_one_of(segment, &PASS_THROUGH));
+    last.is_some_and(|last| match last.kind() {
+        Kind::Caps => last.words.iter().any(|word| word.contains("memory:NVMM")),
+        _ => is_one_of(last, &NVIDIA_MEMORY),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SINK: &str = "appsink name=frames-for-the-model";
+
+    fn runs(line: &str) -> String {
+        Prepared::new(line).unwrap().launch
+    }
+
+    fn described(line: &str) -> Result<PipelineDescription, CaptureError> {
+        describe(&SourceLine::Launch(line.to_owned()))
+    }
+
+    #[test]
+    fn a_final_jpeg_encoder_is_dropped_with_all_that_stored_its_output() {
+        for end in [
+            "jpegenc",
+            "jpegenc quality=90 snapshot=false",
+            "avenc_mjpeg ! image/jpeg",
+            "vaapijpegenc ! fakesink sync=false",
+            "jpegenc ! image/jpeg, width=640 ! multifilesink location=/tmp/frame%05d.jpg post-messages=true",
+            "jpegenc ! queue ! multipartmux ! filesink location=x",
+            "jpegenc !",
+            "multifilesink location=x",
+            "videoconvert ! appsink name=sink",
+        ] {
+            let line = format!("v4l2src ! video/x-raw, width=640 ! {end}");
+            let expected = if end.starts_with("videoconvert") {
+                " ! videoconvert"
+            } else {
+                ""
+            };
+            assert_eq!(
+                runs(&line),
+                format!("v4l2src ! video/x-raw, width=640{expected} ! {SINK}"),
+                "{end}"
+            );
+            assert!(!Prepared::new(&line).unwrap().changes.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_line_in_raw_frames_is_only_given_a_sink() {
+        let prepared = Prepared::new("filesrc location=x ! decodebin ! video/x-raw,framerate=5/1").unwrap();
+        assert_eq!(
+            prepared.launch,
+            format!("filesrc location=x ! decodebin ! video/x-raw,framerate=5/1 ! {SINK}")
+        );
+        assert!(prepared.changes.is_empty());
+    }
+
+    #[test]
+    fn an_encoder_in_the_middle_stays() {
+        let line = "videotestsrc ! jpegenc ! jpegdec ! videoconvert";
+        assert_eq!(runs(line), format!("{line} ! {SINK}"));
+    }
+
+    #[test]
+    fn nvidia_memory_is_brought_to_ordinary_memory() {
+        let camera = "nvarguscamerasrc ! video/x-raw(memory:NVMM),width=1280";
+        for line in [
+            format!("{camera} ! nvjpegenc"),
+            format!("{camera} ! queue ! nvjpegenc ! multifilesink"),
+            camera.to_owned(),
+        ] {
+            let expected = format!(
+                "{camera}{} ! nvvidconv ! video/x-raw ! {SINK}",
+                if line.contains("queue") { " ! queue" } else { "" }
+            );
+            assert_eq!(runs(&line), expected);
+        }
+        let system = format!("{camera} ! nvvidconv ! video/x-raw,format=I420");
+        assert_eq!(runs(&format!("{system} ! nvjpegenc")), format!("{system} ! {SINK}"));
+        assert_eq!(
+            runs("nvarguscamerasrc ! nvjpegenc"),
+            format!("nvarguscamerasrc ! nvvidconv ! video/x-raw ! {SINK}")
+        );
+    }
+
+    #[test]
+    fn a_final_jpeg_stream_is_decoded() {
+        assert_eq!(
+            runs("v4l2src ! image/jpeg,width=640"),
+            format!("v4l2src ! image/jpeg,width=640 ! jpegdec ! {SINK}")
+        );
+        assert_eq!(
+            runs("souphttpsrc ! multipartdemux ! fakesink"),
+            format!("souphttpsrc ! multipartdemux ! jpegdec ! {SINK}")
+        );
+    }
+
+    #[test]
+    fn branches_stay_and_the_one_with_the_encoder_feeds_the_model() {
+        assert_eq!(
+            runs("v4l2src ! tee name=t t. ! queue ! jpegenc t. ! queue ! x264enc ! kvssink stream-name=s"),
+            format!("v4l2src ! tee name=t t. ! queue ! {SINK} t. ! queue ! x264enc ! kvssink stream-name=s")
+        );
+        assert_eq!(
+            runs("v4l2src ! tee name=t ! queue ! kvssink t. ! queue ! videoconvert"),
+            format!("v4l2src ! tee name=t ! queue ! kvssink t. ! queue ! videoconvert ! {SINK}")
+        );
+        assert_eq!(
+            runs("v4l2src ! tee name=t t. ! queue ! kvssink"),
+            format!("v4l2src ! tee name=t ! queue ! {SINK} t. ! queue ! kvssink")
+        );
+    }
+
+    #[test]
+    fn a_line_that_ends_in_a_sink_that_is_needed_has_no_end_for_the_model() {
+        let error = Prepared::new("v4l2src ! x264enc ! kvssink stream-name=s").unwrap_err();
+        assert!(
+            matches!(&error, CaptureError::NoOpenEnd { last, .. } if last == "kvssink"),
+            "{error}"
+        );
+        assert!(error.to_string().contains("add `tee name=t`"));
+        assert_eq!(Prepared::new("  ").unwrap_err(), CaptureError::NoLine);
+    }
+
+    #[test]
+    fn check_lists_every_missing_element_with_its_package() {
+        let description = described("nosuchsrc ! x264enc ! nosuchfilter ! videoconvert ! jpegenc").unwrap();
+        let missing: Vec<_> = description.missing.iter().map(|m| m.name.as_str()).collect();
+        assert_eq!(missing, ["nosuchfilter", "nosuchsrc", "x264enc"]);
+        assert_eq!(description.missing[2].package, Some("gstreamer1.0-plugins-ugly"));
+        assert_eq!(description.changes.len(), 1);
+    }
+
+    #[test]
+    fn check_shows_the_decoded_line_without_its_password() {
+        let line = "rtspsrc:location=rtsp://u:secret@10.0.0.5:8554/cam:latency=0:!:decodebin:!:jpegenc";
+        let description = describe(&SourceLine::Encoded(line.to_owned())).unwrap();
+        assert_eq!(
+            description.line,
+            "rtspsrc location=rtsp://u:***@10.0.0.5:8554/cam latency=0 ! decodebin ! jpegenc"
+        );
+        assert!(!description.runs.contains("secret"));
+        assert!(description.missing.is_empty());
+    }
+
+    #[test]
+    fn gstreamers_errors_come_with_the_line_and_the_word() {
+        for (line, wanted) in [
+            ("videotestsrc nosuch=1 ! videoconvert", Some("nosuch")),
+            ("videotestsrc pattern=nosuch ! videoconvert", Some("pattern")),
+            ("videotestsrc ! videoconvert nosuch.", None),
+            ("videotestsrc ! audioconvert", Some("videotestsrc0")),
+        ] {
+            let error = described(line).unwrap_err();
+            let CaptureError::Parse {
+                word,
+                line: shown,
+                message,
+            } = &error
+            else {
+                panic!("{line}: {error:?}")
+            };
+            assert!(shown.starts_with(line), "{shown}");
+            assert!(!message.is_empty());
+            if wanted.is_some()
+                && word.as_deref().map(|w| w.trim_end_matches(char::is_numeric))
+                    != wanted.map(|w| w.trim_end_matches(char::is_numeric))
+            {
+                panic!("{line}: {word:?} in {message}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_source_without_a_line_says_so() {
+        assert_eq!(
+            describe(&SourceLine::Encoded("__none__".to_owned())),
+            Err(CaptureError::NoLine)
+        );
+        let long = SourceLine::Encoded("a".repeat(gst_args::MAX_LENGTH + 1));
+        assert_eq!(
+            describe(&long),
+            Err(CaptureError::TooLong {
+                length: gst_args::MAX_LENGTH + 1
+            })
+        );
+    }
+}

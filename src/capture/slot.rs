@@ -1,0 +1,349 @@
+//! The one place between GStreamer's thread, which brings frames, and the inference thread, which takes them.
+//!
+//! A capture opens the slot and gets a [`Feed`]. Each opening is a new generation: a feed of an earlier one (a pipeline
+//! that hung in its driver and woke up later) can no longer put anything in.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use gstreamer as gst;
+use parking_lot::{Condvar, Mutex};
+
+/// One frame of the source.
+#[derive(Debug, Clone)]
+pub struct Frame {
+    /// The frame as GStreamer delivered it, by reference.
+    pub sample: gst::Sample,
+    /// When it came.
+    pub at: Instant,
+}
+
+/// What happens when a frame comes while the one before was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Policy {
+    /// The newer frame replaces it.
+    NewestWins,
+    /// The feed waits until it was taken: every frame once.
+    Lossless,
+}
+
+/// What became of a frame that was put in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Put {
+    /// The place was free.
+    Stored,
+    /// It replaced a frame nobody had taken.
+    Replaced,
+    /// The slot takes nothing more from this feed.
+    Closed,
+}
+
+/// What a look into the slot gave.
+#[derive(Debug)]
+pub enum Taken<T = Frame> {
+    /// A frame; it is gone from the slot.
+    Frame(T),
+    /// None yet.
+    TimedOut,
+    /// None, and none will come until a capture is started again.
+    Closed,
+}
+
+/// The slot of the inference loop. It outlives the captures that fill it.
+pub type FrameSlot = Slot<Frame>;
+
+/// A one-place slot; generic so that its rules can be tested with plain numbers.
+#[derive(Debug)]
+pub struct Slot<T> {
+    state: Mutex<State<T>>,
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+struct State<T> {
+    value: Option<T>,
+    policy: Policy,
+    generation: u64,
+    /// Values may be put in.
+    open: bool,
+}
+
+impl<T> Default for Slot<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<T> Slot<T> {
+    /// An empty slot, closed until a capture opens it.
+    pub fn new() -> Self {
+        let state = State {
+            value: None,
+            policy: Policy::NewestWins,
+            generation: 0,
+            open: false,
+        };
+        Self {
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+        }
+    }
+
+    /// Opens the slot for a new source. What an earlier one left is thrown away and its feed is shut.
+    pub fn open(self: &Arc<Self>, policy: Policy) -> Feed<T> {
+        let mut state = self.state.lock();
+        state.generation += 1;
+        state.value = None;
+        state.policy = policy;
+        state.open = true;
+        self.changed.notify_all();
+        Feed {
+            slot: Arc::clone(self),
+            generation: state.generation,
+        }
+    }
+
+    /// Takes the value, waiting at most `timeout` for one.
+    pub fn take(&self, timeout: Duration) -> Taken<T> {
+        let deadline = Instant::now().checked_add(timeout);
+        let mut state = self.state.lock();
+        loop {
+            if let Some(value) = state.value.take() {
+                self.changed.notify_all();
+                return Taken::Frame(value);
+            }
+            if !state.open {
+                return Taken::Closed;
+            }
+            match deadline {
+                Some(deadline) if self.changed.wait_until(&mut state, deadline).timed_out() => {
+                    return state.value.take().map_or(Taken::TimedOut, |value| {
+                        self.changed.notify_all();
+                        Taken::Frame(value)
+                    });
+                }
+                Some(_) => {}
+                None => self.changed.wait(&mut state),
+            }
+        }
+    }
+
+    /// Takes the value if there is one, without waiting.
+    pub fn try_take(&self) -> Taken<T> {
+        self.take(Duration::ZERO)
+    }
+
+    /// Throws the value away.
+    pub fn clear(&self) {
+        self.state.lock().value = None;
+        self.changed.notify_all();
+    }
+
+    /// Shuts the slot and throws the value away: takers and a waiting feed return at once.
+    pub fn close(&self) {
+        let mut state = self.state.lock();
+        state.open = false;
+        state.value = None;
+        self.changed.notify_all();
+    }
+}
+
+/// The right of one source to put values into the slot.
+#[derive(Debug)]
+pub struct Feed<T = Frame> {
+    slot: Arc<Slot<T>>,
+    generation: u64,
+}
+
+impl<T> Clone for Feed<T> {
+    fn clone(&self) -> Self {
+        Self {
+            slot: Arc::clone(&self.slot),
+            generation: self.generation,
+        }
+    }
+}
+
+impl<T> Feed<T> {
+    /// Puts a value in. With [`Policy::Lossless`] this waits until the value before was taken or the slot is shut.
+    pub fn put(&self, value: T) -> Put {
+        let mut state = self.slot.state.lock();
+        loop {
+            if !self.may_put(&state) {
+                return Put::Closed;
+            }
+            if state.value.is_none() || state.policy == Policy::NewestWins {
+                break;
+            }
+            self.slot.changed.wait(&mut state);
+        }
+        let replaced = state.value.replace(value);
+        drop(state);
+        self.slot.changed.notify_all();
+        // An old frame may be the last reference to a driver's buffer: it is let go outside the lock.
+        if replaced.is_some() { Put::Replaced } else { Put::Stored }
+    }
+
+    /// No value will follow. The one in the slot can still be taken; after it the slot is closed.
+    pub fn finish(&self) {
+        let mut state = self.slot.state.lock();
+        if state.generation == self.generation {
+            state.open = false;
+            self.slot.changed.notify_all();
+        }
+    }
+
+    /// Waits until the value of this feed was taken or thrown away.
+    pub fn wait_until_taken(&self) {
+        let mut state = self.slot.state.lock();
+        while state.generation == self.generation && state.value.is_some() {
+            self.slot.changed.wait(&mut state);
+        }
+    }
+
+    /// Shuts the slot as [`Slot::close`] does, unless another source has opened it since.
+    pub fn close(&self) {
+        let mut state = self.slot.state.lock();
+        if state.generation == self.generation {
+            state.open = false;
+            state.value = None;
+            self.slot.changed.notify_all();
+        }
+    }
+
+    fn may_put(&self, state: &State<T>) -> bool {
+        state.open && state.generation == self.generation
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::thread;
+
+    const LIMIT: Duration = Duration::from_secs(20);
+
+    fn slot(policy: Policy) -> (Arc<Slot<u32>>, Feed<u32>) {
+        let slot = Arc::new(Slot::new());
+        let feed = slot.open(policy);
+        (slot, feed)
+    }
+
+    fn drain(slot: &Slot<u32>) -> Vec<u32> {
+        let mut seen = Vec::new();
+        loop {
+            match slot.take(LIMIT) {
+                Taken::Frame(value) => seen.push(value),
+                Taken::Closed => return seen,
+                Taken::TimedOut => panic!("nothing came; so far {seen:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn the_newest_value_replaces_the_one_before() {
+        let (slot, feed) = slot(Policy::NewestWins);
+        assert_eq!(feed.put(1), Put::Stored);
+        assert_eq!(feed.put(2), Put::Replaced);
+        assert!(matches!(slot.try_take(), Taken::Frame(2)));
+        assert!(matches!(slot.try_take(), Taken::TimedOut));
+    }
+
+    #[test]
+    fn a_slot_nobody_opened_is_closed() {
+        assert!(matches!(Slot::<u32>::new().take(LIMIT), Taken::Closed));
+    }
+
+    #[test]
+    fn the_last_value_is_taken_before_the_slot_is_closed() {
+        let (slot, feed) = slot(Policy::NewestWins);
+        feed.put(7);
+        feed.finish();
+        assert_eq!(feed.put(8), Put::Closed);
+        assert_eq!(drain(&slot), [7]);
+    }
+
+    #[test]
+    fn closing_throws_away_and_wakes_a_waiting_feed() {
+        let (slot, feed) = slot(Policy::Lossless);
+        feed.put(1);
+        let waiting = thread::spawn({
+            let feed = feed.clone();
+            move || feed.put(2)
+        });
+        slot.close();
+        assert_eq!(waiting.join().unwrap(), Put::Closed);
+        assert!(matches!(slot.try_take(), Taken::Closed));
+    }
+
+    #[test]
+    fn closing_wakes_a_waiting_taker() {
+        let (slot, feed) = slot(Policy::NewestWins);
+        let waiting = thread::spawn({
+            let slot = Arc::clone(&slot);
+            move || matches!(slot.take(LIMIT), Taken::Closed)
+        });
+        feed.close();
+        assert!(waiting.join().unwrap());
+    }
+
+    #[test]
+    fn an_earlier_source_cannot_put_or_close_after_the_slot_was_opened_again() {
+        let (slot, old) = slot(Policy::Lossless);
+        old.put(1);
+        let new = slot.open(Policy::NewestWins);
+        assert_eq!(old.put(2), Put::Closed);
+        old.close();
+        old.finish();
+        old.wait_until_taken();
+        assert_eq!(new.put(3), Put::Stored);
+        assert!(matches!(slot.try_take(), Taken::Frame(3)));
+    }
+
+    #[test]
+    fn waiting_for_the_last_value_ends_when_it_is_taken() {
+        let (slot, feed) = slot(Policy::NewestWins);
+        feed.put(1);
+        feed.finish();
+        let waiting = thread::spawn(move || feed.wait_until_taken());
+        assert!(matches!(slot.take(LIMIT), Taken::Frame(1)));
+        waiting.join().unwrap();
+    }
+
+    #[test]
+    fn clearing_keeps_the_slot_open() {
+        let (slot, feed) = slot(Policy::NewestWins);
+        feed.put(1);
+        slot.clear();
+        assert!(matches!(slot.try_take(), Taken::TimedOut));
+        assert_eq!(feed.put(2), Put::Stored);
+    }
+
+    #[test]
+    fn lossless_loses_and_repeats_nothing_under_load() {
+        let (slot, feed) = slot(Policy::Lossless);
+        let source = thread::spawn(move || {
+            for value in 0..20_000 {
+                assert_eq!(feed.put(value), Put::Stored);
+            }
+            feed.finish();
+        });
+        assert_eq!(drain(&slot), (0..20_000).collect::<Vec<_>>());
+        source.join().unwrap();
+    }
+
+    #[test]
+    fn newest_wins_keeps_the_order_and_the_last_value_and_counts_the_rest() {
+        let (slot, feed) = slot(Policy::NewestWins);
+        let source = thread::spawn(move || {
+            let replaced = (0..100_000).filter(|&value| feed.put(value) == Put::Replaced).count();
+            feed.finish();
+            replaced
+        });
+        let seen = drain(&slot);
+        let replaced = source.join().unwrap();
+        assert!(seen.is_sorted_by(|a, b| a < b));
+        assert_eq!(seen.last(), Some(&99_999));
+        assert_eq!(seen.len() + replaced, 100_000);
+    }
+}
