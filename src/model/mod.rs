@@ -1,5 +1,27 @@
 //! The model process (`.eim`): started, spoken to, ended. Blocking; lives on the inference thread.
 
+mod answer;
+pub mod builtin;
+mod connection;
+mod error;
+mod file;
+mod framing;
+mod hello;
+mod interrupt;
+mod output;
+mod process;
 pub mod protocol;
+mod request;
+mod rundir;
+mod running;
+mod settings;
+mod shm;
 
-pub use protocol::{BoundingBox, InferenceResult, ModelInfo};
+pub use error::ModelError;
+pub use file::FileError;
+pub use hello::HelloError;
+pub use interrupt::Interrupt;
+pub use protocol::{BoundingBox, InferenceResult, ModelInfo, ModelInput};
+pub use rundir::{sweep, sweep_in};
+pub use running::Model;
+pub use settings::{Limits, Settings};

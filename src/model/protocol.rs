@@ -29,6 +29,13 @@ pub struct ModelInfo {
     pub raw_project: Map<String, Value>,
 }
 
+impl ModelInfo {
+    /// `sensor` by name: `camera`, `microphone`, `accelerometer`, `positional` or `unknown`.
+    pub fn sensor_name(&self) -> &'static str {
+        super::hello::sensor_name(&self.raw_parameters)
+    }
+}
+
 /// What a model wants to be fed with.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum ModelInput {

@@ -1,0 +1,185 @@
+//! The names of the built-in models and how each behaves.
+
+use std::time::Duration;
+
+use super::BuiltinError;
+
+/// What is accepted after `builtin:`.
+pub const NAMES: [&str; 8] = [
+    "ball",
+    "classify",
+    "audio",
+    "slow[=MILLISECONDS]",
+    "crash[=ANSWERS]",
+    "hang[=ANSWERS]",
+    "garbage",
+    "nop[=WIDTHxHEIGHT[,grey]]",
+];
+
+/// Answers before `crash` and `hang` do so, unless told.
+const ANSWERS: u64 = 5;
+/// What `slow` waits before each answer, unless told.
+const SLOW: Duration = Duration::from_secs(1);
+/// Pixels of the sides of the picture, unless told.
+const SIDE: usize = 320;
+/// Pixels of the longest side that `nop` takes.
+const MAX_SIDE: usize = 8192;
+
+/// What the model looks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Task {
+    /// The white ball, as one box.
+    Ball,
+    /// The brightest quarter, as one of four labels.
+    Quarter,
+    /// Tone or silence.
+    Tone,
+    /// Nothing: one fixed box at no cost.
+    Nothing,
+}
+
+/// What goes wrong on purpose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// Nothing.
+    None,
+    /// The process aborts after so many answers.
+    Crash(u64),
+    /// There are no more answers after so many.
+    Hang(u64),
+    /// Answers are no JSON.
+    Garbage,
+}
+
+/// A built-in model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kind {
+    /// Its name as given.
+    pub name: String,
+    /// What it does.
+    pub task: Task,
+    /// What it does wrong.
+    pub fault: Fault,
+    /// Waited before each answer.
+    pub delay: Duration,
+    /// Pixels.
+    pub width: usize,
+    /// Pixels.
+    pub height: usize,
+    /// One channel instead of three.
+    pub grey: bool,
+}
+
+impl Kind {
+    /// Samples per second of the audio model.
+    pub const FREQUENCY: usize = 16_000;
+    /// Samples of a slice of the audio model: 250 ms.
+    pub const SLICE: usize = 4_000;
+
+    /// Reads a name with its parameter.
+    pub fn parse(name: &str) -> Result<Self, BuiltinError> {
+        Self::read(name).ok_or_else(|| BuiltinError::Unknown { name: name.to_owned() })
+    }
+
+    fn read(name: &str) -> Option<Self> {
+        let (word, parameter) = match name.split_once('=') {
+            Some((word, parameter)) => (word, Some(parameter)),
+            None => (name, None),
+        };
+        let number = |default: u64| parameter.map_or(Some(default), |text| text.parse().ok());
+        let mut kind = Self {
+            name: name.to_owned(),
+            task: Task::Ball,
+            fault: Fault::None,
+            delay: Duration::ZERO,
+            width: SIDE,
+            height: SIDE,
+            grey: false,
+        };
+        match word {
+            "ball" | "classify" | "audio" | "garbage" if parameter.is_some() => return None,
+            "ball" => {}
+            "classify" => kind.task = Task::Quarter,
+            "audio" => kind.task = Task::Tone,
+            "garbage" => kind.fault = Fault::Garbage,
+            "slow" => kind.delay = Duration::from_millis(number(SLOW.as_millis() as u64)?),
+            "crash" => kind.fault = Fault::Crash(number(ANSWERS)?),
+            "hang" => kind.fault = Fault::Hang(number(ANSWERS)?),
+            "nop" => {
+                kind.task = Task::Nothing;
+                if let Some(parameter) = parameter {
+                    kind.set_size(parameter)?;
+                }
+            }
+            _ => return None,
+        }
+        Some(kind)
+    }
+
+    fn set_size(&mut self, text: &str) -> Option<()> {
+        let (size, grey) = match text.strip_suffix(",grey") {
+            Some(size) => (size, true),
+            None => (text, false),
+        };
+        let side = |text: &str| text.parse().ok().filter(|side| (1..=MAX_SIDE).contains(side));
+        let (width, height) = size.split_once('x')?;
+        (self.width, self.height, self.grey) = (side(width)?, side(height)?, grey);
+        Some(())
+    }
+
+    /// Values of one request.
+    pub fn features(&self) -> usize {
+        match self.task {
+            Task::Tone => Self::FREQUENCY,
+            _ => self.width * self.height,
+        }
+    }
+
+    /// The labels.
+    pub fn labels(&self) -> &'static [&'static str] {
+        match self.task {
+            Task::Ball | Task::Nothing => &["ball"],
+            Task::Quarter => &["top-left", "top-right", "bottom-left", "bottom-right"],
+            Task::Tone => &["tone", "silence"],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_take_their_parameters() {
+        assert_eq!(Kind::parse("slow").unwrap().delay, Duration::from_secs(1));
+        assert_eq!(Kind::parse("slow=500").unwrap().delay, Duration::from_millis(500));
+        assert_eq!(Kind::parse("crash=3").unwrap().fault, Fault::Crash(3));
+        assert_eq!(Kind::parse("hang").unwrap().fault, Fault::Hang(5));
+        let nop = Kind::parse("nop=96x48,grey").unwrap();
+        assert_eq!(
+            (nop.width, nop.height, nop.grey, nop.features()),
+            (96, 48, true, 96 * 48)
+        );
+    }
+
+    #[test]
+    fn an_unknown_name_lists_the_accepted_ones() {
+        for name in [
+            "",
+            "bal",
+            "ball=3",
+            "slow=",
+            "slow=-1",
+            "nop=0x1",
+            "nop=9999x1",
+            "nop=3",
+            "crash=x",
+        ] {
+            let message = Kind::parse(name).unwrap_err().to_string();
+            assert!(
+                message.contains("ball, classify, audio, slow[=MILLISECONDS]"),
+                "{message}"
+            );
+        }
+    }
+}

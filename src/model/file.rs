@@ -1,0 +1,327 @@
+//! Looks at a model file before it is started, so that the person at the device reads what is wrong with it and not
+//! "Exec format error".
+
+use std::fs::{self, File, FileTimes};
+use std::io::{self, Read};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Access, access};
+use tracing::{info, warn};
+
+/// A file that cannot be a model for this machine.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// Nothing there, or not readable.
+    #[error("the model file {} cannot be read: {source}; check ei_local_model_file (or --model)", path.display())]
+    Unreadable {
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Not a model at all.
+    #[error("{} is {what}, not a model: build one in Edge Impulse Studio (Deployment, Linux for {}) and use the .eim file", path.display(), this_machine())]
+    NotAModel {
+        /// The path.
+        path: PathBuf,
+        /// What it looks like.
+        what: String,
+    },
+    /// For another kind of machine.
+    #[error("the model {} is built for {built_for}, this machine is {}: build it again in Edge Impulse Studio (Deployment, Linux for {})", path.display(), this_machine(), this_machine())]
+    Architecture {
+        /// The path.
+        path: PathBuf,
+        /// The architecture in the file.
+        built_for: String,
+    },
+    /// Neither the file nor a copy can be executed.
+    #[error("the model {} is not executable, and no executable copy could be made in {}: {source}", path.display(), work_dir.display())]
+    NotExecutable {
+        /// The path.
+        path: PathBuf,
+        /// Where a copy was tried.
+        work_dir: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// What a path leads to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Usable {
+    /// A file to start: the one given, or an executable copy.
+    Program(PathBuf),
+    /// The socket of a model that somebody else started.
+    Socket(PathBuf),
+}
+
+/// Checks the file and makes it executable; when that fails an executable copy is made in `work_dir`.
+///
+/// # Errors
+/// [`FileError`] says what the file is instead.
+pub fn check(path: &Path, work_dir: &Path) -> Result<Usable, FileError> {
+    let unreadable = |source| FileError::Unreadable {
+        path: path.to_owned(),
+        source,
+    };
+    let not_a_model = |what: &str| FileError::NotAModel {
+        path: path.to_owned(),
+        what: what.to_owned(),
+    };
+    let meta = fs::metadata(path).map_err(unreadable)?;
+    let kind = meta.file_type();
+    if kind.is_socket() {
+        return Ok(Usable::Socket(path.to_owned()));
+    }
+    if kind.is_dir() {
+        return Err(not_a_model("a directory"));
+    }
+    if !kind.is_file() {
+        return Err(not_a_model("neither a file nor a socket"));
+    }
+    let mut head = Vec::new();
+    File::open(path)
+        .map_err(unreadable)?
+        .take(512)
+        .read_to_end(&mut head)
+        .map_err(unreadable)?;
+    match identify(&head) {
+        Looks::Program { machine } if runs_here(machine) => {}
+        Looks::Program { machine } => {
+            return Err(FileError::Architecture {
+                path: path.to_owned(),
+                built_for: machine_name(machine),
+            });
+        }
+        Looks::Like(what) => return Err(not_a_model(what)),
+    }
+    executable(path, &meta, work_dir).map(Usable::Program)
+}
+
+enum Looks {
+    Program { machine: u16 },
+    Like(&'static str),
+}
+
+fn identify(head: &[u8]) -> Looks {
+    if let [0x7f, b'E', b'L', b'F', _, order, ..] = head {
+        return match (head.get(18..20), order) {
+            (Some(&[low, high]), 1) => Looks::Program {
+                machine: u16::from_le_bytes([low, high]),
+            },
+            (Some(&[high, low]), 2) => Looks::Program {
+                machine: u16::from_be_bytes([high, low]),
+            },
+            _ => Looks::Like("a truncated program file"),
+        };
+    }
+    let text = String::from_utf8_lossy(head).trim_start().to_ascii_lowercase();
+    Looks::Like(match head {
+        [] => "an empty file",
+        [b'P', b'K', 3, 4, ..] => "a ZIP archive (unpack it first)",
+        [0x1f, 0x8b, ..] => "a gzip archive (unpack it first)",
+        [b'M', b'Z', ..] => "a Windows program",
+        [0xcf, 0xfa, 0xed, 0xfe, ..] | [0xca, 0xfe, 0xba, 0xbe, ..] => "a macOS program",
+        [_, _, _, _, b'T', b'F', b'L', b'3', ..] => "a bare TensorFlow Lite file",
+        [b'#', b'!', ..] => "a script",
+        _ if text.starts_with("<!doctype") || text.starts_with("<html") => "a web page (an error page, or a login?)",
+        _ if text.starts_with("<?xml") => "an XML document (an error of the download?)",
+        _ if text.starts_with('{') => "a JSON document (an error of the download?)",
+        _ if !head.contains(&0) && std::str::from_utf8(head).is_ok() => "a text file",
+        _ => "a file of an unknown kind",
+    })
+}
+
+/// Machine numbers of the ELF specification.
+fn machine_name(machine: u16) -> String {
+    match machine {
+        3 => "x86 (32 bit)".into(),
+        40 => "ARM (32 bit)".into(),
+        62 => "x86-64".into(),
+        183 => "aarch64".into(),
+        243 => "RISC-V".into(),
+        other => format!("ELF machine {other}"),
+    }
+}
+
+/// The machine's own programs, and the 32-bit ones that its kernel usually runs as well.
+fn runs_here(machine: u16) -> bool {
+    match std::env::consts::ARCH {
+        "x86_64" => matches!(machine, 62 | 3),
+        "aarch64" => matches!(machine, 183 | 40),
+        "x86" => machine == 3,
+        "arm" => machine == 40,
+        "riscv64" => machine == 243,
+        _ => true,
+    }
+}
+
+/// The machine's name as used beside [`machine_name`].
+fn this_machine() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "x86-64",
+        "arm" => "ARM (32 bit)",
+        "x86" => "x86 (32 bit)",
+        other => other,
+    }
+}
+
+fn executable(path: &Path, meta: &fs::Metadata, work_dir: &Path) -> Result<PathBuf, FileError> {
+    let can_run = |path: &Path| access(path, Access::EXEC_OK).is_ok();
+    if can_run(path) {
+        return Ok(path.to_owned());
+    }
+    let mode = meta.permissions().mode() | 0o100;
+    if fs::set_permissions(path, fs::Permissions::from_mode(mode)).is_ok() && can_run(path) {
+        info!("made the model {} executable", path.display());
+        return Ok(path.to_owned());
+    }
+    let failed = |source| FileError::NotExecutable {
+        path: path.to_owned(),
+        work_dir: work_dir.to_owned(),
+        source,
+    };
+    let copy = copy_into(path, meta, work_dir).map_err(failed)?;
+    match access(&copy, Access::EXEC_OK) {
+        Ok(()) => {
+            warn!(
+                "the model {} is not executable; the copy {} is used",
+                path.display(),
+                copy.display()
+            );
+            Ok(copy)
+        }
+        Err(source) => Err(failed(source.into())),
+    }
+}
+
+/// An executable copy below `models/`; one of the same size and time is used again.
+fn copy_into(path: &Path, meta: &fs::Metadata, work_dir: &Path) -> io::Result<PathBuf> {
+    let directory = work_dir.join("models");
+    fs::create_dir_all(&directory)?;
+    let name = path.file_name().unwrap_or_default();
+    let target = directory.join(
+        [std::ffi::OsStr::new("copy-of-"), name]
+            .into_iter()
+            .collect::<std::ffi::OsString>(),
+    );
+    let modified = meta.modified()?;
+    if fs::symlink_metadata(&target)
+        .is_ok_and(|old| old.is_file() && old.len() == meta.len() && old.modified().is_ok_and(|time| time == modified))
+    {
+        return Ok(target);
+    }
+    let unfinished = directory.join(format!(".copy-{:016x}", rand::random::<u64>()));
+    let copied = (|| {
+        let mut file = File::create_new(&unfinished)?;
+        io::copy(&mut File::open(path)?, &mut file)?;
+        file.set_permissions(fs::Permissions::from_mode(0o700))?;
+        file.set_times(FileTimes::new().set_modified(modified))?;
+        drop(file);
+        fs::rename(&unfinished, &target)
+    })();
+    if copied.is_err() {
+        let _ = fs::remove_file(&unfinished);
+    }
+    copied.map(|()| target)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(name: &str, content: &[u8]) -> String {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(name);
+        fs::write(&path, content).unwrap();
+        check(&path, dir.path()).unwrap_err().to_string()
+    }
+
+    fn elf(machine: u16) -> Vec<u8> {
+        let mut head = b"\x7fELF\x02\x01\x01".to_vec();
+        head.resize(18, 0);
+        head.extend_from_slice(&machine.to_le_bytes());
+        head.resize(64, 0);
+        head
+    }
+
+    #[test]
+    fn the_message_says_what_the_file_looks_like() {
+        for (content, expected) in [
+            (&b""[..], "an empty file"),
+            (b"\n<!DOCTYPE html><html>", "a web page"),
+            (b"#!/bin/sh\necho hi", "a script"),
+            (b"PK\x03\x04....", "a ZIP archive"),
+            (b"{\"error\":1}", "a JSON document"),
+            (b"hello", "a text file"),
+            (b"\x7fELF\x02\x01", "a truncated program file"),
+            (b"\x00\x01\x02", "a file of an unknown kind"),
+        ] {
+            let message = message("model.eim", content);
+            assert!(message.contains(expected), "{message}");
+        }
+        let dir = tempfile::tempdir().unwrap();
+        assert!(
+            check(dir.path(), dir.path())
+                .unwrap_err()
+                .to_string()
+                .contains("a directory")
+        );
+        let missing = check(&dir.path().join("nothing.eim"), dir.path())
+            .unwrap_err()
+            .to_string();
+        assert!(
+            missing.contains("nothing.eim") && missing.contains("No such file"),
+            "{missing}"
+        );
+    }
+
+    #[test]
+    fn a_model_for_another_machine_is_named_with_both_architectures() {
+        let message = message("model.eim", &elf(8));
+        assert!(
+            message.contains("is built for ELF machine 8, this machine is"),
+            "{message}"
+        );
+        assert_eq!(machine_name(183), "aarch64");
+    }
+
+    #[test]
+    fn a_file_that_is_not_executable_is_made_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("model.eim");
+        fs::copy("/proc/self/exe", &path).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        assert_eq!(check(&path, dir.path()).unwrap(), Usable::Program(path.clone()));
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o744);
+    }
+
+    #[test]
+    fn an_executable_copy_is_made_once_and_again_when_the_file_changes() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("model.eim");
+        fs::write(&path, elf(62)).unwrap();
+        let copy = copy_into(&path, &fs::metadata(&path).unwrap(), dir.path()).unwrap();
+        let first = fs::metadata(&copy).unwrap();
+        assert_eq!(first.permissions().mode() & 0o777, 0o700);
+        use std::os::unix::fs::MetadataExt;
+        assert_eq!(
+            copy_into(&path, &fs::metadata(&path).unwrap(), dir.path()).unwrap(),
+            copy
+        );
+        assert_eq!(fs::metadata(&copy).unwrap().ino(), first.ino());
+        fs::write(&path, elf(183)).unwrap();
+        copy_into(&path, &fs::metadata(&path).unwrap(), dir.path()).unwrap();
+        assert_eq!(fs::read(&copy).unwrap(), elf(183));
+    }
+
+    #[test]
+    fn a_socket_is_connected_to_and_not_started() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("model.sock");
+        let _listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        assert_eq!(check(&path, dir.path()).unwrap(), Usable::Socket(path));
+    }
+}

@@ -1,0 +1,323 @@
+//! The model's first answer: what it is and what it wants.
+//!
+//! Fields came over the years: everything but sizes, labels and sensor may be absent. Models before 2023 say neither
+//! how to resize nor whether they have shared memory.
+
+use serde_json::{Map, Value};
+use tracing::warn;
+
+use super::answer::{MAX_ITEMS, MAX_LABEL, cut};
+use super::protocol::{ModelInfo, ModelInput};
+use crate::config::ResizeMode;
+
+/// Pixels of the longest side of a picture.
+const MAX_SIDE: u64 = 8192;
+/// Values of one request.
+pub const MAX_FEATURES: u64 = MAX_SIDE * MAX_SIDE;
+/// Samples per second.
+const MAX_FREQUENCY: f64 = 1_000_000.0;
+/// `inferencing_engine` of NVIDIA TensorRT.
+const ENGINE_TENSORRT: u64 = 6;
+/// `inferencing_engine` of the server for vision-language models.
+const ENGINE_VISION_LANGUAGE: u64 = 17;
+
+/// The names of `sensor` 1 to 4, as `get_model_info` shows them.
+const SENSORS: [&str; 4] = ["microphone", "accelerometer", "camera", "positional"];
+
+/// A hello that this program cannot work with.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum HelloError {
+    /// The model refused it.
+    #[error("the model refused to introduce itself: {0}")]
+    Refused(String),
+    /// The answer cannot be true.
+    #[error("the model describes itself as {what}, accepted is {accepted}; build it again in Edge Impulse Studio")]
+    Implausible {
+        /// The field and its value.
+        what: String,
+        /// What would do.
+        accepted: String,
+    },
+    /// A kind of model that only other programs run.
+    #[error("{what}: this component cannot run it, choose a deployment for Linux that {instead}")]
+    Unsupported {
+        /// What the model is.
+        what: String,
+        /// What it should be.
+        instead: &'static str,
+    },
+}
+
+/// A shared-memory segment that a model offers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Segment {
+    /// `/shm-...`, as the model sent it: not validated.
+    pub name: String,
+    /// Values in it.
+    pub elements: u64,
+    /// Its size in bytes as the model says.
+    pub size_bytes: u64,
+    /// `type` is `float32`, or absent.
+    pub is_float32: bool,
+}
+
+/// A usable hello.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Hello {
+    /// For everybody.
+    pub info: ModelInfo,
+    /// Where features can be put.
+    pub features_shm: Option<Segment>,
+    /// Why there is no such segment, in the model's words.
+    pub features_shm_error: Option<String>,
+    /// Where free-form outputs are, by index.
+    pub freeform_shm: Vec<Segment>,
+}
+
+/// Names of all segments of a hello, usable or not: they are removed when the process has ended.
+pub fn segment_names(answer: &Map<String, Value>) -> Vec<String> {
+    let freeform = answer
+        .get("freeform_output_shm")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten();
+    let all = answer.get("features_shm").into_iter().chain(freeform);
+    all.filter_map(|segment| Some(segment.get("name")?.as_str()?.to_owned()))
+        .take(MAX_ITEMS)
+        .collect()
+}
+
+/// Reads the answer to a hello.
+///
+/// # Errors
+/// [`HelloError`] says what is wrong with the model.
+pub fn parse(mut answer: Map<String, Value>) -> Result<Hello, HelloError> {
+    if answer.get("success").and_then(Value::as_bool) != Some(true) {
+        let reason = answer.get("error").and_then(Value::as_str).unwrap_or("no reason given");
+        return Err(HelloError::Refused(cut(reason, 1024).to_owned()));
+    }
+    let Some(Value::Object(parameters)) = answer.remove("model_parameters") else {
+        return Err(implausible("a model without \"model_parameters\"", "an object"));
+    };
+    let project = match answer.remove("project") {
+        Some(Value::Object(project)) => project,
+        _ => Map::new(),
+    };
+    let engine = answer.get("inferencing_engine");
+    let engine_type = number(parameters.get("inferencing_engine"))
+        .or_else(|| number(engine.and_then(|engine| engine.get("engine_type"))));
+    let properties = engine.and_then(|engine| engine.get("properties"));
+    refuse_what_needs_another_program(&parameters, engine_type)?;
+
+    let input = input(&parameters)?;
+    let features = features(&parameters, &input)?;
+    let text = |key: &str| project.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let info = ModelInfo {
+        project_id: number(project.get("id")).unwrap_or(0),
+        name: text("name"),
+        owner: text("owner"),
+        deploy_version: number(project.get("deploy_version")).unwrap_or(0),
+        input,
+        features,
+        model_type: parameters
+            .get("model_type")
+            .and_then(Value::as_str)
+            .unwrap_or("classification")
+            .to_owned(),
+        labels: labels(&parameters),
+        slow_first_inference: engine_type == Some(ENGINE_TENSORRT) || properties.is_some_and(names_gpu_delegates),
+        raw_parameters: parameters,
+        raw_project: project,
+    };
+    Ok(Hello {
+        info,
+        features_shm: answer.get("features_shm").and_then(segment),
+        features_shm_error: answer
+            .get("features_shm_error")
+            .and_then(Value::as_str)
+            .map(|e| cut(e, 1024).to_owned()),
+        freeform_shm: freeform_segments(&answer),
+    })
+}
+
+/// `sensor` by name: `camera`, `microphone`, `accelerometer`, `positional` or `unknown`.
+pub fn sensor_name(parameters: &Map<String, Value>) -> &'static str {
+    let sensor = number(parameters.get("sensor")).and_then(|sensor| usize::try_from(sensor).ok());
+    sensor
+        .and_then(|sensor| SENSORS.get(sensor.checked_sub(1)?).copied())
+        .unwrap_or("unknown")
+}
+
+fn refuse_what_needs_another_program(parameters: &Map<String, Value>, engine: Option<u64>) -> Result<(), HelloError> {
+    if engine == Some(ENGINE_VISION_LANGUAGE) {
+        return Err(HelloError::Unsupported {
+            what: "the model is a vision-language model that needs its own server (inferencing_engine 17)".into(),
+            instead: "classifies, detects objects or finds anomalies",
+        });
+    }
+    match number(parameters.get("image_input_frames")) {
+        Some(frames) if frames > 1 => Err(HelloError::Unsupported {
+            what: format!("the model takes {frames} pictures at a time (image_input_frames)"),
+            instead: "takes one",
+        }),
+        _ => Ok(()),
+    }
+}
+
+fn input(parameters: &Map<String, Value>) -> Result<ModelInput, HelloError> {
+    let sensor = sensor_name(parameters);
+    let has_size = ["image_input_width", "image_input_height"]
+        .iter()
+        .all(|key| number(parameters.get(*key)).is_some_and(|side| side > 0));
+    match sensor {
+        "camera" => image(parameters),
+        "unknown" if has_size => image(parameters),
+        "microphone" => audio(parameters),
+        other => Ok(ModelInput::Unsupported(other)),
+    }
+}
+
+fn image(parameters: &Map<String, Value>) -> Result<ModelInput, HelloError> {
+    let side = |key: &str| match number(parameters.get(key)) {
+        Some(side) if (1..=MAX_SIDE).contains(&side) => Ok(side as u32),
+        _ => Err(implausible(shown(parameters, key), format!("1 to {MAX_SIDE}"))),
+    };
+    Ok(ModelInput::Image {
+        width: side("image_input_width")?,
+        height: side("image_input_height")?,
+        grey: number(parameters.get("image_channel_count")) == Some(1),
+        resize: resize(parameters),
+    })
+}
+
+fn resize(parameters: &Map<String, Value>) -> Option<ResizeMode> {
+    match parameters.get("image_resize_mode")?.as_str() {
+        Some("squash") => Some(ResizeMode::Squash),
+        Some("fit-shortest") => Some(ResizeMode::FitShortest),
+        Some("fit-longest") => Some(ResizeMode::FitLongest),
+        Some("none") => Some(ResizeMode::None),
+        _ => {
+            warn!(
+                "{} is none of squash, fit-shortest, fit-longest, none; taken as if the model did not say how to resize",
+                shown(parameters, "image_resize_mode")
+            );
+            None
+        }
+    }
+}
+
+fn audio(parameters: &Map<String, Value>) -> Result<ModelInput, HelloError> {
+    let frequency = match parameters.get("frequency").and_then(Value::as_f64) {
+        Some(frequency) if (1.0..=MAX_FREQUENCY).contains(&frequency) => frequency.round() as u32,
+        _ => {
+            return Err(implausible(
+                shown(parameters, "frequency"),
+                format!("1 to {MAX_FREQUENCY}"),
+            ));
+        }
+    };
+    let slice_size = number(parameters.get("slice_size"))
+        .filter(|size| *size <= MAX_FEATURES)
+        .unwrap_or(0) as usize;
+    let continuous = parameters
+        .get("use_continuous_mode")
+        .and_then(Value::as_bool)
+        .unwrap_or(false);
+    Ok(ModelInput::Audio {
+        frequency,
+        slice_size,
+        continuous: continuous && slice_size > 0,
+    })
+}
+
+fn features(parameters: &Map<String, Value>, input: &ModelInput) -> Result<usize, HelloError> {
+    let key = "input_features_count";
+    let pixels = match input {
+        ModelInput::Image { width, height, .. } => Some(u64::from(*width) * u64::from(*height)),
+        _ => None,
+    };
+    match (number(parameters.get(key)), pixels) {
+        (None, Some(pixels)) => Ok(pixels as usize),
+        (Some(count), Some(pixels)) if count != pixels => Err(implausible(
+            shown(parameters, key),
+            format!("{pixels}, one value a pixel"),
+        )),
+        (Some(count), _) if (1..=MAX_FEATURES).contains(&count) => Ok(count as usize),
+        (_, None) if matches!(input, ModelInput::Unsupported(_)) => Ok(0),
+        _ => Err(implausible(shown(parameters, key), format!("1 to {MAX_FEATURES}"))),
+    }
+}
+
+fn labels(parameters: &Map<String, Value>) -> Vec<String> {
+    let labels = parameters.get("labels").and_then(Value::as_array).into_iter().flatten();
+    labels
+        .filter_map(Value::as_str)
+        .take(MAX_ITEMS)
+        .map(|label| cut(label, MAX_LABEL).to_owned())
+        .collect()
+}
+
+/// `properties` is a list of texts today; any text in it, or key of it, counts.
+fn names_gpu_delegates(properties: &Value) -> bool {
+    match properties {
+        Value::String(text) => text == "gpu_delegates",
+        Value::Array(list) => list.iter().any(names_gpu_delegates),
+        Value::Object(map) => map
+            .get("gpu_delegates")
+            .is_some_and(|value| !matches!(value, Value::Bool(false) | Value::Null)),
+        _ => false,
+    }
+}
+
+fn segment(value: &Value) -> Option<Segment> {
+    let elements = number(value.get("elements"))?;
+    Some(Segment {
+        name: value.get("name")?.as_str()?.to_owned(),
+        elements,
+        size_bytes: number(value.get("size_bytes")).unwrap_or_else(|| elements.saturating_mul(4)),
+        is_float32: value.get("type").is_none_or(|kind| kind == "float32"),
+    })
+}
+
+fn freeform_segments(answer: &Map<String, Value>) -> Vec<Segment> {
+    let list = answer
+        .get("freeform_output_shm")
+        .and_then(Value::as_array)
+        .map(Vec::as_slice)
+        .unwrap_or_default();
+    let mut segments: Vec<(u64, Segment)> = list
+        .iter()
+        .enumerate()
+        .take(MAX_ITEMS)
+        .filter_map(|(place, value)| Some((number(value.get("index")).unwrap_or(place as u64), segment(value)?)))
+        .collect();
+    segments.sort_by_key(|(index, _)| *index);
+    segments.into_iter().map(|(_, segment)| segment).collect()
+}
+
+/// A whole number that is not negative, also when written as a float.
+fn number(value: Option<&Value>) -> Option<u64> {
+    let value = value?;
+    value.as_u64().or_else(|| {
+        let float = value.as_f64()?;
+        (float >= 0.0 && float.fract() == 0.0 && float <= 9e15).then_some(float as u64)
+    })
+}
+
+fn shown(parameters: &Map<String, Value>, key: &str) -> String {
+    match parameters.get(key) {
+        Some(value) => format!("{key} {}", cut(&value.to_string(), 60)),
+        None => format!("a model without {key}"),
+    }
+}
+
+fn implausible(what: impl Into<String>, accepted: impl Into<String>) -> HelloError {
+    HelloError::Implausible {
+        what: what.into(),
+        accepted: accepted.into(),
+    }
+}
+
+#[cfg(test)]
+#[path = "hello_tests.rs"]
+mod tests;
