@@ -1,0 +1,338 @@
+#!/usr/bin/env bash
+# Packages the Greengrass component: builds the binary for each target, lays the artifacts out as
+# they go to S3, writes the recipe for your bucket with the manifests of what was built, and
+# prints the two AWS commands that publish it.
+#
+#   artifacts/package.sh BUCKET [VERSION] [OPTION]...
+#
+#   BUCKET                S3 bucket of the artifacts; it exists already
+#   VERSION               component version, x.y.z; default: the version in Cargo.toml
+#   --target TARGET       build for TARGET, a Rust triple or aarch64, amd64, arm; may be repeated;
+#                         default: this machine, when no --binary is given either
+#   --binary ARCH=FILE    take FILE, built elsewhere, as the binary for aarch64, amd64 or arm;
+#                         may be repeated
+#   --sysroot DIRECTORY   build against the libraries in DIRECTORY (made by artifacts/sysroot.sh),
+#                         needed for another architecture; may be repeated, the one that fits the
+#                         target is taken
+#   --region REGION       AWS region of the bucket and the component; default: the AWS CLI's own
+#   --out DIRECTORY       where the results go; default: build/ in the repository
+#   --publish             run the AWS commands instead of printing them
+#
+# Builds for another machine use cargo-zigbuild where it is installed (pip install ziglang
+# cargo-zigbuild), else the cross compiler (Debian: gcc-aarch64-linux-gnu, gcc-arm-linux-gnueabihf).
+# The standard library of the target comes from "rustup target add", or, where that cannot be had,
+# is built from Rust's own source in lib/rustlib/src/rust of the toolchain (rustup component rust-src,
+# or Debian's package rust-src of exactly the compiler's version).
+#
+# Needs bash 4 or newer. Examples:
+#   artifacts/package.sh my-bucket
+#   artifacts/sysroot.sh build/sysroot-arm64
+#   artifacts/package.sh my-bucket --target aarch64 --sysroot build/sysroot-arm64 --publish
+set -euo pipefail
+
+readonly COMPONENT=EdgeImpulseLinuxRunnerServiceComponent
+readonly PREFIX=artifacts/EdgeImpulseServiceComponent
+# Lite reads no more of a recipe.
+readonly RECIPE_LIMIT=8196
+# The oldest C library that a build with zig is to run on: JetPack 5's.
+readonly GLIBC=2.31
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+out=$root/build
+bucket='' version='' region='' publish=no
+targets=() sysroots=()
+declare -A binaries=()
+
+fail() {
+    printf 'error: %s\n' "$*" >&2
+    exit 2
+}
+
+say() {
+    printf '%s\n' "$*"
+}
+
+# ---------------------------------------------------------------------------------------- arguments
+
+# Greengrass's name of an architecture, from any usual one.
+architecture_of() {
+    case $1 in
+    aarch64 | arm64 | aarch64-unknown-linux-gnu) echo aarch64 ;;
+    amd64 | x86_64 | x86_64-unknown-linux-gnu) echo amd64 ;;
+    arm | armv7 | armhf | armv7-unknown-linux-gnueabihf) echo arm ;;
+    *) fail "'$1' is not supported; accepted: aarch64, amd64, arm, or their Rust targets aarch64-unknown-linux-gnu, x86_64-unknown-linux-gnu, armv7-unknown-linux-gnueabihf" ;;
+    esac
+}
+
+triple_of() {
+    case $1 in
+    aarch64) echo aarch64-unknown-linux-gnu ;;
+    amd64) echo x86_64-unknown-linux-gnu ;;
+    arm) echo armv7-unknown-linux-gnueabihf ;;
+    esac
+}
+
+# Debian's name of the library directory and of the cross tools.
+multiarch_of() {
+    case $1 in
+    aarch64) echo aarch64-linux-gnu ;;
+    amd64) echo x86_64-linux-gnu ;;
+    arm) echo arm-linux-gnueabihf ;;
+    esac
+}
+
+# S3's naming rules, so that a typing error is found before anything is built.
+check_bucket() {
+    local rule='3 to 63 characters of a-z, 0-9, "-" and ".", first and last a letter or digit'
+    [[ $bucket != YOUR_S3_ARTIFACT_BUCKET ]] || fail "give the name of your own bucket"
+    [[ $bucket =~ ^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$ ]] || fail "'$bucket' is no S3 bucket name: $rule"
+    [[ $bucket != *..* ]] || fail "'$bucket' is no S3 bucket name: two dots in a row"
+    [[ ! $bucket =~ ^[0-9]+\.[0-9]+\.[0-9]+\.[0-9]+$ ]] || fail "'$bucket' is no S3 bucket name: an IP address"
+    [[ $bucket != xn--* && $bucket != *-s3alias ]] || fail "'$bucket' is no S3 bucket name: reserved by S3"
+}
+
+check_version() {
+    [[ $version =~ ^(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)(-[0-9A-Za-z.-]+)?$ && ${#version} -le 64 ]] ||
+        fail "'$version' is no component version; accepted: x.y.z, such as 2.0.0 or 2.0.1-rc.1"
+}
+
+parse_arguments() {
+    while (($# > 0)); do
+        case $1 in
+        --help | -h)
+            sed -n '2,/^set /{ s/^# \{0,1\}//p; }' "${BASH_SOURCE[0]}"
+            exit 0
+            ;;
+        --publish) publish=yes ;;
+        --target | --binary | --sysroot | --region | --out)
+            (($# >= 2)) || fail "$1 needs a value; see --help"
+            take_option "$1" "$2"
+            shift
+            ;;
+        -*) fail "unknown option $1; see --help" ;;
+        *)
+            if [[ -z $bucket ]]; then
+                bucket=$1
+            elif [[ -z $version ]]; then
+                version=$1
+            else
+                fail "one argument too many: $1; see --help"
+            fi
+            ;;
+        esac
+        shift
+    done
+    [[ -n $bucket ]] || fail "which bucket? See --help"
+    check_bucket
+    [[ -n $version ]] || version=$(sed -n 's/^version = "\(.*\)"$/\1/p' "$root/Cargo.toml" | head -n 1)
+    check_version
+    if ((${#targets[@]} + ${#binaries[@]} == 0)); then
+        local machine
+        machine=$(architecture_of "$(uname -m | sed 's/^armv[78].*/arm/')")
+        targets=("$machine")
+    fi
+}
+
+take_option() {
+    local architecture
+    case $1 in
+    --target)
+        architecture=$(architecture_of "$2")
+        targets+=("$architecture")
+        ;;
+    --binary)
+        [[ $2 == *=* ]] || fail "--binary '$2': accepted is ARCH=FILE, such as aarch64=./ei-greengrass"
+        architecture=$(architecture_of "${2%%=*}")
+        [[ -f ${2#*=} ]] || fail "--binary ${2%%=*}: the file '${2#*=}' does not exist"
+        binaries[$architecture]=${2#*=}
+        ;;
+    --sysroot)
+        [[ -d $2/usr/lib ]] || fail "--sysroot '$2' has no usr/lib; make one with artifacts/sysroot.sh"
+        sysroots+=("$(cd "$2" && pwd -P)")
+        [[ ${sysroots[-1]} != *[[:space:]]* ]] || fail "--sysroot '$2': compilers cannot take a path with white space"
+        ;;
+    --region)
+        [[ $2 =~ ^[a-z]{2}(-[a-z]+)+-[0-9]+$ ]] || fail "--region '$2' is no AWS region, such as eu-west-1"
+        region=$2
+        ;;
+    --out) out=$2 ;;
+    esac
+}
+
+# ------------------------------------------------------------------------------------------ building
+
+# Prints the sysroot given for a library directory, or nothing.
+sysroot_for() {
+    local directory
+    for directory in ${sysroots[@]+"${sysroots[@]}"}; do
+        if [[ -d $directory/usr/lib/$1/pkgconfig ]]; then
+            echo "$directory"
+            return
+        fi
+    done
+}
+
+# Sets the environment that makes cargo use the sysroot $1 for the target $2 with library directory $3.
+use_sysroot() {
+    local sysroot=$1 lower upper
+    lower=${2//-/_}
+    upper=${lower^^}
+    export PKG_CONFIG_ALLOW_CROSS=1
+    export PKG_CONFIG_SYSROOT_DIR=$sysroot
+    export PKG_CONFIG_LIBDIR=$sysroot/usr/lib/$3/pkgconfig:$sysroot/usr/share/pkgconfig
+    ! command -v cargo-zigbuild >/dev/null || return 0
+
+    command -v "$3-gcc" >/dev/null ||
+        fail "no compiler for $2: install gcc-$3 (Debian), or cargo-zigbuild (pip install ziglang cargo-zigbuild)"
+    export "CC_$lower=$3-gcc" "CFLAGS_$lower=--sysroot=$sysroot"
+    export "CARGO_TARGET_${upper}_LINKER=$3-gcc"
+    # -B: without it gcc links its own newer start-up files, and constructors silently do not run on
+    # an older C library. -L: its own newer libgcc_s would be linked too.
+    export "CARGO_TARGET_${upper}_RUSTFLAGS=-C link-arg=--sysroot=$sysroot -C link-arg=-B$sysroot/usr/lib/$3 \
+-C link-arg=-L$sysroot/usr/lib/$3 -C link-arg=-L$sysroot/lib/$3 \
+-C link-arg=-Wl,-rpath-link,$sysroot/usr/lib/$3:$sysroot/lib/$3"
+}
+
+# Builds for one architecture and remembers the binary.
+build() {
+    local architecture=$1 triple multiarch host sysroot library target_directory
+    local command=(cargo build --release --locked)
+    triple=$(triple_of "$architecture")
+    multiarch=$(multiarch_of "$architecture")
+    sysroot=$(sysroot_for "$multiarch")
+    host=$(rustc -vV | sed -n 's/^host: //p')
+    target_directory=$(cd "$root" && cargo metadata --no-deps --format-version 1 --locked |
+        sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
+
+    if [[ $triple == "$host" && -z $sysroot ]]; then
+        say "package: building for this machine"
+        (cd "$root" && "${command[@]}")
+        binaries[$architecture]=$target_directory/release/ei-greengrass
+        return
+    fi
+
+    [[ -n $sysroot ]] ||
+        fail "no sysroot for $triple: artifacts/sysroot.sh makes one; give it with --sysroot"
+    library=$(rustc --print sysroot)/lib/rustlib
+    (
+        use_sysroot "$sysroot" "$triple" "$multiarch"
+        if command -v cargo-zigbuild >/dev/null; then
+            command=(cargo zigbuild --release --locked --target "$triple.$GLIBC")
+        else
+            command+=(--target "$triple")
+        fi
+        if [[ ! -d $library/$triple ]]; then
+            [[ -d $library/src/rust/library/std ]] ||
+                fail "Rust has no standard library for $triple: rustup target add $triple (or put Rust's source into $library/src/rust)"
+            export RUSTC_BOOTSTRAP=1
+            command+=("-Zbuild-std=std,panic_abort")
+        fi
+        say "package: building for $triple with $sysroot"
+        cd "$root" && "${command[@]}"
+    )
+    binaries[$architecture]=$target_directory/$triple/release/ei-greengrass
+}
+
+# Refuses a binary of another machine: on the device it would fail with "Exec format error" only.
+check_binary() {
+    local wanted machine needs
+    case $1 in
+    aarch64) wanted=b700 ;;
+    amd64) wanted=3e00 ;;
+    arm) wanted=2800 ;;
+    esac
+    [[ $(head -c 4 "$2" | od -An -tx1 | tr -d ' \n') == 7f454c46 ]] || fail "$2 is no Linux executable (ELF)"
+    machine=$(od -An -tx1 -j18 -N2 "$2" | tr -d ' \n')
+    [[ $machine == "$wanted" ]] || fail "$2 is not built for $1 (ELF machine $machine, not $wanted)"
+    needs=$(grep -ao 'GLIBC_2\.[0-9]*' "$2" | sort -uV | tail -n 1 || true)
+    say "package: $1: $2${needs:+ (runs on glibc ${needs#GLIBC_} and newer)}"
+}
+
+# ------------------------------------------------------------------------------------------- results
+
+lay_out() {
+    local directory=$out/$PREFIX/$version architecture
+    rm -rf "$directory"
+    mkdir -p "$directory"
+    install -m 755 "$root/artifacts/install.sh" "$directory/install.sh"
+    for architecture in "${!binaries[@]}"; do
+        check_binary "$architecture" "${binaries[$architecture]}"
+        mkdir "$directory/$architecture"
+        install -m 755 "${binaries[$architecture]}" "$directory/$architecture/ei-greengrass"
+    done
+}
+
+# Bucket, version and the manifests of the architectures at hand; the rest as it is.
+write_recipe() {
+    local size
+    recipe=$out/recipes/$COMPONENT-$version.yaml
+    mkdir -p "$out/recipes"
+    awk -v bucket="$bucket" -v version="$version" -v built=" ${!binaries[*]} " '
+        function flush() { if (keep) printf "%s", block; block = ""; keep = 1 }
+        BEGIN { keep = 1 }
+        /^  - Platform:/ { flush() }
+        $1 == "architecture:" { keep = index(built, " " $2 " ") > 0 }
+        /^ComponentVersion:/ { $0 = "ComponentVersion: \"" version "\"" }
+        /- Uri:/ { sub(/YOUR_S3_ARTIFACT_BUCKET/, bucket); sub(/EdgeImpulseServiceComponent\/[^\/]*/, "EdgeImpulseServiceComponent/" version) }
+        { block = block $0 "\n" }
+        END { flush() }
+    ' "$root/recipes/$COMPONENT.yaml" >"$recipe"
+    size=$(wc -c <"$recipe")
+    ((size <= RECIPE_LIMIT)) || fail "$recipe has $size bytes; Greengrass Lite reads $RECIPE_LIMIT"
+    say "package: recipe $recipe ($size bytes)"
+}
+
+# For those who publish with the development kit (gdk): run it in the output directory, after the
+# artifacts were copied; it finds no artifact of its own to move and leaves the addresses alone.
+write_gdk_config() {
+    local gdk_region=${region:-${AWS_REGION:-${AWS_DEFAULT_REGION:-us-east-1}}}
+    cp "$recipe" "$out/recipe.yaml"
+    cat >"$out/gdk-config.json" <<JSON
+{
+  "component": {
+    "$COMPONENT": {
+      "author": "EdgeImpulse",
+      "version": "$version",
+      "build": {
+        "build_system": "custom",
+        "custom_build_command": ["sh", "-c", "mkdir -p greengrass-build/recipes greengrass-build/artifacts/$COMPONENT/$version && cp recipe.yaml greengrass-build/recipes/"]
+      },
+      "publish": { "bucket": "$bucket", "region": "$gdk_region" }
+    }
+  },
+  "gdk_version": "1.3.0"
+}
+JSON
+}
+
+# Runs a command with --publish, prints it otherwise.
+aws_command() {
+    local command=(aws "$@" ${region:+--region "$region"})
+    if [[ $publish == no ]]; then
+        printf '  %s\n' "$(printf '%q ' "${command[@]}" | sed 's/ $//')"
+    else
+        "${command[@]}" || fail "'aws $1 $2' failed; a component version that exists cannot be replaced: give a new VERSION"
+    fi
+}
+
+publish() {
+    if [[ $publish == yes ]]; then
+        command -v aws >/dev/null || fail "the AWS CLI (aws) is missing; without --publish the commands are printed"
+        say "package: publishing to $bucket"
+    else
+        say "To publish, run:"
+    fi
+    aws_command s3 cp --recursive "$out/$PREFIX/$version" "s3://$bucket/$PREFIX/$version"
+    aws_command greengrassv2 create-component-version --inline-recipe "fileb://$recipe"
+}
+
+parse_arguments "$@"
+for target in ${targets[@]+"${targets[@]}"}; do
+    build "$target"
+done
+mkdir -p "$out"
+out=$(cd "$out" && pwd -P)
+lay_out
+write_recipe
+write_gdk_config
+publish

@@ -1,0 +1,511 @@
+# shellcheck shell=sh disable=SC2154,SC2016 # variables of run.sh; the stand-ins' own variables
+# artifacts/install.sh on stand-in machines: a PATH with nothing but stand-ins that note their
+# calls, and a root directory in the sandbox.
+
+# ---------------------------------------------------------------------------------- the stand-ins
+
+# stand_in NAME BODY: a command that notes its call, then does BODY.
+stand_in() {
+    {
+        printf '#!%s\n' "$(command -v sh)"
+        printf 'printf "%%s\\n" "%s $*" >>"%s/calls"\n' "$1" "$sandbox"
+        printf 'machine="%s"\n%s\n' "$sandbox" "$2"
+    } >"$sandbox/bin/$1"
+    chmod +x "$sandbox/bin/$1"
+}
+
+# A Debian machine on which nothing is installed and no account of Greengrass exists.
+bare_machine() {
+    mkdir "$sandbox/bin" "$sandbox/artifacts" "$sandbox/members" "$sandbox/config" "$sandbox/tmp"
+    root=$sandbox/root
+    mkdir -p "$root/etc/ssl/certs" "$root/home" "$root/dev" "$root/proc"
+    : >"$sandbox/installed"
+    : >"$sandbox/calls"
+    printf 'video:x:44:\naudio:x:29:\ninput:x:104:\nusers:x:100:\n' >"$root/etc/group"
+    printf 'root:x:0:0:root:/root:/bin/sh\n' >"$root/etc/passwd"
+    printf 'ID=debian\n' >"$root/etc/os-release"
+
+    for tool in sh env cat grep sed awk mkdir ln readlink dirname basename rm head tail tr cut mktemp \
+        date ls touch chmod uname; do
+        ln -s "$(command -v "$tool")" "$sandbox/bin/$tool"
+    done
+    stand_in sleep ''
+    stand_in timeout 'shift; exec "$@"'
+    stand_in ldd 'cat "$machine/ldd" 2>/dev/null'
+    stand_in chown ''
+    stand_in chgrp ''
+    stand_in getent 'awk -F: -v name="$2" "\$1 == name || \$3 == name { print; found = 1 } END { exit !found }" "$machine/root/etc/$1"'
+    stand_in id 'case "$*" in
+        -u) echo 0 ;;
+        "-u "*) grep -q "^$2:" "$machine/root/etc/passwd" ;;
+        "-nG "*) cat "$machine/members/$2" 2>/dev/null ;;
+        esac'
+    stand_in groupadd 'shift; echo "$1:x:900:" >>"$machine/root/etc/group"'
+    stand_in useradd 'for name in "$@"; do :; done
+        echo "$name:x:900:900::/home/$name:/bin/sh" >>"$machine/root/etc/passwd"
+        mkdir -p "$machine/root/home/$name"'
+    stand_in usermod 'printf "%s " "$2" >>"$machine/members/$3"'
+    stand_in dpkg-query 'grep -qx -e "$3" "$machine/installed" && echo installed'
+    stand_in apt-get 'case " $* " in
+        *" update "*) [ ! -e "$machine/offline" ] ;;
+        *" install "*)
+            while [ "$1" != install ]; do shift; done
+            shift
+            for name in "$@"; do
+                [ ! -e "$machine/offline" ] || { echo "E: Unable to fetch $name" >&2; exit 100; }
+                ! grep -qx -e "$name" "$machine/unavailable" 2>/dev/null ||
+                    { echo "E: Unable to locate package $name" >&2; exit 100; }
+            done
+            for name in "$@"; do echo "$name" >>"$machine/installed"; done ;;
+        esac'
+
+    cp "$repository/artifacts/install.sh" "$sandbox/artifacts/install.sh"
+    binary=$sandbox/artifacts/ei-greengrass
+    {
+        printf '#!%s\nmachine="%s"\n' "$(command -v sh)" "$sandbox"
+        # shellcheck disable=SC2028
+        echo 'case "$1" in
+            --version) echo "ei-greengrass 2.0.0" ;;
+            config) printf "noise before the value\n"; cat "$machine/config/$3" ;;
+            esac'
+    } >"$binary"
+    chmod +x "$binary"
+    echo 'video audio input users' >"$sandbox/config/ei_ggc_user_groups"
+    echo /usr/local/bin >"$sandbox/config/ei_bindir"
+    echo no >"$sandbox/config/install_kvssink"
+}
+
+# Runs the script; $status is its exit code.
+install_step() {
+    status=0
+    : >"$sandbox/calls"
+    env -i PATH="$sandbox/bin" EI_ROOT="$root" TMPDIR="$sandbox/tmp" CONFIG_PARAMETERS='{}' \
+        sh "$sandbox/artifacts/install.sh" "$@" >"$sandbox/out" 2>"$sandbox/err" || status=$?
+}
+
+succeeds() {
+    same 0 "$status"
+    has "$sandbox/out" 'install: finished'
+    same '' "$(ls -A "$sandbox/tmp")"
+}
+
+without_apt() {
+    rm "$sandbox/bin/apt-get" "$sandbox/bin/dpkg-query"
+}
+
+rpm_machine() {
+    without_apt
+    printf 'ID="amzn"\nID_LIKE="fedora"\n' >"$root/etc/os-release"
+    stand_in rpm 'grep -qx -e "$2" "$machine/installed"'
+    stand_in "$1" 'while [ "$1" != install ]; do shift; done
+        shift
+        for name in "$@"; do echo "$name" >>"$machine/installed"; done'
+}
+
+# --------------------------------------------------------------------------------------- packages
+
+missing_packages_are_installed() {
+    bare_machine
+    printf 'v4l-utils\nalsa-utils\n' >"$sandbox/installed"
+    install_step
+    succeeds
+    same 1 "$(grep -c '^apt-get.* update' "$sandbox/calls")"
+    same 1 "$(grep -c '^apt-get.* install' "$sandbox/calls")"
+    has "$sandbox/calls" 'DPkg::Lock::Timeout='
+    has "$sandbox/calls" 'DEBIAN_FRONTEND=noninteractive'
+    for name in tools plugins-base plugins-good plugins-bad plugins-ugly libav alsa; do
+        has "$sandbox/installed" "gstreamer1.0-$name"
+    done
+    same 1 "$(grep -cx v4l-utils "$sandbox/installed")"
+    has_not "$sandbox/installed" libcamera
+}
+it "apt: what is missing is installed in one go, what is there is not asked for" missing_packages_are_installed
+
+second_run_changes_nothing() {
+    bare_machine
+    install_step
+    succeeds
+    touch "$sandbox/offline"
+    install_step
+    succeeds
+    has "$sandbox/out" 'finished, 0 done'
+    has "$sandbox/out" '0 warnings'
+    for call in apt-get groupadd useradd usermod chown timeout; do
+        has_not "$sandbox/calls" "$call "
+    done
+}
+it "a second run changes nothing and needs no network" second_run_changes_nothing
+
+unavailable_package_costs_only_itself() {
+    bare_machine
+    echo gstreamer1.0-libav >"$sandbox/unavailable"
+    install_step
+    succeeds
+    has "$sandbox/err" 'gstreamer1.0-libav could not be installed (E: Unable to locate package gstreamer1.0-libav)'
+    has "$sandbox/installed" gstreamer1.0-plugins-bad
+    has "$sandbox/out" '1 warnings'
+}
+it "apt: a package that the release does not have costs only itself" unavailable_package_costs_only_itself
+
+no_network_is_a_warning() {
+    bare_machine
+    touch "$sandbox/offline"
+    install_step
+    succeeds
+    same 3 "$(grep -c '^apt-get.* update' "$sandbox/calls")"
+    same 2 "$(grep -c '^sleep ' "$sandbox/calls")"
+    has "$sandbox/err" 'apt-get update failed'
+    has "$sandbox/out" 'joined the group video'
+}
+it "apt: no network is tried three times, then it is a warning" no_network_is_a_warning
+
+raspberry_pi_gets_libcamera() {
+    bare_machine
+    mkdir "$root/proc/device-tree"
+    printf 'Raspberry Pi 5 Model B Rev 1.0\000' >"$root/proc/device-tree/model"
+    install_step
+    succeeds
+    has "$sandbox/installed" gstreamer1.0-libcamera
+}
+it "a Raspberry Pi gets the libcamera element" raspberry_pi_gets_libcamera
+
+dnf_installs() {
+    bare_machine
+    rpm_machine dnf
+    install_step
+    succeeds
+    same 'gstreamer1 gstreamer1-plugins-base gstreamer1-plugins-good' "$(tr '\n' ' ' <"$sandbox/installed" | sed 's/ $//')"
+    install_step
+    has_not "$sandbox/calls" 'dnf '
+}
+it "dnf: what is missing is installed" dnf_installs
+
+yum_installs() {
+    bare_machine
+    rpm_machine yum
+    install_step
+    succeeds
+    has "$sandbox/calls" 'yum -y -q install'
+}
+it "yum is used where there is no dnf" yum_installs
+
+yocto_is_checked_and_reported() {
+    bare_machine
+    # Some images have apt-get with no feed behind it.
+    printf 'ID=poky\nVERSION_ID=5.0\n' >"$root/etc/os-release"
+    stand_in gst-inspect-1.0 '[ "$2" != v4l2src ]'
+    install_step
+    succeeds
+    has_not "$sandbox/calls" 'apt-get '
+    has "$sandbox/err" 'lacks GStreamer elements: v4l2src (gstreamer1.0-plugins-good)'
+}
+it "Yocto: nothing is installed, and what the image lacks is named" yocto_is_checked_and_reported
+
+# ----------------------------------------------------------------------------------------- account
+
+account_is_created() {
+    bare_machine
+    install_step
+    succeeds
+    has "$sandbox/calls" 'groupadd --system ggc_group'
+    has "$sandbox/calls" 'useradd --system --create-home --gid ggc_group ggc_user'
+    same 'video audio input users ' "$(cat "$sandbox/members/ggc_user")"
+}
+it "classic: user, group and home are created, and the groups joined" account_is_created
+
+missing_home_is_created() {
+    bare_machine
+    echo 'ggc_group:x:900:' >>"$root/etc/group"
+    echo 'ggc_user:x:900:900::/home/ggc_user:/bin/sh' >>"$root/etc/passwd"
+    install_step
+    succeeds
+    [ -d "$root/home/ggc_user" ] || fail 'no home'
+    has "$sandbox/calls" "chown ggc_user:ggc_group $root/home/ggc_user"
+    has_not "$sandbox/calls" 'useradd '
+}
+it "a missing home of an existing user is created" missing_home_is_created
+
+lite_has_its_own_account() {
+    bare_machine
+    mkdir -p "$root/etc/greengrass/config.d"
+    printf 'services:\n  aws.greengrass.NucleusLite:\n    configuration:\n' >"$root/etc/greengrass/config.d/greengrass-lite.yaml"
+    install_step
+    succeeds
+    has "$sandbox/out" 'service user ggcore:ggcore'
+    has "$sandbox/calls" 'usermod -aG video ggcore'
+    has_not "$root/etc/passwd" ggc_user
+}
+it "Lite: the account is ggcore" lite_has_its_own_account
+
+configured_account_is_used() {
+    bare_machine
+    mkdir -p "$root/etc/greengrass/config.d"
+    printf 'services:\n  N:\n    configuration:\n      runWithDefault:\n        posixUser: "edge:staff"\n' \
+        >"$root/etc/greengrass/config.d/greengrass-lite.yaml"
+    install_step
+    succeeds
+    has "$sandbox/out" 'service user edge:staff'
+}
+it "Lite: a configured posixUser is the account" configured_account_is_used
+
+classic_configured_account_is_used() {
+    bare_machine
+    place=$sandbox/gg/packages/artifacts/EdgeImpulseLinuxRunnerServiceComponent
+    mkdir -p "$place" "$sandbox/gg/config"
+    mv "$sandbox/artifacts" "$place/2.0.0"
+    ln -s "$place/2.0.0" "$sandbox/artifacts"
+    printf 'configuration:\n  runWithDefault:\n    posixUser: 1000:1000\n' >"$sandbox/gg/config/effectiveConfig.yaml"
+    echo 'pi:x:1000:1000::/home/pi:/bin/sh' >>"$root/etc/passwd"
+    echo 'pi:x:1000:' >>"$root/etc/group"
+    install_step
+    succeeds
+    has "$sandbox/out" 'service user pi:pi'
+}
+it "classic: a configured posixUser is the account, numbers too" classic_configured_account_is_used
+
+# ------------------------------------------------------------------------------- groups and devices
+
+unknown_group_is_skipped() {
+    bare_machine
+    echo 'video nosuchgroup audio' >"$sandbox/config/ei_ggc_user_groups"
+    install_step
+    succeeds
+    has "$sandbox/err" 'group nosuchgroup does not exist'
+    same 'video audio ' "$(cat "$sandbox/members/ggc_user")"
+}
+it "an unknown group is skipped with a warning" unknown_group_is_skipped
+
+group_values_are_never_shell() {
+    bare_machine
+    printf '%s\n' "video; -G * \$(touch $sandbox/harm) Video a.b" >"$sandbox/config/ei_ggc_user_groups"
+    install_step
+    succeeds
+    [ ! -e "$sandbox/harm" ] || fail 'the value was executed'
+    has_not "$sandbox/calls" 'usermod '
+    has "$sandbox/err" "group '*' in ei_ggc_user_groups is no group name"
+    has "$sandbox/err" "group '-G' in ei_ggc_user_groups is no group name"
+}
+it "group names are checked and never reach a shell" group_values_are_never_shell
+
+jetson_joins_render() {
+    bare_machine
+    touch "$root/etc/nv_tegra_release"
+    echo 'render:x:105:' >>"$root/etc/group"
+    install_step
+    succeeds
+    has "$sandbox/calls" 'usermod -aG render ggc_user'
+}
+it "a Jetson that has the group render joins it" jetson_joins_render
+
+other_boards_do_not_join_render() {
+    bare_machine
+    echo 'render:x:105:' >>"$root/etc/group"
+    install_step
+    succeeds
+    has_not "$sandbox/calls" 'render'
+}
+it "other boards do not join render" other_boards_do_not_join_render
+
+renesas_devices_are_opened() {
+    bare_machine
+    mkdir -p "$root/etc/udev/rules.d"
+    touch "$root/dev/drpai0" "$root/dev/udmabuf0"
+    chmod 600 "$root/dev/drpai0"
+    chmod 666 "$root/dev/udmabuf0"
+    install_step
+    succeeds
+    has "$sandbox/calls" "chgrp ggc_group $root/dev/drpai0"
+    has "$sandbox/out" '/dev/udmabuf0: open to everybody'
+    has "$root/etc/udev/rules.d/99-ei-greengrass.rules" 'KERNEL=="drpai0", GROUP="ggc_group", MODE="0660"'
+    install_step
+    has "$sandbox/out" '99-ei-greengrass.rules: up to date'
+}
+it "Renesas devices are opened to the group, over a restart too" renesas_devices_are_opened
+
+# --------------------------------------------------------------------------------------- link, linger
+
+link_is_made_and_replaced() {
+    bare_machine
+    install_step
+    succeeds
+    link=$root/usr/local/bin/ei-greengrass
+    same "$binary" "$(readlink "$link")"
+    ln -sfn /greengrass/v2/packages/artifacts/EdgeImpulseLinuxRunnerServiceComponent/1.9.0/ei-greengrass "$link"
+    install_step
+    succeeds
+    same "$binary" "$(readlink "$link")"
+}
+it "the binary is linked, and an old link of ours replaced" link_is_made_and_replaced
+
+foreign_file_is_left_alone() {
+    bare_machine
+    mkdir -p "$root/usr/local/bin"
+    echo mine >"$root/usr/local/bin/ei-greengrass"
+    install_step
+    succeeds
+    same mine "$(cat "$root/usr/local/bin/ei-greengrass")"
+    has "$sandbox/err" 'left alone'
+    ln -sfn /opt/other "$root/usr/local/bin/ei-greengrass"
+    install_step
+    succeeds
+    same /opt/other "$(readlink "$root/usr/local/bin/ei-greengrass")"
+}
+it "a foreign file or link in the place of the link is left alone" foreign_file_is_left_alone
+
+ubuntu_with_pipewire_lingers() {
+    bare_machine
+    printf 'ID=ubuntu\nID_LIKE=debian\n' >"$root/etc/os-release"
+    stand_in pipewire ''
+    stand_in loginctl 'mkdir -p "$machine/root/var/lib/systemd/linger" && touch "$machine/root/var/lib/systemd/linger/$2"'
+    install_step
+    succeeds
+    has "$sandbox/calls" 'loginctl enable-linger ggc_user'
+    install_step
+    has_not "$sandbox/calls" 'loginctl '
+}
+it "Ubuntu with pipewire: the user lingers" ubuntu_with_pipewire_lingers
+
+# ----------------------------------------------------------------------------------------- kvssink
+
+kvssink_machine() {
+    bare_machine
+    echo yes >"$sandbox/config/install_kvssink"
+    stand_in runuser 'shift 3; exec "$@"'
+    stand_in git 'for name in "$@"; do :; done; mkdir -p "$name"'
+    stand_in cmake 'case "$1" in
+        --build) [ ! -e "$machine/broken" ] || { echo "error: out of memory" >&2; exit 2; }
+            mkdir -p "$2" && touch "$2/libgstkvssink.so" ;;
+        esac'
+    source=$root/home/ggc_user/amazon-kinesis-video-streams-producer-sdk-cpp
+}
+
+kvssink_is_built_once() {
+    kvssink_machine
+    install_step
+    succeeds
+    has "$sandbox/calls" 'git clone --quiet --depth 1 --branch v'
+    has "$sandbox/calls" 'DBUILD_GSTREAMER_PLUGIN=ON'
+    has "$sandbox/installed" liblog4cplus-dev
+    [ -f "$source/build/libgstkvssink.so" ] || fail 'no plugin'
+    [ ! -e "$source.building" ] || fail 'the marker stayed'
+    install_step
+    succeeds
+    has_not "$sandbox/calls" 'git '
+    has "$sandbox/out" 'finished, 0 done'
+}
+it "kvssink is built at a fixed version, as the service user, once" kvssink_is_built_once
+
+failed_kvssink_is_a_warning() {
+    kvssink_machine
+    touch "$sandbox/broken"
+    install_step
+    succeeds
+    has "$sandbox/err" 'kvssink could not be built (error: out of memory)'
+    rm "$sandbox/broken"
+    install_step
+    succeeds
+    [ -f "$source/build/libgstkvssink.so" ] || fail 'not tried again'
+}
+it "a failed kvssink build is a warning, and is tried again next time" failed_kvssink_is_a_warning
+
+foreign_kvssink_source_is_left_alone() {
+    kvssink_machine
+    mkdir -p "$source"
+    echo mine >"$source/work"
+    install_step
+    succeeds
+    same mine "$(cat "$source/work")"
+    has "$sandbox/err" 'is not ours'
+}
+it "somebody's own kvssink source is left alone" foreign_kvssink_source_is_left_alone
+
+kvssink_only_when_asked() {
+    kvssink_machine
+    echo no >"$sandbox/config/install_kvssink"
+    install_step
+    succeeds
+    has_not "$sandbox/calls" 'git '
+}
+it "kvssink is built only when asked for" kvssink_only_when_asked
+
+# ---------------------------------------------------------------------------------- what is essential
+
+failing_binary() {
+    printf '#!%s\necho "%s" >&2\nexit 127\n' "$(command -v sh)" "$1" >"$binary"
+}
+
+missing_library_is_named() {
+    bare_machine
+    failing_binary 'error while loading shared libraries: libgstvideo-1.0.so.0: cannot open'
+    printf '\tlibgstvideo-1.0.so.0 => not found\n\tlibc.so.6 => /lib/libc.so.6 (0x1)\n' >"$sandbox/ldd"
+    install_step
+    same 1 "$status"
+    has "$sandbox/err" 'the shared library libgstvideo-1.0.so.0 is missing; install libgstreamer-plugins-base1.0-0'
+    # The same where the image has no ldd.
+    rm "$sandbox/bin/ldd"
+    install_step
+    same 1 "$status"
+    has "$sandbox/err" 'the shared library libgstvideo-1.0.so.0 is missing'
+}
+it "a missing shared library ends the step and is named" missing_library_is_named
+
+too_new_binary_is_explained() {
+    bare_machine
+    failing_binary "libc.so.6: version GLIBC_2.38 not found"
+    install_step
+    same 1 "$status"
+    has "$sandbox/err" 'built for a newer system (GLIBC_2.38)'
+}
+it "a binary for a newer system ends the step and is explained" too_new_binary_is_explained
+
+missing_binary_is_an_error() {
+    bare_machine
+    rm "$binary"
+    install_step
+    same 1 "$status"
+    has "$sandbox/err" 'is missing'
+}
+it "a missing binary ends the step" missing_binary_is_an_error
+
+unreadable_configuration_takes_defaults() {
+    bare_machine
+    rm "$sandbox/config/ei_ggc_user_groups"
+    install_step
+    succeeds
+    has "$sandbox/err" "ei_ggc_user_groups is taken as 'video audio input users'"
+    has "$sandbox/calls" 'usermod -aG video ggc_user'
+}
+it "a configuration that cannot be read takes the defaults" unreadable_configuration_takes_defaults
+
+account_that_cannot_be_created_is_an_error() {
+    bare_machine
+    stand_in useradd 'echo "useradd: cannot lock /etc/passwd" >&2; exit 1'
+    install_step
+    same 1 "$status"
+    has "$sandbox/err" 'user ggc_user could not be created (useradd: cannot lock /etc/passwd)'
+}
+it "a user that cannot be created ends the step" account_that_cannot_be_created_is_an_error
+
+needs_root() {
+    bare_machine
+    stand_in id 'echo 1000'
+    install_step
+    same 1 "$status"
+    has "$sandbox/err" 'RequiresPrivilege'
+}
+it "without root the step says what is missing" needs_root
+
+dry_run_changes_nothing() {
+    kvssink_machine
+    find "$root" -exec ls -ld {} + >"$sandbox/before"
+    install_step --dry-run
+    succeeds
+    find "$root" -exec ls -ld {} + >"$sandbox/after"
+    cmp "$sandbox/before" "$sandbox/after" || fail 'something changed'
+    for call in apt-get groupadd useradd usermod chown timeout git cmake; do
+        has_not "$sandbox/calls" "$call "
+    done
+    has "$sandbox/out" 'would be done: user ggc_user created'
+    has "$sandbox/out" 'would be done: kvssink'
+}
+it "a dry run says what would be done and changes nothing" dry_run_changes_nothing
