@@ -1,0 +1,9 @@
+//! Beginning and end of the daemon: the lock file, the signals, and `stop` from outside.
+
+mod lock;
+mod signals;
+mod terminate;
+
+pub use lock::{LockError, LockFile, lock_path};
+pub use signals::StopSignals;
+pub use terminate::{TerminateError, Termination, terminate};
