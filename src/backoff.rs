@@ -61,13 +61,18 @@ impl Backoff {
 
     /// The attempt failed, or what ran ended, at `now`. Returns how long to wait before the next attempt.
     pub fn failed(&mut self, now: Instant) -> Duration {
-        let ran = self.running_since.take().map(|since| now.saturating_duration_since(since));
+        let ran = self
+            .running_since
+            .take()
+            .map(|since| now.saturating_duration_since(since));
         if ran.is_some_and(|ran| ran >= self.policy.reset_after) {
             self.failures = 0;
         }
         self.failures = self.failures.saturating_add(1);
         let BackoffPolicy { min, max, .. } = self.policy;
-        let ceiling = min.saturating_mul(1_u32.checked_shl(self.failures).unwrap_or(u32::MAX)).min(max);
+        let ceiling = min
+            .saturating_mul(1_u32.checked_shl(self.failures).unwrap_or(u32::MAX))
+            .min(max);
         min.min(max) + ceiling.saturating_sub(min).mul_f64((self.jitter)().clamp(0.0, 1.0))
     }
 
@@ -99,7 +104,10 @@ mod tests {
     fn the_longest_wait_doubles_up_to_a_minute() {
         let now = Instant::now();
         let mut backoff = Backoff::with_jitter(BackoffPolicy::default(), Box::new(|| 1.0));
-        assert_eq!(seconds((0..8).map(|_| backoff.failed(now))), [2, 4, 8, 16, 32, 60, 60, 60]);
+        assert_eq!(
+            seconds((0..8).map(|_| backoff.failed(now))),
+            [2, 4, 8, 16, 32, 60, 60, 60]
+        );
         assert_eq!(backoff.failures(), 8);
     }
 

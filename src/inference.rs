@@ -1,1 +1,209 @@
-//! Not written yet.
+//! The loop: frame -> features -> model -> inference. Blocking, on a thread of its own; nothing downstream can slow it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+
+use crate::capture::pack::pack_features;
+use crate::capture::{ConvertError, Converter, Frame, FrameSlot, Picture, Taken, Target};
+use crate::config::ResizeMode;
+use crate::log_limit::{RepeatGuard, like};
+use crate::model::{self, Interrupt, Model, ModelError, ModelInfo, ModelInput};
+use crate::publisher::Publisher;
+use crate::report::{Report, Verdict};
+use crate::stats::Stats;
+
+/// How long to wait for a frame before looking whether the end was asked for.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// What the loop works on. Outlives the model process: the next one goes on with it.
+pub struct Workbench {
+    /// Where frames come from.
+    pub slot: Arc<FrameSlot>,
+    /// What is decided about each inference.
+    pub report: Arc<Mutex<Report>>,
+    /// Where a published inference goes.
+    pub publisher: Publisher,
+    /// Counters.
+    pub stats: Arc<Stats>,
+    /// `--force-resize-mode`.
+    pub forced_resize: Option<ResizeMode>,
+    /// Set: the next inference is to be announced as the first one after a (re)start.
+    pub announce: Arc<AtomicBool>,
+    /// Set: finish the frame in hand, then return.
+    pub finish: Arc<AtomicBool>,
+}
+
+/// What the loop tells the supervisor.
+#[derive(Debug)]
+pub enum Progress {
+    /// The model is loaded and wants pictures.
+    Ready(Arc<ModelInfo>),
+    /// The model wants something this component cannot give.
+    Unsupported(Arc<ModelInfo>),
+    /// The first inference after a (re)start of capture or model.
+    FirstInference,
+    /// The source of this slot generation ended, and its last frame was inferred.
+    Drained(u64),
+}
+
+/// Starts the model and infers frame after frame until told to finish.
+///
+/// # Errors
+/// Whatever ends the model: the caller starts it again.
+pub fn run(
+    settings: &model::Settings,
+    interrupt: &Interrupt,
+    bench: &mut Workbench,
+    tell: &dyn Fn(Progress),
+) -> Result<(), ModelError> {
+    let model = Model::start(settings, interrupt)?;
+    let info = model.info().clone();
+    let ModelInput::Image {
+        width,
+        height,
+        grey,
+        resize,
+    } = info.input
+    else {
+        tell(Progress::Unsupported(info));
+        model.stop();
+        return Ok(());
+    };
+    // Models before 2024 do not name a mode; the existing runner letterboxed frames of a gst_args pipeline.
+    let resize = bench.forced_resize.or(resize).unwrap_or(ResizeMode::FitLongest);
+    let target = Target {
+        width,
+        height,
+        grey,
+        resize,
+    };
+    bench.publisher.use_model(&info);
+    tell(Progress::Ready(info));
+    let mut session = Session::new(model, target);
+    let result = session.infer_until_finished(bench, tell);
+    session.model.stop();
+    result
+}
+
+/// One model process and the buffers that serve it.
+struct Session {
+    model: Model,
+    target: Target,
+    converter: Converter,
+    picture: Picture,
+    /// Size last told to a model that takes pictures in their own size.
+    told: Option<(u32, u32)>,
+    unusable_frames: RepeatGuard,
+}
+
+impl Session {
+    fn new(model: Model, target: Target) -> Self {
+        Self {
+            model,
+            target,
+            converter: Converter::new(target),
+            picture: Picture::default(),
+            told: None,
+            unusable_frames: RepeatGuard::default(),
+        }
+    }
+
+    fn infer_until_finished(&mut self, bench: &mut Workbench, tell: &dyn Fn(Progress)) -> Result<(), ModelError> {
+        let mut drained = None;
+        while !bench.finish.load(Ordering::Relaxed) {
+            match bench.slot.take(LOOK_EVERY) {
+                Taken::Frame(frame) => self.infer(frame, bench, tell)?,
+                Taken::TimedOut => {}
+                Taken::Closed(generation) => {
+                    if drained.replace(generation) != Some(generation) {
+                        tell(Progress::Drained(generation));
+                    }
+                    bench.slot.wait_until_open(LOOK_EVERY);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn infer(&mut self, frame: Frame, bench: &mut Workbench, tell: &dyn Fn(Progress)) -> Result<(), ModelError> {
+        if let Err(e) = self.converter.convert(&frame, &mut self.picture) {
+            bench.stats.frames_dropped.inc();
+            self.say_unusable(&e);
+            return Ok(());
+        }
+        // The buffer goes back to the source before the model works.
+        drop(frame);
+        let begun = Instant::now();
+        let result = match self.classify() {
+            Ok(Some(result)) => result,
+            Ok(None) => {
+                bench.stats.frames_dropped.inc();
+                return Ok(());
+            }
+            Err(e) => {
+                bench.stats.frames_dropped.inc();
+                return Err(e);
+            }
+        };
+        let wall_ms = begun.elapsed().as_secs_f32() * 1e3;
+        let verdict = bench.report.lock().accept(&result, wall_ms);
+        if let Verdict::Publish(numbers) = verdict {
+            bench.publisher.publish(result, numbers, &self.picture);
+        }
+        if bench.announce.load(Ordering::Relaxed) && bench.announce.swap(false, Ordering::Relaxed) {
+            tell(Progress::FirstInference);
+        }
+        Ok(())
+    }
+
+    /// `None`: the picture's size suits the model no longer; from the next frame on it is squashed.
+    fn classify(&mut self) -> Result<Option<model::InferenceResult>, ModelError> {
+        if self.target.resize == ResizeMode::None && !self.announce_size()? {
+            return Ok(None);
+        }
+        let elements = self.picture.pixels();
+        pack_features(&self.picture, self.model.features_for(elements)?);
+        self.model.classify(elements).map(Some)
+    }
+
+    /// Tells a model that takes pictures in their own size how large they are now.
+    fn announce_size(&mut self) -> Result<bool, ModelError> {
+        let size = (self.picture.width, self.picture.height);
+        if self.told == Some(size) {
+            return Ok(true);
+        }
+        let channels = if self.picture.grey { 1 } else { 3 };
+        let Value::Object(parameters) =
+            json!({"image_width": size.0, "image_height": size.1, "image_channels": channels})
+        else {
+            return Ok(false);
+        };
+        match self.model.set_parameter(&parameters) {
+            Ok(()) => {
+                self.told = Some(size);
+                return Ok(true);
+            }
+            Err(e) if e.is_fatal() => return Err(e),
+            Err(e) => tracing::warn!(
+                "pictures are squashed to {} x {}, the size the model was built for: it does not take {} x {} ({e})",
+                self.target.width,
+                self.target.height,
+                size.0,
+                size.1
+            ),
+        }
+        self.target.resize = ResizeMode::Squash;
+        self.converter = Converter::new(self.target);
+        Ok(false)
+    }
+
+    fn say_unusable(&mut self, error: &ConvertError) {
+        if let Some(more) = self.unusable_frames.check(Instant::now(), &error.to_string()) {
+            tracing::warn!("a frame cannot be used and is skipped{}: {error}", like(more));
+        }
+    }
+}

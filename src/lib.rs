@@ -18,6 +18,7 @@ pub mod inference;
 pub mod lifecycle;
 pub mod log_limit;
 pub mod model;
+pub mod publisher;
 pub mod report;
 pub mod secret;
 pub mod stats;

@@ -5,6 +5,14 @@ use std::time::{Duration, Instant};
 /// How long the same words are kept back after they were said.
 pub const INTERVAL: Duration = Duration::from_secs(60);
 
+/// `, like 3 before it` for a log line that stands for others that were kept back; empty for none.
+pub fn like(kept_back: u64) -> String {
+    match kept_back {
+        0 => String::new(),
+        n => format!(", like {n} before it"),
+    }
+}
+
 /// How many different words one guard keeps apart; beyond it the longest unsaid are forgotten and may be said anew.
 const REMEMBERED: usize = 16;
 

@@ -1,8 +1,8 @@
 //! The uplink against a mock broker that misbehaves on demand, and against a real Mosquitto.
 
-mod support;
 #[path = "uplink/mosquitto.rs"]
 mod real;
+mod support;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,7 +12,9 @@ use ei_greengrass::config::Qos;
 use ei_greengrass::device::Topics;
 use ei_greengrass::stats::Stats;
 use ei_greengrass::uplink::outbox::Bounds;
-use ei_greengrass::uplink::{self, IncomingCommand, Limits, LinkState, Message, Outbox, Reason, Settings, Status, Uplink};
+use ei_greengrass::uplink::{
+    self, IncomingCommand, Limits, LinkState, Message, Outbox, Reason, Settings, Status, Uplink,
+};
 use rumqttc::mqttbytes::QoS;
 use rumqttc::mqttbytes::v4::{ConnectReturnCode, Packet};
 use serde_json::Value;
@@ -43,7 +45,11 @@ fn settings(url: &str) -> Settings {
         limits: Limits {
             connect: ms(500),
             acknowledgement: ms(500),
-            backoff: BackoffPolicy { min: ms(20), max: ms(50), ..BackoffPolicy::default() },
+            backoff: BackoffPolicy {
+                min: ms(20),
+                max: ms(50),
+                ..BackoffPolicy::default()
+            },
             ..Limits::default()
         },
     }
@@ -59,12 +65,19 @@ impl Bench {
         let outbox = Arc::new(Outbox::new(Bounds::default(), Arc::clone(&stats)));
         let topics = settings.topics.clone();
         let (uplink, commands) = uplink::start(settings, Arc::clone(&outbox), Arc::clone(&stats));
-        Self { topics, outbox, stats, uplink, commands }
+        Self {
+            topics,
+            outbox,
+            stats,
+            uplink,
+            commands,
+        }
     }
 
     fn infer(&self, numbers: std::ops::Range<u32>) {
         for number in numbers {
-            self.outbox.push(Message::inference(&self.topics, number.to_string(), Qos::AtLeastOnce));
+            self.outbox
+                .push(Message::inference(&self.topics, number.to_string(), Qos::AtLeastOnce));
         }
     }
 
@@ -87,7 +100,10 @@ impl Bench {
     }
 
     async fn command(&mut self) -> String {
-        let command = timeout(LIMIT, self.commands.recv()).await.expect("a command in time").expect("the driver runs");
+        let command = timeout(LIMIT, self.commands.recv())
+            .await
+            .expect("a command in time")
+            .expect("the driver runs");
         String::from_utf8_lossy(&command.payload).into_owned()
     }
 
@@ -148,7 +164,10 @@ async fn messages_arrive_in_order_once_the_subscription_stands() {
     let suback = position(&log, "SUBACK", |entry| matches!(entry.packet, Packet::SubAck(_)));
     assert!(suback < position(&log, "inference", |entry| entry.published().is_some()));
     assert_eq!((bench.stats.delivered.get(), bench.stats.mqtt_connects.get()), (200, 1));
-    assert!(broker.published(&bench.topics.command_output).is_empty(), "no online notice at the first connection");
+    assert!(
+        broker.published(&bench.topics.command_output).is_empty(),
+        "no online notice at the first connection"
+    );
 }
 
 #[tokio::test]
@@ -157,11 +176,17 @@ async fn connect_keeps_the_session_and_carries_the_last_will() {
     let bench = Bench::new(&broker.url().replace("mqtt://", "mqtt://me:secret@"));
     bench.online().await;
     let connect = broker.connects().remove(0);
-    assert_eq!((connect.client_id.as_str(), connect.clean_session, connect.keep_alive), ("cam", false, 30));
+    assert_eq!(
+        (connect.client_id.as_str(), connect.clean_session, connect.keep_alive),
+        ("cam", false, 30)
+    );
     let login = connect.login.expect("credentials");
     assert_eq!((login.username.as_str(), login.password.as_str()), ("me", "secret"));
     let will = connect.last_will.expect("a last will");
-    assert_eq!((will.topic, will.qos, will.retain), (bench.topics.command_output.clone(), QoS::AtLeastOnce, false));
+    assert_eq!(
+        (will.topic, will.qos, will.retain),
+        (bench.topics.command_output.clone(), QoS::AtLeastOnce, false)
+    );
     let json: Value = serde_json::from_slice(&will.message).expect("JSON");
     assert_eq!(json["result"]["status"], "offline");
     assert!(json["result"]["ts"].as_u64().is_some_and(|ts| ts > 1_700_000_000_000));
@@ -170,10 +195,16 @@ async fn connect_keeps_the_session_and_carries_the_last_will() {
 
 #[tokio::test]
 async fn qos_0_is_done_when_written() {
-    let broker = MockBroker::start(Behaviour { acks: Acks::Stall, ..Behaviour::default() }).await;
+    let broker = MockBroker::start(Behaviour {
+        acks: Acks::Stall,
+        ..Behaviour::default()
+    })
+    .await;
     let bench = Bench::new(&broker.url());
     for number in 0..50 {
-        bench.outbox.push(Message::inference(&bench.topics, number.to_string(), Qos::AtMostOnce));
+        bench
+            .outbox
+            .push(Message::inference(&bench.topics, number.to_string(), Qos::AtMostOnce));
     }
     bench.drained().await;
     broker.wait_for_routed(&bench.topics.inference_output, 50, LIMIT).await;
@@ -182,17 +213,28 @@ async fn qos_0_is_done_when_written() {
 
 #[tokio::test]
 async fn nothing_is_lost_when_the_connection_drops_again_and_again() {
-    let broker = MockBroker::start(Behaviour { drop_after: Some(12), ..Behaviour::default() }).await;
+    let broker = MockBroker::start(Behaviour {
+        drop_after: Some(12),
+        ..Behaviour::default()
+    })
+    .await;
     let bench = Bench::new(&broker.url());
     bench.infer(0..100);
     bench.drained().await;
-    assert_eq!(firsts(&broker.published(&bench.topics.inference_output)), numbers(0..100));
+    assert_eq!(
+        firsts(&broker.published(&bench.topics.inference_output)),
+        numbers(0..100)
+    );
     assert!(broker.connects().len() > 3);
 }
 
 #[tokio::test]
 async fn after_a_reconnect_the_subscription_is_made_again_and_online_is_told() {
-    let mut broker = MockBroker::start(Behaviour { forget_sessions: true, ..Behaviour::default() }).await;
+    let mut broker = MockBroker::start(Behaviour {
+        forget_sessions: true,
+        ..Behaviour::default()
+    })
+    .await;
     let bench = Bench::new(&broker.url());
     bench.infer(0..10);
     bench.drained().await;
@@ -202,15 +244,32 @@ async fn after_a_reconnect_the_subscription_is_made_again_and_online_is_told() {
     broker.up().await;
     bench.online().await;
     bench.drained().await;
-    assert_eq!(firsts(&broker.published(&bench.topics.inference_output)), numbers(0..20));
+    assert_eq!(
+        firsts(&broker.published(&bench.topics.inference_output)),
+        numbers(0..20)
+    );
     assert_eq!(statuses(&broker.published(&bench.topics.command_output)), ["online"]);
-    assert_eq!(broker.log().iter().filter(|entry| matches!(entry.packet, Packet::Subscribe(_))).count(), 2);
-    assert_eq!(statuses(&broker.routed(&bench.topics.command_output)), ["offline", "online"]);
+    assert_eq!(
+        broker
+            .log()
+            .iter()
+            .filter(|entry| matches!(entry.packet, Packet::Subscribe(_)))
+            .count(),
+        2
+    );
+    assert_eq!(
+        statuses(&broker.routed(&bench.topics.command_output)),
+        ["offline", "online"]
+    );
 }
 
 #[tokio::test]
 async fn acknowledgements_out_of_order_are_matched() {
-    let broker = MockBroker::start(Behaviour { acks: Acks::Reversed(5), ..Behaviour::default() }).await;
+    let broker = MockBroker::start(Behaviour {
+        acks: Acks::Reversed(5),
+        ..Behaviour::default()
+    })
+    .await;
     let bench = Bench::new(&broker.url());
     bench.infer(0..43);
     bench.drained().await;
@@ -221,7 +280,11 @@ async fn acknowledgements_out_of_order_are_matched() {
 #[tokio::test]
 async fn repeated_and_invented_acknowledgements_lose_nothing() {
     for acks in [Acks::Twice, Acks::Invented] {
-        let broker = MockBroker::start(Behaviour { acks, ..Behaviour::default() }).await;
+        let broker = MockBroker::start(Behaviour {
+            acks,
+            ..Behaviour::default()
+        })
+        .await;
         let bench = Bench::new(&broker.url());
         bench.infer(0..20);
         bench.drained().await;
@@ -230,7 +293,11 @@ async fn repeated_and_invented_acknowledgements_lose_nothing() {
         broker.behave(|behaviour| behaviour.acks = Acks::Normal);
         bench.infer(20..40);
         bench.drained().await;
-        assert_eq!(firsts(&broker.published(&bench.topics.inference_output)), numbers(0..40), "{acks:?}");
+        assert_eq!(
+            firsts(&broker.published(&bench.topics.inference_output)),
+            numbers(0..40),
+            "{acks:?}"
+        );
     }
 }
 
@@ -260,7 +327,11 @@ async fn packets_that_make_no_sense_end_the_connection_and_nothing_else() {
 
 #[tokio::test]
 async fn a_broker_that_never_acknowledges_is_left_and_gets_everything_again() {
-    let broker = MockBroker::start(Behaviour { acks: Acks::Stall, ..Behaviour::default() }).await;
+    let broker = MockBroker::start(Behaviour {
+        acks: Acks::Stall,
+        ..Behaviour::default()
+    })
+    .await;
     let bench = Bench::new(&broker.url());
     bench.infer(0..30);
     assert!(matches!(bench.offline().await, Reason::NoAcknowledgement(_)));
@@ -269,7 +340,10 @@ async fn a_broker_that_never_acknowledges_is_left_and_gets_everything_again() {
     let published = broker.published(&bench.topics.inference_output);
     assert_eq!(firsts(&published), numbers(0..30));
     assert_eq!(published.iter().filter(|payload| *payload == "0").count(), 2);
-    assert!(!published[..16].contains(&"16".to_owned()), "at most sixteen wait for acknowledgement");
+    assert!(
+        !published[..16].contains(&"16".to_owned()),
+        "at most sixteen wait for acknowledgement"
+    );
 }
 
 #[tokio::test]
@@ -291,12 +365,26 @@ async fn a_broker_that_stops_reading_does_not_hang_the_uplink() {
 
 #[tokio::test]
 async fn a_broker_that_accepts_and_says_nothing_is_given_up() {
-    let broker = MockBroker::start(Behaviour { on_connect: OnConnect::Silent, ..Behaviour::default() }).await;
+    let broker = MockBroker::start(Behaviour {
+        on_connect: OnConnect::Silent,
+        ..Behaviour::default()
+    })
+    .await;
     let bench = Bench::new(&broker.url());
     assert!(matches!(bench.offline().await, Reason::Silent(_)));
     broker.behave(|behaviour| behaviour.on_connect = OnConnect::Accept);
     broker.behave(|behaviour| behaviour.stall_suback = true);
-    bench.state(|state| matches!(state, LinkState::Offline { reason: Reason::NoAcknowledgement(_), .. })).await;
+    bench
+        .state(|state| {
+            matches!(
+                state,
+                LinkState::Offline {
+                    reason: Reason::NoAcknowledgement(_),
+                    ..
+                }
+            )
+        })
+        .await;
     assert!(broker.published(&bench.topics.inference_output).is_empty());
     broker.behave(|behaviour| behaviour.stall_suback = false);
     bench.online().await;
@@ -310,13 +398,24 @@ async fn refusals_are_told_in_words() {
         (ConnectReturnCode::BadClientId, "\"cam\""),
         (ConnectReturnCode::ServiceUnavailable, "unavailable"),
     ] {
-        let broker = MockBroker::start(Behaviour { on_connect: OnConnect::Refuse(code), ..Behaviour::default() }).await;
+        let broker = MockBroker::start(Behaviour {
+            on_connect: OnConnect::Refuse(code),
+            ..Behaviour::default()
+        })
+        .await;
         let reason = Bench::new(&broker.url()).offline().await.to_string();
         assert!(reason.contains(words), "{reason}");
     }
-    let broker = MockBroker::start(Behaviour { refuse_subscription: true, ..Behaviour::default() }).await;
+    let broker = MockBroker::start(Behaviour {
+        refuse_subscription: true,
+        ..Behaviour::default()
+    })
+    .await;
     let reason = Bench::new(&broker.url()).offline().await.to_string();
-    assert!(reason.contains("subscribe to /edgeimpulse/device/cam/command/input"), "{reason}");
+    assert!(
+        reason.contains("subscribe to /edgeimpulse/device/cam/command/input"),
+        "{reason}"
+    );
     let nobody = format!("mqtt://127.0.0.1:{}", support::mosquitto::free_port());
     assert_eq!(Bench::new(&nobody).offline().await, Reason::Refused);
     let reason = Bench::new("mqtt://no-such-host.invalid").offline().await;
@@ -325,11 +424,32 @@ async fn refusals_are_told_in_words() {
 
 #[tokio::test]
 async fn being_thrown_out_three_times_names_the_client_id() {
-    let broker = MockBroker::start(Behaviour { on_connect: OnConnect::AcceptAndClose, ..Behaviour::default() }).await;
+    let broker = MockBroker::start(Behaviour {
+        on_connect: OnConnect::AcceptAndClose,
+        ..Behaviour::default()
+    })
+    .await;
     let bench = Bench::new(&broker.url());
-    let state = bench.state(|state| matches!(state, LinkState::Offline { reason: Reason::ThrownOut { .. }, .. })).await;
-    let LinkState::Offline { reason, .. } = state else { panic!("{state:?}") };
-    assert!(reason.to_string().contains("another client may be using the client id \"cam\""), "{reason}");
+    let state = bench
+        .state(|state| {
+            matches!(
+                state,
+                LinkState::Offline {
+                    reason: Reason::ThrownOut { .. },
+                    ..
+                }
+            )
+        })
+        .await;
+    let LinkState::Offline { reason, .. } = state else {
+        panic!("{state:?}")
+    };
+    assert!(
+        reason
+            .to_string()
+            .contains("another client may be using the client id \"cam\""),
+        "{reason}"
+    );
     assert_eq!(broker.connects().len(), 3);
 }
 
@@ -342,10 +462,19 @@ async fn a_command_is_handed_on_after_the_broker_acknowledged_its_clearing() {
     assert_eq!(bench.command().await, r#"{"cmd":"restart"}"#);
     assert_eq!(broker.retained(&input), None);
     let log = broker.log();
-    let clear = position(&log, "clearing", |entry| entry.published().is_some_and(|publish| publish.retain));
+    let clear = position(&log, "clearing", |entry| {
+        entry.published().is_some_and(|publish| publish.retain)
+    });
     let publish = log[clear].published().expect("the clearing");
-    assert_eq!((publish.topic.as_str(), publish.qos, publish.payload.len()), (input.as_str(), QoS::AtLeastOnce, 0));
-    assert!(log[clear..].iter().any(|entry| matches!(entry.packet, Packet::PubAck(_)) && entry.way == Way::ToClient));
+    assert_eq!(
+        (publish.topic.as_str(), publish.qos, publish.payload.len()),
+        (input.as_str(), QoS::AtLeastOnce, 0)
+    );
+    assert!(
+        log[clear..]
+            .iter()
+            .any(|entry| matches!(entry.packet, Packet::PubAck(_)) && entry.way == Way::ToClient)
+    );
     // The clearing comes back to us, empty, and is no command.
     bench.infer(0..1);
     bench.drained().await;
@@ -354,12 +483,20 @@ async fn a_command_is_handed_on_after_the_broker_acknowledged_its_clearing() {
 
 #[tokio::test]
 async fn without_the_acknowledgement_the_command_waits_for_the_reconnect_and_acts_once() {
-    let broker = MockBroker::start(Behaviour { drop_on_clear: true, ..Behaviour::default() }).await;
+    let broker = MockBroker::start(Behaviour {
+        drop_on_clear: true,
+        ..Behaviour::default()
+    })
+    .await;
     let input = Topics::new("cam").command_input;
     let mut bench = Bench::new(&broker.url());
     bench.online().await;
     broker.publish(&input, "restart", true, false, QoS::AtLeastOnce);
-    broker.wait_for("two connections dropped", LIMIT, |log| log.last().is_some_and(|entry| entry.connection >= 3)).await;
+    broker
+        .wait_for("two connections dropped", LIMIT, |log| {
+            log.last().is_some_and(|entry| entry.connection >= 3)
+        })
+        .await;
     assert!(bench.commands.try_recv().is_err(), "not acknowledged, not handed on");
     broker.behave(|behaviour| behaviour.drop_on_clear = false);
     assert_eq!(bench.command().await, "restart");
@@ -371,7 +508,11 @@ async fn without_the_acknowledgement_the_command_waits_for_the_reconnect_and_act
 
 #[tokio::test]
 async fn two_commands_act_in_order_even_with_the_same_payload() {
-    let broker = MockBroker::start(Behaviour { acks: Acks::Reversed(2), ..Behaviour::default() }).await;
+    let broker = MockBroker::start(Behaviour {
+        acks: Acks::Reversed(2),
+        ..Behaviour::default()
+    })
+    .await;
     let mut bench = Bench::new(&broker.url());
     bench.online().await;
     let input = bench.topics.command_input.clone();
@@ -379,7 +520,10 @@ async fn two_commands_act_in_order_even_with_the_same_payload() {
     tokio::time::sleep(Duration::from_millis(100)).await;
     broker.publish(&input, "reset", false, false, QoS::AtLeastOnce);
     broker.publish(&input, "info", true, false, QoS::AtLeastOnce);
-    assert_eq!([bench.command().await, bench.command().await, bench.command().await], ["reset", "reset", "info"]);
+    assert_eq!(
+        [bench.command().await, bench.command().await, bench.command().await],
+        ["reset", "reset", "info"]
+    );
     assert_eq!(broker.retained(&input), None);
 }
 
@@ -393,7 +537,9 @@ async fn the_same_payload_flagged_dup_is_the_same_command_and_cleared_again() {
     assert_eq!(bench.command().await, "reset");
     broker.publish(&input, "reset", false, true, QoS::AtLeastOnce);
     let clearings = |log: &[Entry]| payloads(log, &input).len();
-    broker.wait_for("a second clearing", LIMIT, |log| clearings(log) == 2).await;
+    broker
+        .wait_for("a second clearing", LIMIT, |log| clearings(log) == 2)
+        .await;
     broker.publish(&input, "other", false, false, QoS::AtLeastOnce);
     assert_eq!(bench.command().await, "other");
 }
@@ -425,17 +571,28 @@ async fn a_message_too_large_to_be_read_is_removed_and_the_uplink_recovers() {
     let broker = MockBroker::start(Behaviour::default()).await;
     let bench = Bench::new(&broker.url());
     bench.online().await;
-    broker.publish(&bench.topics.command_input, vec![b'x'; 5 << 20], true, false, QoS::AtLeastOnce);
-    broker.wait_for("a clean session", LIMIT, |log| {
-        log.iter().any(|entry| matches!(&entry.packet, Packet::Connect(connect) if connect.clean_session))
-    })
-    .await;
+    broker.publish(
+        &bench.topics.command_input,
+        vec![b'x'; 5 << 20],
+        true,
+        false,
+        QoS::AtLeastOnce,
+    );
+    broker
+        .wait_for("a clean session", LIMIT, |log| {
+            log.iter()
+                .any(|entry| matches!(&entry.packet, Packet::Connect(connect) if connect.clean_session))
+        })
+        .await;
     bench.infer(0..5);
     bench.drained().await;
     assert_eq!(broker.retained(&bench.topics.command_input), None);
     assert_eq!(firsts(&broker.published(&bench.topics.inference_output)), numbers(0..5));
     let connects = broker.connects();
-    assert_eq!(connects.iter().map(|connect| connect.clean_session).collect::<Vec<_>>(), [false, true, false]);
+    assert_eq!(
+        connects.iter().map(|connect| connect.clean_session).collect::<Vec<_>>(),
+        [false, true, false]
+    );
     assert_eq!(errors(&broker.published(&bench.topics.command_output)), 1);
 }
 
@@ -447,11 +604,24 @@ async fn an_orderly_stop_delivers_then_says_stopped_then_disconnects_without_a_l
     bench.infer(0..500);
     let topics = bench.topics.clone();
     assert_eq!(bench.stop().await, 0);
-    broker.wait_for("DISCONNECT", LIMIT, |log| log.iter().any(|entry| entry.packet == Packet::Disconnect)).await;
+    broker
+        .wait_for("DISCONNECT", LIMIT, |log| {
+            log.iter().any(|entry| entry.packet == Packet::Disconnect)
+        })
+        .await;
     assert_eq!(broker.published(&topics.inference_output), numbers(0..500));
-    assert_eq!(statuses(&broker.routed(&topics.command_output)), ["stopped"], "and no offline");
+    assert_eq!(
+        statuses(&broker.routed(&topics.command_output)),
+        ["stopped"],
+        "and no offline"
+    );
     let log = broker.log();
-    let last = log.iter().rev().filter_map(Entry::published).next().expect("a publication");
+    let last = log
+        .iter()
+        .rev()
+        .filter_map(Entry::published)
+        .next()
+        .expect("a publication");
     assert_eq!(last.topic, topics.command_output, "the notice is the last word");
 }
 
@@ -467,8 +637,14 @@ async fn a_stop_right_after_the_start_still_delivers() {
 
 #[tokio::test]
 async fn a_stop_returns_in_time_from_a_broker_that_hangs_or_is_not_there() {
-    let stalled = Behaviour { acks: Acks::Stall, ..Behaviour::default() };
-    let silent = Behaviour { on_connect: OnConnect::Silent, ..Behaviour::default() };
+    let stalled = Behaviour {
+        acks: Acks::Stall,
+        ..Behaviour::default()
+    };
+    let silent = Behaviour {
+        on_connect: OnConnect::Silent,
+        ..Behaviour::default()
+    };
     for behaviour in [stalled, silent] {
         let broker = MockBroker::start(behaviour.clone()).await;
         let mut settings = settings(&broker.url());
@@ -480,7 +656,11 @@ async fn a_stop_returns_in_time_from_a_broker_that_hangs_or_is_not_there() {
         let notice = Message::notice(&bench.topics, Status::Stopped, Qos::AtLeastOnce);
         let begun = Instant::now();
         let report = bench.uplink.stop(Some(notice), Duration::from_millis(800)).await;
-        assert!(begun.elapsed() < Duration::from_millis(1200), "{behaviour:?}: {:?}", begun.elapsed());
+        assert!(
+            begun.elapsed() < Duration::from_millis(1200),
+            "{behaviour:?}: {:?}",
+            begun.elapsed()
+        );
         assert_eq!(report.undelivered, 21, "{behaviour:?}");
     }
     let bench = Bench::new(&format!("mqtt://127.0.0.1:{}", support::mosquitto::free_port()));

@@ -34,6 +34,13 @@ pub struct Picture {
     pub data: Vec<u8>,
 }
 
+impl Picture {
+    /// Number of pixels.
+    pub fn pixels(&self) -> usize {
+        self.width as usize * self.height as usize
+    }
+}
+
 /// Why one frame could not be converted. The next one may be fine.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConvertError {

@@ -157,6 +157,11 @@ impl Capture {
         self.live
     }
 
+    /// The number of this source's opening of the slot.
+    pub fn slot_generation(&self) -> u64 {
+        self.feed.generation()
+    }
+
     /// Stops the pipeline, on a thread of its own because a driver may hang; waits for that at most `limit`. A frame still
     /// in the slot is thrown away. Call it where blocking is allowed.
     pub fn stop(mut self, limit: Duration) -> Stopped {

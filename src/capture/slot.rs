@@ -45,8 +45,8 @@ pub enum Taken<T = Frame> {
     Frame(T),
     /// None yet.
     TimedOut,
-    /// None, and none will come until a capture is started again.
-    Closed,
+    /// None, and none will come until a capture is started again. The number of the opening that is over.
+    Closed(u64),
 }
 
 /// The slot of the inference loop. It outlives the captures that fill it.
@@ -113,7 +113,7 @@ impl<T> Slot<T> {
                 return Taken::Frame(value);
             }
             if !state.open {
-                return Taken::Closed;
+                return Taken::Closed(state.generation);
             }
             match deadline {
                 Some(deadline) if self.changed.wait_until(&mut state, deadline).timed_out() => {
@@ -131,6 +131,14 @@ impl<T> Slot<T> {
     /// Takes the value if there is one, without waiting.
     pub fn try_take(&self) -> Taken<T> {
         self.take(Duration::ZERO)
+    }
+
+    /// Waits, at most `timeout`, until a source opens the slot. For after [`Taken::Closed`].
+    pub fn wait_until_open(&self, timeout: Duration) {
+        let mut state = self.state.lock();
+        if !state.open {
+            let _ = self.changed.wait_for(&mut state, timeout);
+        }
     }
 
     /// Throws the value away.
@@ -193,6 +201,11 @@ impl<T> Feed<T> {
         }
     }
 
+    /// The number of this opening of the slot, as [`Taken::Closed`] names it.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
     /// Waits until the value of this feed was taken or thrown away.
     pub fn wait_until_taken(&self) {
         let mut state = self.slot.state.lock();
@@ -234,7 +247,7 @@ mod tests {
         loop {
             match slot.take(LIMIT) {
                 Taken::Frame(value) => seen.push(value),
-                Taken::Closed => return seen,
+                Taken::Closed(_) => return seen,
                 Taken::TimedOut => panic!("nothing came; so far {seen:?}"),
             }
         }
@@ -251,7 +264,7 @@ mod tests {
 
     #[test]
     fn a_slot_nobody_opened_is_closed() {
-        assert!(matches!(Slot::<u32>::new().take(LIMIT), Taken::Closed));
+        assert!(matches!(Slot::<u32>::new().take(LIMIT), Taken::Closed(_)));
     }
 
     #[test]
@@ -273,7 +286,7 @@ mod tests {
         });
         slot.close();
         assert_eq!(waiting.join().unwrap(), Put::Closed);
-        assert!(matches!(slot.try_take(), Taken::Closed));
+        assert!(matches!(slot.try_take(), Taken::Closed(_)));
     }
 
     #[test]
@@ -281,7 +294,7 @@ mod tests {
         let (slot, feed) = slot(Policy::NewestWins);
         let waiting = thread::spawn({
             let slot = Arc::clone(&slot);
-            move || matches!(slot.take(LIMIT), Taken::Closed)
+            move || matches!(slot.take(LIMIT), Taken::Closed(_))
         });
         feed.close();
         assert!(waiting.join().unwrap());

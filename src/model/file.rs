@@ -62,6 +62,23 @@ pub enum Usable {
 /// # Errors
 /// [`FileError`] says what the file is instead.
 pub fn check(path: &Path, work_dir: &Path) -> Result<Usable, FileError> {
+    match examine(path)? {
+        Usable::Program(_) => {
+            let meta = fs::metadata(path).map_err(|source| FileError::Unreadable {
+                path: path.to_owned(),
+                source,
+            })?;
+            executable(path, &meta, work_dir).map(Usable::Program)
+        }
+        socket => Ok(socket),
+    }
+}
+
+/// Looks at the file and changes nothing.
+///
+/// # Errors
+/// [`FileError`] says what the file is instead.
+pub fn examine(path: &Path) -> Result<Usable, FileError> {
     let unreadable = |source| FileError::Unreadable {
         path: path.to_owned(),
         source,
@@ -88,16 +105,13 @@ pub fn check(path: &Path, work_dir: &Path) -> Result<Usable, FileError> {
         .read_to_end(&mut head)
         .map_err(unreadable)?;
     match identify(&head) {
-        Looks::Program { machine } if runs_here(machine) => {}
-        Looks::Program { machine } => {
-            return Err(FileError::Architecture {
-                path: path.to_owned(),
-                built_for: machine_name(machine),
-            });
-        }
-        Looks::Like(what) => return Err(not_a_model(what)),
+        Looks::Program { machine } if runs_here(machine) => Ok(Usable::Program(path.to_owned())),
+        Looks::Program { machine } => Err(FileError::Architecture {
+            path: path.to_owned(),
+            built_for: machine_name(machine),
+        }),
+        Looks::Like(what) => Err(not_a_model(what)),
     }
-    executable(path, &meta, work_dir).map(Usable::Program)
 }
 
 enum Looks {

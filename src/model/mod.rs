@@ -18,7 +18,7 @@ mod settings;
 mod shm;
 
 pub use error::ModelError;
-pub use file::FileError;
+pub use file::{FileError, Usable, examine};
 pub use hello::HelloError;
 pub use interrupt::Interrupt;
 pub use protocol::{BoundingBox, InferenceResult, ModelInfo, ModelInput};

@@ -34,6 +34,13 @@ impl ModelInfo {
     pub fn sensor_name(&self) -> &'static str {
         super::hello::sensor_name(&self.raw_parameters)
     }
+
+    /// The parameters as the model sent them, plus `sensorType`, as `get_model_info` answers.
+    pub fn parameters_with_sensor_type(&self) -> Map<String, Value> {
+        let mut parameters = self.raw_parameters.clone();
+        parameters.insert("sensorType".to_owned(), Value::from(self.sensor_name()));
+        parameters
+    }
 }
 
 /// What a model wants to be fed with.

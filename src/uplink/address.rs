@@ -68,7 +68,13 @@ pub struct BrokerAddress {
 
 impl fmt::Display for BrokerAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { transport, host, port, path, .. } = self;
+        let Self {
+            transport,
+            host,
+            port,
+            path,
+            ..
+        } = self;
         let (open, close) = if host.contains(':') { ("[", "]") } else { ("", "") };
         // A query may carry a signature or a token: only the path is shown.
         let path = path.split('?').next().unwrap_or_default();
@@ -79,8 +85,18 @@ impl fmt::Display for BrokerAddress {
 impl BrokerAddress {
     /// The URL of the WebSocket handshake, without user info (that travels in the MQTT CONNECT).
     pub(super) fn websocket_url(&self) -> String {
-        let Self { transport, host, port, path, .. } = self;
-        let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+        let Self {
+            transport,
+            host,
+            port,
+            path,
+            ..
+        } = self;
+        let host = if host.contains(':') {
+            format!("[{host}]")
+        } else {
+            host.clone()
+        };
         format!("{}://{host}:{port}{path}", transport.scheme())
     }
 }
@@ -112,7 +128,9 @@ pub enum AddressError {
     #[error("the broker address is neither a URL nor a host name; {ACCEPTED}")]
     HostName,
     /// Broken percent encoding of user or password.
-    #[error("user name or password in the broker address are not percent-encoded UTF-8; write @ as %40, : as %3A, % as %25")]
+    #[error(
+        "user name or password in the broker address are not percent-encoded UTF-8; write @ as %40, : as %3A, % as %25"
+    )]
     Credentials,
 }
 
@@ -130,9 +148,12 @@ impl FromStr for Broker {
         if text.contains("://") {
             return text.parse().map(Self::Url);
         }
-        let labels_fit = text
-            .split('.')
-            .all(|label| !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_'));
+        let labels_fit = text.split('.').all(|label| {
+            !label.is_empty()
+                && label
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+        });
         if labels_fit && text.len() <= 253 {
             Ok(Self::IotCoreHost(text.to_ascii_lowercase()))
         } else {
@@ -163,7 +184,10 @@ impl FromStr for BrokerAddress {
             Some(Host::Ipv6(address)) => address.to_string(),
             None => return Err(AddressError::NoHost),
         };
-        let extra = |part| AddressError::Extra { part, scheme: transport.scheme() };
+        let extra = |part| AddressError::Extra {
+            part,
+            scheme: transport.scheme(),
+        };
         if url.fragment().is_some() {
             return Err(extra("fragment"));
         }
@@ -182,7 +206,9 @@ impl FromStr for BrokerAddress {
             transport,
             host,
             // `Url` leaves out the port it takes for http's own.
-            port: url.port().unwrap_or_else(|| explicit_port_80(rest).unwrap_or(transport.default_port())),
+            port: url
+                .port()
+                .unwrap_or_else(|| explicit_port_80(rest).unwrap_or(transport.default_port())),
             path,
             credentials: credentials(&url)?,
         })
@@ -271,7 +297,17 @@ mod tests {
 
     #[test]
     fn what_is_not_an_address_is_refused_with_what_is_accepted() {
-        for text in ["", "http://h", "mqtt://", "mqtt://h:99999", "mqtt://h/topic", "mqtt://h?x=1", "ws://h/#f", "h:1883", "a b"] {
+        for text in [
+            "",
+            "http://h",
+            "mqtt://",
+            "mqtt://h:99999",
+            "mqtt://h/topic",
+            "mqtt://h?x=1",
+            "ws://h/#f",
+            "h:1883",
+            "a b",
+        ] {
             let error = text.parse::<Broker>().expect_err(text).to_string();
             assert!(error.contains("accepted: mqtt://host:1883"), "{text}: {error}");
         }
@@ -280,7 +316,12 @@ mod tests {
 
     #[test]
     fn an_error_does_not_repeat_a_password() {
-        for text in ["http://u:hunter2@h", "mqtt://u:hunter2@h:99999", "u:hunter2@h", "mqtt://u:hunter2@h/x"] {
+        for text in [
+            "http://u:hunter2@h",
+            "mqtt://u:hunter2@h:99999",
+            "u:hunter2@h",
+            "mqtt://u:hunter2@h/x",
+        ] {
             let error = text.parse::<Broker>().expect_err(text);
             assert!(!format!("{error} {error:?}").contains("hunter2"), "{error:?}");
         }

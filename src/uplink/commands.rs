@@ -69,6 +69,9 @@ pub enum CommandError {
     /// Nobody takes commands any more.
     #[error("the component is stopping and takes no more commands")]
     Stopping,
+    /// Asked about the model before it said hello.
+    #[error("no model is loaded yet; ask again after the notice \"started\"")]
+    NoModel,
     /// Not JSON.
     #[error("the command is not JSON ({0}); {SHAPE}")]
     NotJson(String),
@@ -91,7 +94,8 @@ pub enum CommandError {
     },
 }
 
-const SHAPE: &str = r#"accepted: an object like {"cmd":"get_model_info"} or {"cmd":"set_threshold_filter_confidence","value":0.7}"#;
+const SHAPE: &str =
+    r#"accepted: an object like {"cmd":"get_model_info"} or {"cmd":"set_threshold_filter_confidence","value":0.7}"#;
 
 /// Reads one message of `command/input`.
 ///
@@ -227,7 +231,10 @@ impl Answer {
                 error.clone()
             }
             Self::ModelInfo { name, version, params } => {
-                put("model_info", json!({"model_name": name, "model_version": version, "model_params": params}));
+                put(
+                    "model_info",
+                    json!({"model_name": name, "model_version": version, "model_params": params}),
+                );
                 None
             }
             Self::MetricsReset => {
@@ -306,31 +313,59 @@ mod tests {
             parse_text(r#" {"value":"GE","cmd":"set_threshold_filter_criteria","extra":1} "#),
             Ok(Command::SetCriteria(json!("GE")))
         );
-        assert_eq!(parse_text(r#"{"cmd":"set_threshold_filter_criteria"}"#), Ok(Command::SetCriteria(Value::Null)));
+        assert_eq!(
+            parse_text(r#"{"cmd":"set_threshold_filter_criteria"}"#),
+            Ok(Command::SetCriteria(Value::Null))
+        );
         assert_eq!(
             parse_text(r#"{"cmd":"clear_cache_file","value":"../x"}"#),
             Ok(Command::ClearCacheFile("../x".into()))
         );
-        assert_eq!(parse_text(r#"{"cmd":"clear_cache_file","value":7}"#), Ok(Command::ClearCacheFile("7".into())));
+        assert_eq!(
+            parse_text(r#"{"cmd":"clear_cache_file","value":7}"#),
+            Ok(Command::ClearCacheFile("7".into()))
+        );
     }
 
     #[test]
     fn a_verb_in_another_spelling_is_refused_with_the_right_one() {
         for verb in ["Restart", " restart ", "RESTART"] {
-            let error = parse_text(&format!(r#"{{"cmd":"{verb}"}}"#)).expect_err(verb).to_string();
-            assert!(error.contains("matched exactly") && error.contains("\"restart\""), "{error}");
+            let error = parse_text(&format!(r#"{{"cmd":"{verb}"}}"#))
+                .expect_err(verb)
+                .to_string();
+            assert!(
+                error.contains("matched exactly") && error.contains("\"restart\""),
+                "{error}"
+            );
         }
         let error = parse_text(r#"{"cmd":"reboot"}"#).expect_err("unknown").to_string();
-        assert!(error.contains("\"reboot\"") && error.contains("clear_cache_file"), "{error}");
+        assert!(
+            error.contains("\"reboot\"") && error.contains("clear_cache_file"),
+            "{error}"
+        );
     }
 
     #[test]
     fn what_is_not_a_command_is_answered_with_what_is_accepted() {
         let deep = "[".repeat(5000);
-        for payload in [&b"restart"[..], b"{\"cmd\":", b"[]", b"\"restart\"", b"{}", b"{\"cmd\":5}", b"\xff\xfe", deep.as_bytes()] {
+        for payload in [
+            &b"restart"[..],
+            b"{\"cmd\":",
+            b"[]",
+            b"\"restart\"",
+            b"{}",
+            b"{\"cmd\":5}",
+            b"\xff\xfe",
+            deep.as_bytes(),
+        ] {
             let error = parse(payload).expect_err("not a command");
             let answer: Value = serde_json::from_slice(&Answer::Error(error).to_json()).expect("JSON");
-            assert!(answer["result"]["error"].as_str().is_some_and(|text| text.contains("accepted:")), "{answer}");
+            assert!(
+                answer["result"]["error"]
+                    .as_str()
+                    .is_some_and(|text| text.contains("accepted:")),
+                "{answer}"
+            );
             assert_eq!(answer["result"].as_object().map(Map::len), Some(1));
         }
     }
@@ -355,18 +390,39 @@ mod tests {
                 r#"{"threshold_filter_config":{"enabled":"yes","confidence_threshold":0.7,"threshold_criteria":"ge"}}"#,
             ),
             (
-                Answer::Criteria { current: Criteria::Less, error: Some("no".into()) },
+                Answer::Criteria {
+                    current: Criteria::Less,
+                    error: Some("no".into()),
+                },
                 r#"{"criteria":"lt","error":"no"}"#,
             ),
-            (Answer::Confidence { current: 0.756, error: None }, r#"{"confidence_threshold":0.756}"#),
             (
-                Answer::ModelInfo { name: "m".into(), version: "v25".into(), params: json!({"sensorType": "camera"}) },
+                Answer::Confidence {
+                    current: 0.756,
+                    error: None,
+                },
+                r#"{"confidence_threshold":0.756}"#,
+            ),
+            (
+                Answer::ModelInfo {
+                    name: "m".into(),
+                    version: "v25".into(),
+                    params: json!({"sensorType": "camera"}),
+                },
                 r#"{"model_info":{"model_name":"m","model_version":"v25","model_params":{"sensorType":"camera"}}}"#,
             ),
             (Answer::MetricsReset, r#"{"metrics_reset":"OK"}"#),
-            (Answer::CacheCleared { local: true, s3: false }, r#"{"clear_cache":{"local":"OK","s3":"FAILED"}}"#),
             (
-                Answer::CacheFileCleared { local: true, s3: true, id: "u".into(), error: None },
+                Answer::CacheCleared { local: true, s3: false },
+                r#"{"clear_cache":{"local":"OK","s3":"FAILED"}}"#,
+            ),
+            (
+                Answer::CacheFileCleared {
+                    local: true,
+                    s3: true,
+                    id: "u".into(),
+                    error: None,
+                },
                 r#"{"clear_cache_file":{"local":"OK","s3":"OK","uuid":"u"}}"#,
             ),
         ] {
@@ -379,7 +435,12 @@ mod tests {
         let long = "x".repeat(60_000);
         let error = parse_text(&format!(r#"{{"cmd":"{long}"}}"#)).expect_err("unknown");
         assert!(error.to_string().len() < 600);
-        let answer = Answer::CacheFileCleared { local: false, s3: false, id: long, error: None };
+        let answer = Answer::CacheFileCleared {
+            local: false,
+            s3: false,
+            id: long,
+            error: None,
+        };
         assert!(answer.to_json().len() < 200);
     }
 

@@ -72,7 +72,13 @@ impl Connection {
         let limits = &settings.limits;
         let mut options = options(settings, clean_session);
         options.set_transport(transport(settings).await?);
-        let Message { topic, payload, qos, retain, .. } = last_will;
+        let Message {
+            topic,
+            payload,
+            qos,
+            retain,
+            ..
+        } = last_will;
         options.set_last_will(LastWill::new(&*topic, payload, wire(qos), retain));
 
         let (client, mut event_loop) = AsyncClient::new(options, REQUEST_CAPACITY);
@@ -89,13 +95,28 @@ impl Connection {
             client_id: settings.client_id.clone(),
             connect_limit: limits.connect,
         };
-        Ok(Self { client, events, poller: tokio::spawn(poller.run()) })
+        Ok(Self {
+            client,
+            events,
+            poller: tokio::spawn(poller.run()),
+        })
     }
 
     /// Hands a message to the event loop. When that has ended already, [`LinkEvent::Closed`] is on its way.
     pub async fn publish(&self, message: Message) {
-        let Message { topic, payload, qos, retain, .. } = message;
-        if self.client.publish_bytes(&*topic, wire(qos), retain, payload).await.is_err() {
+        let Message {
+            topic,
+            payload,
+            qos,
+            retain,
+            ..
+        } = message;
+        if self
+            .client
+            .publish_bytes(&*topic, wire(qos), retain, payload)
+            .await
+            .is_err()
+        {
             tracing::debug!("The connection ended before a message could be handed to it");
         }
     }
@@ -123,7 +144,13 @@ fn wire(qos: Qos) -> QoS {
 }
 
 fn options(settings: &Settings, clean_session: bool) -> MqttOptions {
-    let BrokerAddress { transport, host, port, credentials, .. } = &settings.address;
+    let BrokerAddress {
+        transport,
+        host,
+        port,
+        credentials,
+        ..
+    } = &settings.address;
     let host = match transport {
         Transport::Tcp | Transport::Tls => host.clone(),
         Transport::Ws | Transport::Wss => settings.address.websocket_url(),
@@ -201,7 +228,10 @@ fn translated(event: Event) -> Option<LinkEvent> {
     match event {
         Event::Incoming(Incoming::ConnAck(_)) => Some(LinkEvent::Connected),
         Event::Incoming(Incoming::SubAck(ack)) => Some(LinkEvent::Subscribed {
-            granted: ack.return_codes.iter().all(|code| matches!(code, SubscribeReasonCode::Success(_))),
+            granted: ack
+                .return_codes
+                .iter()
+                .all(|code| matches!(code, SubscribeReasonCode::Success(_))),
         }),
         Event::Incoming(Incoming::PubAck(ack)) => Some(LinkEvent::Acknowledged(ack.pkid)),
         Event::Incoming(Incoming::Publish(publish)) => Some(LinkEvent::Received(publish)),

@@ -99,7 +99,11 @@ impl Desk {
         // A copy, so that a small command does not hold on to the connection's whole read buffer.
         let payload = Bytes::copy_from_slice(payload);
         self.remember(payload.clone(), now);
-        self.pending.push_back(Pending { payload, clearing, cleared: false });
+        self.pending.push_back(Pending {
+            payload,
+            clearing,
+            cleared: false,
+        });
         Verdict::Taken
     }
 
@@ -116,7 +120,11 @@ impl Desk {
             pending.cleared = true;
         }
         let ready = self.pending.iter().take_while(|pending| pending.cleared).count();
-        let commands: Vec<_> = self.pending.drain(..ready).map(|Pending { payload, .. }| IncomingCommand { payload }).collect();
+        let commands: Vec<_> = self
+            .pending
+            .drain(..ready)
+            .map(|Pending { payload, .. }| IncomingCommand { payload })
+            .collect();
         for command in &commands {
             self.remember(command.payload.clone(), now);
         }

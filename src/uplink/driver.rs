@@ -104,7 +104,10 @@ impl Driver {
                 End::Lost(reason) => reason,
             };
             if self.stopping.is_some() {
-                tracing::warn!("The connection to {} ended while stopping: {reason}", self.settings.address);
+                tracing::warn!(
+                    "The connection to {} ended while stopping: {reason}",
+                    self.settings.address
+                );
                 break;
             }
             let wait = self.lost(reason);
@@ -139,7 +142,9 @@ impl Driver {
 
     /// Counts connections that the broker closed right after accepting them.
     fn with_suspicion(&mut self, reason: Reason, link: &Link) -> Reason {
-        let short = link.connected.is_some_and(|at| at.elapsed() < self.settings.limits.short_lived);
+        let short = link
+            .connected
+            .is_some_and(|at| at.elapsed() < self.settings.limits.short_lived);
         if !short || reason != Reason::Closed {
             self.thrown_out = 0;
             return reason;
@@ -160,15 +165,31 @@ impl Driver {
         let now = Instant::now();
         let retry_in = self.backoff.failed(now);
         let (since, failures) = self.outage.failed(now);
-        let suspicion_is_new = matches!(reason, Reason::ThrownOut { times: THROWN_OUT_TIMES, .. });
+        let suspicion_is_new = matches!(
+            reason,
+            Reason::ThrownOut {
+                times: THROWN_OUT_TIMES,
+                ..
+            }
+        );
         if let Some(failures) = failures.or(suspicion_is_new.then_some(THROWN_OUT_TIMES)) {
-            log_failure(&self.settings.address.to_string(), &reason, failures, self.outbox.depth(), retry_in);
+            log_failure(
+                &self.settings.address.to_string(),
+                &reason,
+                failures,
+                self.outbox.depth(),
+                retry_in,
+            );
         }
         if let Reason::TooLarge(bytes) = reason {
             self.refuse_oversized(bytes);
         }
         self.outbox.report_drops();
-        self.state.send_replace(LinkState::Offline { reason, since, retry_in });
+        self.state.send_replace(LinkState::Offline {
+            reason,
+            since,
+            retry_in,
+        });
         retry_in
     }
 
@@ -184,7 +205,11 @@ impl Driver {
     }
 
     fn answer(&self, error: CommandError) {
-        self.outbox.push(Message::answer(&self.settings.topics, &Answer::Error(error), self.settings.qos));
+        self.outbox.push(Message::answer(
+            &self.settings.topics,
+            &Answer::Error(error),
+            self.settings.qos,
+        ));
     }
 
     /// One connection that only makes the broker forget: a clean session drops what is queued, and an empty retained message
@@ -204,7 +229,9 @@ impl Driver {
                 Ok(Some(LinkEvent::Connected)) => {
                     self.purge_next = false;
                     self.stats.mqtt_connects.inc();
-                    connection.publish(Message::clear_retained_command(&self.settings.topics)).await;
+                    connection
+                        .publish(Message::clear_retained_command(&self.settings.topics))
+                        .await;
                 }
                 Ok(Some(LinkEvent::Acknowledged(_))) => {
                     cleared = true;
@@ -239,7 +266,10 @@ impl Driver {
             self.outbox.push(notice);
         }
         if self.desk.pending() > 0 {
-            tracing::warn!("{} commands arrived too late to be carried out before the stop", self.desk.pending());
+            tracing::warn!(
+                "{} commands arrived too late to be carried out before the stop",
+                self.desk.pending()
+            );
         }
     }
 }

@@ -65,13 +65,21 @@ impl Message {
 
     /// A state notice, with the time of now and a fresh id.
     pub fn notice(topics: &Topics, status: Status, qos: Qos) -> Self {
-        Self::new(&topics.command_output, status.payload(SystemTime::now(), Uuid::new_v4()), Class::Urgent, qos)
+        Self::new(
+            &topics.command_output,
+            status.payload(SystemTime::now(), Uuid::new_v4()),
+            Class::Urgent,
+            qos,
+        )
     }
 
     /// The empty retained message that removes a retained command. Always QoS 1, whatever is configured.
     pub(super) fn clear_retained_command(topics: &Topics) -> Self {
         let message = Self::new(&topics.command_input, Bytes::new(), Class::Urgent, Qos::AtLeastOnce);
-        Self { retain: true, ..message }
+        Self {
+            retain: true,
+            ..message
+        }
     }
 }
 
@@ -100,8 +108,12 @@ impl Status {
             Self::Offline => "offline",
             Self::Online => "online",
         };
-        let ts = at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
-        json!({"result": {"status": status, "ts": ts, "id": id}}).to_string().into()
+        let ts = at
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_millis() as u64);
+        json!({"result": {"status": status, "ts": ts, "id": id}})
+            .to_string()
+            .into()
     }
 }
 
@@ -124,7 +136,10 @@ mod tests {
     fn only_the_clearing_of_a_command_is_retained_and_it_is_always_qos_1() {
         let topics = Topics::new("d");
         let clear = Message::clear_retained_command(&topics);
-        assert_eq!((clear.retain, clear.qos, clear.payload.len()), (true, Qos::AtLeastOnce, 0));
+        assert_eq!(
+            (clear.retain, clear.qos, clear.payload.len()),
+            (true, Qos::AtLeastOnce, 0)
+        );
         assert_eq!(&*clear.topic, "/edgeimpulse/device/d/command/input");
         assert!(!Message::notice(&topics, Status::Online, Qos::AtMostOnce).retain);
         assert!(!Message::inference(&topics, "{}", Qos::AtMostOnce).retain);

@@ -9,8 +9,8 @@ mod connection;
 mod desk;
 mod driver;
 pub mod message;
-pub mod outbox;
 mod outage;
+pub mod outbox;
 mod reason;
 mod tls;
 mod window;
@@ -157,12 +157,17 @@ impl Uplink {
     pub async fn stop(mut self, final_notice: Option<Message>, limit: Duration) -> StopReport {
         if let Some(stop) = self.stop.take() {
             // The driver is gone only if it panicked; then there is nothing to wait for below either.
-            let _ = stop.send(StopOrder { notice: final_notice, limit });
+            let _ = stop.send(StopOrder {
+                notice: final_notice,
+                limit,
+            });
         }
         if tokio::time::timeout(limit, &mut self.driver).await.is_err() {
             self.driver.abort();
         }
-        StopReport { undelivered: self.outbox.depth() }
+        StopReport {
+            undelivered: self.outbox.depth(),
+        }
     }
 }
 

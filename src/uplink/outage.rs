@@ -21,7 +21,11 @@ impl Outage {
     /// A connection failed or ended. Returns since when there is none, and the failures in a row if it is time for a line.
     pub fn failed(&mut self, now: Instant) -> (Instant, Option<u32>) {
         let Some(current) = &mut self.0 else {
-            self.0 = Some(Current { since: now, failures: 1, logged: now });
+            self.0 = Some(Current {
+                since: now,
+                failures: 1,
+                logged: now,
+            });
             return (now, Some(1));
         };
         current.failures += 1;
@@ -34,7 +38,9 @@ impl Outage {
 
     /// The connection stands. Returns how long there was none.
     pub fn over(&mut self, now: Instant) -> Option<Duration> {
-        self.0.take().map(|current| now.saturating_duration_since(current.since))
+        self.0
+            .take()
+            .map(|current| now.saturating_duration_since(current.since))
     }
 }
 

@@ -134,7 +134,11 @@ impl Outbox {
     /// then metrics, then inferences in their order.
     pub fn next_to_send(&self) -> Option<(Token, Message)> {
         let mut inner = self.inner.lock();
-        let Bounds { inference_window, urgent_window, .. } = inner.bounds;
+        let Bounds {
+            inference_window,
+            urgent_window,
+            ..
+        } = inner.bounds;
         inner
             .urgent
             .send(urgent_window)
@@ -164,7 +168,10 @@ impl Outbox {
     /// Messages of all classes not yet acknowledged.
     pub fn depth(&self) -> usize {
         let inner = self.inner.lock();
-        [&inner.inferences, &inner.urgent, &inner.metrics].into_iter().map(Waiting::len).sum()
+        [&inner.inferences, &inner.urgent, &inner.metrics]
+            .into_iter()
+            .map(Waiting::len)
+            .sum()
     }
 
     /// Payload bytes of all classes not yet acknowledged.
@@ -244,7 +251,11 @@ impl Waiting {
         let mut dropped = 0;
         while self.bytes > max_bytes || self.len() > max_messages {
             let newest = self.waiting.last_key_value().map(|(token, _)| *token);
-            let oldest = self.waiting.iter().find(|(_, message)| !message.retain).map(|(token, _)| *token);
+            let oldest = self
+                .waiting
+                .iter()
+                .find(|(_, message)| !message.retain)
+                .map(|(token, _)| *token);
             let Some(oldest) = oldest.filter(|oldest| Some(*oldest) != newest) else {
                 break;
             };
@@ -271,7 +282,9 @@ struct DropReport {
 
 impl DropReport {
     fn report(&mut self, now: Instant) {
-        let due = self.reported.is_none_or(|last| now.saturating_duration_since(last) >= REPORT_EVERY);
+        let due = self
+            .reported
+            .is_none_or(|last| now.saturating_duration_since(last) >= REPORT_EVERY);
         if !due || (self.inferences == 0 && self.urgent == 0) {
             return;
         }
@@ -281,7 +294,10 @@ impl DropReport {
             self.inferences,
             self.urgent
         );
-        *self = Self { reported: Some(now), ..Self::default() };
+        *self = Self {
+            reported: Some(now),
+            ..Self::default()
+        };
     }
 }
 

@@ -39,7 +39,9 @@ pub enum Reason {
         problem: String,
     },
     /// The machine has no root certificates.
-    #[error("no root certificates were found on this machine ({0}); install the package ca-certificates or set SSL_CERT_FILE")]
+    #[error(
+        "no root certificates were found on this machine ({0}); install the package ca-certificates or set SSL_CERT_FILE"
+    )]
     NoRoots(String),
     /// CONNACK 4.
     #[error("the broker does not accept the user name or password")]
@@ -110,7 +112,9 @@ impl Reason {
                 Self::TooLarge(*size)
             }
             ConnectionError::NotConnAck(_) => Self::Protocol("it did not answer CONNECT with CONNACK".into()),
-            ConnectionError::ResponseValidation(error) => Self::WebSocket(format!("{error}; the broker must offer the subprotocol \"mqtt\"")),
+            ConnectionError::ResponseValidation(error) => {
+                Self::WebSocket(format!("{error}; the broker must offer the subprotocol \"mqtt\""))
+            }
             other => match find::<io::Error>(other) {
                 Some(io) => Self::of_io(io),
                 None => Self::of_rest(other),
@@ -121,9 +125,9 @@ impl Reason {
     fn of_rest(error: &ConnectionError) -> Self {
         match error {
             ConnectionError::Websocket(error) => Self::WebSocket(error.to_string()),
-            ConnectionError::MqttState(StateError::Unsolicited(id)) => {
-                Self::Protocol(format!("it acknowledged packet {id}, which was not sent or was acknowledged already"))
-            }
+            ConnectionError::MqttState(StateError::Unsolicited(id)) => Self::Protocol(format!(
+                "it acknowledged packet {id}, which was not sent or was acknowledged already"
+            )),
             ConnectionError::MqttState(error) => Self::Protocol(error.to_string()),
             error => Self::Other(error.to_string()),
         }
@@ -145,8 +149,12 @@ impl Reason {
             return Self::Tls(error.to_string());
         };
         Self::Certificate(match problem {
-            CertificateError::UnknownIssuer => "it is signed by nobody this machine trusts; give the CA that signed it (SSL_CERT_FILE)".into(),
-            CertificateError::Expired | CertificateError::ExpiredContext { .. } => "it has expired, or this machine's clock is wrong".into(),
+            CertificateError::UnknownIssuer => {
+                "it is signed by nobody this machine trusts; give the CA that signed it (SSL_CERT_FILE)".into()
+            }
+            CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+                "it has expired, or this machine's clock is wrong".into()
+            }
             CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
                 "it is not valid yet: is this machine's clock right?".into()
             }
@@ -166,7 +174,9 @@ impl Reason {
         }
         match error.kind() {
             Kind::ConnectionRefused => Self::Refused,
-            Kind::NetworkUnreachable | Kind::HostUnreachable | Kind::NetworkDown | Kind::AddrNotAvailable => Self::Unreachable(text),
+            Kind::NetworkUnreachable | Kind::HostUnreachable | Kind::NetworkDown | Kind::AddrNotAvailable => {
+                Self::Unreachable(text)
+            }
             Kind::TimedOut => Self::Unreachable(text),
             Kind::UnexpectedEof | Kind::ConnectionReset | Kind::ConnectionAborted | Kind::BrokenPipe => Self::Closed,
             _ => Self::Other(text),
@@ -207,10 +217,19 @@ mod tests {
         assert_eq!(io(io::ErrorKind::ConnectionRefused), Reason::Refused);
         assert_eq!(io(io::ErrorKind::ConnectionReset), Reason::Closed);
         assert_eq!(reason(StateError::ConnectionAborted), Reason::Closed);
-        assert_eq!(reason(StateError::Deserialization(PacketError::PayloadSizeLimitExceeded(9))), Reason::TooLarge(9));
-        assert!(matches!(reason(io::Error::other("failed to lookup address information: x")), Reason::Dns(_)));
+        assert_eq!(
+            reason(StateError::Deserialization(PacketError::PayloadSizeLimitExceeded(9))),
+            Reason::TooLarge(9)
+        );
+        assert!(matches!(
+            reason(io::Error::other("failed to lookup address information: x")),
+            Reason::Dns(_)
+        ));
         let refused = |code| reason(ConnectionError::ConnectionRefused(code));
         assert_eq!(refused(ConnectReturnCode::BadUserNamePassword), Reason::BadCredentials);
-        assert_eq!(refused(ConnectReturnCode::BadClientId), Reason::BadClientId("me".into()));
+        assert_eq!(
+            refused(ConnectReturnCode::BadClientId),
+            Reason::BadClientId("me".into())
+        );
     }
 }

@@ -28,7 +28,10 @@ pub(super) fn configuration(ca: Option<&Path>) -> Result<TlsConfiguration, Reaso
 }
 
 fn roots_from(file: &Path) -> Result<RootCertStore, Reason> {
-    let unusable = |problem: String| Reason::CaFile { file: file.to_owned(), problem };
+    let unusable = |problem: String| Reason::CaFile {
+        file: file.to_owned(),
+        problem,
+    };
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_file_iter(file).map_err(|error| unusable(error.to_string()))? {
         let certificate = certificate.map_err(|error| unusable(error.to_string()))?;

@@ -103,6 +103,10 @@ mod tests {
         window.handed_over(c, at(50));
         window.written(3, at(50));
         window.acknowledged(3, at(55));
-        assert_eq!(window.deadline(limit), Some(at(61)), "one message that is never acknowledged ends it too");
+        assert_eq!(
+            window.deadline(limit),
+            Some(at(61)),
+            "one message that is never acknowledged ends it too"
+        );
     }
 }

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use rumqttc::mqttbytes::v4::{
-    ConnAck, Connect, ConnectReturnCode, LastWill, Packet, PubAck, Publish, SubAck, Subscribe, SubscribeReasonCode, UnsubAck,
+    ConnAck, Connect, ConnectReturnCode, LastWill, Packet, PubAck, Publish, SubAck, Subscribe, SubscribeReasonCode,
+    UnsubAck,
 };
 use rumqttc::mqttbytes::{Error as PacketError, QoS, matches};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -143,13 +144,20 @@ impl MockBroker {
     /// Listens on a free port of 127.0.0.1.
     pub async fn start(behaviour: Behaviour) -> Self {
         let shared = Arc::new(Shared {
-            state: Mutex::new(State { behaviour, ..State::default() }),
+            state: Mutex::new(State {
+                behaviour,
+                ..State::default()
+            }),
             changed: Notify::new(),
         });
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
         let address = listener.local_addr().expect("an address");
         let task = tokio::spawn(accept(listener, Arc::clone(&shared)));
-        Self { address, shared, listener: Some(task) }
+        Self {
+            address,
+            shared,
+            listener: Some(task),
+        }
     }
 
     pub fn port(&self) -> u16 {
@@ -173,7 +181,10 @@ impl MockBroker {
             let _ = task.await;
         }
         self.kick();
-        self.wait_for_state("all connections closed", Duration::from_secs(5), |state| state.open.is_empty()).await;
+        self.wait_for_state("all connections closed", Duration::from_secs(5), |state| {
+            state.open.is_empty()
+        })
+        .await;
     }
 
     /// Listens again on the same port.
@@ -207,7 +218,12 @@ impl MockBroker {
 
     /// The retained message of a topic.
     pub fn retained(&self, topic: &str) -> Option<Bytes> {
-        self.shared.state.lock().retained.get(topic).map(|publish| publish.payload.clone())
+        self.shared
+            .state
+            .lock()
+            .retained
+            .get(topic)
+            .map(|publish| publish.payload.clone())
     }
 
     /// Every packet so far.
@@ -223,7 +239,12 @@ impl MockBroker {
     /// Payloads routed on `topic`: published by clients, by [`Self::publish`], or as last wills.
     pub fn routed(&self, topic: &str) -> Vec<String> {
         let state = self.shared.state.lock();
-        state.routed.iter().filter(|publish| publish.topic == topic).map(text).collect()
+        state
+            .routed
+            .iter()
+            .filter(|publish| publish.topic == topic)
+            .map(text)
+            .collect()
     }
 
     /// CONNECTs so far.
@@ -276,7 +297,11 @@ impl Drop for MockBroker {
 
 /// Payloads published by clients on `topic`.
 pub fn payloads(log: &[Entry], topic: &str) -> Vec<String> {
-    log.iter().filter_map(Entry::published).filter(|publish| publish.topic == topic).map(text).collect()
+    log.iter()
+        .filter_map(Entry::published)
+        .filter(|publish| publish.topic == topic)
+        .map(text)
+        .collect()
 }
 
 fn text(publish: &Publish) -> String {
@@ -314,7 +339,14 @@ async fn serve(
     mut outgoing: mpsc::UnboundedReceiver<Out>,
     shared: Arc<Shared>,
 ) {
-    let mut client = Client { number, out, id: None, received: 0, held: Vec::new(), orderly: false };
+    let mut client = Client {
+        number,
+        out,
+        id: None,
+        received: 0,
+        held: Vec::new(),
+        orderly: false,
+    };
     let mut buffer = BytesMut::new();
     'open: loop {
         let reading = !shared.state.lock().behaviour.stop_reading;
@@ -357,7 +389,12 @@ async fn write(socket: &mut TcpStream, shared: &Shared, connection: usize, packe
     let mut bytes = BytesMut::new();
     packet.write(&mut bytes, MAX_PACKET).expect("a packet");
     let _ = socket.write_all(&bytes).await;
-    let entry = Entry { at: Instant::now(), connection, way: Way::ToClient, packet };
+    let entry = Entry {
+        at: Instant::now(),
+        connection,
+        way: Way::ToClient,
+        packet,
+    };
     shared.state.lock().log.push(entry);
 }
 
@@ -374,7 +411,12 @@ impl Client {
     /// False: the connection is to be closed.
     fn received(&mut self, shared: &Shared, packet: Packet) -> bool {
         let mut state = shared.state.lock();
-        let entry = Entry { at: Instant::now(), connection: self.number, way: Way::FromClient, packet: packet.clone() };
+        let entry = Entry {
+            at: Instant::now(),
+            connection: self.number,
+            way: Way::FromClient,
+            packet: packet.clone(),
+        };
         state.log.push(entry);
         self.received += 1;
         if state.behaviour.drop_after.is_some_and(|limit| self.received >= limit) {
@@ -386,7 +428,9 @@ impl Client {
             Packet::Subscribe(subscribe) => self.subscribe(&mut state, subscribe),
             Packet::Unsubscribe(unsubscribe) => {
                 if let Some(session) = self.session(&mut state) {
-                    session.filters.retain(|(filter, _)| !unsubscribe.topics.contains(filter));
+                    session
+                        .filters
+                        .retain(|(filter, _)| !unsubscribe.topics.contains(filter));
                 }
                 self.answer(Packet::UnsubAck(UnsubAck::new(unsubscribe.pkid)));
             }
@@ -411,7 +455,11 @@ impl Client {
 
     fn session<'a>(&self, state: &'a mut State) -> Option<&'a mut Session> {
         let session = state.sessions.get_mut(self.id.as_ref()?)?;
-        session.live.as_ref().is_some_and(|live| live.connection == self.number).then_some(session)
+        session
+            .live
+            .as_ref()
+            .is_some_and(|live| live.connection == self.number)
+            .then_some(session)
     }
 
     fn connect(&mut self, state: &mut State, connect: Connect) -> bool {
@@ -434,7 +482,10 @@ impl Client {
         let mut session = if resume { kept } else { Session::default() };
         session.persistent = !connect.clean_session;
         session.will = connect.last_will;
-        session.live = Some(Live { connection: self.number, out: self.out.clone() });
+        session.live = Some(Live {
+            connection: self.number,
+            out: self.out.clone(),
+        });
         self.answer(Packet::ConnAck(ConnAck::new(ConnectReturnCode::Success, resume)));
         for mut publish in std::mem::take(&mut session.unacked) {
             publish.dup = true;
@@ -482,7 +533,11 @@ impl Client {
     }
 
     fn subscribe(&self, state: &mut State, subscribe: Subscribe) {
-        let Behaviour { stall_suback, refuse_subscription, .. } = state.behaviour;
+        let Behaviour {
+            stall_suback,
+            refuse_subscription,
+            ..
+        } = state.behaviour;
         if stall_suback {
             return;
         }
@@ -500,7 +555,11 @@ impl Client {
         for filter in subscribe.filters {
             session.filters.retain(|(known, _)| *known != filter.path);
             for publish in retained.iter().filter(|publish| matches(&publish.topic, &filter.path)) {
-                session.deliver(Publish { retain: true, qos: publish.qos.min_of(filter.qos), ..publish.clone() });
+                session.deliver(Publish {
+                    retain: true,
+                    qos: publish.qos.min_of(filter.qos),
+                    ..publish.clone()
+                });
             }
             session.filters.push((filter.path, filter.qos));
         }
@@ -510,11 +569,17 @@ impl Client {
         let mut state = shared.state.lock();
         state.open.remove(&self.number);
         let orderly = self.orderly;
-        let Some(session) = self.session(&mut state) else { return };
+        let Some(session) = self.session(&mut state) else {
+            return;
+        };
         session.live = None;
         let will = session.will.take().filter(|_| !orderly);
         let persistent = session.persistent;
-        if let Some(id) = self.id.as_ref().filter(|_| !persistent || state.behaviour.forget_sessions) {
+        if let Some(id) = self
+            .id
+            .as_ref()
+            .filter(|_| !persistent || state.behaviour.forget_sessions)
+        {
             state.sessions.remove(id);
         }
         if let Some(will) = will {
@@ -552,13 +617,27 @@ impl State {
         if publish.retain && publish.payload.is_empty() {
             self.retained.remove(&publish.topic);
         } else if publish.retain {
-            self.retained.insert(publish.topic.clone(), Publish { dup: false, ..publish.clone() });
+            self.retained.insert(
+                publish.topic.clone(),
+                Publish {
+                    dup: false,
+                    ..publish.clone()
+                },
+            );
         }
         for session in self.sessions.values_mut() {
-            let granted = session.filters.iter().find(|(filter, _)| matches(&publish.topic, filter)).map(|(_, qos)| *qos);
+            let granted = session
+                .filters
+                .iter()
+                .find(|(filter, _)| matches(&publish.topic, filter))
+                .map(|(_, qos)| *qos);
             if let Some(granted) = granted {
                 // To those who are subscribed already a retained message is one like any other.
-                session.deliver(Publish { retain: false, qos: publish.qos.min_of(granted), ..publish.clone() });
+                session.deliver(Publish {
+                    retain: false,
+                    qos: publish.qos.min_of(granted),
+                    ..publish.clone()
+                });
             }
         }
     }

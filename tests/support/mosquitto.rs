@@ -38,7 +38,11 @@ impl Mosquitto {
              persistence_location {path}/\nautosave_interval 0\nautosave_on_changes false\nlog_dest file {path}/log\n"
         );
         std::fs::write(directory.path().join("mosquitto.conf"), config).expect("a configuration");
-        let mut broker = Self { port, directory, child: None };
+        let mut broker = Self {
+            port,
+            directory,
+            child: None,
+        };
         broker.up();
         broker
     }
@@ -52,11 +56,20 @@ impl Mosquitto {
         if !text.contains(user) {
             std::fs::write(&config, format!("{user}{text}")).expect("a configuration");
         }
-        let child = Command::new(PROGRAM).arg("-c").arg(&config).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let child = Command::new(PROGRAM)
+            .arg("-c")
+            .arg(&config)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
         self.child = Some(child.unwrap_or_else(|error| panic!("{PROGRAM} cannot be started: {error}")));
         let limit = Instant::now() + Duration::from_secs(10);
         while TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_err() {
-            assert!(Instant::now() < limit, "mosquitto does not listen; its log:\n{}", self.log());
+            assert!(
+                Instant::now() < limit,
+                "mosquitto does not listen; its log:\n{}",
+                self.log()
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -77,7 +90,9 @@ impl Mosquitto {
 }
 
 fn running_as_root() -> bool {
-    Path::new("/proc/self").metadata().is_ok_and(|meta| std::os::unix::fs::MetadataExt::uid(&meta) == 0)
+    Path::new("/proc/self")
+        .metadata()
+        .is_ok_and(|meta| std::os::unix::fs::MetadataExt::uid(&meta) == 0)
 }
 
 impl Drop for Mosquitto {

@@ -25,7 +25,10 @@ impl Onlooker {
             loop {
                 match event_loop.poll().await {
                     Ok(Event::Incoming(Incoming::ConnAck(_))) => {
-                        subscriber.subscribe("/edgeimpulse/#", QoS::AtLeastOnce).await.expect("subscribed");
+                        subscriber
+                            .subscribe("/edgeimpulse/#", QoS::AtLeastOnce)
+                            .await
+                            .expect("subscribed");
                     }
                     Ok(Event::Incoming(Incoming::SubAck(_))) => {
                         let _ = ready.take().map(|ready| ready.send(()));
@@ -41,18 +44,27 @@ impl Onlooker {
                 }
             }
         });
-        timeout(LIMIT, subscribed).await.expect("subscribed in time").expect("subscribed");
+        timeout(LIMIT, subscribed)
+            .await
+            .expect("subscribed in time")
+            .expect("subscribed");
         Self { client, messages }
     }
 
     async fn publish(&self, topic: &str, payload: &str, retain: bool) {
-        self.client.publish(topic, QoS::AtLeastOnce, retain, payload).await.expect("published");
+        self.client
+            .publish(topic, QoS::AtLeastOnce, retain, payload)
+            .await
+            .expect("published");
     }
 
     /// The next message on `topic`; others are passed over.
     async fn next(&mut self, topic: &str) -> String {
         loop {
-            let (of, text) = timeout(LIMIT, self.messages.recv()).await.expect("a message in time").expect("a message");
+            let (of, text) = timeout(LIMIT, self.messages.recv())
+                .await
+                .expect("a message in time")
+                .expect("a message");
             if of == topic {
                 return text;
             }
@@ -109,7 +121,11 @@ async fn the_last_will_follows_a_kill_and_not_an_orderly_stop() {
     let bench = Bench::new(&url(&broker));
     bench.online().await;
     drop(bench);
-    assert_eq!(statuses(&[onlooker.next(&output).await]), ["offline"], "of the second, none of the first");
+    assert_eq!(
+        statuses(&[onlooker.next(&output).await]),
+        ["offline"],
+        "of the second, none of the first"
+    );
 }
 
 #[tokio::test]
@@ -130,7 +146,9 @@ async fn order_survives_a_restart_of_the_broker() {
     broker.up();
     bench.online().await;
     bench.drained().await;
-    bench.outbox.push(Message::inference(&bench.topics, "end", Qos::AtLeastOnce));
+    bench
+        .outbox
+        .push(Message::inference(&bench.topics, "end", Qos::AtLeastOnce));
     bench.drained().await;
     // The onlooker may come back later than the device; what it sees then is still in order.
     assert_eq!(received, numbers(0..50));
@@ -142,7 +160,11 @@ async fn websocket_works() {
     let broker = Mosquitto::start_with(tempfile::tempdir().expect("a directory"), "protocol websockets");
     let bench = Bench::new(&format!("ws://127.0.0.1:{}/mqtt", broker.port));
     bench.online().await;
-    bench.outbox.push(Message::inference(&bench.topics, vec![b'x'; 128 * 1024], Qos::AtLeastOnce));
+    bench.outbox.push(Message::inference(
+        &bench.topics,
+        vec![b'x'; 128 * 1024],
+        Qos::AtLeastOnce,
+    ));
     bench.infer(0..50);
     bench.drained().await;
     assert_eq!(bench.stats.delivered.get(), 51);

@@ -27,7 +27,8 @@ impl Bench {
     fn arrives(&mut self, payload: &[u8], repeated: bool) -> Verdict {
         self.desk.arrived(Arrival { payload, repeated }, self.now, || {
             self.clearings += 1;
-            self.outbox.push(Message::inference(&Topics::new("d"), "", Qos::AtLeastOnce))
+            self.outbox
+                .push(Message::inference(&Topics::new("d"), "", Qos::AtLeastOnce))
         })
     }
 
@@ -95,7 +96,11 @@ fn flagged_again_within_ten_seconds_it_is_the_same_command_and_cleared_again() {
     let token = bench.sends().expect("a second clearing");
     assert!(bench.acknowledges(token).is_empty());
     bench.passes(1);
-    assert_eq!(bench.arrives(b"reset", true), Verdict::Taken, "after ten seconds it is a new one");
+    assert_eq!(
+        bench.arrives(b"reset", true),
+        Verdict::Taken,
+        "after ten seconds it is a new one"
+    );
 }
 
 #[test]
@@ -112,7 +117,10 @@ fn a_command_that_waits_for_the_connection_is_the_same_however_late_it_comes_aga
 fn a_large_command_and_one_too_many_are_refused_and_cleared() {
     let mut bench = Bench::new();
     let large = vec![b'x'; MAX_COMMAND_BYTES + 1];
-    assert_eq!(bench.arrives(&large, false), Verdict::Refused(CommandError::TooLarge(65537)));
+    assert_eq!(
+        bench.arrives(&large, false),
+        Verdict::Refused(CommandError::TooLarge(65537))
+    );
     assert_eq!(bench.clearings, 1);
     for _ in 0..MAX_PENDING {
         assert_eq!(bench.arrives(b"reset", false), Verdict::Taken);

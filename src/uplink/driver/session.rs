@@ -103,7 +103,9 @@ impl Driver {
                 link.connection.subscribe(&self.settings.topics.command_input).await;
             }
             LinkEvent::Subscribed { granted: false } => {
-                return Some(End::Lost(Reason::SubscriptionRefused(self.settings.topics.command_input.clone())));
+                return Some(End::Lost(Reason::SubscriptionRefused(
+                    self.settings.topics.command_input.clone(),
+                )));
             }
             LinkEvent::Subscribed { granted: true } => self.subscribed(link, now),
             LinkEvent::Written(id) => {
@@ -180,13 +182,20 @@ impl Driver {
     }
 
     fn received(&mut self, publish: &Publish, now: Instant) {
-        let Self { desk, outbox, settings, .. } = self;
+        let Self {
+            desk, outbox, settings, ..
+        } = self;
         if publish.topic != settings.topics.command_input {
             tracing::debug!("A message on {} is ignored: it was not subscribed to", publish.topic);
             return;
         }
-        let arrival = Arrival { payload: &publish.payload, repeated: publish.dup || publish.retain };
-        match desk.arrived(arrival, now, || outbox.push(Message::clear_retained_command(&settings.topics))) {
+        let arrival = Arrival {
+            payload: &publish.payload,
+            repeated: publish.dup || publish.retain,
+        };
+        match desk.arrived(arrival, now, || {
+            outbox.push(Message::clear_retained_command(&settings.topics))
+        }) {
             Verdict::Empty => {}
             Verdict::Taken => tracing::debug!("A command of {} bytes came", publish.payload.len()),
             Verdict::Same => tracing::info!("A command that came already was delivered again; it is carried out once"),
@@ -248,13 +257,20 @@ impl Driver {
     }
 
     fn settles_at(&self, link: &Link) -> Option<Instant> {
-        let connected = link.connected.filter(|_| link.phase == Phase::Online && !link.settled)?;
+        let connected = link
+            .connected
+            .filter(|_| link.phase == Phase::Online && !link.settled)?;
         Some(connected + self.settings.limits.short_lived)
     }
 
     fn next_deadline(&self, link: &Link, now: Instant) -> Instant {
-        let stop = self.stopping.as_ref().filter(|_| !matches!(link.phase, Phase::Leaving(_)));
-        let notice = stop.filter(|stopping| stopping.notice.is_some()).map(|stopping| stopping.notice_at);
+        let stop = self
+            .stopping
+            .as_ref()
+            .filter(|_| !matches!(link.phase, Phase::Leaving(_)));
+        let notice = stop
+            .filter(|stopping| stopping.notice.is_some())
+            .map(|stopping| stopping.notice_at);
         [
             self.gives_up_at(link),
             self.settles_at(link),

@@ -16,7 +16,10 @@ fn inference(number: u32, size: usize) -> Message {
 }
 
 fn number(message: &Message) -> u32 {
-    message.payload.first_chunk().map_or(0, |bytes| u32::from_be_bytes(*bytes))
+    message
+        .payload
+        .first_chunk()
+        .map_or(0, |bytes| u32::from_be_bytes(*bytes))
 }
 
 fn metrics(text: &'static str) -> Message {
@@ -24,20 +27,41 @@ fn metrics(text: &'static str) -> Message {
 }
 
 fn urgent(text: &'static str) -> Message {
-    Message { class: Class::Urgent, ..metrics(text) }
+    Message {
+        class: Class::Urgent,
+        ..metrics(text)
+    }
 }
 
 fn sent(outbox: &Outbox) -> Vec<Message> {
-    std::iter::from_fn(|| outbox.next_to_send()).map(|(_, message)| message).collect()
+    std::iter::from_fn(|| outbox.next_to_send())
+        .map(|(_, message)| message)
+        .collect()
 }
 
 #[test]
 fn answers_and_metrics_go_past_inferences() {
     let (outbox, _) = outbox(Bounds::default());
-    for message in [inference(1, 4), inference(2, 4), metrics("m1"), urgent("a"), metrics("m2"), urgent("b")] {
+    for message in [
+        inference(1, 4),
+        inference(2, 4),
+        metrics("m1"),
+        urgent("a"),
+        metrics("m2"),
+        urgent("b"),
+    ] {
         outbox.push(message);
     }
-    assert_eq!(sent(&outbox), [urgent("a"), urgent("b"), metrics("m2"), inference(1, 4), inference(2, 4)]);
+    assert_eq!(
+        sent(&outbox),
+        [
+            urgent("a"),
+            urgent("b"),
+            metrics("m2"),
+            inference(1, 4),
+            inference(2, 4)
+        ]
+    );
 }
 
 #[test]
@@ -80,7 +104,10 @@ fn beyond_the_bound_the_oldest_inferences_are_dropped_and_counted() {
 
 #[test]
 fn a_flood_of_answers_is_bounded_and_spares_the_clearing_of_commands() {
-    let (outbox, stats) = outbox(Bounds { urgent_messages: 3, ..Bounds::default() });
+    let (outbox, stats) = outbox(Bounds {
+        urgent_messages: 3,
+        ..Bounds::default()
+    });
     let clear = Message::clear_retained_command(&Topics::new("d"));
     outbox.push(clear.clone());
     for text in ["a", "b", "c", "d"] {
@@ -101,7 +128,9 @@ fn a_message_no_connection_could_carry_is_not_kept() {
 async fn a_push_wakes_the_driver_even_when_it_came_first() {
     let (outbox, _) = outbox(Bounds::default());
     outbox.push(urgent("a"));
-    tokio::time::timeout(Duration::from_secs(5), outbox.pushed()).await.expect("woken");
+    tokio::time::timeout(Duration::from_secs(5), outbox.pushed())
+        .await
+        .expect("woken");
 }
 
 #[derive(Debug, Clone)]
@@ -195,5 +224,8 @@ proptest! {
 fn any_index() -> prop::sample::Index {
     use proptest::strategy::ValueTree;
     let mut runner = proptest::test_runner::TestRunner::deterministic();
-    any::<prop::sample::Index>().new_tree(&mut runner).map(|tree| tree.current()).expect("an index")
+    any::<prop::sample::Index>()
+        .new_tree(&mut runner)
+        .map(|tree| tree.current())
+        .expect("an index")
 }

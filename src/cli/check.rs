@@ -1,0 +1,166 @@
+//! `check`: every effective setting, what would run, and what is wrong. Starts nothing and changes nothing.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use clap::Args;
+
+use super::{ConfigArgs, Exit, NO_CONFIGURATION};
+use crate::capture::{CaptureError, PipelineDescription, describe};
+use crate::config::{Config, Loaded, ModelSource};
+use crate::device::{Topics, peek};
+use crate::model::{Usable, builtin, examine};
+use crate::supervisor::{Setup, SetupError, not_available, sentence};
+
+/// Arguments of `check`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  ei-greengrass check --config my.json\n\nExit code: 0, or 2 when `run` would refuse this configuration."
+)]
+pub struct CheckArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+}
+
+pub(super) fn main(args: &CheckArgs) -> Exit {
+    let loaded = match args.config.load() {
+        Ok(Some(loaded)) => loaded,
+        Ok(None) => {
+            eprintln!("{NO_CONFIGURATION}");
+            return Exit::Configuration;
+        }
+        Err(e) => {
+            eprintln!("{}", sentence(&e));
+            return Exit::Configuration;
+        }
+    };
+    let refusals = Setup::new(loaded.config.clone(), false)
+        .err()
+        .map_or_else(Vec::new, |SetupError(reasons)| reasons);
+    print!("{}", report(&loaded, &refusals));
+    if refusals.is_empty() {
+        Exit::Orderly
+    } else {
+        Exit::Configuration
+    }
+}
+
+fn report(loaded: &Loaded, refusals: &[String]) -> String {
+    let mut out = String::new();
+    let config = &loaded.config;
+    section(&mut out, "Settings", settings(loaded));
+    section(
+        &mut out,
+        "eiparams",
+        loaded.eiparams.iter().map(|u| format!("{}: {}", u.option, u.meaning)),
+    );
+    section(&mut out, "Notes", loaded.notes.iter().cloned());
+    section(&mut out, "Warnings", loaded.warnings.iter().map(ToString::to_string));
+    section(
+        &mut out,
+        "Not available in this version, without effect",
+        not_available(config),
+    );
+    section(&mut out, "Device", device(config));
+    section(&mut out, "Source", source(config));
+    section(&mut out, "Model", [model(config)]);
+    section(
+        &mut out,
+        "Result",
+        if refusals.is_empty() {
+            vec!["`run` starts with this configuration".to_owned()]
+        } else {
+            refusals
+                .iter()
+                .map(|reason| format!("`run` refuses: {reason}"))
+                .collect()
+        },
+    );
+    out
+}
+
+fn section(out: &mut String, title: &str, lines: impl IntoIterator<Item = String>) {
+    let mut lines = lines.into_iter().peekable();
+    if lines.peek().is_none() {
+        return;
+    }
+    let _ = writeln!(out, "{title}");
+    for line in lines {
+        let _ = writeln!(out, "  {line}");
+    }
+}
+
+fn settings(loaded: &Loaded) -> Vec<String> {
+    let key_width = loaded.entries.iter().map(|entry| entry.key.len()).max().unwrap_or(0);
+    loaded
+        .entries
+        .iter()
+        .map(|entry| {
+            let value = if entry.value.is_empty() { "(none)" } else { &entry.value };
+            let remark = entry
+                .remark
+                .as_ref()
+                .map(|remark| format!("; {remark}"))
+                .unwrap_or_default();
+            format!("{:key_width$} = {value}  ({}{remark})", entry.key, entry.origin)
+        })
+        .collect()
+}
+
+fn device(config: &Config) -> Vec<String> {
+    let device = peek(&config.device_name, &config.work_dir, Path::new("/"));
+    let topics = Topics::new(&device.name);
+    let mut lines = vec![format!("name and MQTT client id: {}", device.name)];
+    for topic in [
+        &topics.inference_output,
+        &topics.metrics,
+        &topics.command_input,
+        &topics.command_output,
+    ] {
+        lines.push(format!("topic: {topic}"));
+    }
+    lines.extend(device.warnings.iter().map(|warning| format!("warning: {warning}")));
+    lines
+}
+
+fn source(config: &Config) -> Vec<String> {
+    let Some(source) = &config.source else {
+        return vec!["none".to_owned()];
+    };
+    match describe(source) {
+        Ok(PipelineDescription {
+            line,
+            runs,
+            changes,
+            missing,
+        }) => {
+            let mut lines = vec![format!("line: {line}"), format!("runs: {runs}")];
+            lines.extend(changes.iter().map(|change| format!("changed: {change}")));
+            lines.extend(missing.iter().map(|element| format!("missing: {element}")));
+            lines
+        }
+        Err(e) => vec![format!(
+            "GStreamer refuses it; `run` would try again and again: {}",
+            capture_sentence(&e)
+        )],
+    }
+}
+
+fn capture_sentence(error: &CaptureError) -> String {
+    sentence(error).replace('\n', " ")
+}
+
+fn model(config: &Config) -> String {
+    match &config.model {
+        None => "none".to_owned(),
+        Some(ModelSource::Builtin(name)) => match builtin::check_name(name) {
+            Ok(()) => format!("builtin:{name}, this program itself"),
+            Err(e) => e.to_string(),
+        },
+        Some(ModelSource::File(path)) => match examine(path) {
+            Ok(Usable::Program(path)) => format!("{}, a program for this machine", path.display()),
+            Ok(Usable::Socket(path)) => format!("{}, the socket of a running model", path.display()),
+            Err(e) => format!("{}; `run` would try again and again", sentence(&e)),
+        },
+    }
+}

@@ -1,0 +1,246 @@
+//! From a published inference to a message in the outbox and a pair in the cache.
+//!
+//! Without pictures a message is written on the spot. With pictures (in the message, or for the cache) a thread of its own
+//! encodes them: it computes and never waits for a network or a disk, so what is handed to it is bounded by its speed.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread::JoinHandle;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use parking_lot::Mutex;
+use uuid::Uuid;
+
+use crate::cache::{CacheItem, CacheWriter, S3Location};
+use crate::capture::Picture;
+use crate::config::Qos;
+use crate::device::Topics;
+use crate::model::{InferenceResult, ModelInfo};
+use crate::report::{EncodedPicture, Fit, Numbers, PictureRef, Publication};
+use crate::stats::Stats;
+use crate::uplink::{Message, Outbox};
+
+/// Inferences waiting for the encoding thread.
+const QUEUE: usize = 1024;
+/// Of which this many bring their picture along; a message beyond it goes out without.
+const QUEUED_PICTURES: usize = 8;
+
+/// What a publisher needs to know.
+pub struct PublisherSettings {
+    /// Add the picture to the message.
+    pub publish_image: bool,
+    /// QoS of inference messages.
+    pub qos: Qos,
+    /// Bucket named in the messages while the S3 cache is on.
+    pub s3_bucket: Option<String>,
+}
+
+/// Turns published inferences into messages. Cheap to clone.
+#[derive(Clone)]
+pub struct Publisher {
+    writer: Arc<Writer>,
+    encoder: Option<SyncSender<Job>>,
+}
+
+/// Keeps the encoding thread; given back by [`Publisher::start`].
+pub struct Encoder(Option<JoinHandle<()>>);
+
+/// A published inference on its way to the encoding thread.
+struct Job {
+    result: InferenceResult,
+    numbers: Numbers,
+    id: Uuid,
+    ts: u64,
+    picture: Option<Picture>,
+}
+
+struct Writer {
+    settings: PublisherSettings,
+    topics: Arc<Topics>,
+    outbox: Arc<Outbox>,
+    cache: Option<Arc<CacheWriter>>,
+    stats: Arc<Stats>,
+    s3: Mutex<Option<S3Location>>,
+    pictures_waiting: AtomicUsize,
+}
+
+impl Publisher {
+    /// Starts the encoding thread where pictures are needed.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn start(
+        settings: PublisherSettings,
+        topics: Arc<Topics>,
+        outbox: Arc<Outbox>,
+        cache: Option<Arc<CacheWriter>>,
+        stats: Arc<Stats>,
+    ) -> std::io::Result<(Self, Encoder)> {
+        let with_pictures = settings.publish_image || cache.is_some();
+        let writer = Arc::new(Writer {
+            settings,
+            topics,
+            outbox,
+            cache,
+            stats,
+            s3: Mutex::new(None),
+            pictures_waiting: AtomicUsize::new(0),
+        });
+        if !with_pictures {
+            return Ok((Self { writer, encoder: None }, Encoder(None)));
+        }
+        let (jobs, queue) = sync_channel::<Job>(QUEUE);
+        let thread_writer = writer.clone();
+        let thread = std::thread::Builder::new().name("encode".into()).spawn(move || {
+            for job in queue {
+                thread_writer.write_with_picture(&job);
+                if job.picture.is_some() {
+                    thread_writer.pictures_waiting.fetch_sub(1, Ordering::Relaxed);
+                }
+            }
+        })?;
+        Ok((
+            Self {
+                writer,
+                encoder: Some(jobs),
+            },
+            Encoder(Some(thread)),
+        ))
+    }
+
+    /// Names the model in what follows (the S3 prefix).
+    pub fn use_model(&self, info: &ModelInfo) {
+        *self.writer.s3.lock() = self
+            .writer
+            .settings
+            .s3_bucket
+            .as_deref()
+            .map(|bucket| S3Location::new(bucket, info));
+    }
+
+    /// Publishes an inference. `picture` is what the model saw; it is copied only when it is needed.
+    pub fn publish(&self, result: InferenceResult, numbers: Numbers, picture: &Picture) {
+        let (id, ts) = (Uuid::new_v4(), now_ms());
+        let Some(encoder) = &self.encoder else {
+            self.writer.write_plain(&result, numbers, id, ts);
+            return;
+        };
+        let waiting = &self.writer.pictures_waiting;
+        let picture = (waiting.load(Ordering::Relaxed) < QUEUED_PICTURES).then(|| {
+            waiting.fetch_add(1, Ordering::Relaxed);
+            picture.clone()
+        });
+        // The thread ends only after the last publisher is gone.
+        let _ = encoder.send(Job {
+            result,
+            numbers,
+            id,
+            ts,
+            picture,
+        });
+    }
+}
+
+impl Encoder {
+    /// Waits until everything handed over is encoded. All publishers must be gone by then.
+    pub fn finish(self) {
+        if let Some(thread) = self.0
+            && thread.join().is_err()
+        {
+            tracing::error!("the encoding thread ended by a panic: the last pictures are lost");
+        }
+    }
+}
+
+impl Writer {
+    fn write_plain(&self, result: &InferenceResult, numbers: Numbers, id: Uuid, ts: u64) {
+        self.write(result, numbers, id, ts, None, false);
+    }
+
+    fn write_with_picture(&self, job: &Job) {
+        let picture = job
+            .picture
+            .as_ref()
+            .and_then(|picture| match EncodedPicture::new(reference(picture)) {
+                Ok(encoded) => Some(encoded),
+                Err(e) => {
+                    tracing::error!("a picture cannot be encoded; its message goes out without it: {e}");
+                    None
+                }
+            });
+        let missing = picture.is_none();
+        self.write(&job.result, job.numbers, job.id, job.ts, picture.as_ref(), missing);
+    }
+
+    fn write(
+        &self,
+        result: &InferenceResult,
+        numbers: Numbers,
+        id: Uuid,
+        ts: u64,
+        picture: Option<&EncodedPicture<'_>>,
+        picture_missing: bool,
+    ) {
+        let s3 = self.s3.lock().clone();
+        let publication = Publication {
+            result,
+            numbers,
+            id,
+            ts,
+            s3: s3.as_ref(),
+        };
+        let in_message = picture.filter(|_| self.settings.publish_image);
+        let message = match publication.compose(in_message, &self.stats) {
+            Ok(message) => message,
+            Err(e) => {
+                tracing::error!("an inference cannot be written as JSON and is lost: {e}");
+                return;
+            }
+        };
+        if picture_missing && self.settings.publish_image {
+            self.stats.images_omitted.inc();
+        }
+        if message.fit == Fit::Oversized {
+            tracing::warn!(
+                "an inference of {} bytes is not published: IoT Core takes at most {} a message",
+                message.json.len(),
+                crate::report::MAX_MESSAGE
+            );
+        } else {
+            self.outbox.push(Message::inference(
+                &self.topics,
+                message.json.clone(),
+                self.settings.qos,
+            ));
+        }
+        if let Some(cache) = &self.cache {
+            match picture {
+                Some(picture) => {
+                    cache.offer(CacheItem {
+                        id,
+                        image: Some(picture.jpeg().clone()),
+                        json: message.json,
+                    });
+                }
+                None => self.stats.cache_failures.inc(),
+            }
+        }
+    }
+}
+
+fn reference(picture: &Picture) -> PictureRef<'_> {
+    PictureRef {
+        width: picture.width,
+        height: picture.height,
+        grey: picture.grey,
+        data: &picture.data,
+    }
+}
+
+/// Milliseconds since the Unix epoch.
+pub(crate) fn now_ms() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis() as u64)
+}

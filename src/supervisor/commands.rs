@@ -1,0 +1,169 @@
+//! Carries out commands and answers them.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use serde_json::Value;
+
+use super::Common;
+use crate::cache::CacheWriter;
+use crate::config::{Criteria, parse_threshold};
+use crate::model::ModelInfo;
+use crate::report::Report;
+use crate::uplink::commands::{Answer, Command, CommandError};
+use crate::uplink::{IncomingCommand, Message};
+
+/// What is to happen after a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum After {
+    GoOn,
+    Restart,
+}
+
+/// What commands act on.
+pub(super) struct Carrier<'a> {
+    pub common: &'a Common,
+    pub report: &'a Mutex<Report>,
+    pub model: Option<&'a Arc<ModelInfo>>,
+    pub cache: Option<&'a Arc<CacheWriter>>,
+}
+
+impl Carrier<'_> {
+    /// Does what the command says and publishes the answer.
+    pub(super) fn carry_out(&self, incoming: &IncomingCommand) -> After {
+        let command = match incoming.parse() {
+            Ok(command) => command,
+            Err(e) => {
+                tracing::warn!("a command is refused: {e}");
+                self.answer(&Answer::Error(e));
+                return After::GoOn;
+            }
+        };
+        tracing::info!("command {command:?}");
+        let answer = match &command {
+            Command::Restart => {
+                self.answer(&Answer::Restart);
+                return After::Restart;
+            }
+            Command::EnableFilter => self.switch_filter(true),
+            Command::DisableFilter => self.switch_filter(false),
+            Command::GetFilterConfig => Answer::FilterConfig(self.report.lock().filter()),
+            Command::SetCriteria(value) => self.set_criteria(value),
+            Command::GetCriteria => self.criteria(None),
+            Command::SetConfidence(value) => self.set_confidence(value),
+            Command::GetConfidence => self.confidence(None),
+            Command::GetModelInfo => self.model_info(),
+            Command::ResetMetrics => {
+                self.report.lock().reset_metrics();
+                Answer::MetricsReset
+            }
+            Command::ClearCache => {
+                self.clear_cache();
+                return After::GoOn;
+            }
+            Command::ClearCacheFile(id) => {
+                self.clear_cache_file(id.clone());
+                return After::GoOn;
+            }
+        };
+        self.answer(&answer);
+        After::GoOn
+    }
+
+    fn answer(&self, answer: &Answer) {
+        self.common.outbox.push(Message::answer(
+            &self.common.topics,
+            answer,
+            self.common.setup.config.qos,
+        ));
+    }
+
+    fn switch_filter(&self, enabled: bool) -> Answer {
+        let mut report = self.report.lock();
+        report.set_filter_enabled(enabled);
+        Answer::FilterConfig(report.filter())
+    }
+
+    fn set_criteria(&self, value: &Value) -> Answer {
+        match value.as_str().and_then(|text| text.parse::<Criteria>().ok()) {
+            Some(criteria) => {
+                self.report.lock().set_criteria(criteria);
+                self.criteria(None)
+            }
+            None => self.criteria(Some("accepted: gt, ge, eq, le, lt".to_owned())),
+        }
+    }
+
+    fn criteria(&self, error: Option<String>) -> Answer {
+        Answer::Criteria {
+            current: self.report.lock().filter().criteria,
+            error,
+        }
+    }
+
+    fn set_confidence(&self, value: &Value) -> Answer {
+        match parse_threshold(value) {
+            Ok(threshold) => {
+                self.report.lock().set_threshold(threshold);
+                self.confidence(None)
+            }
+            Err(e) => self.confidence(Some(e.to_string())),
+        }
+    }
+
+    fn confidence(&self, error: Option<String>) -> Answer {
+        Answer::Confidence {
+            current: self.report.lock().filter().threshold,
+            error,
+        }
+    }
+
+    fn model_info(&self) -> Answer {
+        match self.model {
+            Some(info) => Answer::ModelInfo {
+                name: info.name.clone(),
+                version: format!("v{}", info.deploy_version),
+                params: Value::Object(info.parameters_with_sensor_type()),
+            },
+            None => Answer::Error(CommandError::NoModel),
+        }
+    }
+
+    /// Answers when the writer got to it: writes that came before are part of what is cleared.
+    fn clear_cache(&self) {
+        let Some(cache) = self.cache else {
+            self.answer(&Answer::CacheCleared { local: true, s3: true });
+            return;
+        };
+        let (cache, reply) = (cache.clone(), self.reply());
+        tokio::spawn(async move {
+            let local = cache.clear().await.is_ok();
+            reply(&Answer::CacheCleared { local, s3: true });
+        });
+    }
+
+    fn clear_cache_file(&self, id: String) {
+        let (cache, reply) = (self.cache.cloned(), self.reply());
+        tokio::spawn(async move {
+            let (local, error) = match (uuid::Uuid::try_parse(&id), cache) {
+                (Err(_), _) => (false, Some("accepted: the id of a cached pair, a uuid".to_owned())),
+                (Ok(_), None) => (true, None),
+                (Ok(_), Some(cache)) => (cache.clear_one(&id).await.is_ok(), None),
+            };
+            // A value that is no id is refused by every store.
+            let s3 = error.is_none();
+            reply(&Answer::CacheFileCleared { local, s3, id, error });
+        });
+    }
+
+    fn reply(&self) -> impl Fn(&Answer) + Send + 'static {
+        let (outbox, topics, qos) = (
+            self.common.outbox.clone(),
+            self.common.topics.clone(),
+            self.common.setup.config.qos,
+        );
+        move |answer| {
+            outbox.push(Message::answer(&topics, answer, qos));
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! What lives between two `restart` commands: model, capture, report, cache, and the loop that keeps them going.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval};
+use uuid::Uuid;
+
+use super::Common;
+use super::capture_part::{CapturePart, Consequence, PipelineEvent};
+use super::commands::{After, Carrier};
+use super::model_part::{ModelEvent, ModelPart};
+use crate::cache::{CacheWriter, FileCache};
+use crate::capture::FrameSlot;
+use crate::inference::{Progress, Workbench};
+use crate::publisher::{Encoder, Publisher, PublisherSettings, now_ms};
+use crate::report::{Report, ReportSettings, RunnerFigures, resident_bytes};
+use crate::uplink::{IncomingCommand, Message, Status};
+use crate::{capture, model};
+
+/// How a generation ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    /// The command `restart`.
+    Restart,
+    /// The end was asked for.
+    Stop,
+    /// Too much hangs: start the program anew.
+    StartAnew,
+}
+
+/// Something a part reports, with the number of its incarnation: what an abandoned one says late is ignored.
+#[derive(Debug)]
+pub(super) struct Tagged {
+    pub incarnation: u64,
+    pub event: Event,
+}
+
+/// What a part reports.
+#[derive(Debug)]
+pub(super) enum Event {
+    Model(ModelEvent),
+    Capture(PipelineEvent),
+}
+
+/// See the module.
+pub(super) struct Generation<'a> {
+    common: &'a Common,
+    report: Arc<Mutex<Report>>,
+    slot: Arc<FrameSlot>,
+    announce: Arc<AtomicBool>,
+    model: ModelPart,
+    capture: CapturePart,
+    cache: Option<Arc<CacheWriter>>,
+    publisher: Publisher,
+    encoder: Encoder,
+    events: mpsc::UnboundedReceiver<Tagged>,
+    /// Last slot generation whose frames were all inferred.
+    drained: u64,
+    /// Slot generation at whose end the pause is to be told.
+    pausing: Option<u64>,
+}
+
+impl<'a> Generation<'a> {
+    /// Makes all parts; nothing runs before [`Self::run`].
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub(super) fn new(common: &'a Common) -> std::io::Result<Self> {
+        let config = &common.setup.config;
+        let stats = common.stats.clone();
+        let report = Report::new(
+            ReportSettings {
+                filter: config.filter,
+                publish_every: config.iotcore_backoff,
+            },
+            stats.clone(),
+        );
+        let cache = config
+            .file_cache
+            .as_ref()
+            .map(|files| CacheWriter::start("file-cache", FileCache::new(files.clone()), stats.clone()).map(Arc::new))
+            .transpose()?;
+        let (publisher, encoder) = Publisher::start(
+            PublisherSettings {
+                publish_image: config.publish_image,
+                qos: config.qos,
+                s3_bucket: config.s3_cache_bucket.clone(),
+            },
+            common.topics.clone(),
+            common.outbox.clone(),
+            cache.clone(),
+            stats.clone(),
+        )?;
+        // Bounded by what can be under way: a few events for each start or end of a part.
+        let (sender, events) = mpsc::unbounded_channel();
+        let slot = Arc::new(FrameSlot::new());
+        let capture = CapturePart::new(
+            capture::Settings {
+                unthrottled: common.setup.unthrottled,
+                ..capture::Settings::new(common.setup.source.clone())
+            },
+            config.shutdown_behavior,
+            slot.clone(),
+            stats.clone(),
+            sender.clone(),
+        );
+        let model = ModelPart::new(
+            model::Settings {
+                shm: config.runner.shm,
+                thresholds: config.runner.thresholds.clone(),
+                ..model::Settings::new(
+                    common.setup.model.clone(),
+                    &*common.device,
+                    &config.work_dir,
+                    stats.clone(),
+                )
+            },
+            stats,
+            sender,
+        );
+        Ok(Self {
+            common,
+            report: Arc::new(Mutex::new(report)),
+            slot,
+            announce: Arc::new(AtomicBool::new(false)),
+            model,
+            capture,
+            cache,
+            publisher,
+            encoder,
+            events,
+            drained: 0,
+            pausing: None,
+        })
+    }
+
+    /// Keeps everything going until `restart`, or until `stop` completes.
+    pub(super) async fn run(
+        &mut self,
+        mut stop: Pin<&mut impl Future<Output = ()>>,
+        commands: &mut mpsc::Receiver<IncomingCommand>,
+    ) -> Next {
+        let mut metrics = interval(self.common.setup.config.metrics_interval);
+        metrics.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let (model_due, capture_due) = (self.model.due(), self.capture.due());
+            tokio::select! {
+                () = &mut stop => return Next::Stop,
+                Some(command) = commands.recv() => if self.carry_out(&command) == After::Restart {
+                    return Next::Restart;
+                },
+                Some(event) = self.events.recv() => if self.on_event(event) == Consequence::StartAnew {
+                    return Next::StartAnew;
+                },
+                () = at(model_due) => self.start_model(),
+                () = at(capture_due) => if self.capture.on_due() == Consequence::StartAnew {
+                    return Next::StartAnew;
+                },
+                _ = metrics.tick() => self.publish_metrics(),
+            }
+        }
+    }
+
+    /// Stops capture and model, and writes what they left.
+    pub(super) async fn stop(mut self, deadline: tokio::time::Instant) {
+        let ((), inference_ended) =
+            tokio::join!(self.capture.stop(deadline), self.model.stop(&self.slot, deadline));
+        drop(self.publisher);
+        if !inference_ended {
+            tracing::warn!("the model did not end in time and is abandoned");
+            return;
+        }
+        let encoder = self.encoder;
+        let written = tokio::task::spawn_blocking(move || encoder.finish());
+        if tokio::time::timeout_at(deadline, written).await.is_err() {
+            tracing::error!("pictures were still being encoded at the end: their messages are lost");
+        }
+        // Nobody else offers pairs any more; a command that still waits for its answer keeps the writer a little longer.
+        if let Some(cache) = self.cache.and_then(Arc::into_inner) {
+            cache
+                .stop(deadline.saturating_duration_since(tokio::time::Instant::now()))
+                .await;
+        }
+    }
+
+    fn start_model(&mut self) {
+        self.announce.store(true, Ordering::Relaxed);
+        self.model.start(Workbench {
+            slot: self.slot.clone(),
+            report: self.report.clone(),
+            publisher: self.publisher.clone(),
+            stats: self.common.stats.clone(),
+            forced_resize: self.common.setup.config.runner.resize_mode,
+            announce: self.announce.clone(),
+            finish: Arc::default(),
+        });
+    }
+
+    fn on_event(&mut self, Tagged { incarnation, event }: Tagged) -> Consequence {
+        match event {
+            Event::Model(event) if self.model.is_current(incarnation) => self.on_model_event(event),
+            Event::Capture(event) if self.capture.is_current(incarnation) => {
+                let consequence = self.capture.on_event(event);
+                match consequence {
+                    Consequence::Flowing => self.announce.store(true, Ordering::Relaxed),
+                    Consequence::Paused(generation) => {
+                        self.pausing = Some(generation);
+                        self.tell_pause();
+                    }
+                    Consequence::Nothing | Consequence::StartAnew => {}
+                }
+                return consequence;
+            }
+            Event::Capture(PipelineEvent::Started(Ok(capture))) => {
+                // It came up after all, but too late: another one is under way.
+                tokio::task::spawn_blocking(move || capture.stop(std::time::Duration::from_secs(1)));
+            }
+            Event::Model(_) | Event::Capture(_) => {}
+        }
+        Consequence::Nothing
+    }
+
+    fn on_model_event(&mut self, event: ModelEvent) {
+        match event {
+            ModelEvent::Progress(Progress::Ready(info)) => {
+                self.model.ready(info);
+                self.capture.want();
+            }
+            ModelEvent::Progress(Progress::Unsupported(info)) => self.model.unsupported(info),
+            ModelEvent::Progress(Progress::FirstInference) => self.notice(Status::Started),
+            ModelEvent::Progress(Progress::Drained(generation)) => {
+                self.drained = self.drained.max(generation);
+                self.tell_pause();
+            }
+            ModelEvent::Ended(result) => self.model.ended(&result),
+        }
+    }
+
+    /// Tells the pause once the source has ended and its last frame was inferred.
+    fn tell_pause(&mut self) {
+        if self.pausing.is_some_and(|generation| self.drained >= generation) {
+            self.pausing = None;
+            self.notice(Status::Paused);
+        }
+    }
+
+    fn notice(&self, status: Status) {
+        let qos = self.common.setup.config.qos;
+        self.common
+            .outbox
+            .push(Message::notice(&self.common.topics, status, qos));
+    }
+
+    fn publish_metrics(&self) {
+        let figures = RunnerFigures {
+            uptime: self.common.started.elapsed(),
+            rss_bytes: resident_bytes(),
+        };
+        let json = self
+            .report
+            .lock()
+            .metrics_message(now_ms(), Uuid::new_v4(), figures)
+            .to_string();
+        self.common.outbox.push(Message::metrics(
+            &self.common.topics,
+            json,
+            self.common.setup.config.qos,
+        ));
+    }
+
+    fn carry_out(&mut self, command: &IncomingCommand) -> After {
+        Carrier {
+            common: self.common,
+            report: &self.report,
+            model: self.model.info(),
+            cache: self.cache.as_ref(),
+        }
+        .carry_out(command)
+    }
+}
+
+/// Completes at that time; never without one.
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time.into()).await,
+        None => std::future::pending().await,
+    }
+}

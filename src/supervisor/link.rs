@@ -1,0 +1,108 @@
+//! Where messages go: a broker, or the screen.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use super::setup::{LinkTarget, Setup};
+use crate::device::Topics;
+use crate::stats::Stats;
+use crate::uplink::{self, IncomingCommand, Message, Outbox, Uplink};
+
+/// The way out (and, with a broker, in).
+pub(super) enum Link {
+    Broker(Uplink),
+    Screen(Screen),
+}
+
+impl Link {
+    /// Starts delivering what is in the outbox.
+    pub(super) fn start(
+        setup: &Setup,
+        device: &str,
+        topics: &Topics,
+        outbox: &Arc<Outbox>,
+        stats: &Arc<Stats>,
+    ) -> (Self, mpsc::Receiver<IncomingCommand>) {
+        match &setup.link {
+            LinkTarget::Broker(address) => {
+                let settings = uplink::Settings {
+                    address: address.clone(),
+                    client_id: device.to_owned(),
+                    topics: topics.clone(),
+                    qos: setup.config.qos,
+                    ca: None,
+                    limits: uplink::Limits::default(),
+                };
+                let (uplink, commands) = uplink::start(settings, outbox.clone(), stats.clone());
+                (Self::Broker(uplink), commands)
+            }
+            LinkTarget::Screen => {
+                let (screen, commands) = Screen::start(outbox.clone());
+                (Self::Screen(screen), commands)
+            }
+        }
+    }
+
+    /// Delivers what is left and the final notice, until the deadline; gives the number of messages that remain.
+    pub(super) async fn stop(self, notice: Message, deadline: Instant) -> usize {
+        match self {
+            Self::Broker(uplink) => {
+                let limit = deadline.saturating_duration_since(Instant::now());
+                uplink.stop(Some(notice), limit).await.undelivered
+            }
+            Self::Screen(screen) => screen.stop(notice).await,
+        }
+    }
+}
+
+/// Prints each message as it would be published: topic, then payload.
+pub(super) struct Screen {
+    stop: oneshot::Sender<()>,
+    printing: tokio::task::JoinHandle<()>,
+    outbox: Arc<Outbox>,
+    /// Nobody sends commands to a screen; the channel must stay open all the same.
+    _commands: mpsc::Sender<IncomingCommand>,
+}
+
+impl Screen {
+    fn start(outbox: Arc<Outbox>) -> (Self, mpsc::Receiver<IncomingCommand>) {
+        let (stop, mut stopped) = oneshot::channel();
+        let (commands, receiver) = mpsc::channel(1);
+        let source = outbox.clone();
+        let printing = tokio::spawn(async move {
+            loop {
+                print_all(&source);
+                tokio::select! {
+                    () = source.pushed() => {}
+                    _ = &mut stopped => break,
+                }
+            }
+            print_all(&source);
+        });
+        (
+            Self {
+                stop,
+                printing,
+                outbox,
+                _commands: commands,
+            },
+            receiver,
+        )
+    }
+
+    async fn stop(self, notice: Message) -> usize {
+        self.outbox.push(notice);
+        let _ = self.stop.send(());
+        let _ = self.printing.await;
+        self.outbox.depth()
+    }
+}
+
+fn print_all(outbox: &Outbox) {
+    while let Some((token, message)) = outbox.next_to_send() {
+        println!("{} {}", message.topic, String::from_utf8_lossy(&message.payload));
+        outbox.acked(token);
+    }
+}

@@ -1,0 +1,117 @@
+//! Starts, watches and restarts each part; carries out commands; stops everything in order.
+//!
+//! One generation is what lives between two `restart` commands: model, capture, report and cache. The link to the
+//! broker outlives generations, so nothing undelivered is lost by a restart.
+
+mod capture_part;
+mod commands;
+mod generation;
+mod link;
+mod model_part;
+mod setup;
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::device::Topics;
+use crate::stats::Stats;
+use crate::uplink::outbox::Bounds;
+use crate::uplink::{Message, Outbox, Status};
+use generation::{Generation, Next};
+use link::Link;
+pub use setup::{LinkTarget, Setup, SetupError, not_available};
+
+/// An orderly stop takes at most this long in all: Greengrass sends SIGKILL 5 s after SIGTERM.
+const STOP_LIMIT: Duration = Duration::from_millis(3_800);
+/// Of which capture, model and cache writers get this much at most, so that the broker still hears of the end.
+const PARTS_STOP_LIMIT: Duration = Duration::from_millis(2_300);
+
+/// How the daemon ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// Everything was stopped in order.
+    Orderly,
+    /// Too many threads hang in drivers: the program is to be started anew in place.
+    StartAnew,
+}
+
+/// What outlives a generation.
+pub(crate) struct Common {
+    pub setup: Setup,
+    pub device: String,
+    pub topics: Arc<Topics>,
+    pub stats: Arc<Stats>,
+    pub outbox: Arc<Outbox>,
+    pub started: std::time::Instant,
+}
+
+/// Runs the daemon until `stop` completes.
+pub async fn run(setup: Setup, device: String, stop: impl Future<Output = ()>) -> Ended {
+    let mut stop = pin!(stop);
+    let topics = Arc::new(Topics::new(&device));
+    let stats = Arc::new(Stats::default());
+    let outbox = Arc::new(Outbox::new(Bounds::default(), stats.clone()));
+    tracing::info!("ei-greengrass {} starts as device {device}", env!("CARGO_PKG_VERSION"));
+    crate::model::sweep(&device);
+    let (link, mut commands) = Link::start(&setup, &device, &topics, &outbox, &stats);
+    let mut common = Common {
+        setup,
+        device,
+        topics,
+        stats,
+        outbox,
+        started: std::time::Instant::now(),
+    };
+    loop {
+        let mut generation = match Generation::new(&common) {
+            Ok(generation) => generation,
+            Err(e) => {
+                tracing::error!("the system gives no thread: {e}");
+                return Ended::StartAnew;
+            }
+        };
+        let next = generation.run(stop.as_mut(), &mut commands).await;
+        let deadline = Instant::now() + STOP_LIMIT;
+        generation.stop(Instant::now() + PARTS_STOP_LIMIT).await;
+        match next {
+            Next::Restart => {
+                common.stats.reset();
+                common.started = std::time::Instant::now();
+                tracing::info!("restarting on command");
+            }
+            Next::Stop | Next::StartAnew => {
+                let notice = Message::notice(&common.topics, Status::Stopped, common.setup.config.qos);
+                let undelivered = link.stop(notice, deadline).await;
+                if undelivered > 0 {
+                    tracing::error!(
+                        "{undelivered} messages could not be delivered before the end and are lost: the broker did not take them in time"
+                    );
+                }
+                tracing::info!("stopped");
+                return if next == Next::Stop {
+                    Ended::Orderly
+                } else {
+                    Ended::StartAnew
+                };
+            }
+        }
+    }
+}
+
+/// An error and its causes as one sentence.
+pub(crate) fn sentence(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,204 @@
+//! The model and its inference thread: started, watched, started again.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::generation::{Event, Tagged};
+use crate::backoff::{Backoff, BackoffPolicy};
+use crate::capture::FrameSlot;
+use crate::inference::{self, Progress, Workbench};
+use crate::log_limit::{RepeatGuard, like};
+use crate::model::{Interrupt, ModelError, ModelInfo, Settings};
+use crate::stats::Stats;
+
+/// An answer that is already on its way at the stop is waited for this long.
+const FINISH_LIMIT: Duration = Duration::from_millis(400);
+
+/// What an inference thread reports.
+#[derive(Debug)]
+pub(super) enum ModelEvent {
+    Progress(Progress),
+    Ended(Result<(), ModelError>),
+}
+
+/// How the model is.
+enum State {
+    /// Not running; started again at this time.
+    Waiting(Instant),
+    /// Loading, up to its hello and warm-up.
+    Starting(Running),
+    /// Answering.
+    Running(Running),
+    /// It wants what this component cannot give; only a `restart` changes that.
+    Unsupported,
+    /// Told to end.
+    Stopped,
+}
+
+struct Running {
+    interrupt: Interrupt,
+    finish: Arc<AtomicBool>,
+    ended: oneshot::Receiver<()>,
+}
+
+/// The supervised model.
+pub(super) struct ModelPart {
+    settings: Settings,
+    stats: Arc<Stats>,
+    events: mpsc::UnboundedSender<Tagged>,
+    state: State,
+    incarnation: u64,
+    info: Option<Arc<ModelInfo>>,
+    backoff: Backoff,
+    failures: RepeatGuard,
+}
+
+impl ModelPart {
+    pub(super) fn new(settings: Settings, stats: Arc<Stats>, events: mpsc::UnboundedSender<Tagged>) -> Self {
+        Self {
+            settings,
+            stats,
+            events,
+            state: State::Waiting(Instant::now()),
+            incarnation: 0,
+            info: None,
+            backoff: Backoff::new(BackoffPolicy::default()),
+            failures: RepeatGuard::default(),
+        }
+    }
+
+    /// What the model said of itself, once it did; kept while it is started again.
+    pub(super) fn info(&self) -> Option<&Arc<ModelInfo>> {
+        self.info.as_ref()
+    }
+
+    /// When [`Self::start`] is due.
+    pub(super) fn due(&self) -> Option<Instant> {
+        match self.state {
+            State::Waiting(at) => Some(at),
+            _ => None,
+        }
+    }
+
+    /// Starts the model on a thread of its own.
+    pub(super) fn start(&mut self, mut bench: Workbench) {
+        self.incarnation += 1;
+        let (incarnation, events, settings) = (self.incarnation, self.events.clone(), self.settings.clone());
+        let (interrupt, finish) = (Interrupt::new(), bench.finish.clone());
+        let (done, ended) = oneshot::channel();
+        let thread_interrupt = interrupt.clone();
+        let thread = std::thread::Builder::new().name("inference".into()).spawn(move || {
+            let send = |event| {
+                // Nobody listens any more once the generation is over.
+                let _ = events.send(Tagged {
+                    incarnation,
+                    event: Event::Model(event),
+                });
+            };
+            let result = inference::run(&settings, &thread_interrupt, &mut bench, &|progress| {
+                send(ModelEvent::Progress(progress))
+            });
+            drop(bench);
+            send(ModelEvent::Ended(result));
+            let _ = done.send(());
+        });
+        match thread {
+            Ok(_) => {
+                self.state = State::Starting(Running {
+                    interrupt,
+                    finish,
+                    ended,
+                })
+            }
+            Err(e) => self.failed(&format!("the system gives no thread for it: {e}")),
+        }
+    }
+
+    /// Whether an event belongs to the model that runs now.
+    pub(super) fn is_current(&self, incarnation: u64) -> bool {
+        incarnation == self.incarnation
+    }
+
+    /// The model is loaded.
+    pub(super) fn ready(&mut self, info: Arc<ModelInfo>) {
+        self.backoff.succeeded(Instant::now());
+        tracing::info!("model {} v{} is loaded", info.name, info.deploy_version);
+        self.info = Some(info);
+        self.state = match std::mem::replace(&mut self.state, State::Stopped) {
+            State::Starting(running) => State::Running(running),
+            other => other,
+        };
+    }
+
+    /// The model wants another sensor.
+    pub(super) fn unsupported(&mut self, info: Arc<ModelInfo>) {
+        tracing::error!(
+            "model {} v{} works on sensor \"{}\": this version feeds models that work on pictures. It stays up, idle, until another model is configured or deployed; \
+             send the command restart then",
+            info.name,
+            info.deploy_version,
+            info.sensor_name()
+        );
+        self.info = Some(info);
+        self.state = State::Unsupported;
+    }
+
+    /// The inference thread ended.
+    pub(super) fn ended(&mut self, result: &Result<(), ModelError>) {
+        match (&self.state, result) {
+            (State::Stopped | State::Unsupported, _) => {}
+            (_, Ok(())) => self.failed("it ended without being told to"),
+            (_, Err(e)) => {
+                let lines = e.output();
+                if !lines.is_empty() {
+                    tracing::debug!("what the model printed last:\n{}", lines.join("\n"));
+                }
+                if e.is_stop_signal() {
+                    tracing::info!("the model ended after a stop signal");
+                    self.wait_from(Instant::now());
+                    return;
+                }
+                self.failed(&e.brief());
+            }
+        }
+    }
+
+    fn failed(&mut self, reason: &str) {
+        let now = Instant::now();
+        let wait = self.wait_from(now);
+        if let Some(more) = self.failures.check(now, reason) {
+            tracing::warn!(
+                "the model is started again in {:.1} s{}: {reason}",
+                wait.as_secs_f32(),
+                like(more)
+            );
+        }
+    }
+
+    fn wait_from(&mut self, now: Instant) -> Duration {
+        let wait = self.backoff.failed(now);
+        self.stats.model_restarts.inc();
+        self.state = State::Waiting(now + wait);
+        wait
+    }
+
+    /// Ends the model: what it works on is finished, if that does not take long. `false`: it was abandoned.
+    pub(super) async fn stop(&mut self, slot: &FrameSlot, deadline: tokio::time::Instant) -> bool {
+        let (State::Starting(mut running) | State::Running(mut running)) =
+            std::mem::replace(&mut self.state, State::Stopped)
+        else {
+            return true;
+        };
+        running.finish.store(true, Ordering::Relaxed);
+        // Wakes a loop that waits for a frame, and a capture that waits for the loop to take one.
+        slot.close();
+        if tokio::time::timeout(FINISH_LIMIT, &mut running.ended).await.is_ok() {
+            return true;
+        }
+        running.interrupt.trip();
+        tokio::time::timeout_at(deadline, &mut running.ended).await.is_ok()
+    }
+}

@@ -1,0 +1,126 @@
+//! What `run` needs to know, and what makes it refuse.
+
+use crate::config::{Config, Launch, ModelSource, SourceLine};
+use crate::model::builtin;
+use crate::uplink::{Broker, BrokerAddress};
+
+/// Where messages go.
+#[derive(Debug, Clone)]
+pub enum LinkTarget {
+    /// A broker.
+    Broker(BrokerAddress),
+    /// The screen, one line a message (`demo`).
+    Screen,
+}
+
+/// A configuration that can be run.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    /// Every setting.
+    pub config: Config,
+    /// The model to run.
+    pub model: ModelSource,
+    /// Where pictures come from.
+    pub source: SourceLine,
+    /// Where messages go.
+    pub link: LinkTarget,
+    /// Play a source that is not live as fast as inference goes.
+    pub unthrottled: bool,
+}
+
+/// Why `run` refuses: one sentence for each reason.
+#[derive(Debug, thiserror::Error)]
+#[error("this configuration cannot be run: {}", .0.join("; "))]
+pub struct SetupError(pub Vec<String>);
+
+impl Setup {
+    /// Accepts a configuration that this version can run, with the broker it names.
+    ///
+    /// # Errors
+    /// All reasons at once why it cannot.
+    pub fn new(config: Config, unthrottled: bool) -> Result<Self, SetupError> {
+        let link = broker(&config).map(LinkTarget::Broker);
+        Self::from_parts(config, link, unthrottled)
+    }
+
+    /// The same with messages on the screen instead of a broker.
+    ///
+    /// # Errors
+    /// All reasons at once why it cannot.
+    pub fn on_screen(config: Config) -> Result<Self, SetupError> {
+        Self::from_parts(config, Ok(LinkTarget::Screen), false)
+    }
+
+    fn from_parts(config: Config, link: Result<LinkTarget, String>, unthrottled: bool) -> Result<Self, SetupError> {
+        let mut reasons = Vec::new();
+        if config.launch == Launch::Linux {
+            reasons.push(
+                "launch is \"linux\": the data collection service is not available yet; accepted: \"runner\""
+                    .to_owned(),
+            );
+        }
+        let mut part = |result: Result<(), String>| reasons.extend(result.err());
+        part(config.model.as_ref().map(drop).ok_or_else(|| NO_MODEL.to_owned()));
+        if let Some(ModelSource::Builtin(name)) = &config.model {
+            part(builtin::check_name(name).map_err(|e| e.to_string()));
+        }
+        part(config.source.as_ref().map(drop).ok_or_else(|| NO_SOURCE.to_owned()));
+        part(link.as_ref().map(drop).map_err(Clone::clone));
+        match (config.model.clone(), config.source.clone(), link) {
+            (Some(model), Some(source), Ok(link)) if reasons.is_empty() => Ok(Self {
+                config,
+                model,
+                source,
+                link,
+                unthrottled,
+            }),
+            _ => Err(SetupError(reasons)),
+        }
+    }
+}
+
+const NO_MODEL: &str = "no model is given: downloading one from Edge Impulse Studio is not available yet; \
+     set ei_local_model_file to an .eim file";
+const NO_SOURCE: &str = "no source is given: choosing a camera without gst_args is not available yet; \
+     set gst_args to a GStreamer pipeline, for example v4l2src:device=/dev/video0:!:videoconvert";
+const ACCEPTED_BROKER: &str = "set iot_endpoint (or --mqtt) to the URL of a broker, for example mqtt://localhost:1883";
+
+fn broker(config: &Config) -> Result<BrokerAddress, String> {
+    let Some(text) = config.broker.as_deref() else {
+        return Err(format!(
+            "no broker is given: finding the IoT Core endpoint is not available yet; {ACCEPTED_BROKER}"
+        ));
+    };
+    match text.parse() {
+        Ok(Broker::Url(address)) => Ok(address),
+        Ok(Broker::IotCoreHost(host)) => Err(format!(
+            "iot_endpoint is the host {host}: signing in at IoT Core is not available yet; {ACCEPTED_BROKER}"
+        )),
+        Err(e) => Err(format!("iot_endpoint: {e}")),
+    }
+}
+
+/// What is configured and comes with a later version. Never silently ignored.
+pub fn not_available(config: &Config) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut say = |given: bool, text: &str| {
+        if given {
+            lines.push(text.to_owned());
+        }
+    };
+    say(
+        config.s3_cache_bucket.is_some(),
+        "enable_cache_to_s3: the S3 cache; messages name no bucket",
+    );
+    say(config.preview.enabled, "preview: the live page; no port is opened");
+    say(config.runner.microphone.is_some(), "--microphone: audio models");
+    say(
+        config.runner.camera.is_some(),
+        "--camera: choosing a camera; the source is gst_args",
+    );
+    say(
+        config.runner.http_server.is_some(),
+        "--run-http-server: inference on demand",
+    );
+    lines
+}

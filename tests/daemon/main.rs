@@ -1,0 +1,7 @@
+//! The real binary, from a configuration to messages on a broker.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod counting;
+mod pictures;

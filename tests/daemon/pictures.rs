@@ -1,0 +1,54 @@
+//! What comes over MQTT is what is in the picture.
+
+use base64::Engine;
+use serde_json::Value;
+
+use crate::support::daemon::Site;
+use crate::support::mosquitto::Mosquitto;
+use crate::support::observer::Observer;
+
+const BALL: &str = "videotestsrc pattern=ball is-live=true ! video/x-raw,width=640,height=480,framerate=30/1";
+
+/// Mean position of the bright pixels of the message's own picture.
+fn bright_centre(message: &Value) -> (f64, f64) {
+    let jpeg = base64::engine::general_purpose::STANDARD
+        .decode(message["image"].as_str().expect("an image"))
+        .expect("base64");
+    let picture = image::load_from_memory(&jpeg).expect("a JPEG").to_luma8();
+    assert_eq!(picture.dimensions(), (320, 320));
+    let bright: Vec<_> = picture.enumerate_pixels().filter(|(_, _, p)| p.0[0] > 128).collect();
+    assert!(!bright.is_empty(), "there is a ball in the picture");
+    let n = bright.len() as f64;
+    let sum = bright.iter().fold((0.0, 0.0), |s, (x, y, _)| (s.0 + f64::from(*x), s.1 + f64::from(*y)));
+    (sum.0 / n, sum.1 / n)
+}
+
+#[test]
+fn the_box_that_comes_over_mqtt_lies_on_the_ball() {
+    let (site, broker) = (Site::new(), Mosquitto::start());
+    let observer = Observer::connect(broker.port(), site.device());
+    let daemon = site.run(
+        &broker.url(),
+        &["--model", "builtin:ball", "--gst", BALL, "--set", "iotcore_backoff=1", "--set", "publish_inference_base64_image=yes"],
+    );
+    let messages = observer.wait_for_count("inference/output", 30);
+    let mut places = std::collections::HashSet::new();
+    for message in &messages {
+        let (x, y) = bright_centre(message);
+        let ball = &message["box"][0];
+        assert_eq!(ball["label"], "ball");
+        let side = |key: &str| ball[key].as_f64().unwrap();
+        let centre = (side("x") + side("width") / 2.0, side("y") + side("height") / 2.0);
+        assert!(
+            (centre.0 - x).abs() <= 3.0 && (centre.1 - y).abs() <= 3.0,
+            "the box {ball} is centred at {centre:?}, the ball of its picture at {:?}",
+            (x, y)
+        );
+        places.insert((x as i64 / 4, y as i64 / 4));
+    }
+    assert!(places.len() > 5, "the ball moves: {places:?}");
+    for pair in messages.windows(2) {
+        assert!(pair[0]["total_inferences"].as_u64() < pair[1]["total_inferences"].as_u64(), "in order");
+    }
+    daemon.stop();
+}

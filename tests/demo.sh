@@ -1,0 +1,7 @@
+#!/bin/sh
+# Sets up what is missing, builds, and runs the demo. Arguments go to `ei-greengrass demo`.
+set -eu
+cd "$(dirname "$0")/.."
+PATH="$PATH:$HOME/.cargo/bin"
+sh tests/setup.sh demo
+exec cargo run --locked --quiet -- demo "$@"

@@ -1,0 +1,7 @@
+#!/bin/sh
+# Sets up what is missing, builds, and runs all tests of the default run. Arguments go to `cargo test`.
+set -eu
+cd "$(dirname "$0")/.."
+PATH="$PATH:$HOME/.cargo/bin"
+sh tests/setup.sh test
+exec cargo test --locked --no-fail-fast "$@"
