@@ -480,6 +480,34 @@ fn a_sweep_does_not_touch_a_model_of_a_running_daemon() {
     model.classify(16).unwrap();
 }
 
+#[test]
+fn a_sweep_ends_the_model_of_a_killed_daemon_and_removes_its_memory() {
+    let bench = Bench::new(json!({ "answers": [{ "hang": true }] }));
+    let mut model = bench.start().unwrap();
+    model.send(16).unwrap();
+    let pid = model.pid().unwrap();
+    // As after SIGKILL: nothing is closed or removed, and the owner that is written down runs no more.
+    std::mem::forget(model);
+    let directory = fs::read_dir(&bench.settings.run_bases[0])
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path();
+    let mut state: Value = serde_json::from_slice(&fs::read(directory.join("state.json")).unwrap()).unwrap();
+    state["owner"]["started"] = json!(0);
+    fs::write(directory.join("state.json"), state.to_string()).unwrap();
+    assert_eq!(segments_of(pid).len(), 1);
+    assert_eq!(sweep_in(&bench.settings.run_bases, "test"), 1);
+    assert_eq!(segments_of(pid), Vec::<PathBuf>::new());
+    bench.assert_clean(None);
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    assert!(
+        stat.contains(") Z "),
+        "ended, only this test has not waited for it: {stat}"
+    );
+}
+
 /// Is the recorded model of `tests/data/eim/<name>.jsonl` on a socket for one client, and answers its requests by id
 /// in the order of the recording.
 struct Replay {
@@ -538,10 +566,10 @@ impl Replay {
             );
             // The segments of the recording are gone.
             text = text.replace("/shm-", "/shm-gone-");
-            client.write_all(text.as_bytes()).unwrap();
             if answer["nul_terminated"] == true {
-                client.write_all(b"\0").unwrap();
+                text.push('\0');
             }
+            client.write_all(text.as_bytes()).unwrap();
             requests.push(request);
         }
         requests
