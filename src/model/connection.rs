@@ -111,7 +111,7 @@ impl Connection {
         let begin = Instant::now();
         let mut next_report = progress.as_ref().map(|progress| begin + progress.interval);
         loop {
-            // Asked twice because the borrow checker cannot see that a returned object ends the loop.
+            // Taken up again below: a borrow that is returned from within a loop would last for the whole loop.
             if self.splitter.next_object()?.is_some() {
                 break;
             }

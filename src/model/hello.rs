@@ -111,7 +111,7 @@ pub fn parse(mut answer: Map<String, Value>) -> Result<Hello, HelloError> {
 
     let input = input(&parameters)?;
     let features = features(&parameters, &input)?;
-    let text = |key: &str| project.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let text = |key: &str| cut(project.get(key).and_then(Value::as_str).unwrap_or_default(), MAX_LABEL).to_owned();
     let info = ModelInfo {
         project_id: number(project.get("id")).unwrap_or(0),
         name: text("name"),

@@ -8,11 +8,11 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal};
 use tracing::{debug, error, warn};
 
 use super::output::Output;
-use super::rundir::mapped_segments;
+use super::rundir::signal_to_end;
 
 /// How often a process is looked at while it is waited for.
 const LOOK: Duration = Duration::from_millis(3);
@@ -39,7 +39,7 @@ const PASSED_ON_PREFIXES: [&str; 9] = ["LC_", "CUDA", "NVIDIA", "TVM", "QNN", "A
 /// Not even then.
 const NEVER_PASSED_ON: [&str; 6] = ["KEY", "SECRET", "TOKEN", "PASSW", "CREDENTIAL", "AUTH"];
 
-/// A running model process. Dropping it ends the process.
+/// A running model process. Dropping it [ends](Process::end) the process.
 #[derive(Debug)]
 pub struct Process {
     /// `None`: abandoned.
@@ -106,32 +106,24 @@ impl Process {
         self.output.last_lines(Duration::from_millis(200))
     }
 
-    /// Names of shared memory that the process has mapped now.
-    pub fn segments(&self) -> Vec<String> {
-        self.pid()
-            .and_then(|pid| i32::try_from(pid).ok())
-            .map(mapped_segments)
-            .unwrap_or_default()
-    }
-
-    /// Ends the process: SIGINT, SIGKILL after a second. Takes two seconds at most.
-    pub fn end(&mut self) {
+    /// Ends the process: SIGINT, SIGKILL after a second. Takes two seconds and a little at most. Returns the names of
+    /// the shared memory that it held.
+    pub fn end(&mut self) -> Vec<String> {
+        let mut segments = Vec::new();
         for signal in [Signal::INT, Signal::KILL] {
-            if let Some(status) = self.ended(Duration::ZERO) {
-                debug!("the model process {}", describe(status));
-                self.child = None;
+            if self.has_ended(Duration::ZERO) {
+                return segments;
             }
             let Some(pid) = self.pid().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?)) else {
-                return;
+                return segments;
             };
             // It is our child and not waited for yet: the pid cannot belong to anybody else.
-            if let Err(error) = kill_process(pid, signal) {
-                warn!("the model process cannot be sent {signal:?}: {error}");
+            match signal_to_end(pid, signal) {
+                Ok(held) => segments.extend(held),
+                Err(error) => warn!("the model process cannot be sent {signal:?}: {error}"),
             }
-            if let Some(status) = self.ended(END) {
-                debug!("the model process {}", describe(status));
-                self.child = None;
-                return;
+            if self.has_ended(END) {
+                return segments;
             }
         }
         // Stuck in a driver. It goes when the driver lets go; somebody has to take its exit status then.
@@ -144,6 +136,16 @@ impl Process {
                 .name("model-reaper".into())
                 .spawn(move || child.wait());
         }
+        segments
+    }
+
+    /// Whether the process has ended, or does within `limit`; it is gone then.
+    fn has_ended(&mut self, limit: Duration) -> bool {
+        if let Some(status) = self.ended(limit) {
+            debug!("the model process {}", describe(status));
+            self.child = None;
+        }
+        self.child.is_none()
     }
 }
 
@@ -247,7 +249,7 @@ mod tests {
         }
         let begin = Instant::now();
         process.end();
-        assert!(begin.elapsed() >= END && begin.elapsed() < 2 * END);
+        assert!(begin.elapsed() >= END && begin.elapsed() < 3 * END);
         assert!(!Path::new(&format!("/proc/{pid}")).exists());
     }
 }

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, fstat, openat, unlinkat};
-use rustix::process::{Pid, Signal, geteuid};
+use rustix::process::{Pid, Signal, geteuid, kill_process};
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
@@ -169,15 +169,49 @@ pub fn default_bases() -> Vec<PathBuf> {
     bases
 }
 
-/// Segments of a model that a process has mapped: how those of a process are found that did not live to name them.
-pub fn mapped_segments(pid: i32) -> Vec<String> {
+/// How long a process may take to stop, so that it can be looked at.
+const FREEZE: Duration = Duration::from_millis(50);
+
+/// Sends a model process a signal that should end it, and returns the shared memory that it holds: how the segments
+/// of a process are found that did not live to name them. The process is stopped while it is looked at, or it could
+/// make one just after.
+///
+/// # Errors
+/// The signal could not be sent.
+pub fn signal_to_end(pid: Pid, signal: Signal) -> io::Result<Vec<String>> {
+    kill_process(pid, Signal::STOP)?;
+    let deadline = Instant::now() + FREEZE;
+    while !is_stopped(pid) && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let segments = held_segments(pid);
+    kill_process(pid, signal)?;
+    kill_process(pid, Signal::CONT)?;
+    Ok(segments)
+}
+
+/// Stopped, or ended.
+fn is_stopped(pid: Pid) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat
+        .rsplit_once(')')
+        .and_then(|(_, rest)| rest.trim_start().chars().next());
+    matches!(state, None | Some('T' | 't' | 'Z' | 'X'))
+}
+
+/// Names of segments that a process has mapped or open.
+fn held_segments(pid: Pid) -> Vec<String> {
+    const SHM: &str = "/dev/shm";
     let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
-    let paths = maps
+    let mapped = maps
         .lines()
-        .filter_map(|line| line.split_once("/dev/shm").map(|(_, name)| name.to_owned()));
-    let mut names: Vec<String> = paths.filter(|name| shm::is_valid(name)).collect();
-    names.dedup();
-    names
+        .filter_map(|line| line.split_once(SHM).map(|(_, name)| name.to_owned()));
+    let files = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten();
+    let open = files.filter_map(|entry| {
+        let target = fs::read_link(entry.ok()?.path()).ok()?;
+        Some(target.to_str()?.strip_prefix(SHM)?.to_owned())
+    });
+    mapped.chain(open).filter(|name| shm::is_valid(name)).collect()
 }
 
 /// Removes what a predecessor of the same device and user left behind that was killed with SIGKILL: ends a model that
@@ -273,14 +307,18 @@ fn end_model(model: ProcessId, socket: &Path) -> Vec<String> {
     let Some(pid) = Pid::from_raw(model.pid).filter(|_| model.is_running() && was_started_on_socket()) else {
         return Vec::new();
     };
-    let segments = mapped_segments(model.pid);
+    let mut segments = Vec::new();
     info!("ending the model of an earlier run (process {})", model.pid);
     for (signal, wait) in [
         (Signal::INT, Duration::from_secs(1)),
         (Signal::KILL, Duration::from_secs(1)),
     ] {
-        if !model.is_running() || rustix::process::kill_process(pid, signal).is_err() {
+        if !model.is_running() {
             break;
+        }
+        match signal_to_end(pid, signal) {
+            Ok(held) => segments.extend(held),
+            Err(_) => break,
         }
         let deadline = Instant::now() + wait;
         while model.is_running() && Instant::now() < deadline {

@@ -536,12 +536,11 @@ impl Drop for Link {
 
 /// Ends the process and removes what it leaves, also the memory of one that did not live to name it.
 fn end(process: &mut Option<Process>, directory: &mut Option<RunDir>) {
-    if let (Some(process), Some(directory)) = (process.as_ref(), directory.as_mut()) {
-        directory.note_segments(process.segments());
+    let held = process.take().map(|mut process| process.end());
+    // Only now: what the directory removes must not be made again by the process.
+    if let Some(mut directory) = directory.take() {
+        directory.note_segments(held.into_iter().flatten());
     }
-    // In this order: what the directory removes must not be made again by the process.
-    *process = None;
-    *directory = None;
 }
 
 fn last_lines(process: &Option<Process>) -> Vec<String> {

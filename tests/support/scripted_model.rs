@@ -27,7 +27,7 @@
 //! `{"close": true}` (the connection, the process stays).
 //!
 //! A recorded line is the request with `"features"` (from JSON or shared memory) in place of the values when there are
-//! at most 64, else `"count"`, `"first"`, `"last"` and `"sum"`.
+//! at most 64, else `"count"`, `"first"`, `"last"` and `"sum"`. The hello has the `"pid"` of the process as well.
 //!
 //! It ends when the client goes away, with status 0, and removes its segments then; a signal ends it at once and leaves
 //! them behind, as older models do.
@@ -41,6 +41,7 @@ use std::process::{Command, exit};
 use std::thread::sleep;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use memmap2::MmapRaw;
 use serde_json::{Map, Value, json};
 
 fn main() {
@@ -84,6 +85,8 @@ struct Segment {
     name: String,
     file: File,
     elements: usize,
+    /// Real models map their memory, so that it shows in `/proc/<pid>/maps`; reading and writing goes by the file.
+    _map: MmapRaw,
 }
 
 impl Segment {
@@ -98,7 +101,13 @@ impl Segment {
             .open(path)
             .expect("segment");
         file.set_len(elements as u64 * 4).expect("segment size");
-        Self { name, file, elements }
+        let _map = MmapRaw::map_raw(&file).expect("map");
+        Self {
+            name,
+            file,
+            elements,
+            _map,
+        }
     }
 
     fn read(&self, elements: usize) -> Vec<f32> {
@@ -271,6 +280,9 @@ impl Model {
             return;
         };
         let mut line = Map::new();
+        if request.get("hello").is_some() {
+            line.insert("pid".into(), std::process::id().into());
+        }
         for (key, value) in request.as_object().expect("request is an object") {
             let features = match (key.as_str(), value, &self.features) {
                 ("classify" | "classify_continuous", Value::Array(list), _) => list

@@ -1,0 +1,833 @@
+//! The model room against model processes (`tests/support/scripted_model.rs`) and recorded conversations.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use ei_greengrass::config::{ModelSource, ResizeMode, ShmBehavior, Threshold};
+use ei_greengrass::model::{Interrupt, Model, ModelError, ModelInput, Settings, builtin, sweep_in};
+use ei_greengrass::stats::Stats;
+use serde_json::{Map, Value, json};
+
+/// No test waits longer than this for anything.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// A directory with a scripted model in it.
+struct Bench {
+    dir: tempfile::TempDir,
+    settings: Settings,
+    stats: Arc<Stats>,
+}
+
+impl Bench {
+    fn new(mut script: Value) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let model = dir.path().join("model.eim");
+        fs::copy(scripted_model(), &model).unwrap();
+        script["record"] = json!(dir.path().join("record.jsonl"));
+        fs::write(dir.path().join("model.eim.json"), script.to_string()).unwrap();
+        Self::with_source(dir, ModelSource::File(model))
+    }
+
+    fn with_source(dir: tempfile::TempDir, source: ModelSource) -> Self {
+        let stats = Arc::new(Stats::default());
+        let mut settings = Settings::new(source, "test", dir.path().join("work"), Arc::clone(&stats));
+        let run = dir.path().join("run");
+        fs::create_dir(&run).unwrap();
+        settings.run_bases = vec![run];
+        Self { dir, settings, stats }
+    }
+
+    fn start(&self) -> Result<Model, ModelError> {
+        Model::start(&self.settings, &Interrupt::new())
+    }
+
+    /// What the model was asked, in order.
+    fn requests(&self) -> Vec<Value> {
+        let text = fs::read_to_string(self.dir.path().join("record.jsonl")).unwrap_or_default();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// The process that was asked first.
+    fn pid(&self) -> Option<u32> {
+        self.requests().first()?["pid"].as_u64().map(|pid| pid as u32)
+    }
+
+    /// Nothing of the model is left: no directory, no process, no shared memory.
+    fn assert_clean(&self, pid: Option<u32>) {
+        let left: Vec<_> = fs::read_dir(self.dir.path().join("run")).unwrap().collect();
+        assert!(left.is_empty(), "{left:?}");
+        if let Some(pid) = pid {
+            assert!(
+                !Path::new(&format!("/proc/{pid}")).exists(),
+                "process {pid} is still there"
+            );
+            assert_eq!(segments_of(pid), Vec::<PathBuf>::new());
+        }
+    }
+}
+
+/// Shared memory made by the scripted model with this pid.
+fn segments_of(pid: u32) -> Vec<PathBuf> {
+    let prefix = format!("shm-scripted-{pid}-");
+    let entries = fs::read_dir("/dev/shm").unwrap().map(|entry| entry.unwrap().path());
+    entries
+        .filter(|path| path.file_name().unwrap().to_string_lossy().starts_with(&prefix))
+        .collect()
+}
+
+/// The example beside this test in the target directory.
+fn scripted_model() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let path = test.parent().unwrap().parent().unwrap().join("examples/scripted-model");
+    assert!(
+        path.exists(),
+        "{} is missing: cargo build --example scripted-model",
+        path.display()
+    );
+    path
+}
+
+fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + LIMIT;
+    while !done() {
+        assert!(Instant::now() < deadline, "{what}");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn one_box(value: f64) -> Value {
+    json!({ "bounding_boxes": [{ "label": "thing", "value": value, "x": 1, "y": 2, "width": 3, "height": 4 }] })
+}
+
+#[test]
+fn features_reach_the_model_through_shared_memory_and_its_answer_comes_back() {
+    let bench = Bench::new(json!({ "answers": [one_box(0.5)] }));
+    let mut model = bench.start().unwrap();
+    assert!(model.uses_shared_memory());
+    let features: Vec<f32> = (0..16u8).map(|i| f32::from(i) * 65793.0).collect();
+    model.features().copy_from_slice(&features);
+    let result = model.classify(16).unwrap();
+    assert_eq!(result.bounding_boxes.unwrap()[0].value, 0.5);
+    assert_eq!(result.model_ms, 3);
+    let pid = model.pid();
+    model.stop();
+    assert_eq!(bench.requests()[1]["classify_shm"]["features"], json!(features));
+    bench.assert_clean(pid);
+}
+
+#[test]
+fn without_shared_memory_the_same_features_go_as_json() {
+    let bench = Bench::new(json!({ "shm": false, "hello": { "features_shm_error": "no /dev/shm" } }));
+    let mut model = bench.start().unwrap();
+    assert!(!model.uses_shared_memory());
+    model.features().fill(16_777_215.0);
+    model.classify(16).unwrap();
+    assert_eq!(
+        bench.requests()[1]["classify"]["features"],
+        json!(vec![16_777_215.0; 16])
+    );
+}
+
+#[test]
+fn shm_behavior_never_and_always_are_honoured() {
+    let mut never = Bench::new(json!({}));
+    never.settings.shm = ShmBehavior::Never;
+    never.start().unwrap().classify(16).unwrap_err();
+    let mut model = never.start().unwrap();
+    model.features();
+    model.classify(16).unwrap();
+    assert!(never.requests().last().unwrap().get("classify").is_some());
+
+    let mut always = Bench::new(json!({ "shm": false, "hello": { "features_shm_error": "no /dev/shm" } }));
+    always.settings.shm = ShmBehavior::Always;
+    let error = always.start().unwrap_err();
+    assert!(error.is_permanent());
+    assert!(error.to_string().contains("no /dev/shm"), "{error}");
+    always.assert_clean(None);
+}
+
+#[test]
+fn a_segment_too_small_for_the_features_is_not_written_to() {
+    let bench = Bench::new(json!({ "shm_elements": 15 }));
+    let mut model = bench.start().unwrap();
+    assert!(!model.uses_shared_memory());
+    assert_eq!(model.features().len(), 16);
+    model.classify(16).unwrap();
+}
+
+#[test]
+fn free_form_values_are_copied_from_shared_memory_and_cleaned() {
+    let bench = Bench::new(json!({ "freeform_shm": [[0.25, 0.5], [null]], "answers": [{ "freeform": "shm" }] }));
+    let mut model = bench.start().unwrap();
+    assert_eq!(
+        model.classify(16).unwrap().freeform,
+        Some(vec![vec![0.25, 0.5], vec![0.0]])
+    );
+    assert_eq!(bench.stats.answers_cleaned.get(), 1);
+}
+
+#[test]
+fn strange_answers_are_cleaned_and_counted_and_the_model_goes_on() {
+    let strange = json!({ "classification": { "a": null, ("b".repeat(400)): 1.0 } });
+    let huge = json!({ "classification": { "a": 0.5 }, "noise": "x".repeat(20 << 20) });
+    let bench = Bench::new(json!({ "answers": [strange, huge, one_box(1.0)] }));
+    let mut model = bench.start().unwrap();
+    let classes = model.classify(16).unwrap().classification.unwrap();
+    assert_eq!((classes[0].1, classes[1].0.len()), (0.0, 256));
+    assert_eq!(bench.stats.answers_cleaned.get(), 2);
+    assert_eq!(model.classify(16).unwrap().classification.unwrap()[0].1, 0.5);
+    assert!(model.classify(16).unwrap().bounding_boxes.is_some());
+}
+
+#[test]
+fn an_error_of_the_model_fails_one_request_only() {
+    let no_id = json!({ "message": { "id": null, "success": false, "error": "bad id" } });
+    let bench = Bench::new(json!({ "answers": [{ "error": "wrong size" }, no_id, one_box(1.0)] }));
+    let mut model = bench.start().unwrap();
+    for words in ["wrong size", "bad id"] {
+        let error = model.classify(16).unwrap_err();
+        assert!(!error.is_fatal() && error.to_string().contains(words), "{error}");
+    }
+    model.classify(16).unwrap();
+}
+
+#[test]
+fn an_answer_to_another_request_is_nonsense() {
+    let bench = Bench::new(json!({ "answers": [{ "message": { "id": 77, "success": true, "result": {} } }] }));
+    let error = bench.start().unwrap().classify(16).unwrap_err();
+    assert!(error.is_fatal());
+    assert!(
+        error.to_string().contains("an answer to request 77 instead of 2"),
+        "{error}"
+    );
+}
+
+#[test]
+fn nonsense_is_quoted_and_leaves_nothing_behind() {
+    for raw in ["Segmentation fault\n", "{\"id\":2,]}\n"] {
+        let bench = Bench::new(json!({ "answers": [{ "raw": raw }] }));
+        let mut model = bench.start().unwrap();
+        let pid = model.pid();
+        let error = model.classify(16).unwrap_err();
+        assert!(matches!(error, ModelError::Nonsense { .. }), "{error}");
+        assert!(error.to_string().contains(&raw[..6].replace('"', "\\\"")), "{error}");
+        drop(model);
+        bench.assert_clean(pid);
+    }
+}
+
+#[test]
+fn a_model_that_dies_is_reported_with_its_end_and_its_last_words() {
+    let bench = Bench::new(json!({ "stderr": ["loading", "out of luck"], "answers": [one_box(1.0), { "exit": 3 }] }));
+    let mut model = bench.start().unwrap();
+    let pid = model.pid();
+    model.classify(16).unwrap();
+    let error = model.classify(16).unwrap_err();
+    let text = error.to_string();
+    assert!(
+        text.contains("failed with exit status 3 while it was working") && text.contains("out of luck"),
+        "{text}"
+    );
+    assert_eq!(error.output(), ["loading", "out of luck"]);
+    assert!(!error.is_stop_signal());
+    drop(model);
+    bench.assert_clean(pid);
+}
+
+#[test]
+fn a_model_that_crashes_leaves_no_shared_memory_behind() {
+    let bench = Bench::new(json!({ "answers": [{ "abort": true }] }));
+    let mut model = bench.start().unwrap();
+    let pid = model.pid();
+    let error = model.classify(16).unwrap_err();
+    assert!(error.to_string().contains("signal 6 (SIGABRT"), "{error}");
+    assert_eq!(
+        segments_of(pid.unwrap()).len(),
+        1,
+        "the model itself removes nothing when it crashes"
+    );
+    drop(model);
+    bench.assert_clean(pid);
+}
+
+#[test]
+fn a_model_ended_by_a_stop_signal_is_told_apart() {
+    let bench = Bench::new(json!({ "answers": [{ "hang": true }] }));
+    let mut model = bench.start().unwrap();
+    model.send(16).unwrap();
+    let pid = rustix::process::Pid::from_raw(model.pid().unwrap() as i32).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    assert!(model.receive().unwrap_err().is_stop_signal());
+}
+
+#[test]
+fn silence_ends_at_the_limit_of_each_step() {
+    let mut bench = Bench::new(json!({ "answers": [{ "hang": true }] }));
+    bench.settings.limits.classify = Duration::from_millis(50);
+    let error = bench.start().unwrap().classify(16).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("did not answer within 50 ms while it was working"),
+        "{error}"
+    );
+
+    let mut bench = Bench::new(json!({ "hello_delay_ms": 60_000 }));
+    bench.settings.limits.hello = Duration::from_millis(50);
+    let error = bench.start().unwrap_err();
+    assert!(
+        error.to_string().contains("within 50 ms when asked what it is"),
+        "{error}"
+    );
+    bench.assert_clean(None);
+
+    let mut bench = Bench::new(json!({ "startup_delay_ms": 60_000 }));
+    bench.settings.limits.socket = Duration::from_millis(50);
+    let error = bench.start().unwrap_err();
+    assert!(
+        error.to_string().contains("did not open its socket within 50 ms"),
+        "{error}"
+    );
+    bench.assert_clean(None);
+}
+
+#[test]
+fn a_model_that_ends_before_it_listens_is_noticed_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = dir.path().join("model.eim");
+    fs::copy("/bin/false", &model).unwrap();
+    let bench = Bench::with_source(dir, ModelSource::File(model));
+    let begin = Instant::now();
+    let error = bench.start().unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("failed with exit status 1 while it was starting"),
+        "{error}"
+    );
+    assert!(begin.elapsed() < LIMIT);
+    bench.assert_clean(None);
+}
+
+/// Runs `wait` and trips its interrupt once `ready`; it has to end soon.
+fn interrupted(bench: &Bench, ready: impl Fn() -> bool, wait: impl FnOnce(&Interrupt) -> Option<ModelError> + Send) {
+    let interrupt = Interrupt::new();
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| wait(&interrupt));
+        until("the model is waited for", ready);
+        let begin = Instant::now();
+        interrupt.trip();
+        assert!(matches!(waiting.join().unwrap(), Some(ModelError::Interrupted)));
+        assert!(begin.elapsed() < Duration::from_secs(3), "{:?}", begin.elapsed());
+    });
+    bench.assert_clean(bench.pid());
+}
+
+#[test]
+fn a_start_is_interrupted_before_the_socket_is_there() {
+    let bench = Bench::new(json!({ "startup_delay_ms": 60_000 }));
+    let run = bench.dir.path().join("run");
+    interrupted(
+        &bench,
+        || fs::read_dir(&run).unwrap().count() == 1,
+        |interrupt| Model::start(&bench.settings, interrupt).err(),
+    );
+}
+
+#[test]
+fn a_start_is_interrupted_during_the_hello() {
+    let bench = Bench::new(json!({ "hello_delay_ms": 60_000 }));
+    interrupted(
+        &bench,
+        || !bench.requests().is_empty(),
+        |interrupt| Model::start(&bench.settings, interrupt).err(),
+    );
+}
+
+#[test]
+fn a_classification_is_interrupted_from_another_thread() {
+    let bench = Bench::new(json!({ "answers": [{ "hang": true }] }));
+    let wait = |interrupt: &Interrupt| Model::start(&bench.settings, interrupt).unwrap().classify(16).err();
+    interrupted(&bench, || bench.requests().len() == 2, wait);
+}
+
+#[test]
+fn a_model_that_ignores_signals_is_killed_after_a_second_and_cleaned_up_after() {
+    let bench = Bench::new(json!({ "ignore_signals": true, "answers": [{ "close": true }] }));
+    let mut model = bench.start().unwrap();
+    let pid = model.pid();
+    let error = model.classify(16).unwrap_err();
+    assert!(error.to_string().contains("closed the connection"), "{error}");
+    let begin = Instant::now();
+    model.stop();
+    assert!(begin.elapsed() >= Duration::from_secs(1) && begin.elapsed() < Duration::from_secs(3));
+    bench.assert_clean(pid);
+}
+
+#[test]
+fn a_model_killed_while_it_was_loading_leaves_no_unnamed_memory() {
+    // It has its segment from the start, but is killed before the hello could name it.
+    let mut bench = Bench::new(json!({ "hello_delay_ms": 60_000 }));
+    bench.settings.limits.hello = LIMIT;
+    let interrupt = Interrupt::new();
+    thread::scope(|scope| {
+        let start = scope.spawn(|| Model::start(&bench.settings, &interrupt).err());
+        until("the model has its segment", || !bench.requests().is_empty());
+        assert_eq!(segments_of(bench.pid().unwrap()).len(), 1);
+        interrupt.trip();
+        assert!(matches!(start.join().unwrap(), Some(ModelError::Interrupted)));
+    });
+    bench.assert_clean(bench.pid());
+}
+
+#[test]
+fn thresholds_are_set_one_key_a_message_and_a_refusal_is_no_fault() {
+    for ok in [true, false] {
+        let mut bench = Bench::new(json!({ "thresholds": { "ok": ok } }));
+        let threshold = |key: &str, value| Threshold {
+            id: 18,
+            key: key.into(),
+            value,
+        };
+        bench.settings.thresholds = vec![
+            threshold("min_score", 0.25),
+            threshold("no{good", 1.0),
+            threshold("other", 35.0),
+        ];
+        let mut model = bench.start().unwrap();
+        let requests = bench.requests();
+        assert_eq!(requests[1]["set_threshold"], json!({ "id": 18, "min_score": 0.25 }));
+        assert_eq!(requests[2]["set_threshold"], json!({ "id": 18, "other": 35 }));
+        assert_eq!(model.set_threshold(&threshold("min_score", 0.5)).is_ok(), ok);
+        model.classify(16).unwrap();
+    }
+}
+
+#[test]
+fn parameters_are_set_and_larger_pictures_than_the_memory_holds_go_as_json() {
+    let bench = Bench::new(json!({ "parameters": { "ok": true } }));
+    let mut model = bench.start().unwrap();
+    let parameters = json!({ "image_resize_mode": "none", "image_width": 5, "image_height": 4 });
+    model.set_parameter(parameters.as_object().unwrap()).unwrap();
+    model.features_for(20).unwrap().fill(3.0);
+    model.classify(20).unwrap();
+    let requests = bench.requests();
+    assert_eq!(requests[1]["set_parameter"], parameters);
+    assert_eq!(requests[2]["classify"]["features"], json!(vec![3.0; 20]));
+    assert!(matches!(model.classify(21), Err(ModelError::TooManyValues { .. })));
+    assert!(model.features_for(usize::MAX).is_err());
+
+    let refusing = Bench::new(json!({}))
+        .start()
+        .unwrap()
+        .set_parameter(&Map::new())
+        .unwrap_err();
+    assert!(!refusing.is_fatal());
+}
+
+#[test]
+fn a_slow_engine_gets_a_warm_up_of_zeros_with_its_own_limit() {
+    let slow = json!({ "delay_ms": 120, "then": one_box(0.9) });
+    let hello = json!({ "inferencing_engine": { "engine_type": 6 }, "model_parameters": { "inferencing_engine": 6 } });
+    let mut bench = Bench::new(json!({ "hello": hello, "answers": [slow, { "hang": true }] }));
+    bench.settings.limits.classify = Duration::from_millis(60);
+    let mut model = bench.start().unwrap();
+    assert_eq!(bench.requests()[1]["classify_shm"]["features"], json!(vec![0.0; 16]));
+    assert!(matches!(model.classify(16), Err(ModelError::Silent { .. })));
+}
+
+#[test]
+fn nothing_secret_is_in_the_models_environment() {
+    let dir = tempfile::tempdir().unwrap();
+    let dump = dir.path().join("env.json");
+    let bench = Bench::new(json!({ "dump_env": dump }));
+    let _model = bench.start().unwrap();
+    let seen: Map<String, Value> = serde_json::from_slice(&fs::read(&dump).unwrap()).unwrap();
+    // Cargo sets dozens of variables for a test; none of them is one that a model needs.
+    assert!(std::env::var_os("CARGO_MANIFEST_DIR").is_some());
+    assert!(!seen.keys().any(|key| key.starts_with("CARGO")), "{seen:?}");
+    assert!(seen.contains_key("PATH"));
+}
+
+#[test]
+fn a_file_that_is_no_model_is_not_started() {
+    let dir = tempfile::tempdir().unwrap();
+    let page = dir.path().join("model.eim");
+    fs::write(&page, "<!DOCTYPE html><title>403</title>").unwrap();
+    let bench = Bench::with_source(dir, ModelSource::File(page));
+    let error = bench.start().unwrap_err();
+    assert!(
+        error.is_permanent() && error.to_string().contains("a web page"),
+        "{error}"
+    );
+    let mut bench = Bench::new(json!({}));
+    bench.settings.source = ModelSource::Builtin("bal".into());
+    let error = bench.start().unwrap_err();
+    assert!(error.to_string().contains("accepted are ball, classify"), "{error}");
+}
+
+#[test]
+fn a_sweep_does_not_touch_a_model_of_a_running_daemon() {
+    let bench = Bench::new(json!({}));
+    let mut model = bench.start().unwrap();
+    assert_eq!(sweep_in(&bench.settings.run_bases, "test"), 0);
+    model.classify(16).unwrap();
+}
+
+#[test]
+fn a_sweep_ends_the_model_of_a_killed_daemon_and_removes_its_memory() {
+    let bench = Bench::new(json!({ "answers": [{ "hang": true }] }));
+    let mut model = bench.start().unwrap();
+    model.send(16).unwrap();
+    let pid = model.pid().unwrap();
+    // As after SIGKILL: nothing is closed or removed, and the owner that is written down runs no more.
+    std::mem::forget(model);
+    let directory = fs::read_dir(&bench.settings.run_bases[0])
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path();
+    let mut state: Value = serde_json::from_slice(&fs::read(directory.join("state.json")).unwrap()).unwrap();
+    state["owner"]["started"] = json!(0);
+    fs::write(directory.join("state.json"), state.to_string()).unwrap();
+    assert_eq!(segments_of(pid).len(), 1);
+    assert_eq!(sweep_in(&bench.settings.run_bases, "test"), 1);
+    assert_eq!(segments_of(pid), Vec::<PathBuf>::new());
+    bench.assert_clean(None);
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    assert!(
+        stat.contains(") Z "),
+        "ended, only this test has not waited for it: {stat}"
+    );
+}
+
+/// Is the recorded model of `tests/data/eim/<name>.jsonl` on a socket for one client, and answers its requests by id
+/// in the order of the recording.
+struct Replay {
+    lines: Vec<Value>,
+    dir: tempfile::TempDir,
+    server: Option<JoinHandle<Vec<Value>>>,
+}
+
+impl Replay {
+    /// Answers `cases` after the hello.
+    fn new(name: &str, cases: &[&str]) -> Self {
+        let path = format!("{}/tests/data/eim/{name}.jsonl", env!("CARGO_MANIFEST_DIR"));
+        let lines: Vec<Value> = fs::read_to_string(path)
+            .unwrap()
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        let dir = tempfile::tempdir().unwrap();
+        let listener = UnixListener::bind(dir.path().join("model.sock")).unwrap();
+        let answers: Vec<Value> = std::iter::once(&"hello")
+            .chain(cases)
+            .map(|case| {
+                lines
+                    .iter()
+                    .find(|line| line["case"] == **case)
+                    .unwrap_or_else(|| panic!("{case}"))
+                    .clone()
+            })
+            .collect();
+        let server = thread::spawn(move || Self::serve(&listener.accept().unwrap().0, &answers));
+        Self {
+            lines,
+            dir,
+            server: Some(server),
+        }
+    }
+
+    /// Returns the requests.
+    fn serve(mut client: &UnixStream, answers: &[Value]) -> Vec<Value> {
+        let mut requests = Vec::new();
+        for answer in answers {
+            let mut line = Vec::new();
+            let mut byte = [0];
+            while byte != *b"\n" {
+                client.read_exact(&mut byte).unwrap();
+                line.push(byte[0]);
+            }
+            let request: Value = serde_json::from_slice(&line).unwrap();
+            let mut text = answer["response"].as_str().unwrap().to_owned();
+            // Recorded ids are replaced by those asked for; everything else is sent byte for byte.
+            let recorded: Value = serde_json::from_str(&text).unwrap();
+            text = text.replacen(
+                &format!("\"id\":{}", recorded["id"]),
+                &format!("\"id\":{}", request["id"]),
+                1,
+            );
+            // The segments of the recording are gone.
+            text = text.replace("/shm-", "/shm-gone-");
+            if answer["nul_terminated"] == true {
+                text.push('\0');
+            }
+            client.write_all(text.as_bytes()).unwrap();
+            requests.push(request);
+        }
+        requests
+    }
+
+    fn start(&self) -> Model {
+        let source = ModelSource::File(self.dir.path().join("model.sock"));
+        let settings = Settings::new(source, "replay", self.dir.path(), Arc::default());
+        Model::start(&settings, &Interrupt::new()).unwrap()
+    }
+
+    fn requests(&mut self) -> Vec<Value> {
+        self.server.take().unwrap().join().unwrap()
+    }
+
+    fn recorded(&self, case: &str) -> Value {
+        let line = self.lines.iter().find(|line| line["case"] == case).unwrap();
+        serde_json::from_str(line["response"].as_str().unwrap()).unwrap()
+    }
+}
+
+#[test]
+fn a_recorded_face_detector_of_2023_is_understood() {
+    let mut replay = Replay::new("fomo-face-legacy2023", &["classify:grey", "classify:coffee"]);
+    let mut model = replay.start();
+    assert_eq!(model.pid(), None, "a model that somebody else started");
+    let input = model.info().input;
+    assert_eq!(
+        input,
+        ModelInput::Image {
+            width: 96,
+            height: 96,
+            grey: false,
+            resize: None
+        }
+    );
+    model.features().fill(8_421_504.0);
+    let result = model.classify(9216).unwrap();
+    assert_eq!((result.bounding_boxes, result.model_ms), (Some(vec![]), 18));
+    model.classify(9216).unwrap();
+    model.stop();
+    assert_eq!(replay.requests()[1]["classify"], json!(vec![8_421_504; 9216]));
+    assert!(
+        replay.dir.path().join("model.sock").exists(),
+        "the socket belongs to somebody else"
+    );
+}
+
+#[test]
+fn recorded_object_tracking_and_thresholds_are_understood() {
+    let cases = ["set_threshold", "classify:grey", "classify:coffee"];
+    let mut replay = Replay::new("fomo-face-tracking", &cases);
+    let mut model = replay.start();
+    model
+        .set_threshold(&Threshold {
+            id: 18,
+            key: "min_score".into(),
+            value: 0.95,
+        })
+        .unwrap();
+    model.features();
+    assert_eq!(model.classify(9216).unwrap().object_tracking, Some(vec![]));
+    let tracked = model.classify(9216).unwrap().object_tracking.unwrap();
+    let recorded = replay.recorded("classify:coffee");
+    assert_eq!(
+        serde_json::to_value(&tracked).unwrap(),
+        recorded["result"]["object_tracking"]
+    );
+    assert_eq!(tracked[4].object_id, Some(5));
+    assert_eq!(
+        replay.requests()[1]["set_threshold"],
+        json!({ "id": 18, "min_score": 0.95 })
+    );
+}
+
+#[test]
+fn recorded_classes_and_free_form_values_are_understood() {
+    let replay = Replay::new("imgcls-fruit", &["classify:coffee"]);
+    let mut model = replay.start();
+    let ModelInput::Image { resize, .. } = model.info().input else {
+        panic!()
+    };
+    assert_eq!(resize, Some(ResizeMode::FitShortest));
+    model.features();
+    let classes: Map<String, Value> = model
+        .classify(9216)
+        .unwrap()
+        .classification
+        .unwrap()
+        .into_iter()
+        .map(|(l, v)| (l, v.into()))
+        .collect();
+    assert_eq!(
+        Value::from(classes),
+        replay.recorded("classify:coffee")["result"]["classification"]
+    );
+
+    let replay = Replay::new("imgcls-fruit-freeform", &["classify:grey"]);
+    let mut model = replay.start();
+    model.features();
+    let values = model.classify(9216).unwrap().freeform.unwrap();
+    assert_eq!(values, [[0.20703125, 0.15234375, 0.04296875, 0.59765625]]);
+}
+
+#[test]
+fn a_recorded_keyword_spotter_hears_slices_and_whole_windows() {
+    let cases = [
+        "classify_continuous:silence:0",
+        "classify_continuous:silence:3",
+        "classify:tone_440",
+    ];
+    let mut replay = Replay::new("kws", &cases);
+    let mut model = replay.start();
+    assert_eq!(
+        model.info().input,
+        ModelInput::Audio {
+            frequency: 16_000,
+            slice_size: 4_000,
+            continuous: true
+        }
+    );
+    let mut unknown = Vec::new();
+    for elements in [4_000, 4_000, 16_000] {
+        model.features();
+        unknown.push(model.classify(elements).unwrap().classification.unwrap()[2].clone());
+    }
+    assert_eq!(
+        unknown,
+        [
+            ("unknown".into(), 0.0),
+            ("unknown".into(), 0.99609375),
+            ("unknown".into(), 0.0)
+        ]
+    );
+    let requests = replay.requests();
+    assert_eq!(requests[1]["classify_continuous"].as_array().unwrap().len(), 4_000);
+    assert_eq!(requests[3]["classify"].as_array().unwrap().len(), 16_000);
+}
+
+/// A built-in model on a thread, and a client of it.
+fn builtin_model(name: &'static str, shm: ShmBehavior) -> (Bench, Model, JoinHandle<()>) {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("model.sock");
+    let server = thread::spawn({
+        let socket = socket.clone();
+        move || builtin::run(name, &socket).unwrap()
+    });
+    until("the built-in model listens", || socket.exists());
+    let mut bench = Bench::with_source(dir, ModelSource::File(socket));
+    bench.settings.shm = shm;
+    if name.starts_with("hang") {
+        bench.settings.limits.classify = Duration::from_millis(300);
+    }
+    let model = bench.start().unwrap();
+    (bench, model, server)
+}
+
+#[test]
+fn the_built_in_ball_finder_speaks_the_protocol_with_and_without_shared_memory() {
+    for shm in [ShmBehavior::Always, ShmBehavior::Never] {
+        let (_bench, mut model, server) = builtin_model("ball", shm);
+        assert_eq!(model.uses_shared_memory(), shm == ShmBehavior::Always);
+        for (index, pixel) in model.features().iter_mut().enumerate() {
+            let (x, y) = ((index % 320) as f32 + 0.5 - 100.0, (index / 320) as f32 + 0.5 - 50.0);
+            *pixel = if x.hypot(y) < 20.0 { 16_777_215.0 } else { 0.0 };
+        }
+        let found = model.classify(102_400).unwrap().bounding_boxes.unwrap();
+        assert_eq!(
+            (found[0].x + found[0].width / 2, found[0].y + found[0].height / 2),
+            (100, 50)
+        );
+        model
+            .set_threshold(&Threshold {
+                id: 1,
+                key: "min_score".into(),
+                value: 1.1,
+            })
+            .unwrap();
+        assert_eq!(model.classify(102_400).unwrap().bounding_boxes, Some(vec![]));
+        model.features().fill(0.0);
+        assert_eq!(model.classify(102_400).unwrap().bounding_boxes, Some(vec![]));
+        assert!(matches!(model.classify(7), Err(ModelError::Refused { .. })));
+        model.stop();
+        server.join().unwrap();
+    }
+}
+
+#[test]
+fn the_other_built_in_models_do_what_their_names_say() {
+    let (_bench, mut model, _server) = builtin_model("classify", ShmBehavior::Auto);
+    model.features()[320 * 320 - 1] = 16_777_215.0;
+    let classes = model.classify(102_400).unwrap().classification.unwrap();
+    assert_eq!(classes[3], ("bottom-right".into(), 1.0));
+
+    let (_bench, mut model, _server) = builtin_model("audio", ShmBehavior::Auto);
+    let mut heard = Vec::new();
+    for _ in 0..4 {
+        model.features()[..4_000].fill(9_000.0);
+        heard.push(model.classify(4_000).unwrap().classification.unwrap()[0].1);
+    }
+    assert_eq!(heard[..3], [0.0; 3]);
+    assert!(heard[3] > 0.9);
+
+    let (_bench, mut model, _server) = builtin_model("nop=96x48,grey", ShmBehavior::Auto);
+    assert!(matches!(
+        model.info().input,
+        ModelInput::Image {
+            width: 96,
+            height: 48,
+            grey: true,
+            ..
+        }
+    ));
+    assert_eq!(model.classify(96 * 48).unwrap().bounding_boxes.unwrap().len(), 1);
+
+    let (_bench, mut model, _server) = builtin_model("slow=50", ShmBehavior::Auto);
+    let begin = Instant::now();
+    model.classify(102_400).unwrap();
+    assert!(begin.elapsed() >= Duration::from_millis(50));
+
+    let (_bench, mut model, _server) = builtin_model("garbage", ShmBehavior::Auto);
+    assert!(matches!(model.classify(102_400), Err(ModelError::Nonsense { .. })));
+
+    let (_bench, mut model, _server) = builtin_model("hang=1", ShmBehavior::Auto);
+    model.classify(102_400).unwrap();
+    assert!(matches!(model.classify(102_400), Err(ModelError::Silent { .. })));
+}
+
+#[test]
+fn a_built_in_model_is_this_program_started_with_hidden_arguments() {
+    let dir = tempfile::tempdir().unwrap();
+    let program = dir.path().join("program");
+    fs::write(&program, "#!/bin/sh\necho \"$@\"\nexit 9\n").unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).unwrap();
+    let mut bench = Bench::with_source(dir, ModelSource::Builtin("slow=500".into()));
+    assert_eq!(bench.settings.builtin_program, Path::new("/proc/self/exe"));
+    bench.settings.builtin_program = program;
+    let error = bench.start().unwrap_err();
+    let [line] = error.output() else { panic!("{error}") };
+    assert!(
+        line.starts_with("builtin-model slow=500 /") && line.ends_with("/model.sock"),
+        "{line}"
+    );
+}
+
+#[test]
+fn a_built_in_model_has_no_named_memory_once_it_has_worked() {
+    let (_bench, mut model, server) = builtin_model("nop=7x9", ShmBehavior::Always);
+    let mapped = || -> Vec<PathBuf> {
+        let shm = fs::read_dir("/dev/shm").unwrap().filter_map(|entry| entry.ok());
+        shm.filter(|entry| entry.metadata().is_ok_and(|meta| meta.len() == 7 * 9 * 4))
+            .map(|e| e.path())
+            .collect()
+    };
+    assert_eq!(mapped().len(), 1);
+    model.classify(63).unwrap();
+    assert_eq!(mapped(), Vec::<PathBuf>::new());
+    model.classify(63).unwrap();
+    model.stop();
+    server.join().unwrap();
+}
