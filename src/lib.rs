@@ -8,6 +8,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod backoff;
 pub mod cache;
 pub mod capture;
 pub mod cli;
