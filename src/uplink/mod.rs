@@ -1,1 +1,8 @@
-//! Not written yet.
+//! The uplink: delivers messages to an MQTT broker and brings commands back.
+
+pub mod address;
+pub mod commands;
+pub mod message;
+
+pub use address::{Broker, BrokerAddress};
+pub use message::{Class, Message, Status};

@@ -1,0 +1,338 @@
+//! Where the broker is: a URL for any MQTT broker, or the bare host of an AWS IoT Core endpoint.
+
+use std::fmt;
+use std::str::FromStr;
+
+use url::{Host, Url};
+
+use crate::secret::Secret;
+
+/// What the user gave as `iot_endpoint` or `--mqtt`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Broker {
+    /// A URL: any MQTT 3.1.1 broker.
+    Url(BrokerAddress),
+    /// A bare host name: an IoT Core data endpoint.
+    IotCoreHost(String),
+}
+
+/// How bytes travel to the broker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// `mqtt://`
+    Tcp,
+    /// `mqtts://`
+    Tls,
+    /// `ws://`
+    Ws,
+    /// `wss://`
+    Wss,
+}
+
+impl Transport {
+    /// The URL scheme.
+    pub fn scheme(self) -> &'static str {
+        match self {
+            Self::Tcp => "mqtt",
+            Self::Tls => "mqtts",
+            Self::Ws => "ws",
+            Self::Wss => "wss",
+        }
+    }
+
+    /// The port when the URL names none.
+    pub fn default_port(self) -> u16 {
+        match self {
+            Self::Tcp => 1883,
+            Self::Tls => 8883,
+            Self::Ws => 80,
+            Self::Wss => 443,
+        }
+    }
+}
+
+/// A broker's address. Prints without the credentials.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BrokerAddress {
+    /// How bytes travel.
+    pub transport: Transport,
+    /// Host name or IP address; an IPv6 address without brackets.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// Path and query of a WebSocket URL, beginning with `/`; empty for `mqtt://` and `mqtts://`.
+    pub path: String,
+    /// User name and password from the URL's user info.
+    pub credentials: Option<(String, Secret)>,
+}
+
+impl fmt::Display for BrokerAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            transport,
+            host,
+            port,
+            path,
+            ..
+        } = self;
+        let (open, close) = if host.contains(':') { ("[", "]") } else { ("", "") };
+        // A query may carry a signature or a token: only the path is shown.
+        let path = path.split('?').next().unwrap_or_default();
+        write!(f, "{}://{open}{host}{close}:{port}{path}", transport.scheme())
+    }
+}
+
+impl BrokerAddress {
+    /// The URL of the WebSocket handshake, without user info (that travels in the MQTT CONNECT).
+    pub(super) fn websocket_url(&self) -> String {
+        let Self {
+            transport,
+            host,
+            port,
+            path,
+            ..
+        } = self;
+        let host = if host.contains(':') {
+            format!("[{host}]")
+        } else {
+            host.clone()
+        };
+        format!("{}://{host}:{port}{path}", transport.scheme())
+    }
+}
+
+/// Why a broker address is not usable. No variant holds the text itself: it may contain a password.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AddressError {
+    /// Nothing was given.
+    #[error("the broker address is empty; {ACCEPTED}")]
+    Empty,
+    /// A scheme that is not MQTT.
+    #[error("a broker cannot be reached by \"{0}://\"; {ACCEPTED}")]
+    Scheme(String),
+    /// Not a URL.
+    #[error("the broker address is not a URL ({0}); {ACCEPTED}")]
+    Url(url::ParseError),
+    /// No host.
+    #[error("the broker address names no host; {ACCEPTED}")]
+    NoHost,
+    /// Something an address of this kind cannot hold.
+    #[error("the broker address has a {part}, which {scheme}:// cannot use; {ACCEPTED}")]
+    Extra {
+        /// `path`, `query` or `fragment`.
+        part: &'static str,
+        /// Scheme of the address.
+        scheme: &'static str,
+    },
+    /// A bare host with characters that no host name has.
+    #[error("the broker address is neither a URL nor a host name; {ACCEPTED}")]
+    HostName,
+    /// Broken percent encoding of user or password.
+    #[error(
+        "user name or password in the broker address are not percent-encoded UTF-8; write @ as %40, : as %3A, % as %25"
+    )]
+    Credentials,
+}
+
+const ACCEPTED: &str = "accepted: mqtt://host:1883, mqtts://host:8883, ws://host:80/path, wss://host:443/path \
+                        (each with optional user:password@ before the host), or the bare host name of an IoT Core endpoint";
+
+impl FromStr for Broker {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let text = text.trim();
+        if text.is_empty() {
+            return Err(AddressError::Empty);
+        }
+        if text.contains("://") {
+            return text.parse().map(Self::Url);
+        }
+        let labels_fit = text.split('.').all(|label| {
+            !label.is_empty()
+                && label
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+        });
+        if labels_fit && text.len() <= 253 {
+            Ok(Self::IotCoreHost(text.to_ascii_lowercase()))
+        } else {
+            Err(AddressError::HostName)
+        }
+    }
+}
+
+impl FromStr for BrokerAddress {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let text = text.trim();
+        let (scheme, rest) = text.split_once("://").ok_or(AddressError::HostName)?;
+        let transport = match scheme.to_ascii_lowercase().as_str() {
+            "mqtt" | "tcp" => Transport::Tcp,
+            "mqtts" | "ssl" => Transport::Tls,
+            "ws" => Transport::Ws,
+            "wss" => Transport::Wss,
+            _ => return Err(AddressError::Scheme(scheme.chars().take(16).collect())),
+        };
+        // Parsed under a scheme the URL standard calls special, so that hosts are checked and lower-cased.
+        let websocket = matches!(transport, Transport::Ws | Transport::Wss);
+        let url = Url::parse(&format!("http://{rest}")).map_err(AddressError::Url)?;
+        let host = match url.host() {
+            Some(Host::Domain(name)) => name.to_owned(),
+            Some(Host::Ipv4(address)) => address.to_string(),
+            Some(Host::Ipv6(address)) => address.to_string(),
+            None => return Err(AddressError::NoHost),
+        };
+        let extra = |part| AddressError::Extra {
+            part,
+            scheme: transport.scheme(),
+        };
+        if url.fragment().is_some() {
+            return Err(extra("fragment"));
+        }
+        if !websocket && url.query().is_some() {
+            return Err(extra("query"));
+        }
+        if !websocket && url.path() != "/" {
+            return Err(extra("path"));
+        }
+        let path = match (websocket, url.query()) {
+            (false, _) => String::new(),
+            (true, None) => url.path().to_owned(),
+            (true, Some(query)) => format!("{}?{query}", url.path()),
+        };
+        Ok(Self {
+            transport,
+            host,
+            // `Url` leaves out the port it takes for http's own.
+            port: url
+                .port()
+                .unwrap_or_else(|| explicit_port_80(rest).unwrap_or(transport.default_port())),
+            path,
+            credentials: credentials(&url)?,
+        })
+    }
+}
+
+/// `Some(80)` when the authority of `rest` ends in `:80` (with any leading zeros).
+fn explicit_port_80(rest: &str) -> Option<u16> {
+    let authority = rest.split(['/', '?', '#']).next()?;
+    let host_and_port = authority.rsplit('@').next()?;
+    let (host, port) = host_and_port.rsplit_once(':')?;
+    let bracketed = host.starts_with('[') && !host.ends_with(']');
+    (!bracketed && port.parse() == Ok(80)).then_some(80)
+}
+
+fn credentials(url: &Url) -> Result<Option<(String, Secret)>, AddressError> {
+    if url.username().is_empty() && url.password().is_none() {
+        return Ok(None);
+    }
+    let user = percent_decoded(url.username())?;
+    let password = percent_decoded(url.password().unwrap_or_default())?;
+    Ok(Some((user, Secret::new(password))))
+}
+
+fn percent_decoded(text: &str) -> Result<String, AddressError> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&first, tail)) = rest.split_first() {
+        rest = tail;
+        if first != b'%' {
+            bytes.push(first);
+            continue;
+        }
+        let (digits, tail) = rest.split_at_checked(2).ok_or(AddressError::Credentials)?;
+        let digits = std::str::from_utf8(digits).map_err(|_| AddressError::Credentials)?;
+        bytes.push(u8::from_str_radix(digits, 16).map_err(|_| AddressError::Credentials)?);
+        rest = tail;
+    }
+    String::from_utf8(bytes).map_err(|_| AddressError::Credentials)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn address(text: &str) -> BrokerAddress {
+        text.parse().unwrap_or_else(|error| panic!("{text}: {error}"))
+    }
+
+    #[test]
+    fn each_scheme_has_its_default_port() {
+        for (text, shown) in [
+            ("mqtt://broker", "mqtt://broker:1883"),
+            ("mqtts://Broker.example.com", "mqtts://broker.example.com:8883"),
+            ("ws://broker", "ws://broker:80/"),
+            ("wss://broker/mqtt", "wss://broker:443/mqtt"),
+            ("mqtt://10.0.0.1:80", "mqtt://10.0.0.1:80"),
+            ("wss://u:p@h:80/x", "wss://h:80/x"),
+            ("mqtt://[::1]", "mqtt://[::1]:1883"),
+            ("mqtt://[::80]", "mqtt://[::80]:1883"),
+            (" tcp://h:1234/ ", "mqtt://h:1234"),
+        ] {
+            assert_eq!(address(text).to_string(), shown, "{text}");
+        }
+        assert_eq!(address("mqtt://[::1]").host, "::1");
+        assert_eq!(address("ws://[::1]/m?a=b").websocket_url(), "ws://[::1]:80/m?a=b");
+    }
+
+    #[test]
+    fn credentials_are_decoded_and_never_printed() {
+        let address = address("mqtts://me:p%40ss%3A@h");
+        assert_eq!(address.credentials, Some(("me".into(), Secret::new("p@ss:"))));
+        for text in [format!("{address}"), format!("{address:?}")] {
+            assert!(!text.contains("p@ss") && !text.contains("p%40ss"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_bare_host_is_an_iot_core_endpoint() {
+        let host = "a1b2-ats.iot.eu-west-1.amazonaws.com";
+        assert_eq!(host.parse(), Ok(Broker::IotCoreHost(host.into())));
+        assert!(matches!("mqtt://h".parse(), Ok(Broker::Url(_))));
+    }
+
+    #[test]
+    fn what_is_not_an_address_is_refused_with_what_is_accepted() {
+        for text in [
+            "",
+            "http://h",
+            "mqtt://",
+            "mqtt://h:99999",
+            "mqtt://h/topic",
+            "mqtt://h?x=1",
+            "ws://h/#f",
+            "h:1883",
+            "a b",
+        ] {
+            let error = text.parse::<Broker>().expect_err(text).to_string();
+            assert!(error.contains("accepted: mqtt://host:1883"), "{text}: {error}");
+        }
+        assert_eq!("mqtt://u:%zz@h".parse::<Broker>(), Err(AddressError::Credentials));
+    }
+
+    #[test]
+    fn an_error_does_not_repeat_a_password() {
+        for text in [
+            "http://u:hunter2@h",
+            "mqtt://u:hunter2@h:99999",
+            "u:hunter2@h",
+            "mqtt://u:hunter2@h/x",
+        ] {
+            let error = text.parse::<Broker>().expect_err(text);
+            assert!(!format!("{error} {error:?}").contains("hunter2"), "{error:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_an_address_or_an_error(text in "(mqtt|mqtts|ws|wss|x)?(://)?\\PC{0,40}") {
+            if let Ok(Broker::Url(address)) = text.parse() {
+                prop_assert_eq!(address.to_string().parse::<BrokerAddress>().map(|a| (a.host, a.port)), Ok((address.host, address.port)));
+            }
+        }
+    }
+}

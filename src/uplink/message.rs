@@ -1,0 +1,147 @@
+//! What is published: a message, its class, and the state notices.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use serde_json::json;
+use uuid::Uuid;
+
+use super::commands::Answer;
+use crate::config::Qos;
+use crate::device::Topics;
+
+/// How a message is treated while it waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Class {
+    /// Inferences keep their order and are never lost within the bound.
+    Inference,
+    /// Answers, state notices and the clearing of retained commands go past inferences.
+    Urgent,
+    /// Only the newest metrics message counts.
+    Metrics,
+}
+
+/// One MQTT publication.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// Full topic.
+    pub topic: Arc<str>,
+    /// Payload; cheap to clone.
+    pub payload: Bytes,
+    /// How it is treated while it waits.
+    pub class: Class,
+    /// Quality of service.
+    pub qos: Qos,
+    /// MQTT retain flag: only the empty message that clears a retained command has it.
+    pub retain: bool,
+}
+
+impl Message {
+    fn new(topic: &str, payload: Bytes, class: Class, qos: Qos) -> Self {
+        Self {
+            topic: topic.into(),
+            payload,
+            class,
+            qos,
+            retain: false,
+        }
+    }
+
+    /// An inference.
+    pub fn inference(topics: &Topics, payload: impl Into<Bytes>, qos: Qos) -> Self {
+        Self::new(&topics.inference_output, payload.into(), Class::Inference, qos)
+    }
+
+    /// Metrics.
+    pub fn metrics(topics: &Topics, payload: impl Into<Bytes>, qos: Qos) -> Self {
+        Self::new(&topics.metrics, payload.into(), Class::Metrics, qos)
+    }
+
+    /// The answer to a command.
+    pub fn answer(topics: &Topics, answer: &Answer, qos: Qos) -> Self {
+        Self::new(&topics.command_output, answer.to_json(), Class::Urgent, qos)
+    }
+
+    /// A state notice, with the time of now and a fresh id.
+    pub fn notice(topics: &Topics, status: Status, qos: Qos) -> Self {
+        Self::new(
+            &topics.command_output,
+            status.payload(SystemTime::now(), Uuid::new_v4()),
+            Class::Urgent,
+            qos,
+        )
+    }
+
+    /// The empty retained message that removes a retained command. Always QoS 1, whatever is configured.
+    pub(super) fn clear_retained_command(topics: &Topics) -> Self {
+        let message = Self::new(&topics.command_input, Bytes::new(), Class::Urgent, Qos::AtLeastOnce);
+        Self {
+            retain: true,
+            ..message
+        }
+    }
+}
+
+/// State of the component, as told on `command/output`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// The model is loaded and the first frame was inferred.
+    Started,
+    /// The source ended; waiting for `restart`.
+    Paused,
+    /// Orderly end.
+    Stopped,
+    /// The last will.
+    Offline,
+    /// The connection is back and the subscription stands.
+    Online,
+}
+
+impl Status {
+    /// `{"result":{"status":"...","ts":<ms>,"id":"<uuid>"}}`
+    pub fn payload(self, at: SystemTime, id: Uuid) -> Bytes {
+        let status = match self {
+            Self::Started => "started",
+            Self::Paused => "paused",
+            Self::Stopped => "stopped",
+            Self::Offline => "offline",
+            Self::Online => "online",
+        };
+        let ts = at
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_millis() as u64);
+        json!({"result": {"status": status, "ts": ts, "id": id}})
+            .to_string()
+            .into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_notice_has_status_time_and_id() {
+        let at = UNIX_EPOCH + Duration::from_millis(1_736_016_142_920);
+        assert_eq!(
+            Status::Started.payload(at, Uuid::nil()),
+            r#"{"result":{"status":"started","ts":1736016142920,"id":"00000000-0000-0000-0000-000000000000"}}"#
+        );
+    }
+
+    #[test]
+    fn only_the_clearing_of_a_command_is_retained_and_it_is_always_qos_1() {
+        let topics = Topics::new("d");
+        let clear = Message::clear_retained_command(&topics);
+        assert_eq!(
+            (clear.retain, clear.qos, clear.payload.len()),
+            (true, Qos::AtLeastOnce, 0)
+        );
+        assert_eq!(&*clear.topic, "/edgeimpulse/device/d/command/input");
+        assert!(!Message::notice(&topics, Status::Online, Qos::AtMostOnce).retain);
+        assert!(!Message::inference(&topics, "{}", Qos::AtMostOnce).retain);
+    }
+}
