@@ -1,0 +1,231 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::config::Qos;
+use crate::device::Topics;
+
+fn outbox(bounds: Bounds) -> (Outbox, Arc<Stats>) {
+    let stats = Arc::new(Stats::default());
+    (Outbox::new(bounds, Arc::clone(&stats)), stats)
+}
+
+fn inference(number: u32, size: usize) -> Message {
+    let mut payload = number.to_be_bytes().to_vec();
+    payload.resize(size.max(4), 0);
+    Message::inference(&Topics::new("d"), payload, Qos::AtLeastOnce)
+}
+
+fn number(message: &Message) -> u32 {
+    message
+        .payload
+        .first_chunk()
+        .map_or(0, |bytes| u32::from_be_bytes(*bytes))
+}
+
+fn metrics(text: &'static str) -> Message {
+    Message::metrics(&Topics::new("d"), text, Qos::AtLeastOnce)
+}
+
+fn urgent(text: &'static str) -> Message {
+    Message {
+        class: Class::Urgent,
+        ..metrics(text)
+    }
+}
+
+fn sent(outbox: &Outbox) -> Vec<Message> {
+    std::iter::from_fn(|| outbox.next_to_send())
+        .map(|(_, message)| message)
+        .collect()
+}
+
+#[test]
+fn answers_and_metrics_go_past_inferences() {
+    let (outbox, _) = outbox(Bounds::default());
+    for message in [
+        inference(1, 4),
+        inference(2, 4),
+        metrics("m1"),
+        urgent("a"),
+        metrics("m2"),
+        urgent("b"),
+    ] {
+        outbox.push(message);
+    }
+    assert_eq!(
+        sent(&outbox),
+        [
+            urgent("a"),
+            urgent("b"),
+            metrics("m2"),
+            inference(1, 4),
+            inference(2, 4)
+        ]
+    );
+}
+
+#[test]
+fn sixteen_inferences_wait_for_acknowledgement_and_answers_still_go() {
+    let (outbox, stats) = outbox(Bounds::default());
+    let tokens: Vec<_> = (0..20).map(|n| outbox.push(inference(n, 4))).collect();
+    assert_eq!(sent(&outbox).len(), 16);
+    outbox.push(urgent("a"));
+    assert_eq!(sent(&outbox), [urgent("a")]);
+    assert!(outbox.acked(tokens[7]));
+    assert!(!outbox.acked(tokens[7]), "an acknowledgement counts once");
+    assert!(!outbox.acked(tokens[19]), "what was not sent is not acknowledged");
+    assert_eq!(sent(&outbox), [inference(16, 4)]);
+    assert_eq!(stats.delivered.get(), 1);
+}
+
+#[test]
+fn of_metrics_only_the_newest_survives_a_disconnect() {
+    let (outbox, _) = outbox(Bounds::default());
+    outbox.push(metrics("m1"));
+    assert_eq!(sent(&outbox), [metrics("m1")]);
+    outbox.push(metrics("m2"));
+    outbox.connection_lost();
+    assert_eq!(sent(&outbox), [metrics("m2")]);
+    outbox.connection_lost();
+    assert_eq!(sent(&outbox), [metrics("m2")]);
+    assert_eq!((outbox.depth(), outbox.bytes()), (1, 2));
+}
+
+#[test]
+fn beyond_the_bound_the_oldest_inferences_are_dropped_and_counted() {
+    let (outbox, stats) = outbox(Bounds::default());
+    for n in 0..50 {
+        outbox.push(inference(n, 100 * 1024));
+    }
+    assert_eq!(stats.outbox_dropped.get(), 10);
+    assert!(outbox.bytes() <= 4 << 20);
+    assert_eq!(outbox.next_to_send().map(|(_, message)| number(&message)), Some(10));
+}
+
+#[test]
+fn a_flood_of_answers_is_bounded_and_spares_the_clearing_of_commands() {
+    let (outbox, stats) = outbox(Bounds {
+        urgent_messages: 3,
+        ..Bounds::default()
+    });
+    let clear = Message::clear_retained_command(&Topics::new("d"));
+    outbox.push(clear.clone());
+    for text in ["a", "b", "c", "d"] {
+        outbox.push(urgent(text));
+    }
+    assert_eq!(sent(&outbox), [clear, urgent("c"), urgent("d")]);
+    assert_eq!(stats.outbox_dropped.get(), 0, "answers are no inferences");
+}
+
+#[test]
+fn a_message_no_connection_could_carry_is_not_kept() {
+    let (outbox, stats) = outbox(Bounds::default());
+    outbox.push(inference(1, MAX_PAYLOAD_BYTES + 1));
+    assert_eq!((outbox.depth(), stats.outbox_dropped.get()), (0, 1));
+}
+
+#[tokio::test]
+async fn a_push_wakes_the_driver_even_when_it_came_first() {
+    let (outbox, _) = outbox(Bounds::default());
+    outbox.push(urgent("a"));
+    tokio::time::timeout(Duration::from_secs(5), outbox.pushed())
+        .await
+        .expect("woken");
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Push(usize),
+    Send,
+    /// Acknowledges one of those in flight.
+    Ack(prop::sample::Index),
+    Disconnect,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        4 => (4_usize..60).prop_map(Step::Push),
+        4 => Just(Step::Send),
+        3 => any::<prop::sample::Index>().prop_map(Step::Ack),
+        1 => Just(Step::Disconnect),
+    ];
+    prop::collection::vec(step, 0..300)
+}
+
+proptest! {
+    /// The model: a plain list of what was pushed, with the same dropping rule, and the list of what a broker received.
+    #[test]
+    fn nothing_is_lost_within_the_bound_and_the_order_is_kept(steps in steps(), bound in 100_usize..2000) {
+        let bounds = Bounds { inference_bytes: bound, inference_window: 5, ..Bounds::default() };
+        let (outbox, stats) = outbox(bounds);
+        let mut pushed = 0_u32;
+        let mut in_flight: Vec<(Token, u32)> = Vec::new();
+        let mut received: Vec<u32> = Vec::new();
+        let mut acknowledged: Vec<u32> = Vec::new();
+        // Highest number received since the last disconnect: within one connection numbers only rise.
+        let mut last: Option<u32> = None;
+        let mut disconnects = 0;
+        let drain = std::iter::repeat_n([Step::Send, Step::Ack(any_index())], 400).flatten();
+        for step in steps.into_iter().chain(drain) {
+            match step {
+                Step::Push(size) => {
+                    outbox.push(inference(pushed, size));
+                    pushed += 1;
+                }
+                Step::Send => {
+                    if let Some((token, message)) = outbox.next_to_send() {
+                        let number = number(&message);
+                        prop_assert!(last.is_none_or(|last| number > last), "{number} after {last:?}");
+                        prop_assert!(!acknowledged.contains(&number), "{number} sent again after its acknowledgement");
+                        if received.contains(&number) {
+                            prop_assert!(disconnects > 0, "{number} twice without a disconnect");
+                        }
+                        last = Some(number);
+                        received.push(number);
+                        in_flight.push((token, number));
+                        prop_assert!(in_flight.len() <= 5);
+                    }
+                }
+                Step::Ack(index) => {
+                    if !in_flight.is_empty() {
+                        let (token, number) = in_flight.remove(index.index(in_flight.len()));
+                        prop_assert!(outbox.acked(token));
+                        acknowledged.push(number);
+                    }
+                }
+                Step::Disconnect => {
+                    outbox.connection_lost();
+                    in_flight.clear();
+                    last = None;
+                    disconnects += 1;
+                }
+            }
+            let in_flight_bytes = 5 * 60;
+            prop_assert!(outbox.bytes() <= bound.max(in_flight_bytes + 60));
+        }
+        prop_assert_eq!(outbox.depth(), 0);
+        prop_assert_eq!(outbox.bytes(), 0);
+        acknowledged.sort_unstable();
+        acknowledged.dedup();
+        prop_assert_eq!(acknowledged.len() as u64 + stats.outbox_dropped.get(), u64::from(pushed));
+        prop_assert_eq!(stats.delivered.get(), acknowledged.len() as u64);
+        // First deliveries come in order.
+        let mut firsts: Vec<u32> = Vec::new();
+        for number in received {
+            if !firsts.contains(&number) {
+                firsts.push(number);
+            }
+        }
+        prop_assert!(firsts.is_sorted());
+    }
+}
+
+/// The index of the first element, whatever the length.
+fn any_index() -> prop::sample::Index {
+    use proptest::strategy::ValueTree;
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    any::<prop::sample::Index>()
+        .new_tree(&mut runner)
+        .map(|tree| tree.current())
+        .expect("an index")
+}
