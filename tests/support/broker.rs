@@ -1,0 +1,654 @@
+//! A mock MQTT 3.1.1 broker on a free port. It keeps sessions, retained messages and last wills as a real broker does,
+//! records every packet, and misbehaves on demand. The packets are rumqttc's own types, so no codec is written here.
+#![allow(dead_code)]
+
+use std::collections::{HashMap, VecDeque};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use parking_lot::Mutex;
+use rumqttc::mqttbytes::v4::{
+    ConnAck, Connect, ConnectReturnCode, LastWill, Packet, PubAck, Publish, SubAck, Subscribe, SubscribeReasonCode,
+    UnsubAck,
+};
+use rumqttc::mqttbytes::{Error as PacketError, QoS, matches};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinHandle;
+
+const MAX_PACKET: usize = 16 << 20;
+
+/// How PUBLISH is acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Acks {
+    #[default]
+    Normal,
+    /// Never.
+    Stall,
+    /// This many are collected and sent in reverse order; what is left over is sent after 100 ms of quiet.
+    Reversed(usize),
+    /// Each one twice.
+    Twice,
+    /// Each one followed by one for an id that was never used.
+    Invented,
+}
+
+/// How CONNECT is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnConnect {
+    #[default]
+    Accept,
+    Refuse(ConnectReturnCode),
+    /// TCP is accepted, nothing is said.
+    Silent,
+    /// CONNACK, and the connection is closed.
+    AcceptAndClose,
+}
+
+/// What the broker does; may be changed while it runs ([`MockBroker::behave`]).
+#[derive(Debug, Clone, Default)]
+pub struct Behaviour {
+    pub on_connect: OnConnect,
+    pub acks: Acks,
+    /// Close each connection after so many packets received on it (CONNECT included), before answering the last.
+    pub drop_after: Option<usize>,
+    /// No SUBACK.
+    pub stall_suback: bool,
+    /// SUBACK says no.
+    pub refuse_subscription: bool,
+    /// Nothing is kept for clients that are away, whatever they ask for.
+    pub forget_sessions: bool,
+    /// Nothing is read from the sockets.
+    pub stop_reading: bool,
+    /// Acknowledge no retained PUBLISH, and close the connection in its place.
+    pub drop_on_clear: bool,
+}
+
+/// Who sent a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    FromClient,
+    ToClient,
+}
+
+/// One packet seen.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    pub at: Instant,
+    /// Counts connections from 1.
+    pub connection: usize,
+    pub way: Way,
+    pub packet: Packet,
+}
+
+impl Entry {
+    /// A PUBLISH by the client.
+    pub fn published(&self) -> Option<&Publish> {
+        match (&self.packet, self.way) {
+            (Packet::Publish(publish), Way::FromClient) => Some(publish),
+            _ => None,
+        }
+    }
+}
+
+#[derive(Default)]
+struct Session {
+    persistent: bool,
+    filters: Vec<(String, QoS)>,
+    queue: VecDeque<Publish>,
+    unacked: Vec<Publish>,
+    last_id: u16,
+    live: Option<Live>,
+    will: Option<LastWill>,
+}
+
+struct Live {
+    connection: usize,
+    out: mpsc::UnboundedSender<Out>,
+}
+
+enum Out {
+    Packet(Packet),
+    Close,
+}
+
+#[derive(Default)]
+struct State {
+    behaviour: Behaviour,
+    log: Vec<Entry>,
+    /// Everything routed, last wills included, in order.
+    routed: Vec<Publish>,
+    connections: usize,
+    sessions: HashMap<String, Session>,
+    retained: HashMap<String, Publish>,
+    /// All sockets, those without a session too.
+    open: HashMap<usize, mpsc::UnboundedSender<Out>>,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+/// See the module.
+pub struct MockBroker {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    listener: Option<JoinHandle<()>>,
+}
+
+impl MockBroker {
+    /// Listens on a free port of 127.0.0.1.
+    pub async fn start(behaviour: Behaviour) -> Self {
+        let shared = Arc::new(Shared {
+            state: Mutex::new(State {
+                behaviour,
+                ..State::default()
+            }),
+            changed: Notify::new(),
+        });
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        let task = tokio::spawn(accept(listener, Arc::clone(&shared)));
+        Self {
+            address,
+            shared,
+            listener: Some(task),
+        }
+    }
+
+    pub fn port(&self) -> u16 {
+        self.address.port()
+    }
+
+    /// `mqtt://127.0.0.1:<port>`
+    pub fn url(&self) -> String {
+        format!("mqtt://{}", self.address)
+    }
+
+    /// Changes the behaviour from now on.
+    pub fn behave(&self, change: impl FnOnce(&mut Behaviour)) {
+        change(&mut self.shared.state.lock().behaviour);
+    }
+
+    /// Nobody listens any more, and all connections are gone. Sessions and retained messages stay.
+    pub async fn down(&mut self) {
+        if let Some(task) = self.listener.take() {
+            task.abort();
+            let _ = task.await;
+        }
+        self.kick();
+        self.wait_for_state("all connections closed", Duration::from_secs(5), |state| {
+            state.open.is_empty()
+        })
+        .await;
+    }
+
+    /// Listens again on the same port.
+    pub async fn up(&mut self) {
+        let listener = TcpListener::bind(self.address).await.expect("the same port");
+        self.listener = Some(tokio::spawn(accept(listener, Arc::clone(&self.shared))));
+    }
+
+    /// Closes all connections.
+    pub fn kick(&self) {
+        for out in self.shared.state.lock().open.values() {
+            let _ = out.send(Out::Close);
+        }
+    }
+
+    /// Publishes to the subscribers. With `dup` they get it flagged as sent before.
+    pub fn publish(&self, topic: &str, payload: impl Into<Vec<u8>>, retain: bool, dup: bool, qos: QoS) {
+        let mut publish = Publish::new(topic, qos, payload);
+        publish.retain = retain;
+        publish.dup = dup;
+        self.shared.state.lock().route(publish);
+        self.shared.changed.notify_waiters();
+    }
+
+    /// Sends any packet to all clients.
+    pub fn send(&self, packet: &Packet) {
+        for out in self.shared.state.lock().open.values() {
+            let _ = out.send(Out::Packet(packet.clone()));
+        }
+    }
+
+    /// The retained message of a topic.
+    pub fn retained(&self, topic: &str) -> Option<Bytes> {
+        self.shared
+            .state
+            .lock()
+            .retained
+            .get(topic)
+            .map(|publish| publish.payload.clone())
+    }
+
+    /// Every packet so far.
+    pub fn log(&self) -> Vec<Entry> {
+        self.shared.state.lock().log.clone()
+    }
+
+    /// Payloads published by clients on `topic`, repeats included.
+    pub fn published(&self, topic: &str) -> Vec<String> {
+        payloads(&self.log(), topic)
+    }
+
+    /// Payloads routed on `topic`: published by clients, by [`Self::publish`], or as last wills.
+    pub fn routed(&self, topic: &str) -> Vec<String> {
+        let state = self.shared.state.lock();
+        state
+            .routed
+            .iter()
+            .filter(|publish| publish.topic == topic)
+            .map(text)
+            .collect()
+    }
+
+    /// CONNECTs so far.
+    pub fn connects(&self) -> Vec<Connect> {
+        let connect = |entry: Entry| match entry.packet {
+            Packet::Connect(connect) => Some(connect),
+            _ => None,
+        };
+        self.log().into_iter().filter_map(connect).collect()
+    }
+
+    /// Waits until the log satisfies `condition`; panics with the log when it does not within `limit`.
+    pub async fn wait_for(&self, what: &str, limit: Duration, mut condition: impl FnMut(&[Entry]) -> bool) {
+        self.wait_for_state(what, limit, |state| condition(&state.log)).await;
+    }
+
+    /// Waits until `topic` has seen (routed) so many messages.
+    pub async fn wait_for_routed(&self, topic: &str, count: usize, limit: Duration) {
+        let what = format!("{count} messages on {topic}");
+        let seen = |state: &State| state.routed.iter().filter(|publish| publish.topic == topic).count();
+        self.wait_for_state(&what, limit, |state| seen(state) >= count).await;
+    }
+
+    async fn wait_for_state(&self, what: &str, limit: Duration, mut condition: impl FnMut(&State) -> bool) {
+        let deadline = tokio::time::Instant::now() + limit;
+        loop {
+            let changed = self.shared.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if condition(&self.shared.state.lock()) {
+                return;
+            }
+            if tokio::time::timeout_at(deadline, changed).await.is_err() {
+                let state = self.shared.state.lock();
+                let lines: Vec<_> = state.log.iter().map(line).collect();
+                panic!("not within {limit:?}: {what}. Packets:\n{}", lines.join("\n"));
+            }
+        }
+    }
+}
+
+impl Drop for MockBroker {
+    fn drop(&mut self) {
+        if let Some(task) = self.listener.take() {
+            task.abort();
+        }
+        self.kick();
+    }
+}
+
+/// Payloads published by clients on `topic`.
+pub fn payloads(log: &[Entry], topic: &str) -> Vec<String> {
+    log.iter()
+        .filter_map(Entry::published)
+        .filter(|publish| publish.topic == topic)
+        .map(text)
+        .collect()
+}
+
+fn text(publish: &Publish) -> String {
+    String::from_utf8_lossy(&publish.payload).into_owned()
+}
+
+fn line(entry: &Entry) -> String {
+    let arrow = if entry.way == Way::FromClient { "-->" } else { "<--" };
+    let payload = match &entry.packet {
+        Packet::Publish(publish) => text(publish).chars().take(100).collect(),
+        _ => String::new(),
+    };
+    format!("#{} {arrow} {:?} {payload}", entry.connection, entry.packet)
+}
+
+async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+    while let Ok((socket, _)) = listener.accept().await {
+        let _ = socket.set_nodelay(true);
+        let (out, outgoing) = mpsc::unbounded_channel();
+        let number = {
+            let mut state = shared.state.lock();
+            state.connections += 1;
+            let number = state.connections;
+            state.open.insert(number, out.clone());
+            number
+        };
+        tokio::spawn(serve(socket, number, out, outgoing, Arc::clone(&shared)));
+    }
+}
+
+async fn serve(
+    mut socket: TcpStream,
+    number: usize,
+    out: mpsc::UnboundedSender<Out>,
+    mut outgoing: mpsc::UnboundedReceiver<Out>,
+    shared: Arc<Shared>,
+) {
+    let mut client = Client {
+        number,
+        out,
+        id: None,
+        received: 0,
+        held: Vec::new(),
+        orderly: false,
+    };
+    let mut buffer = BytesMut::new();
+    'open: loop {
+        let reading = !shared.state.lock().behaviour.stop_reading;
+        let quiet = Duration::from_millis(100);
+        tokio::select! {
+            read = socket.read_buf(&mut buffer), if reading => {
+                if read.unwrap_or(0) == 0 {
+                    break;
+                }
+                loop {
+                    match Packet::read(&mut buffer, MAX_PACKET) {
+                        Ok(packet) => {
+                            if !client.received(&shared, packet) {
+                                // What was answered before is still written.
+                                while let Ok(Out::Packet(packet)) = outgoing.try_recv() {
+                                    write(&mut socket, &shared, number, packet).await;
+                                }
+                                break 'open;
+                            }
+                        }
+                        Err(PacketError::InsufficientBytes(_)) => break,
+                        Err(error) => panic!("the client sent something that is not MQTT: {error}"),
+                    }
+                }
+            }
+            message = outgoing.recv() => match message {
+                Some(Out::Packet(packet)) => write(&mut socket, &shared, number, packet).await,
+                Some(Out::Close) | None => break,
+            },
+            () = tokio::time::sleep(quiet) => client.release_held(),
+        }
+        shared.changed.notify_waiters();
+    }
+    drop(socket);
+    client.gone(&shared);
+    shared.changed.notify_waiters();
+}
+
+async fn write(socket: &mut TcpStream, shared: &Shared, connection: usize, packet: Packet) {
+    let mut bytes = BytesMut::new();
+    packet.write(&mut bytes, MAX_PACKET).expect("a packet");
+    let _ = socket.write_all(&bytes).await;
+    let entry = Entry {
+        at: Instant::now(),
+        connection,
+        way: Way::ToClient,
+        packet,
+    };
+    shared.state.lock().log.push(entry);
+}
+
+struct Client {
+    number: usize,
+    out: mpsc::UnboundedSender<Out>,
+    id: Option<String>,
+    received: usize,
+    held: Vec<u16>,
+    orderly: bool,
+}
+
+impl Client {
+    /// False: the connection is to be closed.
+    fn received(&mut self, shared: &Shared, packet: Packet) -> bool {
+        let mut state = shared.state.lock();
+        let entry = Entry {
+            at: Instant::now(),
+            connection: self.number,
+            way: Way::FromClient,
+            packet: packet.clone(),
+        };
+        state.log.push(entry);
+        self.received += 1;
+        if state.behaviour.drop_after.is_some_and(|limit| self.received >= limit) {
+            return false;
+        }
+        match packet {
+            Packet::Connect(connect) => return self.connect(&mut state, connect),
+            Packet::Publish(publish) => return self.publish(&mut state, publish),
+            Packet::Subscribe(subscribe) => self.subscribe(&mut state, subscribe),
+            Packet::Unsubscribe(unsubscribe) => {
+                if let Some(session) = self.session(&mut state) {
+                    session
+                        .filters
+                        .retain(|(filter, _)| !unsubscribe.topics.contains(filter));
+                }
+                self.answer(Packet::UnsubAck(UnsubAck::new(unsubscribe.pkid)));
+            }
+            Packet::PubAck(ack) => {
+                if let Some(session) = self.session(&mut state) {
+                    session.unacked.retain(|publish| publish.pkid != ack.pkid);
+                }
+            }
+            Packet::PingReq => self.answer(Packet::PingResp),
+            Packet::Disconnect => {
+                self.orderly = true;
+                return false;
+            }
+            _ => {}
+        }
+        true
+    }
+
+    fn answer(&self, packet: Packet) {
+        let _ = self.out.send(Out::Packet(packet));
+    }
+
+    fn session<'a>(&self, state: &'a mut State) -> Option<&'a mut Session> {
+        let session = state.sessions.get_mut(self.id.as_ref()?)?;
+        session
+            .live
+            .as_ref()
+            .is_some_and(|live| live.connection == self.number)
+            .then_some(session)
+    }
+
+    fn connect(&mut self, state: &mut State, connect: Connect) -> bool {
+        match state.behaviour.on_connect {
+            OnConnect::Silent => return true,
+            OnConnect::Refuse(code) => {
+                self.answer(Packet::ConnAck(ConnAck::new(code, false)));
+                return false;
+            }
+            OnConnect::Accept | OnConnect::AcceptAndClose => {}
+        }
+        let kept = state.sessions.remove(&connect.client_id).unwrap_or_default();
+        if let Some(live) = &kept.live {
+            let _ = live.out.send(Out::Close);
+            if let Some(will) = kept.will.clone() {
+                state.route_will(will);
+            }
+        }
+        let resume = kept.persistent && !connect.clean_session && !state.behaviour.forget_sessions;
+        let mut session = if resume { kept } else { Session::default() };
+        session.persistent = !connect.clean_session;
+        session.will = connect.last_will;
+        session.live = Some(Live {
+            connection: self.number,
+            out: self.out.clone(),
+        });
+        self.answer(Packet::ConnAck(ConnAck::new(ConnectReturnCode::Success, resume)));
+        for mut publish in std::mem::take(&mut session.unacked) {
+            publish.dup = true;
+            session.deliver(publish);
+        }
+        for publish in std::mem::take(&mut session.queue) {
+            session.deliver(publish);
+        }
+        self.id = Some(connect.client_id.clone());
+        state.sessions.insert(connect.client_id, session);
+        state.behaviour.on_connect == OnConnect::Accept
+    }
+
+    fn publish(&mut self, state: &mut State, publish: Publish) -> bool {
+        if publish.retain && state.behaviour.drop_on_clear {
+            return false;
+        }
+        if publish.qos == QoS::AtLeastOnce {
+            self.acknowledge(state.behaviour.acks, publish.pkid);
+        }
+        state.route(Publish { dup: false, ..publish });
+        true
+    }
+
+    fn acknowledge(&mut self, acks: Acks, id: u16) {
+        let ack = |id| Packet::PubAck(PubAck::new(id));
+        match acks {
+            Acks::Normal => self.answer(ack(id)),
+            Acks::Stall => {}
+            Acks::Twice => (0..2).for_each(|_| self.answer(ack(id))),
+            Acks::Invented => [id, 60_000].into_iter().for_each(|id| self.answer(ack(id))),
+            Acks::Reversed(count) => {
+                self.held.push(id);
+                if self.held.len() >= count {
+                    self.release_held();
+                }
+            }
+        }
+    }
+
+    fn release_held(&mut self) {
+        for id in std::mem::take(&mut self.held).into_iter().rev() {
+            self.answer(Packet::PubAck(PubAck::new(id)));
+        }
+    }
+
+    fn subscribe(&self, state: &mut State, subscribe: Subscribe) {
+        let Behaviour {
+            stall_suback,
+            refuse_subscription,
+            ..
+        } = state.behaviour;
+        if stall_suback {
+            return;
+        }
+        let answer = |filter: &rumqttc::SubscribeFilter| match refuse_subscription {
+            true => SubscribeReasonCode::Failure,
+            false => SubscribeReasonCode::Success(filter.qos),
+        };
+        let codes = subscribe.filters.iter().map(answer).collect();
+        self.answer(Packet::SubAck(SubAck::new(subscribe.pkid, codes)));
+        if refuse_subscription {
+            return;
+        }
+        let retained: Vec<_> = state.retained.values().cloned().collect();
+        let Some(session) = self.session(state) else { return };
+        for filter in subscribe.filters {
+            session.filters.retain(|(known, _)| *known != filter.path);
+            for publish in retained.iter().filter(|publish| matches(&publish.topic, &filter.path)) {
+                session.deliver(Publish {
+                    retain: true,
+                    qos: publish.qos.min_of(filter.qos),
+                    ..publish.clone()
+                });
+            }
+            session.filters.push((filter.path, filter.qos));
+        }
+    }
+
+    fn gone(&mut self, shared: &Shared) {
+        let mut state = shared.state.lock();
+        state.open.remove(&self.number);
+        let orderly = self.orderly;
+        let Some(session) = self.session(&mut state) else {
+            return;
+        };
+        session.live = None;
+        let will = session.will.take().filter(|_| !orderly);
+        let persistent = session.persistent;
+        if let Some(id) = self
+            .id
+            .as_ref()
+            .filter(|_| !persistent || state.behaviour.forget_sessions)
+        {
+            state.sessions.remove(id);
+        }
+        if let Some(will) = will {
+            state.route_will(will);
+        }
+    }
+}
+
+impl Session {
+    fn deliver(&mut self, mut publish: Publish) {
+        let Some(live) = &self.live else {
+            if publish.qos != QoS::AtMostOnce {
+                self.queue.push_back(publish);
+            }
+            return;
+        };
+        if publish.qos != QoS::AtMostOnce {
+            self.last_id = self.last_id % 60_000 + 1;
+            publish.pkid = self.last_id;
+            self.unacked.push(publish.clone());
+        }
+        let _ = live.out.send(Out::Packet(Packet::Publish(publish)));
+    }
+}
+
+impl State {
+    fn route_will(&mut self, will: LastWill) {
+        let mut publish = Publish::new(will.topic, will.qos, will.message.to_vec());
+        publish.retain = will.retain;
+        self.route(publish);
+    }
+
+    fn route(&mut self, publish: Publish) {
+        self.routed.push(publish.clone());
+        if publish.retain && publish.payload.is_empty() {
+            self.retained.remove(&publish.topic);
+        } else if publish.retain {
+            self.retained.insert(
+                publish.topic.clone(),
+                Publish {
+                    dup: false,
+                    ..publish.clone()
+                },
+            );
+        }
+        for session in self.sessions.values_mut() {
+            let granted = session
+                .filters
+                .iter()
+                .find(|(filter, _)| matches(&publish.topic, filter))
+                .map(|(_, qos)| *qos);
+            if let Some(granted) = granted {
+                // To those who are subscribed already a retained message is one like any other.
+                session.deliver(Publish {
+                    retain: false,
+                    qos: publish.qos.min_of(granted),
+                    ..publish.clone()
+                });
+            }
+        }
+    }
+}
+
+trait MinOf {
+    fn min_of(self, other: Self) -> Self;
+}
+
+impl MinOf for QoS {
+    fn min_of(self, other: Self) -> Self {
+        if (self as u8) < (other as u8) { self } else { other }
+    }
+}

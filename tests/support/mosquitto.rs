@@ -1,0 +1,111 @@
+//! A real Mosquitto on a free port, ended when dropped.
+#![allow(dead_code)]
+
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+const PROGRAM: &str = "/usr/sbin/mosquitto";
+
+/// A running Mosquitto with its configuration and persistence in a temporary directory.
+pub struct Mosquitto {
+    pub port: u16,
+    pub directory: TempDir,
+    child: Option<Child>,
+}
+
+/// A TCP port nobody listens on at the moment.
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    listener.local_addr().expect("an address").port()
+}
+
+impl Mosquitto {
+    /// Plain MQTT.
+    pub fn start() -> Self {
+        Self::start_with(tempfile::tempdir().expect("a directory"), "")
+    }
+
+    /// With more lines for the listener; files they name can be put into `directory` before.
+    pub fn start_with(directory: TempDir, listener_lines: &str) -> Self {
+        let port = free_port();
+        let path = directory.path().display();
+        // Mosquitto 2.0.11 does not start with a WebSocket listener alone: it does not count that one.
+        let plain = if listener_lines.contains("websockets") {
+            format!("listener {} 127.0.0.1\n", free_port())
+        } else {
+            String::new()
+        };
+        let config = format!(
+            "{plain}listener {port} 127.0.0.1\n{listener_lines}\nallow_anonymous true\npersistence true\n\
+             persistence_location {path}/\nautosave_interval 0\nautosave_on_changes false\nlog_dest file {path}/log\n"
+        );
+        std::fs::write(directory.path().join("mosquitto.conf"), config).expect("a configuration");
+        let mut broker = Self {
+            port,
+            directory,
+            child: None,
+        };
+        broker.up();
+        broker
+    }
+
+    /// Starts it (again) on the same port, with what it saved.
+    pub fn up(&mut self) {
+        // Started as root it would change to a user that cannot read the directory.
+        let config = self.directory.path().join("mosquitto.conf");
+        let user = if running_as_root() { "user root\n" } else { "" };
+        let text = std::fs::read_to_string(&config).expect("a configuration");
+        if !text.contains(user) {
+            std::fs::write(&config, format!("{user}{text}")).expect("a configuration");
+        }
+        let child = Command::new(PROGRAM)
+            .arg("-c")
+            .arg(&config)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        self.child = Some(child.unwrap_or_else(|error| panic!("{PROGRAM} cannot be started: {error}")));
+        let limit = Instant::now() + Duration::from_secs(10);
+        while TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_err() {
+            assert!(
+                Instant::now() < limit,
+                "mosquitto does not listen; its log:\n{}",
+                self.log()
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Ends it in order: it saves sessions and retained messages.
+    pub fn down(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let pid = rustix::process::Pid::from_child(&child);
+            rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("signalled");
+            child.wait().expect("ended");
+        }
+    }
+
+    /// What it logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
+    }
+}
+
+fn running_as_root() -> bool {
+    Path::new("/proc/self")
+        .metadata()
+        .is_ok_and(|meta| std::os::unix::fs::MetadataExt::uid(&meta) == 0)
+}
+
+impl Drop for Mosquitto {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
