@@ -1,10 +1,178 @@
 //! The uplink: delivers messages to an MQTT broker and brings commands back.
+//!
+//! Producers push into the [`Outbox`] and never wait. One driver task keeps a connection, sends what waits, and hands
+//! commands on. [`start`] starts it, [`Uplink::stop`] ends it in order.
 
 pub mod address;
 pub mod commands;
+mod connection;
+mod desk;
+mod driver;
 pub mod message;
+mod outage;
 pub mod outbox;
+mod reason;
+mod tls;
+mod window;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
 
 pub use address::{Broker, BrokerAddress};
+pub use desk::IncomingCommand;
 pub use message::{Class, Message, Status};
 pub use outbox::Outbox;
+pub use reason::Reason;
+
+use crate::backoff::BackoffPolicy;
+use crate::config::Qos;
+use crate::device::Topics;
+use crate::stats::Stats;
+
+/// How to reach the broker, and as whom.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The broker.
+    pub address: BrokerAddress,
+    /// MQTT client id: the device's name.
+    pub client_id: String,
+    /// The device's topics.
+    pub topics: Topics,
+    /// Quality of service of the last will and of the notices and answers that the uplink itself publishes.
+    pub qos: Qos,
+    /// Certificates (PEM) that must have signed the broker's; `None`: the machine's own roots.
+    pub ca: Option<PathBuf>,
+    /// Times; the default is right outside tests.
+    pub limits: Limits,
+}
+
+/// Times of the connection.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Interval of pings. Default 30 s, at least 1 s.
+    pub keep_alive: Duration,
+    /// From the first packet to CONNACK. Default 10 s.
+    pub connect: Duration,
+    /// A broker that acknowledges nothing for this long while something waits for it is gone. Default 20 s.
+    pub acknowledgement: Duration,
+    /// A connection that the broker closed sooner than this after accepting it was closed "right after". Default 10 s.
+    pub short_lived: Duration,
+    /// The same command again within this time, flagged DUP or RETAIN, is the same one. Default 10 s.
+    pub same_command: Duration,
+    /// Waits between connections. Default 1 s to 60 s.
+    pub backoff: BackoffPolicy,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            keep_alive: Duration::from_secs(30),
+            connect: Duration::from_secs(10),
+            acknowledgement: Duration::from_secs(20),
+            short_lived: Duration::from_secs(10),
+            same_command: Duration::from_secs(10),
+            backoff: BackoffPolicy::default(),
+        }
+    }
+}
+
+/// What the connection is doing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LinkState {
+    /// An attempt is under way.
+    Connecting {
+        /// Attempts since the start or since the last good connection, this one included.
+        attempt: u32,
+    },
+    /// The subscription stands.
+    Online {
+        /// Since when.
+        since: Instant,
+    },
+    /// Waiting for the next attempt.
+    Offline {
+        /// Why.
+        reason: Reason,
+        /// Since when there has been no connection.
+        since: Instant,
+        /// Length of the wait that began when this state was set.
+        retry_in: Duration,
+    },
+}
+
+/// How the uplink ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StopReport {
+    /// Messages the broker has not acknowledged; they are still in the outbox.
+    pub undelivered: usize,
+}
+
+/// A request to stop.
+#[derive(Debug)]
+struct StopOrder {
+    notice: Option<Message>,
+    limit: Duration,
+}
+
+/// The running uplink. Dropping it ends the connection at once, with the last will.
+#[derive(Debug)]
+pub struct Uplink {
+    state: watch::Receiver<LinkState>,
+    stop: Option<oneshot::Sender<StopOrder>>,
+    driver: JoinHandle<()>,
+    outbox: Arc<Outbox>,
+}
+
+/// Starts the driver on the current tokio runtime. The first connection attempt begins at once.
+///
+/// Commands come out of the receiver cleared and in order; when it is full or dropped, their senders get an error answer.
+pub fn start(settings: Settings, outbox: Arc<Outbox>, stats: Arc<Stats>) -> (Uplink, mpsc::Receiver<IncomingCommand>) {
+    let (commands, received) = mpsc::channel(desk::MAX_PENDING);
+    let (state_sender, state) = watch::channel(LinkState::Connecting { attempt: 1 });
+    let (stop, stop_order) = oneshot::channel();
+    let driver = driver::Driver::new(settings, Arc::clone(&outbox), stats, commands, state_sender);
+    let uplink = Uplink {
+        state,
+        stop: Some(stop),
+        driver: tokio::spawn(driver.run(stop_order)),
+        outbox,
+    };
+    (uplink, received)
+}
+
+impl Uplink {
+    /// Follows the connection.
+    pub fn state(&self) -> watch::Receiver<LinkState> {
+        self.state.clone()
+    }
+
+    /// Ends in order and returns within `limit`, whatever the broker does: delivers what waits, then `final_notice`, awaits
+    /// its acknowledgement, and disconnects so that no last will follows. What waits gets half of the time; the rest is
+    /// for the notice, beside which the flushing goes on. A notice that is not acknowledged in time is followed by no
+    /// DISCONNECT: then the last will tells that the device is gone.
+    pub async fn stop(mut self, final_notice: Option<Message>, limit: Duration) -> StopReport {
+        if let Some(stop) = self.stop.take() {
+            // The driver is gone only if it panicked; then there is nothing to wait for below either.
+            let _ = stop.send(StopOrder {
+                notice: final_notice,
+                limit,
+            });
+        }
+        if tokio::time::timeout(limit, &mut self.driver).await.is_err() {
+            self.driver.abort();
+        }
+        StopReport {
+            undelivered: self.outbox.depth(),
+        }
+    }
+}
+
+impl Drop for Uplink {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}

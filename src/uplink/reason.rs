@@ -1,0 +1,236 @@
+//! Why there is no connection to the broker, in words for the person at the device.
+
+use std::error::Error;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rumqttc::mqttbytes::Error as PacketError;
+use rumqttc::tokio_rustls::rustls::{self, CertificateError};
+use rumqttc::{ConnectReturnCode, ConnectionError, StateError};
+
+/// Why a connection could not be made or ended. The text never holds a credential.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Reason {
+    /// Nothing listens there.
+    #[error("connection refused: no broker listens at that port")]
+    Refused,
+    /// Host or network out of reach.
+    #[error("the network does not reach the broker ({0})")]
+    Unreachable(String),
+    /// The name has no address.
+    #[error("the host name has no address ({0}); check its spelling and the DNS server")]
+    Dns(String),
+    /// No answer to the connection attempt.
+    #[error("no answer within {} s; is it an MQTT broker, and does a firewall let the port through?", .0.as_secs_f32())]
+    Silent(Duration),
+    /// The broker's certificate was not accepted.
+    #[error("the broker's TLS certificate was not accepted: {0}")]
+    Certificate(String),
+    /// TLS failed in another way.
+    #[error("TLS failed: {0}")]
+    Tls(String),
+    /// A file with certificates cannot be used.
+    #[error("the CA file {} cannot be used: {problem}", .file.display())]
+    CaFile {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The machine has no root certificates.
+    #[error(
+        "no root certificates were found on this machine ({0}); install the package ca-certificates or set SSL_CERT_FILE"
+    )]
+    NoRoots(String),
+    /// CONNACK 4.
+    #[error("the broker does not accept the user name or password")]
+    BadCredentials,
+    /// CONNACK 5.
+    #[error("the broker does not authorise this client to connect")]
+    NotAuthorised,
+    /// CONNACK 2.
+    #[error("the broker does not accept the client id \"{0}\"")]
+    BadClientId(String),
+    /// CONNACK 3.
+    #[error("the broker is there but says that its service is unavailable")]
+    Unavailable,
+    /// CONNACK 1.
+    #[error("the broker does not speak MQTT 3.1.1")]
+    ProtocolVersion,
+    /// The broker does not speak MQTT over WebSocket here.
+    #[error("the WebSocket handshake failed: {0}")]
+    WebSocket(String),
+    /// SUBACK 0x80.
+    #[error("the broker does not authorise this client to subscribe to {0}")]
+    SubscriptionRefused(String),
+    /// The broker closed the connection.
+    #[error("the broker closed the connection")]
+    Closed,
+    /// The broker closes the connection as soon as it stands.
+    #[error(
+        "the broker closed the connection right after accepting it, {times} times in a row: another client may be using the \
+         client id \"{client_id}\", or the policy forbids something this client does (on AWS IoT Core it needs \
+         iot:RetainPublish on {command_topic})"
+    )]
+    ThrownOut {
+        /// In a row.
+        times: u32,
+        /// Ours.
+        client_id: String,
+        /// Where retained commands are cleared.
+        command_topic: String,
+    },
+    /// PUBACK or SUBACK missing.
+    #[error("the broker accepts messages and acknowledges none for {} s", .0.as_secs_f32())]
+    NoAcknowledgement(Duration),
+    /// No PINGRESP.
+    #[error("the broker no longer answers")]
+    NoPing,
+    /// The broker broke the protocol.
+    #[error("the broker broke the MQTT protocol: {0}")]
+    Protocol(String),
+    /// The broker delivers a message larger than any command.
+    #[error("the broker delivers a message of {0} bytes, more than is read")]
+    TooLarge(usize),
+    /// Anything else.
+    #[error("{0}")]
+    Other(String),
+}
+
+impl Reason {
+    pub(super) fn of(error: &ConnectionError, client_id: &str, connect_limit: Duration) -> Self {
+        if let Some(tls) = find::<rustls::Error>(error) {
+            return Self::of_tls(tls);
+        }
+        match error {
+            ConnectionError::ConnectionRefused(code) => Self::of_code(*code, client_id),
+            ConnectionError::NetworkTimeout => Self::Silent(connect_limit),
+            ConnectionError::FlushTimeout | ConnectionError::MqttState(StateError::AwaitPingResp) => Self::NoPing,
+            ConnectionError::MqttState(StateError::ConnectionAborted) => Self::Closed,
+            ConnectionError::MqttState(StateError::Deserialization(PacketError::PayloadSizeLimitExceeded(size))) => {
+                Self::TooLarge(*size)
+            }
+            ConnectionError::NotConnAck(_) => Self::Protocol("it did not answer CONNECT with CONNACK".into()),
+            ConnectionError::ResponseValidation(error) => {
+                Self::WebSocket(format!("{error}; the broker must offer the subprotocol \"mqtt\""))
+            }
+            other => match find::<io::Error>(other) {
+                Some(io) => Self::of_io(io),
+                None => Self::of_rest(other),
+            },
+        }
+    }
+
+    fn of_rest(error: &ConnectionError) -> Self {
+        match error {
+            ConnectionError::Websocket(error) => Self::WebSocket(error.to_string()),
+            ConnectionError::MqttState(StateError::Unsolicited(id)) => Self::Protocol(format!(
+                "it acknowledged packet {id}, which was not sent or was acknowledged already"
+            )),
+            ConnectionError::MqttState(error) => Self::Protocol(error.to_string()),
+            error => Self::Other(error.to_string()),
+        }
+    }
+
+    fn of_code(code: ConnectReturnCode, client_id: &str) -> Self {
+        match code {
+            ConnectReturnCode::RefusedProtocolVersion => Self::ProtocolVersion,
+            ConnectReturnCode::BadClientId => Self::BadClientId(client_id.to_owned()),
+            ConnectReturnCode::ServiceUnavailable => Self::Unavailable,
+            ConnectReturnCode::BadUserNamePassword => Self::BadCredentials,
+            ConnectReturnCode::NotAuthorized => Self::NotAuthorised,
+            ConnectReturnCode::Success => Self::Closed,
+        }
+    }
+
+    fn of_tls(error: &rustls::Error) -> Self {
+        let rustls::Error::InvalidCertificate(problem) = error else {
+            return Self::Tls(error.to_string());
+        };
+        Self::Certificate(match problem {
+            // A bad signature is what another CA of the same name looks like.
+            CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+                "it is signed by nobody this machine trusts; give the CA that signed it (SSL_CERT_FILE)".into()
+            }
+            CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+                "it has expired, or this machine's clock is wrong".into()
+            }
+            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+                "it is not valid yet: is this machine's clock right?".into()
+            }
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+                "it is for another host name than the one in the address".into()
+            }
+            other => other.to_string(),
+        })
+    }
+
+    fn of_io(error: &io::Error) -> Self {
+        use io::ErrorKind as Kind;
+        let text = error.to_string();
+        // The resolver's errors have no kind of their own.
+        if text.contains("failed to lookup address") || text.contains("could not resolve") {
+            return Self::Dns(text);
+        }
+        match error.kind() {
+            Kind::ConnectionRefused => Self::Refused,
+            Kind::NetworkUnreachable | Kind::HostUnreachable | Kind::NetworkDown | Kind::AddrNotAvailable => {
+                Self::Unreachable(text)
+            }
+            Kind::TimedOut => Self::Unreachable(text),
+            Kind::UnexpectedEof | Kind::ConnectionReset | Kind::ConnectionAborted | Kind::BrokenPipe => Self::Closed,
+            _ => Self::Other(text),
+        }
+    }
+}
+
+/// The first error of type `T` in the chain. `io::Error` leaves the error it wraps out of its `source()`.
+fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
+    if let Some(found) = error.downcast_ref::<T>() {
+        return Some(found);
+    }
+    match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+        Some(inner) => find(inner),
+        None => find(error.source()?),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reason(error: impl Into<ConnectionError>) -> Reason {
+        Reason::of(&error.into(), "me", Duration::from_secs(10))
+    }
+
+    #[test]
+    fn a_certificate_problem_is_found_however_deep_it_is_wrapped() {
+        let tls = rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
+        let io = io::Error::new(io::ErrorKind::InvalidData, tls);
+        let text = reason(rumqttc::TlsError::Io(io)).to_string();
+        assert!(text.contains("certificate") && text.contains("SSL_CERT_FILE"), "{text}");
+    }
+
+    #[test]
+    fn common_failures_have_words_of_their_own() {
+        let io = |kind: io::ErrorKind| reason(io::Error::from(kind));
+        assert_eq!(io(io::ErrorKind::ConnectionRefused), Reason::Refused);
+        assert_eq!(io(io::ErrorKind::ConnectionReset), Reason::Closed);
+        assert_eq!(reason(StateError::ConnectionAborted), Reason::Closed);
+        assert_eq!(
+            reason(StateError::Deserialization(PacketError::PayloadSizeLimitExceeded(9))),
+            Reason::TooLarge(9)
+        );
+        assert!(matches!(
+            reason(io::Error::other("failed to lookup address information: x")),
+            Reason::Dns(_)
+        ));
+        let refused = |code| reason(ConnectionError::ConnectionRefused(code));
+        assert_eq!(refused(ConnectReturnCode::BadUserNamePassword), Reason::BadCredentials);
+        assert_eq!(
+            refused(ConnectReturnCode::BadClientId),
+            Reason::BadClientId("me".into())
+        );
+    }
+}
