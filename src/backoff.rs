@@ -41,7 +41,7 @@ pub struct Backoff {
 impl Backoff {
     /// A backoff that draws from the thread's random generator.
     pub fn new(policy: BackoffPolicy) -> Self {
-        Self::with_jitter(policy, Box::new(|| rand::random::<f64>()))
+        Self::with_jitter(policy, Box::new(rand::random::<f64>))
     }
 
     /// A backoff that draws from `jitter`.

@@ -1,5 +1,7 @@
 //! The uplink against a mock broker that misbehaves on demand, and against a real Mosquitto.
 
+#[path = "uplink/commands.rs"]
+mod commands;
 #[path = "uplink/mosquitto.rs"]
 mod real;
 mod support;
@@ -43,8 +45,8 @@ fn settings(url: &str) -> Settings {
         qos: Qos::AtLeastOnce,
         ca: None,
         limits: Limits {
-            connect: ms(500),
-            acknowledgement: ms(500),
+            connect: LIMIT / 2,
+            acknowledgement: LIMIT / 2,
             backoff: BackoffPolicy {
                 min: ms(20),
                 max: ms(50),
@@ -58,6 +60,14 @@ fn settings(url: &str) -> Settings {
 impl Bench {
     fn new(url: &str) -> Self {
         Self::with(settings(url))
+    }
+
+    /// With no patience for a broker that does not answer.
+    fn hasty(url: &str) -> Self {
+        let mut settings = settings(url);
+        settings.limits.connect = Duration::from_millis(400);
+        settings.limits.acknowledgement = Duration::from_millis(400);
+        Self::with(settings)
     }
 
     fn with(settings: Settings) -> Self {
@@ -278,7 +288,7 @@ async fn acknowledgements_out_of_order_are_matched() {
 }
 
 #[tokio::test]
-async fn repeated_and_invented_acknowledgements_lose_nothing() {
+async fn repeated_and_invented_acknowledgements_end_the_connection_and_lose_nothing() {
     for acks in [Acks::Twice, Acks::Invented] {
         let broker = MockBroker::start(Behaviour {
             acks,
@@ -286,17 +296,20 @@ async fn repeated_and_invented_acknowledgements_lose_nothing() {
         })
         .await;
         let bench = Bench::new(&broker.url());
-        bench.infer(0..20);
-        bench.drained().await;
-        let received = firsts(&broker.published(&bench.topics.inference_output));
-        assert_eq!(received, numbers(0..20), "{acks:?}");
+        bench.infer(0..40);
+        assert!(matches!(bench.offline().await, Reason::Protocol(_)), "{acks:?}");
         broker.behave(|behaviour| behaviour.acks = Acks::Normal);
-        bench.infer(20..40);
         bench.drained().await;
         assert_eq!(
             firsts(&broker.published(&bench.topics.inference_output)),
             numbers(0..40),
             "{acks:?}"
+        );
+        let seen = broker.published(&bench.topics.inference_output);
+        assert_eq!(
+            seen.iter().filter(|payload| *payload == "0").count(),
+            1,
+            "its acknowledgement counted: {acks:?}"
         );
     }
 }
@@ -332,14 +345,14 @@ async fn a_broker_that_never_acknowledges_is_left_and_gets_everything_again() {
         ..Behaviour::default()
     })
     .await;
-    let bench = Bench::new(&broker.url());
+    let bench = Bench::hasty(&broker.url());
     bench.infer(0..30);
     assert!(matches!(bench.offline().await, Reason::NoAcknowledgement(_)));
     broker.behave(|behaviour| behaviour.acks = Acks::Normal);
     bench.drained().await;
     let published = broker.published(&bench.topics.inference_output);
     assert_eq!(firsts(&published), numbers(0..30));
-    assert_eq!(published.iter().filter(|payload| *payload == "0").count(), 2);
+    assert!(published.iter().filter(|payload| *payload == "0").count() >= 2);
     assert!(
         !published[..16].contains(&"16".to_owned()),
         "at most sixteen wait for acknowledgement"
@@ -349,7 +362,7 @@ async fn a_broker_that_never_acknowledges_is_left_and_gets_everything_again() {
 #[tokio::test]
 async fn a_broker_that_stops_reading_does_not_hang_the_uplink() {
     let broker = MockBroker::start(Behaviour::default()).await;
-    let bench = Bench::new(&broker.url());
+    let bench = Bench::hasty(&broker.url());
     bench.online().await;
     broker.behave(|behaviour| behaviour.stop_reading = true);
     // More than the socket buffers hold, so that a write blocks.
@@ -370,7 +383,7 @@ async fn a_broker_that_accepts_and_says_nothing_is_given_up() {
         ..Behaviour::default()
     })
     .await;
-    let bench = Bench::new(&broker.url());
+    let bench = Bench::hasty(&broker.url());
     assert!(matches!(bench.offline().await, Reason::Silent(_)));
     broker.behave(|behaviour| behaviour.on_connect = OnConnect::Accept);
     broker.behave(|behaviour| behaviour.stall_suback = true);
@@ -451,149 +464,6 @@ async fn being_thrown_out_three_times_names_the_client_id() {
         "{reason}"
     );
     assert_eq!(broker.connects().len(), 3);
-}
-
-#[tokio::test]
-async fn a_command_is_handed_on_after_the_broker_acknowledged_its_clearing() {
-    let broker = MockBroker::start(Behaviour::default()).await;
-    let input = Topics::new("cam").command_input;
-    broker.publish(&input, r#"{"cmd":"restart"}"#, true, false, QoS::AtLeastOnce);
-    let mut bench = Bench::new(&broker.url());
-    assert_eq!(bench.command().await, r#"{"cmd":"restart"}"#);
-    assert_eq!(broker.retained(&input), None);
-    let log = broker.log();
-    let clear = position(&log, "clearing", |entry| {
-        entry.published().is_some_and(|publish| publish.retain)
-    });
-    let publish = log[clear].published().expect("the clearing");
-    assert_eq!(
-        (publish.topic.as_str(), publish.qos, publish.payload.len()),
-        (input.as_str(), QoS::AtLeastOnce, 0)
-    );
-    assert!(
-        log[clear..]
-            .iter()
-            .any(|entry| matches!(entry.packet, Packet::PubAck(_)) && entry.way == Way::ToClient)
-    );
-    // The clearing comes back to us, empty, and is no command.
-    bench.infer(0..1);
-    bench.drained().await;
-    assert!(bench.commands.try_recv().is_err());
-}
-
-#[tokio::test]
-async fn without_the_acknowledgement_the_command_waits_for_the_reconnect_and_acts_once() {
-    let broker = MockBroker::start(Behaviour {
-        drop_on_clear: true,
-        ..Behaviour::default()
-    })
-    .await;
-    let input = Topics::new("cam").command_input;
-    let mut bench = Bench::new(&broker.url());
-    bench.online().await;
-    broker.publish(&input, "restart", true, false, QoS::AtLeastOnce);
-    broker
-        .wait_for("two connections dropped", LIMIT, |log| {
-            log.last().is_some_and(|entry| entry.connection >= 3)
-        })
-        .await;
-    assert!(bench.commands.try_recv().is_err(), "not acknowledged, not handed on");
-    broker.behave(|behaviour| behaviour.drop_on_clear = false);
-    assert_eq!(bench.command().await, "restart");
-    assert_eq!(broker.retained(&input), None);
-    bench.infer(0..1);
-    bench.drained().await;
-    assert!(bench.commands.try_recv().is_err(), "once");
-}
-
-#[tokio::test]
-async fn two_commands_act_in_order_even_with_the_same_payload() {
-    let broker = MockBroker::start(Behaviour {
-        acks: Acks::Reversed(2),
-        ..Behaviour::default()
-    })
-    .await;
-    let mut bench = Bench::new(&broker.url());
-    bench.online().await;
-    let input = bench.topics.command_input.clone();
-    broker.publish(&input, "reset", false, false, QoS::AtLeastOnce);
-    tokio::time::sleep(Duration::from_millis(100)).await;
-    broker.publish(&input, "reset", false, false, QoS::AtLeastOnce);
-    broker.publish(&input, "info", true, false, QoS::AtLeastOnce);
-    assert_eq!(
-        [bench.command().await, bench.command().await, bench.command().await],
-        ["reset", "reset", "info"]
-    );
-    assert_eq!(broker.retained(&input), None);
-}
-
-#[tokio::test]
-async fn the_same_payload_flagged_dup_is_the_same_command_and_cleared_again() {
-    let broker = MockBroker::start(Behaviour::default()).await;
-    let mut bench = Bench::new(&broker.url());
-    bench.online().await;
-    let input = bench.topics.command_input.clone();
-    broker.publish(&input, "reset", false, false, QoS::AtLeastOnce);
-    assert_eq!(bench.command().await, "reset");
-    broker.publish(&input, "reset", false, true, QoS::AtLeastOnce);
-    let clearings = |log: &[Entry]| payloads(log, &input).len();
-    broker
-        .wait_for("a second clearing", LIMIT, |log| clearings(log) == 2)
-        .await;
-    broker.publish(&input, "other", false, false, QoS::AtLeastOnce);
-    assert_eq!(bench.command().await, "other");
-}
-
-#[tokio::test]
-async fn large_commands_and_too_many_are_refused_with_an_answer() {
-    let broker = MockBroker::start(Behaviour::default()).await;
-    let mut bench = Bench::new(&broker.url());
-    bench.online().await;
-    let (input, output) = (bench.topics.command_input.clone(), bench.topics.command_output.clone());
-    broker.publish(&input, vec![b' '; 65_537], true, false, QoS::AtLeastOnce);
-    broker.wait_for_routed(&output, 1, LIMIT).await;
-    assert!(broker.routed(&output)[0].contains("65537 bytes"));
-    assert_eq!(broker.retained(&input), None, "cleared all the same");
-    // Nobody takes these: the queue fills, and what comes then is answered.
-    for number in 0..100 {
-        broker.publish(&input, number.to_string(), false, false, QoS::AtLeastOnce);
-    }
-    broker.wait_for_routed(&output, 37, LIMIT).await;
-    bench.drained().await;
-    assert_eq!(errors(&broker.routed(&output)), 37);
-    for number in 0..64 {
-        assert_eq!(bench.command().await, number.to_string());
-    }
-}
-
-#[tokio::test]
-async fn a_message_too_large_to_be_read_is_removed_and_the_uplink_recovers() {
-    let broker = MockBroker::start(Behaviour::default()).await;
-    let bench = Bench::new(&broker.url());
-    bench.online().await;
-    broker.publish(
-        &bench.topics.command_input,
-        vec![b'x'; 5 << 20],
-        true,
-        false,
-        QoS::AtLeastOnce,
-    );
-    broker
-        .wait_for("a clean session", LIMIT, |log| {
-            log.iter()
-                .any(|entry| matches!(&entry.packet, Packet::Connect(connect) if connect.clean_session))
-        })
-        .await;
-    bench.infer(0..5);
-    bench.drained().await;
-    assert_eq!(broker.retained(&bench.topics.command_input), None);
-    assert_eq!(firsts(&broker.published(&bench.topics.inference_output)), numbers(0..5));
-    let connects = broker.connects();
-    assert_eq!(
-        connects.iter().map(|connect| connect.clean_session).collect::<Vec<_>>(),
-        [false, true, false]
-    );
-    assert_eq!(errors(&broker.published(&bench.topics.command_output)), 1);
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@
 //! back into its old place by itself.
 //!
 //! Inferences leave memory in two ways: acknowledged, or, oldest first, when there are more than fit
-//! ([`Waiting::drop_overflow`], counted and reported). That second door is the only one a store on disk has to stand behind.
+//! (`drop_overflow`, counted and reported). That second door is the only one a store on disk has to stand behind.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -31,9 +31,9 @@ pub struct Bounds {
     pub urgent_bytes: usize,
     /// Number of answers and notices in memory, likewise.
     pub urgent_messages: usize,
-    /// Inferences sent and not acknowledged.
+    /// Inferences sent and not acknowledged; at most [`MAX_WINDOW`].
     pub inference_window: usize,
-    /// Answers, notices and clearings sent and not acknowledged.
+    /// Answers, notices and clearings sent and not acknowledged; at most [`MAX_WINDOW`].
     pub urgent_window: usize,
 }
 
@@ -52,6 +52,9 @@ impl Default for Bounds {
 /// No single payload may be larger: with topic and header it stays below the packet limit of the connection, where a
 /// larger one would end every connection anew. (IoT Core itself takes 128 KiB.)
 pub const MAX_PAYLOAD_BYTES: usize = 255 * 1024;
+
+/// Both windows together stay below what a connection takes at once, so that handing over a message never waits.
+pub const MAX_WINDOW: usize = 24;
 
 const REPORT_EVERY: Duration = Duration::from_secs(60);
 
@@ -141,9 +144,9 @@ impl Outbox {
         } = inner.bounds;
         inner
             .urgent
-            .send(urgent_window)
+            .send(urgent_window.min(MAX_WINDOW))
             .or_else(|| inner.metrics.send(1))
-            .or_else(|| inner.inferences.send(inference_window))
+            .or_else(|| inner.inferences.send(inference_window.min(MAX_WINDOW)))
     }
 
     /// The broker has the message. False for a token that is not being sent (any more).

@@ -149,7 +149,8 @@ impl Reason {
             return Self::Tls(error.to_string());
         };
         Self::Certificate(match problem {
-            CertificateError::UnknownIssuer => {
+            // A bad signature is what another CA of the same name looks like.
+            CertificateError::UnknownIssuer | CertificateError::BadSignature => {
                 "it is signed by nobody this machine trusts; give the CA that signed it (SSL_CERT_FILE)".into()
             }
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => {

@@ -33,8 +33,14 @@ impl Mosquitto {
     pub fn start_with(directory: TempDir, listener_lines: &str) -> Self {
         let port = free_port();
         let path = directory.path().display();
+        // Mosquitto 2.0.11 does not start with a WebSocket listener alone: it does not count that one.
+        let plain = if listener_lines.contains("websockets") {
+            format!("listener {} 127.0.0.1\n", free_port())
+        } else {
+            String::new()
+        };
         let config = format!(
-            "listener {port} 127.0.0.1\n{listener_lines}\nallow_anonymous true\npersistence true\n\
+            "{plain}listener {port} 127.0.0.1\n{listener_lines}\nallow_anonymous true\npersistence true\n\
              persistence_location {path}/\nautosave_interval 0\nautosave_on_changes false\nlog_dest file {path}/log\n"
         );
         std::fs::write(directory.path().join("mosquitto.conf"), config).expect("a configuration");

@@ -102,6 +102,8 @@ impl Driver {
                 link.phase = Phase::Subscribing(now);
                 link.connection.subscribe(&self.settings.topics.command_input).await;
             }
+            // An acknowledgement of a subscription nobody asked for.
+            LinkEvent::Subscribed { .. } if !matches!(link.phase, Phase::Subscribing(_)) => {}
             LinkEvent::Subscribed { granted: false } => {
                 return Some(End::Lost(Reason::SubscriptionRefused(
                     self.settings.topics.command_input.clone(),
@@ -214,12 +216,12 @@ impl Driver {
         if link.phase != Phase::Online {
             return (out_of_time && !matches!(link.phase, Phase::Leaving(_))).then_some(End::Stopped);
         }
-        if self.outbox.depth() == 0 || now >= stopping.notice_at {
-            if let Some(notice) = stopping.notice.take() {
-                stopping.awaited = Some(self.outbox.push(notice));
-                self.fill(link).await;
-                return None;
-            }
+        if (self.outbox.depth() == 0 || now >= stopping.notice_at)
+            && let Some(notice) = stopping.notice.take()
+        {
+            stopping.awaited = Some(self.outbox.push(notice));
+            self.fill(link).await;
+            return None;
         }
         let notice_done = stopping.notice.is_none() && stopping.awaited.is_none();
         if notice_done && (out_of_time || self.outbox.depth() == 0) {
