@@ -180,15 +180,15 @@ const ELEMENTS: &[(&str, &[&str])] = &[
 
 /// The package that brings `element`, where known.
 pub fn package_of(element: &str) -> Option<&'static str> {
-    let brings = |pattern: &&str| match pattern.split_once('*') {
+    let brings = |pattern: &str| match pattern.split_once('*') {
         Some((start, end)) => {
             element.len() >= start.len() + end.len() && element.starts_with(start) && element.ends_with(end)
         }
-        None => *pattern == element,
+        None => pattern == element,
     };
     ELEMENTS
         .iter()
-        .find(|(_, elements)| elements.iter().any(|pattern| brings(&pattern)))
+        .find(|(_, elements)| elements.iter().any(|pattern| brings(pattern)))
         .map(|(package, _)| *package)
 }
 
