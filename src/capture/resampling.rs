@@ -116,9 +116,10 @@ impl<'a> Flat<'a> {
     fn new(input: &'a gst_video::VideoInfo, output: &'a gst_video::VideoInfo) -> Result<Self, gst::glib::BoolError> {
         let mut frame = gst::Buffer::with_size(input.size())?;
         if let Some(frame) = frame.get_mut() {
-            // The same byte everywhere is one colour in every format, and a bright one shows an error best.
+            // The same byte everywhere is one colour in every format; this one is bright, which shows an error best, and
+            // not so bright that it is clipped (as YUV it is the pink 218, 129, 231).
             frame
-                .memset(.., 0xC8)
+                .memset(.., 0xA0)
                 .map_err(|_| gst::glib::bool_error!("a flat frame cannot be made"))?;
         }
         Ok(Self { frame, input, output })
