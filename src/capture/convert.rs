@@ -5,6 +5,7 @@ use gstreamer as gst;
 use gstreamer_video as gst_video;
 
 use super::geometry::Layout;
+use super::resampling::Resampling;
 use super::slot::Frame;
 use crate::config::ResizeMode;
 
@@ -74,22 +75,6 @@ pub struct Converter {
     plan: Option<Plan>,
 }
 
-/// Options of the scaler.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Resampling {
-    pub method: gst_video::VideoResamplerMethod,
-    pub chroma: gst_video::VideoChromaMode,
-}
-
-impl Default for Resampling {
-    fn default() -> Self {
-        Self {
-            method: gst_video::VideoResamplerMethod::Linear,
-            chroma: gst_video::VideoChromaMode::None,
-        }
-    }
-}
-
 /// What was worked out for one input format.
 #[derive(Debug)]
 struct Plan {
@@ -97,6 +82,8 @@ struct Plan {
     input: gst_video::VideoInfo,
     output: gst_video::VideoInfo,
     converter: gst_video::VideoConverter,
+    /// The picture comes out with luma from 16 to 235 and has to be spread to 0 to 255.
+    spread: bool,
 }
 
 impl Converter {
@@ -159,13 +146,14 @@ impl Plan {
             message: error.message.to_string(),
         };
         let output = output_info(&input, &layout, target.grey).map_err(failed)?;
-        let converter =
-            gst_video::VideoConverter::new(&input, &output, Some(options(&layout, resampling))).map_err(failed)?;
+        let converter = resampling.converter(&input, &output, &layout).map_err(failed)?;
+        let spread = target.grey && copies_limited_luma(&input);
         Ok(Self {
             caps,
             input,
             output,
             converter,
+            spread,
         })
     }
 
@@ -189,7 +177,27 @@ impl Plan {
         *data = target
             .try_into_inner::<Vec<u8>>()
             .map_err(|(_, error)| failed(&error.to_string()))?;
+        if self.spread {
+            spread_luma(data);
+        }
         Ok(())
+    }
+}
+
+/// Between two formats of the same matrix VideoConverter copies luma and looks at no range (seen in 1.22), which is fast:
+/// the range is then left to [`spread_luma`].
+fn copies_limited_luma(input: &gst_video::VideoInfo) -> bool {
+    let colours = input.colorimetry();
+    (input.is_yuv() || input.is_gray())
+        && colours.matrix() == gst_video::VideoColorMatrix::Bt601
+        && colours.range() == gst_video::VideoColorRange::Range16_235
+}
+
+/// Luma from 16..=235 to 0..=255, rounded. Over the model's few pixels, in 16-bit arithmetic that fits vector units.
+fn spread_luma(data: &mut [u8]) {
+    for value in data {
+        let luma = u16::from(value.saturating_sub(16).min(219));
+        *value = ((luma * 255 + 109) / 219) as u8;
     }
 }
 
@@ -222,29 +230,4 @@ fn output_info(
         .offset(&[0])
         .size(stride * layout.height as usize)
         .build()
-}
-
-fn options(layout: &Layout, resampling: Resampling) -> gst_video::VideoConverterConfig {
-    // GStreamer's frames are at most 32767 pixels wide and high.
-    let pixels = |value: u32| i32::try_from(value).unwrap_or(i32::MAX);
-    let mut config = gst_video::VideoConverterConfig::new();
-    config.set_src_x(pixels(layout.source.x));
-    config.set_src_y(pixels(layout.source.y));
-    config.set_src_width(Some(pixels(layout.source.width)));
-    config.set_src_height(Some(pixels(layout.source.height)));
-    config.set_dest_x(pixels(layout.dest.x));
-    config.set_dest_y(pixels(layout.dest.y));
-    config.set_dest_width(Some(pixels(layout.dest.width)));
-    config.set_dest_height(Some(pixels(layout.dest.height)));
-    config.set_fill_border(true);
-    config.set_border_argb(0xff_00_00_00);
-    config.set_resampler_method(resampling.method);
-    config.set_chroma_resampler_method(gst_video::VideoResamplerMethod::Linear);
-    config.set_chroma_mode(resampling.chroma);
-    config.set_dither_method(gst_video::VideoDitherMethod::None);
-    config.set_matrix_mode(gst_video::VideoMatrixMode::Full);
-    config.set_gamma_mode(gst_video::VideoGammaMode::None);
-    config.set_primaries_mode(gst_video::VideoPrimariesMode::None);
-    config.set_threads(1);
-    config
 }

@@ -169,14 +169,15 @@ impl Prepared {
     }
 
     fn parse_error(&self, error: &gst::glib::Error, missing: &[String]) -> CaptureError {
-        let mut names: Vec<&String> = missing.iter().collect();
-        // GStreamer stops at the first one; the person at the device wants to install them all at once.
-        if !names.is_empty() || error.matches(gst::ParseError::NoSuchElement) {
-            names.extend(
-                self.elements
-                    .iter()
-                    .filter(|name| gst::ElementFactory::find(name).is_none()),
-            );
+        let mut names: Vec<&String> = Vec::new();
+        // The context also names elements that are there and have another fault, so the kind of error decides.
+        if error.matches(gst::ParseError::NoSuchElement) {
+            // GStreamer stops at the first one; the person at the device wants to install them all at once.
+            names = missing
+                .iter()
+                .chain(&self.elements)
+                .filter(|name| gst::ElementFactory::find(name).is_none())
+                .collect();
             names.sort();
             names.dedup();
         }
@@ -446,7 +447,7 @@ mod tests {
         for (line, wanted) in [
             ("videotestsrc nosuch=1 ! videoconvert", Some("nosuch")),
             ("videotestsrc pattern=nosuch ! videoconvert", Some("pattern")),
-            ("videotestsrc ! videoconvert nosuch.", None),
+            ("videotestsrc ! nosuch/x ! videoconvert", None),
             ("videotestsrc ! audioconvert", Some("videotestsrc0")),
         ] {
             let error = described(line).unwrap_err();

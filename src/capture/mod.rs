@@ -13,6 +13,7 @@ pub mod line;
 pub mod pack;
 pub mod packages;
 pub mod pipeline;
+mod resampling;
 pub mod slot;
 mod words;
 

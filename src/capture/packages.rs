@@ -13,6 +13,8 @@ const VAAPI: &str = "gstreamer1.0-vaapi";
 const LIBCAMERA: &str = "gstreamer1.0-libcamera";
 const NICE: &str = "gstreamer1.0-nice";
 const PIPEWIRE: &str = "gstreamer1.0-pipewire";
+const X11: &str = "gstreamer1.0-x";
+const GL: &str = "gstreamer1.0-gl";
 const CORE: &str = "libgstreamer1.0-0";
 const L4T: &str = "nvidia-l4t-gstreamer (NVIDIA Jetson Linux)";
 const DEEPSTREAM: &str = "the NVIDIA DeepStream SDK";
@@ -58,9 +60,6 @@ const ELEMENTS: &[(&str, &[&str])] = &[
             "audiotestsrc",
             "oggdemux",
             "theoradec",
-            "gl*",
-            "ximagesink",
-            "xvimagesink",
         ],
     ),
     (
@@ -140,6 +139,17 @@ const ELEMENTS: &[(&str, &[&str])] = &[
     ),
     (UGLY, &["x264enc", "asfdemux", "rmdemux", "mpeg2dec", "a52dec"]),
     (LIBAV, &["avdec_*", "avenc_*", "avdemux_*", "avmux_*", "avdeinterlace"]),
+    (
+        X11,
+        &[
+            "ximagesink",
+            "xvimagesink",
+            "textoverlay",
+            "timeoverlay",
+            "clockoverlay",
+        ],
+    ),
+    (GL, &["gl*"]),
     (ALSA, &["alsasrc", "alsasink"]),
     (PULSE, &["pulsesrc", "pulsesink"]),
     (VAAPI, &["vaapi*"]),
@@ -180,15 +190,15 @@ const ELEMENTS: &[(&str, &[&str])] = &[
 
 /// The package that brings `element`, where known.
 pub fn package_of(element: &str) -> Option<&'static str> {
-    let brings = |pattern: &&str| match pattern.split_once('*') {
+    let brings = |pattern: &str| match pattern.split_once('*') {
         Some((start, end)) => {
             element.len() >= start.len() + end.len() && element.starts_with(start) && element.ends_with(end)
         }
-        None => *pattern == element,
+        None => pattern == element,
     };
     ELEMENTS
         .iter()
-        .find(|(_, elements)| elements.iter().any(|pattern| brings(&pattern)))
+        .find(|(_, elements)| elements.iter().any(|pattern| brings(pattern)))
         .map(|(package, _)| *package)
 }
 
@@ -241,6 +251,9 @@ mod tests {
             ("nvvideoconvert", DEEPSTREAM),
             ("kvssink", KVS),
             ("decodebin", BASE),
+            ("glimagesink", GL),
+            ("xvimagesink", X11),
+            ("ximagesrc", GOOD),
         ] {
             assert_eq!(package_of(element), Some(package), "{element}");
         }

@@ -12,6 +12,7 @@ use gstreamer_app as gst_app;
 
 use super::error::{CaptureError, redact};
 use super::line::{Prepared, launch_line};
+use super::packages::MissingElement;
 use super::slot::{Feed, Frame, FrameSlot, Policy, Put};
 use crate::config::SourceLine;
 use crate::stats::Stats;
@@ -267,6 +268,13 @@ impl Built {
         if !offered.can_intersect(&gst::Caps::new_empty_simple("image/jpeg")) {
             return Err(CaptureError::NotVideo {
                 caps: shortened(&offered.to_string()),
+                line: self.line.clone(),
+            });
+        }
+        if gst::ElementFactory::find("jpegdec").is_none() {
+            let elements = vec![MissingElement::new("jpegdec")];
+            return Err(CaptureError::MissingElements {
+                elements,
                 line: self.line.clone(),
             });
         }

@@ -1,1 +1,402 @@
+//! Whole pipelines in this process, from a line to frames in the slot.
 
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver};
+use std::time::{Duration, Instant};
+
+use gstreamer as gst;
+use gstreamer::prelude::*;
+
+use super::convert::{Converter, Picture, Target};
+use super::error::CaptureError;
+use super::pipeline::{Capture, CaptureEvent, Settings, Stopped};
+use super::slot::{Frame, FrameSlot, Taken};
+use crate::config::{ResizeMode, SourceLine};
+use crate::stats::Stats;
+
+/// No wait in these tests is longer.
+const LIMIT: Duration = Duration::from_secs(20);
+
+struct Run {
+    capture: Capture,
+    slot: Arc<FrameSlot>,
+    stats: Arc<Stats>,
+    events: Receiver<CaptureEvent>,
+}
+
+impl Run {
+    fn of(line: &str) -> Self {
+        Self::with(Settings::new(SourceLine::Launch(line.to_owned()))).unwrap()
+    }
+
+    fn unthrottled(line: &str) -> Self {
+        Self::with(Settings {
+            unthrottled: true,
+            ..Settings::new(SourceLine::Launch(line.to_owned()))
+        })
+        .unwrap()
+    }
+
+    fn with(settings: Settings) -> Result<Self, CaptureError> {
+        let (slot, stats) = (Arc::new(FrameSlot::new()), Arc::new(Stats::default()));
+        let (sender, events) = mpsc::channel();
+        let capture = Capture::start(&settings, &slot, &stats, move |event| {
+            let _ = sender.send(event);
+        })?;
+        Ok(Self {
+            capture,
+            slot,
+            stats,
+            events,
+        })
+    }
+
+    fn frame(&self) -> Frame {
+        match self.slot.take(LIMIT) {
+            Taken::Frame(frame) => frame,
+            other => panic!("no frame but {other:?}; {:?}", self.events.try_recv()),
+        }
+    }
+
+    /// All frames to the end, each with its place in the stream in milliseconds.
+    fn places(&self) -> Vec<u64> {
+        let mut places = Vec::new();
+        loop {
+            match self.slot.take(LIMIT) {
+                Taken::Frame(frame) => places.push(frame.sample.buffer().unwrap().pts().unwrap().mseconds()),
+                Taken::Closed => return places,
+                Taken::TimedOut => panic!("no end after {places:?}"),
+            }
+        }
+    }
+
+    fn event(&self) -> CaptureEvent {
+        self.events.recv_timeout(LIMIT).unwrap()
+    }
+}
+
+/// Makes a file with GStreamer's own elements.
+fn make(line: &str) {
+    super::init().unwrap();
+    let pipeline = gst::parse::launch(line).unwrap();
+    let bus = pipeline.bus().unwrap();
+    pipeline.set_state(gst::State::Playing).unwrap();
+    let wanted = [gst::MessageType::Eos, gst::MessageType::Error];
+    let message = bus
+        .timed_pop_filtered(gst::ClockTime::from_seconds(20), &wanted)
+        .unwrap();
+    assert_eq!(message.type_(), gst::MessageType::Eos, "{message:?}");
+    pipeline.set_state(gst::State::Null).unwrap();
+}
+
+/// 20 frames of MJPEG at 20/s: one second.
+fn film(directory: &Path) -> String {
+    let path = directory.join("film.avi").display().to_string();
+    make(&format!(
+        "videotestsrc num-buffers=20 pattern=ball ! video/x-raw,format=I420,width=160,height=120,framerate=20/1 ! \
+         jpegenc ! avimux ! filesink location={path}"
+    ));
+    path
+}
+
+#[test]
+fn a_live_source_delivers_frames_until_it_is_stopped() {
+    let run =
+        Run::of("videotestsrc is-live=true ! video/x-raw,width=64,height=48,framerate=100/1 ! videoconvert ! jpegenc");
+    assert!(run.capture.is_live());
+    let (first, second) = (run.frame(), run.frame());
+    assert!(second.at > first.at);
+    assert_eq!(first.sample.caps().unwrap().structure(0).unwrap().name(), "video/x-raw");
+    assert!(run.stats.frames_captured.get() >= 2);
+    assert_eq!(run.capture.stop(LIMIT), Stopped::Clean);
+    assert!(matches!(run.slot.take(LIMIT), Taken::Closed));
+    assert!(
+        run.events.recv_timeout(LIMIT).is_err(),
+        "a stop that was asked for is no event"
+    );
+}
+
+#[test]
+fn the_newest_live_frame_wins_and_the_others_are_counted() {
+    let run = Run::of("videotestsrc is-live=true num-buffers=30 ! video/x-raw,width=16,height=16,framerate=300/1");
+    // Nobody takes anything until all frames have come: the source's end waits for the last one.
+    let start = Instant::now();
+    while run.stats.frames_captured.get() < 30 {
+        assert!(start.elapsed() < LIMIT);
+        std::thread::yield_now();
+    }
+    assert!(
+        run.events.try_recv().is_err(),
+        "the end comes after the last frame was taken"
+    );
+    assert_eq!(run.places(), [29 * 1000 / 300]);
+    assert_eq!(run.stats.frames_skipped.get(), 29);
+    assert_eq!(run.event(), CaptureEvent::EndOfStream);
+}
+
+#[test]
+fn a_file_plays_in_real_time_in_order_to_its_end() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = film(directory.path());
+    let run = Run::of(&format!("filesrc location={path} ! decodebin ! videoconvert ! jpegenc"));
+    assert!(!run.capture.is_live());
+    let first = run.frame();
+    let mut last = first.at;
+    let mut places = vec![first.sample.buffer().unwrap().pts().unwrap()];
+    while let Taken::Frame(frame) = run.slot.take(LIMIT) {
+        places.push(frame.sample.buffer().unwrap().pts().unwrap());
+        last = frame.at;
+    }
+    assert!(places.is_sorted_by(|a, b| a < b));
+    assert_eq!(places.last().unwrap().mseconds(), 950);
+    let lasted = last - first.at;
+    assert!(
+        (Duration::from_millis(700)..Duration::from_secs(5)).contains(&lasted),
+        "20 frames at 20/s took {lasted:?}"
+    );
+    assert_eq!(run.stats.frames_captured.get(), 20);
+    assert_eq!(places.len() as u64 + run.stats.frames_skipped.get(), 20);
+    assert_eq!(run.event(), CaptureEvent::EndOfStream);
+    assert!(
+        run.events.recv_timeout(Duration::from_millis(1)).is_err(),
+        "the end is told once"
+    );
+}
+
+#[test]
+fn unthrottled_gives_every_frame_once_and_faster() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = film(directory.path());
+    let run = Run::unthrottled(&format!("filesrc location={path} ! decodebin ! jpegenc"));
+    let start = run.frame().at;
+    assert_eq!(run.places(), (1..20).map(|frame| frame * 50).collect::<Vec<_>>());
+    assert!(
+        start.elapsed() < Duration::from_millis(800),
+        "it took {:?}",
+        start.elapsed()
+    );
+    assert_eq!(
+        (run.stats.frames_captured.get(), run.stats.frames_skipped.get()),
+        (20, 0)
+    );
+    assert_eq!(run.event(), CaptureEvent::EndOfStream);
+}
+
+#[test]
+fn unthrottled_counts_are_exact_over_many_frames() {
+    let run = Run::unthrottled("videotestsrc num-buffers=2000 ! video/x-raw,width=16,height=16,framerate=1000/1");
+    assert_eq!(run.places(), (0..2000).collect::<Vec<_>>());
+    assert_eq!(run.stats.frames_captured.get(), 2000);
+}
+
+#[test]
+fn multiplied_frames_pass_at_their_rate_and_cost_a_reference() {
+    let run = Run::of(
+        "videotestsrc num-buffers=10 ! video/x-raw,width=320,height=240,framerate=20/1 ! videorate ! \
+         video/x-raw,framerate=2200/1 ! jpegenc",
+    );
+    let frame = run.frame();
+    let memory = |frame: &Frame| frame.sample.buffer().unwrap().map_readable().unwrap().as_ptr();
+    // Among several frames in a row there are two that share their memory: videorate's copies are references.
+    let mut before = memory(&frame);
+    let mut shared = 0;
+    let mut held = vec![frame];
+    for _ in 0..5 {
+        let frame = run.frame();
+        shared += usize::from(memory(&frame) == before);
+        before = memory(&frame);
+        held.push(frame);
+    }
+    assert!(shared > 0);
+    drop(held);
+    while let Taken::Frame(_) = run.slot.take(LIMIT) {}
+    let captured = run.stats.frames_captured.get();
+    assert!(captured > 900, "{captured} frames of half a second at 2200/s");
+    assert_eq!(run.event(), CaptureEvent::EndOfStream);
+}
+
+#[test]
+fn a_failing_element_is_reported_once_with_gstreamers_text() {
+    let run = Run::of("videotestsrc is-live=true ! identity name=bad error-after=3 ! fakesink");
+    let CaptureEvent::Error(CaptureError::Element {
+        element,
+        message,
+        debug,
+    }) = run.event()
+    else {
+        panic!()
+    };
+    assert_eq!(element, "bad");
+    assert!(message.contains("Failed after iterations as requested"), "{message}");
+    assert!(debug.contains("GstIdentity:bad"), "{debug}");
+    assert!(run.events.recv_timeout(Duration::from_millis(300)).is_err());
+    assert_eq!(run.capture.stop(LIMIT), Stopped::Clean);
+}
+
+#[test]
+fn a_missing_file_is_an_error_at_the_start_that_names_it() {
+    let settings = Settings::new(SourceLine::Encoded(
+        "filesrc:location=/nosuch/film.mp4:!:decodebin".to_owned(),
+    ));
+    let error = Run::with(settings).err().unwrap().to_string();
+    assert!(error.contains("/nosuch/film.mp4"), "{error}");
+}
+
+#[test]
+fn a_live_source_that_goes_quiet_has_stalled() {
+    let quiet = |line: &str, first: u64| {
+        let settings = Settings {
+            no_frame_limit: Duration::from_millis(300),
+            first_frame_limit: Duration::from_millis(first),
+            ..Settings::new(SourceLine::Launch(line.to_owned()))
+        };
+        let run = Run::with(settings).unwrap();
+        let CaptureEvent::Stalled { after } = run.event() else {
+            panic!()
+        };
+        assert_eq!(run.capture.stop(LIMIT), Stopped::Clean);
+        (after, run.stats.frames_captured.get())
+    };
+    let caps = "video/x-raw,width=16,height=16,framerate=50/1";
+    // The valve drops all: not even a first frame.
+    let (after, frames) = quiet(&format!("videotestsrc is-live=true ! {caps} ! valve drop=true"), 500);
+    assert!(after >= Duration::from_millis(500) && frames == 0);
+    // The second input keeps the pipeline from its end after the first one's five frames.
+    let (after, frames) = quiet(
+        &format!(
+            "videotestsrc is-live=true num-buffers=5 ! {caps} ! funnel name=f videotestsrc is-live=true ! {caps} ! \
+             valve drop=true ! f. f. ! jpegenc"
+        ),
+        20_000,
+    );
+    assert!(after >= Duration::from_millis(300) && frames == 5);
+}
+
+#[test]
+fn a_file_may_take_its_time() {
+    let settings = Settings {
+        no_frame_limit: Duration::from_millis(50),
+        first_frame_limit: Duration::from_millis(50),
+        ..Settings::new(SourceLine::Launch(
+            "videotestsrc num-buffers=3 ! video/x-raw,width=16,height=16,framerate=2/1".to_owned(),
+        ))
+    };
+    let run = Run::with(settings).unwrap();
+    assert_eq!(run.places(), [0, 500, 1000]);
+    assert_eq!(run.event(), CaptureEvent::EndOfStream);
+}
+
+#[test]
+fn stopping_wakes_a_source_that_waits_for_the_slot() {
+    let run = Run::unthrottled("videotestsrc ! video/x-raw,width=16,height=16");
+    let start = Instant::now();
+    // The first frame is in the slot, the second in the callback that waits.
+    while run.stats.frames_captured.get() < 2 {
+        assert!(start.elapsed() < LIMIT);
+        std::thread::yield_now();
+    }
+    assert_eq!(run.capture.stop(LIMIT), Stopped::Clean);
+    assert_eq!(run.stats.frames_captured.get(), 2);
+}
+
+#[test]
+fn stopping_wakes_an_end_that_waits_for_its_last_frame() {
+    let run = Run::of("videotestsrc num-buffers=1 ! video/x-raw,width=16,height=16");
+    let start = Instant::now();
+    while run.stats.frames_captured.get() < 1 {
+        assert!(start.elapsed() < LIMIT);
+        std::thread::yield_now();
+    }
+    assert_eq!(run.capture.stop(LIMIT), Stopped::Clean);
+    assert!(run.events.recv_timeout(LIMIT).is_err(), "nobody is told");
+}
+
+#[test]
+fn a_pipeline_that_hangs_is_abandoned() {
+    let run =
+        Run::of("videotestsrc is-live=true ! video/x-raw,width=16,height=16 ! identity name=slow sleep-time=3000000");
+    let start = Instant::now();
+    // A thread in identity's sleep keeps the pipeline from stopping, as a driver does; wait until it is in there.
+    run.frame();
+    let next = run.slot.take(Duration::from_millis(300));
+    assert!(
+        matches!(next, Taken::TimedOut),
+        "the next frame sleeps in there: {next:?}"
+    );
+    assert_eq!(run.capture.stop(Duration::from_millis(100)), Stopped::Abandoned);
+    assert!(start.elapsed() < Duration::from_secs(6));
+}
+
+#[test]
+fn both_branches_of_a_tee_run() {
+    let directory = tempfile::tempdir().unwrap();
+    let stored = directory.path().join("stored.y4m").display().to_string();
+    let run = Run::unthrottled(&format!(
+        "videotestsrc num-buffers=5 ! video/x-raw,format=I420,width=16,height=16,framerate=10/1 ! tee name=t \
+         t. ! queue ! jpegenc ! fakesink t. ! queue ! y4menc ! filesink location={stored}"
+    ));
+    assert_eq!(run.places(), [0, 100, 200, 300, 400]);
+    assert_eq!(run.event(), CaptureEvent::EndOfStream);
+    assert_eq!(run.capture.stop(LIMIT), Stopped::Clean);
+    let bytes = std::fs::metadata(stored).unwrap().len();
+    assert!(bytes > 5 * 16 * 16 * 3 / 2, "{bytes}");
+}
+
+#[test]
+fn a_source_of_jpeg_is_decoded_and_shows_the_same_picture() {
+    let picture = |line: &str| {
+        let run = Run::unthrottled(line);
+        let mut picture = Picture::default();
+        let target = Target {
+            width: 64,
+            height: 48,
+            grey: false,
+            resize: ResizeMode::Squash,
+        };
+        Converter::new(target).convert(&run.frame(), &mut picture).unwrap();
+        picture
+    };
+    // JPEG has full-range colours.
+    let source = "videotestsrc num-buffers=2 pattern=ball ! \
+                  video/x-raw,format=I420,width=64,height=48,framerate=10/1,colorimetry=1:4:0:0";
+    let plain = picture(source);
+    // Told by the last caps, and found out from what the last element offers.
+    for end in [
+        "jpegenc quality=95 ! queue name=q ! image/jpeg,width=64 ! identity",
+        "jpegenc quality=95 ! valve",
+    ] {
+        let decoded = picture(&format!("{source} ! {end}"));
+        let difference: u64 = plain
+            .data
+            .iter()
+            .zip(&decoded.data)
+            .map(|(a, b)| u64::from(a.abs_diff(*b)))
+            .sum();
+        let mean = difference as f64 / plain.data.len() as f64;
+        assert!(mean < 2.0, "{end}: {mean:.1}");
+    }
+}
+
+#[test]
+fn an_end_that_is_no_picture_is_refused_with_what_it_is() {
+    let settings = Settings::new(SourceLine::Launch("audiotestsrc ! audio/x-raw ! queue".to_owned()));
+    let error = Run::with(settings).err().unwrap();
+    assert!(
+        matches!(&error, CaptureError::NotVideo { caps, .. } if caps.contains("audio/x-raw")),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_slot_is_filled_again_by_the_next_capture() {
+    let (slot, stats) = (Arc::new(FrameSlot::new()), Arc::new(Stats::default()));
+    let settings = Settings::new(SourceLine::Launch(
+        "videotestsrc is-live=true ! video/x-raw,width=16,height=16".to_owned(),
+    ));
+    for _ in 0..3 {
+        let capture = Capture::start(&settings, &slot, &stats, |_| {}).unwrap();
+        assert!(matches!(slot.take(LIMIT), Taken::Frame(_)));
+        assert_eq!(capture.stop(LIMIT), Stopped::Clean);
+    }
+}

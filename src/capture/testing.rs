@@ -13,7 +13,7 @@ pub(super) fn photo(width: usize, height: usize) -> Vec<u8> {
     for y in 0..height {
         for x in 0..width {
             let (u, v) = (x as f64 / width as f64, y as f64 / height as f64);
-            let texture = 12.0 * (x as f64 * 1.9 + y as f64 * 0.7).sin();
+            let texture = 6.0 * (x as f64 * 1.9 + y as f64 * 0.7).sin();
             let edge = if (u - 0.3).abs() < 0.1 && (v - 0.6).abs() < 0.2 {
                 60.0
             } else {
