@@ -474,9 +474,11 @@ open_devices() {
     for device in $RENESAS_DEVICES; do
         node=$EI_ROOT$device
         [ -e "$node" ] || continue
-        rules="${rules}KERNEL==\"${device#/dev/}\", GROUP=\"$group\", MODE=\"0660\"$newline"
         case $(ls -ld "$node") in
-        ???????rw*) skip "$device: open to everybody" ;;
+        ???????rw*)
+            skip "$device: open to everybody"
+            continue
+            ;;
         ????rw*" $group "*) skip "$device: open to $group" ;;
         *)
             if change chgrp "$group" "$node" && change chmod 660 "$node"; then
@@ -486,6 +488,7 @@ open_devices() {
             fi
             ;;
         esac
+        rules="${rules}KERNEL==\"${device#/dev/}\", GROUP=\"$group\", MODE=\"0660\"$newline"
     done
     [ -n "$rules" ] && [ -d "$EI_ROOT/etc/udev/rules.d" ] || return 0
 

@@ -339,7 +339,7 @@ renesas_devices_are_opened() {
     succeeds
     has "$sandbox/calls" "chgrp ggc_group $root/dev/drpai0"
     has "$sandbox/out" '/dev/udmabuf0: open to everybody'
-    has "$root/etc/udev/rules.d/99-ei-greengrass.rules" 'KERNEL=="drpai0", GROUP="ggc_group", MODE="0660"'
+    same 'KERNEL=="drpai0", GROUP="ggc_group", MODE="0660"' "$(cat "$root/etc/udev/rules.d/99-ei-greengrass.rules")"
     install_step
     has "$sandbox/out" '99-ei-greengrass.rules: up to date'
 }
