@@ -411,6 +411,14 @@ provide_account() {
 
     home=$(lookup passwd "$user" | cut -d: -f6)
     home=${home:-/home/$user}
+    # What distributions give to users that are meant to have no home.
+    case $home in
+    /nonexistent* | /dev/null)
+        home=
+        skip "home: $user is meant to have none"
+        return
+        ;;
+    esac
     if [ -d "$EI_ROOT$home" ]; then
         skip "home $home: exists"
     elif change mkdir -p "$EI_ROOT$home" && change chown "$user:$group" "$EI_ROOT$home"; then
@@ -466,9 +474,11 @@ open_devices() {
     for device in $RENESAS_DEVICES; do
         node=$EI_ROOT$device
         [ -e "$node" ] || continue
-        rules="${rules}KERNEL==\"${device#/dev/}\", GROUP=\"$group\", MODE=\"0660\"$newline"
         case $(ls -ld "$node") in
-        ???????rw*) skip "$device: open to everybody" ;;
+        ???????rw*)
+            skip "$device: open to everybody"
+            continue
+            ;;
         ????rw*" $group "*) skip "$device: open to $group" ;;
         *)
             if change chgrp "$group" "$node" && change chmod 660 "$node"; then
@@ -478,6 +488,7 @@ open_devices() {
             fi
             ;;
         esac
+        rules="${rules}KERNEL==\"${device#/dev/}\", GROUP=\"$group\", MODE=\"0660\"$newline"
     done
     [ -n "$rules" ] && [ -d "$EI_ROOT/etc/udev/rules.d" ] || return 0
 
@@ -603,8 +614,10 @@ provide_kvssink() {
     config install_kvssink no
     if [ "$value" != yes ]; then
         skip "kvssink: install_kvssink is not yes"
-    elif [ -f "$EI_ROOT$home/$KVS_NAME/build/libgstkvssink.so" ]; then
+    elif [ -n "$home" ] && [ -f "$EI_ROOT$home/$KVS_NAME/build/libgstkvssink.so" ]; then
         skip "kvssink: built"
+    elif [ -z "$home" ]; then
+        warn "kvssink is not built: it goes into the home of $user, who has none"
     elif [ "$manager" = none ]; then
         warn "kvssink cannot be built: this image has no package manager; add kvssink to the image"
     else

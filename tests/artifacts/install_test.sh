@@ -102,6 +102,18 @@ rpm_machine() {
         for name in "$@"; do echo "$name" >>"$machine/installed"; done'
 }
 
+kvssink_machine() {
+    bare_machine
+    echo yes >"$sandbox/config/install_kvssink"
+    stand_in runuser 'shift 3; exec "$@"'
+    stand_in git 'for name in "$@"; do :; done; mkdir -p "$name"'
+    stand_in cmake 'case "$1" in
+        --build) [ ! -e "$machine/broken" ] || { echo "error: out of memory" >&2; exit 2; }
+            mkdir -p "$2" && touch "$2/libgstkvssink.so" ;;
+        esac'
+    source=$root/home/ggc_user/amazon-kinesis-video-streams-producer-sdk-cpp
+}
+
 # --------------------------------------------------------------------------------------- packages
 
 missing_packages_are_installed() {
@@ -225,6 +237,17 @@ missing_home_is_created() {
 }
 it "a missing home of an existing user is created" missing_home_is_created
 
+nonexistent_home_is_not_created() {
+    kvssink_machine
+    echo 'ggc_group:x:900:' >>"$root/etc/group"
+    echo 'ggc_user:x:900:900::/nonexistent:/bin/false' >>"$root/etc/passwd"
+    install_step
+    succeeds
+    [ ! -e "$root/nonexistent" ] || fail 'the home was created'
+    has "$sandbox/err" 'kvssink is not built'
+}
+it "a user that is meant to have no home gets none" nonexistent_home_is_not_created
+
 lite_has_its_own_account() {
     bare_machine
     mkdir -p "$root/etc/greengrass/config.d"
@@ -316,7 +339,7 @@ renesas_devices_are_opened() {
     succeeds
     has "$sandbox/calls" "chgrp ggc_group $root/dev/drpai0"
     has "$sandbox/out" '/dev/udmabuf0: open to everybody'
-    has "$root/etc/udev/rules.d/99-ei-greengrass.rules" 'KERNEL=="drpai0", GROUP="ggc_group", MODE="0660"'
+    same 'KERNEL=="drpai0", GROUP="ggc_group", MODE="0660"' "$(cat "$root/etc/udev/rules.d/99-ei-greengrass.rules")"
     install_step
     has "$sandbox/out" '99-ei-greengrass.rules: up to date'
 }
@@ -366,18 +389,6 @@ ubuntu_with_pipewire_lingers() {
 it "Ubuntu with pipewire: the user lingers" ubuntu_with_pipewire_lingers
 
 # ----------------------------------------------------------------------------------------- kvssink
-
-kvssink_machine() {
-    bare_machine
-    echo yes >"$sandbox/config/install_kvssink"
-    stand_in runuser 'shift 3; exec "$@"'
-    stand_in git 'for name in "$@"; do :; done; mkdir -p "$name"'
-    stand_in cmake 'case "$1" in
-        --build) [ ! -e "$machine/broken" ] || { echo "error: out of memory" >&2; exit 2; }
-            mkdir -p "$2" && touch "$2/libgstkvssink.so" ;;
-        esac'
-    source=$root/home/ggc_user/amazon-kinesis-video-streams-producer-sdk-cpp
-}
 
 kvssink_is_built_once() {
     kvssink_machine
