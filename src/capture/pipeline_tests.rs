@@ -65,7 +65,7 @@ impl Run {
         loop {
             match self.slot.take(LIMIT) {
                 Taken::Frame(frame) => places.push(frame.sample.buffer().unwrap().pts().unwrap().mseconds()),
-                Taken::Closed => return places,
+                Taken::Closed(_) => return places,
                 Taken::TimedOut => panic!("no end after {places:?}"),
             }
         }
@@ -110,7 +110,7 @@ fn a_live_source_delivers_frames_until_it_is_stopped() {
     assert_eq!(first.sample.caps().unwrap().structure(0).unwrap().name(), "video/x-raw");
     assert!(run.stats.frames_captured.get() >= 2);
     assert_eq!(run.capture.stop(LIMIT), Stopped::Clean);
-    assert!(matches!(run.slot.take(LIMIT), Taken::Closed));
+    assert!(matches!(run.slot.take(LIMIT), Taken::Closed(_)));
     assert!(
         run.events.recv_timeout(LIMIT).is_err(),
         "a stop that was asked for is no event"
@@ -130,7 +130,8 @@ fn the_newest_live_frame_wins_and_the_others_are_counted() {
         run.events.try_recv().is_err(),
         "the end comes after the last frame was taken"
     );
-    assert_eq!(run.places(), [29 * 1000 / 300]);
+    // A live source may start its stream some time after 0, so only the earliest place of the last frame is known.
+    assert!(matches!(run.places()[..], [last] if last >= 29 * 1000 / 300));
     assert_eq!(run.stats.frames_skipped.get(), 29);
     assert_eq!(run.event(), CaptureEvent::EndOfStream);
 }

@@ -169,8 +169,7 @@ impl<'a> Generation<'a> {
 
     /// Stops capture and model, and writes what they left.
     pub(super) async fn stop(mut self, deadline: tokio::time::Instant) {
-        let ((), inference_ended) =
-            tokio::join!(self.capture.stop(deadline), self.model.stop(&self.slot, deadline));
+        let ((), inference_ended) = tokio::join!(self.capture.stop(deadline), self.model.stop(&self.slot, deadline));
         drop(self.publisher);
         if !inference_ended {
             tracing::warn!("the model did not end in time and is abandoned");

@@ -69,6 +69,9 @@ pub enum CommandError {
     /// Nobody takes commands any more.
     #[error("the component is stopping and takes no more commands")]
     Stopping,
+    /// Asked about the model before it said hello.
+    #[error("no model is loaded yet; ask again after the notice \"started\"")]
+    NoModel,
     /// Not JSON.
     #[error("the command is not JSON ({0}); {SHAPE}")]
     NotJson(String),

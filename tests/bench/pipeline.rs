@@ -50,7 +50,7 @@ fn inferences(metrics: &Value) -> u64 {
 /// Inferences a second as fast as it goes.
 fn unthrottled(source: &str, name: &str) {
     let (site, broker) = (Site::new(), Mosquitto::start());
-    let observer = Observer::connect(broker.port(), site.device());
+    let observer = Observer::connect(broker.port, site.device());
     let daemon = run(&site, &broker, &format!("{source} {}", caps(false)), &["--unthrottled"]);
     observer.wait_for_status("started", 1);
     let first = observer.wait_for("model/metrics", "frames", |metrics| inferences(metrics) > 100);
@@ -73,7 +73,7 @@ fn unthrottled(source: &str, name: &str) {
 /// CPU, memory and command latency at a live 30 frames a second.
 fn live() {
     let (site, broker) = (Site::new(), Mosquitto::start());
-    let observer = Observer::connect(broker.port(), site.device());
+    let observer = Observer::connect(broker.port, site.device());
     let daemon = run(
         &site,
         &broker,
@@ -126,7 +126,7 @@ fn start() {
     let mut times: Vec<_> = (0..7)
         .map(|_| {
             let (site, broker) = (Site::new(), Mosquitto::start());
-            let observer = Observer::connect(broker.port(), site.device());
+            let observer = Observer::connect(broker.port, site.device());
             let begun = Instant::now();
             let daemon = run(
                 &site,

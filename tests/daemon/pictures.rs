@@ -19,17 +19,28 @@ fn bright_centre(message: &Value) -> (f64, f64) {
     let bright: Vec<_> = picture.enumerate_pixels().filter(|(_, _, p)| p.0[0] > 128).collect();
     assert!(!bright.is_empty(), "there is a ball in the picture");
     let n = bright.len() as f64;
-    let sum = bright.iter().fold((0.0, 0.0), |s, (x, y, _)| (s.0 + f64::from(*x), s.1 + f64::from(*y)));
+    let sum = bright
+        .iter()
+        .fold((0.0, 0.0), |s, (x, y, _)| (s.0 + f64::from(*x), s.1 + f64::from(*y)));
     (sum.0 / n, sum.1 / n)
 }
 
 #[test]
 fn the_box_that_comes_over_mqtt_lies_on_the_ball() {
     let (site, broker) = (Site::new(), Mosquitto::start());
-    let observer = Observer::connect(broker.port(), site.device());
+    let observer = Observer::connect(broker.port, site.device());
     let daemon = site.run(
         &broker.url(),
-        &["--model", "builtin:ball", "--gst", BALL, "--set", "iotcore_backoff=1", "--set", "publish_inference_base64_image=yes"],
+        &[
+            "--model",
+            "builtin:ball",
+            "--gst",
+            BALL,
+            "--set",
+            "iotcore_backoff=1",
+            "--set",
+            "publish_inference_base64_image=yes",
+        ],
     );
     let messages = observer.wait_for_count("inference/output", 30);
     let mut places = std::collections::HashSet::new();
@@ -48,7 +59,10 @@ fn the_box_that_comes_over_mqtt_lies_on_the_ball() {
     }
     assert!(places.len() > 5, "the ball moves: {places:?}");
     for pair in messages.windows(2) {
-        assert!(pair[0]["total_inferences"].as_u64() < pair[1]["total_inferences"].as_u64(), "in order");
+        assert!(
+            pair[0]["total_inferences"].as_u64() < pair[1]["total_inferences"].as_u64(),
+            "in order"
+        );
     }
     daemon.stop();
 }

@@ -25,7 +25,10 @@ pub struct Site {
 impl Site {
     pub fn new() -> Self {
         let unique = uuid::Uuid::new_v4().simple().to_string();
-        Self { dir: tempfile::tempdir().expect("temporary directory"), device: format!("test{}", &unique[..12]) }
+        Self {
+            dir: tempfile::tempdir().expect("temporary directory"),
+            device: format!("test{}", &unique[..12]),
+        }
     }
 
     pub fn path(&self) -> &Path {
@@ -72,7 +75,13 @@ impl Site {
     pub fn bare_command(&self) -> Command {
         let mut command = Command::new(binary());
         command.current_dir(self.path()).stdin(Stdio::null());
-        for variable in ["RUST_LOG", "CONFIG_PARAMETERS", "AWS_REGION", "HTTPS_PROXY", "https_proxy"] {
+        for variable in [
+            "RUST_LOG",
+            "CONFIG_PARAMETERS",
+            "AWS_REGION",
+            "HTTPS_PROXY",
+            "https_proxy",
+        ] {
             command.env_remove(variable);
         }
         command
@@ -89,7 +98,10 @@ impl Site {
 /// Where cargo put the example that is the scripted model.
 pub fn scripted_model() -> PathBuf {
     let test = std::env::current_exe().expect("path of the test");
-    test.ancestors().nth(2).expect("target directory").join("examples/scripted-model")
+    test.ancestors()
+        .nth(2)
+        .expect("target directory")
+        .join("examples/scripted-model")
 }
 
 /// A running daemon. Killed when dropped; its log is shown when the test fails.
@@ -101,7 +113,11 @@ pub struct Daemon {
 
 impl Daemon {
     pub fn start(mut command: Command) -> Self {
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("start the program");
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("start the program");
         let log = Arc::new(Events::default());
         let stdout = BufReader::new(child.stdout.take().expect("stdout"));
         let stderr = BufReader::new(child.stderr.take().expect("stderr"));
@@ -124,9 +140,10 @@ impl Daemon {
     /// Waits until `count` log lines contain `text`.
     #[track_caller]
     pub fn wait_for_lines(&self, text: &str, count: usize) {
-        self.log.wait_for(&format!("{count} log lines with {text:?}"), LIMIT, |lines| {
-            (lines.iter().filter(|line| line.contains(text)).count() >= count).then_some(())
-        });
+        self.log
+            .wait_for(&format!("{count} log lines with {text:?}"), LIMIT, |lines| {
+                (lines.iter().filter(|line| line.contains(text)).count() >= count).then_some(())
+            });
     }
 
     /// Everything logged so far.
@@ -150,7 +167,11 @@ impl Daemon {
                 }
                 return (status, begun.elapsed());
             }
-            assert!(begun.elapsed() < limit, "the daemon did not end within {limit:?}; its log:\n{}", self.log());
+            assert!(
+                begun.elapsed() < limit,
+                "the daemon did not end within {limit:?}; its log:\n{}",
+                self.log()
+            );
             // There is no event for the end of a child without reaping it.
             std::thread::sleep(Duration::from_millis(5));
         }

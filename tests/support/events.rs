@@ -12,7 +12,10 @@ pub struct Events<T> {
 
 impl<T> Default for Events<T> {
     fn default() -> Self {
-        Self { list: Mutex::default(), grown: Condvar::new() }
+        Self {
+            list: Mutex::default(),
+            grown: Condvar::new(),
+        }
     }
 }
 

@@ -1,4 +1,10 @@
-//! Helpers shared by the integration tests.
+//! What integration tests share.
+
+#![allow(dead_code)] // each test binary uses its part
 
 pub mod broker;
+pub mod daemon;
+pub mod events;
 pub mod mosquitto;
+pub mod observer;
+pub mod scripts;

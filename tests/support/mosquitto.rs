@@ -53,6 +53,11 @@ impl Mosquitto {
         broker
     }
 
+    /// The URL for `--mqtt`.
+    pub fn url(&self) -> String {
+        format!("mqtt://127.0.0.1:{}", self.port)
+    }
+
     /// Starts it (again) on the same port, with what it saved.
     pub fn up(&mut self) {
         // Started as root it would change to a user that cannot read the directory.

@@ -36,7 +36,9 @@ impl Observer {
     pub fn connect(port: u16, device: &str) -> Self {
         let id = format!("observer-{}", uuid::Uuid::new_v4().simple());
         let mut options = MqttOptions::new(id, "127.0.0.1", port);
-        options.set_max_packet_size(4 << 20, 4 << 20).set_keep_alive(Duration::from_secs(30));
+        options
+            .set_max_packet_size(4 << 20, 4 << 20)
+            .set_keep_alive(Duration::from_secs(30));
         let (client, mut connection) = Client::new(options, 1000);
         client.subscribe("/edgeimpulse/device/#", QoS::AtLeastOnce).unwrap();
         let seen = Arc::new(Events::default());
@@ -58,7 +60,11 @@ impl Observer {
             }
         });
         subscribed.wait_for("SUBACK of the observer", LIMIT, |acks| acks.first().copied());
-        Self { client, seen, device: device.to_owned() }
+        Self {
+            client,
+            seen,
+            device: device.to_owned(),
+        }
     }
 
     fn is_ours(&self, seen: &Seen, ending: &str) -> bool {
@@ -67,36 +73,47 @@ impl Observer {
 
     /// All messages of this device whose topic ends so, as they came.
     pub fn all(&self, ending: &str) -> Vec<Seen> {
-        self.seen.with(|seen| seen.iter().filter(|s| self.is_ours(s, ending)).cloned().collect())
+        self.seen
+            .with(|seen| seen.iter().filter(|s| self.is_ours(s, ending)).cloned().collect())
     }
 
     /// Waits for the first message on a topic with this end for which `wanted` holds.
     #[track_caller]
     pub fn wait_for(&self, ending: &str, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-        self.seen.wait_for(&format!("message on {ending}: {what}"), LIMIT, |seen| {
-            seen.iter().filter(|s| self.is_ours(s, ending)).map(Seen::json).find(|json| wanted(json))
-        })
+        self.seen
+            .wait_for(&format!("message on {ending}: {what}"), LIMIT, |seen| {
+                seen.iter()
+                    .filter(|s| self.is_ours(s, ending))
+                    .map(Seen::json)
+                    .find(|json| wanted(json))
+            })
     }
 
     /// Waits until `count` messages came on a topic with this end, and gives them.
     #[track_caller]
     pub fn wait_for_count(&self, ending: &str, count: usize) -> Vec<Value> {
-        self.seen.wait_for(&format!("{count} messages on {ending}"), LIMIT, |seen| {
-            let found: Vec<_> = seen.iter().filter(|s| self.is_ours(s, ending)).map(Seen::json).collect();
-            (found.len() >= count).then_some(found)
-        })
+        self.seen
+            .wait_for(&format!("{count} messages on {ending}"), LIMIT, |seen| {
+                let found: Vec<_> = seen
+                    .iter()
+                    .filter(|s| self.is_ours(s, ending))
+                    .map(Seen::json)
+                    .collect();
+                (found.len() >= count).then_some(found)
+            })
     }
 
     /// Waits for the `number`th (from 1) state notice of this kind on command/output.
     #[track_caller]
     pub fn wait_for_status(&self, status: &str, number: usize) -> Value {
-        self.seen.wait_for(&format!("status {status:?} number {number}"), LIMIT, |seen| {
-            seen.iter()
-                .filter(|s| self.is_ours(s, "command/output"))
-                .map(Seen::json)
-                .filter(|json| json["result"]["status"] == status)
-                .nth(number - 1)
-        })
+        self.seen
+            .wait_for(&format!("status {status:?} number {number}"), LIMIT, |seen| {
+                seen.iter()
+                    .filter(|s| self.is_ours(s, "command/output"))
+                    .map(Seen::json)
+                    .filter(|json| json["result"]["status"] == status)
+                    .nth(number - 1)
+            })
     }
 
     /// The full name of the device, learnt from its first message.
