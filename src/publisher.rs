@@ -17,7 +17,7 @@ use crate::capture::Picture;
 use crate::config::Qos;
 use crate::device::Topics;
 use crate::model::{InferenceResult, ModelInfo};
-use crate::report::{EncodedPicture, Fit, Numbers, PictureRef, Publication};
+use crate::report::{EncodedPicture, Fit, Numbers, PictureInMessage, PictureRef, Publication};
 use crate::stats::Stats;
 use crate::uplink::{Message, Outbox};
 
@@ -123,7 +123,7 @@ impl Publisher {
     pub fn publish(&self, result: InferenceResult, numbers: Numbers, picture: &Picture) {
         let (id, ts) = (Uuid::new_v4(), now_ms());
         let Some(encoder) = &self.encoder else {
-            self.writer.write_plain(&result, numbers, id, ts);
+            self.writer.write(&result, numbers, id, ts, None);
             return;
         };
         let waiting = &self.writer.pictures_waiting;
@@ -154,10 +154,6 @@ impl Encoder {
 }
 
 impl Writer {
-    fn write_plain(&self, result: &InferenceResult, numbers: Numbers, id: Uuid, ts: u64) {
-        self.write(result, numbers, id, ts, None, false);
-    }
-
     fn write_with_picture(&self, job: &Job) {
         let picture = job
             .picture
@@ -169,8 +165,7 @@ impl Writer {
                     None
                 }
             });
-        let missing = picture.is_none();
-        self.write(&job.result, job.numbers, job.id, job.ts, picture.as_ref(), missing);
+        self.write(&job.result, job.numbers, job.id, job.ts, picture.as_ref());
     }
 
     fn write(
@@ -180,7 +175,6 @@ impl Writer {
         id: Uuid,
         ts: u64,
         picture: Option<&EncodedPicture<'_>>,
-        picture_missing: bool,
     ) {
         let s3 = self.s3.lock().clone();
         let publication = Publication {
@@ -190,7 +184,11 @@ impl Writer {
             ts,
             s3: s3.as_ref(),
         };
-        let in_message = picture.filter(|_| self.settings.publish_image);
+        let in_message = match picture {
+            _ if !self.settings.publish_image => PictureInMessage::NotWanted,
+            Some(picture) => PictureInMessage::Encoded(picture),
+            None => PictureInMessage::Missing,
+        };
         let message = match publication.compose(in_message, &self.stats) {
             Ok(message) => message,
             Err(e) => {
@@ -198,9 +196,6 @@ impl Writer {
                 return;
             }
         };
-        if picture_missing && self.settings.publish_image {
-            self.stats.images_omitted.inc();
-        }
         if message.fit == Fit::Oversized {
             tracing::warn!(
                 "an inference of {} bytes is not published: IoT Core takes at most {} a message",

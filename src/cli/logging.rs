@@ -1,6 +1,6 @@
 //! Log lines: to stdout (Greengrass files a line of stdout as INFO, a line of stderr as WARN), one event a line.
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal, Write};
 
 use tracing_subscriber::EnvFilter;
 
@@ -35,11 +35,52 @@ pub fn init(format: LogFormat, verbosity: Verbosity) {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_target(false)
-        .with_writer(std::io::stdout)
-        .with_ansi(std::io::stdout().is_terminal());
+        .with_writer(|| OneLine(io::stdout()))
+        .with_ansi(io::stdout().is_terminal());
     // A second initialisation (tests in one process) keeps the first.
     let _ = match format {
         LogFormat::Text => builder.try_init().ok(),
         LogFormat::Json => builder.json().flatten_event(true).try_init().ok(),
     };
+}
+
+/// Keeps each event on one line: texts from outside (GStreamer, the model, a configuration) may hold line breaks.
+struct OneLine<W>(W);
+
+impl<W: Write> Write for OneLine<W> {
+    /// The subscriber hands over one whole event a call.
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        let (text, end) = match event {
+            [text @ .., b'\n'] => (text, &b"\n"[..]),
+            text => (text, &b""[..]),
+        };
+        if text.contains(&b'\n') || text.contains(&b'\r') {
+            let lines: Vec<_> = text
+                .split(|byte| matches!(byte, b'\n' | b'\r'))
+                .filter(|line| !line.is_empty())
+                .collect();
+            self.0.write_all(&lines.join(&b" | "[..]))?;
+            self.0.write_all(end)?;
+        } else {
+            self.0.write_all(event)?;
+        }
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_with_line_breaks_is_one_line() {
+        let mut out = OneLine(Vec::new());
+        out.write_all(b"first\r\n   second\nthird\n").unwrap();
+        out.write_all(b"plain\n").unwrap();
+        assert_eq!(String::from_utf8(out.0).unwrap(), "first |    second | third\nplain\n");
+    }
 }

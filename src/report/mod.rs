@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 pub use self::image::{EncodedPicture, PictureRef};
-pub use self::payload::{Fit, MAX_MESSAGE, Message, Numbers, Publication};
+pub use self::payload::{Fit, MAX_MESSAGE, Message, Numbers, PictureInMessage, Publication};
 pub use self::runner::{RunnerFigures, resident_bytes};
 
 use self::filter::Filter;

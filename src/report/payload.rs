@@ -45,6 +45,17 @@ pub struct Publication<'a> {
     pub s3: Option<&'a S3Location>,
 }
 
+/// The picture of a message.
+#[derive(Debug, Clone, Copy)]
+pub enum PictureInMessage<'a> {
+    /// The messages of this device carry none.
+    NotWanted,
+    /// It was wanted and is not there: the message says so.
+    Missing,
+    /// To be added, smaller if need be.
+    Encoded(&'a EncodedPicture<'a>),
+}
+
 /// What became of a message's size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fit {
@@ -110,12 +121,16 @@ impl Publication<'_> {
     ///
     /// # Errors
     /// None that a result can cause: [`serde_json`] fails on types it cannot write, and there is none here.
-    pub fn compose(&self, picture: Option<&EncodedPicture<'_>>, stats: &Stats) -> Result<Message, serde_json::Error> {
+    pub fn compose(&self, picture: PictureInMessage<'_>, stats: &Stats) -> Result<Message, serde_json::Error> {
         let mut json = serde_json::to_string(&self.wire())?;
         let fit = if json.len() > MAX_MESSAGE {
             Fit::Oversized
         } else {
-            picture.map_or(Fit::Complete, |picture| add_picture(&mut json, picture))
+            match picture {
+                PictureInMessage::NotWanted => Fit::Complete,
+                PictureInMessage::Missing => omit_picture(&mut json),
+                PictureInMessage::Encoded(picture) => add_picture(&mut json, picture),
+            }
         };
         match fit {
             Fit::Complete => {}
@@ -172,6 +187,11 @@ fn add_picture(json: &mut String, picture: &EncodedPicture<'_>) -> Fit {
         json.push_str(IMAGE_AFTER);
         return Fit::Complete;
     }
+    omit_picture(json)
+}
+
+/// Adds the note that the picture is missing, where there is room for it.
+fn omit_picture(json: &mut String) -> Fit {
     if json.len() - 1 + IMAGE_OMITTED.len() <= MAX_MESSAGE {
         json.pop();
         json.push_str(IMAGE_OMITTED);

@@ -21,7 +21,9 @@ fn publication(result: &InferenceResult) -> Publication<'_> {
 }
 
 fn text(result: &InferenceResult) -> String {
-    let message = publication(result).compose(None, &Stats::default()).unwrap();
+    let message = publication(result)
+        .compose(PictureInMessage::NotWanted, &Stats::default())
+        .unwrap();
     assert_eq!(message.fit, Fit::Complete);
     String::from_utf8(message.json.to_vec()).unwrap()
 }
@@ -118,7 +120,7 @@ fn bucket_and_prefix_are_named_when_the_s3_cache_is_on() {
         s3: Some(&s3),
         ..publication(&result)
     }
-    .compose(None, &Stats::default())
+    .compose(PictureInMessage::NotWanted, &Stats::default())
     .unwrap();
     let value: Value = serde_json::from_slice(&message.json).unwrap();
     assert_eq!(
@@ -138,7 +140,7 @@ fn a_picture_is_the_last_field_and_decodes_to_the_cached_jpeg() {
     })
     .unwrap();
     let message = publication(&boxes(&[0.91]))
-        .compose(Some(&picture), &Stats::default())
+        .compose(PictureInMessage::Encoded(&picture), &Stats::default())
         .unwrap();
     let value: Value = serde_json::from_slice(&message.json).unwrap();
     assert_eq!(value.as_object().unwrap().keys().next_back().unwrap(), "image");
@@ -160,7 +162,9 @@ fn a_large_picture_is_made_smaller_until_the_message_fits() {
     })
     .unwrap();
     assert!(picture.jpeg().len() > MAX_MESSAGE);
-    let message = publication(&boxes(&[0.91])).compose(Some(&picture), &stats).unwrap();
+    let message = publication(&boxes(&[0.91]))
+        .compose(PictureInMessage::Encoded(&picture), &stats)
+        .unwrap();
     assert_eq!(message.fit, Fit::Complete);
     assert!(
         (MAX_MESSAGE / 2..=MAX_MESSAGE).contains(&message.json.len()),
@@ -186,7 +190,7 @@ fn a_picture_is_kept_whole_up_to_the_last_byte_of_room() {
             ..boxes(&[0.91])
         };
         publication(&result)
-            .compose(Some(&picture), &Stats::default())
+            .compose(PictureInMessage::Encoded(&picture), &Stats::default())
             .unwrap()
             .json
     };
@@ -210,7 +214,9 @@ fn a_picture_that_cannot_fit_is_left_out_with_a_note() {
     .unwrap();
     // Room for the note beside it, not for a picture.
     let result = freeform_message_of(MAX_MESSAGE - 100);
-    let message = publication(&result).compose(Some(&picture), &stats).unwrap();
+    let message = publication(&result)
+        .compose(PictureInMessage::Encoded(&picture), &stats)
+        .unwrap();
     assert_eq!(message.fit, Fit::ImageOmitted);
     let value: Value = serde_json::from_slice(&message.json).unwrap();
     assert_eq!(value["image_omitted"], true);
@@ -222,12 +228,12 @@ fn a_picture_that_cannot_fit_is_left_out_with_a_note() {
 fn a_message_too_large_without_a_picture_is_oversized_but_whole() {
     let stats = Stats::default();
     let largest = publication(&freeform_message_of(MAX_MESSAGE))
-        .compose(None, &stats)
+        .compose(PictureInMessage::NotWanted, &stats)
         .unwrap();
     assert_eq!((largest.json.len(), largest.fit), (MAX_MESSAGE, Fit::Complete));
 
     let over = publication(&freeform_message_of(MAX_MESSAGE + 1))
-        .compose(None, &stats)
+        .compose(PictureInMessage::NotWanted, &stats)
         .unwrap();
     assert_eq!((over.json.len(), over.fit), (MAX_MESSAGE + 1, Fit::Oversized));
     assert!(serde_json::from_slice::<Value>(&over.json).is_ok());
@@ -286,10 +292,24 @@ proptest! {
         let result = InferenceResult { info: Some("i".repeat(filler)), ..result };
         let data = noise((width * height * 3) as usize);
         let picture = EncodedPicture::new(PictureRef { width, height, grey: false, data: &data }).unwrap();
-        let message = publication(&result).compose(Some(&picture), &Stats::default()).unwrap();
+        let message = publication(&result).compose(PictureInMessage::Encoded(&picture), &Stats::default()).unwrap();
         prop_assert_eq!(message.json.len() > MAX_MESSAGE, message.fit == Fit::Oversized);
         let value: Value = serde_json::from_slice(&message.json).unwrap();
         let kinds = ["freeform", "grid", "box", "c"].iter().filter(|kind| value.get(kind).is_some()).count();
         prop_assert_eq!(kinds, 1);
     }
+}
+
+#[test]
+fn a_picture_that_could_not_be_had_is_named_missing() {
+    let stats = Stats::default();
+    let message = publication(&boxes(&[0.91]))
+        .compose(PictureInMessage::Missing, &stats)
+        .unwrap();
+    let value: Value = serde_json::from_slice(&message.json).unwrap();
+    assert_eq!(
+        (&value["image_omitted"], message.fit),
+        (&Value::Bool(true), Fit::ImageOmitted)
+    );
+    assert_eq!((stats.images_omitted.get(), stats.published.get()), (1, 1));
 }
