@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rumqttc::{Client, Event, MqttOptions, Packet, QoS};
+use rumqttc::{Client, Event, MqttOptions, NetworkOptions, Packet, QoS};
 use serde_json::Value;
 
 use super::daemon::LIMIT;
@@ -40,6 +40,10 @@ impl Observer {
             .set_max_packet_size(4 << 20, 4 << 20)
             .set_keep_alive(Duration::from_secs(30));
         let (client, mut connection) = Client::new(options, 1000);
+        // Latencies are those of the daemon, not of Nagle's algorithm here.
+        let mut network = NetworkOptions::new();
+        network.set_tcp_nodelay(true);
+        connection.eventloop.set_network_options(network);
         client.subscribe("/edgeimpulse/device/#", QoS::AtLeastOnce).unwrap();
         let seen = Arc::new(Events::default());
         let subscribed = Arc::new(Events::default());
