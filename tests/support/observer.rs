@@ -107,6 +107,41 @@ impl Observer {
             })
     }
 
+    /// Like [`Self::wait_for`], among those after the first `skip` on that topic.
+    #[track_caller]
+    pub fn wait_for_nth(&self, ending: &str, what: &str, skip: usize, wanted: impl Fn(&Value) -> bool) -> Value {
+        self.seen
+            .wait_for(&format!("message on {ending}: {what}"), LIMIT, |seen| {
+                seen.iter()
+                    .filter(|s| self.is_ours(s, ending))
+                    .skip(skip)
+                    .map(Seen::json)
+                    .find(|json| wanted(json))
+            })
+    }
+
+    /// Waits until `count` answers to commands came, and gives all of them. State notices are none.
+    #[track_caller]
+    pub fn wait_for_answers(&self, count: usize) -> Vec<Value> {
+        self.seen.wait_for(&format!("{count} answers"), LIMIT, |seen| {
+            let answers = self.answers_among(seen);
+            (answers.len() >= count).then_some(answers)
+        })
+    }
+
+    /// All answers to commands so far.
+    pub fn answers(&self) -> Vec<Value> {
+        self.seen.with(|seen| self.answers_among(seen))
+    }
+
+    fn answers_among(&self, seen: &[Seen]) -> Vec<Value> {
+        seen.iter()
+            .filter(|s| self.is_ours(s, "command/output"))
+            .map(Seen::json)
+            .filter(|json| json["result"].get("status").is_none())
+            .collect()
+    }
+
     /// Waits for the `number`th (from 1) state notice of this kind on command/output.
     #[track_caller]
     pub fn wait_for_status(&self, status: &str, number: usize) -> Value {
