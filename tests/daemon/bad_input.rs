@@ -225,6 +225,9 @@ fn publishes(site: &Site, broker: &Mosquitto, mut command: Command) -> String {
     daemon.stop()
 }
 
+/// Gives the configuration to a command.
+type HandOver<'a> = &'a dyn Fn(&Site, &mut Command);
+
 #[test]
 fn the_tutorials_configuration_runs_byte_for_byte_however_it_is_handed_over() {
     let broker = Mosquitto::start();
@@ -234,7 +237,7 @@ fn the_tutorials_configuration_runs_byte_for_byte_however_it_is_handed_over() {
         "with its tabs and its last comma"
     );
     let percentage = "`default_threshold` 50 is read as a percentage: the confidence is compared with 0.5";
-    let ways: [(&str, &dyn Fn(&Site, &mut Command)); 4] = [
+    let ways: [(&str, HandOver<'_>); 4] = [
         ("a file", &|_, command| {
             command.arg("--config").arg(tutorial());
         }),
@@ -756,6 +759,64 @@ fn the_log_goes_to_stdout_one_event_a_line_and_json_when_asked() {
     for line in ended.out.lines() {
         assert_eq!(serde_json::from_str::<Value>(line).expect(line)["level"], "ERROR");
     }
+}
+
+#[test]
+fn a_log_that_nobody_can_write_or_read_ends_nothing() {
+    let (site, broker) = (Site::new(), Mosquitto::start());
+    let observer = Observer::connect(broker.port, site.device());
+    let model = site.scripted_model(&script(&[boxed(0.6)]));
+    // A full disk for both, then a reader that is gone.
+    let full = || std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let deaf = || std::io::pipe().unwrap().1;
+    let outputs: [(Stdio, Stdio); 2] = [(full().into(), full().into()), (deaf().into(), deaf().into())];
+    for (number, (out, err)) in outputs.into_iter().enumerate() {
+        let mut command = site.command("run");
+        command.args([
+            "--mqtt",
+            &broker.url(),
+            "--model",
+            model.to_str().unwrap(),
+            "--gst",
+            LIVE,
+            "--verbose",
+        ]);
+        let mut child = command.stdout(out).stderr(err).spawn().unwrap();
+        observer.wait_for_status("started", number + 1);
+        rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::TERM).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(0));
+        observer.wait_for_status("stopped", number + 1);
+    }
+    for (arguments, code) in [
+        (&["check", "--model", "builtin:ball"][..], 2),
+        (&["config", "get", "gst_args"], 0),
+        (&["config", "get", "no_such_key"], 2),
+        (&["check"], 2),
+        (&["stop"], 0),
+    ] {
+        let mut command = bare(&site, arguments);
+        if arguments == ["stop"] {
+            command.args([
+                "--set",
+                &format!("lock_filename={}", site.path().join("lock").display()),
+            ]);
+        }
+        let status = command.stdout(deaf()).stderr(deaf()).status().unwrap();
+        assert_eq!(status.code(), Some(code), "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_configuration_in_the_environment_that_is_not_utf_8_is_not_taken_for_none() {
+    use std::os::unix::ffi::OsStrExt;
+    let site = Site::new();
+    let mut command = bare(&site, &["config", "get", "iotcore_backoff"]);
+    let text = std::ffi::OsStr::from_bytes(b"{\"iotcore_backoff\": 7, \"s3_bucket\": \"\xff\"}");
+    let ended = finish({
+        command.env("CONFIG_PARAMETERS", text);
+        command
+    });
+    assert_eq!(ended.out, "7\n");
 }
 
 #[test]
