@@ -64,6 +64,9 @@ impl LockFile {
         for _ in 0..ATTEMPTS {
             let mut file = match open_or_create(path) {
                 Ok(file) => file,
+                Err(e) if e.kind() == io::ErrorKind::NotFound && !path.parent().is_some_and(Path::is_dir) => {
+                    return Err(io_error(io::Error::new(e.kind(), "its directory does not exist")));
+                }
                 // Removed, or created by somebody else, in between.
                 Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::AlreadyExists) => continue,
                 Err(e) => return Err(io_error(e)),

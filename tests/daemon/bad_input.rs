@@ -207,6 +207,24 @@ fn a_wrong_launch_or_command_line_ends_with_2_and_says_what_is_accepted() {
     assert_eq!(finish(bare(&site, &[])).code, Some(2));
 }
 
+#[test]
+fn a_lock_file_that_cannot_be_made_ends_with_2_and_says_why() {
+    let site = Site::new();
+    site.write("file", "");
+    for (lock, why) in [("no/such/lock", "directory does not exist"), ("file/lock", "directory")] {
+        let mut command = site.command("run");
+        command.args(["--model", "builtin:ball", "--gst", LIVE, "--mqtt", "mqtt://127.0.0.1:9"]);
+        command
+            .arg("--set")
+            .arg(format!("lock_filename={}", site.path().join(lock).display()));
+        let ended = finish(command);
+        assert_eq!(ended.code, Some(2), "{ended:?}");
+        for word in [lock, why, "lock_filename"] {
+            assert!(ended.out.contains(word), "{word:?}: {ended:?}");
+        }
+    }
+}
+
 /// What there is to do with a command that runs the daemon: it publishes, then it stops.
 fn publishes(site: &Site, broker: &Mosquitto, mut command: Command) -> String {
     let observer = Observer::connect(broker.port, site.device());
