@@ -86,7 +86,10 @@ impl LockFile {
                 file,
             };
             if lock.still_there() {
-                lock.write_pid().map_err(io_error)?;
+                // The lock is held all the same; without a pid inside, `stop` can only remove the file.
+                if let Err(e) = lock.write_pid() {
+                    tracing::warn!("the pid cannot be written into the lock file {}: {e}", path.display());
+                }
                 return Ok(lock);
             }
         }
