@@ -40,11 +40,18 @@ pub struct PublisherSettings {
 #[derive(Clone)]
 pub struct Publisher {
     writer: Arc<Writer>,
-    encoder: Option<SyncSender<Job>>,
+    encoder: Option<SyncSender<Work>>,
 }
 
 /// Keeps the encoding thread; given back by [`Publisher::start`].
 pub struct Encoder(Option<JoinHandle<()>>);
+
+/// What the encoding thread is given.
+enum Work {
+    Write(Box<Job>),
+    /// Say when everything before it is done.
+    Tell(SyncSender<()>),
+}
 
 /// A published inference on its way to the encoding thread.
 struct Job {
@@ -90,10 +97,18 @@ impl Publisher {
         if !with_pictures {
             return Ok((Self { writer, encoder: None }, Encoder(None)));
         }
-        let (jobs, queue) = sync_channel::<Job>(QUEUE);
+        let (jobs, queue) = sync_channel::<Work>(QUEUE);
         let thread_writer = writer.clone();
         let thread = std::thread::Builder::new().name("encode".into()).spawn(move || {
-            for job in queue {
+            for work in queue {
+                let job = match work {
+                    Work::Write(job) => job,
+                    Work::Tell(done) => {
+                        // Whoever asked may have stopped waiting.
+                        let _ = done.try_send(());
+                        continue;
+                    }
+                };
                 thread_writer.write_with_picture(&job);
                 if job.picture.is_some() {
                     thread_writer.pictures_waiting.fetch_sub(1, Ordering::Relaxed);
@@ -132,13 +147,21 @@ impl Publisher {
             picture.clone()
         });
         // The thread ends only after the last publisher is gone.
-        let _ = encoder.send(Job {
+        let _ = encoder.send(Work::Write(Box::new(Job {
             result,
             numbers,
             id,
             ts,
             picture,
-        });
+        })));
+    }
+
+    /// Waits until everything published so far is in the outbox; pictures take a moment to encode.
+    pub fn flush(&self) {
+        let Some(encoder) = &self.encoder else { return };
+        let (done, told) = sync_channel(1);
+        // An error means that the thread is gone: nothing is written any more.
+        let _ = encoder.send(Work::Tell(done)).map(|()| told.recv());
     }
 }
 

@@ -162,7 +162,7 @@ impl<'a> Generation<'a> {
                     return Next::StartAnew;
                 },
                 () = at(model_due) => self.start_model(),
-                () = at(capture_due) => if self.capture.on_due() == Consequence::StartAnew {
+                () = at(capture_due) => if self.start_capture() == Consequence::StartAnew {
                     return Next::StartAnew;
                 },
                 _ = metrics.tick() => self.publish_metrics(),
@@ -204,13 +204,18 @@ impl<'a> Generation<'a> {
         });
     }
 
+    /// Announced from before its first frame can come, or that frame would be followed by a second notice.
+    fn start_capture(&mut self) -> Consequence {
+        self.announce.store(true, Ordering::Relaxed);
+        self.capture.on_due()
+    }
+
     fn on_event(&mut self, Tagged { incarnation, event }: Tagged) -> Consequence {
         match event {
             Event::Model(event) if self.model.is_current(incarnation) => self.on_model_event(event),
             Event::Capture(event) if self.capture.is_current(incarnation) => {
                 let consequence = self.capture.on_event(event);
                 match consequence {
-                    Consequence::Flowing => self.announce.store(true, Ordering::Relaxed),
                     Consequence::Paused(generation) => {
                         self.pausing = Some(generation);
                         self.tell_pause();
