@@ -92,6 +92,14 @@ pub(super) fn report_findings(loaded: &Loaded) {
 }
 
 async fn daemon(setup: Setup) -> Exit {
+    // First of all: a stop signal that comes earlier ends the process the hard way.
+    let signals = match StopSignals::listen() {
+        Ok(signals) => signals,
+        Err(e) => {
+            tracing::error!("stop signals cannot be received: {e}");
+            return Exit::Failure;
+        }
+    };
     let device = crate::device::resolve(&setup.config.device_name, &setup.config.work_dir, Path::new("/"));
     for warning in &device.warnings {
         tracing::warn!("{warning}");
@@ -104,13 +112,6 @@ async fn daemon(setup: Setup) -> Exit {
                 crate::lifecycle::LockError::Held { .. } => Exit::AlreadyRunning,
                 crate::lifecycle::LockError::Io { .. } => Exit::Configuration,
             };
-        }
-    };
-    let signals = match StopSignals::listen() {
-        Ok(signals) => signals,
-        Err(e) => {
-            tracing::error!("stop signals cannot be received: {e}");
-            return Exit::Failure;
         }
     };
     let lock = Arc::new(lock);

@@ -49,13 +49,19 @@ pub(crate) struct Common {
 
 /// Runs the daemon until `stop` completes.
 pub async fn run(setup: Setup, device: String, stop: impl Future<Output = ()>) -> Ended {
-    let mut stop = pin!(stop);
     let topics = Arc::new(Topics::new(&device));
     let stats = Arc::new(Stats::default());
     let outbox = Arc::new(Outbox::new(Bounds::default(), stats.clone()));
     tracing::info!("ei-greengrass {} starts as device {device}", env!("CARGO_PKG_VERSION"));
     crate::model::sweep(&device);
-    let (link, mut commands) = Link::start(&setup, &device, &topics, &outbox, &stats);
+    let (mut link, mut commands) = Link::start(&setup, &device, &topics, &outbox, &stats);
+    let abandoned = link.abandoned();
+    let mut stop = pin!(async {
+        tokio::select! {
+            () = stop => {}
+            () = abandoned => {}
+        }
+    });
     let common = Common {
         setup,
         device,
