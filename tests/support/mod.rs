@@ -7,4 +7,5 @@ pub mod daemon;
 pub mod events;
 pub mod mosquitto;
 pub mod observer;
+pub mod s3;
 pub mod scripts;

@@ -33,6 +33,10 @@ pub enum Behaviour {
     Fault(u16, &'static str),
     /// The bucket is somebody else's: it is not there for HEAD (404), or forbidden (403); it cannot be made.
     SomebodyElses { head: u16 },
+    /// As S3, but uploads of keys with this in them are refused for good.
+    Refuse(&'static str),
+    /// As S3, for a bucket in this region.
+    InRegion(&'static str),
 }
 
 /// One request that was answered (or will never be: status 0).
@@ -42,6 +46,8 @@ pub struct Answered {
     /// `/<bucket>/<key>`, decoded.
     pub path: String,
     pub access_key: String,
+    /// The region that the request is signed for.
+    pub region: String,
     pub body: String,
     pub status: u16,
 }
@@ -121,8 +127,8 @@ impl Storage {
             .env("AWS_ACCESS_KEY_ID", ACCESS_KEY)
             .env("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
             .env("AWS_EC2_METADATA_DISABLED", "true")
-            .env("AWS_CONFIG_FILE", "/nonexistent")
-            .env("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent");
+            .env("AWS_CONFIG_FILE", "/dev/null")
+            .env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null");
     }
 }
 
@@ -163,7 +169,7 @@ impl S3 {
 pub fn uploads(answered: &[Answered]) -> Vec<String> {
     answered
         .iter()
-        .filter(|a| a.method == "PUT" && a.status == 200 && a.path.matches('/').count() > 1)
+        .filter(|a| a.method == "PUT" && a.status == 200 && a.path.trim_end_matches('/').matches('/').count() > 1)
         .map(|a| a.path.clone())
         .collect()
 }
@@ -179,18 +185,30 @@ impl Drop for S3 {
 async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let body = axum::body::to_bytes(body, 64 << 20).await.expect("a body");
-    let header = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("");
-    let access_key = header("authorization").split("Credential=").nth(1).unwrap_or("");
+    let header = |name: &str| {
+        parts
+            .headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or("")
+    };
+    let scope = header("authorization").split("Credential=").nth(1).unwrap_or("");
+    let mut scope = scope.split('/').map(str::to_owned);
     let mut answered = Answered {
         method: parts.method.to_string(),
         path: decoded(parts.uri.path()),
-        access_key: access_key.split('/').next().unwrap_or("").to_owned(),
+        access_key: scope.next().unwrap_or_default(),
+        region: scope.nth(1).unwrap_or_default(),
         body: String::from_utf8_lossy(&body).chars().take(2000).collect(),
         status: 0,
     };
     let behaviour = shared.behaviour.lock().unwrap().clone();
     let response = match behaviour {
-        Behaviour::Normal => {
+        Behaviour::InRegion(region) if answered.region != region => {
+            (status(301), [("x-amz-bucket-region", region)]).into_response()
+        }
+        Behaviour::Refuse(text) if answered.path.contains(text) => fault(400, "KeyTooLongError"),
+        Behaviour::Normal | Behaviour::InRegion(_) | Behaviour::Refuse(_) => {
             let request = Request::from_parts(parts, s3s::Body::from(body));
             let response = shared.service.call(request).await.expect("an answer of S3");
             response.map(Body::new)

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::S3Settings;
 use super::client::{Bucket, key};
-use super::error::S3Error;
+use super::error::{Retry, S3Error};
 use super::index::{Index, Uploaded};
 use crate::cache::names::Part;
 use crate::cache::{CacheError, S3Location};
@@ -91,25 +91,29 @@ async fn all(index: &mut Index, client: Client) -> Result<(), CacheError> {
     result.map_err(CacheError::from)
 }
 
-/// Goes on after objects that are refused; stops when S3 is not to be had. Gives the pairs that may still be there.
+/// Goes on after objects that are refused, and with other buckets after one that is; stops when S3 is not to be had. Gives
+/// the pairs that may still be there.
 async fn delete_all(bucket: &Bucket, uploaded: Uploaded) -> (Uploaded, Result<(), S3Error>) {
     let Uploaded { places, pairs } = uploaded;
     let (mut left, mut result) = (Vec::new(), Ok(()));
+    let (mut over, mut closed) = (false, Vec::new());
     let batches = pairs.chunk_by(|a, b| a.1 == b.1).flat_map(|same| same.chunks(BATCH));
     for batch in batches {
         let Some(place) = batch.first().and_then(|(_, number)| places.get(*number)) else {
             continue;
         };
-        if matches!(
-            result,
-            Err(S3Error::Timeout | S3Error::Unreachable { .. } | S3Error::NoCredentials { .. })
-        ) {
+        if over || closed.contains(&place.bucket) {
             left.extend_from_slice(batch);
             continue;
         }
         let ids: Vec<_> = batch.iter().map(|(id, _)| *id).collect();
         if let Err(error) = delete(bucket, place, &ids).await {
             left.extend_from_slice(batch);
+            match error.retry() {
+                Retry::Soon => over = true,
+                Retry::Later | Retry::LookUp => closed.push(place.bucket.clone()),
+                Retry::Object => {}
+            }
             result = Err(error);
         }
     }

@@ -32,7 +32,7 @@ const COMMANDS: usize = 32;
 /// An upload of what is to be removed may take this long; then it is interrupted.
 const DRAIN: Duration = Duration::from_secs(5);
 /// An object that S3 refuses this often is given up: it would hold up all others.
-const MOST_REFUSALS: u32 = 5;
+const MOST_REFUSALS: u32 = 3;
 /// What is under way at the end gets this long, if the limit leaves it.
 const LAST_UPLOADS: Duration = Duration::from_millis(500);
 
@@ -299,10 +299,15 @@ impl Engine {
         self.uploads.insert(task.id(), upload);
     }
 
+    /// Pairs that wait for an upload, or for another try.
+    fn waiting(&self) -> usize {
+        self.pending.len() + self.memory.len()
+    }
+
     fn on_done(&mut self, done: Result<(Id, Done), JoinError>) {
         let now = Instant::now();
         match done {
-            Ok((_, Done::LookUp(result))) => self.state.looked_up(result, now, self.pending.len()),
+            Ok((_, Done::LookUp(result))) => self.state.looked_up(result, now, self.waiting()),
             Ok((task, Done::Upload(result))) => {
                 if let Some(upload) = self.uploads.remove(&task) {
                     self.uploaded(upload, result, now);
@@ -327,7 +332,7 @@ impl Engine {
             self.index = Some(new_index(&self.settings));
             self.answer(Err(CacheError::Stopped));
         } else {
-            self.state.looked_up(Err(S3Error::Timeout), now, self.pending.len());
+            self.state.looked_up(Err(S3Error::Timeout), now, self.waiting());
         }
     }
 
@@ -354,7 +359,7 @@ impl Engine {
                 if let Some(waiting) = &upload.in_memory {
                     self.keep(number, &waiting.pair);
                 }
-                self.state.failed(&error, now, self.pending.len());
+                self.state.failed(&error, now, self.waiting());
                 if error.retry() == Retry::Object && self.is_hopeless(number) {
                     self.pending.remove(number);
                     self.shared.lost(1, &CacheError::S3(error));

@@ -97,7 +97,7 @@ impl State {
         }
     }
 
-    /// S3 took something not. Says so once a minute, and waits. `waiting`: pairs on disk.
+    /// S3 took something not. Says so once a minute, and waits. `waiting`: pairs that do so.
     pub(super) fn failed(&mut self, error: &S3Error, now: Instant, waiting: usize) {
         self.failing = true;
         // Those that were under way together fail together.
@@ -118,9 +118,9 @@ impl State {
         };
         let again = format!("tried again in {:.0} s{}", wait.as_secs_f32().ceil(), like(more));
         if retry == Retry::Later {
-            tracing::error!("the S3 cache does not work; {waiting} pairs wait on disk, {again}: {error}");
+            tracing::error!("the S3 cache does not work; {waiting} pairs wait, {again}: {error}");
         } else {
-            tracing::warn!("S3 takes no pairs; {waiting} wait on disk, {again}: {error}");
+            tracing::warn!("S3 takes no pairs; {waiting} wait, {again}: {error}");
         }
     }
 }
