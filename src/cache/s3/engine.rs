@@ -38,7 +38,7 @@ const LAST_UPLOADS: Duration = Duration::from_millis(500);
 
 /// What a task was for, with its outcome.
 enum Done {
-    LookUp(Result<(Bucket, Found), S3Error>),
+    LookUp(Box<Result<(Bucket, Found), S3Error>>),
     Upload(Result<(), S3Error>),
     Clear(Index, Result<(), CacheError>),
 }
@@ -214,7 +214,7 @@ impl Engine {
         if self.state.begins_look_up(now) {
             let (bucket, sdk) = (self.settings.bucket.clone(), self.settings.sdk.clone());
             self.tasks
-                .spawn(async move { Done::LookUp(look_up(&bucket, sdk).await) });
+                .spawn(async move { Done::LookUp(Box::new(look_up(&bucket, sdk).await)) });
         }
         if !self.commands.is_empty() {
             self.start_command(now);
@@ -307,7 +307,7 @@ impl Engine {
     fn on_done(&mut self, done: Result<(Id, Done), JoinError>) {
         let now = Instant::now();
         match done {
-            Ok((_, Done::LookUp(result))) => self.state.looked_up(result, now, self.waiting()),
+            Ok((_, Done::LookUp(result))) => self.state.looked_up(*result, now, self.waiting()),
             Ok((task, Done::Upload(result))) => {
                 if let Some(upload) = self.uploads.remove(&task) {
                     self.uploaded(upload, result, now);
