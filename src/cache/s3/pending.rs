@@ -444,7 +444,9 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let mut pending = pending(&directory);
         let pairs = [pair(1), pair(2), pair(3)];
-        (0..).zip(&pairs).for_each(|(n, p)| assert_eq!(pending.put(n, p).unwrap(), 0));
+        (0..)
+            .zip(&pairs)
+            .for_each(|(n, p)| assert_eq!(pending.put(n, p).unwrap(), 0));
         assert!(pending.remove_id(pairs[1].id));
         assert!(!pending.remove_id(pairs[1].id));
         assert_eq!((pending.len(), files(&directory)), (2, 4));
