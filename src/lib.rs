@@ -8,6 +8,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod aws;
 pub mod backoff;
 pub mod cache;
 pub mod capture;

@@ -12,7 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use parking_lot::Mutex;
 use uuid::Uuid;
 
-use crate::cache::{CacheItem, CacheWriter, S3Location};
+use crate::cache::{CacheItem, CacheWriter, S3Cache, S3Location};
 use crate::capture::Picture;
 use crate::config::Qos;
 use crate::device::Topics;
@@ -34,6 +34,22 @@ pub struct PublisherSettings {
     pub qos: Qos,
     /// Bucket named in the messages while the S3 cache is on.
     pub s3_bucket: Option<String>,
+}
+
+/// The caches that are on.
+#[derive(Clone, Default)]
+pub struct Caches {
+    /// Local files.
+    pub files: Option<Arc<CacheWriter>>,
+    /// The bucket.
+    pub s3: Option<Arc<S3Cache>>,
+}
+
+impl Caches {
+    /// How many are on.
+    fn count(&self) -> u64 {
+        u64::from(self.files.is_some()) + u64::from(self.s3.is_some())
+    }
 }
 
 /// Turns published inferences into messages. Cheap to clone.
@@ -66,7 +82,7 @@ struct Writer {
     settings: PublisherSettings,
     topics: Arc<Topics>,
     outbox: Arc<Outbox>,
-    cache: Option<Arc<CacheWriter>>,
+    caches: Caches,
     stats: Arc<Stats>,
     s3: Mutex<Option<S3Location>>,
     pictures_waiting: AtomicUsize,
@@ -81,15 +97,15 @@ impl Publisher {
         settings: PublisherSettings,
         topics: Arc<Topics>,
         outbox: Arc<Outbox>,
-        cache: Option<Arc<CacheWriter>>,
+        caches: Caches,
         stats: Arc<Stats>,
     ) -> std::io::Result<(Self, Encoder)> {
-        let with_pictures = settings.publish_image || cache.is_some();
+        let with_pictures = settings.publish_image || caches.count() > 0;
         let writer = Arc::new(Writer {
             settings,
             topics,
             outbox,
-            cache,
+            caches,
             stats,
             s3: Mutex::new(None),
             pictures_waiting: AtomicUsize::new(0),
@@ -232,17 +248,25 @@ impl Writer {
                 self.settings.qos,
             ));
         }
-        if let Some(cache) = &self.cache {
-            match picture {
-                Some(picture) => {
-                    cache.offer(CacheItem {
-                        id,
-                        image: Some(picture.jpeg().clone()),
-                        json: message.json,
-                    });
-                }
-                None => self.stats.cache_failures.inc(),
-            }
+        match picture {
+            Some(picture) => self.keep(
+                s3,
+                CacheItem {
+                    id,
+                    image: Some(picture.jpeg().clone()),
+                    json: message.json,
+                },
+            ),
+            None => self.stats.cache_failures.add(self.caches.count()),
+        }
+    }
+
+    fn keep(&self, place: Option<S3Location>, pair: CacheItem) {
+        if let (Some(s3), Some(place)) = (&self.caches.s3, place) {
+            s3.offer(place, pair.clone());
+        }
+        if let Some(files) = &self.caches.files {
+            files.offer(pair);
         }
     }
 }

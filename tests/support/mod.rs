@@ -8,4 +8,5 @@ pub mod events;
 pub mod leftovers;
 pub mod mosquitto;
 pub mod observer;
+pub mod s3;
 pub mod scripts;
