@@ -31,7 +31,8 @@ impl ClockSkew {
 
 impl fmt::Display for ClockSkew {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let minutes = self.amount().as_secs() / 60;
+        // Rounded: the header counts whole seconds, our clock does not.
+        let minutes = (self.amount().as_secs() + 30) / 60;
         let amount = match minutes {
             0..=119 => format!("{minutes} minutes"),
             120..=2879 => format!("{} hours", minutes / 60),

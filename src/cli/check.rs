@@ -47,7 +47,11 @@ pub(super) fn main(args: &CheckArgs) -> Exit {
     } else {
         Exit::Orderly
     };
-    if refusals.is_empty() { online } else { Exit::Configuration }
+    if refusals.is_empty() {
+        online
+    } else {
+        Exit::Configuration
+    }
 }
 
 fn report(loaded: &Loaded, refusals: &[String]) -> String {

@@ -10,9 +10,7 @@ use crate::aws::{Aws, Remembered};
 use crate::config::{Config, IotAuth};
 use crate::device::Topics;
 use crate::stats::Stats;
-use crate::uplink::{
-    self, ClientCertificate, Destination, IncomingCommand, IotCore, Message, Outbox, SignIn, Uplink,
-};
+use crate::uplink::{self, ClientCertificate, Destination, IncomingCommand, IotCore, Message, Outbox, SignIn, Uplink};
 
 /// The way out (and, with a broker, in).
 pub(super) enum Link {

@@ -100,8 +100,11 @@ impl Gateway {
 
     /// Key ids of the accepted attempts.
     pub fn accepted(&self) -> Vec<String> {
-        self.attempts
-            .with(|list| list.iter().filter_map(|attempt| attempt.signed_by.clone().ok()).collect())
+        self.attempts.with(|list| {
+            list.iter()
+                .filter_map(|attempt| attempt.signed_by.clone().ok())
+                .collect()
+        })
     }
 }
 
@@ -141,7 +144,11 @@ async fn serve(
     broker_port: u16,
 ) -> Option<()> {
     let mut stream = acceptor.accept(socket).await.ok()?;
-    let alpn = stream.get_ref().1.alpn_protocol().map(|name| String::from_utf8_lossy(name).into_owned());
+    let alpn = stream
+        .get_ref()
+        .1
+        .alpn_protocol()
+        .map(|name| String::from_utf8_lossy(name).into_owned());
     match door {
         Door::Certificate => {
             seen.push(Attempt {
@@ -185,21 +192,22 @@ fn check(request: &Request, keys: &Keys) -> Result<String, String> {
     Ok(key.id)
 }
 
-fn refusal(problem: &str, clock: i64) -> server::ErrorResponse {
+fn refusal(problem: &str, clock: i64) -> Box<server::ErrorResponse> {
     let now = std::time::SystemTime::now();
     let amount = std::time::Duration::from_secs(clock.unsigned_abs());
     let date = if clock < 0 { now - amount } else { now + amount };
-    server::Response::builder()
+    let answer = server::Response::builder()
         .status(403)
         .header("date", httpdate::fmt_http_date(date))
         .header("x-amzn-errortype", "ForbiddenException")
         .body(Some(problem.to_owned()))
-        .expect("an answer")
+        .expect("an answer");
+    Box::new(answer)
 }
 
 async fn handshake(
     stream: TlsStream<TcpStream>,
-    decide: impl FnOnce(&Request) -> Result<(), server::ErrorResponse> + Unpin,
+    decide: impl FnOnce(&Request) -> Result<(), Box<server::ErrorResponse>> + Unpin,
 ) -> Option<WsStream<TokioAdapter<TlsStream<TcpStream>>>> {
     #[allow(clippy::result_large_err)] // the type of the crate
     let callback = |request: &server::Request, mut response: server::Response| {
@@ -209,7 +217,7 @@ async fn handshake(
             target: request.uri().path_and_query().unwrap().to_string(),
             headers: headers.collect(),
         };
-        decide(&request)?;
+        decide(&request).map_err(|refusal| *refusal)?;
         let protocol = request.headers.get("sec-websocket-protocol").map(String::as_str);
         assert_eq!(protocol, Some("mqtt"));
         response
