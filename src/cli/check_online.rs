@@ -4,7 +4,7 @@ use std::path::Path;
 use std::pin::Pin;
 use std::time::SystemTime;
 
-use super::Exit;
+use super::{Exit, complain, say};
 use crate::aws::{Aws, discovery};
 use crate::config::Config;
 use crate::device::{Topics, peek};
@@ -50,12 +50,12 @@ pub(super) fn main(config: &Config) -> Exit {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => {
-            eprintln!("the runtime cannot be started: {e}");
+            complain(&format!("the runtime cannot be started: {e}"));
             return Exit::Failure;
         }
     };
     let context = Context::new(config);
-    println!("Online");
+    say("Online");
     let all_work = runtime.block_on(async {
         let mut all_work = true;
         for (name, tried, run) in PROBES {
@@ -67,7 +67,7 @@ pub(super) fn main(config: &Config) -> Exit {
                     ("FAILS", words)
                 }
             };
-            println!("  {name}: {verdict} ({tried}): {}", words.replace('\n', " "));
+            say(&format!("  {name}: {verdict} ({tried}): {}", words.replace('\n', " ")));
         }
         all_work
     });

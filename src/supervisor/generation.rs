@@ -60,6 +60,8 @@ pub(super) struct Generation<'a> {
     publisher: Publisher,
     encoder: Encoder,
     events: mpsc::UnboundedReceiver<Tagged>,
+    /// For the uptime in the metrics.
+    started: Instant,
     /// Last slot generation whose frames were all inferred.
     drained: u64,
     /// Slot generation at whose end the pause is to be told.
@@ -135,6 +137,7 @@ impl<'a> Generation<'a> {
             publisher,
             encoder,
             events,
+            started: Instant::now(),
             drained: 0,
             pausing: None,
         })
@@ -258,7 +261,7 @@ impl<'a> Generation<'a> {
 
     fn publish_metrics(&self) {
         let figures = RunnerFigures {
-            uptime: self.common.started.elapsed(),
+            uptime: self.started.elapsed(),
             rss_bytes: resident_bytes(),
         };
         let json = self
