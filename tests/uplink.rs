@@ -15,7 +15,7 @@ use ei_greengrass::device::Topics;
 use ei_greengrass::stats::Stats;
 use ei_greengrass::uplink::outbox::Bounds;
 use ei_greengrass::uplink::{
-    self, IncomingCommand, Limits, LinkState, Message, Outbox, Reason, Settings, Status, Uplink,
+    self, IncomingCommand, Limits, LinkState, Message, Outbox, Pacing, Reason, Settings, Status, Uplink,
 };
 use rumqttc::mqttbytes::QoS;
 use rumqttc::mqttbytes::v4::{ConnectReturnCode, Packet};
@@ -44,6 +44,7 @@ fn settings(url: &str) -> Settings {
         topics: Topics::new("cam"),
         qos: Qos::AtLeastOnce,
         ca: None,
+        pacing: Pacing::UNLIMITED,
         limits: Limits {
             connect: LIMIT / 2,
             acknowledgement: LIMIT / 2,

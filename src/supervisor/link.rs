@@ -33,6 +33,7 @@ impl Link {
                     topics: topics.clone(),
                     qos: setup.config.qos,
                     ca: None,
+                    pacing: uplink::Pacing::UNLIMITED,
                     limits: uplink::Limits::default(),
                 };
                 let (uplink, commands) = uplink::start(settings, outbox.clone(), stats.clone());

@@ -15,6 +15,7 @@ use super::desk::{Desk, IncomingCommand};
 use super::message::{Message, Status};
 use super::outage::{Outage, log_failure};
 use super::outbox::{Outbox, Token};
+use super::pacing::Pacer;
 use super::reason::Reason;
 use super::{LinkState, Settings, StopOrder};
 use crate::backoff::Backoff;
@@ -23,6 +24,9 @@ use session::Link;
 
 /// So many connections in a row that end right after they began are no accident.
 const THROWN_OUT_TIMES: u32 = 3;
+
+/// At an orderly end the broker gets so much time before what it did not take is written to disk.
+const SPOOLED_AFTER: Duration = Duration::from_millis(500);
 
 type StopSignal = oneshot::Receiver<StopOrder>;
 
@@ -36,6 +40,7 @@ pub(super) struct Driver {
     desk: Desk,
     backoff: Backoff,
     outage: Outage,
+    pacer: Pacer,
     /// Connections in a row that the broker closed right after accepting them.
     thrown_out: u32,
     was_online: bool,
@@ -79,6 +84,7 @@ impl Driver {
         Self {
             desk: Desk::new(settings.limits.same_command),
             backoff: Backoff::new(settings.limits.backoff),
+            pacer: Pacer::new(settings.pacing, Instant::now()),
             settings,
             outbox,
             stats,
@@ -177,7 +183,7 @@ impl Driver {
                 &self.settings.address.to_string(),
                 &reason,
                 failures,
-                self.outbox.depth(),
+                self.outbox.waiting(),
                 retry_in,
             );
         }
@@ -251,6 +257,7 @@ impl Driver {
     fn begin_stop(&mut self, order: Option<StopOrder>) {
         let now = Instant::now();
         let (notice, limit) = order.map_or((None, Duration::ZERO), |order| (order.notice, order.limit));
+        self.outbox.flush_from(now + SPOOLED_AFTER);
         self.stopping = Some(Stopping {
             notice,
             awaited: None,

@@ -11,7 +11,9 @@ mod driver;
 pub mod message;
 mod outage;
 pub mod outbox;
+mod pacing;
 mod reason;
+mod spool;
 mod tls;
 mod window;
 
@@ -26,7 +28,9 @@ pub use address::{Broker, BrokerAddress};
 pub use desk::IncomingCommand;
 pub use message::{Class, Message, Status};
 pub use outbox::Outbox;
+pub use pacing::{Pacing, Rate};
 pub use reason::Reason;
+pub use spool::{Policy, Spool, SpoolSettings};
 
 use crate::backoff::BackoffPolicy;
 use crate::config::Qos;
@@ -46,6 +50,8 @@ pub struct Settings {
     pub qos: Qos,
     /// Certificates (PEM) that must have signed the broker's; `None`: the machine's own roots.
     pub ca: Option<PathBuf>,
+    /// How fast messages are sent: [`Pacing::IOT_CORE`] there, [`Pacing::UNLIMITED`] elsewhere.
+    pub pacing: Pacing,
     /// Times; the default is right outside tests.
     pub limits: Limits,
 }

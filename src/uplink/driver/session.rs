@@ -86,9 +86,14 @@ impl Driver {
     }
 
     async fn fill(&mut self, link: &mut Link) {
-        while let Some((token, message)) = self.outbox.next_to_send() {
-            self.desk.left(token);
-            link.window.handed_over(token, Instant::now());
+        let now = Instant::now();
+        let Self { outbox, pacer, desk, .. } = self;
+        pacer.begin();
+        while let Some((token, message)) =
+            outbox.next_to_send_if(|message, backlog| pacer.admits(message, backlog, now))
+        {
+            desk.left(token);
+            link.window.handed_over(token, now);
             link.connection.publish(message).await;
         }
     }
@@ -130,6 +135,7 @@ impl Driver {
 
     fn subscribed(&mut self, link: &mut Link, now: Instant) {
         link.phase = Phase::Online;
+        self.outbox.connected();
         self.backoff.succeeded(now);
         if self.was_online && self.online_notice.is_none() {
             let notice = Message::notice(&self.settings.topics, Status::Online, self.settings.qos);
@@ -152,7 +158,7 @@ impl Driver {
             Some(outage) => tracing::info!(
                 "Connected to {broker} again after {:.0} s; {} messages wait to be sent",
                 outage.as_secs_f32(),
-                self.outbox.depth()
+                self.outbox.waiting()
             ),
         }
     }
@@ -273,7 +279,9 @@ impl Driver {
         let notice = stop
             .filter(|stopping| stopping.notice.is_some())
             .map(|stopping| stopping.notice_at);
+        let resume = self.pacer.resume_at().filter(|_| link.phase == Phase::Online);
         [
+            resume,
             self.gives_up_at(link),
             self.settles_at(link),
             notice,
