@@ -48,6 +48,9 @@ pub(super) struct Driver {
     online_notice: Option<Token>,
     /// The next connection drops what the broker keeps for this client; see [`Driver::purge`].
     purge_next: bool,
+    /// The last connection ended because the broker broke the protocol. A broker that acknowledges twice ends each
+    /// connection with its first acknowledgement: that one must not always go to the `online` notice.
+    wary: bool,
     stopping: Option<Stopping>,
 }
 
@@ -95,6 +98,7 @@ impl Driver {
             was_online: false,
             online_notice: None,
             purge_next: false,
+            wary: false,
             stopping: None,
         }
     }
@@ -141,7 +145,10 @@ impl Driver {
         let end = self.serve(&mut link, stop).await;
         self.outbox.connection_lost();
         match end {
-            End::Lost(reason) => End::Lost(self.with_suspicion(reason, &link)),
+            End::Lost(reason) => {
+                self.wary = matches!(reason, Reason::Protocol(_));
+                End::Lost(self.with_suspicion(reason, &link))
+            }
             end => end,
         }
     }

@@ -322,19 +322,17 @@ impl Outbox {
     pub(super) fn next_job(&self) -> Option<Job> {
         let mut inner = self.inner.lock();
         loop {
-            let now = Instant::now();
-            let bounds = inner.bounds;
-            match inner.inferences.due(&bounds, now) {
-                Some(due) if due <= now => return Some(inner.inferences.take_job(&bounds, now)),
-                None | Some(_) if inner.spool.ending => return None,
-                Some(due) => {
-                    inner.spool.sleep = Sleep::Until(due);
-                    self.job_due.wait_until(&mut inner, due);
-                }
-                None => {
-                    inner.spool.sleep = Sleep::ForEver;
-                    self.job_due.wait(&mut inner);
-                }
+            let due = match inner.due_job(Instant::now()) {
+                Ok(job) => return Some(job),
+                Err(_) if inner.spool.ending => return None,
+                Err(due) => due,
+            };
+            if let Some(due) = due {
+                inner.spool.sleep = Sleep::Until(due);
+                self.job_due.wait_until(&mut inner, due);
+            } else {
+                inner.spool.sleep = Sleep::ForEver;
+                self.job_due.wait(&mut inner);
             }
             inner.spool.sleep = Sleep::Awake;
         }
@@ -378,6 +376,24 @@ impl Outbox {
         if wake {
             self.job_due.notify_one();
         }
+    }
+}
+
+impl Inner {
+    /// What the spool is to do now, or when something will be due.
+    fn due_job(&mut self, now: Instant) -> Result<Job, Option<Instant>> {
+        match self.inferences.due(&self.bounds, now) {
+            Some(due) if due <= now => Ok(self.inferences.take_job(&self.bounds, now)),
+            due => Err(due),
+        }
+    }
+}
+
+#[cfg(test)]
+impl Outbox {
+    /// What the spool's thread would get now.
+    pub(super) fn job_now(&self) -> Option<Job> {
+        self.inner.lock().due_job(Instant::now()).ok()
     }
 }
 

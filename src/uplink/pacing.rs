@@ -164,7 +164,10 @@ mod tests {
     fn busiest_second(times: &[Duration], sizes: &[usize]) -> (usize, usize) {
         let second = Duration::from_secs(1);
         let within = |from: Duration| {
-            let of = times.iter().zip(sizes).filter(move |(at, _)| **at >= from && **at < from + second);
+            let of = times
+                .iter()
+                .zip(sizes)
+                .filter(move |(at, _)| **at >= from && **at < from + second);
             (of.clone().count(), of.map(|(_, size)| size).sum::<usize>())
         };
         let all: Vec<_> = times.iter().map(|at| within(*at)).collect();

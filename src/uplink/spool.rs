@@ -24,7 +24,8 @@ use store::{Store, StoreError};
 pub struct SpoolSettings {
     /// The file; its directory is made when it is needed. It exists only while it holds messages.
     pub path: PathBuf,
-    /// Most payload bytes on disk; beyond it the oldest are dropped.
+    /// Most payload bytes on disk; beyond it the oldest are dropped. The file takes up to four times as much and 4 MiB, because
+    /// it grows by doubling and a large payload fills whole pages.
     pub max_bytes: u64,
     /// Times; the default is right outside tests.
     pub policy: Policy,
@@ -251,3 +252,6 @@ impl Worker {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -440,7 +440,8 @@ impl Inferences {
     }
 
     fn put_loaded(&mut self, token: Token, message: Message) {
-        let known = self.sent.contains_key(&token) || self.deletions.contains(&token) || self.loaded.contains_key(&token);
+        let known =
+            self.sent.contains_key(&token) || self.deletions.contains(&token) || self.loaded.contains_key(&token);
         if known {
             return;
         }

@@ -281,7 +281,11 @@ impl Store {
         let prefix = with_ending(&self.path, ".damaged-");
         for old in fs::read_dir(self.path.parent().unwrap_or(Path::new(".")))? {
             let old = old?.path();
-            if old.as_os_str().as_encoded_bytes().starts_with(prefix.as_os_str().as_encoded_bytes()) {
+            if old
+                .as_os_str()
+                .as_encoded_bytes()
+                .starts_with(prefix.as_os_str().as_encoded_bytes())
+            {
                 fs::remove_file(&old)?;
             }
         }
@@ -342,6 +346,3 @@ fn with_ending(path: &Path, ending: &str) -> PathBuf {
     name.push(ending);
     name.into()
 }
-
-#[cfg(test)]
-mod tests;
