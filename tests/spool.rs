@@ -18,7 +18,7 @@ use rand::{Rng, SeedableRng};
 use redb::{ReadableDatabase, ReadableTable, TableDefinition};
 use rustix::process::Signal;
 use serde_json::Value;
-use support::broker::{Behaviour, MockBroker};
+use support::broker::{Behaviour, Entry, MockBroker};
 use support::daemon::{Daemon, LIMIT, Site};
 use support::mosquitto::free_port;
 use support::scripts::{boxed, cycle, frames};
@@ -86,9 +86,8 @@ fn nobody() -> String {
 }
 
 /// Inferences as the broker saw them, repeats left out.
-fn inferences(broker: &MockBroker) -> Vec<String> {
+fn inferences(log: &[Entry]) -> Vec<String> {
     let mut seen = std::collections::HashSet::new();
-    let log = broker.log();
     let published = log.iter().filter_map(|entry| entry.published());
     published
         .filter(|publish| publish.topic.ends_with("inference/output"))
@@ -109,7 +108,7 @@ fn json(payload: &str) -> Value {
 async fn wait_for_inferences(broker: &MockBroker, count: usize) {
     broker
         .wait_for(&format!("{count} inferences"), LIMIT, |_| {
-            inferences(broker).len() >= count
+            inferences(log).len() >= count
         })
         .await;
 }
@@ -156,7 +155,7 @@ async fn a_daemon_killed_while_offline_loses_at_most_the_last_commit() {
     let broker = MockBroker::start(Behaviour::default()).await;
     let online = daemon(&site, &broker.url(), &frames(50), &[]);
     wait_for_inferences(&broker, committed.len() + 50).await;
-    let seen = inferences(&broker);
+    let seen = inferences(&broker.log());
     assert_eq!(seen[..committed.len()], committed[..]);
     assert_eq!(totals(&seen[committed.len()..]), (1..=50).collect::<Vec<_>>());
     wait_until("the empty spool is removed", || spool_file(&site).is_none());
@@ -176,7 +175,7 @@ async fn an_orderly_stop_while_offline_loses_nothing() {
     let broker = MockBroker::start(Behaviour::default()).await;
     let online = daemon(&site, &broker.url(), &frames(50), &[]);
     wait_for_inferences(&broker, kept.len() + 50).await;
-    assert_eq!(inferences(&broker)[..kept.len()], kept[..]);
+    assert_eq!(inferences(&broker.log())[..kept.len()], kept[..]);
     online.stop();
     assert_eq!(spool_file(&site), None);
 }
@@ -204,7 +203,7 @@ async fn a_spool_of_one_mebibyte_keeps_the_newest_in_order_and_counts_the_rest()
     let broker = MockBroker::start(Behaviour::default()).await;
     let online = daemon(&site, &broker.url(), &frames(1), &["spool_max_mb=1"]);
     wait_for_inferences(&broker, kept.len() + 1).await;
-    assert_eq!(inferences(&broker)[..kept.len()], kept[..]);
+    assert_eq!(inferences(&broker.log())[..kept.len()], kept[..]);
     online.stop();
 }
 
@@ -324,7 +323,7 @@ async fn a_broker_that_goes_and_comes_fifty_times_gets_everything_in_order() {
     let pushed = pushing.await.expect("the number pushed");
     bench.drained().await;
     let expected: Vec<_> = (0..pushed).map(|number| number.to_string()).collect();
-    assert_eq!(inferences(&broker), expected);
+    assert_eq!(inferences(&broker.log()), expected);
     let sent = broker.published(&bench.topics.inference_output).len();
     println!(
         "offered {pushed}, delivered {}, sent again {}, spooled {}, lost 0",
