@@ -5,7 +5,7 @@ use std::path::Path;
 
 use clap::Args;
 
-use super::{ConfigArgs, Exit, NO_CONFIGURATION};
+use super::{ConfigArgs, Exit, NO_CONFIGURATION, complain, say};
 use crate::capture::{CaptureError, PipelineDescription, describe};
 use crate::config::{Config, Loaded, ModelSource};
 use crate::device::{Topics, peek};
@@ -26,18 +26,18 @@ pub(super) fn main(args: &CheckArgs) -> Exit {
     let loaded = match args.config.load() {
         Ok(Some(loaded)) => loaded,
         Ok(None) => {
-            eprintln!("{NO_CONFIGURATION}");
+            complain(NO_CONFIGURATION);
             return Exit::Configuration;
         }
         Err(e) => {
-            eprintln!("{}", sentence(&e));
+            complain(&sentence(&e));
             return Exit::Configuration;
         }
     };
     let refusals = Setup::new(loaded.config.clone(), false)
         .err()
         .map_or_else(Vec::new, |SetupError(reasons)| reasons);
-    print!("{}", report(&loaded, &refusals));
+    say(&report(&loaded, &refusals));
     if refusals.is_empty() {
         Exit::Orderly
     } else {

@@ -180,8 +180,9 @@ impl Outbox {
         token
     }
 
-    /// The next message to send, if the window allows one; it counts as sent from here on. Answers and notices first,
-    /// then metrics, then inferences in their order.
+    /// The next message to send, if the window allows one; it counts as sent from here on. Answers and notices first
+    /// (but those that belong after inferences, [`Message::after_inferences`]), then metrics, then inferences in their
+    /// order.
     pub fn next_to_send(&self) -> Option<(Token, Message)> {
         self.next_to_send_if(|_, _| true)
     }
@@ -194,11 +195,15 @@ impl Outbox {
         let inner = &mut *inner;
         let urgent_window = inner.bounds.urgent_window.min(MAX_WINDOW);
         let inference_window = inner.bounds.inference_window.min(MAX_WINDOW);
-        if let Some(message) = inner.urgent.next(urgent_window) {
-            return allow(message, false).then(|| inner.urgent.send()).flatten();
+        let oldest_inference = inner.inferences.oldest();
+        let may_go = |token: Token, message: &Message| {
+            !message.after_inferences || oldest_inference.is_none_or(|oldest| token < oldest)
+        };
+        if let Some((token, message)) = inner.urgent.next(urgent_window, may_go) {
+            return allow(message, false).then(|| inner.urgent.send(token)).flatten();
         }
-        if let Some(message) = inner.metrics.next(1) {
-            return allow(message, false).then(|| inner.metrics.send()).flatten();
+        if let Some((token, message)) = inner.metrics.next(1, |_, _| true) {
+            return allow(message, false).then(|| inner.metrics.send(token)).flatten();
         }
         let (message, backlog) = inner.inferences.next(inference_window, now)?;
         if !allow(message, backlog) {

@@ -237,6 +237,17 @@ impl Inferences {
         dropped
     }
 
+    /// The oldest that the broker does not have, or what is not younger than it.
+    pub fn oldest(&self) -> Option<Token> {
+        let first_waiting = self.waiting.first_key_value().map(|(token, _)| *token);
+        let first_loaded = self.loaded.first_key_value().map(|(token, _)| *token);
+        let first_sent = self.sent.first_key_value().map(|(token, _)| *token);
+        [first_waiting, first_loaded, first_sent, self.unloaded_from]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
     /// Messages in memory.
     pub fn len(&self) -> usize {
         self.waiting.len() + self.loaded.len() + self.sent.len()

@@ -20,16 +20,17 @@ impl Waiting {
         self.waiting.insert(token, message);
     }
 
-    /// The message that [`Waiting::send`] would give.
-    pub fn next(&self, window: usize) -> Option<&Message> {
+    /// The oldest that `may_go`, if the window allows one.
+    pub fn next(&self, window: usize, may_go: impl Fn(Token, &Message) -> bool) -> Option<(Token, &Message)> {
         if self.sent.len() >= window {
             return None;
         }
-        self.waiting.first_key_value().map(|(_, message)| message)
+        let mut waiting = self.waiting.iter().map(|(token, message)| (*token, message));
+        waiting.find(|(token, message)| may_go(*token, message))
     }
 
-    pub fn send(&mut self) -> Option<(Token, Message)> {
-        let (token, message) = self.waiting.pop_first()?;
+    pub fn send(&mut self, token: Token) -> Option<(Token, Message)> {
+        let message = self.waiting.remove(&token)?;
         self.sent.insert(token, message.clone());
         Some((token, message))
     }
