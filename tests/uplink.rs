@@ -15,7 +15,7 @@ use ei_greengrass::device::Topics;
 use ei_greengrass::stats::Stats;
 use ei_greengrass::uplink::outbox::Bounds;
 use ei_greengrass::uplink::{
-    self, IncomingCommand, Limits, LinkState, Message, Outbox, Reason, Settings, Status, Uplink,
+    self, IncomingCommand, Limits, LinkState, Message, Outbox, Pacing, Reason, Settings, Status, Uplink,
 };
 use rumqttc::mqttbytes::QoS;
 use rumqttc::mqttbytes::v4::{ConnectReturnCode, Packet};
@@ -44,6 +44,7 @@ fn settings(url: &str) -> Settings {
         topics: Topics::new("cam"),
         qos: Qos::AtLeastOnce,
         ca: None,
+        pacing: Pacing::UNLIMITED,
         limits: Limits {
             connect: LIMIT / 2,
             acknowledgement: LIMIT / 2,
@@ -285,6 +286,49 @@ async fn acknowledgements_out_of_order_are_matched() {
     bench.drained().await;
     assert_eq!(broker.published(&bench.topics.inference_output), numbers(0..43));
     assert_eq!(broker.connects().len(), 1);
+}
+
+#[tokio::test]
+async fn a_broker_that_acknowledges_everything_twice_gets_everything_all_the_same() {
+    let broker = MockBroker::start(Behaviour {
+        acks: Acks::Twice,
+        ..Behaviour::default()
+    })
+    .await;
+    let bench = Bench::new(&broker.url());
+    bench.infer(0..6);
+    bench.drained().await;
+    assert_eq!(firsts(&broker.published(&bench.topics.inference_output)), numbers(0..6));
+}
+
+#[tokio::test]
+async fn iot_core_never_sees_more_than_its_limits_and_an_answer_overtakes_the_backlog() {
+    let broker = MockBroker::start(Behaviour::default()).await;
+    let mut settings = settings(&broker.url());
+    settings.pacing = Pacing::IOT_CORE;
+    let bench = Bench::with(settings);
+    bench.infer(0..150);
+    bench.online().await;
+    bench
+        .outbox
+        .push(Message::notice(&bench.topics, Status::Started, Qos::AtLeastOnce));
+    bench.drained().await;
+    let log = broker.log();
+    let times: Vec<_> = log.iter().filter(|e| e.published().is_some()).map(|e| e.at).collect();
+    for (n, from) in times.iter().enumerate() {
+        // Ten more than the limit of the sender: the times are the broker's.
+        let within = times[n..]
+            .iter()
+            .filter(|at| **at - *from < Duration::from_secs(1))
+            .count();
+        assert!(within <= 100, "{within} in a second");
+    }
+    let first = position(&log, "notice", |e| {
+        e.published().is_some_and(|p| p.topic == bench.topics.command_output)
+    });
+    let last = log.iter().rposition(|e| e.published().is_some()).expect("inferences");
+    assert!(first + 50 < last);
+    assert_eq!(broker.published(&bench.topics.inference_output), numbers(0..150));
 }
 
 #[tokio::test]

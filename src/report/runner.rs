@@ -15,11 +15,13 @@ pub struct RunnerFigures {
     pub uptime: Duration,
     /// Resident memory of this process in bytes; `None`: could not be read, left out.
     pub rss_bytes: Option<u64>,
+    /// Messages that are not delivered yet, in memory and on disk.
+    pub waiting: u64,
 }
 
 impl RunnerFigures {
     /// The object: every counter under its own name, then `inference_ms_last`, `inference_ms_p50`, `inference_ms_p95`,
-    /// `uptime_s` and `rss_bytes`.
+    /// `waiting`, `uptime_s` and `rss_bytes`.
     pub(super) fn to_json(self, stats: &Stats, latency: Latency) -> Map<String, Value> {
         let mut runner: Map<String, Value> = stats
             .each()
@@ -32,6 +34,7 @@ impl RunnerFigures {
         ] {
             runner.insert(name.to_owned(), six_places(ms.into()).into());
         }
+        runner.insert("waiting".to_owned(), self.waiting.into());
         runner.insert("uptime_s".to_owned(), self.uptime.as_secs().into());
         if let Some(bytes) = self.rss_bytes {
             runner.insert("rss_bytes".to_owned(), bytes.into());
@@ -83,6 +86,7 @@ mod tests {
         let figures = RunnerFigures {
             uptime: Duration::from_millis(61_900),
             rss_bytes: None,
+            waiting: 7,
         };
         let runner = figures.to_json(
             &stats,
@@ -95,6 +99,7 @@ mod tests {
         assert_eq!(runner["spool_dropped"], 2);
         assert_eq!(runner["inference_ms_p95"], 9.25);
         assert_eq!(runner["uptime_s"], 61);
+        assert_eq!(runner["waiting"], 7);
         assert!(!runner.contains_key("rss_bytes"));
         assert!(stats.each().all(|(name, _)| runner.contains_key(name)));
     }

@@ -263,6 +263,7 @@ impl<'a> Generation<'a> {
         let figures = RunnerFigures {
             uptime: self.started.elapsed(),
             rss_bytes: resident_bytes(),
+            waiting: self.common.outbox.waiting(),
         };
         let json = self
             .report

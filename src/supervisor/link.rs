@@ -59,12 +59,12 @@ impl Link {
         }
     }
 
-    /// Delivers what is left and the final notice, until the deadline; gives the number of messages that remain.
-    pub(super) async fn stop(self, notice: Message, deadline: Instant) -> usize {
+    /// Delivers what is left and the final notice, until the deadline. What remains is in the outbox.
+    pub(super) async fn stop(self, notice: Message, deadline: Instant) {
         match self {
             Self::Broker(uplink) => {
                 let limit = deadline.saturating_duration_since(Instant::now());
-                uplink.stop(Some(notice), limit).await.undelivered
+                uplink.stop(Some(notice), limit).await;
             }
             Self::Screen(screen) => screen.stop(notice).await,
         }
@@ -90,8 +90,14 @@ pub fn link_settings(config: &Config, target: &LinkTarget, device: &str, topics:
             Remembered::new(&config.work_dir.join(device)),
         ))),
     };
+    let pacing = if address.is_iot_core() {
+        uplink::Pacing::IOT_CORE
+    } else {
+        uplink::Pacing::UNLIMITED
+    };
     Some(uplink::Settings {
         address,
+        pacing,
         client_id: device.to_owned(),
         topics: topics.clone(),
         qos: config.qos,
@@ -141,11 +147,10 @@ impl Screen {
         )
     }
 
-    async fn stop(self, notice: Message) -> usize {
+    async fn stop(self, notice: Message) {
         self.outbox.push(notice);
         let _ = self.stop.send(());
         let _ = self.printing.await;
-        self.outbox.depth()
     }
 }
 

@@ -9,6 +9,7 @@ mod generation;
 mod link;
 mod model_part;
 mod setup;
+mod storage;
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -29,6 +30,9 @@ pub use setup::{LinkTarget, Setup, SetupError, link_target, not_available};
 const STOP_LIMIT: Duration = Duration::from_millis(3_800);
 /// Of which capture, model and cache writers get this much at most, so that the broker still hears of the end.
 const PARTS_STOP_LIMIT: Duration = Duration::from_millis(2_300);
+
+/// More for the disk, which takes what the broker did not.
+const SPOOL_STOP_LIMIT: Duration = Duration::from_millis(700);
 
 /// How the daemon ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +59,7 @@ pub async fn run(setup: Setup, device: String, stop: impl Future<Output = ()>) -
     let outbox = Arc::new(Outbox::new(Bounds::default(), stats.clone()));
     tracing::info!("ei-greengrass {} starts as device {device}", env!("CARGO_PKG_VERSION"));
     crate::model::sweep(&device);
+    let spool = storage::open_spool(&setup, &device, &outbox);
     let (mut link, mut commands) = Link::start(&setup, &device, &topics, &outbox, &stats);
     let abandoned = link.abandoned();
     let mut stop = pin!(async {
@@ -97,12 +102,8 @@ pub async fn run(setup: Setup, device: String, stop: impl Future<Output = ()>) -
             }
             Next::Stop | Next::StartAnew => {
                 let notice = Message::notice(&common.topics, Status::Stopped, common.setup.config.qos);
-                let undelivered = link.stop(notice, deadline).await;
-                if undelivered > 0 {
-                    tracing::error!(
-                        "{undelivered} messages could not be delivered before the end and are lost: the broker did not take them in time"
-                    );
-                }
+                link.stop(notice, deadline).await;
+                storage::report_rest(spool, &common.outbox, deadline + SPOOL_STOP_LIMIT).await;
                 tracing::info!("stopped");
                 return if next == Next::Stop {
                     Ended::Orderly

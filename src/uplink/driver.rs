@@ -15,6 +15,7 @@ use super::desk::{Desk, IncomingCommand};
 use super::message::{Message, Status};
 use super::outage::{Outage, log_failure};
 use super::outbox::{Outbox, Token};
+use super::pacing::Pacer;
 use super::reason::Reason;
 use super::{LinkState, Settings, StopOrder};
 use crate::backoff::Backoff;
@@ -23,6 +24,9 @@ use session::Link;
 
 /// So many connections in a row that end right after they began are no accident.
 const THROWN_OUT_TIMES: u32 = 3;
+
+/// At an orderly end the broker gets so much time before what it did not take is written to disk.
+const SPOOLED_AFTER: Duration = Duration::from_millis(500);
 
 type StopSignal = oneshot::Receiver<StopOrder>;
 
@@ -36,6 +40,7 @@ pub(super) struct Driver {
     desk: Desk,
     backoff: Backoff,
     outage: Outage,
+    pacer: Pacer,
     /// Connections in a row that the broker closed right after accepting them.
     thrown_out: u32,
     was_online: bool,
@@ -43,6 +48,9 @@ pub(super) struct Driver {
     online_notice: Option<Token>,
     /// The next connection drops what the broker keeps for this client; see [`Driver::purge`].
     purge_next: bool,
+    /// The last connection ended because the broker broke the protocol. A broker that acknowledges twice ends each
+    /// connection with its first acknowledgement: that one must not always go to the `online` notice.
+    wary: bool,
     stopping: Option<Stopping>,
 }
 
@@ -79,6 +87,7 @@ impl Driver {
         Self {
             desk: Desk::new(settings.limits.same_command),
             backoff: Backoff::new(settings.limits.backoff),
+            pacer: Pacer::new(settings.pacing, Instant::now()),
             settings,
             outbox,
             stats,
@@ -89,6 +98,7 @@ impl Driver {
             was_online: false,
             online_notice: None,
             purge_next: false,
+            wary: false,
             stopping: None,
         }
     }
@@ -141,7 +151,10 @@ impl Driver {
         let end = self.serve(&mut link, stop).await;
         self.outbox.connection_lost();
         match end {
-            End::Lost(reason) => End::Lost(self.with_suspicion(reason, &link)),
+            End::Lost(reason) => {
+                self.wary = matches!(reason, Reason::Protocol(_));
+                End::Lost(self.with_suspicion(reason, &link))
+            }
             end => end,
         }
     }
@@ -183,7 +196,7 @@ impl Driver {
                 &self.settings.address.to_string(),
                 &reason,
                 failures,
-                self.outbox.depth(),
+                self.outbox.waiting(),
                 retry_in,
             );
         }
@@ -257,6 +270,7 @@ impl Driver {
     fn begin_stop(&mut self, order: Option<StopOrder>) {
         let now = Instant::now();
         let (notice, limit) = order.map_or((None, Duration::ZERO), |order| (order.notice, order.limit));
+        self.outbox.flush_from(now + SPOOLED_AFTER);
         self.stopping = Some(Stopping {
             notice,
             awaited: None,

@@ -14,9 +14,11 @@ mod iothost;
 pub mod message;
 mod outage;
 pub mod outbox;
+mod pacing;
 mod probe;
 mod proxy;
 mod reason;
+mod spool;
 mod tls;
 mod window;
 
@@ -34,8 +36,10 @@ pub use iotcore::{EndpointOrigin, IotCore, SignIn};
 pub use iothost::IotHost;
 pub use message::{Class, Message, Status};
 pub use outbox::Outbox;
+pub use pacing::{Pacing, Rate};
 pub use probe::{ProbeError, probe};
 pub use reason::Reason;
+pub use spool::{Policy, Spool, SpoolSettings};
 
 use crate::backoff::BackoffPolicy;
 use crate::config::Qos;
@@ -55,6 +59,8 @@ pub struct Settings {
     pub qos: Qos,
     /// Certificates (PEM) that must have signed the broker's; `None`: the machine's own roots.
     pub ca: Option<PathBuf>,
+    /// How fast messages are sent: [`Pacing::IOT_CORE`] there, [`Pacing::UNLIMITED`] elsewhere.
+    pub pacing: Pacing,
     /// Times; the default is right outside tests.
     pub limits: Limits,
 }

@@ -5,27 +5,41 @@
 //! [`connection_lost`](Outbox::connection_lost). Tokens grow with each push, so a message that has to be sent again falls
 //! back into its old place by itself.
 //!
-//! Inferences leave memory in two ways: acknowledged, or, oldest first, when there are more than fit
-//! (`drop_overflow`, counted and reported). That second door is the only one a store on disk has to stand behind.
+//! Inferences may also lie on disk. A [`Spool`](super::Spool) takes jobs from the outbox and does them on a thread of its own:
+//! memory keeps each message until it is delivered or the disk has it, and drops the oldest (counted and reported) only when
+//! the disk cannot help.
 
-use std::collections::BTreeMap;
+mod drops;
+mod inferences;
+mod waiting;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use tokio::sync::Notify;
 
 use super::message::{Class, Message};
+use super::spool::{Done, Job, Policy};
 use crate::stats::Stats;
+use drops::DropReport;
+use inferences::Inferences;
+use waiting::Waiting;
 
-/// Names one message in the outbox. Later messages have greater tokens.
+/// Names one message in the outbox. Later messages have greater tokens; those of earlier runs are not above zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Token(u64);
+pub struct Token(pub(super) i64);
+
+impl Token {
+    /// Before all others.
+    const MIN: Self = Self(i64::MIN);
+}
 
 /// Bounds of the outbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bounds {
-    /// Payload bytes of inferences in memory; beyond it the oldest that is not being sent is dropped.
+    /// Payload bytes of inferences in memory; beyond it the oldest that is not being sent is dropped. With a spool they go
+    /// to disk well before.
     pub inference_bytes: usize,
     /// Payload bytes of answers and notices in memory; beyond it the oldest that is not being sent is dropped.
     pub urgent_bytes: usize,
@@ -56,39 +70,70 @@ pub const MAX_PAYLOAD_BYTES: usize = 255 * 1024;
 /// Both windows together stay below what a connection takes at once, so that handing over a message never waits.
 pub const MAX_WINDOW: usize = 24;
 
-const REPORT_EVERY: Duration = Duration::from_secs(60);
-
 /// See the module.
 #[derive(Debug)]
 pub struct Outbox {
     inner: Mutex<Inner>,
     pushed: Notify,
+    /// Wakes the spool.
+    job_due: Condvar,
     stats: Arc<Stats>,
 }
 
 #[derive(Debug)]
 struct Inner {
     bounds: Bounds,
-    last_token: u64,
-    inferences: Waiting,
+    last_token: i64,
+    inferences: Inferences,
     urgent: Waiting,
     metrics: Waiting,
     dropped: DropReport,
+    spool: SpoolSide,
+}
+
+/// What the spool's thread is doing, as far as the outbox must know.
+#[derive(Debug, Default)]
+struct SpoolSide {
+    sleep: Sleep,
+    /// When nothing is due any more, there are no more jobs.
+    ending: bool,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Sleep {
+    #[default]
+    Awake,
+    Until(Instant),
+    ForEver,
+}
+
+/// What was not delivered.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Rest {
+    /// Inferences on disk: they are delivered after the next start.
+    pub on_disk: u64,
+    /// Inferences in memory alone: they are lost with the process.
+    pub in_memory: usize,
+    /// Answers, notices and metrics.
+    pub others: usize,
 }
 
 impl Outbox {
-    /// An empty outbox. It counts `outbox_dropped` and `delivered`; `published` is counted by who pushes.
+    /// An empty outbox. It counts `outbox_dropped`, `delivered`, `spooled` and `spool_dropped`; `published` is counted by who
+    /// pushes.
     pub fn new(bounds: Bounds, stats: Arc<Stats>) -> Self {
         Self {
             inner: Mutex::new(Inner {
                 bounds,
                 last_token: 0,
-                inferences: Waiting::default(),
+                inferences: Inferences::new(Instant::now()),
                 urgent: Waiting::default(),
                 metrics: Waiting::default(),
                 dropped: DropReport::default(),
+                spool: SpoolSide::default(),
             }),
             pushed: Notify::new(),
+            job_due: Condvar::new(),
             stats,
         }
     }
@@ -111,21 +156,23 @@ impl Outbox {
             }
             return token;
         }
-        if class == Class::Metrics {
-            inner.metrics.keep_newest(0);
-        }
         let bounds = inner.bounds;
-        inner.queue(class).put(token, message);
         match class {
             Class::Inference => {
-                let dropped = inner.inferences.drop_overflow(bounds.inference_bytes, usize::MAX);
+                inner.inferences.put(token, message, now);
+                let dropped = inner.inferences.drop_overflow(bounds.inference_bytes);
                 self.stats.outbox_dropped.add(dropped);
                 inner.dropped.inferences += dropped;
+                self.wake_spool(&inner, now);
             }
             Class::Urgent => {
+                inner.urgent.put(token, message);
                 inner.dropped.urgent += inner.urgent.drop_overflow(bounds.urgent_bytes, bounds.urgent_messages);
             }
-            Class::Metrics => {}
+            Class::Metrics => {
+                inner.metrics.keep_newest(0);
+                inner.metrics.put(token, message);
+            }
         }
         inner.dropped.report(now);
         drop(inner);
@@ -137,58 +184,100 @@ impl Outbox {
     /// (but those that belong after inferences, [`Message::after_inferences`]), then metrics, then inferences in their
     /// order.
     pub fn next_to_send(&self) -> Option<(Token, Message)> {
+        self.next_to_send_if(|_, _| true)
+    }
+
+    /// The same, if `allow` agrees. It is asked about one message, and told whether that is part of a backlog: from the
+    /// disk, or in memory for a second or longer.
+    pub fn next_to_send_if(&self, allow: impl FnOnce(&Message, bool) -> bool) -> Option<(Token, Message)> {
+        let now = Instant::now();
         let mut inner = self.inner.lock();
-        let Bounds {
-            inference_window,
-            urgent_window,
-            ..
-        } = inner.bounds;
+        let inner = &mut *inner;
+        let urgent_window = inner.bounds.urgent_window.min(MAX_WINDOW);
+        let inference_window = inner.bounds.inference_window.min(MAX_WINDOW);
         let oldest_inference = inner.inferences.oldest();
         let may_go = |token: Token, message: &Message| {
             !message.after_inferences || oldest_inference.is_none_or(|oldest| token < oldest)
         };
-        inner
-            .urgent
-            .send_if(urgent_window.min(MAX_WINDOW), may_go)
-            .or_else(|| inner.metrics.send(1))
-            .or_else(|| inner.inferences.send(inference_window.min(MAX_WINDOW)))
+        if let Some((token, message)) = inner.urgent.next(urgent_window, may_go) {
+            return allow(message, false).then(|| inner.urgent.send(token)).flatten();
+        }
+        if let Some((token, message)) = inner.metrics.next(1, |_, _| true) {
+            return allow(message, false).then(|| inner.metrics.send(token)).flatten();
+        }
+        let (message, backlog) = inner.inferences.next(inference_window, now)?;
+        if !allow(message, backlog) {
+            return None;
+        }
+        let sent = inner.inferences.send(now);
+        self.wake_spool(inner, now);
+        sent
     }
 
     /// The broker has the message. False for a token that is not being sent (any more).
     pub fn acked(&self, token: Token) -> bool {
+        let now = Instant::now();
         let mut inner = self.inner.lock();
-        if inner.inferences.acked(token) {
+        if inner.inferences.acked(token, now) {
+            inner.inferences.progress();
             self.stats.delivered.inc();
+            self.wake_spool(&inner, now);
             return true;
         }
-        inner.urgent.acked(token) || inner.metrics.acked(token)
+        let known = inner.urgent.acked(token) || inner.metrics.acked(token);
+        if known {
+            inner.inferences.progress();
+        }
+        known
+    }
+
+    /// Sending begins: what is on disk is read from now on.
+    pub fn connected(&self) {
+        let mut inner = self.inner.lock();
+        inner.inferences.connected();
+        self.wake_spool(&inner, Instant::now());
     }
 
     /// Everything sent and not acknowledged waits again, in its old place. Of metrics only the newest.
     pub fn connection_lost(&self) {
+        let now = Instant::now();
         let mut inner = self.inner.lock();
-        inner.inferences.take_back();
+        inner.inferences.connection_lost(now);
         inner.urgent.take_back();
         inner.metrics.take_back();
         inner.metrics.keep_newest(1);
+        self.wake_spool(&inner, now);
     }
 
-    /// Messages of all classes not yet acknowledged.
+    /// Messages of all classes in memory that are not yet acknowledged.
     pub fn depth(&self) -> usize {
         let inner = self.inner.lock();
-        [&inner.inferences, &inner.urgent, &inner.metrics]
-            .into_iter()
-            .map(Waiting::len)
-            .sum()
+        inner.inferences.len() + inner.urgent.len() + inner.metrics.len()
     }
 
-    /// Payload bytes of all classes not yet acknowledged.
+    /// Messages of all classes not yet acknowledged, in memory and on disk.
+    pub fn waiting(&self) -> u64 {
+        let inner = self.inner.lock();
+        inner.inferences.total() + (inner.urgent.len() + inner.metrics.len()) as u64
+    }
+
+    /// What is left, for the end.
+    pub fn rest(&self) -> Rest {
+        let inner = self.inner.lock();
+        Rest {
+            on_disk: inner.inferences.on_disk(),
+            in_memory: inner.inferences.unwritten(),
+            others: inner.urgent.len() + inner.metrics.len(),
+        }
+    }
+
+    /// Payload bytes of all classes in memory.
     pub fn bytes(&self) -> usize {
         let inner = self.inner.lock();
-        inner.inferences.bytes + inner.urgent.bytes + inner.metrics.bytes
+        inner.inferences.bytes() + inner.urgent.bytes + inner.metrics.bytes
     }
 
-    /// Waits until something was pushed since the last call. One waiter.
+    /// Waits until something was pushed, or read from the disk, since the last call. One waiter.
     pub async fn pushed(&self) {
         self.pushed.notified().await;
     }
@@ -199,125 +288,117 @@ impl Outbox {
     }
 }
 
-impl Inner {
-    fn queue(&mut self, class: Class) -> &mut Waiting {
-        match class {
-            Class::Inference => &mut self.inferences,
-            Class::Urgent => &mut self.urgent,
-            Class::Metrics => &mut self.metrics,
-        }
-    }
-}
-
-/// The messages of one class.
-#[derive(Debug, Default)]
-struct Waiting {
-    waiting: BTreeMap<Token, Message>,
-    sent: BTreeMap<Token, Message>,
-    /// Payload bytes of both.
-    bytes: usize,
-}
-
-impl Waiting {
-    fn put(&mut self, token: Token, message: Message) {
-        self.bytes += message.payload.len();
-        self.waiting.insert(token, message);
+/// The side of the spool.
+impl Outbox {
+    /// There is a spool; nothing is sent before [`Outbox::spool_opened`] or [`Outbox::spool_failed`].
+    pub(super) fn attach_spool(&self, policy: Policy) {
+        self.inner.lock().inferences.attach(policy);
     }
 
-    /// The oldest that the broker does not have.
-    fn oldest(&self) -> Option<Token> {
-        let first = |messages: &BTreeMap<Token, Message>| messages.first_key_value().map(|(token, _)| *token);
-        [first(&self.waiting), first(&self.sent)].into_iter().flatten().min()
+    /// The spool can be used and holds so many messages.
+    pub(super) fn spool_opened(&self, held: u64) {
+        let mut inner = self.inner.lock();
+        inner.inferences.opened(held);
+        self.wake_spool(&inner, Instant::now());
+        drop(inner);
+        self.pushed.notify_one();
     }
 
-    fn send(&mut self, window: usize) -> Option<(Token, Message)> {
-        self.send_if(window, |_, _| true)
+    /// The spool cannot be used for now. A job under way counts as not done.
+    pub(super) fn spool_failed(&self) {
+        self.inner.lock().inferences.failed(Instant::now());
+        self.pushed.notify_one();
     }
 
-    /// The oldest that `may_go`.
-    fn send_if(&mut self, window: usize, may_go: impl Fn(Token, &Message) -> bool) -> Option<(Token, Message)> {
-        if self.sent.len() >= window {
-            return None;
-        }
-        let token = *self.waiting.iter().find(|(token, message)| may_go(**token, message))?.0;
-        let message = self.waiting.remove(&token)?;
-        self.sent.insert(token, message.clone());
-        Some((token, message))
+    /// What was taken with [`Outbox::next_job`] is done.
+    pub(super) fn spool_done(&self, done: Done) {
+        let now = Instant::now();
+        let mut inner = self.inner.lock();
+        let tally = inner.inferences.finish(done);
+        self.stats.spooled.add(tally.written);
+        self.stats.spool_dropped.add(tally.dropped);
+        inner.dropped.spooled += tally.dropped;
+        inner.dropped.report(now);
+        drop(inner);
+        self.pushed.notify_one();
     }
 
-    fn acked(&mut self, token: Token) -> bool {
-        let Some(message) = self.sent.remove(&token) else {
-            return false;
-        };
-        self.bytes -= message.payload.len();
-        true
-    }
-
-    fn take_back(&mut self) {
-        self.waiting.append(&mut self.sent);
-    }
-
-    fn keep_newest(&mut self, count: usize) {
-        while self.waiting.len() > count {
-            if let Some((_, message)) = self.waiting.pop_first() {
-                self.bytes -= message.payload.len();
-            }
-        }
-    }
-
-    /// Drops the oldest that wait, until the rest fits or only the newest is left. The clearing of a retained command is
-    /// never dropped: a command waits for it. Returns how many were dropped.
-    fn drop_overflow(&mut self, max_bytes: usize, max_messages: usize) -> u64 {
-        let mut dropped = 0;
-        while self.bytes > max_bytes || self.len() > max_messages {
-            let newest = self.waiting.last_key_value().map(|(token, _)| *token);
-            let oldest = self
-                .waiting
-                .iter()
-                .find(|(_, message)| !message.retain)
-                .map(|(token, _)| *token);
-            let Some(oldest) = oldest.filter(|oldest| Some(*oldest) != newest) else {
-                break;
+    /// Waits for the next job; `None`: there are no more.
+    pub(super) fn next_job(&self) -> Option<Job> {
+        let mut inner = self.inner.lock();
+        loop {
+            let due = match inner.due_job(Instant::now()) {
+                Ok(job) => return Some(job),
+                Err(_) if inner.spool.ending => return None,
+                Err(due) => due,
             };
-            if let Some(message) = self.waiting.remove(&oldest) {
-                self.bytes -= message.payload.len();
-                dropped += 1;
+            if let Some(due) = due {
+                inner.spool.sleep = Sleep::Until(due);
+                self.job_due.wait_until(&mut inner, due);
+            } else {
+                inner.spool.sleep = Sleep::ForEver;
+                self.job_due.wait(&mut inner);
             }
+            inner.spool.sleep = Sleep::Awake;
         }
-        dropped
     }
 
-    fn len(&self) -> usize {
-        self.waiting.len() + self.sent.len()
-    }
-}
-
-/// Says once a minute how much was lost.
-#[derive(Debug, Default)]
-struct DropReport {
-    inferences: u64,
-    urgent: u64,
-    reported: Option<Instant>,
-}
-
-impl DropReport {
-    fn report(&mut self, now: Instant) {
-        let due = self
-            .reported
-            .is_none_or(|last| now.saturating_duration_since(last) >= REPORT_EVERY);
-        if !due || (self.inferences == 0 && self.urgent == 0) {
-            return;
+    /// Waits out a time in which the spool cannot be used; false: the end has come.
+    pub(super) fn wait_before_reopening(&self, pause: Duration) -> bool {
+        let until = Instant::now() + pause;
+        let mut inner = self.inner.lock();
+        while !inner.spool.ending && Instant::now() < until {
+            self.job_due.wait_until(&mut inner, until);
         }
-        tracing::error!(
-            "The broker does not take messages fast enough and memory for them is full: {} inferences and {} answers or \
-             notices were lost, the oldest first, since the last such line",
-            self.inferences,
-            self.urgent
-        );
-        *self = Self {
-            reported: Some(now),
-            ..Self::default()
+        !inner.spool.ending
+    }
+
+    /// What waits goes to disk from `at` on, or at once without a connection, and nothing is read from there any more.
+    pub(super) fn flush_from(&self, at: Instant) {
+        let mut inner = self.inner.lock();
+        inner.inferences.flush_from(at);
+        self.wake_spool(&inner, Instant::now());
+    }
+
+    /// No more jobs once everything is on disk that can be.
+    pub(super) fn end_spool(&self) {
+        let now = Instant::now();
+        let mut inner = self.inner.lock();
+        inner.inferences.flush_from(now);
+        inner.spool.ending = true;
+        inner.dropped.say(now);
+        drop(inner);
+        self.job_due.notify_one();
+    }
+
+    fn wake_spool(&self, inner: &Inner, now: Instant) {
+        let due = || inner.inferences.due(&inner.bounds, now);
+        let wake = match inner.spool.sleep {
+            Sleep::Awake => false,
+            Sleep::ForEver => due().is_some(),
+            Sleep::Until(then) => due().is_some_and(|due| due < then),
         };
+        if wake {
+            self.job_due.notify_one();
+        }
+    }
+}
+
+impl Inner {
+    /// What the spool is to do now, or when something will be due.
+    fn due_job(&mut self, now: Instant) -> Result<Job, Option<Instant>> {
+        match self.inferences.due(&self.bounds, now) {
+            Some(due) if due <= now => Ok(self.inferences.take_job(&self.bounds, now)),
+            due => Err(due),
+        }
+    }
+}
+
+#[cfg(test)]
+impl Outbox {
+    /// What the spool's thread would get now.
+    pub(super) fn job_now(&self) -> Option<Job> {
+        self.inner.lock().due_job(Instant::now()).ok()
     }
 }
 

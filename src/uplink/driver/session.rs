@@ -38,6 +38,8 @@ pub(super) struct Link {
     pub connected: Option<Instant>,
     /// Whether the log has been told that this connection is a good one.
     settled: bool,
+    /// The `online` notice is to follow the first acknowledgement.
+    notice_due: bool,
 }
 
 impl Link {
@@ -48,6 +50,7 @@ impl Link {
             phase: Phase::Connecting,
             connected: None,
             settled: false,
+            notice_due: false,
         }
     }
 
@@ -86,9 +89,16 @@ impl Driver {
     }
 
     async fn fill(&mut self, link: &mut Link) {
-        while let Some((token, message)) = self.outbox.next_to_send() {
-            self.desk.left(token);
-            link.window.handed_over(token, Instant::now());
+        let now = Instant::now();
+        let Self {
+            outbox, pacer, desk, ..
+        } = self;
+        pacer.begin();
+        while let Some((token, message)) =
+            outbox.next_to_send_if(|message, backlog| pacer.admits(message, backlog, now))
+        {
+            desk.left(token);
+            link.window.handed_over(token, now);
             link.connection.publish(message).await;
         }
     }
@@ -113,11 +123,13 @@ impl Driver {
             LinkEvent::Written(id) => {
                 if let Some(token) = link.window.written(id, now) {
                     self.done(token, now);
+                    self.overdue_notice(link);
                 }
             }
             LinkEvent::Acknowledged(id) => {
                 if let Some(token) = link.window.acknowledged(id, now) {
                     self.done(token, now);
+                    self.overdue_notice(link);
                 }
             }
             LinkEvent::Received(publish) => self.received(&publish, now),
@@ -130,10 +142,11 @@ impl Driver {
 
     fn subscribed(&mut self, link: &mut Link, now: Instant) {
         link.phase = Phase::Online;
+        self.outbox.connected();
         self.backoff.succeeded(now);
-        if self.was_online && self.online_notice.is_none() {
-            let notice = Message::notice(&self.settings.topics, Status::Online, self.settings.qos);
-            self.online_notice = Some(self.outbox.push(notice));
+        link.notice_due = self.was_online && self.online_notice.is_none();
+        if !self.wary {
+            self.overdue_notice(link);
         }
         self.was_online = true;
         // After being thrown out a connection has to prove itself first, or each turn of the quarrel would fill the log.
@@ -141,6 +154,13 @@ impl Driver {
             self.settle(link, now);
         }
         self.state.send_replace(LinkState::Online { since: now });
+    }
+
+    fn overdue_notice(&mut self, link: &mut Link) {
+        if std::mem::take(&mut link.notice_due) {
+            let notice = Message::notice(&self.settings.topics, Status::Online, self.settings.qos);
+            self.online_notice = Some(self.outbox.push(notice));
+        }
     }
 
     fn settle(&mut self, link: &mut Link, now: Instant) {
@@ -152,7 +172,7 @@ impl Driver {
             Some(outage) => tracing::info!(
                 "Connected to {broker} again after {:.0} s; {} messages wait to be sent",
                 outage.as_secs_f32(),
-                self.outbox.depth()
+                self.outbox.waiting()
             ),
         }
     }
@@ -236,7 +256,10 @@ impl Driver {
     fn overdue(&mut self, link: &mut Link, now: Instant) -> Option<End> {
         let limit = self.settings.limits.acknowledgement;
         if self.settles_at(link).is_some_and(|at| now >= at) {
-            self.settle(link, now);
+            if !link.settled {
+                self.settle(link, now);
+            }
+            self.overdue_notice(link);
         }
         if self.gives_up_at(link).is_none_or(|at| now < at) {
             return None;
@@ -261,7 +284,7 @@ impl Driver {
     fn settles_at(&self, link: &Link) -> Option<Instant> {
         let connected = link
             .connected
-            .filter(|_| link.phase == Phase::Online && !link.settled)?;
+            .filter(|_| link.phase == Phase::Online && (!link.settled || link.notice_due))?;
         Some(connected + self.settings.limits.short_lived)
     }
 
@@ -273,7 +296,9 @@ impl Driver {
         let notice = stop
             .filter(|stopping| stopping.notice.is_some())
             .map(|stopping| stopping.notice_at);
+        let resume = self.pacer.resume_at().filter(|_| link.phase == Phase::Online);
         [
+            resume,
             self.gives_up_at(link),
             self.settles_at(link),
             notice,

@@ -1,0 +1,394 @@
+//! The spool with a broker that goes and comes, and with daemons that are killed.
+
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use ei_greengrass::backoff::BackoffPolicy;
+use ei_greengrass::config::Qos;
+use ei_greengrass::device::Topics;
+use ei_greengrass::stats::Stats;
+use ei_greengrass::uplink::outbox::Bounds;
+use ei_greengrass::uplink::{self, Limits, Message, Outbox, Pacing, Policy, Settings, Spool, SpoolSettings, Uplink};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use redb::{ReadableDatabase, ReadableTable, TableDefinition};
+use rustix::process::Signal;
+use serde_json::Value;
+use support::broker::{Behaviour, Entry, MockBroker};
+use support::daemon::{Daemon, LIMIT, Site};
+use support::mosquitto::free_port;
+use support::scripts::{boxed, cycle, frames};
+
+/// What the file holds, in order; from a copy, because a database that was not closed is repaired when opened.
+fn on_disk(spool: &Path) -> Vec<String> {
+    let copy = tempfile::tempdir().expect("a directory");
+    let file = copy.path().join("copy.redb");
+    fs::copy(spool, &file).expect("a copy");
+    let table: TableDefinition<'_, u64, (&str, u8, &[u8])> = TableDefinition::new("inferences");
+    let database = redb::Database::open(file).expect("the file can be opened");
+    let messages = database
+        .begin_read()
+        .expect("begin")
+        .open_table(table)
+        .expect("a table");
+    let mut payloads = Vec::new();
+    for entry in messages.iter().expect("entries") {
+        payloads.push(String::from_utf8_lossy(entry.expect("an entry").1.value().2).into_owned());
+    }
+    payloads
+}
+
+/// The daemon's spool, if it exists.
+fn spool_file(site: &Site) -> Option<PathBuf> {
+    let directories = fs::read_dir(site.path()).expect("a directory").flatten();
+    directories
+        .map(|entry| entry.path().join("spool.redb"))
+        .find(|path| path.exists())
+}
+
+fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !condition() {
+        assert!(begun.elapsed() < LIMIT, "waited in vain: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Runs the daemon on a source with one box in each frame, all of them published.
+fn daemon(site: &Site, broker: &str, source: &str, more: &[&str]) -> Daemon {
+    let model = site.scripted_model(&cycle(&[boxed(0.9)]));
+    let mut arguments = vec![
+        "--unthrottled",
+        "--model",
+        model.to_str().expect("a path"),
+        "--gst",
+        source,
+    ];
+    for set in [
+        "ei_shutdown_behavior=wait_for_restart",
+        "iotcore_backoff=1",
+        "metrics_sleeptime_ms=200",
+    ]
+    .iter()
+    .chain(more)
+    {
+        arguments.extend(["--set", set]);
+    }
+    site.run(broker, &arguments)
+}
+
+fn nobody() -> String {
+    format!("mqtt://127.0.0.1:{}", free_port())
+}
+
+/// Inferences as the broker saw them, repeats left out.
+fn inferences(log: &[Entry]) -> Vec<String> {
+    let mut seen = std::collections::HashSet::new();
+    let published = log.iter().filter_map(|entry| entry.published());
+    published
+        .filter(|publish| publish.topic.ends_with("inference/output"))
+        .map(|publish| String::from_utf8_lossy(&publish.payload).into_owned())
+        .filter(|payload| seen.insert(payload.clone()))
+        .collect()
+}
+
+fn totals(payloads: &[String]) -> Vec<u64> {
+    let total = |payload: &String| json(payload)["total_inferences"].as_u64().expect("a total");
+    payloads.iter().map(total).collect()
+}
+
+fn json(payload: &str) -> Value {
+    serde_json::from_str(payload).expect("JSON")
+}
+
+async fn wait_for_inferences(broker: &MockBroker, count: usize) {
+    broker
+        .wait_for(&format!("{count} inferences"), LIMIT, |log| {
+            inferences(log).len() >= count
+        })
+        .await;
+}
+
+const LIVE: &str = "videotestsrc is-live=true ! video/x-raw,width=64,height=48,framerate=60/1";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_killed_while_offline_loses_at_most_the_last_commit() {
+    let site = Site::new();
+    let mut random = StdRng::seed_from_u64(7);
+    let mut committed: Vec<String> = Vec::new();
+    for run in 0..4 {
+        let begun = SystemTime::now();
+        let offline = daemon(&site, &nobody(), LIVE, &[]);
+        wait_until("the grace is over and something is written", || {
+            let written = spool_file(&site).and_then(|path| path.metadata().and_then(|meta| meta.modified()).ok());
+            written.is_some_and(|at| at > begun + Duration::from_secs(2))
+        });
+        // Any moment of some commits may be hit.
+        std::thread::sleep(Duration::from_millis(random.random_range(300..1_200)));
+        let killed = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .expect("a time")
+            .as_millis() as u64;
+        offline.signal(Signal::KILL);
+        drop(offline);
+        let now = on_disk(&spool_file(&site).expect("a spool"));
+        assert_eq!(
+            now[..committed.len()],
+            committed[..],
+            "run {run}: what was there is there"
+        );
+        let fresh = &now[committed.len()..];
+        assert_eq!(totals(fresh), (1..=fresh.len() as u64).collect::<Vec<_>>(), "run {run}");
+        let last = fresh
+            .last()
+            .map(|payload| json(payload)["ts"].as_u64().expect("a time"));
+        assert!(
+            last.is_some_and(|last| killed - last < 1_500),
+            "run {run}: killed at {killed}, last committed {last:?}"
+        );
+        committed = now;
+    }
+    let broker = MockBroker::start(Behaviour::default()).await;
+    let online = daemon(&site, &broker.url(), &frames(50), &[]);
+    wait_for_inferences(&broker, committed.len() + 50).await;
+    let seen = inferences(&broker.log());
+    assert_eq!(seen[..committed.len()], committed[..]);
+    assert_eq!(totals(&seen[committed.len()..]), (1..=50).collect::<Vec<_>>());
+    wait_until("the empty spool is removed", || spool_file(&site).is_none());
+    online.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_orderly_stop_while_offline_loses_nothing() {
+    let site = Site::new();
+    let offline = daemon(&site, &nobody(), LIVE, &[]);
+    wait_until("the spool is begun", || spool_file(&site).is_some());
+    let log = offline.stop();
+    assert!(log.contains("wait on disk for the next start"), "{log}");
+    assert!(!log.contains("are lost"), "{log}");
+    let kept = on_disk(&spool_file(&site).expect("a spool"));
+    assert_eq!(totals(&kept), (1..=kept.len() as u64).collect::<Vec<_>>());
+    let broker = MockBroker::start(Behaviour::default()).await;
+    let online = daemon(&site, &broker.url(), &frames(50), &[]);
+    wait_for_inferences(&broker, kept.len() + 50).await;
+    assert_eq!(inferences(&broker.log())[..kept.len()], kept[..]);
+    online.stop();
+    assert_eq!(spool_file(&site), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_spool_of_one_mebibyte_keeps_the_newest_in_order_and_counts_the_rest() {
+    let site = Site::new();
+    let count = 9_000;
+    let offline = daemon(&site, &nobody(), &frames(count), &["spool_max_mb=1"]);
+    offline.wait_for_line("the source ended");
+    let log = offline.stop();
+    assert!(
+        log.contains("ERROR") && log.contains("The spool on disk is full"),
+        "{log}"
+    );
+    let kept = on_disk(&spool_file(&site).expect("a spool"));
+    let bytes: usize = kept.iter().map(String::len).sum();
+    assert!((900 << 10..=1 << 20).contains(&bytes), "{bytes} bytes");
+    let last = totals(&kept).pop().expect("some are kept");
+    assert!(
+        last + 1 >= u64::from(count),
+        "the last frame may be under way at the stop"
+    );
+    assert_eq!(totals(&kept), (last + 1 - kept.len() as u64..=last).collect::<Vec<_>>());
+    let broker = MockBroker::start(Behaviour::default()).await;
+    let online = daemon(&site, &broker.url(), &frames(1), &["spool_max_mb=1"]);
+    wait_for_inferences(&broker, kept.len() + 1).await;
+    assert_eq!(inferences(&broker.log())[..kept.len()], kept[..]);
+    online.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_connected_nothing_is_written() {
+    let site = Site::new();
+    let broker = MockBroker::start(Behaviour::default()).await;
+    let daemon = daemon(&site, &broker.url(), LIVE, &[]);
+    for count in [50, 150, 250] {
+        wait_for_inferences(&broker, count).await;
+        assert_eq!(spool_file(&site), None);
+    }
+    let log = broker.log();
+    let metrics = log.iter().rev().filter_map(|entry| entry.published());
+    let metrics: Vec<_> = metrics
+        .filter(|publish| publish.topic.ends_with("model/metrics"))
+        .collect();
+    let runner = &json(&String::from_utf8_lossy(&metrics[0].payload))["runner"];
+    assert_eq!(runner["spooled"], 0);
+    assert!(
+        runner["waiting"].as_u64().is_some_and(|waiting| waiting < 20),
+        "{runner}"
+    );
+    daemon.stop();
+    assert_eq!(spool_file(&site), None);
+}
+
+/// An uplink with its spool and no patience.
+struct Bench {
+    topics: Topics,
+    outbox: Arc<Outbox>,
+    stats: Arc<Stats>,
+    _uplink: Uplink,
+    _spool: Spool,
+}
+
+impl Bench {
+    fn new(url: &str, directory: &Path, grace: Duration) -> Self {
+        let stats = Arc::new(Stats::default());
+        let outbox = Arc::new(Outbox::new(Bounds::default(), Arc::clone(&stats)));
+        let spool = SpoolSettings {
+            path: directory.join("device/spool.redb"),
+            max_bytes: 64 << 20,
+            policy: Policy {
+                grace,
+                ..Policy::default()
+            },
+        };
+        let spool = Spool::start(spool, Arc::clone(&outbox)).expect("a thread");
+        let settings = Settings {
+            address: url.parse().expect("an address"),
+            client_id: "cam".into(),
+            topics: Topics::new("cam"),
+            qos: Qos::AtLeastOnce,
+            ca: None,
+            pacing: Pacing::UNLIMITED,
+            limits: Limits {
+                backoff: BackoffPolicy {
+                    min: Duration::from_millis(5),
+                    max: Duration::from_millis(40),
+                    ..BackoffPolicy::default()
+                },
+                ..Limits::default()
+            },
+        };
+        let topics = settings.topics.clone();
+        let (uplink, _) = uplink::start(settings, Arc::clone(&outbox), Arc::clone(&stats));
+        Self {
+            topics,
+            outbox,
+            stats,
+            _uplink: uplink,
+            _spool: spool,
+        }
+    }
+
+    fn push(&self, payload: String) {
+        self.outbox
+            .push(Message::inference(&self.topics, payload, Qos::AtLeastOnce));
+    }
+
+    async fn drained(&self) {
+        let begun = Instant::now();
+        while self.outbox.waiting() > 0 {
+            assert!(begun.elapsed() < LIMIT, "{} messages are left", self.outbox.waiting());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_goes_and_comes_fifty_times_gets_everything_in_order() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut broker = MockBroker::start(Behaviour::default()).await;
+    let bench = Arc::new(Bench::new(&broker.url(), directory.path(), Duration::from_millis(20)));
+    let (over, mut stopped) = tokio::sync::oneshot::channel::<()>();
+    let pushing = tokio::spawn({
+        let bench = Arc::clone(&bench);
+        async move {
+            let mut pushed = 0_u32;
+            while stopped.try_recv().is_err() {
+                bench.push(pushed.to_string());
+                pushed += 1;
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            pushed
+        }
+    });
+    let mut random = StdRng::seed_from_u64(50);
+    for _ in 0..50 {
+        tokio::time::sleep(Duration::from_millis(random.random_range(1..80))).await;
+        broker.down().await;
+        tokio::time::sleep(Duration::from_millis(random.random_range(1..120))).await;
+        broker.up().await;
+    }
+    over.send(()).expect("still pushing");
+    let pushed = pushing.await.expect("the number pushed");
+    bench.drained().await;
+    let expected: Vec<_> = (0..pushed).map(|number| number.to_string()).collect();
+    assert_eq!(inferences(&broker.log()), expected);
+    let sent = broker.published(&bench.topics.inference_output).len();
+    println!(
+        "offered {pushed}, delivered {}, sent again {}, spooled {}, lost 0",
+        expected.len(),
+        sent - expected.len(),
+        bench.stats.spooled.get()
+    );
+    assert!(bench.stats.spooled.get() > 0, "the disk had its part");
+    assert_eq!(
+        (bench.stats.outbox_dropped.get(), bench.stats.spool_dropped.get()),
+        (0, 0)
+    );
+}
+
+/// CPU time of this process so far.
+fn cpu() -> Duration {
+    let stat = fs::read_to_string("/proc/self/stat").expect("statistics");
+    let fields: Vec<_> = stat.rsplit(')').next().expect("fields").split_whitespace().collect();
+    let ticks: u64 = [11, 12].iter().map(|i| fields[*i].parse::<u64>().expect("ticks")).sum();
+    Duration::from_millis(ticks * 10)
+}
+
+/// `cargo test --release --test spool figures -- --ignored --nocapture`
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "prints figures; to be run by hand on a release build"]
+async fn figures_of_the_spool() {
+    const COUNT: u32 = 20_000;
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut broker = MockBroker::start(Behaviour::default()).await;
+    broker.down().await;
+    let bench = Bench::new(&broker.url(), directory.path(), Duration::ZERO);
+    let (begun, used) = (Instant::now(), cpu());
+    for number in 0..COUNT {
+        bench.push(format!("{number:0300}"));
+        while bench.outbox.bytes() > 2 << 20 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+    while bench.outbox.rest().in_memory > 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let rate = |begun: Instant| f64::from(COUNT) / begun.elapsed().as_secs_f64();
+    println!("spooled: {:.0} messages/s, {:?} CPU in all", rate(begun), cpu() - used);
+    let file = directory.path().join("device/spool.redb");
+    println!(
+        "file: {} bytes for {COUNT} payloads of 300",
+        file.metadata().expect("a file").len()
+    );
+    let (begun, used) = (Instant::now(), cpu());
+    broker.up().await;
+    bench.drained().await;
+    println!(
+        "replayed: {:.0} messages/s, {:?} CPU in all, the broker of the test included",
+        rate(begun),
+        cpu() - used
+    );
+    let (begun, used) = (Instant::now(), cpu());
+    for second in 0..50 {
+        for number in 0..6 {
+            bench.push(format!("live {second} {number}"));
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    println!(
+        "live, 60 messages/s: {:.2} % of a core",
+        (cpu() - used).as_secs_f64() / begun.elapsed().as_secs_f64() * 100.0
+    );
+}
