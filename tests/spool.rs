@@ -107,7 +107,7 @@ fn json(payload: &str) -> Value {
 
 async fn wait_for_inferences(broker: &MockBroker, count: usize) {
     broker
-        .wait_for(&format!("{count} inferences"), LIMIT, |_| {
+        .wait_for(&format!("{count} inferences"), LIMIT, |log| {
             inferences(log).len() >= count
         })
         .await;
