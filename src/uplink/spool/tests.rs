@@ -193,7 +193,7 @@ async fn beyond_the_bound_the_oldest_are_dropped_and_the_file_stays_bounded() {
         );
         println!("messages of {size} bytes, 2 MiB of payload: file of at most {largest} bytes");
         assert!(
-            largest <= 3 * (2 << 20) + (1 << 20),
+            largest <= 4 * (2 << 20) + (4 << 20),
             "{largest} bytes for messages of {size}"
         );
         let newest: Vec<_> = (count - kept..count).collect();
