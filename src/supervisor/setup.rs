@@ -20,8 +20,8 @@ pub struct Setup {
     pub config: Config,
     /// The model to run.
     pub model: ModelSource,
-    /// Where pictures come from.
-    pub source: SourceLine,
+    /// Where pictures or sound come from; `None`: the camera or microphone that is there.
+    pub source: Option<SourceLine>,
     /// Where messages go.
     pub link: LinkTarget,
     /// Play a source that is not live as fast as inference goes.
@@ -64,13 +64,12 @@ impl Setup {
         if let Some(ModelSource::Builtin(name)) = &config.model {
             part(builtin::check_name(name).map_err(|e| e.to_string()));
         }
-        part(config.source.as_ref().map(drop).ok_or_else(|| NO_SOURCE.to_owned()));
         part(link.as_ref().map(drop).map_err(Clone::clone));
-        match (config.model.clone(), config.source.clone(), link) {
-            (Some(model), Some(source), Ok(link)) if reasons.is_empty() => Ok(Self {
+        match (config.model.clone(), link) {
+            (Some(model), Ok(link)) if reasons.is_empty() => Ok(Self {
+                source: config.source.clone(),
                 config,
                 model,
-                source,
                 link,
                 unthrottled,
             }),
@@ -81,8 +80,6 @@ impl Setup {
 
 const NO_MODEL: &str = "no model is given: downloading one from Edge Impulse Studio is not available yet; \
      set ei_local_model_file to an .eim file";
-const NO_SOURCE: &str = "no source is given: choosing a camera without gst_args is not available yet; \
-     set gst_args to a GStreamer pipeline, for example v4l2src:device=/dev/video0:!:videoconvert";
 const ACCEPTED_BROKER: &str = "set iot_endpoint (or --mqtt) to the URL of a broker, for example mqtt://localhost:1883";
 
 fn broker(config: &Config) -> Result<BrokerAddress, String> {
@@ -113,11 +110,6 @@ pub fn not_available(config: &Config) -> Vec<String> {
         "enable_cache_to_s3: the S3 cache; messages name no bucket",
     );
     say(config.preview.enabled, "preview: the live page; no port is opened");
-    say(config.runner.microphone.is_some(), "--microphone: audio models");
-    say(
-        config.runner.camera.is_some(),
-        "--camera: choosing a camera; the source is gst_args",
-    );
     say(
         config.runner.http_server.is_some(),
         "--run-http-server: inference on demand",
