@@ -182,11 +182,12 @@ pub fn list(class: Class) -> Result<Vec<Device>, CaptureError> {
         Class::Camera => "Video/Source",
         Class::Microphone => "Audio/Source",
     };
-    if monitor.add_filter(Some(filter), None).is_none() || monitor.start().is_err() {
+    if monitor.add_filter(Some(filter), None).is_none() {
+        // No plugin knows devices of this class.
         return Ok(Vec::new());
     }
+    // A monitor that was not started asks each provider once, and one that fails does not hide the others.
     let mut devices: Vec<_> = monitor.devices().iter().filter_map(describe).collect();
-    monitor.stop();
     // The tenth camera comes after the second one.
     devices.sort_by_key(|device| device.path.as_ref().map(|path| (path.len(), path.clone())));
     Ok(devices)

@@ -4,5 +4,9 @@
 mod support;
 
 mod audio;
+mod branches;
+mod cameras;
 mod counting;
+mod kinds;
+mod options;
 mod pictures;
