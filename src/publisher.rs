@@ -13,7 +13,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
-use crate::cache::{CacheItem, CacheWriter, S3Location};
+use crate::cache::{CacheItem, CacheWriter, S3Cache, S3Location};
 use crate::capture::Picture;
 use crate::config::Qos;
 use crate::device::Topics;
@@ -37,15 +37,38 @@ pub struct PublisherSettings {
     pub s3_bucket: Option<String>,
 }
 
+/// The caches that are on.
+#[derive(Clone, Default)]
+pub struct Caches {
+    /// Local files.
+    pub files: Option<Arc<CacheWriter>>,
+    /// The bucket.
+    pub s3: Option<Arc<S3Cache>>,
+}
+
+impl Caches {
+    /// How many are on.
+    fn count(&self) -> u64 {
+        u64::from(self.files.is_some()) + u64::from(self.s3.is_some())
+    }
+}
+
 /// Turns published inferences into messages. Cheap to clone.
 #[derive(Clone)]
 pub struct Publisher {
     writer: Arc<Writer>,
-    encoder: Option<SyncSender<Job>>,
+    encoder: Option<SyncSender<Work>>,
 }
 
 /// Keeps the encoding thread; given back by [`Publisher::start`].
 pub struct Encoder(Option<JoinHandle<()>>);
+
+/// What the encoding thread is given.
+enum Work {
+    Write(Box<Job>),
+    /// Say when everything before it is done.
+    Tell(SyncSender<()>),
+}
 
 /// A published inference on its way to the encoding thread.
 struct Job {
@@ -60,7 +83,7 @@ struct Writer {
     settings: PublisherSettings,
     topics: Arc<Topics>,
     outbox: Arc<Outbox>,
-    cache: Option<Arc<CacheWriter>>,
+    caches: Caches,
     stats: Arc<Stats>,
     s3: Mutex<Option<S3Location>>,
     pictures_waiting: AtomicUsize,
@@ -75,15 +98,15 @@ impl Publisher {
         settings: PublisherSettings,
         topics: Arc<Topics>,
         outbox: Arc<Outbox>,
-        cache: Option<Arc<CacheWriter>>,
+        caches: Caches,
         stats: Arc<Stats>,
     ) -> std::io::Result<(Self, Encoder)> {
-        let with_pictures = settings.publish_image || cache.is_some();
+        let with_pictures = settings.publish_image || caches.count() > 0;
         let writer = Arc::new(Writer {
             settings,
             topics,
             outbox,
-            cache,
+            caches,
             stats,
             s3: Mutex::new(None),
             pictures_waiting: AtomicUsize::new(0),
@@ -91,10 +114,18 @@ impl Publisher {
         if !with_pictures {
             return Ok((Self { writer, encoder: None }, Encoder(None)));
         }
-        let (jobs, queue) = sync_channel::<Job>(QUEUE);
+        let (jobs, queue) = sync_channel::<Work>(QUEUE);
         let thread_writer = writer.clone();
         let thread = std::thread::Builder::new().name("encode".into()).spawn(move || {
-            for job in queue {
+            for work in queue {
+                let job = match work {
+                    Work::Write(job) => job,
+                    Work::Tell(done) => {
+                        // Whoever asked may have stopped waiting.
+                        let _ = done.try_send(());
+                        continue;
+                    }
+                };
                 thread_writer.write_with_picture(&job);
                 if job.picture.is_some() {
                     thread_writer.pictures_waiting.fetch_sub(1, Ordering::Relaxed);
@@ -133,18 +164,26 @@ impl Publisher {
             picture.clone()
         });
         // The thread ends only after the last publisher is gone.
-        let _ = encoder.send(Job {
+        let _ = encoder.send(Work::Write(Box::new(Job {
             result,
             numbers,
             id,
             ts,
             picture,
-        });
+        })));
+    }
+
+    /// Waits until everything published so far is in the outbox; pictures take a moment to encode.
+    pub fn flush(&self) {
+        let Some(encoder) = &self.encoder else { return };
+        let (done, told) = sync_channel(1);
+        // An error means that the thread is gone: nothing is written any more.
+        let _ = encoder.send(Work::Tell(done)).map(|()| told.recv());
     }
 
     /// Publishes what was heard. `sound` makes the file for the cache; it is called only when there is one.
     pub fn publish_sound(&self, result: InferenceResult, numbers: Numbers, sound: impl FnOnce() -> Bytes) {
-        let file = self.writer.cache.is_some().then(sound);
+        let file = (self.writer.caches.count() > 0).then(sound);
         self.writer
             .write(&result, numbers, Uuid::new_v4(), now_ms(), Attachment::Sound(file));
     }
@@ -222,22 +261,30 @@ impl Writer {
                 self.settings.qos,
             ));
         }
-        if let Some(cache) = &self.cache {
-            let file = match attachment {
-                Attachment::Picture(picture) => Some(picture.jpeg().clone()),
-                Attachment::Sound(file) => file,
-                Attachment::None => None,
-            };
-            match file {
-                Some(_) => {
-                    cache.offer(CacheItem {
-                        id,
-                        image: file,
-                        json: message.json,
-                    });
-                }
-                None => self.stats.cache_failures.inc(),
-            }
+        let file = match attachment {
+            Attachment::Picture(picture) => Some(picture.jpeg().clone()),
+            Attachment::Sound(file) => file,
+            Attachment::None => None,
+        };
+        match file {
+            Some(_) => self.keep(
+                s3,
+                CacheItem {
+                    id,
+                    image: file,
+                    json: message.json,
+                },
+            ),
+            None => self.stats.cache_failures.add(self.caches.count()),
+        }
+    }
+
+    fn keep(&self, place: Option<S3Location>, pair: CacheItem) {
+        if let (Some(s3), Some(place)) = (&self.caches.s3, place) {
+            s3.offer(place, pair.clone());
+        }
+        if let Some(files) = &self.caches.files {
+            files.offer(pair);
         }
     }
 }

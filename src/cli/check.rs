@@ -5,7 +5,7 @@ use std::path::Path;
 
 use clap::Args;
 
-use super::{ConfigArgs, Exit, NO_CONFIGURATION};
+use super::{ConfigArgs, Exit, NO_CONFIGURATION, complain, say};
 use crate::capture::{CaptureError, PipelineDescription, Wishes, camera, describe, microphone};
 use crate::config::{Config, Loaded, ModelSource};
 use crate::device::{Topics, peek};
@@ -31,24 +31,24 @@ pub(super) fn main(args: &CheckArgs) -> Exit {
         let mut out = String::new();
         section(&mut out, "Cameras", cameras(&Wishes::of(&runner.unwrap_or_default())));
         section(&mut out, "Microphones", microphones());
-        print!("{out}");
+        say(&out);
         return Exit::Orderly;
     }
     let loaded = match args.config.load() {
         Ok(Some(loaded)) => loaded,
         Ok(None) => {
-            eprintln!("{NO_CONFIGURATION}");
+            complain(NO_CONFIGURATION);
             return Exit::Configuration;
         }
         Err(e) => {
-            eprintln!("{}", sentence(&e));
+            complain(&sentence(&e));
             return Exit::Configuration;
         }
     };
     let refusals = Setup::new(loaded.config.clone(), false)
         .err()
         .map_or_else(Vec::new, |SetupError(reasons)| reasons);
-    print!("{}", report(&loaded, &refusals));
+    say(&report(&loaded, &refusals));
     if refusals.is_empty() {
         Exit::Orderly
     } else {

@@ -12,7 +12,7 @@ use crate::capture::{
 };
 use crate::config::ShutdownBehavior;
 use crate::log_limit::{RepeatGuard, like};
-use crate::model::{ModelInfo, ModelInput};
+use crate::model::ModelInput;
 use crate::stats::Stats;
 
 /// Stopping a pipeline can block in a driver; after this long it is abandoned.
@@ -36,8 +36,6 @@ pub(super) enum PipelineEvent {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Consequence {
     Nothing,
-    /// Frames flow (again): the next inference is the first one.
-    Flowing,
     /// The source of this slot generation ended and is not started again.
     Paused(u64),
     /// Too many pipelines hang.
@@ -72,6 +70,8 @@ pub(super) struct CapturePart {
     events: mpsc::UnboundedSender<Tagged>,
     state: State,
     incarnation: u64,
+    /// How the capture ended that is still being started: its watching thread can be faster than the one that starts it.
+    early: Option<CaptureEvent>,
     hanging: u32,
     backoff: Backoff,
     failures: RepeatGuard,
@@ -94,6 +94,7 @@ impl CapturePart {
             events,
             state: State::Idle,
             incarnation: 0,
+            early: None,
             hanging: 0,
             backoff: Backoff::new(BackoffPolicy::default()),
             failures: RepeatGuard::default(),
@@ -101,10 +102,10 @@ impl CapturePart {
     }
 
     /// The model is there: frames or sound are wanted. Does nothing when the same is under way already.
-    pub(super) fn want(&mut self, model: &ModelInfo) {
-        let wanted = Some((model.input, model.features));
+    pub(super) fn want(&mut self, input: ModelInput, features: usize) {
+        let wanted = Some((input, features));
         let other = std::mem::replace(&mut self.wanted, wanted) != wanted;
-        if let ModelInput::Image { width, height, .. } = model.input {
+        if let ModelInput::Image { width, height, .. } = input {
             self.settings.wishes.model_size = (width, height);
         }
         match self.state {
@@ -156,6 +157,7 @@ impl CapturePart {
 
     fn start(&mut self) {
         self.incarnation += 1;
+        self.early = None;
         let (incarnation, events) = (self.incarnation, self.events.clone());
         let (settings, inlet, stats) = (self.settings.clone(), self.inlet(), self.stats.clone());
         let thread = std::thread::Builder::new().name("capture-start".into()).spawn(move || {
@@ -195,10 +197,17 @@ impl CapturePart {
                     if capture.is_live() { "" } else { " (not a live source)" }
                 );
                 self.state = State::Running { capture, since: now };
-                Consequence::Flowing
+                if let Some(event) = self.early.take() {
+                    self.say_again(event);
+                }
+                Consequence::Nothing
             }
             PipelineEvent::Started(Err(e)) => {
                 self.wait_after(&super::sentence(&e));
+                Consequence::Nothing
+            }
+            PipelineEvent::Said(event) if matches!(self.state, State::Starting(_)) => {
+                self.early = Some(event);
                 Consequence::Nothing
             }
             PipelineEvent::Said(CaptureEvent::EndOfStream) => self.on_end(),
@@ -208,6 +217,15 @@ impl CapturePart {
             }
             PipelineEvent::Stopped(how) => self.on_stopped(how),
         }
+    }
+
+    /// Hands an event that came too early to the generation once more.
+    fn say_again(&self, event: CaptureEvent) {
+        // Nobody listens any more once the generation is over.
+        let _ = self.events.send(Tagged {
+            incarnation: self.incarnation,
+            event: Event::Capture(PipelineEvent::Said(event)),
+        });
     }
 
     fn on_failure(&mut self, reason: &str) -> Consequence {
@@ -284,7 +302,9 @@ impl CapturePart {
         let now = Instant::now();
         self.stats.capture_restarts.inc();
         let wait = self.backoff.failed(now);
-        if let Some(more) = self.failures.check(now, reason) {
+        // Each pipeline's elements have new numbers in their names: identity0, identity1.
+        let words: String = reason.chars().filter(|c| !c.is_ascii_digit()).collect();
+        if let Some(more) = self.failures.check(now, &words) {
             tracing::warn!(
                 "the source is started again in {:.1} s{}: {reason}",
                 wait.as_secs_f32(),
@@ -309,5 +329,47 @@ impl CapturePart {
                 _ => tracing::warn!("the source could not be stopped: it hangs in its driver and is abandoned"),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::SourceLine;
+
+    #[tokio::test]
+    async fn an_end_that_is_told_before_the_start_is_not_forgotten() {
+        let (sender, mut events) = mpsc::unbounded_channel();
+        let (slot, stats) = (Arc::new(FrameSlot::new()), Arc::new(Stats::default()));
+        let line = SourceLine::Launch("videotestsrc num-buffers=1 ! video/x-raw,width=16,height=16".to_owned());
+        let mut part = CapturePart::new(
+            Settings::new(line),
+            ShutdownBehavior::WaitForRestart,
+            (slot, Arc::default()),
+            stats,
+            sender,
+        );
+        part.want(
+            ModelInput::Image {
+                width: 8,
+                height: 8,
+                grey: false,
+                resize: None,
+            },
+            64,
+        );
+        // The watching thread was faster than the one that starts the pipeline.
+        let early = PipelineEvent::Said(CaptureEvent::EndOfStream);
+        assert_eq!(part.on_event(early), Consequence::Nothing);
+        let limit = Duration::from_secs(20);
+        let mut consequences = Vec::new();
+        while !matches!(consequences.last(), Some(Consequence::Paused(_))) {
+            let tagged = tokio::time::timeout(limit, events.recv()).await.unwrap().unwrap();
+            assert!(part.is_current(tagged.incarnation));
+            if let Event::Capture(event) = tagged.event {
+                consequences.push(part.on_event(event));
+            }
+        }
+        part.stop(tokio::time::Instant::now() + limit).await;
     }
 }

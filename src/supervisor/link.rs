@@ -1,5 +1,7 @@
 //! Where messages go: a broker, or the screen.
 
+use std::future::pending;
+use std::io::Write;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
@@ -45,6 +47,24 @@ impl Link {
         }
     }
 
+    /// Completes when nobody reads the messages any more and never will (`demo | head`); never with a broker, which
+    /// comes back.
+    pub(super) fn abandoned(&mut self) -> impl Future<Output = ()> + use<> {
+        let unread = match self {
+            Self::Broker(_) => None,
+            Self::Screen(screen) => screen.unread.take(),
+        };
+        async {
+            let told = match unread {
+                Some(unread) => unread.await.is_ok(),
+                None => false,
+            };
+            if !told {
+                pending::<()>().await;
+            }
+        }
+    }
+
     /// Delivers what is left and the final notice, until the deadline; gives the number of messages that remain.
     pub(super) async fn stop(self, notice: Message, deadline: Instant) -> usize {
         match self {
@@ -62,6 +82,8 @@ pub(super) struct Screen {
     stop: oneshot::Sender<()>,
     printing: tokio::task::JoinHandle<()>,
     outbox: Arc<Outbox>,
+    /// Told when stdout takes nothing more.
+    unread: Option<oneshot::Receiver<()>>,
     /// Nobody sends commands to a screen; the channel must stay open all the same.
     _commands: mpsc::Sender<IncomingCommand>,
 }
@@ -70,22 +92,26 @@ impl Screen {
     fn start(outbox: Arc<Outbox>) -> (Self, mpsc::Receiver<IncomingCommand>) {
         let (stop, mut stopped) = oneshot::channel();
         let (commands, receiver) = mpsc::channel(1);
+        let (tell_unread, unread) = oneshot::channel();
         let source = outbox.clone();
         let printing = tokio::spawn(async move {
-            loop {
-                print_all(&source);
+            while print_all(&source).is_ok() {
                 tokio::select! {
                     () = source.pushed() => {}
-                    _ = &mut stopped => break,
+                    _ = &mut stopped => {
+                        let _ = print_all(&source);
+                        return;
+                    }
                 }
             }
-            print_all(&source);
+            let _ = tell_unread.send(());
         });
         (
             Self {
                 stop,
                 printing,
                 outbox,
+                unread: Some(unread),
                 _commands: commands,
             },
             receiver,
@@ -100,9 +126,12 @@ impl Screen {
     }
 }
 
-fn print_all(outbox: &Outbox) {
+fn print_all(outbox: &Outbox) -> std::io::Result<()> {
     while let Some((token, message)) = outbox.next_to_send() {
-        println!("{} {}", message.topic, String::from_utf8_lossy(&message.payload));
+        // Not println!, which panics when nobody reads any more (`demo | head`).
+        let text = String::from_utf8_lossy(&message.payload);
+        writeln!(std::io::stdout(), "{} {text}", message.topic)?;
         outbox.acked(token);
     }
+    Ok(())
 }

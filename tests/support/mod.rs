@@ -5,6 +5,8 @@
 pub mod broker;
 pub mod daemon;
 pub mod events;
+pub mod leftovers;
 pub mod mosquitto;
 pub mod observer;
+pub mod s3;
 pub mod scripts;
