@@ -1,4 +1,8 @@
 //! The loop: frame -> features -> model -> inference. Blocking, on a thread of its own; nothing downstream can slow it.
+//! Models that hear have their own in [`audio`].
+
+mod audio;
+mod spoken;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,13 +12,14 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use crate::capture::pack::pack_features;
-use crate::capture::{Converter, Frame, FrameSlot, Picture, Taken, Target};
+use crate::capture::{Converter, Frame, FrameSlot, Picture, SoundFormat, SoundSlot, Taken, Target};
 use crate::config::ResizeMode;
 use crate::log_limit::{RepeatGuard, like};
 use crate::model::{self, Interrupt, Model, ModelError, ModelInfo, ModelInput};
 use crate::publisher::Publisher;
 use crate::report::{Report, Verdict};
 use crate::stats::Stats;
+pub use spoken::Spoken;
 
 /// How long to wait for a frame before looking whether the end was asked for.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -23,12 +28,16 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 pub struct Workbench {
     /// Where frames come from.
     pub slot: Arc<FrameSlot>,
+    /// Where windows of sound come from.
+    pub sounds: Arc<SoundSlot>,
     /// What is decided about each inference.
     pub report: Arc<Mutex<Report>>,
     /// Where a published inference goes.
     pub publisher: Publisher,
     /// Counters.
     pub stats: Arc<Stats>,
+    /// Inferences as lines of the log.
+    pub spoken: Spoken,
     /// `--force-resize-mode`.
     pub forced_resize: Option<ResizeMode>,
     /// Set: the next inference is to be announced as the first one after a (re)start.
@@ -37,10 +46,19 @@ pub struct Workbench {
     pub finish: Arc<AtomicBool>,
 }
 
+impl Workbench {
+    /// Tells of an inference when it is the first one after a (re)start.
+    fn announce_first(&self, tell: &dyn Fn(Progress)) {
+        if self.announce.load(Ordering::Relaxed) && self.announce.swap(false, Ordering::Relaxed) {
+            tell(Progress::FirstInference);
+        }
+    }
+}
+
 /// What the loop tells the supervisor.
 #[derive(Debug)]
 pub enum Progress {
-    /// The model is loaded and wants pictures.
+    /// The model is loaded and wants pictures or sound.
     Ready(Arc<ModelInfo>),
     /// The model wants something this component cannot give.
     Unsupported(Arc<ModelInfo>),
@@ -62,6 +80,11 @@ pub fn run(
 ) -> Result<(), ModelError> {
     let model = Model::start(settings, interrupt)?;
     let info = model.info().clone();
+    if let Some(format) = SoundFormat::of(&info.input, info.features) {
+        bench.publisher.use_model(&info);
+        tell(Progress::Ready(info));
+        return audio::infer_until_finished(model, format, bench, tell);
+    }
     let ModelInput::Image {
         width,
         height,
@@ -157,13 +180,12 @@ impl Session {
             }
         };
         let wall_ms = begun.elapsed().as_secs_f32() * 1e3;
+        bench.spoken.tell(Instant::now(), &result, wall_ms);
         let verdict = bench.report.lock().accept(&result, wall_ms);
         if let Verdict::Publish(numbers) = verdict {
             bench.publisher.publish(result, numbers, &self.picture);
         }
-        if bench.announce.load(Ordering::Relaxed) && bench.announce.swap(false, Ordering::Relaxed) {
-            tell(Progress::FirstInference);
-        }
+        bench.announce_first(tell);
         Ok(())
     }
 

@@ -9,6 +9,7 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
@@ -154,7 +155,7 @@ impl Publisher {
     pub fn publish(&self, result: InferenceResult, numbers: Numbers, picture: &Picture) {
         let (id, ts) = (Uuid::new_v4(), now_ms());
         let Some(encoder) = &self.encoder else {
-            self.writer.write(&result, numbers, id, ts, None);
+            self.writer.write(&result, numbers, id, ts, Attachment::None);
             return;
         };
         let waiting = &self.writer.pictures_waiting;
@@ -179,6 +180,23 @@ impl Publisher {
         // An error means that the thread is gone: nothing is written any more.
         let _ = encoder.send(Work::Tell(done)).map(|()| told.recv());
     }
+
+    /// Publishes what was heard. `sound` makes the file for the cache; it is called only when there is one.
+    pub fn publish_sound(&self, result: InferenceResult, numbers: Numbers, sound: impl FnOnce() -> Bytes) {
+        let file = (self.writer.caches.count() > 0).then(sound);
+        self.writer
+            .write(&result, numbers, Uuid::new_v4(), now_ms(), Attachment::Sound(file));
+    }
+}
+
+/// What goes with a message.
+enum Attachment<'a> {
+    /// No picture: none was wanted, or it is missing.
+    None,
+    /// Into the message and the cache.
+    Picture(&'a EncodedPicture<'a>),
+    /// Into the cache, if there is one.
+    Sound(Option<Bytes>),
 }
 
 impl Encoder {
@@ -204,17 +222,11 @@ impl Writer {
                     None
                 }
             });
-        self.write(&job.result, job.numbers, job.id, job.ts, picture.as_ref());
+        let attachment = picture.as_ref().map_or(Attachment::None, Attachment::Picture);
+        self.write(&job.result, job.numbers, job.id, job.ts, attachment);
     }
 
-    fn write(
-        &self,
-        result: &InferenceResult,
-        numbers: Numbers,
-        id: Uuid,
-        ts: u64,
-        picture: Option<&EncodedPicture<'_>>,
-    ) {
+    fn write(&self, result: &InferenceResult, numbers: Numbers, id: Uuid, ts: u64, attachment: Attachment<'_>) {
         let s3 = self.s3.lock().clone();
         let publication = Publication {
             result,
@@ -223,10 +235,11 @@ impl Writer {
             ts,
             s3: s3.as_ref(),
         };
-        let in_message = match picture {
+        let in_message = match &attachment {
             _ if !self.settings.publish_image => PictureInMessage::NotWanted,
-            Some(picture) => PictureInMessage::Encoded(picture),
-            None => PictureInMessage::Missing,
+            Attachment::Picture(picture) => PictureInMessage::Encoded(picture),
+            Attachment::None => PictureInMessage::Missing,
+            Attachment::Sound(_) => PictureInMessage::NotWanted,
         };
         let message = match publication.compose(in_message, &self.stats) {
             Ok(message) => message,
@@ -248,12 +261,17 @@ impl Writer {
                 self.settings.qos,
             ));
         }
-        match picture {
-            Some(picture) => self.keep(
+        let file = match attachment {
+            Attachment::Picture(picture) => Some(picture.jpeg().clone()),
+            Attachment::Sound(file) => file,
+            Attachment::None => None,
+        };
+        match file {
+            Some(_) => self.keep(
                 s3,
                 CacheItem {
                     id,
-                    image: Some(picture.jpeg().clone()),
+                    image: file,
                     json: message.json,
                 },
             ),

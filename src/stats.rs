@@ -55,12 +55,16 @@ counters! {
     /// Everything that is counted. Each field is a number of events since the start of the daemon (or the `restart` command).
     /// How long inferences take is no count: see [`crate::report::latency`].
     pub struct Stats {
-        /// Frames that the source delivered.
+        /// Frames that the source delivered (for an audio model: windows of sound).
         frames_captured,
         /// Frames replaced by a newer one before they could be inferred (intentional: newest wins).
         frames_skipped,
         /// Frames lost because conversion or the model failed with the frame in hand.
         frames_dropped,
+        /// Windows of sound dropped, oldest first, because the model was slower than real time (or was being started again).
+        audio_overruns,
+        /// Times the sound card lost samples.
+        audio_gaps,
         /// Answers of the model that were turned into an inference.
         inferences,
         /// Inferences with no box, cell or label: never published.

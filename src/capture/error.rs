@@ -79,6 +79,36 @@ pub enum CaptureError {
         /// The line, without passwords.
         line: String,
     },
+    /// No camera, or not the one that is wanted.
+    #[error(
+        "{}; {}; plug one in, name one of these with --camera, or give a pipeline in gst_args{}",
+        looked_for("camera", wanted),
+        found_list(found),
+        hint_text(hint)
+    )]
+    NoCamera {
+        /// `--camera`
+        wanted: Option<String>,
+        /// What is there, one line each.
+        found: Vec<String>,
+        /// What may be the cause, where the machine shows it.
+        hint: Option<String>,
+    },
+    /// No microphone, or not the one that is wanted.
+    #[error(
+        "{}; {}; plug one in, name one of these with --microphone, or give a pipeline in gst_args{}",
+        looked_for("microphone", wanted),
+        found_list(found),
+        hint_text(hint)
+    )]
+    NoMicrophone {
+        /// `--microphone`
+        wanted: Option<String>,
+        /// What is there, one line each.
+        found: Vec<String>,
+        /// What may be the cause.
+        hint: Option<String>,
+    },
     /// The operating system gave no thread.
     #[error("no thread for the capture: {0}")]
     Thread(String),
@@ -87,6 +117,24 @@ pub enum CaptureError {
 fn at_word(word: &Option<String>) -> String {
     word.as_ref()
         .map_or_else(String::new, |word| format!("look at \"{word}\"; "))
+}
+
+fn looked_for(kind: &str, wanted: &Option<String>) -> String {
+    match wanted {
+        Some(name) => format!("there is no {kind} \"{name}\""),
+        None => format!("there is no {kind}"),
+    }
+}
+
+fn found_list(found: &[String]) -> String {
+    match found {
+        [] => "none was found".to_owned(),
+        found => format!("found: {}", found.join("; ")),
+    }
+}
+
+fn hint_text(hint: &Option<String>) -> String {
+    hint.as_ref().map_or_else(String::new, |hint| format!(". {hint}"))
 }
 
 fn list(elements: &[MissingElement]) -> String {

@@ -14,6 +14,7 @@ pub const MAX_LENGTH: usize = 64 * 1024;
 /// - in `://`, and in the user and port part of the URI after it: `rtsp://user:pass@10.0.0.5:8554/cam`. A password with a
 ///   colon in it must be quoted, or written with `%3A`;
 /// - before a digit in the path of a device: `/dev/v4l/by-path/pci-0000:00:14.0-usb-0:5:1.0-video-index0`;
+/// - in the address of a sound card: `device=hw:1,0`, `device=plughw:CARD=C920`;
 /// - as `\:`, which becomes `:`.
 pub fn decode(text: &str) -> Option<String> {
     let trimmed = text.trim();
@@ -98,9 +99,11 @@ fn port_length(text: &str) -> usize {
     if digits > 0 && ended { 1 + digits } else { 0 }
 }
 
-/// `word` holds a path under /dev and goes on with a digit. No word of a launch line starts with a digit.
+/// `word` holds a path under /dev or names a device, and goes on with a digit: no word of a launch line starts with one.
+/// Or it names a sound card.
 fn in_device_path(word: &str, rest: &str) -> bool {
-    word.contains("/dev/") && rest.starts_with(|c: char| c.is_ascii_digit())
+    let names_device = word.contains("/dev/") || word.starts_with("device=");
+    names_device && (rest.starts_with(|c: char| c.is_ascii_digit()) || rest.starts_with("CARD="))
 }
 
 #[cfg(test)]
@@ -204,6 +207,11 @@ mod tests {
             (
                 "v4l2src:device=/dev/v4l/by-path/pci-0000:00:14.0-usb-0:5:1.0-video-index0:!:y",
                 "v4l2src device=/dev/v4l/by-path/pci-0000:00:14.0-usb-0:5:1.0-video-index0 ! y",
+            ),
+            ("alsasrc:device=hw:1,0:!:y", "alsasrc device=hw:1,0 ! y"),
+            (
+                "alsasrc:device=plughw:CARD=C920,DEV=0:provide-clock=false:!:y",
+                "alsasrc device=plughw:CARD=C920,DEV=0 provide-clock=false ! y",
             ),
             (
                 "x:caps=video/x-raw,format={NV12:I420}:!:y",

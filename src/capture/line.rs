@@ -1,7 +1,7 @@
 //! What happens to the launch line before GStreamer gets it. It was written for a program that stored JPEG files; this one
-//! wants raw frames in ordinary memory at its end.
+//! wants raw frames in ordinary memory at its end, or sound as the model hears it.
 //!
-//! Which end, when the line has branches (`tee`): the last one that ends in a JPEG encoder; else the last that is open
+//! Which end, when the line has branches (`tee`): the last one that ends in a JPEG encoder (for sound: a sound encoder); else the last that is open
 //! (ends in no sink; an open `tee` gets one more branch, behind a `queue`); else the last whose sink only stores, shows
 //! or throws away pictures. All other branches stay as they are.
 
@@ -28,8 +28,23 @@ const ENCODERS: [&str; 7] = [
     "v4l2jpegenc",
     "qsvjpegenc",
 ];
-/// Sinks that only a program that stores or shows pictures needs.
-const SPARE_SINKS: [&str; 11] = [
+/// Encoders at the end of a line that stored sound.
+const SOUND_ENCODERS: [&str; 9] = [
+    "wavenc",
+    "flacenc",
+    "opusenc",
+    "vorbisenc",
+    "lamemp3enc",
+    "voaacenc",
+    "avenc_aac",
+    "fdkaacenc",
+    "mulawenc",
+];
+/// Sinks that only a program that stores, shows or plays needs.
+const SPARE_SINKS: [&str; 14] = [
+    "autoaudiosink",
+    "alsasink",
+    "pulsesink",
     "multifilesink",
     "fakesink",
     "filesink",
@@ -43,13 +58,69 @@ const SPARE_SINKS: [&str; 11] = [
     "fpsdisplaysink",
 ];
 /// Elements that may stand between an encoder and the end of the line, of no use without the encoder.
-const AFTER_ENCODER: [&str; 6] = ["queue", "queue2", "identity", "jpegparse", "multipartmux", "videorate"];
+const AFTER_ENCODER: [&str; 8] = [
+    "queue",
+    "queue2",
+    "identity",
+    "jpegparse",
+    "multipartmux",
+    "videorate",
+    "oggmux",
+    "flacparse",
+];
+/// Elements that give the bytes of a file, whatever is in it.
+const BYTES: [&str; 3] = ["filesrc", "souphttpsrc", "fdsrc"];
+/// Elements that only a line with sound has.
+const SOUND: [&str; 10] = [
+    "alsasrc",
+    "pulsesrc",
+    "autoaudiosrc",
+    "audiotestsrc",
+    "jackaudiosrc",
+    "osssrc",
+    "openalsrc",
+    "wavparse",
+    "audioconvert",
+    "audioresample",
+];
 /// Elements whose output is JPEG.
 const JPEG_SOURCES: [&str; 3] = ["multipartdemux", "rtpjpegdepay", "jpegparse"];
 /// Elements that pass on the memory they get.
 const PASS_THROUGH: [&str; 7] = ["queue", "queue2", "identity", "tee", "valve", "videorate", "capsfilter"];
 /// Elements whose output is NVIDIA's own memory unless caps say otherwise.
 const NVIDIA_MEMORY: [&str; 4] = ["nvarguscamerasrc", "nvv4l2camerasrc", "nvv4l2decoder", "nvcompositor"];
+
+/// What the end of a line is to give.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Medium {
+    /// Raw frames in ordinary memory.
+    Pictures,
+    /// 16-bit mono sound.
+    Sound {
+        /// Samples per second.
+        frequency: u32,
+    },
+}
+
+impl Medium {
+    fn encoders(self) -> &'static [&'static str] {
+        match self {
+            Self::Pictures => &ENCODERS,
+            Self::Sound { .. } => &SOUND_ENCODERS,
+        }
+    }
+
+    /// What the model is fed with.
+    fn food(self) -> &'static str {
+        match self {
+            Self::Pictures => "raw frames",
+            Self::Sound { .. } => "raw samples",
+        }
+    }
+}
+
+/// Frequency of most audio models, for [`describe`], which knows no model.
+const USUAL_FREQUENCY: u32 = 16_000;
 
 /// What `check` tells about a line, found out without starting anything.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,7 +139,7 @@ pub struct PipelineDescription {
 /// in the description; all other faults are an error.
 pub fn describe(source: &SourceLine) -> Result<PipelineDescription, CaptureError> {
     let line = launch_line(source)?;
-    let prepared = Prepared::new(&line)?;
+    let prepared = Prepared::new(&line, guess(&line))?;
     let missing = match prepared.parse() {
         Ok(_) => Vec::new(),
         Err(CaptureError::MissingElements { elements, .. }) => elements,
@@ -80,6 +151,21 @@ pub fn describe(source: &SourceLine) -> Result<PipelineDescription, CaptureError
         changes: prepared.changes,
         missing,
     })
+}
+
+/// Sound when the line has an element that only sound has, and no video.
+fn guess(line: &str) -> Medium {
+    let chains = words::chains(line);
+    let mut segments = chains.iter().flat_map(|chain| &chain.segments);
+    if segments.clone().any(|segment| segment.head().starts_with("video")) {
+        return Medium::Pictures;
+    }
+    match segments.any(|segment| is_one_of(segment, &SOUND)) {
+        true => Medium::Sound {
+            frequency: USUAL_FREQUENCY,
+        },
+        false => Medium::Pictures,
+    }
 }
 
 /// The launch line of a source, decoded and otherwise as the user wrote it.
@@ -108,15 +194,21 @@ pub(super) struct Prepared {
 
 impl Prepared {
     /// Changes `line` as described at the top of this file.
-    pub fn new(line: &str) -> Result<Self, CaptureError> {
+    pub fn new(line: &str, medium: Medium) -> Result<Self, CaptureError> {
         let mut chains = words::chains(line);
         let mut changes = Vec::new();
-        let end = find_end(&chains).ok_or_else(|| no_open_end(&chains, line))?;
+        let end = find_end(&chains, medium).ok_or_else(|| no_open_end(&chains, line))?;
         let mut tail = Vec::new();
         if let Some(chain) = chains.get_mut(end) {
-            tail = rework(chain, &mut changes);
+            tail = rework(chain, medium, &mut changes);
         }
         let sink = format!("appsink name={SINK_NAME}");
+        let sound;
+        if let Medium::Sound { frequency } = medium {
+            sound = format!("audio/x-raw,format=S16LE,layout=interleaved,channels=1,rate={frequency}");
+            // Noise added on purpose would hide that a microphone is silent.
+            tail.extend(["audioconvert dithering=none", "audioresample", &sound]);
+        }
         tail.push(&sink);
         let text = |(index, chain): (usize, &Chain<'_>)| {
             let mut text = words::join(chain);
@@ -217,9 +309,9 @@ fn no_open_end(chains: &[Chain<'_>], line: &str) -> CaptureError {
 }
 
 /// Index of the branch the model looks at.
-fn find_end(chains: &[Chain<'_>]) -> Option<usize> {
+fn find_end(chains: &[Chain<'_>], medium: Medium) -> Option<usize> {
     let last = |wanted: &dyn Fn(&Chain<'_>) -> bool| chains.iter().rposition(wanted);
-    last(&|chain| encoder_at_end(&chain.segments).is_some())
+    last(&|chain| encoder_at_end(&chain.segments, medium).is_some())
         .or_else(|| last(&|chain| is_open(chain)))
         .or_else(|| {
             last(&|chain| {
@@ -243,8 +335,8 @@ fn is_one_of(segment: &Segment<'_>, names: &[&str]) -> bool {
     names.iter().any(|name| segment.is_element(name))
 }
 
-/// Index of the JPEG encoder when nothing of use to the model comes after it.
-fn encoder_at_end(segments: &[Segment<'_>]) -> Option<usize> {
+/// Index of the encoder when nothing of use to the model comes after it.
+fn encoder_at_end(segments: &[Segment<'_>], medium: Medium) -> Option<usize> {
     let spare = |segment: &Segment<'_>| {
         segment.words.is_empty()
             || is_one_of(segment, &SPARE_SINKS)
@@ -253,17 +345,20 @@ fn encoder_at_end(segments: &[Segment<'_>]) -> Option<usize> {
             || segment.is_caps_of("multipart/x-mixed-replace")
     };
     let at = segments.iter().rposition(|segment| !spare(segment))?;
-    is_one_of(&segments[at], &ENCODERS).then_some(at).filter(|at| *at > 0)
+    is_one_of(&segments[at], medium.encoders())
+        .then_some(at)
+        .filter(|at| *at > 0)
 }
 
 /// Drops what the model has no use for at the end of its branch, and returns what is to be added.
-fn rework(chain: &mut Chain<'_>, changes: &mut Vec<String>) -> Vec<&'static str> {
+fn rework(chain: &mut Chain<'_>, medium: Medium, changes: &mut Vec<String>) -> Vec<&'static str> {
     let segments = &mut chain.segments;
-    if let Some(at) = encoder_at_end(segments) {
+    if let Some(at) = encoder_at_end(segments, medium) {
         let dropped = segments.split_off(at);
         changes.push(format!(
-            "dropped `{}`: the model is fed with raw frames",
-            words::join(&Chain { segments: dropped })
+            "dropped `{}`: the model is fed with {}",
+            words::join(&Chain { segments: dropped }),
+            medium.food()
         ));
     }
     while segments.len() > 1
@@ -273,8 +368,13 @@ fn rework(chain: &mut Chain<'_>, changes: &mut Vec<String>) -> Vec<&'static str>
     {
         if let Some(dropped) = segments.pop().filter(|dropped| !dropped.words.is_empty()) {
             changes.push(format!(
-                "dropped `{}`: the frames go to the model instead",
-                dropped.words.join(" ")
+                "dropped `{}`: the {} go to the model instead",
+                dropped.words.join(" "),
+                if medium == Medium::Pictures {
+                    "frames"
+                } else {
+                    "samples"
+                }
             ));
         }
     }
@@ -284,7 +384,12 @@ fn rework(chain: &mut Chain<'_>, changes: &mut Vec<String>) -> Vec<&'static str>
         tail.push("queue");
         changes.push("added a branch to the open `tee` for the model".to_owned());
     }
-    if end.is_caps_of("image/jpeg") || is_one_of(end, &JPEG_SOURCES) {
+    if medium != Medium::Pictures {
+        if is_one_of(end, &BYTES) {
+            tail.push("decodebin");
+            changes.push(format!("added `decodebin`: `{}` gives a file, not sound", end.head()));
+        }
+    } else if end.is_caps_of("image/jpeg") || is_one_of(end, &JPEG_SOURCES) {
         tail.push("jpegdec");
         changes.push("added `jpegdec`: the source delivers JPEG".to_owned());
     } else if ends_in_nvidia_memory(segments) {
@@ -309,7 +414,7 @@ mod tests {
     const SINK: &str = "appsink name=frames-for-the-model";
 
     fn runs(line: &str) -> String {
-        Prepared::new(line).unwrap().launch
+        Prepared::new(line, Medium::Pictures).unwrap().launch
     }
 
     fn described(line: &str) -> Result<PipelineDescription, CaptureError> {
@@ -340,13 +445,17 @@ mod tests {
                 format!("v4l2src ! video/x-raw, width=640{expected} ! {SINK}"),
                 "{end}"
             );
-            assert!(!Prepared::new(&line).unwrap().changes.is_empty());
+            assert!(!Prepared::new(&line, Medium::Pictures).unwrap().changes.is_empty());
         }
     }
 
     #[test]
     fn a_line_in_raw_frames_is_only_given_a_sink() {
-        let prepared = Prepared::new("filesrc location=x ! decodebin ! video/x-raw,framerate=5/1").unwrap();
+        let prepared = Prepared::new(
+            "filesrc location=x ! decodebin ! video/x-raw,framerate=5/1",
+            Medium::Pictures,
+        )
+        .unwrap();
         assert_eq!(
             prepared.launch,
             format!("filesrc location=x ! decodebin ! video/x-raw,framerate=5/1 ! {SINK}")
@@ -395,6 +504,43 @@ mod tests {
     }
 
     #[test]
+    fn sound_is_brought_to_the_models_form() {
+        let runs = |line: &str| Prepared::new(line, Medium::Sound { frequency: 8000 }).unwrap().launch;
+        let end = format!(
+            "audioconvert dithering=none ! audioresample ! audio/x-raw,format=S16LE,layout=interleaved,channels=1,rate=8000 ! {SINK}"
+        );
+        for (line, kept) in [
+            ("alsasrc device=hw:1", "alsasrc device=hw:1"),
+            (
+                "alsasrc ! audioconvert ! wavenc ! filesink location=x",
+                "alsasrc ! audioconvert",
+            ),
+            ("alsasrc ! autoaudiosink", "alsasrc"),
+            ("filesrc location=x.wav", "filesrc location=x.wav ! decodebin"),
+            ("pulsesrc ! tee name=t", "pulsesrc ! tee name=t ! queue"),
+        ] {
+            assert_eq!(runs(line), format!("{kept} ! {end}"));
+        }
+    }
+
+    #[test]
+    fn check_takes_a_line_with_sound_for_sound() {
+        assert_eq!(
+            guess("audiotestsrc ! audioconvert"),
+            Medium::Sound { frequency: 16_000 }
+        );
+        for line in [
+            "v4l2src ! videoconvert",
+            "alsasrc ! a. v4l2src ! video/x-raw",
+            "filesrc ! decodebin",
+        ] {
+            assert_eq!(guess(line), Medium::Pictures, "{line}");
+        }
+        let description = described("audiotestsrc ! wavenc ! filesink location=x").unwrap();
+        assert!(description.runs.contains("rate=16000"), "{}", description.runs);
+    }
+
+    #[test]
     fn branches_stay_and_the_one_with_the_encoder_feeds_the_model() {
         assert_eq!(
             runs("v4l2src ! tee name=t t. ! queue ! jpegenc t. ! queue ! x264enc ! kvssink stream-name=s"),
@@ -412,13 +558,13 @@ mod tests {
 
     #[test]
     fn a_line_that_ends_in_a_sink_that_is_needed_has_no_end_for_the_model() {
-        let error = Prepared::new("v4l2src ! x264enc ! kvssink stream-name=s").unwrap_err();
+        let error = Prepared::new("v4l2src ! x264enc ! kvssink stream-name=s", Medium::Pictures).unwrap_err();
         assert!(
             matches!(&error, CaptureError::NoOpenEnd { last, .. } if last == "kvssink"),
             "{error}"
         );
         assert!(error.to_string().contains("add `tee name=t`"));
-        assert_eq!(Prepared::new("  ").unwrap_err(), CaptureError::NoLine);
+        assert_eq!(Prepared::new("  ", Medium::Pictures).unwrap_err(), CaptureError::NoLine);
     }
 
     #[test]

@@ -1,20 +1,28 @@
-//! From a GStreamer line to the numbers a model is fed with.
+//! From a GStreamer line, a camera or a microphone to the numbers a model is fed with.
 //!
 //! [`gst_args`] decodes the line of the configuration, [`line`] makes it end in raw frames, [`pipeline`] runs it and puts
 //! the newest frame into the one-place [`slot`]. The inference loop takes a frame from there, [`convert`] brings it to the
 //! model's size in one pass, and [`pack`] turns the pixels into features. Nothing here queues: a frame that is not
 //! inferred costs one reference.
+//!
+//! Sound goes the same way: [`line`] makes it end in the model's kind of samples, [`windows`] cuts them, and the slot is a
+//! short queue. Without a line [`devices`] looks for a [`camera`] or [`microphone`] at each start.
 
+mod audio;
+pub mod camera;
 pub mod convert;
+pub mod devices;
 pub mod error;
 pub mod geometry;
 pub mod gst_args;
 pub mod line;
+pub mod microphone;
 pub mod pack;
 pub mod packages;
 pub mod pipeline;
 mod resampling;
 pub mod slot;
+pub mod windows;
 mod words;
 
 #[cfg(test)]
@@ -25,10 +33,12 @@ mod pipeline_tests;
 mod testing;
 
 pub use convert::{ConvertError, Converter, Picture, Target};
+pub use devices::Wishes;
 pub use error::CaptureError;
 pub use line::{PipelineDescription, describe};
-pub use pipeline::{Capture, CaptureEvent, Settings, Stopped};
+pub use pipeline::{Capture, CaptureEvent, Inlet, Settings, Stopped};
 pub use slot::{Frame, FrameSlot, Taken};
+pub use windows::{SoundFormat, SoundSlot, Window};
 
 /// Starts GStreamer. Cheap and harmless when it is started already; everything in this room that needs it calls it.
 pub fn init() -> Result<(), CaptureError> {

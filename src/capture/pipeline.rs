@@ -10,10 +10,13 @@ use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
 
+use super::audio;
+use super::devices::Wishes;
 use super::error::{CaptureError, redact};
-use super::line::{Prepared, launch_line};
+use super::line::{Medium, Prepared, launch_line};
 use super::packages::MissingElement;
-use super::slot::{Feed, Frame, FrameSlot, Policy, Put};
+use super::slot::{Feed, Frame, FrameSlot, Policy, Put, Tap};
+use super::windows::{SoundFormat, SoundSlot};
 use crate::config::SourceLine;
 use crate::stats::Stats;
 
@@ -25,8 +28,10 @@ const DEBUG_LENGTH: usize = 400;
 /// What to capture, and how.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// The source.
-    pub line: SourceLine,
+    /// The source; `None`: the device that fits, looked for at each start.
+    pub line: Option<SourceLine>,
+    /// Which device, and how it is asked.
+    pub wishes: Wishes,
     /// A source that is not live is played as fast as its frames are taken, each frame once. No effect on live sources.
     pub unthrottled: bool,
     /// A live source that delivers nothing for so long has stalled.
@@ -41,13 +46,67 @@ impl Settings {
     /// Limit for its first frame.
     pub const FIRST_FRAME_LIMIT: Duration = Duration::from_secs(30);
 
-    /// The usual settings for `line`.
-    pub fn new(line: SourceLine) -> Self {
+    /// The usual settings for `line`; `None`: for the device that fits.
+    pub fn new(line: impl Into<Option<SourceLine>>) -> Self {
         Self {
-            line,
+            line: line.into(),
+            wishes: Wishes::default(),
             unthrottled: false,
             no_frame_limit: Self::NO_FRAME_LIMIT,
             first_frame_limit: Self::FIRST_FRAME_LIMIT,
+        }
+    }
+}
+
+/// Where a capture puts what it gets.
+#[derive(Debug, Clone)]
+pub enum Inlet {
+    /// Frames, the newest wins.
+    Pictures(Arc<FrameSlot>),
+    /// Windows of sound, in order.
+    Sound(Arc<SoundSlot>, SoundFormat),
+}
+
+impl From<&Arc<FrameSlot>> for Inlet {
+    fn from(slot: &Arc<FrameSlot>) -> Self {
+        Self::Pictures(Arc::clone(slot))
+    }
+}
+
+impl Inlet {
+    fn medium(&self) -> Medium {
+        match self {
+            Self::Pictures(_) => Medium::Pictures,
+            Self::Sound(_, format) => Medium::Sound {
+                frequency: format.frequency,
+            },
+        }
+    }
+
+    /// Opens the slot, and sets the sink up to fill it.
+    fn open(
+        &self,
+        lossless: bool,
+        sink: &gst_app::AppSink,
+        stats: &Arc<Stats>,
+        clock: &Arc<FrameClock>,
+    ) -> Arc<dyn Tap> {
+        match self {
+            Self::Pictures(slot) => {
+                let feed = slot.open(if lossless { Policy::Lossless } else { Policy::NewestWins });
+                sink.set_property("drop", !lossless);
+                sink.set_callbacks(callbacks(&feed, stats, clock));
+                Arc::new(feed)
+            }
+            Self::Sound(slot, format) => {
+                let feed = slot.open(match lossless {
+                    true => Policy::Lossless,
+                    false => Policy::OldestDropped(format.most_waiting()),
+                });
+                sink.set_property("drop", false);
+                sink.set_callbacks(audio::callbacks(&feed, *format, stats, clock));
+                Arc::new(feed)
+            }
         }
     }
 }
@@ -81,23 +140,29 @@ pub enum Stopped {
 pub struct Capture {
     /// `None` once it was stopped.
     pipeline: Option<gst::Pipeline>,
-    feed: Feed,
+    feed: Arc<dyn Tap>,
     stopping: Arc<AtomicBool>,
     live: bool,
+    other_branches: bool,
 }
 
 impl Capture {
-    /// Builds the pipeline of `settings` and starts it. Frames go into `slot`, counters into `stats`; `events` is called
-    /// once from a thread of the capture when it ends by itself.
+    /// Builds the pipeline of `settings` and starts it. Frames or windows go into `inlet`, counters into `stats`; `events`
+    /// is called once from a thread of the capture when it ends by itself.
     ///
     /// May block in a driver: call it where blocking is allowed.
     pub fn start(
         settings: &Settings,
-        slot: &Arc<FrameSlot>,
+        inlet: impl Into<Inlet>,
         stats: &Arc<Stats>,
         events: impl Fn(CaptureEvent) + Send + Sync + 'static,
     ) -> Result<Self, CaptureError> {
-        let prepared = Prepared::new(&launch_line(&settings.line)?)?;
+        let inlet = inlet.into();
+        let line = match &settings.line {
+            Some(line) => launch_line(line)?,
+            None => settings.wishes.find(inlet.medium())?,
+        };
+        let prepared = Prepared::new(&line, inlet.medium())?;
         let (pipeline, sink) = prepared.parse()?;
         // From here on an early return drops `built`, which takes the pipeline down.
         let built = Built {
@@ -107,7 +172,9 @@ impl Capture {
             kept: false,
         };
         built.set_state(gst::State::Ready)?;
-        built.accept_pictures()?;
+        if inlet.medium() == Medium::Pictures {
+            built.accept_pictures()?;
+        }
 
         built.sink.set_property("max-buffers", 1u32);
         built.sink.set_property("wait-on-eos", false);
@@ -116,17 +183,16 @@ impl Capture {
         let live = built.set_state(gst::State::Paused)? == gst::StateChangeSuccess::NoPreroll;
         let lossless = settings.unthrottled && !live;
         built.sink.set_property("sync", !live && !settings.unthrottled);
-        built.sink.set_property("drop", !lossless);
 
         let clock = Arc::new(FrameClock::new());
         // Nothing is rendered before PLAYING, so the callbacks come early enough.
-        let feed = slot.open(if lossless { Policy::Lossless } else { Policy::NewestWins });
-        built.sink.set_callbacks(callbacks(&feed, stats, &clock));
+        let feed = inlet.open(lossless, &built.sink, stats, &clock);
         if let Err(error) = built.set_state(gst::State::Playing) {
             feed.close();
             return Err(error);
         }
         let stopping = Arc::new(AtomicBool::new(false));
+        let other_branches = built.pipeline.iterate_sinks().into_iter().flatten().count() > 1;
         let watch = Watch {
             pipeline: built.pipeline.clone(),
             feed: feed.clone(),
@@ -139,6 +205,7 @@ impl Capture {
             feed,
             stopping,
             live,
+            other_branches,
         };
         thread::Builder::new()
             .name("capture-watch".to_owned())
@@ -156,6 +223,11 @@ impl Capture {
     /// Whether the source delivers by its own clock (a camera) and not on demand (a file).
     pub fn is_live(&self) -> bool {
         self.live
+    }
+
+    /// Whether the line has branches besides the model's (`kvssink`, a recording): they stop and start with the source.
+    pub fn has_other_branches(&self) -> bool {
+        self.other_branches
     }
 
     /// The number of this source's opening of the slot.
@@ -303,7 +375,7 @@ impl Built {
 
 /// When the last frame came, shared between GStreamer's thread and the watching one.
 #[derive(Debug)]
-struct FrameClock {
+pub(super) struct FrameClock {
     start: Instant,
     /// Milliseconds from `start` to the last frame, plus one; 0 before the first.
     last: AtomicU64,
@@ -317,7 +389,7 @@ impl FrameClock {
         }
     }
 
-    fn frame(&self, at: Instant) {
+    pub(super) fn frame(&self, at: Instant) {
         let since = at.saturating_duration_since(self.start).as_millis() as u64;
         self.last.store(since + 1, Ordering::Relaxed);
     }
@@ -359,7 +431,7 @@ fn callbacks(feed: &Feed, stats: &Arc<Stats>, clock: &Arc<FrameClock>) -> gst_ap
 /// The thread that reads the pipeline's messages and looks at the clock.
 struct Watch {
     pipeline: gst::Pipeline,
-    feed: Feed,
+    feed: Arc<dyn Tap>,
     stopping: Arc<AtomicBool>,
     /// First frame, later frames; `None` for a source that is not live.
     limits: Option<(Duration, Duration)>,

@@ -1,8 +1,11 @@
-//! The one place between GStreamer's thread, which brings frames, and the inference thread, which takes them.
+//! The one place between GStreamer's thread, which brings frames, and the inference thread, which takes them; for sound
+//! a short queue, since windows of sound are processed in order.
 //!
 //! A capture opens the slot and gets a [`Feed`]. Each opening is a new generation: a feed of an earlier one (a pipeline
 //! that hung in its driver and woke up later) can no longer put anything in.
 
+use std::collections::VecDeque;
+use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,13 +21,25 @@ pub struct Frame {
     pub at: Instant,
 }
 
-/// What happens when a frame comes while the one before was not taken.
+/// What happens when a frame comes while those before were not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Policy {
     /// The newer frame replaces it.
     NewestWins,
     /// The feed waits until it was taken: every frame once.
     Lossless,
+    /// So many are kept, in order; beyond it the oldest is dropped.
+    OldestDropped(usize),
+}
+
+impl Policy {
+    /// How many values may wait.
+    fn room(self) -> usize {
+        match self {
+            Self::NewestWins | Self::Lossless => 1,
+            Self::OldestDropped(room) => room.max(1),
+        }
+    }
 }
 
 /// What became of a frame that was put in.
@@ -32,7 +47,7 @@ pub enum Policy {
 pub enum Put {
     /// The place was free.
     Stored,
-    /// It replaced a frame nobody had taken.
+    /// An older one that nobody had taken was dropped for it.
     Replaced,
     /// The slot takes nothing more from this feed.
     Closed,
@@ -52,7 +67,7 @@ pub enum Taken<T = Frame> {
 /// The slot of the inference loop. It outlives the captures that fill it.
 pub type FrameSlot = Slot<Frame>;
 
-/// A one-place slot; generic so that its rules can be tested with plain numbers.
+/// The slot; generic so that its rules can be tested with plain numbers.
 #[derive(Debug)]
 pub struct Slot<T> {
     state: Mutex<State<T>>,
@@ -61,7 +76,7 @@ pub struct Slot<T> {
 
 #[derive(Debug)]
 struct State<T> {
-    value: Option<T>,
+    values: VecDeque<T>,
     policy: Policy,
     generation: u64,
     /// Values may be put in.
@@ -78,7 +93,7 @@ impl<T> Slot<T> {
     /// An empty slot, closed until a capture opens it.
     pub fn new() -> Self {
         let state = State {
-            value: None,
+            values: VecDeque::new(),
             policy: Policy::NewestWins,
             generation: 0,
             open: false,
@@ -93,7 +108,7 @@ impl<T> Slot<T> {
     pub fn open(self: &Arc<Self>, policy: Policy) -> Feed<T> {
         let mut state = self.state.lock();
         state.generation += 1;
-        state.value = None;
+        state.values.clear();
         state.policy = policy;
         state.open = true;
         self.changed.notify_all();
@@ -103,12 +118,12 @@ impl<T> Slot<T> {
         }
     }
 
-    /// Takes the value, waiting at most `timeout` for one.
+    /// Takes the oldest value, waiting at most `timeout` for one.
     pub fn take(&self, timeout: Duration) -> Taken<T> {
         let deadline = Instant::now().checked_add(timeout);
         let mut state = self.state.lock();
         loop {
-            if let Some(value) = state.value.take() {
+            if let Some(value) = state.values.pop_front() {
                 self.changed.notify_all();
                 return Taken::Frame(value);
             }
@@ -117,7 +132,7 @@ impl<T> Slot<T> {
             }
             match deadline {
                 Some(deadline) if self.changed.wait_until(&mut state, deadline).timed_out() => {
-                    return state.value.take().map_or(Taken::TimedOut, |value| {
+                    return state.values.pop_front().map_or(Taken::TimedOut, |value| {
                         self.changed.notify_all();
                         Taken::Frame(value)
                     });
@@ -143,7 +158,7 @@ impl<T> Slot<T> {
 
     /// Throws the value away.
     pub fn clear(&self) {
-        self.state.lock().value = None;
+        self.state.lock().values.clear();
         self.changed.notify_all();
     }
 
@@ -151,7 +166,7 @@ impl<T> Slot<T> {
     pub fn close(&self) {
         let mut state = self.state.lock();
         state.open = false;
-        state.value = None;
+        state.values.clear();
         self.changed.notify_all();
     }
 }
@@ -180,20 +195,39 @@ impl<T> Feed<T> {
             if !self.may_put(&state) {
                 return Put::Closed;
             }
-            if state.value.is_none() || state.policy == Policy::NewestWins {
+            if state.values.len() < state.policy.room() || state.policy != Policy::Lossless {
                 break;
             }
             self.slot.changed.wait(&mut state);
         }
-        let replaced = state.value.replace(value);
+        let is_full = state.values.len() >= state.policy.room();
+        let replaced = if is_full { state.values.pop_front() } else { None };
+        state.values.push_back(value);
         drop(state);
         self.slot.changed.notify_all();
         // An old frame may be the last reference to a driver's buffer: it is let go outside the lock.
         if replaced.is_some() { Put::Replaced } else { Put::Stored }
     }
 
-    /// No value will follow. The one in the slot can still be taken; after it the slot is closed.
-    pub fn finish(&self) {
+    fn may_put(&self, state: &State<T>) -> bool {
+        state.open && state.generation == self.generation
+    }
+}
+
+/// What a capture needs of a [`Feed`] besides putting values in, whatever the values are.
+pub trait Tap: Debug + Send + Sync {
+    /// No value will follow. Those in the slot can still be taken; after them the slot is closed.
+    fn finish(&self);
+    /// The number of this opening of the slot, as [`Taken::Closed`] names it.
+    fn generation(&self) -> u64;
+    /// Waits until the values of this feed were taken or thrown away.
+    fn wait_until_taken(&self);
+    /// Shuts the slot as [`Slot::close`] does, unless another source has opened it since.
+    fn close(&self);
+}
+
+impl<T: Debug + Send> Tap for Feed<T> {
+    fn finish(&self) {
         let mut state = self.slot.state.lock();
         if state.generation == self.generation {
             state.open = false;
@@ -201,31 +235,24 @@ impl<T> Feed<T> {
         }
     }
 
-    /// The number of this opening of the slot, as [`Taken::Closed`] names it.
-    pub fn generation(&self) -> u64 {
+    fn generation(&self) -> u64 {
         self.generation
     }
 
-    /// Waits until the value of this feed was taken or thrown away.
-    pub fn wait_until_taken(&self) {
+    fn wait_until_taken(&self) {
         let mut state = self.slot.state.lock();
-        while state.generation == self.generation && state.value.is_some() {
+        while state.generation == self.generation && !state.values.is_empty() {
             self.slot.changed.wait(&mut state);
         }
     }
 
-    /// Shuts the slot as [`Slot::close`] does, unless another source has opened it since.
-    pub fn close(&self) {
+    fn close(&self) {
         let mut state = self.slot.state.lock();
         if state.generation == self.generation {
             state.open = false;
-            state.value = None;
+            state.values.clear();
             self.slot.changed.notify_all();
         }
-    }
-
-    fn may_put(&self, state: &State<T>) -> bool {
-        state.open && state.generation == self.generation
     }
 }
 
@@ -321,6 +348,18 @@ mod tests {
         let waiting = thread::spawn(move || feed.wait_until_taken());
         assert!(matches!(slot.take(LIMIT), Taken::Frame(1)));
         waiting.join().unwrap();
+    }
+
+    #[test]
+    fn a_full_queue_drops_the_oldest_and_keeps_the_order() {
+        let (slot, feed) = slot(Policy::OldestDropped(3));
+        let put: Vec<_> = (1..=5).map(|value| feed.put(value)).collect();
+        assert_eq!(
+            put,
+            [Put::Stored, Put::Stored, Put::Stored, Put::Replaced, Put::Replaced]
+        );
+        feed.finish();
+        assert_eq!(drain(&slot), [3, 4, 5]);
     }
 
     #[test]

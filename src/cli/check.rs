@@ -6,7 +6,7 @@ use std::path::Path;
 use clap::Args;
 
 use super::{ConfigArgs, Exit, NO_CONFIGURATION, check_online, complain, say};
-use crate::capture::{CaptureError, PipelineDescription, describe};
+use crate::capture::{CaptureError, PipelineDescription, Wishes, camera, describe, microphone};
 use crate::config::{Config, Loaded, ModelSource};
 use crate::device::{Topics, peek};
 use crate::model::{Usable, builtin, examine};
@@ -15,7 +15,8 @@ use crate::supervisor::{Setup, SetupError, not_available, sentence};
 /// Arguments of `check`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  ei-greengrass check --config my.json\n  ei-greengrass check --config my.json --online\n\n\
+    after_help = "Examples:\n  ei-greengrass check --config my.json\n  ei-greengrass check --config my.json --online\n  \
+    ei-greengrass check --cameras\n\n\
     Exit code: 0; 2 when `run` would refuse this configuration; 1 when a probe of --online failed."
 )]
 pub struct CheckArgs {
@@ -24,9 +25,20 @@ pub struct CheckArgs {
     /// Also try what needs the network: AWS identity and region, the IoT Core endpoint, and one message to the broker.
     #[arg(long)]
     online: bool,
+    /// List only the cameras and microphones that are there, with the one that would be used. Needs no configuration.
+    #[arg(long)]
+    cameras: bool,
 }
 
 pub(super) fn main(args: &CheckArgs) -> Exit {
+    if args.cameras {
+        let runner = args.config.load().ok().flatten().map(|loaded| loaded.config.runner);
+        let mut out = String::new();
+        section(&mut out, "Cameras", cameras(&Wishes::of(&runner.unwrap_or_default())));
+        section(&mut out, "Microphones", microphones());
+        say(&out);
+        return Exit::Orderly;
+    }
     let loaded = match args.config.load() {
         Ok(Some(loaded)) => loaded,
         Ok(None) => {
@@ -134,7 +146,12 @@ fn device(config: &Config) -> Vec<String> {
 
 fn source(config: &Config) -> Vec<String> {
     let Some(source) = &config.source else {
-        return vec!["none".to_owned()];
+        let mut lines = vec![
+            "none given: a camera, or for a model that hears a microphone, is looked for at each start".to_owned(),
+        ];
+        lines.extend(cameras(&Wishes::of(&config.runner)).map(|line| format!("camera: {line}")));
+        lines.extend(microphones().into_iter().map(|line| format!("microphone: {line}")));
+        return lines;
     };
     match describe(source) {
         Ok(PipelineDescription {
@@ -152,6 +169,36 @@ fn source(config: &Config) -> Vec<String> {
             "GStreamer refuses it; `run` would try again and again: {}",
             capture_sentence(&e)
         )],
+    }
+}
+
+/// What is there, and what would be used for a model of common size.
+fn cameras(wishes: &Wishes) -> impl Iterator<Item = String> {
+    let lines = match camera::found() {
+        Err(e) => vec![capture_sentence(&e)],
+        Ok(cameras) => {
+            let mut lines = cameras.lines();
+            match cameras.choose(wishes.camera.as_deref(), wishes.need(), wishes.color_format.as_deref()) {
+                Ok(choice) => {
+                    lines.push(format!("used, for models up to 640 x 480: {choice}"));
+                    lines.push(format!("the same as gst_args: {}", choice.line()));
+                    lines.extend(choice.remarks);
+                }
+                Err(e) => lines.push(capture_sentence(&e)),
+            }
+            lines
+        }
+    };
+    lines.into_iter()
+}
+
+fn microphones() -> Vec<String> {
+    match microphone::found() {
+        Err(e) => vec![capture_sentence(&e)],
+        Ok(found) if found.is_empty() => {
+            vec!["none was found; --microphone also takes an ALSA address such as hw:1,0".to_owned()]
+        }
+        Ok(found) => found,
     }
 }
 

@@ -125,12 +125,12 @@ static OPTIONS: [Opt; 26] = [
         "WIDTH,HEIGHT, each from 1 to 16384",
         |p, v| {
             p.options.camera_resolution = Some(resolution(v)?);
-            said("ask the camera for this picture size")
+            said("ask the camera for this picture size, or the nearest above, where no pipeline is given")
         },
     ),
     option("--camera", "a name or a device path", |p, v| {
         p.options.camera = Some(word(v)?);
-        said("use this camera")
+        said("use this camera where no pipeline is given")
     }),
     flag("--enable-camera", |p, _| {
         p.options.enable_camera = true;
@@ -138,13 +138,13 @@ static OPTIONS: [Opt; 26] = [
     }),
     option("--microphone", "a name or a device", |p, v| {
         p.options.microphone = Some(word(v)?);
-        said("use this microphone")
+        said("use this microphone where no pipeline is given")
     }),
     option("--gst-launch-args", A_LINE, gst_line),
     option("--gst-source", A_LINE, gst_line),
     option("--camera-color-format", "a format, for example YUY2", |p, v| {
         p.options.camera_color_format = Some(word(v)?);
-        said("ask the camera for this colour format")
+        said("ask the camera for this colour format, if it has it, where no pipeline is given")
     }),
     option("--preview-port", A_PORT, |p, v| {
         p.preview_port = Some(values::port(&text(v)?).ok()?.value);
@@ -160,7 +160,7 @@ static OPTIONS: [Opt; 26] = [
     }),
     flag("--dont-print-predictions", |p, _| {
         p.options.quiet_predictions = true;
-        said("write no log line for each inference")
+        said("write no log line about inferences (else one every 10 s at most, with --verbose every second)")
     }),
     option("--shm-behavior", ShmBehavior::ACCEPTED, |p, v| {
         p.options.shm = v.parse().ok()?;

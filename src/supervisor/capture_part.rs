@@ -7,9 +7,12 @@ use tokio::sync::mpsc;
 
 use super::generation::{Event, Tagged};
 use crate::backoff::{Backoff, BackoffPolicy};
-use crate::capture::{Capture, CaptureError, CaptureEvent, FrameSlot, Settings, Stopped};
+use crate::capture::{
+    Capture, CaptureError, CaptureEvent, FrameSlot, Inlet, Settings, SoundFormat, SoundSlot, Stopped,
+};
 use crate::config::ShutdownBehavior;
 use crate::log_limit::{RepeatGuard, like};
+use crate::model::ModelInput;
 use crate::stats::Stats;
 
 /// Stopping a pipeline can block in a driver; after this long it is abandoned.
@@ -60,7 +63,9 @@ enum State {
 pub(super) struct CapturePart {
     settings: Settings,
     behavior: ShutdownBehavior,
-    slot: Arc<FrameSlot>,
+    slots: (Arc<FrameSlot>, Arc<SoundSlot>),
+    /// What the model wants to see or hear.
+    wanted: Option<(ModelInput, usize)>,
     stats: Arc<Stats>,
     events: mpsc::UnboundedSender<Tagged>,
     state: State,
@@ -76,14 +81,15 @@ impl CapturePart {
     pub(super) fn new(
         settings: Settings,
         behavior: ShutdownBehavior,
-        slot: Arc<FrameSlot>,
+        slots: (Arc<FrameSlot>, Arc<SoundSlot>),
         stats: Arc<Stats>,
         events: mpsc::UnboundedSender<Tagged>,
     ) -> Self {
         Self {
             settings,
             behavior,
-            slot,
+            slots,
+            wanted: None,
             stats,
             events,
             state: State::Idle,
@@ -95,10 +101,31 @@ impl CapturePart {
         }
     }
 
-    /// The model is there: frames are wanted. Does nothing when the capture is under way already.
-    pub(super) fn want(&mut self) {
-        if matches!(self.state, State::Idle) {
-            self.start();
+    /// The model is there: frames or sound are wanted. Does nothing when the same is under way already.
+    pub(super) fn want(&mut self, input: ModelInput, features: usize) {
+        let wanted = Some((input, features));
+        let other = std::mem::replace(&mut self.wanted, wanted) != wanted;
+        if let ModelInput::Image { width, height, .. } = input {
+            self.settings.wishes.model_size = (width, height);
+        }
+        match self.state {
+            State::Idle => self.start(),
+            State::Running { .. } if other => {
+                tracing::info!("the model wants another input than the one before: the source is started again");
+                self.stop_running(Some(Duration::ZERO));
+            }
+            _ => {}
+        }
+    }
+
+    /// Where the source is to deliver.
+    fn inlet(&self) -> Inlet {
+        let format = self
+            .wanted
+            .and_then(|(input, features)| SoundFormat::of(&input, features));
+        match format {
+            Some(format) => Inlet::Sound(self.slots.1.clone(), format),
+            None => Inlet::Pictures(self.slots.0.clone()),
         }
     }
 
@@ -132,7 +159,7 @@ impl CapturePart {
         self.incarnation += 1;
         self.early = None;
         let (incarnation, events) = (self.incarnation, self.events.clone());
-        let (settings, slot, stats) = (self.settings.clone(), self.slot.clone(), self.stats.clone());
+        let (settings, inlet, stats) = (self.settings.clone(), self.inlet(), self.stats.clone());
         let thread = std::thread::Builder::new().name("capture-start".into()).spawn(move || {
             let sender = events.clone();
             let send = move |event| {
@@ -142,7 +169,7 @@ impl CapturePart {
                 })
             };
             let say = send.clone();
-            let started = Capture::start(&settings, &slot, &stats, move |event| {
+            let started = Capture::start(&settings, inlet, &stats, move |event| {
                 let _ = say(PipelineEvent::Said(event));
             });
             if let Err(mpsc::error::SendError(Tagged {
@@ -203,6 +230,11 @@ impl CapturePart {
 
     fn on_failure(&mut self, reason: &str) -> Consequence {
         let wait = self.say_failure(reason);
+        if matches!(&self.state, State::Running { capture, .. } if capture.has_other_branches()) {
+            tracing::warn!(
+                "the other branches of the line stop with the source and start again with it: GStreamer cannot start one branch of a pipeline anew"
+            );
+        }
         self.stop_running(Some(wait));
         Consequence::Nothing
     }
@@ -313,11 +345,19 @@ mod tests {
         let mut part = CapturePart::new(
             Settings::new(line),
             ShutdownBehavior::WaitForRestart,
-            slot,
+            (slot, Arc::default()),
             stats,
             sender,
         );
-        part.want();
+        part.want(
+            ModelInput::Image {
+                width: 8,
+                height: 8,
+                grey: false,
+                resize: None,
+            },
+            64,
+        );
         // The watching thread was faster than the one that starts the pipeline.
         let early = PipelineEvent::Said(CaptureEvent::EndOfStream);
         assert_eq!(part.on_event(early), Consequence::Nothing);

@@ -16,8 +16,8 @@ use super::capture_part::{CapturePart, Consequence, PipelineEvent};
 use super::commands::{After, Carrier};
 use super::model_part::{ModelEvent, ModelPart};
 use crate::cache::{CacheWriter, FileCache, S3Cache, S3Settings};
-use crate::capture::FrameSlot;
-use crate::inference::{Progress, Workbench};
+use crate::capture::{FrameSlot, SoundSlot, Wishes};
+use crate::inference::{Progress, Spoken, Workbench};
 use crate::publisher::{Caches, Encoder, Publisher, PublisherSettings, now_ms};
 use crate::report::{Report, ReportSettings, RunnerFigures, resident_bytes};
 use crate::uplink::{IncomingCommand, Message, Status};
@@ -56,6 +56,7 @@ pub(super) struct Generation<'a> {
     common: &'a Common,
     report: Arc<Mutex<Report>>,
     slot: Arc<FrameSlot>,
+    sounds: Arc<SoundSlot>,
     announce: Arc<AtomicBool>,
     model: ModelPart,
     capture: CapturePart,
@@ -100,14 +101,15 @@ impl<'a> Generation<'a> {
         )?;
         // Bounded by what can be under way: a few events for each start or end of a part.
         let (sender, events) = mpsc::unbounded_channel();
-        let slot = Arc::new(FrameSlot::new());
+        let (slot, sounds) = (Arc::new(FrameSlot::new()), Arc::new(SoundSlot::new()));
         let capture = CapturePart::new(
             capture::Settings {
+                wishes: Wishes::of(&config.runner),
                 unthrottled: common.setup.unthrottled,
                 ..capture::Settings::new(common.setup.source.clone())
             },
             config.shutdown_behavior,
-            slot.clone(),
+            (slot.clone(), sounds.clone()),
             stats.clone(),
             sender.clone(),
         );
@@ -129,6 +131,7 @@ impl<'a> Generation<'a> {
             common,
             report: Arc::new(Mutex::new(report)),
             slot,
+            sounds,
             announce: Arc::new(AtomicBool::new(false)),
             model,
             capture,
@@ -171,7 +174,10 @@ impl<'a> Generation<'a> {
 
     /// Stops capture and model, and writes what they left.
     pub(super) async fn stop(mut self, deadline: tokio::time::Instant) {
-        let ((), inference_ended) = tokio::join!(self.capture.stop(deadline), self.model.stop(&self.slot, deadline));
+        let ((), inference_ended) = tokio::join!(
+            self.capture.stop(deadline),
+            self.model.stop(&self.slot, &self.sounds, deadline)
+        );
         drop(self.publisher);
         if inference_ended {
             let encoder = self.encoder;
@@ -187,13 +193,16 @@ impl<'a> Generation<'a> {
     }
 
     fn start_model(&mut self) {
+        let runner = &self.common.setup.config.runner;
         self.announce.store(true, Ordering::Relaxed);
         self.model.start(Workbench {
             slot: self.slot.clone(),
+            sounds: self.sounds.clone(),
             report: self.report.clone(),
             publisher: self.publisher.clone(),
             stats: self.common.stats.clone(),
-            forced_resize: self.common.setup.config.runner.resize_mode,
+            spoken: Spoken::new(runner.quiet_predictions, runner.verbosity),
+            forced_resize: runner.resize_mode,
             announce: self.announce.clone(),
             finish: Arc::default(),
         });
@@ -231,8 +240,8 @@ impl<'a> Generation<'a> {
     fn on_model_event(&mut self, event: ModelEvent) {
         match event {
             ModelEvent::Progress(Progress::Ready(info)) => {
+                self.capture.want(info.input, info.features);
                 self.model.ready(info);
-                self.capture.want();
             }
             ModelEvent::Progress(Progress::Unsupported(info)) => self.model.unsupported(info),
             ModelEvent::Progress(Progress::FirstInference) => self.notice(Status::Started),

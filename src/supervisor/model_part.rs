@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::generation::{Event, Tagged};
 use crate::backoff::{Backoff, BackoffPolicy};
-use crate::capture::FrameSlot;
+use crate::capture::{FrameSlot, SoundSlot};
 use crate::inference::{self, Progress, Workbench};
 use crate::log_limit::{RepeatGuard, like};
 use crate::model::{Interrupt, ModelError, ModelInfo, Settings};
@@ -136,7 +136,7 @@ impl ModelPart {
     /// The model wants another sensor.
     pub(super) fn unsupported(&mut self, info: Arc<ModelInfo>) {
         tracing::error!(
-            "model {} v{} works on sensor \"{}\": this version feeds models that work on pictures. It stays up, idle, until another model is configured or deployed; \
+            "model {} v{} works on sensor \"{}\": this component feeds cameras and microphones to models. It stays up, idle, until another model is configured or deployed; \
              send the command restart then",
             info.name,
             info.deploy_version,
@@ -190,7 +190,7 @@ impl ModelPart {
     }
 
     /// Ends the model: what it works on is finished, if that does not take long. `false`: it was abandoned.
-    pub(super) async fn stop(&mut self, slot: &FrameSlot, deadline: tokio::time::Instant) -> bool {
+    pub(super) async fn stop(&mut self, slot: &FrameSlot, sounds: &SoundSlot, deadline: tokio::time::Instant) -> bool {
         let (State::Starting(mut running) | State::Running(mut running)) =
             std::mem::replace(&mut self.state, State::Stopped)
         else {
@@ -199,6 +199,7 @@ impl ModelPart {
         running.finish.store(true, Ordering::Relaxed);
         // Wakes a loop that waits for a frame, and a capture that waits for the loop to take one.
         slot.close();
+        sounds.close();
         if tokio::time::timeout(FINISH_LIMIT, &mut running.ended).await.is_ok() {
             return true;
         }

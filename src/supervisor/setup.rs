@@ -22,8 +22,8 @@ pub struct Setup {
     pub config: Config,
     /// The model to run.
     pub model: ModelSource,
-    /// Where pictures come from.
-    pub source: SourceLine,
+    /// Where pictures or sound come from; `None`: the camera or microphone that is there.
+    pub source: Option<SourceLine>,
     /// Where messages go.
     pub link: LinkTarget,
     /// Play a source that is not live as fast as inference goes.
@@ -66,13 +66,12 @@ impl Setup {
         if let Some(ModelSource::Builtin(name)) = &config.model {
             part(builtin::check_name(name).map_err(|e| e.to_string()));
         }
-        part(config.source.as_ref().map(drop).ok_or_else(|| NO_SOURCE.to_owned()));
         part(link.as_ref().map(drop).map_err(Clone::clone));
-        match (config.model.clone(), config.source.clone(), link) {
-            (Some(model), Some(source), Ok(link)) if reasons.is_empty() => Ok(Self {
+        match (config.model.clone(), link) {
+            (Some(model), Ok(link)) if reasons.is_empty() => Ok(Self {
+                source: config.source.clone(),
                 config,
                 model,
-                source,
                 link,
                 unthrottled,
             }),
@@ -83,8 +82,6 @@ impl Setup {
 
 const NO_MODEL: &str = "no model is given: downloading one from Edge Impulse Studio is not available yet; \
      set ei_local_model_file to an .eim file";
-const NO_SOURCE: &str = "no source is given: choosing a camera without gst_args is not available yet; \
-     set gst_args to a GStreamer pipeline, for example v4l2src:device=/dev/video0:!:videoconvert";
 /// Where messages go, by `iot_endpoint`.
 ///
 /// # Errors
@@ -109,11 +106,6 @@ pub fn not_available(config: &Config) -> Vec<String> {
         }
     };
     say(config.preview.enabled, "preview: the live page; no port is opened");
-    say(config.runner.microphone.is_some(), "--microphone: audio models");
-    say(
-        config.runner.camera.is_some(),
-        "--camera: choosing a camera; the source is gst_args",
-    );
     say(
         config.runner.http_server.is_some(),
         "--run-http-server: inference on demand",

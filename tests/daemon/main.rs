@@ -3,15 +3,20 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod audio;
 mod bad_input;
+mod branches;
 mod broker_faults;
 mod cache;
+mod cameras;
 mod commands;
 mod counting;
 mod demo;
 mod ending;
+mod kinds;
 mod leftovers;
 mod model_faults;
+mod options;
 mod pictures;
 mod sources;
 mod stage;

@@ -17,7 +17,8 @@
 //!   "hello_delay_ms": 0,
 //!   "ignore_signals": false,      // SIGINT, SIGTERM and SIGHUP have no effect
 //!   "dump_env": "path",           // the environment as a JSON object
-//!   "record": "path"              // every request as one JSON line, see below
+//!   "record": "path",             // every request as one JSON line, see below
+//!   "record_at_most": 64          // so many values are recorded one by one
 //! }
 //! ```
 //!
@@ -27,7 +28,7 @@
 //! `{"close": true}` (the connection, the process stays).
 //!
 //! A recorded line is the request with `"features"` (from JSON or shared memory) in place of the values when there are
-//! at most 64, else `"count"`, `"first"`, `"last"` and `"sum"`. The hello has the `"pid"` of the process as well.
+//! at most `record_at_most`, else `"count"`, `"first"`, `"last"` and `"sum"`. The hello has the `"pid"` of the process as well.
 //!
 //! It ends when the client goes away, with status 0, and removes its segments then; a signal ends it at once and leaves
 //! them behind, as older models do.
@@ -279,6 +280,7 @@ impl Model {
         let Some(path) = self.script["record"].as_str() else {
             return;
         };
+        let most = self.script["record_at_most"].as_u64().unwrap_or(64) as usize;
         let mut line = Map::new();
         if request.get("hello").is_some() {
             line.insert("pid".into(), std::process::id().into());
@@ -299,7 +301,7 @@ impl Model {
             };
             let count = features.len();
             let summary = match (features.first(), features.last()) {
-                (Some(first), Some(last)) if count > 64 => {
+                (Some(first), Some(last)) if count > most => {
                     json!({ "count": count, "first": first, "last": last, "sum": features.iter().map(|f| f64::from(*f)).sum::<f64>() })
                 }
                 _ => json!({ "count": count, "features": features }),

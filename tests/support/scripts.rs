@@ -41,3 +41,34 @@ pub fn cycle(answers: &[Value]) -> Value {
 pub fn frames(count: u32) -> String {
     format!("videotestsrc num-buffers={count} ! video/x-raw,format=I420,width=64,height=48,framerate=30/1")
 }
+
+/// The hello of an audio model: `window` samples at `frequency`, looked at every `slice` samples.
+pub fn hearing(frequency: u32, window: usize, slice: usize, continuous: bool) -> Value {
+    json!({
+        "project": {"id": 2, "name": "Listener", "owner": "tests", "deploy_version": 3},
+        "model_parameters": {
+            "axis_count": 1, "frequency": frequency, "has_anomaly": 0, "image_channel_count": 0, "image_input_frames": 0,
+            "image_input_height": 0, "image_input_width": 0, "image_resize_mode": "none",
+            "input_features_count": window, "interval_ms": 1000.0 / f64::from(frequency),
+            "label_count": 2, "labels": ["yes", "no"], "model_type": "classification", "sensor": 1,
+            "slice_size": slice, "thresholds": [], "use_continuous_mode": continuous
+        },
+        "inferencing_engine": {"engine_type": 2, "properties": []}
+    })
+}
+
+/// An answer with two classes.
+pub fn classified(yes: f64) -> Value {
+    json!({"classification": {"yes": yes, "no": 1.0 - yes}})
+}
+
+/// What a scripted model recorded: every request as one line.
+pub fn recorded(path: &std::path::Path) -> Vec<Value> {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    // The last line may still be on its way.
+    let complete = text.rsplit_once('\n').map_or("", |(complete, _)| complete);
+    complete
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("a recorded request"))
+        .collect()
+}

@@ -139,7 +139,13 @@ impl Bucket {
     pub(super) async fn put_pair(&self, prefix: &str, pair: &CacheItem) -> Result<(), S3Error> {
         if let Some(image) = &pair.image {
             let key = key(prefix, pair.id, Part::Image);
-            self.put(key, image.clone(), "image/jpeg").await?;
+            // A model that hears leaves its window as WAV.
+            let kind = if image.starts_with(b"RIFF") {
+                "audio/wav"
+            } else {
+                "image/jpeg"
+            };
+            self.put(key, image.clone(), kind).await?;
         }
         let key = key(prefix, pair.id, Part::Json);
         self.put(key, pair.json.clone(), "application/json").await

@@ -1,0 +1,79 @@
+//! The loop of a model that hears: window -> features -> model -> inference, in order.
+
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use super::{LOOK_EVERY, Progress, Workbench};
+use crate::capture::windows::wav;
+use crate::capture::{SoundFormat, Taken, Window};
+use crate::model::{Model, ModelError};
+use crate::report::Verdict;
+
+/// Infers window after window until told to finish, then ends the model.
+pub(super) fn infer_until_finished(
+    mut model: Model,
+    format: SoundFormat,
+    bench: &mut Workbench,
+    tell: &dyn Fn(Progress),
+) -> Result<(), ModelError> {
+    let result = listen(&mut model, format, bench, tell);
+    model.stop();
+    result
+}
+
+fn listen(
+    model: &mut Model,
+    format: SoundFormat,
+    bench: &mut Workbench,
+    tell: &dyn Fn(Progress),
+) -> Result<(), ModelError> {
+    let mut drained = None;
+    while !bench.finish.load(Ordering::Relaxed) {
+        match bench.sounds.take(LOOK_EVERY) {
+            Taken::Frame(window) => infer(model, format, &window, bench, tell)?,
+            Taken::TimedOut => {}
+            Taken::Closed(generation) => {
+                if drained.replace(generation) != Some(generation) {
+                    tell(Progress::Drained(generation));
+                }
+                bench.sounds.wait_until_open(LOOK_EVERY);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn infer(
+    model: &mut Model,
+    format: SoundFormat,
+    window: &Window,
+    bench: &mut Workbench,
+    tell: &dyn Fn(Progress),
+) -> Result<(), ModelError> {
+    let begun = Instant::now();
+    let result = match classify(model, window.features()) {
+        Ok(result) => result,
+        Err(e) => {
+            bench.stats.frames_dropped.inc();
+            return Err(e);
+        }
+    };
+    let wall_ms = begun.elapsed().as_secs_f32() * 1e3;
+    bench.spoken.tell(Instant::now(), &result, wall_ms);
+    let verdict = bench.report.lock().accept(&result, wall_ms);
+    if let Verdict::Publish(numbers) = verdict {
+        let sound = || wav(&window.samples, format.frequency);
+        bench.publisher.publish_sound(result, numbers, sound);
+    }
+    bench.announce_first(tell);
+    Ok(())
+}
+
+/// A slice goes as `classify_continuous`: the model's own count of features tells it from a window.
+fn classify(model: &mut Model, samples: &[i16]) -> Result<crate::model::InferenceResult, ModelError> {
+    let features = model.features_for(samples.len())?;
+    for (feature, sample) in features.iter_mut().zip(samples) {
+        *feature = f32::from(*sample);
+    }
+    model.classify(samples.len())
+}

@@ -1,0 +1,211 @@
+//! Every kind of model, from its answer to the message.
+
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
+use crate::support::daemon::Site;
+use crate::support::mosquitto::Mosquitto;
+use crate::support::observer::Observer;
+use crate::support::scripts::{boxed, frames, hello, recorded};
+
+struct Seen {
+    messages: Vec<Value>,
+    log: String,
+    record: PathBuf,
+    _site: Site,
+}
+
+/// Runs a source through a scripted model to its end.
+fn run(mut script: Value, source: &str) -> Seen {
+    let (site, broker) = (Site::new(), Mosquitto::start());
+    let observer = Observer::connect(broker.port, site.device());
+    let record = site.path().join("record");
+    script["record"] = json!(record);
+    let model = site.scripted_model(&script);
+    let daemon = site.run(
+        &broker.url(),
+        &[
+            "--unthrottled",
+            "--model",
+            model.to_str().unwrap(),
+            "--gst",
+            source,
+            "--set",
+            "iotcore_backoff=1",
+            "--set",
+            "ei_shutdown_behavior=wait_for_restart",
+        ],
+    );
+    observer.wait_for_status("paused", 1);
+    let log = daemon.stop();
+    let messages = observer
+        .all("inference/output")
+        .iter()
+        .map(|seen| seen.json())
+        .collect();
+    Seen {
+        messages,
+        log,
+        record,
+        _site: site,
+    }
+}
+
+/// The message of one answer of a model of that type.
+fn message(model_type: &str, answer: Value, more: Value) -> Value {
+    let mut greeting = hello(8, 8);
+    greeting["model_parameters"]["model_type"] = json!(model_type);
+    let mut script = json!({"hello": greeting, "answers": [answer]});
+    for (key, value) in more.as_object().unwrap() {
+        script[key] = value.clone();
+    }
+    let seen = run(script, &frames(1));
+    assert_eq!(seen.messages.len(), 1, "{}", seen.log);
+    let message = seen.messages[0].clone();
+    let kinds = ["freeform", "grid", "box", "c"];
+    assert_eq!(
+        kinds.iter().filter(|kind| message.get(**kind).is_some()).count(),
+        1,
+        "{message}"
+    );
+    message
+}
+
+fn found(label: &str, value: f64, x: i64) -> Value {
+    json!({"label": label, "value": value, "x": x, "y": 0, "width": 1, "height": 1})
+}
+
+#[test]
+fn centroids_of_a_fomo_model_are_boxes() {
+    let boxes = json!([found("face", 0.75, 1), found("face", 0.5, 4)]);
+    let message = message(
+        "constrained_object_detection",
+        json!({"bounding_boxes": boxes}),
+        json!({}),
+    );
+    assert_eq!(message["box"], boxes);
+    assert_eq!(
+        (&message["inference_count"], &message["time_ms"]),
+        (&json!(2), &json!(3))
+    );
+}
+
+#[test]
+fn a_classification_comes_with_its_anomaly() {
+    let answer = json!({"classification": {"b": 0.25, "a": 0.75}, "anomaly": -0.5});
+    let message = message("classification", answer, json!({}));
+    assert_eq!(
+        message["c"].to_string(),
+        r#"{"b":0.25,"a":0.75}"#,
+        "in the model's order"
+    );
+    assert_eq!(
+        (&message["anomaly"], &message["inference_count"]),
+        (&json!(-0.5), &json!(1))
+    );
+}
+
+#[test]
+fn visual_anomalies_come_as_a_grid_with_their_maximum_and_mean() {
+    let grid = json!([found("anomaly", 4.5, 0), found("anomaly", 3.5, 2)]);
+    let answer = json!({"visual_anomaly_grid": grid, "visual_anomaly_max": 4.5, "visual_anomaly_mean": 1.25,
+        "classification": {"normal": 0.5}});
+    let message = message("classification", answer, json!({}));
+    assert_eq!(message["grid"], grid);
+    assert_eq!(
+        (&message["visual_anomaly_max"], &message["visual_anomaly_mean"]),
+        (&json!(4.5), &json!(1.25))
+    );
+    assert_eq!(message["inference_count"], 2);
+}
+
+#[test]
+fn freeform_values_come_out_of_shared_memory() {
+    let more = json!({"freeform_shm": [[0.5, -1.25], [3.0]]});
+    let message = message("freeform", json!({"freeform": "shm"}), more);
+    assert_eq!(message["freeform"], json!([[0.5, -1.25], [3.0]]));
+    assert_eq!(message["inference_count"], 2);
+}
+
+#[test]
+fn tracked_objects_stand_in_for_raw_boxes() {
+    let mut tracked = found("car", 0.875, 3);
+    tracked["object_id"] = json!(17);
+    let answer = json!({"bounding_boxes": [found("car", 0.5, 1), found("car", 0.5, 2)], "object_tracking": [tracked]});
+    let message = message("object_detection", answer, json!({}));
+    assert_eq!(message["box"], json!([tracked]));
+    assert_eq!(message["inference_count"], 1);
+}
+
+#[test]
+fn a_model_of_several_pictures_is_refused_by_name_and_the_daemon_stays_up() {
+    let (site, broker) = (Site::new(), Mosquitto::start());
+    let mut greeting = hello(8, 8);
+    greeting["model_parameters"]["image_input_frames"] = json!(4);
+    let model = site.scripted_model(&json!({"hello": greeting}));
+    let daemon = site.run(
+        &broker.url(),
+        &["--model", model.to_str().unwrap(), "--gst", &frames(9)],
+    );
+    daemon.wait_for_line("the model takes 4 pictures at a time (image_input_frames)");
+    daemon.stop();
+}
+
+#[test]
+fn a_model_of_another_sensor_is_named_and_the_daemon_stays_up_idle() {
+    let (site, broker) = (Site::new(), Mosquitto::start());
+    let mut greeting = hello(8, 8);
+    greeting["model_parameters"]["sensor"] = json!(2);
+    let model = site.scripted_model(&json!({"hello": greeting}));
+    let daemon = site.run(
+        &broker.url(),
+        &["--model", model.to_str().unwrap(), "--gst", &frames(9)],
+    );
+    daemon.wait_for_line("works on sensor \"accelerometer\"");
+    let log = daemon.stop();
+    assert!(!log.contains("capture started"), "{log}");
+}
+
+/// Three frames of 8 x 4, then three of 6 x 6.
+const TWO_SIZES: &str = "videotestsrc num-buffers=3 ! video/x-raw,format=RGB,width=8,height=4,framerate=30/1 ! c. \
+    videotestsrc num-buffers=3 ! video/x-raw,format=RGB,width=6,height=6,framerate=30/1 ! c. concat name=c";
+
+fn of_any_size(takes_sizes: bool) -> Seen {
+    let mut greeting = hello(8, 8);
+    greeting["model_parameters"]["image_resize_mode"] = json!("none");
+    let script = json!({"hello": greeting, "answers": [boxed(0.5)], "parameters": {"ok": takes_sizes}});
+    run(script, TWO_SIZES)
+}
+
+/// What the model was told, without the greeting: sizes, and how many values came.
+fn told(seen: &Seen) -> Vec<Value> {
+    let lines = recorded(&seen.record);
+    let line = |line: &Value| {
+        line.get("set_parameter")
+            .or_else(|| line.get("classify_shm")?.get("count"))
+            .cloned()
+    };
+    lines.iter().filter_map(line).collect()
+}
+
+#[test]
+fn a_model_of_any_size_is_told_each_new_size_of_the_camera() {
+    let seen = of_any_size(true);
+    let size = |width: u32, height: u32| json!({"image_width": width, "image_height": height, "image_channels": 3});
+    let expected = json!([size(8, 4), 32, 32, 32, size(6, 6), 36, 36, 36]);
+    assert_eq!(Value::Array(told(&seen)), expected);
+    assert_eq!(seen.messages.len(), 6);
+}
+
+#[test]
+fn a_model_that_refuses_sizes_gets_pictures_of_its_own() {
+    let seen = of_any_size(false);
+    let size = json!({"image_width": 8, "image_height": 4, "image_channels": 3});
+    assert_eq!(
+        Value::Array(told(&seen)),
+        json!([size, 64, 64, 64, 64, 64]),
+        "the frame in hand is dropped"
+    );
+    assert!(seen.log.contains("pictures are squashed to 8 x 8"), "{}", seen.log);
+}

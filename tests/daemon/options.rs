@@ -1,0 +1,137 @@
+//! Options of the existing runner, over the real binary.
+
+use serde_json::{Value, json};
+
+use crate::support::daemon::Site;
+use crate::support::mosquitto::Mosquitto;
+use crate::support::observer::Observer;
+use crate::support::scripts::{boxed, hello, recorded};
+
+/// A white picture twice as wide as it is high.
+const WHITE: &str = "videotestsrc pattern=white num-buffers=3 ! video/x-raw,format=RGB,width=64,height=32";
+
+/// Runs white frames through a 4 x 4 model with these `eiparams`; gives the recorded requests and the log.
+fn run(eiparams: &str) -> (Vec<Value>, String) {
+    let (site, broker) = (Site::new(), Mosquitto::start());
+    let observer = Observer::connect(broker.port, site.device());
+    let record = site.path().join("record");
+    let model = site.scripted_model(&json!({"hello": hello(4, 4), "answers": [boxed(0.5)], "record": record}));
+    let set = format!("eiparams={eiparams}");
+    let daemon = site.run(
+        &broker.url(),
+        &[
+            "--unthrottled",
+            "--model",
+            model.to_str().unwrap(),
+            "--gst",
+            WHITE,
+            "--set",
+            &set,
+            "--set",
+            "ei_shutdown_behavior=wait_for_restart",
+        ],
+    );
+    observer.wait_for_status("paused", 1);
+    let log = daemon.stop();
+    (recorded(&record), log)
+}
+
+fn of_kind<'a>(requests: &'a [Value], kind: &str) -> Vec<&'a Value> {
+    requests.iter().filter_map(|request| request.get(kind)).collect()
+}
+
+#[test]
+fn thresholds_are_set_at_the_model_before_the_first_picture() {
+    let (requests, _) = run("--greengrass --thresholds 4.min_score=0.25,18.min_anomaly_score=35");
+    assert_eq!(requests[1]["set_threshold"], json!({"id": 4, "min_score": 0.25}));
+    assert_eq!(requests[2]["set_threshold"], json!({"id": 18, "min_anomaly_score": 35}));
+    assert_eq!(of_kind(&requests, "classify_shm").len(), 3);
+}
+
+#[test]
+fn a_forced_resize_mode_wins_over_the_models() {
+    let white = 16_777_215.0;
+    let rows = |mode: &str| {
+        let (requests, _) = run(mode);
+        let features = of_kind(&requests, "classify_shm")[0]["features"]
+            .as_array()
+            .unwrap()
+            .clone();
+        features.chunks(4).map(|row| row[1] == json!(white)).collect::<Vec<_>>()
+    };
+    assert_eq!(rows("--greengrass"), [true; 4], "the model says squash");
+    assert_eq!(rows("--force-resize-mode fit-longest"), [false, true, true, false]);
+}
+
+#[test]
+fn without_shared_memory_the_features_go_as_json() {
+    let (requests, _) = run("--shm-behavior never");
+    assert_eq!(of_kind(&requests, "classify").len(), 3);
+    assert_eq!(of_kind(&requests, "classify_shm").len(), 0);
+}
+
+#[test]
+fn predictions_are_told_now_and_then_unless_they_are_not_wanted() {
+    let (_, log) = run("--greengrass");
+    let told: Vec<_> = log.lines().filter(|line| line.contains(" inference (")).collect();
+    assert_eq!(told.len(), 1, "three inferences within ten seconds: {log}");
+    assert!(told[0].ends_with("ms): thing 0.50 at 1,2 3x4"), "{told:?}");
+    let (_, log) = run("--dont-print-predictions");
+    assert!(!log.contains(" inference ("), "{log}");
+}
+
+#[test]
+fn silent_leaves_warnings_and_verbose_adds_details() {
+    let (_, log) = run("--silent --no-such-option");
+    assert!(log.contains("--no-such-option") && !log.contains(" INFO "), "{log}");
+    let (_, log) = run("--verbose --thresholds 4.min_score=0.25");
+    assert!(log.contains("DEBUG threshold 4.min_score is 0.25"), "{log}");
+}
+
+#[test]
+fn check_says_how_every_option_was_understood() {
+    let site = Site::new();
+    let options = [
+        ("--greengrass", ""),
+        ("--silent", ""),
+        ("--verbose", ""),
+        ("--model-file", "/a.eim"),
+        ("--force-target", "runner-linux-aarch64"),
+        ("--force-engine", "tflite"),
+        ("--force-variant", "int8"),
+        ("--quantized", ""),
+        ("--impulse-id", "2"),
+        ("--thresholds", "4.min_anomaly_score=35"),
+        ("--force-resize-mode", "squash"),
+        ("--force-camera-resolution", "1280,720"),
+        ("--camera", "C920"),
+        ("--microphone", "hw:1"),
+        ("--gst-launch-args", "videotestsrc"),
+        ("--preview-port", "4913"),
+        ("--preview-host", "127.0.0.1"),
+        ("--preview-original-resolution", ""),
+        ("--dont-print-predictions", ""),
+        ("--shm-behavior", "always"),
+        ("--run-http-server", "1338"),
+        ("--mode", "http-server"),
+        ("--gst-source", "videotestsrc"),
+        ("--camera-color-format", "YUY2"),
+        ("--enable-camera", ""),
+        ("--api-key", "ei_0123456789"),
+    ];
+    let text = options.map(|(option, value)| format!("{option} {value}")).join(" ");
+    let mut command = site.command("check");
+    let output = command.arg("--set").arg(format!("eiparams={text}")).output().unwrap();
+    let report = String::from_utf8(output.stdout).unwrap();
+    let section = report.split("\neiparams\n").nth(1).expect("a section for eiparams");
+    let lines: Vec<_> = section
+        .lines()
+        .take_while(|line| line.starts_with("  "))
+        .map(str::trim)
+        .collect();
+    for (option, _) in options {
+        let line = lines.iter().find(|line| line.split([' ', ':']).next() == Some(option));
+        assert!(line.is_some_and(|line| line.contains(": ")), "{option}: {lines:#?}");
+    }
+    assert!(!report.contains("ei_0123456789"));
+}

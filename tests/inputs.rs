@@ -1,0 +1,274 @@
+//! Cameras that come and go, and a model that takes its time, in this process.
+
+#[path = "support/mod.rs"]
+mod support;
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, Once};
+use std::time::Duration;
+
+use ei_greengrass::capture::{Capture, CaptureError, FrameSlot, Settings, Taken, Wishes, camera, line::Medium};
+use ei_greengrass::config::{ModelSource, Sources, load};
+use ei_greengrass::model::{self, Interrupt, Model};
+use ei_greengrass::stats::Stats;
+use ei_greengrass::supervisor::{Setup, run};
+use gstreamer as gst;
+use gstreamer::glib;
+use gstreamer::prelude::*;
+use gstreamer::subclass::prelude::*;
+use serde_json::json;
+
+use support::daemon::{LIMIT, Site};
+use support::events::Events;
+use support::mosquitto::Mosquitto;
+use support::observer::Observer;
+use support::scripts::{boxed, hello};
+
+/// A camera of the test: its name and how many frames it delivers.
+#[derive(Clone, Copy)]
+struct Plugged(&'static str, i32);
+
+/// What is plugged in now.
+static PLUGGED: Mutex<Vec<Plugged>> = Mutex::new(Vec::new());
+const CAPS: &str = "video/x-raw, format=YUY2, width=640, height=480; video/x-raw, format=YUY2, width=1280, height=720; \
+    image/jpeg, width=640, height=480";
+
+mod device {
+    use super::*;
+
+    #[derive(Default)]
+    pub struct TestCamera;
+
+    #[glib::object_subclass]
+    impl ObjectSubclass for TestCamera {
+        const NAME: &'static str = "EiTestCamera";
+        type Type = super::TestCamera;
+        type ParentType = gst::Device;
+    }
+
+    impl ObjectImpl for TestCamera {}
+    impl GstObjectImpl for TestCamera {}
+
+    impl DeviceImpl for TestCamera {
+        fn create_element(&self, name: Option<&str>) -> Result<gst::Element, gst::LoggableError> {
+            let frames: i32 = self.obj().properties().and_then(|p| p.get("frames").ok()).unwrap_or(-1);
+            let element = gst::ElementFactory::make("videotestsrc")
+                .property("is-live", true)
+                .property_from_str("pattern", "ball")
+                .property("timestamp-offset", i64::from(frames));
+            let element = match name {
+                Some(name) => element.name(name),
+                None => element,
+            };
+            element.build().map_err(|e| gst::loggable_error!(gst::CAT_RUST, "{e}"))
+        }
+    }
+}
+
+glib::wrapper! {
+    pub struct TestCamera(ObjectSubclass<device::TestCamera>) @extends gst::Device, gst::Object;
+}
+
+mod provider {
+    use super::*;
+
+    #[derive(Default)]
+    pub struct TestCameras;
+
+    #[glib::object_subclass]
+    impl ObjectSubclass for TestCameras {
+        const NAME: &'static str = "EiTestCameras";
+        type Type = super::TestCameras;
+        type ParentType = gst::DeviceProvider;
+    }
+
+    impl ObjectImpl for TestCameras {}
+    impl GstObjectImpl for TestCameras {}
+
+    impl DeviceProviderImpl for TestCameras {
+        fn metadata() -> Option<&'static gst::subclass::DeviceProviderMetadata> {
+            static METADATA: std::sync::LazyLock<gst::subclass::DeviceProviderMetadata> =
+                std::sync::LazyLock::new(|| {
+                    gst::subclass::DeviceProviderMetadata::new("Cameras of the test", "Video/Source", "Test", "Test")
+                });
+            Some(&METADATA)
+        }
+
+        fn probe(&self) -> Vec<gst::Device> {
+            let plugged = PLUGGED.lock().unwrap().clone();
+            let devices = plugged.iter().enumerate().map(|(number, Plugged(name, frames))| {
+                let properties = gst::Structure::builder("properties")
+                    .field("device.path", format!("/dev/testcamera{number}"))
+                    .field("frames", *frames)
+                    .build();
+                glib::Object::builder::<super::TestCamera>()
+                    .property("display-name", name)
+                    .property("device-class", "Video/Source")
+                    .property("caps", CAPS.parse::<gst::Caps>().unwrap())
+                    .property("properties", properties)
+                    .build()
+                    .upcast()
+            });
+            devices.collect()
+        }
+    }
+}
+
+glib::wrapper! {
+    pub struct TestCameras(ObjectSubclass<provider::TestCameras>) @extends gst::DeviceProvider, gst::Object;
+}
+
+/// The provider is the process's: tests with cameras take turns.
+static TURN: Mutex<()> = Mutex::new(());
+
+fn plug(cameras: &[Plugged]) {
+    static REGISTER: Once = Once::new();
+    REGISTER.call_once(|| {
+        gst::init().unwrap();
+        gst::DeviceProvider::register(None, "eitestcameras", gst::Rank::PRIMARY, TestCameras::static_type()).unwrap();
+    });
+    *PLUGGED.lock().unwrap() = cameras.to_vec();
+}
+
+fn wishes(camera: &str) -> Wishes {
+    Wishes {
+        camera: Some(camera.to_owned()),
+        model_size: (96, 96),
+        ..Wishes::default()
+    }
+}
+
+#[test]
+fn a_camera_of_the_device_monitor_is_opened_in_its_chosen_mode() {
+    let _turn = TURN.lock();
+    plug(&[Plugged("Test Camera One", 1), Plugged("Test Camera Two", 2)]);
+    let lines = camera::found().unwrap().lines();
+    assert!(
+        lines.contains(&"Test Camera Two (/dev/testcamera1)".to_owned()),
+        "{lines:?}"
+    );
+    let line = wishes("test camera two").find(Medium::Pictures).unwrap();
+    assert_eq!(
+        line,
+        "videotestsrc pattern=ball timestamp-offset=2 is-live=true ! video/x-raw,format=YUY2,width=640,height=480"
+    );
+
+    let (slot, stats) = (Arc::new(FrameSlot::new()), Arc::new(Stats::default()));
+    let settings = Settings {
+        wishes: Wishes {
+            resolution: Some((1000, 700)),
+            ..wishes("/dev/testcamera0")
+        },
+        ..Settings::new(None)
+    };
+    let capture = Capture::start(&settings, &slot, &stats, |_| {}).unwrap();
+    let Taken::Frame(frame) = slot.take(LIMIT) else {
+        panic!("no frame")
+    };
+    let caps = frame.sample.caps().unwrap();
+    let caps = caps.structure(0).unwrap();
+    assert_eq!((caps.get("width"), caps.get("height")), (Ok(1280), Ok(720)));
+    capture.stop(Duration::from_secs(1));
+
+    plug(&[Plugged("Test Camera One", 1)]);
+    let gone = wishes("Test Camera Two").find(Medium::Pictures).unwrap_err();
+    let CaptureError::NoCamera { wanted, found, .. } = gone else {
+        panic!("{gone}")
+    };
+    assert_eq!(wanted.as_deref(), Some("Test Camera Two"));
+    assert!(
+        found.contains(&"Test Camera One (/dev/testcamera0)".to_owned()),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn a_camera_plugged_in_later_is_found_and_used() {
+    let _turn = TURN.lock();
+    plug(&[]);
+    let (site, broker) = (Site::new(), Mosquitto::start());
+    let observer = Observer::connect(broker.port, site.device());
+    let script = json!({"hello": hello(32, 24), "answers": [boxed(0.5)]});
+    let loaded = load(&Sources {
+        sets: vec![
+            ("device_name".to_owned(), site.device().to_owned()),
+            ("preview".to_owned(), "off".to_owned()),
+            ("iotcore_backoff".to_owned(), "1".to_owned()),
+            ("eiparams".to_owned(), "--camera 'Test Camera'".to_owned()),
+            ("metrics_sleeptime_ms".to_owned(), "200".to_owned()),
+        ],
+        model: Some(site.scripted_model(&script).display().to_string()),
+        mqtt: Some(broker.url()),
+        current_dir: site.path().to_owned(),
+        ..Sources::default()
+    });
+    let setup = Setup::new(loaded.unwrap().config, false).unwrap();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let device = site.device().to_owned();
+    let daemon = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(run(setup, device, async {
+            let _ = stopped.await;
+        }))
+    });
+    observer.wait_for("model/metrics", "the camera was missed twice", |metrics| {
+        metrics["runner"]["capture_restarts"].as_u64() >= Some(2)
+    });
+    assert!(observer.all("inference/output").is_empty());
+    plug(&[Plugged("Test Camera", 0)]);
+    observer.wait_for_status("started", 1);
+    observer.wait_for_count("inference/output", 3);
+    stop.send(()).unwrap();
+    daemon.join().unwrap();
+}
+
+/// Collects what is logged.
+#[derive(Clone, Default)]
+struct Log(Arc<Events<String>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        self.0.push(String::from_utf8_lossy(line).into_owned());
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_long_first_answer_is_waited_for_beyond_the_usual_limit_with_progress_in_the_log() {
+    let site = Site::new();
+    let mut greeting = hello(4, 4);
+    greeting["inferencing_engine"] = json!({"engine_type": 4, "properties": ["gpu_delegates"]});
+    let script = json!({
+        "hello": greeting,
+        "answers": [{"delay_ms": 600, "then": {"bounding_boxes": []}}, boxed(0.5)]
+    });
+    let source = ModelSource::File(site.scripted_model(&script));
+    let mut settings = model::Settings::new(source, "warm", Path::new("."), Arc::default());
+    settings.limits.classify = Duration::from_millis(200);
+    settings.limits.progress = Duration::from_millis(100);
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_writer(move || writer.clone())
+        .with_ansi(false)
+        .finish();
+    let mut model =
+        tracing::subscriber::with_default(subscriber, || Model::start(&settings, &Interrupt::new())).unwrap();
+    let lines = log.0.with(|lines| lines.join(""));
+    assert!(lines.contains("may take very long"), "{lines}");
+    assert!(lines.matches("preparing its first answer").count() >= 3, "{lines}");
+    assert!(lines.contains("the model is ready after 0."), "{lines}");
+    assert_eq!(
+        model.classify(16).unwrap().bounding_boxes.unwrap().len(),
+        1,
+        "the warm-up's answer is not this one"
+    );
+    model.stop();
+}
