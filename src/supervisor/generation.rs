@@ -16,8 +16,9 @@ use super::capture_part::{CapturePart, Consequence, PipelineEvent};
 use super::commands::{After, Carrier};
 use super::model_part::{ModelEvent, ModelPart};
 use crate::cache::{CacheWriter, FileCache};
-use crate::capture::FrameSlot;
+use crate::capture::{CaptureEvent, FrameSlot};
 use crate::inference::{Progress, Workbench};
+use crate::preview::{ModelState, SourceState};
 use crate::publisher::{Encoder, Publisher, PublisherSettings, now_ms};
 use crate::report::{Report, ReportSettings, RunnerFigures, resident_bytes};
 use crate::uplink::{IncomingCommand, Message, Status};
@@ -124,9 +125,11 @@ impl<'a> Generation<'a> {
             stats,
             sender,
         );
+        let report = Arc::new(Mutex::new(report));
+        common.board.begin(report.clone());
         Ok(Self {
             common,
-            report: Arc::new(Mutex::new(report)),
+            report,
             slot,
             announce: Arc::new(AtomicBool::new(false)),
             model,
@@ -190,11 +193,13 @@ impl<'a> Generation<'a> {
 
     fn start_model(&mut self) {
         self.announce.store(true, Ordering::Relaxed);
+        self.common.board.model(ModelState::Starting);
         self.model.start(Workbench {
             slot: self.slot.clone(),
             report: self.report.clone(),
             publisher: self.publisher.clone(),
             stats: self.common.stats.clone(),
+            feed: self.common.feed.clone(),
             forced_resize: self.common.setup.config.runner.resize_mode,
             announce: self.announce.clone(),
             finish: Arc::default(),
@@ -205,10 +210,12 @@ impl<'a> Generation<'a> {
         match event {
             Event::Model(event) if self.model.is_current(incarnation) => self.on_model_event(event),
             Event::Capture(event) if self.capture.is_current(incarnation) => {
+                self.show_source(&event);
                 let consequence = self.capture.on_event(event);
                 match consequence {
                     Consequence::Flowing => self.announce.store(true, Ordering::Relaxed),
                     Consequence::Paused(generation) => {
+                        self.common.board.source(SourceState::Paused);
                         self.pausing = Some(generation);
                         self.tell_pause();
                     }
@@ -228,17 +235,44 @@ impl<'a> Generation<'a> {
     fn on_model_event(&mut self, event: ModelEvent) {
         match event {
             ModelEvent::Progress(Progress::Ready(info)) => {
+                self.common.board.model_is(&info);
+                self.common.board.model(ModelState::Running);
                 self.model.ready(info);
                 self.capture.want();
             }
-            ModelEvent::Progress(Progress::Unsupported(info)) => self.model.unsupported(info),
+            ModelEvent::Progress(Progress::Unsupported(info)) => {
+                self.common.board.model_is(&info);
+                self.common.board.model(ModelState::Unsupported);
+                self.model.unsupported(info);
+            }
             ModelEvent::Progress(Progress::FirstInference) => self.notice(Status::Started),
             ModelEvent::Progress(Progress::Drained(generation)) => {
                 self.drained = self.drained.max(generation);
                 self.tell_pause();
             }
-            ModelEvent::Ended(result) => self.model.ended(&result),
+            ModelEvent::Ended(result) => {
+                if let Err(e) = &result {
+                    self.common.board.model(ModelState::Waiting(e.brief()));
+                }
+                self.model.ended(&result);
+            }
         }
+    }
+
+    /// Tells the live page how the source is.
+    fn show_source(&self, event: &PipelineEvent) {
+        let state = match event {
+            PipelineEvent::Started(Ok(_)) => SourceState::Running,
+            PipelineEvent::Started(Err(e)) | PipelineEvent::Said(CaptureEvent::Error(e)) => {
+                SourceState::Waiting(super::sentence(e))
+            }
+            PipelineEvent::Said(CaptureEvent::Stalled { after }) => {
+                SourceState::Waiting(format!("it delivered no frame for {:.0} s", after.as_secs_f32()))
+            }
+            PipelineEvent::Said(CaptureEvent::EndOfStream) => SourceState::Starting,
+            PipelineEvent::Stopped(_) => return,
+        };
+        self.common.board.source(state);
     }
 
     /// Tells the pause once the source has ended and its last frame was inferred.

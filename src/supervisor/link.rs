@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::setup::{LinkTarget, Setup};
 use crate::device::Topics;
+use crate::preview::LinkView;
 use crate::stats::Stats;
 use crate::uplink::{self, IncomingCommand, Message, Outbox, Uplink};
 
@@ -42,6 +43,14 @@ impl Link {
                 let (screen, commands) = Screen::start(outbox.clone());
                 (Self::Screen(screen), commands)
             }
+        }
+    }
+
+    /// What the live page shows of it.
+    pub(super) fn view(&self) -> LinkView {
+        match self {
+            Self::Broker(uplink) => LinkView::Broker(uplink.state()),
+            Self::Screen(_) => LinkView::Screen,
         }
     }
 

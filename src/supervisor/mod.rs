@@ -17,6 +17,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::device::Topics;
+use crate::preview::{self, About, Board, Feed};
 use crate::stats::Stats;
 use crate::uplink::outbox::Bounds;
 use crate::uplink::{Message, Outbox, Status};
@@ -45,6 +46,8 @@ pub(crate) struct Common {
     pub topics: Arc<Topics>,
     pub stats: Arc<Stats>,
     pub outbox: Arc<Outbox>,
+    pub feed: Arc<Feed>,
+    pub board: Arc<Board>,
     pub started: std::time::Instant,
 }
 
@@ -57,12 +60,29 @@ pub async fn run(setup: Setup, device: String, stop: impl Future<Output = ()>) -
     tracing::info!("ei-greengrass {} starts as device {device}", env!("CARGO_PKG_VERSION"));
     crate::model::sweep(&device);
     let (link, mut commands) = Link::start(&setup, &device, &topics, &outbox, &stats);
+    let feed = Arc::new(Feed::default());
+    let about = About {
+        device: device.clone(),
+        file_cache: setup.config.file_cache.is_some(),
+        s3_cache: setup.config.s3_cache_bucket.clone(),
+    };
+    let board = Arc::new(Board::new(
+        about,
+        link.view(),
+        feed.clone(),
+        outbox.clone(),
+        stats.clone(),
+    ));
+    let device_dir = setup.config.work_dir.join(&device);
+    let _preview = preview::start(&setup.config.preview, device_dir, feed.clone(), board.clone());
     let mut common = Common {
         setup,
         device,
         topics,
         stats,
         outbox,
+        feed,
+        board,
         started: std::time::Instant::now(),
     };
     loop {

@@ -112,7 +112,6 @@ pub fn not_available(config: &Config) -> Vec<String> {
         config.s3_cache_bucket.is_some(),
         "enable_cache_to_s3: the S3 cache; messages name no bucket",
     );
-    say(config.preview.enabled, "preview: the live page; no port is opened");
     say(config.runner.microphone.is_some(), "--microphone: audio models");
     say(
         config.runner.camera.is_some(),

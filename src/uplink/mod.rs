@@ -12,6 +12,7 @@ pub mod message;
 mod outage;
 pub mod outbox;
 mod reason;
+pub mod recent;
 mod tls;
 mod window;
 

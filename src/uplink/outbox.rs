@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::message::{Class, Message};
+use super::recent::Recent;
 use crate::stats::Stats;
 
 /// Names one message in the outbox. Later messages have greater tokens.
@@ -64,6 +65,7 @@ pub struct Outbox {
     inner: Mutex<Inner>,
     pushed: Notify,
     stats: Arc<Stats>,
+    recent: Recent,
 }
 
 #[derive(Debug)]
@@ -90,11 +92,13 @@ impl Outbox {
             }),
             pushed: Notify::new(),
             stats,
+            recent: Recent::default(),
         }
     }
 
     /// Takes a message into custody. Never waits; may be called from any thread. What does not fit drops what is oldest.
     pub fn push(&self, message: Message) -> Token {
+        self.recent.note(&message);
         let now = Instant::now();
         let mut inner = self.inner.lock();
         inner.last_token += 1;
@@ -166,6 +170,11 @@ impl Outbox {
         inner.urgent.take_back();
         inner.metrics.take_back();
         inner.metrics.keep_newest(1);
+    }
+
+    /// The last few messages that were pushed.
+    pub fn recent(&self) -> &Recent {
+        &self.recent
     }
 
     /// Messages of all classes not yet acknowledged.
