@@ -1,7 +1,6 @@
 //! The WebSocket at `/`, message by message as the existing runner has it (its `startWebServer`): `hello`, then
 //! `classification` for each inference; `camera-preview` for who asked for it.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::ws::{Message, Utf8Bytes, WebSocket};
