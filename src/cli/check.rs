@@ -5,7 +5,7 @@ use std::path::Path;
 
 use clap::Args;
 
-use super::{ConfigArgs, Exit, NO_CONFIGURATION};
+use super::{ConfigArgs, Exit, NO_CONFIGURATION, check_online};
 use crate::capture::{CaptureError, PipelineDescription, describe};
 use crate::config::{Config, Loaded, ModelSource};
 use crate::device::{Topics, peek};
@@ -15,11 +15,15 @@ use crate::supervisor::{Setup, SetupError, not_available, sentence};
 /// Arguments of `check`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  ei-greengrass check --config my.json\n\nExit code: 0, or 2 when `run` would refuse this configuration."
+    after_help = "Examples:\n  ei-greengrass check --config my.json\n  ei-greengrass check --config my.json --online\n\n\
+    Exit code: 0; 2 when `run` would refuse this configuration; 1 when a probe of --online failed."
 )]
 pub struct CheckArgs {
     #[command(flatten)]
     config: ConfigArgs,
+    /// Also try what needs the network: AWS identity and region, the IoT Core endpoint, and one message to the broker.
+    #[arg(long)]
+    online: bool,
 }
 
 pub(super) fn main(args: &CheckArgs) -> Exit {
@@ -38,11 +42,12 @@ pub(super) fn main(args: &CheckArgs) -> Exit {
         .err()
         .map_or_else(Vec::new, |SetupError(reasons)| reasons);
     print!("{}", report(&loaded, &refusals));
-    if refusals.is_empty() {
-        Exit::Orderly
+    let online = if args.online {
+        check_online::main(&loaded.config)
     } else {
-        Exit::Configuration
-    }
+        Exit::Orderly
+    };
+    if refusals.is_empty() { online } else { Exit::Configuration }
 }
 
 fn report(loaded: &Loaded, refusals: &[String]) -> String {

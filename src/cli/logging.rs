@@ -2,7 +2,11 @@
 
 use std::io::{self, IsTerminal, Write};
 
+use tracing::Level;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::Verbosity;
 
@@ -39,9 +43,17 @@ pub fn init(format: LogFormat, verbosity: Verbosity) {
         .with_ansi(io::stdout().is_terminal());
     // A second initialisation (tests in one process) keeps the first.
     let _ = match format {
-        LogFormat::Text => builder.try_init().ok(),
-        LogFormat::Json => builder.json().flatten_event(true).try_init().ok(),
+        LogFormat::Text => builder.finish().with(filter_fn(harmless)).try_init().ok(),
+        LogFormat::Json => {
+            let builder = builder.json().flatten_event(true);
+            builder.finish().with(filter_fn(harmless)).try_init().ok()
+        }
     };
+}
+
+/// Whatever RUST_LOG says: the details that HTTP, TLS and AWS crates log hold signed URLs, tokens and keys.
+fn harmless(event: &tracing::Metadata<'_>) -> bool {
+    event.target().starts_with("ei_greengrass") || *event.level() <= Level::INFO
 }
 
 /// Keeps each event on one line: texts from outside (GStreamer, the model, a configuration) may hold line breaks.

@@ -6,10 +6,14 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::setup::{LinkTarget, Setup};
+use crate::aws::{Aws, Remembered};
+use crate::config::{Config, IotAuth};
 use crate::device::Topics;
 use crate::preview::LinkView;
 use crate::stats::Stats;
-use crate::uplink::{self, IncomingCommand, Message, Outbox, Uplink};
+use crate::uplink::{
+    self, ClientCertificate, Destination, IncomingCommand, IotCore, Message, Outbox, SignIn, Uplink,
+};
 
 /// The way out (and, with a broker, in).
 pub(super) enum Link {
@@ -26,20 +30,12 @@ impl Link {
         outbox: &Arc<Outbox>,
         stats: &Arc<Stats>,
     ) -> (Self, mpsc::Receiver<IncomingCommand>) {
-        match &setup.link {
-            LinkTarget::Broker(address) => {
-                let settings = uplink::Settings {
-                    address: address.clone(),
-                    client_id: device.to_owned(),
-                    topics: topics.clone(),
-                    qos: setup.config.qos,
-                    ca: None,
-                    limits: uplink::Limits::default(),
-                };
+        match link_settings(&setup.config, &setup.link, device, topics) {
+            Some(settings) => {
                 let (uplink, commands) = uplink::start(settings, outbox.clone(), stats.clone());
                 (Self::Broker(uplink), commands)
             }
-            LinkTarget::Screen => {
+            None => {
                 let (screen, commands) = Screen::start(outbox.clone());
                 (Self::Screen(screen), commands)
             }
@@ -64,6 +60,35 @@ impl Link {
             Self::Screen(screen) => screen.stop(notice).await,
         }
     }
+}
+
+/// How to reach the broker that the configuration names; `None`: messages go to the screen. Touches nothing yet.
+pub fn link_settings(config: &Config, target: &LinkTarget, device: &str, topics: &Topics) -> Option<uplink::Settings> {
+    let (certificate, ca) = match &config.iot_auth {
+        IotAuth::SigV4 => (None, None),
+        IotAuth::X509 { cert, key, ca } => {
+            let (cert, key) = (cert.clone(), key.clone());
+            (Some(ClientCertificate { cert, key }), ca.clone())
+        }
+    };
+    let address = match target.clone() {
+        LinkTarget::Screen => return None,
+        LinkTarget::Broker(address) => Destination::Broker { address, certificate },
+        LinkTarget::IotCore(endpoint) => Destination::IotCore(Arc::new(IotCore::new(
+            Aws::default(),
+            endpoint,
+            certificate.map_or(SignIn::SigV4, SignIn::Certificate),
+            Remembered::new(&config.work_dir.join(device)),
+        ))),
+    };
+    Some(uplink::Settings {
+        address,
+        client_id: device.to_owned(),
+        topics: topics.clone(),
+        qos: config.qos,
+        ca,
+        limits: uplink::Limits::default(),
+    })
 }
 
 /// Prints each message as it would be published: topic, then payload.

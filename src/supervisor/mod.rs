@@ -23,7 +23,8 @@ use crate::uplink::outbox::Bounds;
 use crate::uplink::{Message, Outbox, Status};
 use generation::{Generation, Next};
 use link::Link;
-pub use setup::{LinkTarget, Setup, SetupError, not_available};
+pub use link::link_settings;
+pub use setup::{LinkTarget, Setup, SetupError, link_target, not_available};
 
 /// An orderly stop takes at most this long in all: Greengrass sends SIGKILL 5 s after SIGTERM.
 const STOP_LIMIT: Duration = Duration::from_millis(3_800);

@@ -73,6 +73,13 @@ impl Message {
         )
     }
 
+    /// What `check --online` publishes: shaped like an answer, in a field that no command has. Always QoS 1.
+    pub fn check(topics: &Topics) -> Self {
+        let version = env!("CARGO_PKG_VERSION");
+        let payload = serde_json::json!({"result": {"check": "OK", "version": version}}).to_string().into();
+        Self::new(&topics.command_output, payload, Class::Urgent, Qos::AtLeastOnce)
+    }
+
     /// The empty retained message that removes a retained command. Always QoS 1, whatever is configured.
     pub(super) fn clear_retained_command(topics: &Topics) -> Self {
         let message = Self::new(&topics.command_input, Bytes::new(), Class::Urgent, Qos::AtLeastOnce);

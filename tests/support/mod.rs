@@ -2,6 +2,7 @@
 
 #![allow(dead_code)] // each test binary uses its part
 
+pub mod aws;
 pub mod broker;
 pub mod daemon;
 pub mod events;
