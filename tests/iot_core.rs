@@ -124,7 +124,9 @@ fn control_plane(keys: Keys, endpoint: String) -> HttpServer {
 
 fn denied(problem: &str) -> Answer {
     let mut answer = Answer::new(403, serde_json::json!({"message": problem}).to_string());
-    answer.headers.push(("x-amzn-errortype", "AccessDeniedException:".into()));
+    answer
+        .headers
+        .push(("x-amzn-errortype", "AccessDeniedException:".into()));
     answer
 }
 

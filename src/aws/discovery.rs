@@ -54,8 +54,17 @@ mod tests {
     #[test]
     fn the_endpoint_is_a_host_name_or_nothing() {
         let host = endpoint_in(r#"{"endpointAddress":"a1-ats.iot.eu-west-1.amazonaws.com"}"#);
-        assert_eq!(host.map(|h| h.to_string()).as_deref(), Some("a1-ats.iot.eu-west-1.amazonaws.com"));
-        for answer in ["", "<html>", "{}", r#"{"endpointAddress":"a b"}"#, r#"{"endpointAddress":7}"#] {
+        assert_eq!(
+            host.map(|h| h.to_string()).as_deref(),
+            Some("a1-ats.iot.eu-west-1.amazonaws.com")
+        );
+        for answer in [
+            "",
+            "<html>",
+            "{}",
+            r#"{"endpointAddress":"a b"}"#,
+            r#"{"endpointAddress":7}"#,
+        ] {
             assert_eq!(endpoint_in(answer), None, "{answer}");
         }
     }

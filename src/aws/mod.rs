@@ -46,15 +46,9 @@ pub struct Service {
 }
 
 /// IoT Core's control plane.
-pub const IOT: Service = Service {
-    name: "iot",
-    id: "IoT",
-};
+pub const IOT: Service = Service { name: "iot", id: "IoT" };
 /// Security Token Service: says who we are.
-pub const STS: Service = Service {
-    name: "sts",
-    id: "STS",
-};
+pub const STS: Service = Service { name: "sts", id: "STS" };
 
 /// Why nothing can be signed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

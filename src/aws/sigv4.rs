@@ -31,7 +31,12 @@ pub fn iot_websocket_url(authority: &str, session: &Session, now: SystemTime) ->
     settings.expires_in = Some(VALID_FOR);
     let url = format!("wss://{authority}/mqtt");
     let instructions = signed(&url, authority, IOT_GATEWAY, session, settings, now)?;
-    let query = form_urlencoded_strictly(instructions.params().iter().map(|(name, value)| (*name, value.as_ref())));
+    let query = form_urlencoded_strictly(
+        instructions
+            .params()
+            .iter()
+            .map(|(name, value)| (*name, value.as_ref())),
+    );
     Ok(Secret::new(format!("{url}?{query}")))
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use clap::Args;
 
-use super::{ConfigArgs, Exit, NO_CONFIGURATION, check_online};
+use super::{ConfigArgs, Exit, NO_CONFIGURATION, check_online, complain, say};
 use crate::capture::{CaptureError, PipelineDescription, describe};
 use crate::config::{Config, Loaded, ModelSource};
 use crate::device::{Topics, peek};
@@ -30,24 +30,28 @@ pub(super) fn main(args: &CheckArgs) -> Exit {
     let loaded = match args.config.load() {
         Ok(Some(loaded)) => loaded,
         Ok(None) => {
-            eprintln!("{NO_CONFIGURATION}");
+            complain(NO_CONFIGURATION);
             return Exit::Configuration;
         }
         Err(e) => {
-            eprintln!("{}", sentence(&e));
+            complain(&sentence(&e));
             return Exit::Configuration;
         }
     };
     let refusals = Setup::new(loaded.config.clone(), false)
         .err()
         .map_or_else(Vec::new, |SetupError(reasons)| reasons);
-    print!("{}", report(&loaded, &refusals));
+    say(&report(&loaded, &refusals));
     let online = if args.online {
         check_online::main(&loaded.config)
     } else {
         Exit::Orderly
     };
-    if refusals.is_empty() { online } else { Exit::Configuration }
+    if refusals.is_empty() {
+        online
+    } else {
+        Exit::Configuration
+    }
 }
 
 fn report(loaded: &Loaded, refusals: &[String]) -> String {

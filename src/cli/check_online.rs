@@ -35,10 +35,14 @@ type Run = for<'a> fn(&'a Context) -> Pin<Box<dyn Future<Output = Finding> + 'a>
 
 /// In this order: what it is called, what is tried, and how.
 const PROBES: &[(&str, &str, Run)] = &[
-    ("identity", "AWS credentials, and asking STS whose they are", |c| Box::pin(identity(c))),
+    ("identity", "AWS credentials, and asking STS whose they are", |c| {
+        Box::pin(identity(c))
+    }),
     ("region", "looking for the AWS region", |c| Box::pin(region(c))),
     ("endpoint", "finding the broker's address", |c| Box::pin(endpoint(c))),
-    ("mqtt", "connecting, and publishing to command/output", |c| Box::pin(mqtt(c))),
+    ("mqtt", "connecting, and publishing to command/output", |c| {
+        Box::pin(mqtt(c))
+    }),
 ];
 
 /// Runs every probe, whatever the others found.
@@ -174,7 +178,9 @@ async fn mqtt(context: &Context) -> Finding {
             time.as_millis(),
             topics.command_output
         )),
-        Err(ProbeError::Connect(reason)) => Finding::Fails(format!("no connection to {address} as {client_id}: {reason}")),
+        Err(ProbeError::Connect(reason)) => {
+            Finding::Fails(format!("no connection to {address} as {client_id}: {reason}"))
+        }
         Err(ProbeError::Publish(reason)) => Finding::Fails(format!(
             "{address} accepted {client_id} and then took no message to {}: {reason}; on AWS IoT Core the role (or the \
              certificate's policy) needs iot:Publish on topic/{}",

@@ -39,6 +39,8 @@ pub fn init(format: LogFormat, verbosity: Verbosity) {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_target(false)
+        // A log that cannot be written (disk full, reader gone) would be complained of on stderr, and that panics likewise.
+        .log_internal_errors(false)
         .with_writer(|| OneLine(io::stdout()))
         .with_ansi(io::stdout().is_terminal());
     // A second initialisation (tests in one process) keeps the first.

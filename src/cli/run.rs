@@ -38,7 +38,10 @@ pub(super) fn main(args: &RunArgs, log: &LogArgs) -> Exit {
         }
         Err(e) => {
             logging::init(log.log_format, log.verbosity().unwrap_or_default());
-            tracing::error!("{}", sentence(&e));
+            // A place in a text is shown as an excerpt with a caret below: lines that belong below each other.
+            for line in sentence(&e).lines() {
+                tracing::error!("{line}");
+            }
             return Exit::Configuration;
         }
     };

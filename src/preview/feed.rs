@@ -338,7 +338,7 @@ mod tests {
         assert_eq!(feed.changed_thresholds(), []);
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn without_a_model_a_threshold_is_refused_in_time_and_not_set_later() {
         let feed = Feed::default();
         let order = Threshold {
@@ -346,7 +346,7 @@ mod tests {
             key: "k".to_owned(),
             value: 1.0,
         };
-        let answer = feed.set_threshold(order, Duration::from_secs(5)).await;
+        let answer = feed.set_threshold(order, Duration::from_millis(20)).await;
         assert_eq!(answer, Err(OrderError::NotRunning));
         feed.carry_out(|_| panic!("nobody waits for this one any more"))
             .unwrap();

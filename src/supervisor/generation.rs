@@ -61,6 +61,8 @@ pub(super) struct Generation<'a> {
     publisher: Publisher,
     encoder: Encoder,
     events: mpsc::UnboundedReceiver<Tagged>,
+    /// For the uptime in the metrics.
+    started: Instant,
     /// Last slot generation whose frames were all inferred.
     drained: u64,
     /// Slot generation at whose end the pause is to be told.
@@ -138,6 +140,7 @@ impl<'a> Generation<'a> {
             publisher,
             encoder,
             events,
+            started: Instant::now(),
             drained: 0,
             pausing: None,
         })
@@ -292,7 +295,7 @@ impl<'a> Generation<'a> {
 
     fn publish_metrics(&self) {
         let figures = RunnerFigures {
-            uptime: self.common.started.elapsed(),
+            uptime: self.started.elapsed(),
             rss_bytes: resident_bytes(),
         };
         let json = self

@@ -1,5 +1,6 @@
 //! Where messages go: a broker, or the screen.
 
+use std::io::Write;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
@@ -11,9 +12,7 @@ use crate::config::{Config, IotAuth};
 use crate::device::Topics;
 use crate::preview::LinkView;
 use crate::stats::Stats;
-use crate::uplink::{
-    self, ClientCertificate, Destination, IncomingCommand, IotCore, Message, Outbox, SignIn, Uplink,
-};
+use crate::uplink::{self, ClientCertificate, Destination, IncomingCommand, IotCore, Message, Outbox, SignIn, Uplink};
 
 /// The way out (and, with a broker, in).
 pub(super) enum Link {
@@ -136,7 +135,13 @@ impl Screen {
 
 fn print_all(outbox: &Outbox) {
     while let Some((token, message)) = outbox.next_to_send() {
-        println!("{} {}", message.topic, String::from_utf8_lossy(&message.payload));
+        // Nobody may be reading any more (`demo | head`): no reason to panic.
+        let _ = writeln!(
+            std::io::stdout(),
+            "{} {}",
+            message.topic,
+            String::from_utf8_lossy(&message.payload)
+        );
         outbox.acked(token);
     }
 }

@@ -49,7 +49,6 @@ pub(crate) struct Common {
     pub outbox: Arc<Outbox>,
     pub feed: Arc<Feed>,
     pub board: Arc<Board>,
-    pub started: std::time::Instant,
 }
 
 /// Runs the daemon until `stop` completes.
@@ -76,7 +75,7 @@ pub async fn run(setup: Setup, device: String, stop: impl Future<Output = ()>) -
     ));
     let device_dir = setup.config.work_dir.join(&device);
     let _preview = preview::start(&setup.config.preview, device_dir, feed.clone(), board.clone());
-    let mut common = Common {
+    let common = Common {
         setup,
         device,
         topics,
@@ -84,7 +83,6 @@ pub async fn run(setup: Setup, device: String, stop: impl Future<Output = ()>) -
         outbox,
         feed,
         board,
-        started: std::time::Instant::now(),
     };
     loop {
         let mut generation = match Generation::new(&common) {
@@ -94,13 +92,21 @@ pub async fn run(setup: Setup, device: String, stop: impl Future<Output = ()>) -
                 return Ended::StartAnew;
             }
         };
-        let next = generation.run(stop.as_mut(), &mut commands).await;
-        let deadline = Instant::now() + STOP_LIMIT;
-        generation.stop(Instant::now() + PARTS_STOP_LIMIT).await;
+        let mut next = generation.run(stop.as_mut(), &mut commands).await;
+        let mut deadline = Instant::now() + STOP_LIMIT;
+        let mut stopping = pin!(generation.stop(Instant::now() + PARTS_STOP_LIMIT));
+        tokio::select! {
+            () = &mut stopping => {}
+            // The end was asked for while the parts stop for another reason: its own time begins now.
+            () = &mut stop, if next != Next::Stop => {
+                next = Next::Stop;
+                deadline = Instant::now() + STOP_LIMIT;
+                stopping.await;
+            }
+        }
         match next {
             Next::Restart => {
                 common.stats.reset();
-                common.started = std::time::Instant::now();
                 tracing::info!("restarting on command");
             }
             Next::Stop | Next::StartAnew => {

@@ -134,7 +134,9 @@ impl IotCore {
     fn complain(&self, known: &IotHost, problem: &str) {
         let mut found = self.found.lock();
         if found.complaint.as_deref() != Some(problem) {
-            tracing::warn!("The IoT Core endpoint could not be asked for: {problem}. {known} is used, known from before");
+            tracing::warn!(
+                "The IoT Core endpoint could not be asked for: {problem}. {known} is used, known from before"
+            );
             found.complaint = Some(problem.to_owned());
         }
     }
@@ -149,7 +151,10 @@ impl IotCore {
     }
 
     async fn dial_signed(&self, endpoint: &IotHost) -> Result<Dial, Reason> {
-        let session = self.session(endpoint).await.map_err(|error| Reason::Aws(error.to_string()))?;
+        let session = self
+            .session(endpoint)
+            .await
+            .map_err(|error| Reason::Aws(error.to_string()))?;
         let port = endpoint.port.unwrap_or(HTTPS);
         // What is signed must be the `Host` header, letter for letter; the default port is not in it.
         let authority = match port {

@@ -76,7 +76,9 @@ impl Message {
     /// What `check --online` publishes: shaped like an answer, in a field that no command has. Always QoS 1.
     pub fn check(topics: &Topics) -> Self {
         let version = env!("CARGO_PKG_VERSION");
-        let payload = serde_json::json!({"result": {"check": "OK", "version": version}}).to_string().into();
+        let payload = serde_json::json!({"result": {"check": "OK", "version": version}})
+            .to_string()
+            .into();
         Self::new(&topics.command_output, payload, Class::Urgent, Qos::AtLeastOnce)
     }
 

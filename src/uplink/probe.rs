@@ -27,7 +27,9 @@ pub enum ProbeError {
 /// Where it failed and why; within the limits of `settings`.
 pub async fn probe(settings: &Settings, message: Message) -> Result<Duration, ProbeError> {
     let begun = Instant::now();
-    let mut connection = Connection::open(settings, None, true).await.map_err(ProbeError::Connect)?;
+    let mut connection = Connection::open(settings, None, true)
+        .await
+        .map_err(ProbeError::Connect)?;
     let mut connected = None;
     let limit = settings.limits.acknowledgement;
     loop {

@@ -40,11 +40,18 @@ impl Proxy {
             return Ok(None);
         }
         let BrokerAddress { host, port, .. } = address;
-        let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+        let host = if host.contains(':') {
+            format!("[{host}]")
+        } else {
+            host.clone()
+        };
         let Ok(uri) = format!("https://{host}:{port}/").parse::<Uri>() else {
             return Ok(None);
         };
-        matcher.intercept(&uri).map(|proxy| Self::from_intercept(&proxy)).transpose()
+        matcher
+            .intercept(&uri)
+            .map(|proxy| Self::from_intercept(&proxy))
+            .transpose()
     }
 
     fn from_intercept(proxy: &Intercept) -> Result<Self, Reason> {
@@ -109,11 +116,22 @@ mod tests {
     #[test]
     fn connections_with_tls_use_the_proxy_and_others_do_not() {
         let proxy = "http://proxy.example:3128";
-        for (address, through) in [("wss://h/mqtt", true), ("mqtts://h", true), ("mqtt://h", false), ("ws://h", false)] {
+        for (address, through) in [
+            ("wss://h/mqtt", true),
+            ("mqtts://h", true),
+            ("mqtt://h", false),
+            ("ws://h", false),
+        ] {
             assert_eq!(shown(proxy, "", address).is_some(), through, "{address}");
         }
-        assert_eq!(shown("proxy.example:3128", "", "mqtts://h").as_deref(), Some("http://proxy.example:3128"));
-        assert_eq!(shown("http://proxy", "", "mqtts://h").as_deref(), Some("http://proxy:80"));
+        assert_eq!(
+            shown("proxy.example:3128", "", "mqtts://h").as_deref(),
+            Some("http://proxy.example:3128")
+        );
+        assert_eq!(
+            shown("http://proxy", "", "mqtts://h").as_deref(),
+            Some("http://proxy:80")
+        );
         assert_eq!(shown("", "", "mqtts://h"), None);
     }
 
@@ -127,7 +145,9 @@ mod tests {
 
     #[test]
     fn the_password_of_a_proxy_is_used_and_not_shown() {
-        let proxy = chosen("http://me:hunter%402@proxy:3128", "", "mqtts://h").unwrap().unwrap();
+        let proxy = chosen("http://me:hunter%402@proxy:3128", "", "mqtts://h")
+            .unwrap()
+            .unwrap();
         assert_eq!(proxy.credentials, Some(("me".into(), Secret::new("hunter@2"))));
         assert!(!format!("{proxy} {proxy:?}").contains("hunter"));
     }

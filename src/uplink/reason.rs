@@ -83,7 +83,9 @@ pub enum Reason {
     #[error("AWS IoT Core refused the signature: {0}")]
     Clock(ClockSkew),
     /// The proxy does not let us through.
-    #[error("the proxy {proxy} (HTTPS_PROXY) gave no connection: {problem}; NO_PROXY lists hosts to be reached without it")]
+    #[error(
+        "the proxy {proxy} (HTTPS_PROXY) gave no connection: {problem}; NO_PROXY lists hosts to be reached without it"
+    )]
     Proxy {
         /// The proxy, without credentials.
         proxy: String,

@@ -86,7 +86,9 @@ fn pem_problem(error: &pem::Error) -> String {
 
 fn mismatch(files: &ClientCertificate, error: &rustls::Error) -> Reason {
     let problem = match error {
-        rustls::Error::InconsistentKeys(_) => format!("it is not the key of the certificate in {}", files.cert.display()),
+        rustls::Error::InconsistentKeys(_) => {
+            format!("it is not the key of the certificate in {}", files.cert.display())
+        }
         error => format!("together with the certificate in {}: {error}", files.cert.display()),
     };
     Reason::CertificateFile {
@@ -135,7 +137,12 @@ mod tests {
             if let Some(content) = content {
                 std::fs::write(&file, content).expect("written");
             }
-            let reason = configuration(&Wanted { ca: Some(file.clone()), ..Wanted::default() }).expect_err("refused").to_string();
+            let reason = configuration(&Wanted {
+                ca: Some(file.clone()),
+                ..Wanted::default()
+            })
+            .expect_err("refused")
+            .to_string();
             assert!(reason.contains("ca.pem"), "{reason}");
         }
     }
@@ -152,7 +159,12 @@ mod tests {
             (certificate.pem(), key.serialize_pem())
         };
         let ((cert, key), (_, other_key)) = (pair(), pair());
-        for (name, content) in [("ca.pem", &cert), ("cert.pem", &cert), ("key.pem", &key), ("other.pem", &other_key)] {
+        for (name, content) in [
+            ("ca.pem", &cert),
+            ("cert.pem", &cert),
+            ("key.pem", &key),
+            ("other.pem", &other_key),
+        ] {
             std::fs::write(path(name), content).expect("written");
         }
         let tried = |cert: &str, key: &str| {

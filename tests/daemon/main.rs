@@ -3,5 +3,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod bad_input;
+mod broker_faults;
+mod commands;
 mod counting;
 mod pictures;

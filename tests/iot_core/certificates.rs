@@ -40,7 +40,11 @@ fn with_asking_broker() -> World {
 /// The plain listener of [`with_asking_broker`].
 fn plain_port(world: &World) -> u16 {
     let config = std::fs::read_to_string(world.broker.directory.path().join("mosquitto.conf")).unwrap();
-    let last = config.lines().filter(|line| line.starts_with("listener")).next_back().unwrap();
+    let last = config
+        .lines()
+        .filter(|line| line.starts_with("listener"))
+        .next_back()
+        .unwrap();
     last.split(' ').nth(1).unwrap().parse().unwrap()
 }
 

@@ -30,10 +30,12 @@ fn each_connection_is_signed_with_fresh_credentials_of_the_token_exchange_servic
     let different: std::collections::BTreeSet<_> = used.iter().collect();
     assert_eq!(used.len(), 3);
     assert_eq!(different.len(), 3, "a key of its own for each connection: {used:?}");
-    let refused = world
-        .gateway
-        .attempts
-        .with(|attempts| attempts.iter().filter_map(|attempt| attempt.signed_by.clone().err()).next());
+    let refused = world.gateway.attempts.with(|attempts| {
+        attempts
+            .iter()
+            .filter_map(|attempt| attempt.signed_by.clone().err())
+            .next()
+    });
     assert_eq!(refused, None);
     assert_eq!(control.requests.with(<[_]>::len), 1, "the endpoint is asked for once");
     let log = daemon.stop();
@@ -52,7 +54,11 @@ fn keys_with_and_without_session_token_sign_the_handshake() {
         observer.wait_for_status("started", 1);
         let attempt = world.gateway.attempts.with(|attempts| attempts[0].clone());
         let names: Vec<_> = attempt.query.iter().map(|(name, _)| name.as_str()).collect();
-        assert_eq!(names.last() == Some(&"X-Amz-Security-Token"), token.is_some(), "{names:?}");
+        assert_eq!(
+            names.last() == Some(&"X-Amz-Security-Token"),
+            token.is_some(),
+            "{names:?}"
+        );
         assert_no_secret_in(&daemon.stop(), &[key], &world.gateway);
     }
 }

@@ -49,7 +49,12 @@ fn a_denied_discovery_says_which_permission_and_is_tried_again() {
     command.env("AWS_ENDPOINT_URL_IOT", control.url());
     let daemon = Daemon::start(command);
     let line = daemon.wait_for_line("endpoint could not be asked for");
-    for part in ["403 AccessDeniedException", "assumed-role/R/i", "Allow iot:DescribeEndpoint", "set iot_endpoint"] {
+    for part in [
+        "403 AccessDeniedException",
+        "assumed-role/R/i",
+        "Allow iot:DescribeEndpoint",
+        "set iot_endpoint",
+    ] {
         assert!(line.contains(part), "{part}: {line}");
     }
     allowed.store(true, Ordering::Relaxed);

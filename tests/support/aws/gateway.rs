@@ -100,8 +100,11 @@ impl Gateway {
 
     /// Key ids of the accepted attempts.
     pub fn accepted(&self) -> Vec<String> {
-        self.attempts
-            .with(|list| list.iter().filter_map(|attempt| attempt.signed_by.clone().ok()).collect())
+        self.attempts.with(|list| {
+            list.iter()
+                .filter_map(|attempt| attempt.signed_by.clone().ok())
+                .collect()
+        })
     }
 }
 
@@ -141,7 +144,11 @@ async fn serve(
     broker_port: u16,
 ) -> Option<()> {
     let mut stream = acceptor.accept(socket).await.ok()?;
-    let alpn = stream.get_ref().1.alpn_protocol().map(|name| String::from_utf8_lossy(name).into_owned());
+    let alpn = stream
+        .get_ref()
+        .1
+        .alpn_protocol()
+        .map(|name| String::from_utf8_lossy(name).into_owned());
     match door {
         Door::Certificate => {
             seen.push(Attempt {

@@ -55,7 +55,10 @@ fn serve(mut client: TcpStream, seen: &Events<(String, Option<String>)>, refuse:
         (_, url) => {
             let authority = url.strip_prefix("http://")?.split('/').next()?;
             let mut server = TcpStream::connect(authority).ok()?;
-            let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+            let headers: String = headers
+                .iter()
+                .map(|(name, value)| format!("{name}: {value}\r\n"))
+                .collect();
             server.write_all(format!("{first}\r\n{headers}\r\n").as_bytes()).ok()?;
             server
         }
