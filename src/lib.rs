@@ -19,6 +19,7 @@ pub mod inference;
 pub mod lifecycle;
 pub mod log_limit;
 pub mod model;
+pub mod on_demand;
 pub mod preview;
 pub mod private_file;
 pub mod publisher;

@@ -117,9 +117,5 @@ pub fn not_available(config: &Config) -> Vec<String> {
         config.runner.camera.is_some(),
         "--camera: choosing a camera; the source is gst_args",
     );
-    say(
-        config.runner.http_server.is_some(),
-        "--run-http-server: inference on demand",
-    );
     lines
 }

@@ -19,6 +19,7 @@ mod proxy;
 mod reason;
 pub mod recent;
 mod tls;
+mod visit;
 mod window;
 
 use std::path::PathBuf;
@@ -37,6 +38,7 @@ pub use message::{Class, Message, Status};
 pub use outbox::Outbox;
 pub use probe::{ProbeError, probe};
 pub use reason::Reason;
+pub use visit::{Sighting, Visit};
 
 use crate::backoff::BackoffPolicy;
 use crate::config::Qos;
