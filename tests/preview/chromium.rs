@@ -161,9 +161,10 @@ impl Chromium {
     /// Waits until the text of an element contains `text`.
     pub async fn wait_for_text(&mut self, id: &str, text: &str) -> String {
         let found = self
-            .wait_for(&format!("document.getElementById('{id}').textContent"), |value| {
-                value.as_str().is_some_and(|value| value.contains(text))
-            })
+            .wait_for(
+                &format!("document.getElementById('{id}')?.textContent ?? ''"),
+                |value| value.as_str().is_some_and(|value| value.contains(text)),
+            )
             .await;
         found.as_str().unwrap().to_owned()
     }
