@@ -48,7 +48,13 @@ pub async fn run(config: &Config, device: &str, stop: impl Future<Output = ()>) 
     let site = Site::new(worker.clone(), config.runner.resize_mode);
     let port = config.runner.http_server.unwrap_or(DEFAULT_PORT);
     let serving = async {
-        let listener = bind(&config.preview.host, port, "inference on demand").await;
+        let listener = bind(
+            &config.preview.host,
+            port,
+            "inference on demand",
+            "Give --run-http-server another port",
+        )
+        .await;
         // A client that waits for a slow model reads nothing meanwhile, but it is not written to either.
         serve(listener, server::router(site), Bounds::default()).await;
     };

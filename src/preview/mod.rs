@@ -44,6 +44,9 @@ const BIND_AGAIN: BackoffPolicy = BackoffPolicy {
     reset_after: Duration::from_secs(60),
 };
 
+/// What to do about a port in use.
+const ADVICE: &str = "Set preview_port to another port, or preview to off";
+
 /// The running page. Dropping it closes the port.
 #[derive(Debug)]
 pub struct Preview(JoinHandle<()>);
@@ -64,13 +67,13 @@ pub fn start(config: &PreviewConfig, device_dir: PathBuf, feed: Arc<Feed>, board
     Some(Preview(tokio::spawn(async move {
         let token = token(&config, device_dir).await;
         let access = access::Access::new(token, &config.host, Path::new("/"));
-        let listener = bind(&config.host, config.port, "the live page").await;
+        let listener = bind(&config.host, config.port, "the live page", ADVICE).await;
         server::run(listener, access, feed, board).await;
     })))
 }
 
-/// Listens, as soon as that is possible.
-pub(crate) async fn bind(host: &str, port: u16, what: &str) -> TcpListener {
+/// Listens, as soon as that is possible. `advice`: what to do when it is not.
+pub(crate) async fn bind(host: &str, port: u16, what: &str, advice: &str) -> TcpListener {
     let mut backoff = Backoff::new(BIND_AGAIN);
     let mut failures = RepeatGuard::default();
     // An address with colons is written in brackets in a URL.
@@ -90,7 +93,7 @@ pub(crate) async fn bind(host: &str, port: u16, what: &str) -> TcpListener {
                 let wait = backoff.failed(Instant::now());
                 if let Some(more) = failures.check(Instant::now(), &e.to_string()) {
                     tracing::warn!(
-                        "{what} cannot be opened at {shown}:{port}{}: {e}; it is tried again. Set preview_port to another port, or preview to off",
+                        "{what} cannot be opened at {shown}:{port}{}: {e}; it is tried again. {advice}",
                         like(more)
                     );
                 }

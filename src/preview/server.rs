@@ -45,11 +45,19 @@ impl Site {
     ///
     /// # Errors
     /// The answer when all are taken.
-    pub(super) fn place(&self) -> Result<OwnedSemaphorePermit, Response> {
-        self.viewers.clone().try_acquire_owned().map_err(|_| {
-            let text = format!("{MAX_VIEWERS} clients are looking already; try again when one of them has gone\n");
-            (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
-        })
+    pub(super) fn place(&self) -> Result<OwnedSemaphorePermit, Full> {
+        self.viewers.clone().try_acquire_owned().map_err(|_| Full)
+    }
+}
+
+/// All places are taken: 503.
+#[derive(Debug)]
+pub(super) struct Full;
+
+impl IntoResponse for Full {
+    fn into_response(self) -> Response {
+        let text = format!("{MAX_VIEWERS} clients are looking already; try again when one of them has gone\n");
+        (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
     }
 }
 
@@ -116,7 +124,7 @@ async fn root(
     };
     let place = match site.place() {
         Ok(place) => place,
-        Err(full) => return full,
+        Err(full) => return full.into_response(),
     };
     let may_change = site.access.may_change(peer.ip(), &headers, &uri);
     bounded(upgrade).on_upgrade(move |socket| async move {
@@ -132,7 +140,7 @@ async fn live_socket(
 ) -> Response {
     let place = match site.place() {
         Ok(place) => place,
-        Err(full) => return full,
+        Err(full) => return full.into_response(),
     };
     bounded(upgrade).on_upgrade(move |socket| async move {
         live::serve(socket, &site).await;

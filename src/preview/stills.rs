@@ -13,7 +13,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::feed::Looking;
 use super::pictures::Moments;
-use super::server::Site;
+use super::server::{Full, Site};
 
 /// How long a picture is waited for.
 const PICTURE_LIMIT: Duration = Duration::from_secs(5);
@@ -24,7 +24,7 @@ const BOUNDARY: &str = "ei-greengrass-picture";
 pub(super) async fn snapshot(State(site): State<Arc<Site>>) -> Response {
     let mut pictures = match Pictures::look(&site) {
         Ok(pictures) => pictures,
-        Err(full) => return full,
+        Err(full) => return full.into_response(),
     };
     match tokio::time::timeout(PICTURE_LIMIT, pictures.next()).await {
         Ok(Some(jpeg)) => ([(header::CONTENT_TYPE, "image/jpeg")], jpeg).into_response(),
@@ -40,7 +40,7 @@ pub(super) async fn snapshot(State(site): State<Arc<Site>>) -> Response {
 pub(super) async fn stream(State(site): State<Arc<Site>>) -> Response {
     let pictures = match Pictures::look(&site) {
         Ok(pictures) => pictures,
-        Err(full) => return full,
+        Err(full) => return full.into_response(),
     };
     let parts = stream::unfold(pictures, |mut pictures| async move {
         let jpeg = pictures.next().await?;
@@ -70,7 +70,7 @@ struct Pictures {
 }
 
 impl Pictures {
-    fn look(site: &Site) -> Result<Self, Response> {
+    fn look(site: &Site) -> Result<Self, Full> {
         let place = site.place()?;
         let mut looking = site.feed.look();
         looking.want_pictures(true);

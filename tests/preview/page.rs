@@ -83,6 +83,7 @@ async fn the_page_shows_a_box_on_the_ball_the_filter_and_the_broker() {
     page.wait_for("document.getElementById('banner').hidden", |hidden| *hidden == true)
         .await;
 
+    page.wait_for(BALL_AND_BOX, |found| !found.is_null()).await;
     page.screenshot("light").await;
     page.look(View {
         dark: true,
@@ -90,6 +91,7 @@ async fn the_page_shows_a_box_on_the_ball_the_filter_and_the_broker() {
     })
     .await;
     page.wait_for_text("rate", ".").await;
+    page.wait_for(BALL_AND_BOX, |found| !found.is_null()).await;
     page.screenshot("dark").await;
     page.look(View {
         width: 390,
@@ -101,6 +103,7 @@ async fn the_page_shows_a_box_on_the_ball_the_filter_and_the_broker() {
     let wider = "document.documentElement.scrollWidth - innerWidth";
     page.wait_for(wider, |more| more.as_f64().is_some_and(|more| more <= 0.0))
         .await;
+    page.wait_for(BALL_AND_BOX, |found| !found.is_null()).await;
     page.screenshot("phone").await;
     served.daemon.stop();
     page.wait_for_text("notice", "No connection to the device").await;

@@ -307,10 +307,10 @@ function missing() {
   if (!status) return 'No connection to the device. Trying again…';
   const {model, source} = status;
   if (model.state === 'starting') return 'The model is loading…';
-  if (model.state === 'waiting') return `No model: it is not running and is started again. ${model.reason}`;
+  if (model.state === 'waiting') return `No model: ${model.reason}. It is tried again.`;
   if (model.state === 'unsupported') return `This model works on sensor “${model.input?.kind}”, which this component cannot read. Deploy another model.`;
   if (source.state === 'starting') return 'The source is being started…';
-  if (source.state === 'waiting') return `No picture: the source is not running and is started again. ${source.reason}`;
+  if (source.state === 'waiting') return `No picture: ${source.reason}. The source is tried again.`;
   if (source.state === 'paused') return 'The source ended. Send the command restart to begin again.';
   if (Date.now() - lastMoment > 3000) return 'Waiting for the next inference…';
   return '';
@@ -335,6 +335,8 @@ function showMessages(list) {
   $('messages').replaceChildren(...items);
 }
 
+matchMedia('(prefers-color-scheme: dark)').addEventListener('change', drawChart);
+addEventListener('resize', drawChart);
 $('view').hidden = true;
 showNotice();
 drawChart();
