@@ -16,6 +16,7 @@ use crate::capture::{Converter, Frame, FrameSlot, Picture, SoundFormat, SoundSlo
 use crate::config::ResizeMode;
 use crate::log_limit::{RepeatGuard, like};
 use crate::model::{self, Interrupt, Model, ModelError, ModelInfo, ModelInput};
+use crate::preview::{Feed, Glance};
 use crate::publisher::Publisher;
 use crate::report::{Report, Verdict};
 use crate::stats::Stats;
@@ -38,6 +39,8 @@ pub struct Workbench {
     pub stats: Arc<Stats>,
     /// Inferences as lines of the log.
     pub spoken: Spoken,
+    /// For who looks at the live page.
+    pub feed: Arc<Feed>,
     /// `--force-resize-mode`.
     pub forced_resize: Option<ResizeMode>,
     /// Set: the next inference is to be announced as the first one after a (re)start.
@@ -107,6 +110,13 @@ pub fn run(
     bench.publisher.use_model(&info);
     tell(Progress::Ready(info));
     let mut session = Session::new(model, target);
+    for threshold in bench.feed.changed_thresholds() {
+        match session.model.set_threshold(&threshold) {
+            Err(e) if e.is_fatal() => return Err(e),
+            Err(e) => tracing::warn!("threshold {}.{}: {e}", threshold.id, threshold.key),
+            Ok(()) => {}
+        }
+    }
     let result = session.infer_until_finished(bench, tell);
     session.model.stop();
     result
@@ -140,7 +150,7 @@ impl Session {
         while !bench.finish.load(Ordering::Relaxed) {
             match bench.slot.take(LOOK_EVERY) {
                 Taken::Frame(frame) => self.infer(frame, bench, tell)?,
-                Taken::TimedOut => {}
+                Taken::TimedOut => self.carry_out_orders(&bench.feed)?,
                 Taken::Closed(generation) => {
                     if drained.replace(generation) != Some(generation) {
                         // Whoever hears of the end has all messages before it.
@@ -182,11 +192,26 @@ impl Session {
         let wall_ms = begun.elapsed().as_secs_f32() * 1e3;
         bench.spoken.tell(Instant::now(), &result, wall_ms);
         let verdict = bench.report.lock().accept(&result, wall_ms);
+        if bench.feed.is_watched() {
+            bench.feed.show(Glance {
+                result: &result,
+                picture: Some(&self.picture),
+                level: None,
+                wall_ms,
+                verdict,
+            });
+            self.carry_out_orders(&bench.feed)?;
+        }
         if let Verdict::Publish(numbers) = verdict {
             bench.publisher.publish(result, numbers, &self.picture);
         }
         bench.announce_first(tell);
         Ok(())
+    }
+
+    /// What those who look at the page want changed at the model.
+    fn carry_out_orders(&mut self, feed: &Feed) -> Result<(), ModelError> {
+        feed.carry_out(|threshold| self.model.set_threshold(threshold))
     }
 
     /// `None`: the picture's size suits the model no longer; from the next frame on it is squashed.

@@ -4,7 +4,7 @@
 //! The way of one frame:
 //! [`capture`] puts the newest frame into a one-place slot; [`inference`] converts it and asks the [`model`] process;
 //! [`report`] decides what becomes a message; [`uplink`] delivers it over MQTT and brings commands back;
-//! [`cache`] keeps pairs of picture and message. [`supervisor`] starts, watches and restarts each part.
+//! [`cache`] keeps pairs of picture and message; [`preview`] shows it all to who looks. [`supervisor`] starts, watches and restarts each part.
 
 #![deny(unsafe_code)]
 
@@ -19,6 +19,8 @@ pub mod inference;
 pub mod lifecycle;
 pub mod log_limit;
 pub mod model;
+pub mod on_demand;
+pub mod preview;
 pub mod private_file;
 pub mod publisher;
 pub mod report;

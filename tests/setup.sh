@@ -5,7 +5,7 @@ set -eu
 
 packages="pkg-config gcc libc6-dev libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev gstreamer1.0-plugins-base gstreamer1.0-plugins-good"
 if [ "${1:-test}" = test ]; then
-    packages="$packages mosquitto"
+    packages="$packages mosquitto chromium"
 fi
 
 # rustup installs here; a fresh shell may not have it on its PATH yet.

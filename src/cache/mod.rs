@@ -120,6 +120,7 @@ mod tests {
             slow_first_inference: false,
             raw_parameters: serde_json::Map::new(),
             raw_project: serde_json::Map::new(),
+            raw_engine: serde_json::Value::Null,
         }
     }
 

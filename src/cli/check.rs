@@ -10,7 +10,7 @@ use crate::capture::{CaptureError, PipelineDescription, Wishes, camera, describe
 use crate::config::{Config, Loaded, ModelSource};
 use crate::device::{Topics, peek};
 use crate::model::{Usable, builtin, examine};
-use crate::supervisor::{Setup, SetupError, not_available, sentence};
+use crate::supervisor::{Setup, SetupError, sentence};
 
 /// Arguments of `check`.
 #[derive(Debug, Args)]
@@ -77,11 +77,6 @@ fn report(loaded: &Loaded, refusals: &[String]) -> String {
     );
     section(&mut out, "Notes", loaded.notes.iter().cloned());
     section(&mut out, "Warnings", loaded.warnings.iter().map(ToString::to_string));
-    section(
-        &mut out,
-        "Not available in this version, without effect",
-        not_available(config),
-    );
     section(&mut out, "Device", device(config));
     section(&mut out, "Source", source(config));
     section(&mut out, "Model", [model(config)]);

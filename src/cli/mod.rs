@@ -4,9 +4,12 @@ mod check;
 mod check_online;
 mod config;
 mod demo;
+mod device_link;
 mod logging;
 mod run;
+mod send;
 mod stop;
+mod watch;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -63,6 +66,10 @@ enum Command {
     Check(check::CheckArgs),
     /// End the running daemon of this device: removes its lock file and waits until it is gone.
     Stop(stop::StopArgs),
+    /// Send a command to the device, and show its answer.
+    Send(send::SendArgs),
+    /// Show what the device publishes, one line a message.
+    Watch(watch::WatchArgs),
     /// Look at the configuration.
     Config(config::ConfigCommand),
     /// Show the whole pipeline at work: no AWS, no camera, no download needed.
@@ -165,6 +172,8 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::main(&args, log),
         Command::Check(args) => check::main(&args),
         Command::Stop(args) => stop::main(&args, log),
+        Command::Send(args) => send::main(&args, log),
+        Command::Watch(args) => watch::main(&args, log),
         Command::Config(command) => config::main(&command),
         Command::Demo(args) => demo::main(&args, log),
         Command::BuiltinModel { name, socket } => builtin_model(&name, &socket),

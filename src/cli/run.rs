@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::{ConfigArgs, Exit, LogArgs, NO_CONFIGURATION, logging, sentence};
-use crate::config::Loaded;
+use crate::config::{Config, Loaded};
 use crate::lifecycle::{LockFile, StopSignals, lock_path};
 use crate::supervisor::{Ended, Setup};
 
@@ -50,6 +50,9 @@ pub(super) fn main(args: &RunArgs, log: &LogArgs) -> Exit {
         log.verbosity().unwrap_or(loaded.config.runner.verbosity),
     );
     report_findings(&loaded);
+    if loaded.config.runner.http_server.is_some() {
+        return on_runtime(answer_on_demand(loaded.config));
+    }
     let setup = match Setup::new(loaded.config, args.unthrottled) {
         Ok(setup) => setup,
         Err(e) => {
@@ -62,6 +65,10 @@ pub(super) fn main(args: &RunArgs, log: &LogArgs) -> Exit {
 
 /// Runs the daemon until it is stopped.
 pub(super) fn run_to_end(setup: Setup) -> Exit {
+    on_runtime(daemon(setup))
+}
+
+fn on_runtime(task: impl Future<Output = Exit>) -> Exit {
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .worker_threads(RUNTIME_THREADS)
         .enable_all()
@@ -73,7 +80,7 @@ pub(super) fn run_to_end(setup: Setup) -> Exit {
             return Exit::Failure;
         }
     };
-    let exit = runtime.block_on(daemon(setup));
+    let exit = runtime.block_on(task);
     // Threads that hang in a driver must not hold up the end.
     runtime.shutdown_background();
     exit
@@ -83,40 +90,73 @@ pub(super) fn report_findings(loaded: &Loaded) {
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
-    for missing in crate::supervisor::not_available(&loaded.config) {
-        tracing::warn!("not available in this version, without effect: {missing}");
-    }
     for note in &loaded.notes {
         tracing::info!("{note}");
     }
 }
 
-async fn daemon(setup: Setup) -> Exit {
-    // First of all: a stop signal that comes earlier ends the process the hard way.
-    let signals = match StopSignals::listen() {
-        Ok(signals) => signals,
-        Err(e) => {
+/// The place of the one process of a device, and what ends it.
+struct Duty {
+    device: String,
+    lock: Arc<LockFile>,
+    signals: StopSignals,
+}
+
+impl Duty {
+    /// # Errors
+    /// How to end; why has been said.
+    fn take_up(config: &Config) -> Result<Self, Exit> {
+        // First of all: a stop signal that comes earlier ends the process the hard way.
+        let signals = StopSignals::listen().map_err(|e| {
             tracing::error!("stop signals cannot be received: {e}");
-            return Exit::Failure;
+            Exit::Failure
+        })?;
+        let device = crate::device::resolve(&config.device_name, &config.work_dir, Path::new("/"));
+        for warning in &device.warnings {
+            tracing::warn!("{warning}");
         }
-    };
-    let device = crate::device::resolve(&setup.config.device_name, &setup.config.work_dir, Path::new("/"));
-    for warning in &device.warnings {
-        tracing::warn!("{warning}");
-    }
-    let lock = match LockFile::acquire(&lock_path(&setup.config.lock_filename, &device.name)) {
-        Ok(lock) => lock,
-        Err(e) => {
+        let lock = LockFile::acquire(&lock_path(&config.lock_filename, &device.name)).map_err(|e| {
             tracing::error!("{}", sentence(&e));
-            return match e {
+            match e {
                 crate::lifecycle::LockError::Held { .. } => Exit::AlreadyRunning,
                 crate::lifecycle::LockError::Io { .. } => Exit::Configuration,
-            };
-        }
+            }
+        })?;
+        Ok(Self {
+            device: device.name,
+            lock: Arc::new(lock),
+            signals,
+        })
+    }
+}
+
+/// `--run-http-server`: answers requests instead of watching a camera.
+async fn answer_on_demand(config: Config) -> Exit {
+    let duty = match Duty::take_up(&config) {
+        Ok(duty) => duty,
+        Err(exit) => return exit,
     };
-    let lock = Arc::new(lock);
+    let stop = stop_requested(duty.signals, duty.lock.clone(), config.sleep_time);
+    let ran = crate::on_demand::run(&config, &duty.device, stop).await;
+    if let Ok(lock) = Arc::try_unwrap(duty.lock) {
+        lock.remove();
+    }
+    match ran {
+        Ok(()) => Exit::Orderly,
+        Err(e) => {
+            tracing::error!("{}", sentence(&e));
+            Exit::Configuration
+        }
+    }
+}
+
+async fn daemon(setup: Setup) -> Exit {
+    let Duty { device, lock, signals } = match Duty::take_up(&setup.config) {
+        Ok(duty) => duty,
+        Err(exit) => return exit,
+    };
     let stop = stop_requested(signals, lock.clone(), setup.config.sleep_time);
-    let ended = crate::supervisor::run(setup, device.name, stop).await;
+    let ended = crate::supervisor::run(setup, device, stop).await;
     // The waiting task held a clone only while it ran.
     if let Ok(lock) = Arc::try_unwrap(lock) {
         lock.remove();

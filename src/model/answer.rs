@@ -46,6 +46,16 @@ pub fn parse(frame: &[u8]) -> Result<Answer, serde_json::Error> {
     }
 }
 
+/// `timing` of an answer as the model sent it; null when there is none that can be read.
+pub fn timing(frame: &[u8]) -> serde_json::Value {
+    #[derive(Deserialize)]
+    struct Timed {
+        #[serde(default)]
+        timing: serde_json::Value,
+    }
+    serde_json::from_slice::<Timed>(frame).map_or(serde_json::Value::Null, |timed| timed.timing)
+}
+
 /// Cuts `text` to `max` bytes, at a character boundary.
 pub fn cut(text: &str, max: usize) -> &str {
     let mut end = text.len().min(max);

@@ -128,6 +128,7 @@ pub fn parse(mut answer: Map<String, Value>) -> Result<Hello, HelloError> {
         slow_first_inference: engine_type == Some(ENGINE_TENSORRT) || properties.is_some_and(names_gpu_delegates),
         raw_parameters: parameters,
         raw_project: project,
+        raw_engine: answer.get("inferencing_engine").cloned().unwrap_or_default(),
     };
     Ok(Hello {
         info,

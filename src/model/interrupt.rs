@@ -60,7 +60,7 @@ impl Interrupt {
     }
 
     /// Waits for `pause`, or less when tripped; returns whether it is tripped.
-    pub(super) fn pause(&self, pause: Duration) -> bool {
+    pub(crate) fn pause(&self, pause: Duration) -> bool {
         let mut state = self.0.state.lock();
         if !state.tripped {
             self.0.tripped.wait_for(&mut state, pause);

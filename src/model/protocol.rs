@@ -27,6 +27,8 @@ pub struct ModelInfo {
     pub raw_parameters: Map<String, Value>,
     /// `project` exactly as the model sent it.
     pub raw_project: Map<String, Value>,
+    /// `inferencing_engine` beside them as the model sent it; null when it did not.
+    pub raw_engine: Value,
 }
 
 impl ModelInfo {

@@ -235,6 +235,27 @@ impl Model {
         progress: Option<Progress<'_>>,
     ) -> Result<InferenceResult, ModelError> {
         let answer = self.link.receive(WORKING, limit, progress, answer::parse)?;
+        self.accept(answer)
+    }
+
+    /// [`classify`](Self::classify), with `timing` exactly as the model sent it: the answer is read twice, so not for
+    /// frame after frame.
+    ///
+    /// # Errors
+    /// As [`classify`](Self::classify).
+    pub fn classify_with_timing(&mut self, elements: usize) -> Result<(InferenceResult, Value), ModelError> {
+        self.send(elements)?;
+        let limit = self.link.limits.classify;
+        let mut timing = Value::Null;
+        let answer = self.link.receive(WORKING, limit, None, |frame| {
+            timing = answer::timing(frame);
+            answer::parse(frame)
+        })?;
+        Ok((self.accept(answer)?, timing))
+    }
+
+    /// Takes the result out of an answer, with what is in shared memory.
+    fn accept(&mut self, answer: Answer) -> Result<InferenceResult, ModelError> {
         let Answer {
             id,
             result,

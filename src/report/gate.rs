@@ -16,6 +16,11 @@ impl Gate {
         }
     }
 
+    /// Every how many one is let through; at least 1.
+    pub fn every(&self) -> u32 {
+        self.every
+    }
+
     /// Whether this one is let through.
     pub fn opens(&mut self) -> bool {
         self.skipped += 1;

@@ -28,7 +28,7 @@ pub use self::runner::{RunnerFigures, resident_bytes};
 use self::filter::Filter;
 use self::findings::Findings;
 use self::gate::Gate;
-use self::latency::LatencyWindow;
+use self::latency::{Latency, LatencyWindow};
 use self::metrics::ConfidenceMetrics;
 use crate::config::{Criteria, FilterConfig};
 use crate::model::InferenceResult;
@@ -113,6 +113,16 @@ impl Report {
     /// The filter in force.
     pub fn filter(&self) -> FilterConfig {
         self.filter.config
+    }
+
+    /// The backoff gate: every how many inferences that pass the filter one is published; at least 1.
+    pub fn publish_every(&self) -> u32 {
+        self.gate.every()
+    }
+
+    /// Wall-clock times of the round trips to the model.
+    pub fn latency(&self) -> Latency {
+        self.latency.figures()
     }
 
     /// Switches the filter on or off.

@@ -16,8 +16,9 @@ use super::capture_part::{CapturePart, Consequence, PipelineEvent};
 use super::commands::{After, Carrier};
 use super::model_part::{ModelEvent, ModelPart};
 use crate::cache::{CacheWriter, FileCache, S3Cache, S3Settings};
-use crate::capture::{FrameSlot, SoundSlot, Wishes};
+use crate::capture::{CaptureEvent, FrameSlot, SoundSlot, Wishes};
 use crate::inference::{Progress, Spoken, Workbench};
+use crate::preview::{ModelState, SourceState};
 use crate::publisher::{Caches, Encoder, Publisher, PublisherSettings, now_ms};
 use crate::report::{Report, ReportSettings, RunnerFigures, resident_bytes};
 use crate::uplink::{IncomingCommand, Message, Status};
@@ -127,9 +128,11 @@ impl<'a> Generation<'a> {
             stats,
             sender,
         );
+        let report = Arc::new(Mutex::new(report));
+        common.board.begin(report.clone());
         Ok(Self {
             common,
-            report: Arc::new(Mutex::new(report)),
+            report,
             slot,
             sounds,
             announce: Arc::new(AtomicBool::new(false)),
@@ -195,6 +198,7 @@ impl<'a> Generation<'a> {
     fn start_model(&mut self) {
         let runner = &self.common.setup.config.runner;
         self.announce.store(true, Ordering::Relaxed);
+        self.common.board.model(ModelState::Starting);
         self.model.start(Workbench {
             slot: self.slot.clone(),
             sounds: self.sounds.clone(),
@@ -202,6 +206,7 @@ impl<'a> Generation<'a> {
             publisher: self.publisher.clone(),
             stats: self.common.stats.clone(),
             spoken: Spoken::new(runner.quiet_predictions, runner.verbosity),
+            feed: self.common.feed.clone(),
             forced_resize: runner.resize_mode,
             announce: self.announce.clone(),
             finish: Arc::default(),
@@ -218,9 +223,11 @@ impl<'a> Generation<'a> {
         match event {
             Event::Model(event) if self.model.is_current(incarnation) => self.on_model_event(event),
             Event::Capture(event) if self.capture.is_current(incarnation) => {
+                self.show_source(&event);
                 let consequence = self.capture.on_event(event);
                 match consequence {
                     Consequence::Paused(generation) => {
+                        self.common.board.source(SourceState::Paused);
                         self.pausing = Some(generation);
                         self.tell_pause();
                     }
@@ -240,17 +247,44 @@ impl<'a> Generation<'a> {
     fn on_model_event(&mut self, event: ModelEvent) {
         match event {
             ModelEvent::Progress(Progress::Ready(info)) => {
+                self.common.board.model_is(&info);
+                self.common.board.model(ModelState::Running);
                 self.capture.want(info.input, info.features);
                 self.model.ready(info);
             }
-            ModelEvent::Progress(Progress::Unsupported(info)) => self.model.unsupported(info),
+            ModelEvent::Progress(Progress::Unsupported(info)) => {
+                self.common.board.model_is(&info);
+                self.common.board.model(ModelState::Unsupported);
+                self.model.unsupported(info);
+            }
             ModelEvent::Progress(Progress::FirstInference) => self.notice(Status::Started),
             ModelEvent::Progress(Progress::Drained(generation)) => {
                 self.drained = self.drained.max(generation);
                 self.tell_pause();
             }
-            ModelEvent::Ended(result) => self.model.ended(&result),
+            ModelEvent::Ended(result) => {
+                if let Err(e) = &result {
+                    self.common.board.model(ModelState::Waiting(e.brief()));
+                }
+                self.model.ended(&result);
+            }
         }
+    }
+
+    /// Tells the live page how the source is.
+    fn show_source(&self, event: &PipelineEvent) {
+        let state = match event {
+            PipelineEvent::Started(Ok(_)) => SourceState::Running,
+            PipelineEvent::Started(Err(e)) | PipelineEvent::Said(CaptureEvent::Error(e)) => {
+                SourceState::Waiting(super::sentence(e))
+            }
+            PipelineEvent::Said(CaptureEvent::Stalled { after }) => {
+                SourceState::Waiting(format!("it delivered no frame for {:.0} s", after.as_secs_f32()))
+            }
+            PipelineEvent::Said(CaptureEvent::EndOfStream) => SourceState::Starting,
+            PipelineEvent::Stopped(_) => return,
+        };
+        self.common.board.source(state);
     }
 
     /// Tells the pause once the source has ended and its last frame was inferred.

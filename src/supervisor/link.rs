@@ -11,6 +11,7 @@ use super::setup::{LinkTarget, Setup};
 use crate::aws::{Aws, Remembered};
 use crate::config::{Config, IotAuth};
 use crate::device::Topics;
+use crate::preview::LinkView;
 use crate::stats::Stats;
 use crate::uplink::{self, ClientCertificate, Destination, IncomingCommand, IotCore, Message, Outbox, SignIn, Uplink};
 
@@ -56,6 +57,14 @@ impl Link {
             if !told {
                 pending::<()>().await;
             }
+        }
+    }
+
+    /// What the live page shows of it.
+    pub(super) fn view(&self) -> LinkView {
+        match self {
+            Self::Broker(uplink) => LinkView::Broker(uplink.state()),
+            Self::Screen(_) => LinkView::Screen,
         }
     }
 

@@ -18,13 +18,14 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::device::Topics;
+use crate::preview::{self, About, Board, Feed};
 use crate::stats::Stats;
 use crate::uplink::outbox::Bounds;
 use crate::uplink::{Message, Outbox, Status};
 use generation::{Generation, Next};
 use link::Link;
 pub use link::link_settings;
-pub use setup::{LinkTarget, Setup, SetupError, link_target, not_available};
+pub use setup::{LinkTarget, Setup, SetupError, link_target};
 
 /// An orderly stop takes at most this long in all: Greengrass sends SIGKILL 5 s after SIGTERM.
 const STOP_LIMIT: Duration = Duration::from_millis(3_800);
@@ -50,6 +51,8 @@ pub(crate) struct Common {
     pub topics: Arc<Topics>,
     pub stats: Arc<Stats>,
     pub outbox: Arc<Outbox>,
+    pub feed: Arc<Feed>,
+    pub board: Arc<Board>,
 }
 
 /// Runs the daemon until `stop` completes.
@@ -68,12 +71,29 @@ pub async fn run(setup: Setup, device: String, stop: impl Future<Output = ()>) -
             () = abandoned => {}
         }
     });
+    let feed = Arc::new(Feed::default());
+    let about = About {
+        device: device.clone(),
+        file_cache: setup.config.file_cache.is_some(),
+        s3_cache: setup.config.s3_cache_bucket.clone(),
+    };
+    let board = Arc::new(Board::new(
+        about,
+        link.view(),
+        feed.clone(),
+        outbox.clone(),
+        stats.clone(),
+    ));
+    let device_dir = setup.config.work_dir.join(&device);
+    let _preview = preview::start(&setup.config.preview, device_dir, feed.clone(), board.clone());
     let common = Common {
         setup,
         device,
         topics,
         stats,
         outbox,
+        feed,
+        board,
     };
     loop {
         let mut generation = match Generation::new(&common) {

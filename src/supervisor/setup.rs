@@ -96,19 +96,3 @@ pub fn link_target(config: &Config) -> Result<LinkTarget, String> {
         Err(e) => Err(format!("iot_endpoint: {e}")),
     }
 }
-
-/// What is configured and comes with a later version. Never silently ignored.
-pub fn not_available(config: &Config) -> Vec<String> {
-    let mut lines = Vec::new();
-    let mut say = |given: bool, text: &str| {
-        if given {
-            lines.push(text.to_owned());
-        }
-    };
-    say(config.preview.enabled, "preview: the live page; no port is opened");
-    say(
-        config.runner.http_server.is_some(),
-        "--run-http-server: inference on demand",
-    );
-    lines
-}

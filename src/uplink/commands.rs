@@ -261,7 +261,8 @@ impl Answer {
     }
 }
 
-fn filter_config(filter: &FilterConfig) -> Value {
+/// The filter as `get_threshold_filter_config` shows it.
+pub(crate) fn filter_config(filter: &FilterConfig) -> Value {
     json!({
         "enabled": if filter.enabled { "yes" } else { "no" },
         "confidence_threshold": filter.threshold,

@@ -18,8 +18,10 @@ mod pacing;
 mod probe;
 mod proxy;
 mod reason;
+pub mod recent;
 mod spool;
 mod tls;
+mod visit;
 mod window;
 
 use std::path::PathBuf;
@@ -40,6 +42,7 @@ pub use pacing::{Pacing, Rate};
 pub use probe::{ProbeError, probe};
 pub use reason::Reason;
 pub use spool::{Policy, Spool, SpoolSettings};
+pub use visit::{Sighting, Visit};
 
 use crate::backoff::BackoffPolicy;
 use crate::config::Qos;

@@ -20,6 +20,7 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::Notify;
 
 use super::message::{Class, Message};
+use super::recent::Recent;
 use super::spool::{Done, Job, Policy};
 use crate::stats::Stats;
 use drops::DropReport;
@@ -78,6 +79,7 @@ pub struct Outbox {
     /// Wakes the spool.
     job_due: Condvar,
     stats: Arc<Stats>,
+    recent: Recent,
 }
 
 #[derive(Debug)]
@@ -135,11 +137,13 @@ impl Outbox {
             pushed: Notify::new(),
             job_due: Condvar::new(),
             stats,
+            recent: Recent::default(),
         }
     }
 
     /// Takes a message into custody. Never waits; may be called from any thread. What does not fit drops what is oldest.
     pub fn push(&self, message: Message) -> Token {
+        self.recent.note(&message);
         let now = Instant::now();
         let mut inner = self.inner.lock();
         inner.last_token += 1;
@@ -247,6 +251,11 @@ impl Outbox {
         inner.metrics.take_back();
         inner.metrics.keep_newest(1);
         self.wake_spool(&inner, now);
+    }
+
+    /// The last few messages that were pushed.
+    pub fn recent(&self) -> &Recent {
+        &self.recent
     }
 
     /// Messages of all classes in memory that are not yet acknowledged.

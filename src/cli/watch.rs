@@ -1,0 +1,286 @@
+//! `watch`: what the device publishes, one readable line a message.
+
+use std::fmt::Write;
+use std::io::{IsTerminal, stdout};
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::Value;
+
+use super::device_link::{DeviceLink, block_on};
+use super::{ConfigArgs, Exit, LogArgs, complain, say};
+use crate::uplink::Sighting;
+
+/// Before a lost connection is tried again.
+const AGAIN: Duration = Duration::from_secs(2);
+/// Items of one result that are named; the rest is counted.
+const NAMED: usize = 6;
+
+/// Arguments of `watch`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  ei-greengrass watch --config my.json\n  ei-greengrass watch --mqtt mqtt://localhost:1883 --device cam_a1b2c3d4e5f6"
+)]
+pub struct WatchArgs {
+    /// Another device than this one, by its full name.
+    #[arg(long, value_name = "NAME")]
+    device: Option<String>,
+    /// Print each message as it came: topic, then payload.
+    #[arg(long)]
+    raw: bool,
+    #[command(flatten)]
+    config: ConfigArgs,
+}
+
+pub(super) fn main(args: &WatchArgs, log: &LogArgs) -> Exit {
+    let link = match DeviceLink::open(&args.config, args.device.as_deref(), log) {
+        Ok(link) => link,
+        Err(exit) => return exit,
+    };
+    let paint = Paint(stdout().is_terminal());
+    block_on(watch(&link, args.raw, paint))
+}
+
+/// Ends only when there is no connection at the beginning; later it is tried again.
+async fn watch(link: &DeviceLink, raw: bool, paint: Paint) -> Exit {
+    let topics = &link.topics;
+    let wanted: [&str; 4] = [
+        &topics.inference_output,
+        &topics.metrics,
+        &topics.command_output,
+        &topics.command_input,
+    ];
+    let mut visit = match link.visit(&wanted).await {
+        Ok(visit) => visit,
+        Err(exit) => return exit,
+    };
+    complain(&format!("watching {}; Ctrl-C ends it", link.device));
+    loop {
+        match visit.next().await {
+            Ok(sighting) if raw => say(&format!(
+                "{} {}",
+                sighting.topic,
+                String::from_utf8_lossy(&sighting.payload)
+            )),
+            Ok(sighting) => {
+                if let Some(line) = line(&sighting, paint) {
+                    say(&line);
+                }
+            }
+            Err(reason) => {
+                complain(&format!("the connection was lost: {reason}"));
+                visit = loop {
+                    tokio::time::sleep(AGAIN).await;
+                    if let Ok(visit) = link.visit(&wanted).await {
+                        complain("connected again");
+                        break visit;
+                    }
+                };
+            }
+        }
+    }
+}
+
+/// Colours, on a terminal.
+#[derive(Debug, Clone, Copy)]
+struct Paint(bool);
+
+impl Paint {
+    fn with(self, code: &str, text: &str) -> String {
+        if self.0 {
+            format!("\x1b[{code}m{text}\x1b[0m")
+        } else {
+            text.to_owned()
+        }
+    }
+
+    fn quiet(self, text: &str) -> String {
+        self.with("2", text)
+    }
+
+    fn strong(self, text: &str) -> String {
+        self.with("1", text)
+    }
+}
+
+/// One message as a line; `None` for the empty one that clears a retained command.
+fn line(sighting: &Sighting, paint: Paint) -> Option<String> {
+    if sighting.payload.is_empty() {
+        return None;
+    }
+    let kind = sighting.topic.rsplit('/').take(2).collect::<Vec<_>>();
+    let message: Value = serde_json::from_slice(&sighting.payload).unwrap_or(Value::Null);
+    let text = match (kind.as_slice(), &message) {
+        (_, Value::Null) => format!(
+            "{} {}",
+            sighting.topic,
+            shown(&String::from_utf8_lossy(&sighting.payload))
+        ),
+        (["output", "inference"], message) => inference(message, paint),
+        (["metrics", "model"], message) => metrics(message, paint),
+        (["input", "command"], message) => format!("{} {}", paint.with("35", "command"), shown(&message.to_string())),
+        (["output", "command"], message) => answer(&message["result"], paint),
+        (_, message) => format!("{} {}", sighting.topic, shown(&message.to_string())),
+    };
+    Some(text)
+}
+
+fn inference(message: &Value, paint: Paint) -> String {
+    let mut line = paint.with("32", "inference");
+    if let Some(ms) = message["time_ms"].as_u64() {
+        let _ = write!(line, " {}", paint.quiet(&format!("{ms} ms")));
+    }
+    let value = |item: &Value| {
+        item.as_f64()
+            .map_or_else(|| "?".to_owned(), |value| format!("{value:.2}"))
+    };
+    for key in ["box", "grid"] {
+        let Some(items) = message[key].as_array() else {
+            continue;
+        };
+        for item in items.iter().take(NAMED) {
+            let label = shown(item["label"].as_str().unwrap_or("?"));
+            let number = item["object_id"]
+                .as_i64()
+                .map(|id| format!(" #{id}"))
+                .unwrap_or_default();
+            let place = ["x", "y", "width", "height"].map(|side| item[side].as_i64().unwrap_or(0));
+            let [x, y, width, height] = place;
+            let _ = write!(
+                line,
+                "  {} {} {}",
+                paint.strong(&format!("{label}{number}")),
+                value(&item["value"]),
+                paint.quiet(&format!("at {x},{y} {width}x{height}"))
+            );
+        }
+        if items.len() > NAMED {
+            let _ = write!(line, "  and {} more", items.len() - NAMED);
+        }
+    }
+    if let Some(classes) = message["c"].as_object() {
+        let mut classes: Vec<_> = classes.iter().collect();
+        classes.sort_by(|a, b| b.1.as_f64().unwrap_or(0.0).total_cmp(&a.1.as_f64().unwrap_or(0.0)));
+        for (label, confidence) in classes.into_iter().take(NAMED) {
+            let _ = write!(line, "  {} {}", paint.strong(&shown(label)), value(confidence));
+        }
+    }
+    if let Some(arrays) = message["freeform"].as_array() {
+        let sizes: Vec<_> = arrays
+            .iter()
+            .map(|array| array.as_array().map_or(0, Vec::len).to_string())
+            .collect();
+        let _ = write!(line, "  freeform of {} values", sizes.join(", "));
+    }
+    for key in ["anomaly", "visual_anomaly_max", "visual_anomaly_mean"] {
+        if message[key].is_number() {
+            let _ = write!(line, "  {} {}", key.replace('_', " "), value(&message[key]));
+        }
+    }
+    if let Some(image) = message["image"].as_str() {
+        let _ = write!(
+            line,
+            "  {}",
+            paint.quiet(&format!("picture of {} kB", image.len() * 3 / 4 / 1000))
+        );
+    }
+    if let Some(id) = message["id"].as_str() {
+        let _ = write!(line, "  {}", paint.quiet(&shown(id)));
+    }
+    line
+}
+
+fn metrics(message: &Value, paint: Paint) -> String {
+    let runner = &message["runner"];
+    let number = |value: &Value| value.as_f64().map_or_else(|| "?".to_owned(), |n| format!("{n}"));
+    format!(
+        "{} mean confidence {} ± {} over {}, {}  {}",
+        paint.with("36", "metrics"),
+        number(&message["mean_confidence"]),
+        number(&message["standard_deviation"]),
+        number(&message["details"]["n"]),
+        shown(message["confidence_trend"].as_str().unwrap_or("?")),
+        paint.quiet(&format!(
+            "{} inferences, {} published, {} ms, up {} s",
+            number(&runner["inferences"]),
+            number(&runner["published"]),
+            number(&runner["inference_ms_p50"]),
+            number(&runner["uptime_s"])
+        ))
+    )
+}
+
+fn answer(result: &Value, paint: Paint) -> String {
+    match result["status"].as_str() {
+        Some(status) => format!("{} {}", paint.with("33", "state"), paint.strong(&shown(status))),
+        None => {
+            let colour = if result.get("error").is_some() { "31" } else { "34" };
+            format!("{} {}", paint.with(colour, "answer"), shown(&result.to_string()))
+        }
+    }
+}
+
+/// Text from outside, without what could steer a terminal, and of bearable length.
+fn shown(text: &str) -> String {
+    const MOST: usize = 400;
+    let mut clean: String = text.chars().filter(|c| !c.is_control()).take(MOST).collect();
+    if text.chars().count() > MOST {
+        clean.push('…');
+    }
+    clean
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn shown_line(ending: &str, payload: &Value) -> String {
+        let sighting = Sighting {
+            topic: format!("/edgeimpulse/device/d/{ending}"),
+            payload: payload.to_string().into(),
+        };
+        line(&sighting, Paint(false)).unwrap()
+    }
+
+    #[test]
+    fn an_inference_is_one_line() {
+        let found = json!({"label": "cat", "value": 0.914, "x": 1, "y": 2, "width": 3, "height": 4, "object_id": 7});
+        let message = json!({"time_ms": 3, "box": [found], "id": "u", "image": "AAAA".repeat(1000)});
+        assert_eq!(
+            shown_line("inference/output", &message),
+            "inference 3 ms  cat #7 0.91 at 1,2 3x4  picture of 3 kB  u"
+        );
+        let classes = json!({"time_ms": 3, "c": {"a": 0.1, "b": 0.9}});
+        assert_eq!(
+            shown_line("inference/output", &classes),
+            "inference 3 ms  b 0.90  a 0.10"
+        );
+    }
+
+    #[test]
+    fn states_answers_and_commands_are_told_apart() {
+        assert_eq!(
+            shown_line("command/output", &json!({"result": {"status": "online", "ts": 1}})),
+            "state online"
+        );
+        assert_eq!(
+            shown_line("command/output", &json!({"result": {"restart": "OK"}})),
+            r#"answer {"restart":"OK"}"#
+        );
+        assert_eq!(
+            shown_line("command/input", &json!({"cmd": "restart"})),
+            r#"command {"cmd":"restart"}"#
+        );
+    }
+
+    #[test]
+    fn a_label_cannot_steer_the_terminal() {
+        let found = json!({"label": "\u{1b}[2Jcat\n", "value": 0.5, "x": 1, "y": 2, "width": 3, "height": 4});
+        let line = shown_line("inference/output", &json!({"box": [found]}));
+        assert!(
+            line.contains("[2Jcat 0.50") && !line.contains('\u{1b}') && !line.contains('\n'),
+            "{line:?}"
+        );
+    }
+}

@@ -1,0 +1,211 @@
+//! From an uploaded picture to features, through the same conversion as a camera's frames, and from the model's
+//! coordinates back to the picture's.
+
+use std::io::Cursor;
+use std::time::Instant;
+
+use gstreamer as gst;
+use gstreamer_video as gst_video;
+use image::{ImageReader, Limits};
+use serde_json::{Value, json};
+
+use crate::capture::geometry::Layout;
+use crate::capture::pack::pack_features;
+use crate::capture::{self, Converter, Frame, Picture, Target};
+use crate::config::ResizeMode;
+use crate::model::{BoundingBox, InferenceResult, ModelInfo, ModelInput};
+
+/// Pixels of the longest side of a picture.
+const MAX_SIDE: u32 = 16_384;
+/// Bytes that decoding one picture may take.
+const MAX_DECODED: u64 = 512 << 20;
+
+/// Why a picture cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum PictureError {
+    #[error("this model works on sensor \"{0}\", not on pictures; post to /api/features")]
+    NotForPictures(&'static str),
+    #[error("the file is no picture that can be read (JPEG, PNG, WebP, GIF and BMP can): {0}")]
+    Unreadable(#[from] image::ImageError),
+    #[error("the file cannot be read: {0}")]
+    Io(#[from] std::io::Error),
+    #[error("the picture cannot be converted: {0}")]
+    Convert(String),
+}
+
+/// How a picture was laid into the model's.
+#[derive(Debug)]
+pub(super) struct Mapping {
+    layout: Layout,
+    original: (u32, u32),
+    mode: ResizeMode,
+}
+
+/// Decodes and converts. Takes time: not for an async task.
+pub(super) fn prepare(
+    file: &[u8],
+    info: &ModelInfo,
+    forced: Option<ResizeMode>,
+) -> Result<(Vec<f32>, Mapping), PictureError> {
+    let ModelInput::Image {
+        width,
+        height,
+        grey,
+        resize,
+    } = info.input
+    else {
+        return Err(PictureError::NotForPictures(info.sensor_name()));
+    };
+    let mut reader = ImageReader::new(Cursor::new(file)).with_guessed_format()?;
+    let mut limits = Limits::default();
+    limits.max_image_width = Some(MAX_SIDE);
+    limits.max_image_height = Some(MAX_SIDE);
+    limits.max_alloc = Some(MAX_DECODED);
+    reader.limits(limits);
+    let decoded = reader.decode()?;
+    let original = (decoded.width(), decoded.height());
+    // Models before 2024 name no mode: the existing runner squashes posted pictures. A model that takes pictures in their
+    // own size still has one it was built for, and all requests get that.
+    let mode = match forced.or(resize) {
+        None | Some(ResizeMode::None) => ResizeMode::Squash,
+        Some(mode) => mode,
+    };
+    let target = Target {
+        width,
+        height,
+        grey,
+        resize: mode,
+    };
+    let mut picture = Picture::default();
+    let failed = |e: &dyn std::fmt::Display| PictureError::Convert(e.to_string());
+    let frame = frame(decoded.into_rgba8()).map_err(|e| failed(&e))?;
+    Converter::new(target)
+        .convert(&frame, &mut picture)
+        .map_err(|e| failed(&e))?;
+    let mut features = vec![0.0; picture.pixels()];
+    pack_features(&picture, &mut features);
+    let mapping = Mapping {
+        layout: Layout::new(original, (width, height), mode),
+        original,
+        mode,
+    };
+    Ok((features, mapping))
+}
+
+fn frame(pixels: image::RgbaImage) -> Result<Frame, gst::glib::Error> {
+    let failed = |text: &str| gst::glib::Error::new(gst::CoreError::Failed, text);
+    capture::init().map_err(|e| failed(&e.to_string()))?;
+    let (width, height) = pixels.dimensions();
+    // Four bytes a pixel, of which the converter takes no notice of the last: rows need no padding.
+    let caps = gst_video::VideoInfo::builder(gst_video::VideoFormat::Rgbx, width, height)
+        .build()
+        .and_then(|info| info.to_caps())
+        .map_err(|e| failed(&e.to_string()))?;
+    let buffer = gst::Buffer::from_mut_slice(pixels.into_raw());
+    Ok(Frame {
+        sample: gst::Sample::builder().buffer(&buffer).caps(&caps).build(),
+        at: Instant::now(),
+    })
+}
+
+impl Mapping {
+    /// Puts boxes and cells into pixels of the original picture.
+    pub(super) fn map_back(&self, result: &mut InferenceResult) {
+        let lists = [
+            &mut result.bounding_boxes,
+            &mut result.object_tracking,
+            &mut result.visual_anomaly_grid,
+        ];
+        for found in lists.into_iter().flatten().flatten() {
+            self.map_box(found);
+        }
+    }
+
+    /// `result.resizeMode` and `result.resized`, as the existing runner's server names them.
+    pub(super) fn describe(&self, result: &mut Value) {
+        let Some(result) = result.as_object_mut() else {
+            return;
+        };
+        let mode = match self.mode {
+            ResizeMode::Squash => "squash",
+            ResizeMode::FitShortest => "fit-shortest",
+            ResizeMode::FitLongest => "fit-longest",
+            ResizeMode::None => "none",
+        };
+        result.insert("resizeMode".to_owned(), mode.into());
+        result.insert(
+            "resized".to_owned(),
+            json!({
+                "originalWidth": self.original.0, "originalHeight": self.original.1,
+                "newWidth": self.layout.width, "newHeight": self.layout.height,
+            }),
+        );
+    }
+
+    fn map_box(&self, found: &mut BoundingBox) {
+        let Layout { source, dest, .. } = self.layout;
+        let across = |x: i64| along(x, (dest.x, dest.width), (source.x, source.width));
+        let down = |y: i64| along(y, (dest.y, dest.height), (source.y, source.height));
+        let (left, right) = (across(found.x), across(found.x.saturating_add(found.width)));
+        let (top, bottom) = (down(found.y), down(found.y.saturating_add(found.height)));
+        (found.x, found.width) = (left, right - left);
+        (found.y, found.height) = (top, bottom - top);
+    }
+}
+
+/// From a place in the model's picture to one in the original, kept within the part of it that the model saw.
+fn along(place: i64, (from, length): (u32, u32), (to, original): (u32, u32)) -> i64 {
+    let part = (place as f64 - f64::from(from)) / f64::from(length);
+    (f64::from(to) + part.clamp(0.0, 1.0) * f64::from(original)).round() as i64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mapped(original: (u32, u32), mode: ResizeMode, found: [i64; 4]) -> [i64; 4] {
+        let mapping = Mapping {
+            layout: Layout::new(original, (320, 320), mode),
+            original,
+            mode,
+        };
+        let [x, y, width, height] = found;
+        let mut result = InferenceResult {
+            bounding_boxes: Some(vec![BoundingBox {
+                label: String::new(),
+                value: 1.0,
+                x,
+                y,
+                width,
+                height,
+                object_id: None,
+            }]),
+            ..Default::default()
+        };
+        mapping.map_back(&mut result);
+        let found = &result.bounding_boxes.unwrap()[0];
+        [found.x, found.y, found.width, found.height]
+    }
+
+    #[test]
+    fn boxes_come_back_in_pixels_of_the_original() {
+        let found = [80, 80, 160, 160];
+        assert_eq!(mapped((640, 480), ResizeMode::Squash, found), [160, 120, 320, 240]);
+        // 480 of 640 columns are seen, from 80 on.
+        assert_eq!(mapped((640, 480), ResizeMode::FitShortest, found), [200, 120, 240, 240]);
+        // 320 columns and 240 rows, with 40 black ones above.
+        assert_eq!(mapped((640, 480), ResizeMode::FitLongest, found), [160, 80, 320, 320]);
+    }
+
+    #[test]
+    fn a_box_over_the_border_ends_at_the_picture() {
+        assert_eq!(
+            mapped((640, 480), ResizeMode::FitLongest, [-5, 0, 400, 320]),
+            [0, 0, 640, 480]
+        );
+        assert_eq!(
+            mapped((64, 48), ResizeMode::Squash, [i64::MAX, 0, i64::MAX, 1]),
+            [64, 0, 0, 0]
+        );
+    }
+}

@@ -1,0 +1,304 @@
+//! The paths of the inference server.
+
+use std::fmt::Display;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::multipart::MultipartError;
+use axum::extract::{DefaultBodyLimit, Multipart, Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use serde::{Deserialize, Serialize};
+use serde_json::ser::PrettyFormatter;
+use serde_json::{Map, Value, json};
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use super::picture::{self, PictureError};
+use super::worker::{AskError, Worker};
+use crate::config::ResizeMode;
+use crate::model::{InferenceResult, ModelInfo};
+use crate::preview::{result_value, with_policy};
+
+/// Bytes of an uploaded picture.
+const MAX_PICTURE: usize = 100 << 20;
+/// Bytes of a body with features, as in the existing runner.
+const MAX_FEATURES: usize = 150 << 20;
+/// Bytes of what surrounds a picture in its form.
+const MAX_FORM: usize = 64 << 10;
+/// Bodies that are held in memory at a time; more wait.
+const MAX_BODIES: usize = 4;
+/// How long a body may take to arrive.
+const BODY_LIMIT: Duration = Duration::from_secs(120);
+
+/// What every request works on.
+pub(super) struct Site {
+    worker: Arc<Worker>,
+    forced_resize: Option<ResizeMode>,
+    bodies: Semaphore,
+}
+
+impl Site {
+    pub(super) fn new(worker: Arc<Worker>, forced_resize: Option<ResizeMode>) -> Arc<Self> {
+        Arc::new(Self {
+            worker,
+            forced_resize,
+            bodies: Semaphore::new(MAX_BODIES),
+        })
+    }
+
+    fn info(&self) -> Result<Arc<ModelInfo>, Failure> {
+        self.worker.info().ok_or(Failure::Ask(AskError::NotRunning))
+    }
+
+    /// A place for a body in memory.
+    async fn place(&self) -> Result<SemaphorePermit<'_>, Failure> {
+        self.bodies.acquire().await.map_err(|_| Failure::Ask(AskError::Busy))
+    }
+}
+
+pub(super) fn router(site: Arc<Site>) -> Router {
+    Router::new()
+        .route("/", get(page))
+        .route("/api/info", get(info))
+        .route(
+            "/api/features",
+            post(features).layer(DefaultBodyLimit::max(MAX_FEATURES)),
+        )
+        .route(
+            "/api/image",
+            post(image).layer(DefaultBodyLimit::max(MAX_PICTURE + MAX_FORM)),
+        )
+        .fallback(|| async { (StatusCode::NOT_FOUND, NOT_FOUND) })
+        .layer(middleware::from_fn_with_state(site.clone(), name_the_model))
+        .with_state(site)
+}
+
+const NOT_FOUND: &str =
+    "there is no such path; there are GET /, GET /api/info, POST /api/features and POST /api/image\n";
+
+/// Why a request is not answered with a result.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error("{0}")]
+    Request(String),
+    #[error("{0}")]
+    Picture(#[from] PictureError),
+    #[error("{0}")]
+    Ask(#[from] AskError),
+}
+
+impl Failure {
+    fn request(reason: impl Display) -> Self {
+        Self::Request(reason.to_string())
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let code = match &self {
+            Self::Request(_) | Self::Picture(_) | Self::Ask(AskError::Refused(_)) => StatusCode::BAD_REQUEST,
+            Self::Ask(AskError::Busy | AskError::NotRunning | AskError::Failed(_)) => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        (code, format!("{self}\n")).into_response()
+    }
+}
+
+/// `x-ei-owner`, `x-ei-project-name` and `x-ei-project-version`.
+async fn name_the_model(State(site): State<Arc<Site>>, request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    let Some(info) = site.worker.info() else {
+        return response;
+    };
+    for (name, value) in [
+        ("x-ei-owner", info.owner.as_str()),
+        ("x-ei-project-name", info.name.as_str()),
+        ("x-ei-project-version", info.deploy_version.to_string().as_str()),
+    ] {
+        // A name with a line break in it, which no header can hold, is left out.
+        if let Ok(value) = HeaderValue::from_bytes(value.as_bytes()) {
+            response.headers_mut().insert(HeaderName::from_static(name), value);
+        }
+    }
+    response
+}
+
+async fn page(headers: HeaderMap) -> Response {
+    with_policy(
+        include_str!("page/page.html"),
+        include_str!("page/page.css"),
+        include_str!("page/page.js"),
+        &headers,
+    )
+}
+
+async fn info(State(site): State<Arc<Site>>) -> Result<Response, Failure> {
+    let info = site.info()?;
+    let mut parameters = Map::new();
+    // 3: visual GMM, the anomaly detection that gives a grid.
+    let visual = info.raw_parameters.get("has_anomaly").and_then(Value::as_u64) == Some(3);
+    parameters.insert("has_visual_anomaly_detection".to_owned(), visual.into());
+    parameters.extend(info.parameters_with_sensor_type());
+    Ok(pretty(
+        &json!({"project": info.raw_project, "modelParameters": parameters}),
+    ))
+}
+
+/// A number, or one as text: what JavaScript's `Number()` takes.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Feature {
+    Number(f32),
+    Text(String),
+}
+
+#[derive(Deserialize)]
+struct Features {
+    features: Option<Vec<Feature>>,
+}
+
+async fn features(State(site): State<Arc<Site>>, request: Request) -> Result<Response, Failure> {
+    let wanted = site.info()?.features;
+    let _place = site.place().await?;
+    let body = axum::body::to_bytes(request.into_body(), MAX_FEATURES);
+    let body = in_time(body)
+        .await?
+        .map_err(|e| Failure::request(format!("the body cannot be read: {e}")))?;
+    let values = tokio::task::spawn_blocking(move || read_features(&body, wanted))
+        .await
+        .map_err(Failure::request)??;
+    let (result, timing) = site.worker.ask(values).await?;
+    Ok(pretty(&answer(&result, result_value(&result), timing)))
+}
+
+fn read_features(body: &[u8], wanted: usize) -> Result<Vec<f32>, Failure> {
+    if body.is_empty() {
+        return Err(Failure::request(
+            "Missing body on request, accepted is {\"features\": [1, 2, 3]}",
+        ));
+    }
+    let body: Features = serde_json::from_slice(body).map_err(|e| {
+        Failure::request(format!(
+            "the body is not JSON like {{\"features\": [1, 2, 3]}} with numbers only: {e}"
+        ))
+    })?;
+    let features = body
+        .features
+        .ok_or_else(|| Failure::request("Missing \"features\" on body"))?;
+    if features.len() != wanted {
+        let count = features.len();
+        return Err(Failure::request(format!(
+            "Expected {wanted} features, but received {count}"
+        )));
+    }
+    let number = |feature| match feature {
+        Feature::Number(value) => Some(value),
+        Feature::Text(text) => text.trim().parse().ok(),
+    };
+    let values: Option<Vec<f32>> = features.into_iter().map(number).collect();
+    values
+        .filter(|values| values.iter().all(|value| value.is_finite()))
+        .ok_or_else(|| Failure::request("Not every element of the \"features\" array is a number"))
+}
+
+async fn image(
+    State(site): State<Arc<Site>>,
+    form: Result<Multipart, axum::extract::multipart::MultipartRejection>,
+) -> Result<Response, Failure> {
+    let form = form
+        .map_err(|_| Failure::request("No files posted, requiring a multipart/form-data body with 1 item \"file\""))?;
+    let info = site.info()?;
+    let (features, mapping) = {
+        let _place = site.place().await?;
+        let file = in_time(uploaded(form)).await??;
+        let forced = site.forced_resize;
+        tokio::task::spawn_blocking(move || picture::prepare(&file, &info, forced))
+            .await
+            .map_err(Failure::request)??
+    };
+    let (mut result, timing) = site.worker.ask(features).await?;
+    mapping.map_back(&mut result);
+    let mut shown = result_value(&result);
+    mapping.describe(&mut shown);
+    Ok(pretty(&answer(&result, shown, timing)))
+}
+
+/// The first field called `file`.
+async fn uploaded(mut form: Multipart) -> Result<Bytes, Failure> {
+    let failed = |e: MultipartError| match e.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            Failure::request(format!("File too large, at most {} MB are read", MAX_PICTURE >> 20))
+        }
+        _ => Failure::request(format!("the form cannot be read: {}", e.body_text())),
+    };
+    while let Some(field) = form.next_field().await.map_err(failed)? {
+        if matches!(field.name(), Some("file" | "file[]")) {
+            return field.bytes().await.map_err(failed);
+        }
+    }
+    Err(Failure::request("Missing \"file\" in the multipart/form-data"))
+}
+
+async fn in_time<T>(reading: impl Future<Output = T>) -> Result<T, Failure> {
+    tokio::time::timeout(BODY_LIMIT, reading)
+        .await
+        .map_err(|_| Failure::request(format!("the body did not arrive within {} s", BODY_LIMIT.as_secs())))
+}
+
+fn answer(result: &InferenceResult, shown: Value, timing: Value) -> Value {
+    let mut answer = Map::new();
+    answer.insert("result".to_owned(), shown);
+    answer.insert("timing".to_owned(), timing);
+    if let Some(info) = &result.info {
+        answer.insert("info".to_owned(), info.as_str().into());
+    }
+    Value::Object(answer)
+}
+
+/// JSON for people, indented by four like that of the existing runner.
+fn pretty(value: &Value) -> Response {
+    let mut text = Vec::new();
+    let mut writer = serde_json::Serializer::with_formatter(&mut text, PrettyFormatter::with_indent(b"    "));
+    if let Err(e) = value.serialize(&mut writer).map_err(io::Error::from) {
+        return (StatusCode::INTERNAL_SERVER_ERROR, format!("{e}\n")).into_response();
+    }
+    text.push(b'\n');
+    ([(header::CONTENT_TYPE, "application/json")], text).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn reason(body: &str) -> String {
+        read_features(body.as_bytes(), 2).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn features_are_numbers_or_numbers_as_text_and_exactly_as_many_as_the_model_takes() {
+        assert_eq!(read_features(br#"{"features": [1, "2.5"]}"#, 2).unwrap(), [1.0, 2.5]);
+        for (body, said) in [
+            ("", "Missing body"),
+            ("[1, 2]", "is not JSON like"),
+            ("{}", "Missing \"features\""),
+            (r#"{"features": [1]}"#, "Expected 2 features, but received 1"),
+            (r#"{"features": [1, "x"]}"#, "Not every element"),
+            (r#"{"features": [1, "inf"]}"#, "Not every element"),
+            (r#"{"features": [1, {}]}"#, "is not JSON like"),
+        ] {
+            assert!(reason(body).contains(said), "{body}: {}", reason(body));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_body_makes_it_panic(body in "[{}\\[\\]\":,a-z0-9. -]{0,60}") {
+            let _ = read_features(body.as_bytes(), 1);
+        }
+    }
+}

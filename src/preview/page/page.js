@@ -1,0 +1,343 @@
+
+'use strict';
+
+// Everything that comes from the device (labels, names, reasons) is put into the page as text, never as markup.
+const $ = id => document.getElementById(id);
+const node = (tag, name, text) => {
+  const made = document.createElement(tag);
+  if (name) made.className = name;
+  if (text !== undefined) made.textContent = text;
+  return made;
+};
+const css = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+
+// ---------------------------------------------------------------- the connection
+
+let socket, status, moment, picture, retry = 500, lastMoment = 0, resume;
+
+function connect() {
+  const url = new URL('live', location.href);
+  url.protocol = url.protocol.replace('http', 'ws');
+  socket = new WebSocket(url);
+  socket.binaryType = 'blob';
+  let expecting = null;
+  socket.onmessage = async event => {
+    if (typeof event.data !== 'string') {
+      const of = expecting;
+      expecting = null;
+      try { show(of, await createImageBitmap(event.data)); } catch (_) { /* the next one may be readable */ }
+      return;
+    }
+    const message = JSON.parse(event.data);
+    if (message.type === 'status') {
+      retry = 500;
+      status = message;
+      showStatus();
+    } else if (message.type === 'moment') {
+      if (message.picture) expecting = message; else show(message, null);
+    }
+  };
+  socket.onclose = () => {
+    status = null;
+    showStatus();
+    if (document.hidden) return;
+    resume = setTimeout(connect, retry);
+    retry = Math.min(retry * 2, 8000);
+  };
+}
+
+// Nobody looks at a hidden page: the device need not send it anything.
+document.addEventListener('visibilitychange', () => {
+  clearTimeout(resume);
+  if (document.hidden) socket.close();
+  else if (socket.readyState > WebSocket.OPEN) connect();
+});
+
+// ---------------------------------------------------------------- the picture
+
+const colours = new Map();
+function colour(label) {
+  if (!colours.has(label)) {
+    // The first labels are as far apart as can be (golden angle), in the order of the model.
+    const known = status?.model?.labels?.indexOf(label) ?? -1;
+    const place = known >= 0 ? known : colours.size;
+    colours.set(label, `hsl(${(165 + place * 137.5) % 360} 72% 52%)`);
+  }
+  return colours.get(label);
+}
+
+function show(next, bitmap) {
+  if (!next) return;
+  moment = next;
+  picture?.close();
+  picture = bitmap;
+  lastMoment = Date.now();
+  remember(next);
+  requestAnimationFrame(draw);
+}
+
+let drawn = null;
+function draw() {
+  if (!moment || drawn === moment) return;
+  drawn = moment;
+  $('view').hidden = !picture;
+  $('sound').hidden = typeof moment.level !== 'number';
+  if (picture) drawPicture();
+  if (typeof moment.level === 'number') {
+    $('level').style.width = `${Math.round(Math.min(1, moment.level) * 100)}%`;
+    const best = entries(moment.result)[0];
+    $('heard').textContent = best ? best.label : '–';
+  }
+  showResults();
+  showNotice();
+  const decision = $('decision');
+  decision.textContent = moment.decision;
+  decision.className = `tag ${moment.decision}`;
+}
+
+function drawPicture() {
+  const view = $('view'), width = picture.width, height = picture.height;
+  const scale = Math.max(1, Math.min(3, $('frame').clientWidth * devicePixelRatio / width));
+  const pixels = [Math.round(width * scale), Math.round(height * scale)];
+  if (view.width !== pixels[0]) view.width = pixels[0];
+  if (view.height !== pixels[1]) view.height = pixels[1];
+  const ctx = view.getContext('2d');
+  ctx.drawImage(picture, 0, 0, view.width, view.height);
+  const sx = view.width / moment.width, sy = view.height / moment.height;
+  const result = moment.result, unit = Math.max(1, view.width / 640);
+  drawHeat(ctx, result, sx, sy);
+  for (const box of result.object_tracking ?? result.bounding_boxes ?? []) drawBox(ctx, box, sx, sy, unit);
+}
+
+function drawHeat(ctx, result, sx, sy) {
+  const cells = result.visual_anomaly_grid ?? [];
+  if (!cells.length) return;
+  const most = Math.max(1e-9, result.visual_anomaly_max ?? 0, ...cells.map(cell => cell.value));
+  for (const cell of cells) {
+    const heat = Math.max(0, Math.min(1, cell.value / most));
+    ctx.fillStyle = `hsl(${60 - 60 * heat} 95% 52% / ${.2 + .4 * heat})`;
+    ctx.fillRect(cell.x * sx, cell.y * sy, cell.width * sx, cell.height * sy);
+  }
+}
+
+function drawBox(ctx, box, sx, sy, unit) {
+  const x = box.x * sx, y = box.y * sy, width = box.width * sx, height = box.height * sy;
+  ctx.lineWidth = 2.5 * unit;
+  ctx.strokeStyle = colour(box.label);
+  ctx.strokeRect(x, y, width, height);
+  const number = box.object_id === undefined ? '' : ` #${box.object_id}`;
+  const text = `${box.label}${number} ${box.value.toFixed(2)}`;
+  ctx.font = `600 ${14 * unit}px system-ui, "DejaVu Sans", sans-serif`;
+  const wide = ctx.measureText(text).width + 12 * unit, high = 21 * unit;
+  const left = Math.max(0, Math.min(x - ctx.lineWidth / 2, ctx.canvas.width - wide));
+  const top = y - high >= 0 ? y - high : Math.min(y + height, ctx.canvas.height - high);
+  ctx.fillStyle = colour(box.label);
+  ctx.fillRect(left, top, wide, high);
+  ctx.fillStyle = '#08110e';
+  ctx.textBaseline = 'middle';
+  ctx.fillText(text, left + 6 * unit, top + high / 2 + unit);
+}
+
+// ---------------------------------------------------------------- the result
+
+// What the result holds, as labels with values.
+function entries(result) {
+  const boxes = result.object_tracking ?? result.bounding_boxes;
+  const list = [];
+  const add = (label, value, most = 1, tint = colour(label)) => list.push({label, value, most, tint});
+  for (const [label, value] of Object.entries(result.classification ?? {})) add(label, value);
+  list.sort((a, b) => b.value - a.value);
+  for (const box of boxes ?? []) add(box.object_id === undefined ? box.label : `${box.label} #${box.object_id}`, box.value, 1, colour(box.label));
+  const anomaly = ['anomaly', 'visual_anomaly_max', 'visual_anomaly_mean'];
+  const most = Math.max(1, ...anomaly.map(name => result[name] ?? 0));
+  for (const name of anomaly) {
+    if (typeof result[name] === 'number') add(name.replaceAll('_', ' '), result[name], most, 'hsl(20 85% 55%)');
+  }
+  (result.freeform ?? []).forEach((values, n) => {
+    const peak = values.reduce((at, value, i) => value > values[at] ? i : at, 0);
+    add(`output ${n}: ${values.length} values, highest at ${peak}`, values[peak] ?? 0, Math.max(1, Math.abs(values[peak] ?? 1)));
+  });
+  return list;
+}
+
+function showResults() {
+  const list = entries(moment.result).slice(0, 40);
+  const rows = list.map(({label, value, most, tint}) => {
+    const item = node('li'), row = node('div', 'row'), track = node('div', 'track'), bar = node('i');
+    row.append(node('span', '', label), node('span', 'value', value.toFixed(value < 10 ? 3 : 1)));
+    bar.style.width = `${Math.max(0, Math.min(1, value / most)) * 100}%`;
+    bar.style.background = tint;
+    track.append(bar);
+    item.append(row, track);
+    return item;
+  });
+  $('results').replaceChildren(...(rows.length ? rows : [node('li', 'empty', 'Nothing found in this picture')]));
+  $('info').hidden = !moment.info;
+  $('info').textContent = moment.info ?? '';
+}
+
+// ---------------------------------------------------------------- the chart
+
+const SPAN = 180, BUCKET = 500;
+const history = [];
+function confidence(result) {
+  const mean = list => list.reduce((sum, item) => sum + item.value, 0) / list.length;
+  if (result.visual_anomaly_grid?.length) return mean(result.visual_anomaly_grid);
+  const boxes = result.object_tracking ?? result.bounding_boxes;
+  if (boxes?.length) return mean(boxes);
+  const values = Object.values(result.classification ?? {});
+  return values.length ? Math.max(...values) : null;
+}
+function remember({result, wallMs}) {
+  const at = Math.floor(Date.now() / BUCKET), value = confidence(result);
+  let last = history.at(-1);
+  if (!last || last.at !== at) history.push(last = {at, sum: 0, n: 0, ms: 0, times: 0});
+  if (value !== null) { last.sum += Math.min(1, value); last.n += 1; }
+  last.ms += wallMs; last.times += 1;
+  while (history[0].at < at - SPAN * 1000 / BUCKET) history.shift();
+}
+
+function drawChart() {
+  const chart = $('chart'), width = chart.clientWidth, height = 120;
+  if (!width) return;
+  chart.width = width * devicePixelRatio;
+  chart.height = height * devicePixelRatio;
+  const ctx = chart.getContext('2d');
+  ctx.scale(devicePixelRatio, devicePixelRatio);
+  ctx.strokeStyle = css('--line');
+  ctx.lineWidth = 1;
+  for (const part of [0, .5, 1]) {
+    const y = Math.round(4 + part * (height - 8)) + .5;
+    ctx.beginPath(); ctx.moveTo(0, y); ctx.lineTo(width, y); ctx.stroke();
+  }
+  const now = Date.now() / BUCKET, buckets = SPAN * 1000 / BUCKET;
+  const most = Math.max(1, ...history.map(h => h.ms / h.times)) * 1.15;
+  const line = (value, tint, fill) => {
+    let open = null, before = null;
+    const end = () => {
+      if (!open) return;
+      ctx.strokeStyle = tint; ctx.lineWidth = 1.75; ctx.lineJoin = 'round'; ctx.stroke(open.path);
+      if (fill) {
+        open.path.lineTo(before.x, height - 4); open.path.lineTo(open.x, height - 4);
+        ctx.globalAlpha = .14; ctx.fillStyle = tint; ctx.fill(open.path); ctx.globalAlpha = 1;
+      }
+      open = null;
+    };
+    for (const point of history) {
+      const at = value(point);
+      if (at === null || (before && point.at - before.at > 4)) end();
+      if (at === null) continue;
+      const x = width * (1 - (now - point.at) / buckets), y = 4 + (1 - at) * (height - 8);
+      if (!open) { open = {path: new Path2D(), x}; open.path.moveTo(x, y); }
+      open.path.lineTo(x, y);
+      before = {at: point.at, x};
+    }
+    end();
+  };
+  line(h => h.n ? h.sum / h.n : null, css('--accent'), true);
+  line(h => h.ms / h.times / most, css('--time'), false);
+  $('scale').textContent = history.length ? `0–1 · 0–${most.toFixed(most < 10 ? 1 : 0)} ms` : '';
+}
+
+// ---------------------------------------------------------------- the state
+
+function pill(id, kind, text) {
+  $(id).className = kind;
+  $(id).querySelector('span').textContent = text;
+}
+const span = s => s < 60 ? `${s} s` : s < 3600 ? `${Math.floor(s / 60)} min` : s < 172800 ? `${Math.floor(s / 3600)} h` : `${Math.floor(s / 86400)} days`;
+const number = n => n.toLocaleString('en');
+const words = {
+  starting: ['', 'starting'], running: ['good', 'running'], waiting: ['bad', 'not running'], unsupported: ['bad', 'cannot be run'],
+  paused: ['warn', 'paused'],
+};
+
+function showStatus() {
+  showNotice();
+  if (!status) {
+    for (const id of ['pill-model', 'pill-source', 'pill-mqtt']) pill(id, '', 'unknown');
+    $('banner').hidden = true;
+    return;
+  }
+  const {model, source, mqtt, filter, gate, cache, inference, counters} = status;
+  document.title = `${status.device} – live`;
+  $('device').textContent = status.device;
+  const size = model.input?.width ? `, ${model.input.width} × ${model.input.height}` : '';
+  $('model-name').textContent = model.name ? `${model.owner ? model.owner + ' / ' : ''}${model.name} ${model.version}${size}` : 'No model yet';
+  pill('pill-model', ...words[model.state]);
+  // Without a model the source is not even tried.
+  pill('pill-source', ...(model.state === 'running' || source.state !== 'starting' ? words[source.state] : ['', 'waits for the model']));
+  showDelivery(mqtt);
+  const active = model.state === 'running' && source.state === 'running';
+  $('rate').textContent = active ? inference.per_second.toFixed(1) : '–';
+  $('ms').textContent = counters.inferences ? inference.ms_p50.toFixed(1) : '–';
+  $('p95').textContent = counters.inferences ? inference.ms_p95.toFixed(1) : '–';
+  const sign = {gt: '>', ge: '≥', eq: '=', le: '≤', lt: '<'};
+  $('filter').textContent = !filter ? '–' : filter.enabled === 'yes'
+    ? `on: confidence ${sign[filter.threshold_criteria]} ${filter.confidence_threshold}` : 'off: every confidence passes';
+  $('filter').dataset.enabled = filter?.enabled ?? '';
+  $('gate').textContent = gate.publish_every > 1 ? `every ${gate.publish_every}th that passes` : 'every one that passes';
+  const caches = [cache.file && 'files', cache.s3_bucket && `S3 bucket ${cache.s3_bucket}`].filter(Boolean);
+  const failures = counters.cache_failures ? `, ${number(counters.cache_failures)} failed` : '';
+  $('cache').textContent = caches.length ? `${caches.join(' and ')}: ${number(counters.cache_writes)} written${failures}` : 'off';
+  $('counts').textContent = `${number(counters.published)} of ${number(counters.inferences)} inferences; ${number(counters.filtered)} filtered, ${number(counters.gated)} gated, ${number(counters.empty)} empty`;
+  $('uptime').textContent = span(status.uptime_s);
+  showMessages(status.published);
+  $('footer').textContent = `ei-greengrass ${status.version} · ${(status.rss_bytes / 1048576).toFixed(0)} MB`;
+  drawChart();
+}
+
+function showDelivery(mqtt) {
+  const waiting = mqtt.waiting ? `, ${number(mqtt.waiting)} waiting` : '';
+  const [kind, text] = {
+    online: ['good', 'connected'], screen: ['good', 'on the screen'],
+    connecting: ['warn', `connecting${waiting}`], offline: ['bad', `offline${waiting}`],
+  }[mqtt.state];
+  pill('pill-mqtt', kind, text);
+  const lines = [];
+  if (mqtt.state === 'offline') lines.push(`The broker cannot be reached: ${mqtt.reason}. Messages are kept and sent when it is back; the next try is within ${span(Math.max(1, mqtt.retry_in_s))}.`);
+  const lost = status.counters.outbox_dropped + status.counters.spool_dropped;
+  if (lost) lines.push(`${number(lost)} messages were dropped, the oldest first: there was no room for more.`);
+  $('banner').hidden = !lines.length;
+  $('banner').textContent = lines.join(' ');
+}
+
+// What is missing, in the place where the picture should be.
+function missing() {
+  if (!status) return 'No connection to the device. Trying again…';
+  const {model, source} = status;
+  if (model.state === 'starting') return 'The model is loading…';
+  if (model.state === 'waiting') return `No model: ${model.reason}. It is tried again.`;
+  if (model.state === 'unsupported') return `This model works on sensor “${model.input?.kind}”, which this component cannot read. Deploy another model.`;
+  if (source.state === 'starting') return 'The source is being started…';
+  if (source.state === 'waiting') return `No picture: ${source.reason}. The source is tried again.`;
+  if (source.state === 'paused') return 'The source ended. Send the command restart to begin again.';
+  if (Date.now() - lastMoment > 3000) return 'Waiting for the next inference…';
+  return '';
+}
+function showNotice() {
+  const text = missing();
+  $('notice').hidden = !text;
+  $('notice').textContent = text;
+  $('frame').classList.toggle('bare', !picture && (moment?.level ?? null) === null);
+}
+
+function showMessages(list) {
+  if (!list.length) return;
+  const items = list.map(({ts, topic, payload}) => {
+    const item = node('li');
+    item.append(
+      node('time', '', new Date(ts).toLocaleTimeString('en-GB')),
+      node('span', 'topic', topic.split('/').slice(4).join('/')),
+      node('code', '', JSON.stringify(payload)));
+    return item;
+  });
+  $('messages').replaceChildren(...items);
+}
+
+matchMedia('(prefers-color-scheme: dark)').addEventListener('change', drawChart);
+addEventListener('resize', drawChart);
+$('view').hidden = true;
+showNotice();
+drawChart();
+connect();

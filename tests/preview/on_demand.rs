@@ -1,0 +1,153 @@
+//! `--run-http-server`: the model behind HTTP, without camera and broker.
+
+use std::io::Cursor;
+
+use image::{ImageFormat, Rgb, RgbImage};
+use serde_json::{Value, json};
+
+use crate::support::daemon::{Daemon, Site};
+use crate::support::mosquitto::free_port;
+
+struct Server {
+    daemon: Daemon,
+    port: u16,
+    client: reqwest::Client,
+    _site: Site,
+}
+
+impl Server {
+    fn start(model: &str) -> Self {
+        let (site, port) = (Site::new(), free_port());
+        let params = format!("eiparams=--greengrass --run-http-server {port}");
+        let mut command = site.command("run");
+        command.args(["--model", model, "--set", &params, "--set", "preview_host=127.0.0.1"]);
+        let daemon = Daemon::start(command);
+        daemon.wait_for_line("inference on demand is at");
+        daemon.wait_for_line("is loaded");
+        Self {
+            daemon,
+            port,
+            client: reqwest::Client::builder().no_proxy().build().unwrap(),
+            _site: site,
+        }
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}{path}", self.port)
+    }
+
+    async fn post_picture(&self, field: &str, file: Vec<u8>) -> (u16, String) {
+        let head = format!(
+            "--edge\r\nContent-Disposition: form-data; name=\"{field}\"; filename=\"a\"\r\nContent-Type: image/jpeg\r\n\r\n"
+        );
+        let body = [head.as_bytes(), &file, b"\r\n--edge--\r\n"].concat();
+        let request = self.client.post(self.url("/api/image")).body(body);
+        let request = request.header("content-type", "multipart/form-data; boundary=edge");
+        let answer = request.send().await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    }
+
+    async fn post_features(&self, body: &Value) -> (u16, String) {
+        let answer = self
+            .client
+            .post(self.url("/api/features"))
+            .json(body)
+            .send()
+            .await
+            .unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    }
+}
+
+/// A white disc on black.
+fn disc(width: u32, height: u32, centre: (f64, f64), radius: f64, format: ImageFormat) -> Vec<u8> {
+    let picture = RgbImage::from_fn(width, height, |x, y| {
+        let inside = (f64::from(x) + 0.5 - centre.0).hypot(f64::from(y) + 0.5 - centre.1) <= radius;
+        Rgb([if inside { 255 } else { 0 }; 3])
+    });
+    let mut bytes = Cursor::new(Vec::new());
+    picture.write_to(&mut bytes, format).unwrap();
+    bytes.into_inner()
+}
+
+#[tokio::test]
+async fn a_posted_picture_is_answered_with_boxes_in_its_own_pixels() {
+    let server = Server::start("builtin:ball");
+    for format in [ImageFormat::Jpeg, ImageFormat::Png] {
+        let (code, text) = server
+            .post_picture("file", disc(1280, 720, (900.0, 200.0), 60.0, format))
+            .await;
+        assert_eq!(code, 200, "{text}");
+        let answer: Value = serde_json::from_str(&text).unwrap();
+        let found = &answer["result"]["bounding_boxes"][0];
+        let middle = |at: &str, size: &str| found[at].as_f64().unwrap() + found[size].as_f64().unwrap() / 2.0;
+        assert!(
+            (middle("x", "width") - 900.0).abs() < 8.0 && (middle("y", "height") - 200.0).abs() < 8.0,
+            "{found}"
+        );
+        let resized = &answer["result"]["resized"];
+        assert_eq!(
+            *resized,
+            json!({"originalWidth": 1280, "originalHeight": 720, "newWidth": 320, "newHeight": 320})
+        );
+        assert!(
+            answer["result"]["resizeMode"].is_string() && answer["timing"]["classification"].is_number(),
+            "{text}"
+        );
+        assert!(text.starts_with("{\n    \"result\"") && text.ends_with("}\n"));
+    }
+    for (field, file, said) in [
+        ("file", b"no picture".to_vec(), "no picture that can be read"),
+        (
+            "photo",
+            disc(8, 8, (4.0, 4.0), 2.0, ImageFormat::Png),
+            "Missing \"file\"",
+        ),
+    ] {
+        let (code, text) = server.post_picture(field, file).await;
+        assert_eq!((code, text.contains(said)), (400, true), "{text}");
+    }
+    let bare = server.client.post(server.url("/api/image")).send().await.unwrap();
+    assert_eq!(bare.status(), 400);
+    assert!(bare.text().await.unwrap().contains("multipart/form-data"));
+    server.daemon.stop();
+}
+
+#[tokio::test]
+async fn posted_features_are_answered_and_the_model_is_described() {
+    let server = Server::start("builtin:nop=8x4");
+    let (code, text) = server.post_features(&json!({"features": vec![0; 32]})).await;
+    assert_eq!(code, 200, "{text}");
+    let answer: Value = serde_json::from_str(&text).unwrap();
+    assert!(
+        answer["result"]["bounding_boxes"].is_array() && answer["timing"].is_object(),
+        "{text}"
+    );
+    let (code, text) = server.post_features(&json!({"features": [1]})).await;
+    assert_eq!((code, text.as_str()), (400, "Expected 32 features, but received 1\n"));
+
+    let info = server.client.get(server.url("/api/info")).send().await.unwrap();
+    let header = |name: &str| info.headers()[name].to_str().unwrap().to_owned();
+    assert_eq!(
+        (header("x-ei-owner").as_str(), header("x-ei-project-version").as_str()),
+        ("ei-greengrass", "1")
+    );
+    let info: Value = info.json().await.unwrap();
+    assert_eq!(info["modelParameters"]["input_features_count"], 32);
+    assert_eq!(info["modelParameters"]["has_visual_anomaly_detection"], false);
+    let page = server.client.get(server.url("/")).send().await.unwrap();
+    assert!(page.headers().contains_key("content-security-policy"));
+    server.daemon.stop();
+}
+
+#[tokio::test]
+async fn a_model_that_fails_is_an_answer_and_is_started_again() {
+    let server = Server::start("builtin:crash=1");
+    let features = json!({"features": vec![0; 320 * 320]});
+    assert_eq!(server.post_features(&features).await.0, 200);
+    let (code, text) = server.post_features(&features).await;
+    assert_eq!(code, 503, "{text}");
+    server.daemon.wait_for_lines("is loaded", 2);
+    assert_eq!(server.post_features(&features).await.0, 200);
+    server.daemon.stop();
+}

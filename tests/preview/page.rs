@@ -1,0 +1,175 @@
+//! The page in a real browser.
+
+use serde_json::Value;
+
+use crate::chromium::{Chromium, View};
+use crate::client::{BALL, NO_BROKER, Served};
+use crate::support::mosquitto::Mosquitto;
+use crate::support::observer::Observer;
+
+/// Finds, in one picture of the page, the middle of the white ball and the middle of the box around it, both in parts of
+/// the picture's sides; and a sum that changes with the picture. `null`: no ball or no box in this picture.
+const BALL_AND_BOX: &str = r"(() => {
+  const view = document.getElementById('view');
+  if (view.hidden) return null;
+  const {data, width, height} = view.getContext('2d').getImageData(0, 0, view.width, view.height);
+  const stroke = (r, g, b) => g > 150 && g - r > 60;
+  let n = 0, sx = 0, sy = 0, left = 1e9, right = -1, top = 1e9, bottom = -1, sum = 0;
+  // The frame of the box is a long run of its colour; its label is a filled block, told by its rows being full.
+  const rows = new Array(height).fill(0);
+  for (let y = 0; y < height; y++) for (let x = 0; x < width; x++) {
+    const i = 4 * (y * width + x), r = data[i], g = data[i + 1], b = data[i + 2];
+    if (r > 200 && g > 200 && b > 200) { n++; sx += x; sy += y; }
+    if (stroke(r, g, b)) { rows[y]++; sum = (sum + i) % 1000003; }
+  }
+  if (!n) return null;
+  const bx = sx / n, by = sy / n;
+  // From the ball outwards to the first pixels of the frame.
+  const at = (x, y) => { const i = 4 * (Math.round(y) * width + Math.round(x)); return stroke(data[i], data[i + 1], data[i + 2]); };
+  const walk = (dx, dy) => { for (let d = 1; d < 80; d += .5) { const x = bx + dx * d, y = by + dy * d; if (x < 0 || y < 0 || x >= width || y >= height) return null; if (at(x, y)) return d; } return null; };
+  const [l, r, u, d] = [walk(-1, 0), walk(1, 0), walk(0, -1), walk(0, 1)];
+  if (l === null || r === null || u === null || d === null) return null;
+  return {ball: [bx / width, by / height], box: [(bx + (r - l) / 2) / width, (by + (d - u) / 2) / height], size: [(l + r) / width, (u + d) / height], sum};
+})()";
+
+fn pair(value: &Value) -> (f64, f64) {
+    (value[0].as_f64().unwrap(), value[1].as_f64().unwrap())
+}
+
+#[tokio::test]
+async fn the_page_shows_a_box_on_the_ball_the_filter_and_the_broker() {
+    let mut broker = Mosquitto::start();
+    let served = Served::ball(&broker.url(), &[]);
+    let observer = Observer::connect(broker.port, served.site.device());
+    observer.wait_for_status("started", 1);
+    let mut page = Chromium::open(&served.url("/"), View::DESK).await;
+    page.wait_for_text("pill-mqtt", "connected").await;
+
+    let mut pictures = std::collections::HashSet::new();
+    while pictures.len() < 5 {
+        let found = page.wait_for(BALL_AND_BOX, |found| !found.is_null()).await;
+        let (ball, framed) = (pair(&found["ball"]), pair(&found["box"]));
+        assert!(
+            (ball.0 - framed.0).abs() < 0.02 && (ball.1 - framed.1).abs() < 0.02,
+            "the box is not around the ball: {found}"
+        );
+        let size = pair(&found["size"]);
+        assert!(
+            (0.04..0.16).contains(&size.0) && (0.04..0.16).contains(&size.1),
+            "{found}"
+        );
+        pictures.insert(found["sum"].to_string());
+    }
+    assert!(page.wait_for_text("results", "ball").await.contains("0."));
+    page.wait_for_text("messages", "inference/output").await;
+
+    page.wait_for_text("filter", "off").await;
+    observer.command(
+        &serde_json::json!({"cmd": "set_threshold_filter_confidence", "value": 0.6}),
+        |r| r.get("confidence_threshold").is_some(),
+    );
+    observer.command(&serde_json::json!({"cmd": "enable_threshold_filter"}), |r| {
+        r.get("threshold_filter_config").is_some()
+    });
+    page.wait_for_text("filter", "on: confidence ≥ 0.6").await;
+
+    broker.down();
+    page.wait_for_text("pill-mqtt", "offline").await;
+    page.wait_for_text("pill-mqtt", "waiting").await;
+    page.wait_for_text("banner", "Messages are kept").await;
+    page.screenshot("offline").await;
+    broker.up();
+    page.wait_for_text("pill-mqtt", "connected").await;
+    page.wait_for("document.getElementById('banner').hidden", |hidden| *hidden == true)
+        .await;
+
+    page.wait_for(BALL_AND_BOX, |found| !found.is_null()).await;
+    page.screenshot("light").await;
+    page.look(View {
+        dark: true,
+        ..View::DESK
+    })
+    .await;
+    page.wait_for_text("rate", ".").await;
+    page.wait_for(BALL_AND_BOX, |found| !found.is_null()).await;
+    page.screenshot("dark").await;
+    page.look(View {
+        width: 390,
+        height: 844,
+        dark: false,
+        mobile: true,
+    })
+    .await;
+    let wider = "document.documentElement.scrollWidth - innerWidth";
+    page.wait_for(wider, |more| more.as_f64().is_some_and(|more| more <= 0.0))
+        .await;
+    page.wait_for(BALL_AND_BOX, |found| !found.is_null()).await;
+    page.screenshot("phone").await;
+    served.daemon.stop();
+    page.wait_for_text("notice", "No connection to the device").await;
+}
+
+#[tokio::test]
+async fn the_page_says_what_is_missing() {
+    let served = Served::start(NO_BROKER, &["--model", "/nonexistent/model.eim", "--gst", BALL]);
+    let mut page = Chromium::open(&served.url("/"), View::DESK).await;
+    page.wait_for_text("notice", "No model").await;
+    page.wait_for_text("pill-model", "not running").await;
+    page.wait_for_text("pill-mqtt", "offline").await;
+    page.screenshot("no-model").await;
+    served.daemon.stop();
+
+    let camera = "v4l2src device=/dev/video-not-there ! videoconvert";
+    let served = Served::start(NO_BROKER, &["--model", "builtin:ball", "--gst", camera]);
+    let mut page = Chromium::open(&served.url("/"), View::DESK).await;
+    page.wait_for_text("notice", "No picture").await;
+    page.wait_for_text("pill-source", "not running").await;
+    page.screenshot("no-camera").await;
+    served.daemon.stop();
+}
+
+#[tokio::test]
+async fn classes_are_bars_and_no_label_becomes_markup() {
+    let evil = "<img src=x onerror=document.title='owned'>";
+    let site = crate::support::daemon::Site::new();
+    let answer = serde_json::json!({"classification": {evil: 0.8, "plain": 0.2}});
+    let model = site.scripted_model(&crate::support::scripts::script(&[answer]));
+    let model = model.to_str().unwrap().to_owned();
+    let port = crate::support::mosquitto::free_port();
+    let served = Served::start_at(site, port, NO_BROKER, &["--model", &model, "--gst", BALL]);
+    let mut page = Chromium::open(&served.url("/"), View::DESK).await;
+    page.wait_for_text("results", evil).await;
+    page.wait_for_text("results", "0.800").await;
+    assert_eq!(page.eval("document.querySelectorAll('#results img').length").await, 0);
+    assert_ne!(page.eval("document.title").await, "owned");
+    page.screenshot("classes").await;
+    served.daemon.stop();
+}
+
+#[tokio::test]
+async fn with_nobody_looking_no_picture_is_encoded() {
+    let served = Served::ball(NO_BROKER, &[]);
+    let inferences = |status: &Value| status["counters"]["inferences"].as_u64().unwrap();
+    let begin = inferences(&served.status().await);
+    let status = served
+        .wait_for_status("a second of inferences", |status| inferences(status) >= begin + 30)
+        .await;
+    assert_eq!(
+        (&status["page"]["pictures_encoded"], &status["page"]["viewers"]),
+        (&0.into(), &0.into())
+    );
+    let mut client = served.connect("/live").await;
+    client.wait_for_type("moment").await;
+    assert!(served.status().await["page"]["pictures_encoded"].as_u64() >= Some(1));
+    drop(client);
+    let before = served
+        .wait_for_status("the client is gone", |status| status["page"]["viewers"] == 0)
+        .await;
+    let begin = inferences(&before);
+    let after = served
+        .wait_for_status("more inferences", |status| inferences(status) >= begin + 30)
+        .await;
+    let encoded = |status: &Value| status["page"]["pictures_encoded"].as_u64().unwrap();
+    assert!(encoded(&after) <= encoded(&before) + 1, "one may have been on its way");
+    served.daemon.stop();
+}
