@@ -23,5 +23,6 @@ pub mod publisher;
 pub mod report;
 pub mod secret;
 pub mod stats;
+pub mod studio;
 pub mod supervisor;
 pub mod uplink;

@@ -4,6 +4,7 @@ mod check;
 mod config;
 mod demo;
 mod logging;
+mod model;
 mod run;
 mod stop;
 
@@ -61,6 +62,8 @@ enum Command {
     Check(check::CheckArgs),
     /// End the running daemon of this device: removes its lock file and waits until it is gone.
     Stop(stop::StopArgs),
+    /// Download the model, or show what a model is.
+    Model(model::ModelCommand),
     /// Look at the configuration.
     Config(config::ConfigCommand),
     /// Show the whole pipeline at work: no AWS, no camera, no download needed.
@@ -163,6 +166,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::main(&args, log),
         Command::Check(args) => check::main(&args),
         Command::Stop(args) => stop::main(&args, log),
+        Command::Model(command) => model::main(&command, log),
         Command::Config(command) => config::main(&command),
         Command::Demo(args) => demo::main(&args, log),
         Command::BuiltinModel { name, socket } => builtin_model(&name, &socket),

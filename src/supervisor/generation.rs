@@ -15,11 +15,13 @@ use super::Common;
 use super::capture_part::{CapturePart, Consequence, PipelineEvent};
 use super::commands::{After, Carrier};
 use super::model_part::{ModelEvent, ModelPart};
+use super::supply::Supply;
 use crate::cache::{CacheWriter, FileCache};
 use crate::capture::FrameSlot;
 use crate::inference::{Progress, Workbench};
 use crate::publisher::{Encoder, Publisher, PublisherSettings, now_ms};
 use crate::report::{Report, ReportSettings, RunnerFigures, resident_bytes};
+use crate::studio::Provider;
 use crate::uplink::{IncomingCommand, Message, Status};
 use crate::{capture, model};
 
@@ -110,20 +112,22 @@ impl<'a> Generation<'a> {
             stats.clone(),
             sender.clone(),
         );
-        let model = ModelPart::new(
-            model::Settings {
-                shm: config.runner.shm,
-                thresholds: config.runner.thresholds.clone(),
-                ..model::Settings::new(
-                    common.setup.model.clone(),
-                    &*common.device,
-                    &config.work_dir,
-                    stats.clone(),
-                )
-            },
-            stats,
-            sender,
+        let supply = Supply::new(
+            common.setup.model.clone(),
+            Provider::new(config, std::env::var("EI_HOST").ok()),
+            sender.clone(),
         );
+        let settings = Box::new({
+            let (stats, device) = (stats.clone(), common.device.clone());
+            let (shm, thresholds) = (config.runner.shm, config.runner.thresholds.clone());
+            let work_dir = config.work_dir.clone();
+            move |source| model::Settings {
+                shm,
+                thresholds: thresholds.clone(),
+                ..model::Settings::new(source, &*device, &work_dir, stats.clone())
+            }
+        });
+        let model = ModelPart::new(supply, settings, stats, sender);
         Ok(Self {
             common,
             report: Arc::new(Mutex::new(report)),
@@ -203,6 +207,7 @@ impl<'a> Generation<'a> {
 
     fn on_event(&mut self, Tagged { incarnation, event }: Tagged) -> Consequence {
         match event {
+            Event::Model(ModelEvent::Found(found)) => self.model.found(*found),
             Event::Model(event) if self.model.is_current(incarnation) => self.on_model_event(event),
             Event::Capture(event) if self.capture.is_current(incarnation) => {
                 let consequence = self.capture.on_event(event);
@@ -238,6 +243,7 @@ impl<'a> Generation<'a> {
                 self.tell_pause();
             }
             ModelEvent::Ended(result) => self.model.ended(&result),
+            ModelEvent::Found(found) => self.model.found(*found),
         }
     }
 

@@ -9,6 +9,7 @@ mod generation;
 mod link;
 mod model_part;
 mod setup;
+mod supply;
 
 use std::pin::pin;
 use std::sync::Arc;

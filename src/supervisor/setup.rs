@@ -18,8 +18,8 @@ pub enum LinkTarget {
 pub struct Setup {
     /// Every setting.
     pub config: Config,
-    /// The model to run.
-    pub model: ModelSource,
+    /// The model to run; `None`: the one that Edge Impulse Studio has for this machine.
+    pub model: Option<ModelSource>,
     /// Where pictures come from.
     pub source: SourceLine,
     /// Where messages go.
@@ -60,16 +60,15 @@ impl Setup {
             );
         }
         let mut part = |result: Result<(), String>| reasons.extend(result.err());
-        part(config.model.as_ref().map(drop).ok_or_else(|| NO_MODEL.to_owned()));
         if let Some(ModelSource::Builtin(name)) = &config.model {
             part(builtin::check_name(name).map_err(|e| e.to_string()));
         }
         part(config.source.as_ref().map(drop).ok_or_else(|| NO_SOURCE.to_owned()));
         part(link.as_ref().map(drop).map_err(Clone::clone));
-        match (config.model.clone(), config.source.clone(), link) {
-            (Some(model), Some(source), Ok(link)) if reasons.is_empty() => Ok(Self {
+        match (config.source.clone(), link) {
+            (Some(source), Ok(link)) if reasons.is_empty() => Ok(Self {
+                model: config.model.clone(),
                 config,
-                model,
                 source,
                 link,
                 unthrottled,
@@ -79,8 +78,6 @@ impl Setup {
     }
 }
 
-const NO_MODEL: &str = "no model is given: downloading one from Edge Impulse Studio is not available yet; \
-     set ei_local_model_file to an .eim file";
 const NO_SOURCE: &str = "no source is given: choosing a camera without gst_args is not available yet; \
      set gst_args to a GStreamer pipeline, for example v4l2src:device=/dev/video0:!:videoconvert";
 const ACCEPTED_BROKER: &str = "set iot_endpoint (or --mqtt) to the URL of a broker, for example mqtt://localhost:1883";
