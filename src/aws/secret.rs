@@ -1,14 +1,15 @@
 //! The Edge Impulse API key, out of AWS Secrets Manager.
 
 use std::error::Error;
+use std::time::Duration;
 
 use aws_config::SdkConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_credential_types::provider::error::CredentialsError;
+use aws_sdk_secretsmanager::config::http::HttpResponse;
 use aws_sdk_secretsmanager::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_secretsmanager::operation::get_secret_value::GetSecretValueError;
 use serde_json::Value;
-use std::time::Duration;
 
 use crate::backoff::Retry;
 use crate::secret::Secret;
@@ -55,8 +56,7 @@ pub enum SecretError {
     },
     /// A permission is missing.
     #[error(
-        "{who} may not read the secret {id} ({code}): allow {permission} on arn:*:secretsmanager:{region}:*:secret:{id}* \
-         in the policy of that role{kms}"
+        "{who} may not read the secret {id} ({code}): allow {permission} on {resource} in the policy of that role{kms}"
     )]
     Denied {
         /// Secret id.
@@ -67,8 +67,8 @@ pub enum SecretError {
         code: String,
         /// The IAM action.
         permission: String,
-        /// Region asked.
-        region: String,
+        /// What to allow it on.
+        resource: String,
         /// More to do when the key that encrypts the secret refuses.
         kms: &'static str,
     },
@@ -259,14 +259,9 @@ fn take(text: Option<&str>, id: &str, key: &str) -> Result<Secret, SecretError> 
     })
 }
 
-fn classify<R: std::fmt::Debug + 'static>(
-    error: &SdkError<GetSecretValueError, R>,
-    id: &str,
-    region: &str,
-) -> SecretError {
+fn classify(error: &SdkError<GetSecretValueError, HttpResponse>, id: &str, region: &str) -> SecretError {
     let id = id.to_owned();
-    if let Some(service) = error.as_service_error() {
-        let code = service.code().unwrap_or("an error without a code");
+    if let Some((service, code)) = error.as_service_error().and_then(|e| Some((e, e.code()?))) {
         return refusal(id, region, code, &excerpt(service.message().unwrap_or_default()));
     }
     if let Some(credentials) = cause::<CredentialsError>(error) {
@@ -282,8 +277,9 @@ fn classify<R: std::fmt::Debug + 'static>(
         id,
         reason: match error {
             SdkError::TimeoutError(_) => format!("no answer within {} s", LIMIT.as_secs()),
-            SdkError::ResponseError(_) => {
-                "what came back is no answer of Secrets Manager (a login page, or a proxy?)".to_owned()
+            SdkError::ResponseError(_) | SdkError::ServiceError(_) => {
+                let status = error.raw_response().map_or(0, |answer| answer.status().as_u16());
+                format!("what came back is no answer of Secrets Manager (HTTP {status}; a login page, or a proxy?)")
             }
             _ => excerpt(&root(error).to_string()),
         },
@@ -327,7 +323,7 @@ fn refusal(id: String, region: &str, code: &str, message: &str) -> SecretError {
         _ => SecretError::Other {
             theirs: matches!(
                 &*code,
-                "InternalServiceError" | "InternalFailure" | "ServiceUnavailable" | "an error without a code"
+                "InternalServiceError" | "InternalFailure" | "ServiceUnavailable"
             ),
             id,
             code,
@@ -346,11 +342,15 @@ fn denied(id: String, region: &str, code: String, message: &str) -> SecretError 
     };
     let is_kms = code != "AccessDeniedException" && code != "AccessDenied" || message.contains("KMS");
     SecretError::Denied {
-        id,
         who: word_after("User: ").unwrap_or_else(|| "the role of this device".to_owned()),
         permission: word_after("to perform: ").unwrap_or_else(|| "secretsmanager:GetSecretValue".to_owned()),
         code,
-        region: region.to_owned(),
+        resource: if id.starts_with("arn:") {
+            id.clone()
+        } else {
+            format!("arn:*:secretsmanager:{region}:*:secret:{id}-*")
+        },
+        id,
         kms: if is_kms {
             ", and kms:Decrypt on the key that encrypts the secret"
         } else {
@@ -432,7 +432,7 @@ mod tests {
         for part in [
             "assumed-role/GreengrassV2TokenExchangeRole/abc",
             "secretsmanager:GetSecretValue",
-            "secret:EI_API_KEY*",
+            "secret:EI_API_KEY-*",
             "AccessDeniedException",
         ] {
             assert!(said.contains(part), "{said} lacks {part}");

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::client::excerpt;
 use super::host::HostError;
 use super::target::UnsupportedMachine;
 use crate::aws::secret::SecretError;
@@ -251,7 +252,7 @@ fn listed(names: &[String]) -> String {
     if names.is_empty() {
         "none".to_owned()
     } else {
-        names.join(", ")
+        excerpt(&names.join(", "))
     }
 }
 

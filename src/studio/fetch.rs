@@ -61,7 +61,7 @@ pub async fn fetch(studio: &Studio, job: Job<'_>, stage: &watch::Sender<Stage>) 
         project.name,
         project.id,
         impulse.id,
-        impulse.name
+        excerpt(&impulse.name)
     );
     let choice = find_choice(studio, &project, impulse.id, job).await?;
     let site = Site {
@@ -94,7 +94,12 @@ pub async fn fetch(studio: &Studio, job: Job<'_>, stage: &watch::Sender<Stage>) 
 
 async fn first_project(studio: &Studio) -> Result<Project, StudioError> {
     let answer: Projects = studio.get("the list of projects", "api/projects", &[]).await?;
-    answer.projects.into_iter().next().ok_or(StudioError::NoProject)
+    let project = answer.projects.into_iter().next().ok_or(StudioError::NoProject)?;
+    Ok(Project {
+        id: project.id,
+        name: excerpt(&project.name),
+        owner: excerpt(&project.owner),
+    })
 }
 
 async fn find_impulse(studio: &Studio, project: &Project, asked: Option<u64>) -> Result<Impulse, StudioError> {

@@ -207,8 +207,9 @@ impl<'a> Generation<'a> {
 
     fn on_event(&mut self, Tagged { incarnation, event }: Tagged) -> Consequence {
         match event {
-            Event::Model(ModelEvent::Found(found)) => self.model.found(*found),
-            Event::Model(event) if self.model.is_current(incarnation) => self.on_model_event(event),
+            Event::Model(event) if event.is_timeless() || self.model.is_current(incarnation) => {
+                self.on_model_event(event)
+            }
             Event::Capture(event) if self.capture.is_current(incarnation) => {
                 let consequence = self.capture.on_event(event);
                 match consequence {

@@ -29,6 +29,13 @@ pub(super) enum ModelEvent {
     Found(Box<Found>),
 }
 
+impl ModelEvent {
+    /// Whether it matters whichever incarnation runs.
+    pub(super) fn is_timeless(&self) -> bool {
+        matches!(self, Self::Found(_))
+    }
+}
+
 /// How the model is.
 enum State {
     /// Not running; started again at this time.

@@ -5,6 +5,8 @@
 pub mod broker;
 pub mod daemon;
 pub mod events;
+pub mod http;
 pub mod mosquitto;
 pub mod observer;
 pub mod scripts;
+pub mod studio;
