@@ -62,13 +62,13 @@ pub enum SecretError {
         /// Secret id.
         id: String,
         /// The role, as AWS names it.
-        who: String,
+        who: Box<str>,
         /// AWS error code.
         code: String,
         /// The IAM action.
-        permission: String,
+        permission: Box<str>,
         /// What to allow it on.
-        resource: String,
+        resource: Box<str>,
         /// More to do when the key that encrypts the secret refuses.
         kms: &'static str,
     },
@@ -338,17 +338,17 @@ fn denied(id: String, region: &str, code: String, message: &str) -> SecretError 
         let (_, rest) = message.split_once(mark)?;
         rest.split_whitespace()
             .next()
-            .map(|word| word.trim_end_matches([',', '.']).to_owned())
+            .map(|word| Box::<str>::from(word.trim_end_matches([',', '.'])))
     };
     let is_kms = code != "AccessDeniedException" && code != "AccessDenied" || message.contains("KMS");
     SecretError::Denied {
-        who: word_after("User: ").unwrap_or_else(|| "the role of this device".to_owned()),
-        permission: word_after("to perform: ").unwrap_or_else(|| "secretsmanager:GetSecretValue".to_owned()),
+        who: word_after("User: ").unwrap_or_else(|| "the role of this device".into()),
+        permission: word_after("to perform: ").unwrap_or_else(|| "secretsmanager:GetSecretValue".into()),
         code,
         resource: if id.starts_with("arn:") {
-            id.clone()
+            (*id).into()
         } else {
-            format!("arn:*:secretsmanager:{region}:*:secret:{id}-*")
+            format!("arn:*:secretsmanager:{region}:*:secret:{id}-*").into()
         },
         id,
         kms: if is_kms {

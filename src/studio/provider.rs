@@ -25,7 +25,7 @@ const LOOK: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone)]
 pub enum Found {
     /// A model from Studio, downloaded now or earlier.
-    Model(StoredModel),
+    Model(Box<StoredModel>),
     /// The configured file, which was missing, is there.
     LocalFile,
 }
@@ -111,7 +111,7 @@ impl Provider {
         let mut said = RepeatGuard::default();
         loop {
             match self.attempt(&mut standing_in, &tell).await {
-                Ok(model) => return tell(Found::Model(model)),
+                Ok(model) => return tell(Found::Model(Box::new(model))),
                 Err(e) => {
                     let wait = match e.retry() {
                         Retry::Soon => backoff.failed(Instant::now()),
@@ -165,7 +165,7 @@ impl Provider {
         }
         let Some(model) = self.earlier() else { return false };
         *standing_in = Some(model.path.clone());
-        tell(Found::Model(model));
+        tell(Found::Model(Box::new(model)));
         true
     }
 

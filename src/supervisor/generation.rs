@@ -244,7 +244,7 @@ impl<'a> Generation<'a> {
                 self.tell_pause();
             }
             ModelEvent::Ended(result) => self.model.ended(&result),
-            ModelEvent::Found(found) => self.model.found(*found),
+            ModelEvent::Found(found) => self.model.found(found),
         }
     }
 

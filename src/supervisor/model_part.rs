@@ -26,7 +26,7 @@ pub(super) enum ModelEvent {
     Progress(Progress),
     Ended(Result<(), ModelError>),
     /// There is a model to start; belongs to no incarnation.
-    Found(Box<Found>),
+    Found(Found),
 }
 
 impl ModelEvent {

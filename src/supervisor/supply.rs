@@ -50,14 +50,7 @@ impl Supply {
     /// What to start now. `None`: it is being sought, a [`ModelEvent::Found`] will come.
     pub(super) fn next(&mut self) -> Option<ModelSource> {
         match &self.configured {
-            Some(ModelSource::File(path)) if is_missing(path) => {
-                if self.found.is_none() && self.looking.is_none() {
-                    tracing::warn!(
-                        "the model file {} (ei_local_model_file) is missing: the model of Edge Impulse Studio is used instead",
-                        path.display()
-                    );
-                }
-            }
+            Some(ModelSource::File(path)) if is_missing(path) => self.say_missing(path),
             Some(source) => {
                 self.looking = None;
                 return Some(source.clone());
@@ -76,7 +69,7 @@ impl Supply {
                     // Nobody listens any more once the generation is over.
                     let _ = events.send(Tagged {
                         incarnation: 0,
-                        event: Event::Model(ModelEvent::Found(Box::new(found))),
+                        event: Event::Model(ModelEvent::Found(found)),
                     });
                 })
                 .await;
@@ -84,11 +77,20 @@ impl Supply {
         None
     }
 
+    fn say_missing(&self, path: &std::path::Path) {
+        if self.found.is_none() && self.looking.is_none() {
+            tracing::warn!(
+                "the model file {} (ei_local_model_file) is missing: the model of Edge Impulse Studio is used instead",
+                path.display()
+            );
+        }
+    }
+
     /// Takes what was found. `true`: it is another one than was started last.
     pub(super) fn found(&mut self, found: Found) -> bool {
         let Found::Model(model) = found else { return true };
         let is_new = self.current.as_ref().is_none_or(|current| current.path != model.path);
-        self.found = Some(model);
+        self.found = Some(*model);
         is_new
     }
 

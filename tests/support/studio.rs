@@ -16,6 +16,9 @@ pub const SECRET_ACCESS_KEY: &str = "wJalrXUtnFEMIsecretEXAMPLE";
 pub const SESSION_TOKEN: &str = "IQoJb3JpZ2luX2VjEXAMPLETOKEN";
 pub const TARGET: &str = "runner-linux-x86_64";
 
+/// An answer of its own for a request; `None`: the usual one.
+type Instead = Box<dyn FnMut(&Request) -> Option<Reply> + Send>;
+
 /// What Studio has, and how it behaves.
 pub struct State {
     /// `None`: not built.
@@ -24,7 +27,7 @@ pub struct State {
     pub job: Job,
     pub model: Vec<u8>,
     /// Answers in place of the usual ones: path ending, and what comes; `None`: the usual.
-    pub instead: Vec<(&'static str, Box<dyn FnMut(&Request) -> Option<Reply> + Send>)>,
+    pub instead: Vec<(&'static str, Instead)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
