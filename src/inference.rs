@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use crate::capture::pack::pack_features;
-use crate::capture::{ConvertError, Converter, Frame, FrameSlot, Picture, Taken, Target};
+use crate::capture::{Converter, Frame, FrameSlot, Picture, Taken, Target};
 use crate::config::ResizeMode;
 use crate::log_limit::{RepeatGuard, like};
 use crate::model::{self, Interrupt, Model, ModelError, ModelInfo, ModelInput};
@@ -120,6 +120,8 @@ impl Session {
                 Taken::TimedOut => {}
                 Taken::Closed(generation) => {
                     if drained.replace(generation) != Some(generation) {
+                        // Whoever hears of the end has all messages before it.
+                        bench.publisher.flush();
                         tell(Progress::Drained(generation));
                     }
                     bench.slot.wait_until_open(LOOK_EVERY);
@@ -146,7 +148,12 @@ impl Session {
             }
             Err(e) => {
                 bench.stats.frames_dropped.inc();
-                return Err(e);
+                if e.is_fatal() {
+                    return Err(e);
+                }
+                // The model is well and will not have this frame: the next one may do.
+                self.say_unusable(&e);
+                return Ok(());
             }
         };
         let wall_ms = begun.elapsed().as_secs_f32() * 1e3;
@@ -201,7 +208,7 @@ impl Session {
         Ok(false)
     }
 
-    fn say_unusable(&mut self, error: &ConvertError) {
+    fn say_unusable(&mut self, error: &dyn std::error::Error) {
         if let Some(more) = self.unusable_frames.check(Instant::now(), &error.to_string()) {
             tracing::warn!("a frame cannot be used and is skipped{}: {error}", like(more));
         }

@@ -19,6 +19,7 @@ pub mod inference;
 pub mod lifecycle;
 pub mod log_limit;
 pub mod model;
+pub mod private_file;
 pub mod publisher;
 pub mod report;
 pub mod secret;

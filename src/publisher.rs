@@ -12,7 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use parking_lot::Mutex;
 use uuid::Uuid;
 
-use crate::cache::{CacheItem, CacheWriter, S3Location};
+use crate::cache::{CacheItem, CacheWriter, S3Cache, S3Location};
 use crate::capture::Picture;
 use crate::config::Qos;
 use crate::device::Topics;
@@ -36,15 +36,38 @@ pub struct PublisherSettings {
     pub s3_bucket: Option<String>,
 }
 
+/// The caches that are on.
+#[derive(Clone, Default)]
+pub struct Caches {
+    /// Local files.
+    pub files: Option<Arc<CacheWriter>>,
+    /// The bucket.
+    pub s3: Option<Arc<S3Cache>>,
+}
+
+impl Caches {
+    /// How many are on.
+    fn count(&self) -> u64 {
+        u64::from(self.files.is_some()) + u64::from(self.s3.is_some())
+    }
+}
+
 /// Turns published inferences into messages. Cheap to clone.
 #[derive(Clone)]
 pub struct Publisher {
     writer: Arc<Writer>,
-    encoder: Option<SyncSender<Job>>,
+    encoder: Option<SyncSender<Work>>,
 }
 
 /// Keeps the encoding thread; given back by [`Publisher::start`].
 pub struct Encoder(Option<JoinHandle<()>>);
+
+/// What the encoding thread is given.
+enum Work {
+    Write(Box<Job>),
+    /// Say when everything before it is done.
+    Tell(SyncSender<()>),
+}
 
 /// A published inference on its way to the encoding thread.
 struct Job {
@@ -59,7 +82,7 @@ struct Writer {
     settings: PublisherSettings,
     topics: Arc<Topics>,
     outbox: Arc<Outbox>,
-    cache: Option<Arc<CacheWriter>>,
+    caches: Caches,
     stats: Arc<Stats>,
     s3: Mutex<Option<S3Location>>,
     pictures_waiting: AtomicUsize,
@@ -74,15 +97,15 @@ impl Publisher {
         settings: PublisherSettings,
         topics: Arc<Topics>,
         outbox: Arc<Outbox>,
-        cache: Option<Arc<CacheWriter>>,
+        caches: Caches,
         stats: Arc<Stats>,
     ) -> std::io::Result<(Self, Encoder)> {
-        let with_pictures = settings.publish_image || cache.is_some();
+        let with_pictures = settings.publish_image || caches.count() > 0;
         let writer = Arc::new(Writer {
             settings,
             topics,
             outbox,
-            cache,
+            caches,
             stats,
             s3: Mutex::new(None),
             pictures_waiting: AtomicUsize::new(0),
@@ -90,10 +113,18 @@ impl Publisher {
         if !with_pictures {
             return Ok((Self { writer, encoder: None }, Encoder(None)));
         }
-        let (jobs, queue) = sync_channel::<Job>(QUEUE);
+        let (jobs, queue) = sync_channel::<Work>(QUEUE);
         let thread_writer = writer.clone();
         let thread = std::thread::Builder::new().name("encode".into()).spawn(move || {
-            for job in queue {
+            for work in queue {
+                let job = match work {
+                    Work::Write(job) => job,
+                    Work::Tell(done) => {
+                        // Whoever asked may have stopped waiting.
+                        let _ = done.try_send(());
+                        continue;
+                    }
+                };
                 thread_writer.write_with_picture(&job);
                 if job.picture.is_some() {
                     thread_writer.pictures_waiting.fetch_sub(1, Ordering::Relaxed);
@@ -132,13 +163,21 @@ impl Publisher {
             picture.clone()
         });
         // The thread ends only after the last publisher is gone.
-        let _ = encoder.send(Job {
+        let _ = encoder.send(Work::Write(Box::new(Job {
             result,
             numbers,
             id,
             ts,
             picture,
-        });
+        })));
+    }
+
+    /// Waits until everything published so far is in the outbox; pictures take a moment to encode.
+    pub fn flush(&self) {
+        let Some(encoder) = &self.encoder else { return };
+        let (done, told) = sync_channel(1);
+        // An error means that the thread is gone: nothing is written any more.
+        let _ = encoder.send(Work::Tell(done)).map(|()| told.recv());
     }
 }
 
@@ -209,17 +248,25 @@ impl Writer {
                 self.settings.qos,
             ));
         }
-        if let Some(cache) = &self.cache {
-            match picture {
-                Some(picture) => {
-                    cache.offer(CacheItem {
-                        id,
-                        image: Some(picture.jpeg().clone()),
-                        json: message.json,
-                    });
-                }
-                None => self.stats.cache_failures.inc(),
-            }
+        match picture {
+            Some(picture) => self.keep(
+                s3,
+                CacheItem {
+                    id,
+                    image: Some(picture.jpeg().clone()),
+                    json: message.json,
+                },
+            ),
+            None => self.stats.cache_failures.add(self.caches.count()),
+        }
+    }
+
+    fn keep(&self, place: Option<S3Location>, pair: CacheItem) {
+        if let (Some(s3), Some(place)) = (&self.caches.s3, place) {
+            s3.offer(place, pair.clone());
+        }
+        if let Some(files) = &self.caches.files {
+            files.offer(pair);
         }
     }
 }

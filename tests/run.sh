@@ -4,4 +4,8 @@ set -eu
 cd "$(dirname "$0")/.."
 PATH="$PATH:$HOME/.cargo/bin"
 sh tests/setup.sh test
-exec cargo test --locked --no-fail-fast "$@"
+# Both parts run, whatever the first one finds.
+status=0
+cargo test --locked --no-fail-fast "$@" || status=$?
+sh tests/artifacts/run.sh || status=$?
+exit "$status"

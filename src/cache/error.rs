@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use uuid::Uuid;
 
+use super::s3::S3Error;
+
 /// A failure of a cache. None of them stops anything but the pair at hand.
 #[derive(Debug, thiserror::Error)]
 pub enum CacheError {
@@ -33,6 +35,20 @@ pub enum CacheError {
         /// The system's reason.
         source: io::Error,
     },
+    /// A file could not be read.
+    #[error("{} could not be read: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// A file holds something else than was written into it.
+    #[error("{} is damaged, probably by a power cut", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+    },
     /// A file could not be removed.
     #[error("{} could not be removed: {source}", path.display())]
     Remove {
@@ -49,6 +65,18 @@ pub enum CacheError {
         /// The bound.
         max: u64,
     },
+    /// One pair is larger than everything that may wait for S3.
+    #[error("a pair of {bytes} bytes is larger than everything that may wait for S3")]
+    TooLargeToWait {
+        /// Size of the pair.
+        bytes: u64,
+    },
+    /// More waits for S3 than there is room for, and the oldest go.
+    #[error("S3 has been away so long that no more pairs can wait on disk; the oldest are dropped")]
+    WaitedTooLong,
+    /// S3 did not do it.
+    #[error(transparent)]
+    S3(#[from] S3Error),
     /// What should be removed is not named by an id.
     #[error("a cached pair is named by the id of its message, a UUID like 6f1c2f0e-9a5b-4c3d-8e7f-0123456789ab")]
     NotAnId,
@@ -73,8 +101,12 @@ impl CacheError {
             Self::Directory { .. } | Self::Waiting { .. } => "directory".to_owned(),
             Self::Write { source, .. } => format!("write: {:?}", source.kind()),
             Self::Remove { source, .. } => format!("remove: {:?}", source.kind()),
-            Self::TooLarge { .. } => "too large".to_owned(),
+            Self::Read { source, .. } => format!("read: {:?}", source.kind()),
+            Self::Damaged { .. } => "damaged".to_owned(),
+            Self::S3(error) => error.kind(),
+            Self::TooLarge { .. } | Self::TooLargeToWait { .. } => "too large".to_owned(),
             Self::NotAnId | Self::NoSuchPair { .. } => "no such pair".to_owned(),
+            Self::WaitedTooLong => "waited too long".to_owned(),
             Self::Behind => "behind".to_owned(),
             Self::Stopped => "stopped".to_owned(),
         }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use clap::Args;
 
-use super::{ConfigArgs, Exit, NO_CONFIGURATION};
+use super::{ConfigArgs, Exit, NO_CONFIGURATION, check_online, complain, say};
 use crate::capture::{CaptureError, PipelineDescription, describe};
 use crate::config::{Config, Loaded, ModelSource};
 use crate::device::{Topics, peek};
@@ -16,31 +16,40 @@ use crate::supervisor::{Setup, SetupError, not_available, sentence};
 /// Arguments of `check`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  ei-greengrass check --config my.json\n\nExit code: 0, or 2 when `run` would refuse this configuration."
+    after_help = "Examples:\n  ei-greengrass check --config my.json\n  ei-greengrass check --config my.json --online\n\n\
+    Exit code: 0; 2 when `run` would refuse this configuration; 1 when a probe of --online failed."
 )]
 pub struct CheckArgs {
     #[command(flatten)]
     config: ConfigArgs,
+    /// Also try what needs the network: AWS identity and region, the IoT Core endpoint, and one message to the broker.
+    #[arg(long)]
+    online: bool,
 }
 
 pub(super) fn main(args: &CheckArgs) -> Exit {
     let loaded = match args.config.load() {
         Ok(Some(loaded)) => loaded,
         Ok(None) => {
-            eprintln!("{NO_CONFIGURATION}");
+            complain(NO_CONFIGURATION);
             return Exit::Configuration;
         }
         Err(e) => {
-            eprintln!("{}", sentence(&e));
+            complain(&sentence(&e));
             return Exit::Configuration;
         }
     };
     let refusals = Setup::new(loaded.config.clone(), false)
         .err()
         .map_or_else(Vec::new, |SetupError(reasons)| reasons);
-    print!("{}", report(&loaded, &refusals));
-    if refusals.is_empty() {
+    say(&report(&loaded, &refusals));
+    let online = if args.online {
+        check_online::main(&loaded.config)
+    } else {
         Exit::Orderly
+    };
+    if refusals.is_empty() {
+        online
     } else {
         Exit::Configuration
     }

@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 
-use super::{ConfigArgs, Exit};
+use super::{ConfigArgs, Exit, complain, say};
 use crate::config::{Sources, get, load};
 
 /// Arguments of `config`.
@@ -35,16 +35,18 @@ pub(super) fn main(command: &ConfigCommand) -> Exit {
     match loaded {
         Ok(loaded) => match get(&loaded, key) {
             Some(value) => {
-                println!("{value}");
+                say(&value);
                 Exit::Orderly
             }
             None => {
-                eprintln!("{key:?} is no configuration key; `ei-greengrass check` lists all of them");
+                complain(&format!(
+                    "{key:?} is no configuration key; `ei-greengrass check` lists all of them"
+                ));
                 Exit::Configuration
             }
         },
         Err(e) => {
-            eprintln!("{e}");
+            complain(&e.to_string());
             Exit::Configuration
         }
     }

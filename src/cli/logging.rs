@@ -2,11 +2,11 @@
 
 use std::io::{self, IsTerminal, Write};
 
-use tracing::{Level, Metadata};
+use tracing::Level;
+use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::filter_fn;
-use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, fmt};
 
 use crate::config::Verbosity;
 
@@ -36,27 +36,26 @@ pub fn init(format: LogFormat, verbosity: Verbosity) {
                 .unwrap_or_else(|| default.clone()),
         )
         .unwrap_or_else(|_| EnvFilter::new(default));
-    let layer = fmt::layer()
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
         .with_target(false)
+        // A log that cannot be written (disk full, reader gone) would be complained of on stderr, and that panics likewise.
+        .log_internal_errors(false)
         .with_writer(|| OneLine(io::stdout()))
         .with_ansi(io::stdout().is_terminal());
-    let layer = match format {
-        LogFormat::Text => layer.boxed(),
-        LogFormat::Json => layer.json().flatten_event(true).boxed(),
-    };
     // A second initialisation (tests in one process) keeps the first.
-    let _ = tracing_subscriber::registry()
-        .with(filter)
-        .with(layer.with_filter(filter_fn(may_be_shown)))
-        .try_init();
+    let _ = match format {
+        LogFormat::Text => builder.finish().with(filter_fn(harmless)).try_init().ok(),
+        LogFormat::Json => {
+            let builder = builder.json().flatten_event(true);
+            builder.finish().with(filter_fn(harmless)).try_init().ok()
+        }
+    };
 }
 
-/// Crates that write whole requests, answers and credentials to the log at trace level.
-const DUMPING: [&str; 3] = ["aws_", "hyper", "h2"];
-
-/// Keeps secrets out of the log whatever `RUST_LOG` says: session tokens are headers of signed requests.
-fn may_be_shown(meta: &Metadata<'_>) -> bool {
-    *meta.level() != Level::TRACE || !DUMPING.iter().any(|name| meta.target().starts_with(name))
+/// Whatever RUST_LOG says: the details that HTTP, TLS and AWS crates log hold signed URLs, tokens and keys.
+fn harmless(event: &tracing::Metadata<'_>) -> bool {
+    event.target().starts_with("ei_greengrass") || *event.level() <= Level::INFO
 }
 
 /// Keeps each event on one line: texts from outside (GStreamer, the model, a configuration) may hold line breaks.

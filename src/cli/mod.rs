@@ -1,6 +1,7 @@
 //! The command line: arguments, logging, dispatch. One file a subcommand.
 
 mod check;
+mod check_online;
 mod config;
 mod demo;
 mod logging;
@@ -8,6 +9,7 @@ mod model;
 mod run;
 mod stop;
 
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -127,9 +129,9 @@ impl ConfigArgs {
     fn load(&self) -> Result<Option<Loaded>, ConfigError> {
         let text = match &self.config {
             Some(path) => Some((TextOrigin::File(path.clone()), crate::config::read_file(path)?)),
-            None => std::env::var(CONFIG_VARIABLE)
-                .ok()
-                .map(|text| (TextOrigin::Environment, text)),
+            // What is not UTF-8 in it is shown as such by whoever uses the value.
+            None => std::env::var_os(CONFIG_VARIABLE)
+                .map(|text| (TextOrigin::Environment, text.to_string_lossy().into_owned())),
         };
         let given =
             text.is_some() || !self.set.is_empty() || self.model.is_some() || self.mqtt.is_some() || self.gst.is_some();
@@ -174,11 +176,21 @@ pub fn main() -> ExitCode {
     exit.into()
 }
 
+/// Writes to stdout. Unlike `println!` it does not panic when nobody reads (`check | head -1`).
+fn say(text: &str) {
+    let _ = writeln!(io::stdout(), "{}", text.trim_end_matches('\n'));
+}
+
+/// Writes to stderr, likewise.
+fn complain(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
 fn builtin_model(name: &str, socket: &std::path::Path) -> Exit {
     match crate::model::builtin::run(name, socket) {
         Ok(()) => Exit::Orderly,
         Err(e) => {
-            eprintln!("{e}");
+            complain(&e.to_string());
             Exit::Failure
         }
     }

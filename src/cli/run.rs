@@ -38,7 +38,10 @@ pub(super) fn main(args: &RunArgs, log: &LogArgs) -> Exit {
         }
         Err(e) => {
             logging::init(log.log_format, log.verbosity().unwrap_or_default());
-            tracing::error!("{}", sentence(&e));
+            // A place in a text is shown as an excerpt with a caret below: lines that belong below each other.
+            for line in sentence(&e).lines() {
+                tracing::error!("{line}");
+            }
             return Exit::Configuration;
         }
     };
@@ -89,6 +92,14 @@ pub(super) fn report_findings(loaded: &Loaded) {
 }
 
 async fn daemon(setup: Setup) -> Exit {
+    // First of all: a stop signal that comes earlier ends the process the hard way.
+    let signals = match StopSignals::listen() {
+        Ok(signals) => signals,
+        Err(e) => {
+            tracing::error!("stop signals cannot be received: {e}");
+            return Exit::Failure;
+        }
+    };
     let device = crate::device::resolve(&setup.config.device_name, &setup.config.work_dir, Path::new("/"));
     for warning in &device.warnings {
         tracing::warn!("{warning}");
@@ -101,13 +112,6 @@ async fn daemon(setup: Setup) -> Exit {
                 crate::lifecycle::LockError::Held { .. } => Exit::AlreadyRunning,
                 crate::lifecycle::LockError::Io { .. } => Exit::Configuration,
             };
-        }
-    };
-    let signals = match StopSignals::listen() {
-        Ok(signals) => signals,
-        Err(e) => {
-            tracing::error!("stop signals cannot be received: {e}");
-            return Exit::Failure;
         }
     };
     let lock = Arc::new(lock);

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::{ConfigArgs, Exit, LogArgs, logging};
+use super::{ConfigArgs, Exit, LogArgs, complain, logging, say};
 use crate::config::{Sources, load};
 use crate::lifecycle::{Termination, lock_path, terminate};
 
@@ -24,7 +24,7 @@ pub(super) fn main(args: &StopArgs, log: &LogArgs) -> Exit {
     let config = match loaded {
         Ok(loaded) => loaded.config,
         Err(e) => {
-            eprintln!("{e}");
+            complain(&e.to_string());
             return Exit::Configuration;
         }
     };
@@ -35,15 +35,15 @@ pub(super) fn main(args: &StopArgs, log: &LogArgs) -> Exit {
         Ok(how) => {
             let path = path.display();
             match how {
-                Termination::NotRunning => println!("not running (no held lock file {path})"),
-                Termination::Ended => println!("stopped"),
-                Termination::AfterSigterm => println!("stopped, after SIGTERM"),
-                Termination::Killed => println!("killed: it did not end within its time after SIGTERM"),
+                Termination::NotRunning => say(&format!("not running (no held lock file {path})")),
+                Termination::Ended => say("stopped"),
+                Termination::AfterSigterm => say("stopped, after SIGTERM"),
+                Termination::Killed => say("killed: it did not end within its time after SIGTERM"),
             }
             Exit::Orderly
         }
         Err(e) => {
-            eprintln!("{e}");
+            complain(&e.to_string());
             Exit::Failure
         }
     }

@@ -249,7 +249,7 @@ pub(super) static S3_BUCKET: Key<Option<String>> = Key::new(
 pub(super) static IOT_ENDPOINT: Key<Option<String>> = Key::new(
     "iot_endpoint",
     Absent,
-    "a host name, or a URL with mqtt://, mqtts://, ws:// or wss://",
+    "a host name (with :443, say, for another port), or a URL with mqtt://, mqtts://, ws:// or wss://",
     values::broker,
     show::some,
 );

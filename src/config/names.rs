@@ -84,7 +84,8 @@ pub struct ThresholdError;
 pub fn parse_threshold(value: &Value) -> Result<f64, ThresholdError> {
     match values::finite(value) {
         Some(x) if x > 0.0 && x <= 1.0 => Ok(x),
-        Some(x) if x > 1.0 && x <= 100.0 => Ok(x / 100.0),
+        // Rounded far below what matters: 75.6 / 100 is 0.7559999999999999 in floating point, and answers show the figure.
+        Some(x) if x > 1.0 && x <= 100.0 => Ok((x * 1e10).round() / 1e12),
         _ => Err(ThresholdError),
     }
 }
@@ -118,6 +119,8 @@ mod tests {
             (json!("0.7"), 0.7),
             (json!(1), 1.0),
             (json!(50.0), 0.5),
+            (json!(75.6), 0.756),
+            (json!("7.56"), 0.0756),
             (json!("50.000000000000000"), 0.5),
             (json!("100"), 1.0),
         ] {

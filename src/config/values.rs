@@ -238,6 +238,14 @@ fn is_host_name(text: &str) -> bool {
     text.len() <= 253 && text.split('.').all(is_label)
 }
 
+/// `host`, or `host:port`.
+fn is_host_and_port(text: &str) -> bool {
+    match text.split_once(':') {
+        Some((host, port)) => is_host_name(host) && port.parse::<u16>().is_ok_and(|port| port > 0),
+        None => is_host_name(text),
+    }
+}
+
 /// The host of IoT Core, or the URL of another broker.
 pub(super) fn broker(value: &Value) -> Reading<Option<String>> {
     let text = one_line(value)?;
@@ -246,7 +254,7 @@ pub(super) fn broker(value: &Value) -> Reading<Option<String>> {
             matches!(url.scheme(), "mqtt" | "mqtts" | "ws" | "wss")
                 && url.host_str().is_some_and(|host| !host.is_empty())
         }
-        _ => is_host_name(&text),
+        _ => is_host_and_port(&text),
     };
     if usable && !text.contains(char::is_whitespace) {
         taken(Some(text))

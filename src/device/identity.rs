@@ -1,8 +1,7 @@
 //! The network address that a device took its name from, kept across starts.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::Path;
 
 use super::network::Mac;
@@ -16,23 +15,5 @@ pub(super) fn read(file: &Path) -> Option<Mac> {
 
 /// Keeps the address: readable by the service's user only, complete or not there at all.
 pub(super) fn write(file: &Path, mac: &Mac) -> io::Result<()> {
-    let directory = file.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(directory)?;
-    let temporary = directory.join(format!(".identity.{}", std::process::id()));
-    let written = write_new(&temporary, mac).and_then(|()| fs::rename(&temporary, file));
-    if written.is_err() {
-        // What is left behind is of no use; that it cannot be removed either adds nothing to the first error.
-        let _ = fs::remove_file(&temporary);
-    }
-    written
-}
-
-fn write_new(path: &Path, mac: &Mac) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    writeln!(file, "{mac}")?;
-    file.sync_all()
+    crate::private_file::replace(file, format!("{mac}\n").as_bytes())
 }

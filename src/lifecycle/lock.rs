@@ -64,6 +64,9 @@ impl LockFile {
         for _ in 0..ATTEMPTS {
             let mut file = match open_or_create(path) {
                 Ok(file) => file,
+                Err(e) if e.kind() == io::ErrorKind::NotFound && !path.parent().is_some_and(Path::is_dir) => {
+                    return Err(io_error(io::Error::new(e.kind(), "its directory does not exist")));
+                }
                 // Removed, or created by somebody else, in between.
                 Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::AlreadyExists) => continue,
                 Err(e) => return Err(io_error(e)),
@@ -83,7 +86,10 @@ impl LockFile {
                 file,
             };
             if lock.still_there() {
-                lock.write_pid().map_err(io_error)?;
+                // The lock is held all the same; without a pid inside, `stop` can only remove the file.
+                if let Err(e) = lock.write_pid() {
+                    tracing::warn!("the pid cannot be written into the lock file {}: {e}", path.display());
+                }
                 return Ok(lock);
             }
         }

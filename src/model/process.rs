@@ -8,7 +8,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal};
+use rustix::process::{Pid, Signal, kill_process};
 use tracing::{debug, error, warn};
 
 use super::output::Output;
@@ -38,6 +38,15 @@ const PASSED_ON: [&str; 9] = [
 const PASSED_ON_PREFIXES: [&str; 9] = ["LC_", "CUDA", "NVIDIA", "TVM", "QNN", "ADSP", "TENSORRT", "OMP_", "EI_"];
 /// Not even then.
 const NEVER_PASSED_ON: [&str; 6] = ["KEY", "SECRET", "TOKEN", "PASSW", "CREDENTIAL", "AUTH"];
+
+/// How the shared memory of a process becomes known that is ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Memory {
+    /// It named its segments, or has none.
+    Named,
+    /// It did not live to name them: the process is frozen for a moment and looked at.
+    LookFor,
+}
 
 /// A running model process. Dropping it [ends](Process::end) the process.
 #[derive(Debug)]
@@ -107,8 +116,11 @@ impl Process {
     }
 
     /// Ends the process: SIGINT, SIGKILL after a second. Takes two seconds and a little at most. Returns the names of
-    /// the shared memory that it held.
-    pub fn end(&mut self) -> Vec<String> {
+    /// the shared memory that was looked for and found.
+    ///
+    /// A process is frozen only where that is needed: were this program killed just then, the model would stay frozen
+    /// until the next start.
+    pub fn end(&mut self, memory: Memory) -> Vec<String> {
         let mut segments = Vec::new();
         for signal in [Signal::INT, Signal::KILL] {
             if self.has_ended(Duration::ZERO) {
@@ -118,7 +130,11 @@ impl Process {
                 return segments;
             };
             // It is our child and not waited for yet: the pid cannot belong to anybody else.
-            match signal_to_end(pid, signal) {
+            let sent = match memory {
+                Memory::Named => kill_process(pid, signal).map(|()| Vec::new()).map_err(io::Error::from),
+                Memory::LookFor => signal_to_end(pid, signal),
+            };
+            match sent {
                 Ok(held) => segments.extend(held),
                 Err(error) => warn!("the model process cannot be sent {signal:?}: {error}"),
             }
@@ -151,7 +167,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        self.end();
+        self.end(Memory::LookFor);
     }
 }
 
@@ -248,7 +264,7 @@ mod tests {
             assert!(Instant::now() < deadline);
         }
         let begin = Instant::now();
-        process.end();
+        process.end(Memory::LookFor);
         assert!(begin.elapsed() >= END && begin.elapsed() < 3 * END);
         assert!(!Path::new(&format!("/proc/{pid}")).exists());
     }

@@ -15,7 +15,7 @@ use super::file::{self, Usable};
 use super::framing::excerpt;
 use super::hello::{self, Hello, MAX_FEATURES};
 use super::interrupt::Interrupt;
-use super::process::Process;
+use super::process::{Memory, Process};
 use super::protocol::{InferenceResult, ModelInfo, ModelInput};
 use super::rundir::RunDir;
 use super::settings::{Limits, Settings};
@@ -54,6 +54,8 @@ struct Link {
     connection: Connection,
     process: Option<Process>,
     directory: Option<RunDir>,
+    /// Whether the shared memory of the process is known.
+    memory: Memory,
     limits: Limits,
     /// The request being answered.
     id: i32,
@@ -389,6 +391,7 @@ impl Link {
                         connection,
                         process,
                         directory,
+                        memory: Memory::LookFor,
                         limits,
                         id: 0,
                         request: Vec::new(),
@@ -420,7 +423,7 @@ impl Link {
                 break ModelError::Interrupted;
             }
         };
-        end(&mut process, &mut directory);
+        end(&mut process, &mut directory, Memory::LookFor);
         Err(failed)
     }
 
@@ -468,6 +471,7 @@ impl Link {
         if let Some(directory) = &mut self.directory {
             directory.note_segments(hello::segment_names(&answer));
         }
+        self.memory = Memory::Named;
         let failed = answer.get("success").and_then(Value::as_bool) != Some(true);
         self.check_id(answer.get("id").and_then(Value::as_i64), failed)?;
         Ok(hello::parse(answer)?)
@@ -538,13 +542,13 @@ impl Link {
 impl Drop for Link {
     fn drop(&mut self) {
         self.connection.close();
-        end(&mut self.process, &mut self.directory);
+        end(&mut self.process, &mut self.directory, self.memory);
     }
 }
 
 /// Ends the process and removes what it leaves, also the memory of one that did not live to name it.
-fn end(process: &mut Option<Process>, directory: &mut Option<RunDir>) {
-    let held = process.take().map(|mut process| process.end());
+fn end(process: &mut Option<Process>, directory: &mut Option<RunDir>, memory: Memory) {
+    let held = process.take().map(|mut process| process.end(memory));
     // Only now: what the directory removes must not be made again by the process.
     if let Some(mut directory) = directory.take() {
         directory.note_segments(held.into_iter().flatten());

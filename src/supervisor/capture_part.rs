@@ -33,8 +33,6 @@ pub(super) enum PipelineEvent {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Consequence {
     Nothing,
-    /// Frames flow (again): the next inference is the first one.
-    Flowing,
     /// The source of this slot generation ended and is not started again.
     Paused(u64),
     /// Too many pipelines hang.
@@ -67,6 +65,8 @@ pub(super) struct CapturePart {
     events: mpsc::UnboundedSender<Tagged>,
     state: State,
     incarnation: u64,
+    /// How the capture ended that is still being started: its watching thread can be faster than the one that starts it.
+    early: Option<CaptureEvent>,
     hanging: u32,
     backoff: Backoff,
     failures: RepeatGuard,
@@ -88,6 +88,7 @@ impl CapturePart {
             events,
             state: State::Idle,
             incarnation: 0,
+            early: None,
             hanging: 0,
             backoff: Backoff::new(BackoffPolicy::default()),
             failures: RepeatGuard::default(),
@@ -129,6 +130,7 @@ impl CapturePart {
 
     fn start(&mut self) {
         self.incarnation += 1;
+        self.early = None;
         let (incarnation, events) = (self.incarnation, self.events.clone());
         let (settings, slot, stats) = (self.settings.clone(), self.slot.clone(), self.stats.clone());
         let thread = std::thread::Builder::new().name("capture-start".into()).spawn(move || {
@@ -168,10 +170,17 @@ impl CapturePart {
                     if capture.is_live() { "" } else { " (not a live source)" }
                 );
                 self.state = State::Running { capture, since: now };
-                Consequence::Flowing
+                if let Some(event) = self.early.take() {
+                    self.say_again(event);
+                }
+                Consequence::Nothing
             }
             PipelineEvent::Started(Err(e)) => {
                 self.wait_after(&super::sentence(&e));
+                Consequence::Nothing
+            }
+            PipelineEvent::Said(event) if matches!(self.state, State::Starting(_)) => {
+                self.early = Some(event);
                 Consequence::Nothing
             }
             PipelineEvent::Said(CaptureEvent::EndOfStream) => self.on_end(),
@@ -181,6 +190,15 @@ impl CapturePart {
             }
             PipelineEvent::Stopped(how) => self.on_stopped(how),
         }
+    }
+
+    /// Hands an event that came too early to the generation once more.
+    fn say_again(&self, event: CaptureEvent) {
+        // Nobody listens any more once the generation is over.
+        let _ = self.events.send(Tagged {
+            incarnation: self.incarnation,
+            event: Event::Capture(PipelineEvent::Said(event)),
+        });
     }
 
     fn on_failure(&mut self, reason: &str) -> Consequence {
@@ -252,7 +270,9 @@ impl CapturePart {
         let now = Instant::now();
         self.stats.capture_restarts.inc();
         let wait = self.backoff.failed(now);
-        if let Some(more) = self.failures.check(now, reason) {
+        // Each pipeline's elements have new numbers in their names: identity0, identity1.
+        let words: String = reason.chars().filter(|c| !c.is_ascii_digit()).collect();
+        if let Some(more) = self.failures.check(now, &words) {
             tracing::warn!(
                 "the source is started again in {:.1} s{}: {reason}",
                 wait.as_secs_f32(),
@@ -277,5 +297,39 @@ impl CapturePart {
                 _ => tracing::warn!("the source could not be stopped: it hangs in its driver and is abandoned"),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::SourceLine;
+
+    #[tokio::test]
+    async fn an_end_that_is_told_before_the_start_is_not_forgotten() {
+        let (sender, mut events) = mpsc::unbounded_channel();
+        let (slot, stats) = (Arc::new(FrameSlot::new()), Arc::new(Stats::default()));
+        let line = SourceLine::Launch("videotestsrc num-buffers=1 ! video/x-raw,width=16,height=16".to_owned());
+        let mut part = CapturePart::new(
+            Settings::new(line),
+            ShutdownBehavior::WaitForRestart,
+            slot,
+            stats,
+            sender,
+        );
+        part.want();
+        // The watching thread was faster than the one that starts the pipeline.
+        let early = PipelineEvent::Said(CaptureEvent::EndOfStream);
+        assert_eq!(part.on_event(early), Consequence::Nothing);
+        let limit = Duration::from_secs(20);
+        let mut consequences = Vec::new();
+        while !matches!(consequences.last(), Some(Consequence::Paused(_))) {
+            let tagged = tokio::time::timeout(limit, events.recv()).await.unwrap().unwrap();
+            assert!(part.is_current(tagged.incarnation));
+            if let Event::Capture(event) = tagged.event {
+                consequences.push(part.on_event(event));
+            }
+        }
+        part.stop(tokio::time::Instant::now() + limit).await;
     }
 }

@@ -6,9 +6,9 @@ use parking_lot::Mutex;
 use serde_json::Value;
 
 use super::Common;
-use crate::cache::CacheWriter;
 use crate::config::{Criteria, parse_threshold};
 use crate::model::ModelInfo;
+use crate::publisher::Caches;
 use crate::report::Report;
 use crate::uplink::commands::{Answer, Command, CommandError};
 use crate::uplink::{IncomingCommand, Message};
@@ -25,7 +25,7 @@ pub(super) struct Carrier<'a> {
     pub common: &'a Common,
     pub report: &'a Mutex<Report>,
     pub model: Option<&'a Arc<ModelInfo>>,
-    pub cache: Option<&'a Arc<CacheWriter>>,
+    pub caches: &'a Caches,
 }
 
 impl Carrier<'_> {
@@ -129,30 +129,49 @@ impl Carrier<'_> {
         }
     }
 
-    /// Answers when the writer got to it: writes that came before are part of what is cleared.
+    /// Answers when every cache got to it: writes that came before are part of what is cleared. A cache that is off is
+    /// clear.
     fn clear_cache(&self) {
-        let Some(cache) = self.cache else {
-            self.answer(&Answer::CacheCleared { local: true, s3: true });
-            return;
-        };
-        let (cache, reply) = (cache.clone(), self.reply());
+        if self.caches.files.is_none() && self.caches.s3.is_none() {
+            return self.answer(&Answer::CacheCleared { local: true, s3: true });
+        }
+        let (caches, reply) = (self.caches.clone(), self.reply());
         tokio::spawn(async move {
-            let local = cache.clear().await.is_ok();
-            reply(&Answer::CacheCleared { local, s3: true });
+            let local = async { Some(caches.files.as_ref()?.clear().await) };
+            let s3 = async { Some(caches.s3.as_ref()?.clear().await) };
+            let (local, s3) = tokio::join!(local, s3);
+            let ok = |outcome: Option<Result<_, _>>| outcome.is_none_or(|result| result.is_ok());
+            reply(&Answer::CacheCleared {
+                local: ok(local),
+                s3: ok(s3),
+            });
         });
     }
 
     fn clear_cache_file(&self, id: String) {
-        let (cache, reply) = (self.cache.cloned(), self.reply());
+        let (caches, reply) = (self.caches.clone(), self.reply());
         tokio::spawn(async move {
-            let (local, error) = match (uuid::Uuid::try_parse(&id), cache) {
-                (Err(_), _) => (false, Some("accepted: the id of a cached pair, a uuid".to_owned())),
-                (Ok(_), None) => (true, None),
-                (Ok(_), Some(cache)) => (cache.clear_one(&id).await.is_ok(), None),
-            };
-            // A value that is no id is refused by every store.
-            let s3 = error.is_none();
-            reply(&Answer::CacheFileCleared { local, s3, id, error });
+            // A value that is no id is refused by every cache.
+            if uuid::Uuid::try_parse(&id).is_err() {
+                let error = Some("accepted: the id of a cached pair, a uuid".to_owned());
+                return reply(&Answer::CacheFileCleared {
+                    local: false,
+                    s3: false,
+                    id,
+                    error,
+                });
+            }
+            let local = async { Some(caches.files.as_ref()?.clear_one(&id).await) };
+            let s3 = async { Some(caches.s3.as_ref()?.clear_one(&id).await) };
+            let (local, s3) = tokio::join!(local, s3);
+            let ok = |outcome: Option<Result<_, _>>| outcome.is_none_or(|result| result.is_ok());
+            let (local, s3) = (ok(local), ok(s3));
+            reply(&Answer::CacheFileCleared {
+                local,
+                s3,
+                id,
+                error: None,
+            });
         });
     }
 

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
@@ -16,14 +16,17 @@ use super::capture_part::{CapturePart, Consequence, PipelineEvent};
 use super::commands::{After, Carrier};
 use super::model_part::{ModelEvent, ModelPart};
 use super::supply::Supply;
-use crate::cache::{CacheWriter, FileCache};
+use crate::cache::{CacheWriter, FileCache, S3Cache, S3Settings};
 use crate::capture::FrameSlot;
 use crate::inference::{Progress, Workbench};
-use crate::publisher::{Encoder, Publisher, PublisherSettings, now_ms};
+use crate::publisher::{Caches, Encoder, Publisher, PublisherSettings, now_ms};
 use crate::report::{Report, ReportSettings, RunnerFigures, resident_bytes};
 use crate::studio::Provider;
 use crate::uplink::{IncomingCommand, Message, Status};
 use crate::{capture, model};
+
+/// The caches get at least this long to put on disk what they hold, even when everything before took all of its time.
+const CACHES_STOP_LIMIT: Duration = Duration::from_millis(300);
 
 /// How a generation ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,10 +61,12 @@ pub(super) struct Generation<'a> {
     announce: Arc<AtomicBool>,
     model: ModelPart,
     capture: CapturePart,
-    cache: Option<Arc<CacheWriter>>,
+    caches: Caches,
     publisher: Publisher,
     encoder: Encoder,
     events: mpsc::UnboundedReceiver<Tagged>,
+    /// For the uptime in the metrics.
+    started: Instant,
     /// Last slot generation whose frames were all inferred.
     drained: u64,
     /// Slot generation at whose end the pause is to be told.
@@ -83,11 +88,7 @@ impl<'a> Generation<'a> {
             },
             stats.clone(),
         );
-        let cache = config
-            .file_cache
-            .as_ref()
-            .map(|files| CacheWriter::start("file-cache", FileCache::new(files.clone()), stats.clone()).map(Arc::new))
-            .transpose()?;
+        let caches = start_caches(common)?;
         let (publisher, encoder) = Publisher::start(
             PublisherSettings {
                 publish_image: config.publish_image,
@@ -96,7 +97,7 @@ impl<'a> Generation<'a> {
             },
             common.topics.clone(),
             common.outbox.clone(),
-            cache.clone(),
+            caches.clone(),
             stats.clone(),
         )?;
         // Bounded by what can be under way: a few events for each start or end of a part.
@@ -135,10 +136,11 @@ impl<'a> Generation<'a> {
             announce: Arc::new(AtomicBool::new(false)),
             model,
             capture,
-            cache,
+            caches,
             publisher,
             encoder,
             events,
+            started: Instant::now(),
             drained: 0,
             pausing: None,
         })
@@ -163,7 +165,7 @@ impl<'a> Generation<'a> {
                     return Next::StartAnew;
                 },
                 () = at(model_due) => self.start_model(),
-                () = at(capture_due) => if self.capture.on_due() == Consequence::StartAnew {
+                () = at(capture_due) => if self.start_capture() == Consequence::StartAnew {
                     return Next::StartAnew;
                 },
                 _ = metrics.tick() => self.publish_metrics(),
@@ -175,21 +177,17 @@ impl<'a> Generation<'a> {
     pub(super) async fn stop(mut self, deadline: tokio::time::Instant) {
         let ((), inference_ended) = tokio::join!(self.capture.stop(deadline), self.model.stop(&self.slot, deadline));
         drop(self.publisher);
-        if !inference_ended {
+        if inference_ended {
+            let encoder = self.encoder;
+            let written = tokio::task::spawn_blocking(move || encoder.finish());
+            if tokio::time::timeout_at(deadline, written).await.is_err() {
+                tracing::error!("pictures were still being encoded at the end: their messages are lost");
+            }
+        } else {
             tracing::warn!("the model did not end in time and is abandoned");
-            return;
         }
-        let encoder = self.encoder;
-        let written = tokio::task::spawn_blocking(move || encoder.finish());
-        if tokio::time::timeout_at(deadline, written).await.is_err() {
-            tracing::error!("pictures were still being encoded at the end: their messages are lost");
-        }
-        // Nobody else offers pairs any more; a command that still waits for its answer keeps the writer a little longer.
-        if let Some(cache) = self.cache.and_then(Arc::into_inner) {
-            cache
-                .stop(deadline.saturating_duration_since(tokio::time::Instant::now()))
-                .await;
-        }
+        let left = deadline.saturating_duration_since(tokio::time::Instant::now());
+        stop_caches(self.caches, left.max(CACHES_STOP_LIMIT)).await;
     }
 
     fn start_model(&mut self) {
@@ -205,6 +203,12 @@ impl<'a> Generation<'a> {
         });
     }
 
+    /// Announced from before its first frame can come, or that frame would be followed by a second notice.
+    fn start_capture(&mut self) -> Consequence {
+        self.announce.store(true, Ordering::Relaxed);
+        self.capture.on_due()
+    }
+
     fn on_event(&mut self, Tagged { incarnation, event }: Tagged) -> Consequence {
         match event {
             Event::Model(event) if event.is_timeless() || self.model.is_current(incarnation) => {
@@ -213,7 +217,6 @@ impl<'a> Generation<'a> {
             Event::Capture(event) if self.capture.is_current(incarnation) => {
                 let consequence = self.capture.on_event(event);
                 match consequence {
-                    Consequence::Flowing => self.announce.store(true, Ordering::Relaxed),
                     Consequence::Paused(generation) => {
                         self.pausing = Some(generation);
                         self.tell_pause();
@@ -224,7 +227,7 @@ impl<'a> Generation<'a> {
             }
             Event::Capture(PipelineEvent::Started(Ok(capture))) => {
                 // It came up after all, but too late: another one is under way.
-                tokio::task::spawn_blocking(move || capture.stop(std::time::Duration::from_secs(1)));
+                tokio::task::spawn_blocking(move || capture.stop(Duration::from_secs(1)));
             }
             Event::Model(_) | Event::Capture(_) => {}
         }
@@ -265,7 +268,7 @@ impl<'a> Generation<'a> {
 
     fn publish_metrics(&self) {
         let figures = RunnerFigures {
-            uptime: self.common.started.elapsed(),
+            uptime: self.started.elapsed(),
             rss_bytes: resident_bytes(),
         };
         let json = self
@@ -285,10 +288,44 @@ impl<'a> Generation<'a> {
             common: self.common,
             report: &self.report,
             model: self.model.info(),
-            cache: self.cache.as_ref(),
+            caches: &self.caches,
         }
         .carry_out(command)
     }
+}
+
+/// Starts the caches that are on.
+fn start_caches(common: &Common) -> std::io::Result<Caches> {
+    let (config, stats) = (&common.setup.config, &common.stats);
+    let files = config.file_cache.as_ref();
+    let s3 = config.s3_cache_bucket.as_ref();
+    Ok(Caches {
+        files: files
+            .map(|files| CacheWriter::start("file-cache", FileCache::new(files.clone()), stats.clone()).map(Arc::new))
+            .transpose()?,
+        s3: s3
+            .map(|bucket| {
+                let settings = S3Settings::new(bucket, &config.work_dir, &common.device);
+                S3Cache::start(settings, stats.clone()).map(Arc::new)
+            })
+            .transpose()?,
+    })
+}
+
+/// Writes what the caches hold. Nobody offers pairs any more; a command that still waits for its answer keeps the writer
+/// of files a little longer.
+async fn stop_caches(caches: Caches, limit: Duration) {
+    let files = async {
+        if let Some(files) = caches.files.and_then(Arc::into_inner) {
+            files.stop(limit).await;
+        }
+    };
+    let s3 = async {
+        if let Some(s3) = caches.s3 {
+            s3.stop(limit).await;
+        }
+    };
+    tokio::join!(files, s3);
 }
 
 /// Completes at that time; never without one.

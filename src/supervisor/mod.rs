@@ -23,7 +23,8 @@ use crate::uplink::outbox::Bounds;
 use crate::uplink::{Message, Outbox, Status};
 use generation::{Generation, Next};
 use link::Link;
-pub use setup::{LinkTarget, Setup, SetupError, not_available};
+pub use link::link_settings;
+pub use setup::{LinkTarget, Setup, SetupError, link_target, not_available};
 
 /// An orderly stop takes at most this long in all: Greengrass sends SIGKILL 5 s after SIGTERM.
 const STOP_LIMIT: Duration = Duration::from_millis(3_800);
@@ -46,25 +47,29 @@ pub(crate) struct Common {
     pub topics: Arc<Topics>,
     pub stats: Arc<Stats>,
     pub outbox: Arc<Outbox>,
-    pub started: std::time::Instant,
 }
 
 /// Runs the daemon until `stop` completes.
 pub async fn run(setup: Setup, device: String, stop: impl Future<Output = ()>) -> Ended {
-    let mut stop = pin!(stop);
     let topics = Arc::new(Topics::new(&device));
     let stats = Arc::new(Stats::default());
     let outbox = Arc::new(Outbox::new(Bounds::default(), stats.clone()));
     tracing::info!("ei-greengrass {} starts as device {device}", env!("CARGO_PKG_VERSION"));
     crate::model::sweep(&device);
-    let (link, mut commands) = Link::start(&setup, &device, &topics, &outbox, &stats);
-    let mut common = Common {
+    let (mut link, mut commands) = Link::start(&setup, &device, &topics, &outbox, &stats);
+    let abandoned = link.abandoned();
+    let mut stop = pin!(async {
+        tokio::select! {
+            () = stop => {}
+            () = abandoned => {}
+        }
+    });
+    let common = Common {
         setup,
         device,
         topics,
         stats,
         outbox,
-        started: std::time::Instant::now(),
     };
     loop {
         let mut generation = match Generation::new(&common) {
@@ -74,13 +79,21 @@ pub async fn run(setup: Setup, device: String, stop: impl Future<Output = ()>) -
                 return Ended::StartAnew;
             }
         };
-        let next = generation.run(stop.as_mut(), &mut commands).await;
-        let deadline = Instant::now() + STOP_LIMIT;
-        generation.stop(Instant::now() + PARTS_STOP_LIMIT).await;
+        let mut next = generation.run(stop.as_mut(), &mut commands).await;
+        let mut deadline = Instant::now() + STOP_LIMIT;
+        let mut stopping = pin!(generation.stop(Instant::now() + PARTS_STOP_LIMIT));
+        tokio::select! {
+            () = &mut stopping => {}
+            // The end was asked for while the parts stop for another reason: its own time begins now.
+            () = &mut stop, if next != Next::Stop => {
+                next = Next::Stop;
+                deadline = Instant::now() + STOP_LIMIT;
+                stopping.await;
+            }
+        }
         match next {
             Next::Restart => {
                 common.stats.reset();
-                common.started = std::time::Instant::now();
                 tracing::info!("restarting on command");
             }
             Next::Stop | Next::StartAnew => {

@@ -141,7 +141,7 @@ impl ModelPart {
                     ended,
                 })
             }
-            Err(e) => self.failed(&format!("the system gives no thread for it: {e}")),
+            Err(e) => self.failed(&format!("the system gives no thread for it: {e}"), ""),
         }
     }
 
@@ -189,7 +189,7 @@ impl ModelPart {
     pub(super) fn ended(&mut self, result: &Result<(), ModelError>) {
         match (&self.state, result) {
             (State::Stopped | State::Unsupported, _) => {}
-            (_, Ok(())) => self.failed("it ended without being told to"),
+            (_, Ok(())) => self.failed("it ended without being told to", ""),
             (_, Err(e)) => {
                 let lines = e.output();
                 if !lines.is_empty() {
@@ -200,17 +200,21 @@ impl ModelPart {
                     self.wait_from(Instant::now());
                     return;
                 }
-                self.failed(&e.brief());
+                let brief = e.brief();
+                let text = e.to_string();
+                self.failed(&brief, text.strip_prefix(&brief).unwrap_or_default());
             }
         }
     }
 
-    fn failed(&mut self, reason: &str) {
+    /// `output`: what the model printed last, in words that follow the reason. It may differ each time (times of day,
+    /// addresses), so the reason alone tells whether it is the same failure again.
+    fn failed(&mut self, reason: &str, output: &str) {
         let now = Instant::now();
         let wait = self.wait_from(now);
         if let Some(more) = self.failures.check(now, reason) {
             tracing::warn!(
-                "the model is started again in {:.1} s{}: {reason}",
+                "the model is started again in {:.1} s{}: {reason}{output}",
                 wait.as_secs_f32(),
                 like(more)
             );

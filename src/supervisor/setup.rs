@@ -2,13 +2,15 @@
 
 use crate::config::{Config, Launch, ModelSource, SourceLine};
 use crate::model::builtin;
-use crate::uplink::{Broker, BrokerAddress};
+use crate::uplink::{Broker, BrokerAddress, IotHost};
 
 /// Where messages go.
 #[derive(Debug, Clone)]
 pub enum LinkTarget {
-    /// A broker.
+    /// A broker with a URL.
     Broker(BrokerAddress),
+    /// AWS IoT Core: the endpoint, when it is configured; else it is asked for.
+    IotCore(Option<IotHost>),
     /// The screen, one line a message (`demo`).
     Screen,
 }
@@ -34,12 +36,12 @@ pub struct Setup {
 pub struct SetupError(pub Vec<String>);
 
 impl Setup {
-    /// Accepts a configuration that this version can run, with the broker it names.
+    /// Accepts a configuration that this version can run, with the broker it names, else IoT Core.
     ///
     /// # Errors
     /// All reasons at once why it cannot.
     pub fn new(config: Config, unthrottled: bool) -> Result<Self, SetupError> {
-        let link = broker(&config).map(LinkTarget::Broker);
+        let link = link_target(&config);
         Self::from_parts(config, link, unthrottled)
     }
 
@@ -80,19 +82,17 @@ impl Setup {
 
 const NO_SOURCE: &str = "no source is given: choosing a camera without gst_args is not available yet; \
      set gst_args to a GStreamer pipeline, for example v4l2src:device=/dev/video0:!:videoconvert";
-const ACCEPTED_BROKER: &str = "set iot_endpoint (or --mqtt) to the URL of a broker, for example mqtt://localhost:1883";
-
-fn broker(config: &Config) -> Result<BrokerAddress, String> {
+/// Where messages go, by `iot_endpoint`.
+///
+/// # Errors
+/// A sentence, when it is no address.
+pub fn link_target(config: &Config) -> Result<LinkTarget, String> {
     let Some(text) = config.broker.as_deref() else {
-        return Err(format!(
-            "no broker is given: finding the IoT Core endpoint is not available yet; {ACCEPTED_BROKER}"
-        ));
+        return Ok(LinkTarget::IotCore(None));
     };
     match text.parse() {
-        Ok(Broker::Url(address)) => Ok(address),
-        Ok(Broker::IotCoreHost(host)) => Err(format!(
-            "iot_endpoint is the host {host}: signing in at IoT Core is not available yet; {ACCEPTED_BROKER}"
-        )),
+        Ok(Broker::Url(address)) => Ok(LinkTarget::Broker(address)),
+        Ok(Broker::IotCoreHost(host)) => Ok(LinkTarget::IotCore(Some(host))),
         Err(e) => Err(format!("iot_endpoint: {e}")),
     }
 }
@@ -105,10 +105,6 @@ pub fn not_available(config: &Config) -> Vec<String> {
             lines.push(text.to_owned());
         }
     };
-    say(
-        config.s3_cache_bucket.is_some(),
-        "enable_cache_to_s3: the S3 cache; messages name no bucket",
-    );
     say(config.preview.enabled, "preview: the live page; no port is opened");
     say(config.runner.microphone.is_some(), "--microphone: audio models");
     say(

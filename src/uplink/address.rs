@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use url::{Host, Url};
 
+use super::iothost::IotHost;
 use crate::secret::Secret;
 
 /// What the user gave as `iot_endpoint` or `--mqtt`.
@@ -12,8 +13,8 @@ use crate::secret::Secret;
 pub enum Broker {
     /// A URL: any MQTT 3.1.1 broker.
     Url(BrokerAddress),
-    /// A bare host name: an IoT Core data endpoint.
-    IotCoreHost(String),
+    /// A bare host name, with a port perhaps: an IoT Core data endpoint.
+    IotCoreHost(IotHost),
 }
 
 /// How bytes travel to the broker.
@@ -127,6 +128,9 @@ pub enum AddressError {
     /// A bare host with characters that no host name has.
     #[error("the broker address is neither a URL nor a host name; {ACCEPTED}")]
     HostName,
+    /// A bare host with the port of plain MQTT.
+    #[error("port 1883 is that of a broker without TLS, and IoT Core has none: write mqtt://host:1883; {ACCEPTED}")]
+    PlainPort,
     /// Broken percent encoding of user or password.
     #[error(
         "user name or password in the broker address are not percent-encoded UTF-8; write @ as %40, : as %3A, % as %25"
@@ -135,7 +139,8 @@ pub enum AddressError {
 }
 
 const ACCEPTED: &str = "accepted: mqtt://host:1883, mqtts://host:8883, ws://host:80/path, wss://host:443/path \
-                        (each with optional user:password@ before the host), or the bare host name of an IoT Core endpoint";
+                        (each with optional user:password@ before the host), or the bare host name of an IoT Core endpoint, with :443 or \
+                        another port when it is not the usual one";
 
 impl FromStr for Broker {
     type Err = AddressError;
@@ -148,17 +153,7 @@ impl FromStr for Broker {
         if text.contains("://") {
             return text.parse().map(Self::Url);
         }
-        let labels_fit = text.split('.').all(|label| {
-            !label.is_empty()
-                && label
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
-        });
-        if labels_fit && text.len() <= 253 {
-            Ok(Self::IotCoreHost(text.to_ascii_lowercase()))
-        } else {
-            Err(AddressError::HostName)
-        }
+        text.parse().map(Self::IotCoreHost)
     }
 }
 
@@ -291,7 +286,7 @@ mod tests {
     #[test]
     fn a_bare_host_is_an_iot_core_endpoint() {
         let host = "a1b2-ats.iot.eu-west-1.amazonaws.com";
-        assert_eq!(host.parse(), Ok(Broker::IotCoreHost(host.into())));
+        assert_eq!(host.parse(), Ok(Broker::IotCoreHost(host.parse().unwrap())));
         assert!(matches!("mqtt://h".parse(), Ok(Broker::Url(_))));
     }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use rumqttc::mqttbytes::QoS;
 use rumqttc::{
     AsyncClient, ConnectionError, Event, EventLoop, Incoming, LastWill, MqttOptions, NetworkOptions, Outgoing, Publish,
-    SubscribeReasonCode, Transport as RumqttcTransport,
+    SubscribeReasonCode, TlsConfiguration, Transport as RumqttcTransport,
 };
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -18,8 +18,10 @@ use tokio::time::timeout;
 
 use super::Settings;
 use super::address::{BrokerAddress, Transport};
+use super::destination::Dial;
 use super::message::Message;
-use super::reason::Reason;
+use super::proxy::Proxy;
+use super::reason::{Circumstances, Reason};
 use super::tls;
 use crate::config::Qos;
 
@@ -32,6 +34,8 @@ const EVENT_CAPACITY: usize = 16;
 /// Larger messages from the broker end the connection; see [`Reason::TooLarge`].
 pub(super) const MAX_INCOMING_BYTES: usize = 4 << 20;
 const MAX_OUTGOING_BYTES: usize = 256 * 1024;
+/// For finding the endpoint and credentials, beside the limit for the connection itself.
+const PREPARATION_LIMIT: Duration = Duration::from_secs(30);
 
 /// What happens on a connection.
 #[derive(Debug)]
@@ -67,19 +71,37 @@ impl Drop for Connection {
 }
 
 impl Connection {
-    /// Begins to connect.
-    pub async fn open(settings: &Settings, last_will: Message, clean_session: bool) -> Result<Self, Reason> {
+    /// Begins to connect. What the broker's address needs (endpoint, credentials, a signature) is found before, anew each time.
+    pub async fn open(settings: &Settings, last_will: Option<Message>, clean_session: bool) -> Result<Self, Reason> {
         let limits = &settings.limits;
-        let mut options = options(settings, clean_session);
-        options.set_transport(transport(settings).await?);
-        let Message {
-            topic,
-            payload,
-            qos,
-            retain,
-            ..
-        } = last_will;
-        options.set_last_will(LastWill::new(&*topic, payload, wire(qos), retain));
+        let dial = timeout(PREPARATION_LIMIT, settings.address.dial())
+            .await
+            .unwrap_or(Err(Reason::Preparation(PREPARATION_LIMIT)))?;
+        let mut options = options(settings, &dial, clean_session);
+        let tls = tls_for(settings, &dial).await?;
+        let proxy = Proxy::for_address(&dial.address)?;
+        let circumstances = Circumstances {
+            client_id: settings.client_id.clone(),
+            connect_limit: limits.connect,
+            signed: dial.signed_url.is_some(),
+            proxy: proxy.as_ref().map(ToString::to_string),
+        };
+        if let Some(proxy) = proxy {
+            let tls = match proxy.needs_tls() {
+                true => Some(read_tls(tls::Wanted::default()).await?),
+                false => None,
+            };
+            options.set_proxy(proxy.into_rumqttc(tls));
+        }
+        options.set_transport(match (dial.address.transport, tls) {
+            (Transport::Tls, Some(tls)) => RumqttcTransport::tls_with_config(tls),
+            (Transport::Wss, Some(tls)) => RumqttcTransport::wss_with_config(tls),
+            (Transport::Ws | Transport::Wss, _) => RumqttcTransport::ws(),
+            (Transport::Tcp | Transport::Tls, _) => RumqttcTransport::tcp(),
+        });
+        if let Some(will) = last_will {
+            options.set_last_will(LastWill::new(&*will.topic, will.payload, wire(will.qos), will.retain));
+        }
 
         let (client, mut event_loop) = AsyncClient::new(options, REQUEST_CAPACITY);
         let mut network = NetworkOptions::new();
@@ -92,8 +114,7 @@ impl Connection {
         let poller = Poller {
             event_loop,
             sender,
-            client_id: settings.client_id.clone(),
-            connect_limit: limits.connect,
+            circumstances,
         };
         Ok(Self {
             client,
@@ -143,17 +164,18 @@ fn wire(qos: Qos) -> QoS {
     }
 }
 
-fn options(settings: &Settings, clean_session: bool) -> MqttOptions {
+fn options(settings: &Settings, dial: &Dial, clean_session: bool) -> MqttOptions {
     let BrokerAddress {
         transport,
         host,
         port,
         credentials,
         ..
-    } = &settings.address;
-    let host = match transport {
-        Transport::Tcp | Transport::Tls => host.clone(),
-        Transport::Ws | Transport::Wss => settings.address.websocket_url(),
+    } = &dial.address;
+    let host = match (transport, &dial.signed_url) {
+        (_, Some(url)) => url.reveal().to_owned(),
+        (Transport::Tcp | Transport::Tls, None) => host.clone(),
+        (Transport::Ws | Transport::Wss, None) => dial.address.websocket_url(),
     };
     let mut options = MqttOptions::new(&settings.client_id, host, *port);
     options
@@ -168,30 +190,33 @@ fn options(settings: &Settings, clean_session: bool) -> MqttOptions {
     options
 }
 
-async fn transport(settings: &Settings) -> Result<RumqttcTransport, Reason> {
-    let configuration = async || {
-        let ca = settings.ca.clone();
-        let read = tokio::task::spawn_blocking(move || tls::configuration(ca.as_deref())).await;
-        read.unwrap_or_else(|error| Err(Reason::Other(error.to_string())))
+/// What TLS needs to know; `None` for a connection without.
+async fn tls_for(settings: &Settings, dial: &Dial) -> Result<Option<TlsConfiguration>, Reason> {
+    if !matches!(dial.address.transport, Transport::Tls | Transport::Wss) {
+        return Ok(None);
+    }
+    let wanted = tls::Wanted {
+        ca: settings.ca.clone(),
+        certificate: dial.certificate.clone(),
+        alpn: dial.alpn,
     };
-    Ok(match settings.address.transport {
-        Transport::Tcp => RumqttcTransport::tcp(),
-        Transport::Tls => RumqttcTransport::tls_with_config(configuration().await?),
-        Transport::Ws => RumqttcTransport::ws(),
-        Transport::Wss => RumqttcTransport::wss_with_config(configuration().await?),
-    })
+    read_tls(wanted).await.map(Some)
+}
+
+async fn read_tls(wanted: tls::Wanted) -> Result<TlsConfiguration, Reason> {
+    let read = tokio::task::spawn_blocking(move || tls::configuration(&wanted)).await;
+    read.unwrap_or_else(|error| Err(Reason::Other(error.to_string())))
 }
 
 struct Poller {
     event_loop: EventLoop,
     sender: mpsc::Sender<LinkEvent>,
-    client_id: String,
-    connect_limit: Duration,
+    circumstances: Circumstances,
 }
 
 impl Poller {
     async fn run(mut self) {
-        let mut polled = match timeout(self.connect_limit, self.event_loop.poll()).await {
+        let mut polled = match timeout(self.circumstances.connect_limit, self.event_loop.poll()).await {
             Ok(polled) => polled,
             Err(_) => Err(ConnectionError::NetworkTimeout),
         };
@@ -212,7 +237,7 @@ impl Poller {
 
     /// Passes on what came before the failure. Not what was to be written: whether it was is unknown.
     async fn finish(mut self, error: &ConnectionError) {
-        let reason = Reason::of(error, &self.client_id, self.connect_limit);
+        let reason = Reason::of(error, &self.circumstances);
         let read = std::mem::take(&mut self.event_loop.state.events);
         let read = read.into_iter().filter(|event| matches!(event, Event::Incoming(_)));
         let events = read.filter_map(translated).chain([LinkEvent::Closed(reason)]);

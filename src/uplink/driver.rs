@@ -124,9 +124,15 @@ impl Driver {
 
     async fn attempt(&mut self, stop: &mut StopSignal) -> End {
         let last_will = Message::notice(&self.settings.topics, Status::Offline, self.settings.qos);
-        let connection = match Connection::open(&self.settings, last_will, self.purge_next).await {
-            Ok(connection) => connection,
-            Err(reason) => return End::Lost(reason),
+        let connection = select! {
+            opened = Connection::open(&self.settings, Some(last_will), self.purge_next) => match opened {
+                Ok(connection) => connection,
+                Err(reason) => return End::Lost(reason),
+            },
+            order = &mut *stop => {
+                self.begin_stop(order.ok());
+                return End::Stopped;
+            }
         };
         if self.purge_next {
             return self.purge(connection, stop).await;

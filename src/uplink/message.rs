@@ -35,6 +35,8 @@ pub struct Message {
     pub qos: Qos,
     /// MQTT retain flag: only the empty message that clears a retained command has it.
     pub retain: bool,
+    /// It tells of the end of the inferences before it: it is not sent before the broker has those.
+    pub after_inferences: bool,
 }
 
 impl Message {
@@ -45,6 +47,7 @@ impl Message {
             class,
             qos,
             retain: false,
+            after_inferences: false,
         }
     }
 
@@ -65,12 +68,20 @@ impl Message {
 
     /// A state notice, with the time of now and a fresh id.
     pub fn notice(topics: &Topics, status: Status, qos: Qos) -> Self {
-        Self::new(
-            &topics.command_output,
-            status.payload(SystemTime::now(), Uuid::new_v4()),
-            Class::Urgent,
-            qos,
-        )
+        let payload = status.payload(SystemTime::now(), Uuid::new_v4());
+        Self {
+            after_inferences: status == Status::Paused,
+            ..Self::new(&topics.command_output, payload, Class::Urgent, qos)
+        }
+    }
+
+    /// What `check --online` publishes: shaped like an answer, in a field that no command has. Always QoS 1.
+    pub fn check(topics: &Topics) -> Self {
+        let version = env!("CARGO_PKG_VERSION");
+        let payload = serde_json::json!({"result": {"check": "OK", "version": version}})
+            .to_string()
+            .into();
+        Self::new(&topics.command_output, payload, Class::Urgent, Qos::AtLeastOnce)
     }
 
     /// The empty retained message that removes a retained command. Always QoS 1, whatever is configured.

@@ -7,10 +7,15 @@ pub mod address;
 pub mod commands;
 mod connection;
 mod desk;
+mod destination;
 mod driver;
+mod iotcore;
+mod iothost;
 pub mod message;
 mod outage;
 pub mod outbox;
+mod probe;
+mod proxy;
 mod reason;
 mod tls;
 mod window;
@@ -24,8 +29,12 @@ use tokio::task::JoinHandle;
 
 pub use address::{Broker, BrokerAddress};
 pub use desk::IncomingCommand;
+pub use destination::{ClientCertificate, Destination};
+pub use iotcore::{EndpointOrigin, IotCore, SignIn};
+pub use iothost::IotHost;
 pub use message::{Class, Message, Status};
 pub use outbox::Outbox;
+pub use probe::{ProbeError, probe};
 pub use reason::Reason;
 
 use crate::backoff::BackoffPolicy;
@@ -37,7 +46,7 @@ use crate::stats::Stats;
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// The broker.
-    pub address: BrokerAddress,
+    pub address: Destination,
     /// MQTT client id: the device's name.
     pub client_id: String,
     /// The device's topics.

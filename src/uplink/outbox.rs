@@ -133,8 +133,9 @@ impl Outbox {
         token
     }
 
-    /// The next message to send, if the window allows one; it counts as sent from here on. Answers and notices first,
-    /// then metrics, then inferences in their order.
+    /// The next message to send, if the window allows one; it counts as sent from here on. Answers and notices first
+    /// (but those that belong after inferences, [`Message::after_inferences`]), then metrics, then inferences in their
+    /// order.
     pub fn next_to_send(&self) -> Option<(Token, Message)> {
         let mut inner = self.inner.lock();
         let Bounds {
@@ -142,9 +143,13 @@ impl Outbox {
             urgent_window,
             ..
         } = inner.bounds;
+        let oldest_inference = inner.inferences.oldest();
+        let may_go = |token: Token, message: &Message| {
+            !message.after_inferences || oldest_inference.is_none_or(|oldest| token < oldest)
+        };
         inner
             .urgent
-            .send(urgent_window.min(MAX_WINDOW))
+            .send_if(urgent_window.min(MAX_WINDOW), may_go)
             .or_else(|| inner.metrics.send(1))
             .or_else(|| inner.inferences.send(inference_window.min(MAX_WINDOW)))
     }
@@ -219,11 +224,23 @@ impl Waiting {
         self.waiting.insert(token, message);
     }
 
+    /// The oldest that the broker does not have.
+    fn oldest(&self) -> Option<Token> {
+        let first = |messages: &BTreeMap<Token, Message>| messages.first_key_value().map(|(token, _)| *token);
+        [first(&self.waiting), first(&self.sent)].into_iter().flatten().min()
+    }
+
     fn send(&mut self, window: usize) -> Option<(Token, Message)> {
+        self.send_if(window, |_, _| true)
+    }
+
+    /// The oldest that `may_go`.
+    fn send_if(&mut self, window: usize, may_go: impl Fn(Token, &Message) -> bool) -> Option<(Token, Message)> {
         if self.sent.len() >= window {
             return None;
         }
-        let (token, message) = self.waiting.pop_first()?;
+        let token = *self.waiting.iter().find(|(token, message)| may_go(**token, message))?.0;
+        let message = self.waiting.remove(&token)?;
         self.sent.insert(token, message.clone());
         Some((token, message))
     }

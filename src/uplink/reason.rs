@@ -3,11 +3,13 @@
 use std::error::Error;
 use std::io;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rumqttc::mqttbytes::Error as PacketError;
 use rumqttc::tokio_rustls::rustls::{self, CertificateError};
 use rumqttc::{ConnectReturnCode, ConnectionError, StateError};
+
+use crate::aws::{ClockSkew, one_line};
 
 /// Why a connection could not be made or ended. The text never holds a credential.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -38,6 +40,61 @@ pub enum Reason {
         /// What is wrong with it.
         problem: String,
     },
+    /// A file of the client certificate cannot be used.
+    #[error("{key} names {}, which cannot be used: {problem}", .file.display())]
+    CertificateFile {
+        /// `iot_cert` or `iot_key`.
+        key: &'static str,
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The broker ended the TLS handshake because of our certificate.
+    #[error(
+        "the broker does not accept our client certificate ({0}); on AWS IoT Core it must be registered and active, with a \
+         policy attached"
+    )]
+    ClientCertificate(String),
+    /// The IoT Core endpoint is neither configured nor found nor remembered.
+    #[error(
+        "the IoT Core endpoint could not be asked for: {0}. Allow iot:DescribeEndpoint to the component's role, or set \
+         iot_endpoint (`aws iot describe-endpoint --endpoint-type iot:Data-ATS` shows it)"
+    )]
+    Endpoint(String),
+    /// Nothing can be signed.
+    #[error("{0}")]
+    Aws(String),
+    /// Finding endpoint and credentials takes too long.
+    #[error("AWS gave neither endpoint nor credentials within {} s", .0.as_secs_f32())]
+    Preparation(Duration),
+    /// IoT Core refuses the signature, or the role has no permission.
+    #[error(
+        "AWS IoT Core refused to let this client in ({status}): its role needs iot:Connect on client/{client_id}, and the \
+         endpoint must belong to the account and region of the role"
+    )]
+    Forbidden {
+        /// HTTP status and what AWS calls it.
+        status: String,
+        /// Ours.
+        client_id: String,
+    },
+    /// The signature is refused because of the time.
+    #[error("AWS IoT Core refused the signature: {0}")]
+    Clock(ClockSkew),
+    /// The proxy does not let us through.
+    #[error(
+        "the proxy {proxy} (HTTPS_PROXY) gave no connection: {problem}; NO_PROXY lists hosts to be reached without it"
+    )]
+    Proxy {
+        /// The proxy, without credentials.
+        proxy: String,
+        /// What it said.
+        problem: String,
+    },
+    /// A proxy of a kind that is not supported.
+    #[error("HTTPS_PROXY (or ALL_PROXY) names a proxy of the kind {0}://; accepted: http:// and https://")]
+    ProxyScheme(String),
     /// The machine has no root certificates.
     #[error(
         "no root certificates were found on this machine ({0}); install the package ca-certificates or set SSL_CERT_FILE"
@@ -98,14 +155,34 @@ pub enum Reason {
     Other(String),
 }
 
+/// What a connection was about.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Circumstances {
+    pub client_id: String,
+    pub connect_limit: Duration,
+    /// IoT Core, the handshake signed.
+    pub signed: bool,
+    /// The proxy in between, without credentials.
+    pub proxy: Option<String>,
+}
+
 impl Reason {
-    pub(super) fn of(error: &ConnectionError, client_id: &str, connect_limit: Duration) -> Self {
+    pub(super) fn of(error: &ConnectionError, about: &Circumstances) -> Self {
+        if let (ConnectionError::Proxy(error), Some(proxy)) = (error, &about.proxy) {
+            return Self::Proxy {
+                proxy: proxy.clone(),
+                problem: error.to_string().trim_end_matches('.').to_owned(),
+            };
+        }
+        if let (ConnectionError::Websocket(tungstenite::Error::Http(answer)), true) = (error, about.signed) {
+            return Self::of_refused_handshake(answer, &about.client_id);
+        }
         if let Some(tls) = find::<rustls::Error>(error) {
             return Self::of_tls(tls);
         }
         match error {
-            ConnectionError::ConnectionRefused(code) => Self::of_code(*code, client_id),
-            ConnectionError::NetworkTimeout => Self::Silent(connect_limit),
+            ConnectionError::ConnectionRefused(code) => Self::of_code(*code, &about.client_id),
+            ConnectionError::NetworkTimeout => Self::Silent(about.connect_limit),
             ConnectionError::FlushTimeout | ConnectionError::MqttState(StateError::AwaitPingResp) => Self::NoPing,
             ConnectionError::MqttState(StateError::ConnectionAborted) => Self::Closed,
             ConnectionError::MqttState(StateError::Deserialization(PacketError::PayloadSizeLimitExceeded(size))) => {
@@ -144,14 +221,45 @@ impl Reason {
         }
     }
 
+    /// A refusal by HTTP. Its body is not shown: it may repeat what was signed.
+    fn of_refused_handshake(answer: &tungstenite::http::Response<Option<Vec<u8>>>, client_id: &str) -> Self {
+        let header = |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok());
+        let status = answer.status();
+        if !matches!(status.as_u16(), 400..=403) {
+            return Self::WebSocket(format!("AWS IoT Core answered {status}"));
+        }
+        if let Some(skew) = header("date").and_then(|date| ClockSkew::from_date(date, SystemTime::now())) {
+            return Self::Clock(skew);
+        }
+        let kind = header("x-amzn-errortype").map(one_line).unwrap_or_default();
+        Self::Forbidden {
+            status: format!("{status} {kind}").trim_end().to_owned(),
+            client_id: client_id.to_owned(),
+        }
+    }
+
     fn of_tls(error: &rustls::Error) -> Self {
+        use rustls::AlertDescription as Alert;
+        if let rustls::Error::AlertReceived(
+            alert @ (Alert::BadCertificate
+            | Alert::CertificateRequired
+            | Alert::CertificateExpired
+            | Alert::CertificateRevoked
+            | Alert::CertificateUnknown
+            | Alert::UnsupportedCertificate
+            | Alert::UnknownCA
+            | Alert::AccessDenied),
+        ) = error
+        {
+            return Self::ClientCertificate(format!("{alert:?}"));
+        }
         let rustls::Error::InvalidCertificate(problem) = error else {
             return Self::Tls(error.to_string());
         };
         Self::Certificate(match problem {
             // A bad signature is what another CA of the same name looks like.
             CertificateError::UnknownIssuer | CertificateError::BadSignature => {
-                "it is signed by nobody this machine trusts; give the CA that signed it (SSL_CERT_FILE)".into()
+                "it is signed by nobody this machine trusts; give the CA that signed it (SSL_CERT_FILE, or iot_ca with iot_auth x509)".into()
             }
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
                 "it has expired, or this machine's clock is wrong".into()
@@ -201,7 +309,12 @@ mod tests {
     use super::*;
 
     fn reason(error: impl Into<ConnectionError>) -> Reason {
-        Reason::of(&error.into(), "me", Duration::from_secs(10))
+        let about = Circumstances {
+            client_id: "me".into(),
+            connect_limit: Duration::from_secs(10),
+            ..Circumstances::default()
+        };
+        Reason::of(&error.into(), &about)
     }
 
     #[test]
@@ -232,5 +345,28 @@ mod tests {
             refused(ConnectReturnCode::BadClientId),
             Reason::BadClientId("me".into())
         );
+    }
+
+    fn refused(status: u16, date: SystemTime) -> Reason {
+        let answer = tungstenite::http::Response::builder()
+            .status(status)
+            .header("date", httpdate::fmt_http_date(date))
+            .body(Some(b"X-Amz-Signature=secret".to_vec()))
+            .expect("an answer");
+        let about = Circumstances {
+            signed: true,
+            ..Circumstances::default()
+        };
+        Reason::of(&tungstenite::Error::Http(answer).into(), &about)
+    }
+
+    #[test]
+    fn a_refused_signature_is_blamed_on_the_clock_only_when_that_is_off() {
+        let now = SystemTime::now();
+        assert!(matches!(refused(403, now), Reason::Forbidden { .. }));
+        let late = refused(403, now - Duration::from_secs(3600));
+        assert!(late.to_string().contains("clock is 60 minutes ahead"), "{late}");
+        assert!(matches!(refused(503, now), Reason::WebSocket(_)));
+        assert!(!refused(403, now).to_string().contains("secret"));
     }
 }

@@ -1,30 +1,101 @@
-//! Whom the broker's certificate must be signed by.
+//! Whom the broker's certificate must be signed by, and which certificate is ours.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rumqttc::TlsConfiguration;
 use rumqttc::tokio_rustls::rustls::crypto::aws_lc_rs;
-use rumqttc::tokio_rustls::rustls::pki_types::CertificateDer;
-use rumqttc::tokio_rustls::rustls::pki_types::pem::PemObject;
-use rumqttc::tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use rumqttc::tokio_rustls::rustls::pki_types::pem::{self, PemObject};
+use rumqttc::tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rumqttc::tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
 
+use super::destination::ClientCertificate;
 use super::reason::Reason;
 
-/// TLS that trusts the certificates in `ca` and nobody else, or without one the machine's own roots (`SSL_CERT_FILE` and
-/// `SSL_CERT_DIR` are honoured). Reads files: blocking.
-pub(super) fn configuration(ca: Option<&Path>) -> Result<TlsConfiguration, Reason> {
-    let roots = match ca {
+/// What TLS is to do.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Wanted {
+    /// Trust the certificates in this file and nobody else; `None`: the machine's own roots (`SSL_CERT_FILE` and
+    /// `SSL_CERT_DIR` are honoured).
+    pub ca: Option<PathBuf>,
+    /// Who we are.
+    pub certificate: Option<ClientCertificate>,
+    /// The protocol to announce.
+    pub alpn: Option<&'static [u8]>,
+}
+
+/// Reads the files: blocking.
+pub(super) fn configuration(wanted: &Wanted) -> Result<TlsConfiguration, Reason> {
+    let roots = match &wanted.ca {
         Some(file) => roots_from(file)?,
         None => machine_roots()?,
     };
     // The provider is named because rustls panics on the choice as soon as some other crate brings a second one.
-    let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+    let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(|error| Reason::Tls(error.to_string()))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+        .with_root_certificates(roots);
+    let mut config = match &wanted.certificate {
+        Some(files) => {
+            let (chain, key) = (chain(&files.cert)?, key(&files.key)?);
+            builder
+                .with_client_auth_cert(chain, key)
+                .map_err(|error| mismatch(files, &error))?
+        }
+        None => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols.extend(wanted.alpn.map(<[u8]>::to_vec));
     Ok(config.into())
+}
+
+fn chain(file: &Path) -> Result<Vec<CertificateDer<'static>>, Reason> {
+    let unusable = |problem: String| Reason::CertificateFile {
+        key: "iot_cert",
+        file: file.to_owned(),
+        problem,
+    };
+    let chain = CertificateDer::pem_file_iter(file)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|error| unusable(pem_problem(&error)))?;
+    if chain.is_empty() {
+        return Err(unusable("it holds no certificate (PEM)".into()));
+    }
+    Ok(chain)
+}
+
+fn key(file: &Path) -> Result<PrivateKeyDer<'static>, Reason> {
+    PrivateKeyDer::from_pem_file(file).map_err(|error| Reason::CertificateFile {
+        key: "iot_key",
+        file: file.to_owned(),
+        problem: match error {
+            pem::Error::NoItemsFound => "it holds no private key (PEM, without a passphrase)".into(),
+            error => pem_problem(&error),
+        },
+    })
+}
+
+fn pem_problem(error: &pem::Error) -> String {
+    match error {
+        pem::Error::Io(io) if io.kind() == std::io::ErrorKind::PermissionDenied => {
+            format!("{io}: let the service user (ggc_user, on Greengrass Lite ggcore) read it")
+        }
+        pem::Error::Io(io) => io.to_string(),
+        error => error.to_string(),
+    }
+}
+
+fn mismatch(files: &ClientCertificate, error: &rustls::Error) -> Reason {
+    let problem = match error {
+        rustls::Error::InconsistentKeys(_) => {
+            format!("it is not the key of the certificate in {}", files.cert.display())
+        }
+        error => format!("together with the certificate in {}: {error}", files.cert.display()),
+    };
+    Reason::CertificateFile {
+        key: "iot_key",
+        file: files.key.clone(),
+        problem,
+    }
 }
 
 fn roots_from(file: &Path) -> Result<RootCertStore, Reason> {
@@ -66,8 +137,56 @@ mod tests {
             if let Some(content) = content {
                 std::fs::write(&file, content).expect("written");
             }
-            let reason = configuration(Some(&file)).expect_err("refused").to_string();
+            let reason = configuration(&Wanted {
+                ca: Some(file.clone()),
+                ..Wanted::default()
+            })
+            .expect_err("refused")
+            .to_string();
             assert!(reason.contains("ca.pem"), "{reason}");
+        }
+    }
+
+    #[test]
+    fn a_certificate_or_key_that_cannot_be_used_is_named_with_its_setting() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = |name: &str| directory.path().join(name);
+        let pair = || {
+            let key = rcgen::KeyPair::generate().expect("a key");
+            let certificate = rcgen::CertificateParams::new(Vec::new())
+                .and_then(|params| params.self_signed(&key))
+                .expect("a certificate");
+            (certificate.pem(), key.serialize_pem())
+        };
+        let ((cert, key), (_, other_key)) = (pair(), pair());
+        for (name, content) in [
+            ("ca.pem", &cert),
+            ("cert.pem", &cert),
+            ("key.pem", &key),
+            ("other.pem", &other_key),
+        ] {
+            std::fs::write(path(name), content).expect("written");
+        }
+        let tried = |cert: &str, key: &str| {
+            configuration(&Wanted {
+                ca: Some(path("ca.pem")),
+                certificate: Some(ClientCertificate {
+                    cert: path(cert),
+                    key: path(key),
+                }),
+                alpn: None,
+            })
+        };
+        assert!(tried("cert.pem", "key.pem").is_ok());
+        for (cert, key, words) in [
+            ("missing.pem", "key.pem", ["iot_cert", "missing.pem"]),
+            ("key.pem", "key.pem", ["iot_cert", "holds no certificate"]),
+            ("cert.pem", "missing.pem", ["iot_key", "missing.pem"]),
+            ("cert.pem", "cert.pem", ["iot_key", "holds no private key"]),
+            ("cert.pem", "other.pem", ["iot_key", "not the key of the certificate"]),
+        ] {
+            let reason = tried(cert, key).expect_err("refused").to_string();
+            assert!(words.iter().all(|word| reason.contains(word)), "{cert} {key}: {reason}");
         }
     }
 }

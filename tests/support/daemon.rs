@@ -95,6 +95,15 @@ impl Site {
     }
 }
 
+impl Drop for Site {
+    /// The directory of a model whose daemon was killed stays until the next start, and there is none.
+    fn drop(&mut self) {
+        for directory in super::leftovers::run_directories(self) {
+            let _ = std::fs::remove_dir_all(directory);
+        }
+    }
+}
+
 /// Where cargo put the example that is the scripted model.
 pub fn scripted_model() -> PathBuf {
     let test = std::env::current_exe().expect("path of the test");

@@ -2,11 +2,14 @@
 
 #![allow(dead_code)] // each test binary uses its part
 
+pub mod aws;
 pub mod broker;
 pub mod daemon;
 pub mod events;
 pub mod http;
+pub mod leftovers;
 pub mod mosquitto;
 pub mod observer;
+pub mod s3;
 pub mod scripts;
 pub mod studio;

@@ -40,7 +40,7 @@ impl Mosquitto {
             String::new()
         };
         let config = format!(
-            "{plain}listener {port} 127.0.0.1\n{listener_lines}\nallow_anonymous true\npersistence true\n\
+            "set_tcp_nodelay true\n{plain}listener {port} 127.0.0.1\n{listener_lines}\nallow_anonymous true\npersistence true\n\
              persistence_location {path}/\nautosave_interval 0\nautosave_on_changes false\nlog_dest file {path}/log\n"
         );
         std::fs::write(directory.path().join("mosquitto.conf"), config).expect("a configuration");

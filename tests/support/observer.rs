@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rumqttc::{Client, Event, MqttOptions, Packet, QoS};
+use rumqttc::{Client, Event, MqttOptions, NetworkOptions, Packet, QoS};
 use serde_json::Value;
 
 use super::daemon::LIMIT;
@@ -40,6 +40,10 @@ impl Observer {
             .set_max_packet_size(4 << 20, 4 << 20)
             .set_keep_alive(Duration::from_secs(30));
         let (client, mut connection) = Client::new(options, 1000);
+        // Latencies are those of the daemon, not of Nagle's algorithm here.
+        let mut network = NetworkOptions::new();
+        network.set_tcp_nodelay(true);
+        connection.eventloop.set_network_options(network);
         client.subscribe("/edgeimpulse/device/#", QoS::AtLeastOnce).unwrap();
         let seen = Arc::new(Events::default());
         let subscribed = Arc::new(Events::default());
@@ -101,6 +105,41 @@ impl Observer {
                     .collect();
                 (found.len() >= count).then_some(found)
             })
+    }
+
+    /// Like [`Self::wait_for`], among those after the first `skip` on that topic.
+    #[track_caller]
+    pub fn wait_for_nth(&self, ending: &str, what: &str, skip: usize, wanted: impl Fn(&Value) -> bool) -> Value {
+        self.seen
+            .wait_for(&format!("message on {ending}: {what}"), LIMIT, |seen| {
+                seen.iter()
+                    .filter(|s| self.is_ours(s, ending))
+                    .skip(skip)
+                    .map(Seen::json)
+                    .find(|json| wanted(json))
+            })
+    }
+
+    /// Waits until `count` answers to commands came, and gives all of them. State notices are none.
+    #[track_caller]
+    pub fn wait_for_answers(&self, count: usize) -> Vec<Value> {
+        self.seen.wait_for(&format!("{count} answers"), LIMIT, |seen| {
+            let answers = self.answers_among(seen);
+            (answers.len() >= count).then_some(answers)
+        })
+    }
+
+    /// All answers to commands so far.
+    pub fn answers(&self) -> Vec<Value> {
+        self.seen.with(|seen| self.answers_among(seen))
+    }
+
+    fn answers_among(&self, seen: &[Seen]) -> Vec<Value> {
+        seen.iter()
+            .filter(|s| self.is_ours(s, "command/output"))
+            .map(Seen::json)
+            .filter(|json| json["result"].get("status").is_none())
+            .collect()
     }
 
     /// Waits for the `number`th (from 1) state notice of this kind on command/output.

@@ -229,3 +229,26 @@ fn any_index() -> prop::sample::Index {
         .map(|tree| tree.current())
         .expect("an index")
 }
+
+#[test]
+fn what_tells_of_the_end_of_inferences_waits_until_the_broker_has_them() {
+    let (outbox, _) = outbox(Bounds::default());
+    let pause = Message {
+        after_inferences: true,
+        ..urgent("paused")
+    };
+    outbox.push(inference(1, 4));
+    outbox.push(pause.clone());
+    outbox.push(urgent("answer"));
+    assert_eq!(outbox.next_to_send().unwrap().1, urgent("answer"));
+    let (first, message) = outbox.next_to_send().unwrap();
+    assert_eq!(message, inference(1, 4));
+    assert!(
+        outbox.next_to_send().is_none(),
+        "the inference may have to be sent again"
+    );
+    // An inference of later is not waited for.
+    outbox.push(inference(2, 4));
+    outbox.acked(first);
+    assert_eq!(sent(&outbox), [pause, inference(2, 4)]);
+}

@@ -1,0 +1,78 @@
+//! Whether this machine's clock is what AWS objects to.
+
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+/// A signature is refused when its time is further off than this (AWS Signature Version 4).
+const TOLERANCE: Duration = Duration::from_secs(5 * 60);
+
+/// How far this machine's clock is off, as the `Date` of a server's answer shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClockSkew {
+    ours: SystemTime,
+    server: SystemTime,
+}
+
+impl ClockSkew {
+    /// Compares the `Date` header of an answer with our time; `None` when they agree well enough, or the header is no date.
+    pub fn from_date(header: &str, ours: SystemTime) -> Option<Self> {
+        let server = httpdate::parse_http_date(header).ok()?;
+        let skew = Self { ours, server };
+        (skew.amount() > TOLERANCE).then_some(skew)
+    }
+
+    fn amount(self) -> Duration {
+        match self.ours.duration_since(self.server) {
+            Ok(ahead) => ahead,
+            Err(behind) => behind.duration(),
+        }
+    }
+}
+
+impl fmt::Display for ClockSkew {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Rounded: the header counts whole seconds, our clock does not.
+        let minutes = (self.amount().as_secs() + 30) / 60;
+        let amount = match minutes {
+            0..=119 => format!("{minutes} minutes"),
+            120..=2879 => format!("{} hours", minutes / 60),
+            _ => format!("{} days", minutes / (60 * 24)),
+        };
+        let direction = if self.ours < self.server { "behind" } else { "ahead" };
+        write!(
+            f,
+            "this machine's clock is {amount} {direction} (it says {}, the server says {}), and AWS refuses signatures that \
+             are more than 5 minutes off: set the clock, or let NTP do it",
+            httpdate::fmt_http_date(self.ours),
+            httpdate::fmt_http_date(self.server)
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DATE: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
+
+    fn skew(offset: i64) -> Option<String> {
+        let server = httpdate::parse_http_date(DATE).unwrap();
+        let amount = Duration::from_secs(offset.unsigned_abs());
+        let ours = if offset < 0 { server - amount } else { server + amount };
+        ClockSkew::from_date(DATE, ours).map(|skew| skew.to_string())
+    }
+
+    #[test]
+    fn a_clock_that_is_off_is_told_with_direction_and_amount() {
+        assert!(skew(-3600).unwrap().contains("60 minutes behind"));
+        assert!(skew(3 * 86400).unwrap().contains("3 days ahead"));
+        assert!(skew(5 * 3600).unwrap().contains("5 hours ahead"));
+    }
+
+    #[test]
+    fn five_minutes_are_tolerated_and_no_date_is_no_complaint() {
+        assert_eq!(skew(300), None);
+        assert_eq!(skew(-300), None);
+        assert_eq!(ClockSkew::from_date("yesterday", SystemTime::now()), None);
+    }
+}

@@ -1,0 +1,78 @@
+//! Finding the IoT Core data endpoint of the account, and who the account's caller is.
+
+use serde_json::Value;
+
+use super::request::{self, CallError};
+use super::{Aws, IOT, STS};
+use crate::uplink::IotHost;
+
+/// `DescribeEndpoint` for the endpoint whose certificate Amazon Trust Services signed.
+/// <https://docs.aws.amazon.com/iot/latest/apireference/API_DescribeEndpoint.html>
+const DESCRIBE_ENDPOINT: &str = "/endpoint?endpointType=iot%3AData-ATS";
+/// <https://docs.aws.amazon.com/STS/latest/APIReference/API_GetCallerIdentity.html>
+const GET_CALLER_IDENTITY: &str = "/?Action=GetCallerIdentity&Version=2011-06-15";
+
+/// Asks IoT Core for the data endpoint. Needs `iot:DescribeEndpoint`.
+///
+/// # Errors
+/// See [`CallError`].
+pub async fn iot_endpoint(aws: &Aws) -> Result<IotHost, CallError> {
+    let answer = request::get(aws, IOT, DESCRIBE_ENDPOINT).await?;
+    endpoint_in(&answer).ok_or_else(|| CallError::Answer {
+        host: "IoT Core".into(),
+        problem: "it names no endpointAddress".into(),
+    })
+}
+
+fn endpoint_in(answer: &str) -> Option<IotHost> {
+    let json: Value = serde_json::from_str(answer).ok()?;
+    json["endpointAddress"].as_str()?.parse().ok()
+}
+
+/// Asks STS for the ARN of the role or user whose credentials we have. Every credential may ask that.
+///
+/// # Errors
+/// See [`CallError`].
+pub async fn caller(aws: &Aws) -> Result<String, CallError> {
+    let answer = request::get(aws, STS, GET_CALLER_IDENTITY).await?;
+    arn_in(&answer).ok_or_else(|| CallError::Answer {
+        host: "STS".into(),
+        problem: "it names no Arn".into(),
+    })
+}
+
+fn arn_in(xml: &str) -> Option<String> {
+    let (_, rest) = xml.split_once("<Arn>")?;
+    let (arn, _) = rest.split_once("</Arn>")?;
+    arn.starts_with("arn:").then(|| super::one_line(arn))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_endpoint_is_a_host_name_or_nothing() {
+        let host = endpoint_in(r#"{"endpointAddress":"a1-ats.iot.eu-west-1.amazonaws.com"}"#);
+        assert_eq!(
+            host.map(|h| h.to_string()).as_deref(),
+            Some("a1-ats.iot.eu-west-1.amazonaws.com")
+        );
+        for answer in [
+            "",
+            "<html>",
+            "{}",
+            r#"{"endpointAddress":"a b"}"#,
+            r#"{"endpointAddress":7}"#,
+        ] {
+            assert_eq!(endpoint_in(answer), None, "{answer}");
+        }
+    }
+
+    #[test]
+    fn the_arn_is_taken_from_the_answer() {
+        let xml = "<GetCallerIdentityResponse><GetCallerIdentityResult><Arn>arn:aws:sts::1:assumed-role/R/i</Arn></x>";
+        assert_eq!(arn_in(xml).as_deref(), Some("arn:aws:sts::1:assumed-role/R/i"));
+        assert_eq!(arn_in("<Arn>hello</Arn>"), None);
+    }
+}

@@ -1,0 +1,205 @@
+//! `check --online`: tries each thing that needs the network, and prints one line for each as it finishes.
+
+use std::path::Path;
+use std::pin::Pin;
+use std::time::SystemTime;
+
+use super::{Exit, complain, say};
+use crate::aws::{Aws, discovery};
+use crate::config::Config;
+use crate::device::{Topics, peek};
+use crate::supervisor::{LinkTarget, link_settings, link_target};
+use crate::uplink::{self, Destination, EndpointOrigin, Message, ProbeError};
+
+/// What the probes look at.
+struct Context {
+    config: Config,
+    /// Where messages go; an error is a refused `iot_endpoint`.
+    link: Result<LinkTarget, String>,
+    /// As which client, and to where, the MQTT probe connects; not the daemon's own id.
+    settings: Option<uplink::Settings>,
+    aws: Aws,
+}
+
+/// What came of a probe.
+enum Finding {
+    /// It works: what came back.
+    Works(String),
+    /// It does not: what came back, and what to change.
+    Fails(String),
+    /// This configuration does not need it.
+    NotNeeded(&'static str),
+}
+
+type Run = for<'a> fn(&'a Context) -> Pin<Box<dyn Future<Output = Finding> + 'a>>;
+
+/// In this order: what it is called, what is tried, and how.
+const PROBES: &[(&str, &str, Run)] = &[
+    ("identity", "AWS credentials, and asking STS whose they are", |c| {
+        Box::pin(identity(c))
+    }),
+    ("region", "looking for the AWS region", |c| Box::pin(region(c))),
+    ("endpoint", "finding the broker's address", |c| Box::pin(endpoint(c))),
+    ("mqtt", "connecting, and publishing to command/output", |c| {
+        Box::pin(mqtt(c))
+    }),
+];
+
+/// Runs every probe, whatever the others found.
+pub(super) fn main(config: &Config) -> Exit {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(e) => {
+            complain(&format!("the runtime cannot be started: {e}"));
+            return Exit::Failure;
+        }
+    };
+    let context = Context::new(config);
+    say("Online");
+    let all_work = runtime.block_on(async {
+        let mut all_work = true;
+        for (name, tried, run) in PROBES {
+            let (verdict, words) = match run(&context).await {
+                Finding::Works(words) => ("ok", words),
+                Finding::NotNeeded(words) => ("not needed", words.to_owned()),
+                Finding::Fails(words) => {
+                    all_work = false;
+                    ("FAILS", words)
+                }
+            };
+            say(&format!("  {name}: {verdict} ({tried}): {}", words.replace('\n', " ")));
+        }
+        all_work
+    });
+    if all_work { Exit::Orderly } else { Exit::Failure }
+}
+
+impl Context {
+    fn new(config: &Config) -> Self {
+        let device = peek(&config.device_name, &config.work_dir, Path::new("/")).name;
+        let link = link_target(config);
+        let settings = link.as_ref().ok().and_then(|target| {
+            let mut settings = link_settings(config, target, &device, &Topics::new(&device))?;
+            settings.client_id = passing_client_id(&device);
+            Some(settings)
+        });
+        Self {
+            config: config.clone(),
+            link,
+            settings,
+            aws: Aws::default(),
+        }
+    }
+
+    /// Whether anything of this configuration speaks to AWS with credentials.
+    fn uses_aws(&self) -> bool {
+        self.config.model.is_none()
+            || self.config.s3_cache_bucket.is_some()
+            || matches!(self.link, Ok(LinkTarget::IotCore(_)))
+    }
+}
+
+/// `<device>-<random>`: never the daemon's id, and at most the 128 bytes that IoT Core takes.
+fn passing_client_id(device: &str) -> String {
+    const MOST: usize = 128;
+    let random = format!("-{:08x}", rand::random::<u32>());
+    let device = device
+        .get(..device.floor_char_boundary(MOST - random.len()))
+        .unwrap_or(device);
+    format!("{device}{random}")
+}
+
+const NO_AWS: &str = "nothing of this configuration uses AWS credentials";
+
+async fn identity(context: &Context) -> Finding {
+    if !context.uses_aws() {
+        return Finding::NotNeeded(NO_AWS);
+    }
+    let credentials = match context.aws.credentials().await {
+        Ok(credentials) => credentials,
+        Err(e) => return Finding::Fails(e.to_string()),
+    };
+    let key = credentials.access_key_id();
+    let end = key.get(key.len().saturating_sub(4)..).unwrap_or_default();
+    let validity = match credentials.expiry().map(|at| at.duration_since(SystemTime::now())) {
+        None => "which do not expire".to_owned(),
+        Some(Ok(left)) => format!("which expire in {} minutes", left.as_secs() / 60),
+        Some(Err(_)) => "which have expired".to_owned(),
+    };
+    let credentials = format!("credentials with the access key …{end}, {validity}");
+    match discovery::caller(&context.aws).await {
+        Ok(arn) => Finding::Works(format!("{arn}; {credentials}")),
+        Err(e) => Finding::Fails(format!("there are {credentials}; {e}")),
+    }
+}
+
+async fn region(context: &Context) -> Finding {
+    if !context.uses_aws() {
+        return Finding::NotNeeded(NO_AWS);
+    }
+    match context.aws.region().await {
+        Ok(region) => Finding::Works(region),
+        Err(e) => Finding::Fails(e.to_string()),
+    }
+}
+
+async fn endpoint(context: &Context) -> Finding {
+    let iot_core = match (&context.settings, &context.link) {
+        (_, Err(reason)) => return Finding::Fails(reason.clone()),
+        (Some(settings), Ok(_)) => match &settings.address {
+            Destination::IotCore(iot_core) => iot_core,
+            Destination::Broker { .. } => return Finding::NotNeeded("iot_endpoint is a URL"),
+        },
+        (None, Ok(_)) => return Finding::NotNeeded("there is no broker"),
+    };
+    match iot_core.endpoint().await {
+        Ok((endpoint, EndpointOrigin::Configured)) => Finding::Works(format!("{endpoint}, from iot_endpoint")),
+        Ok((endpoint, EndpointOrigin::Discovered)) => Finding::Works(format!("{endpoint}, from DescribeEndpoint")),
+        Ok((endpoint, EndpointOrigin::Remembered(problem))) => {
+            Finding::Works(format!("{endpoint}, known from before; asking failed: {problem}"))
+        }
+        Err(reason) => Finding::Fails(reason.to_string()),
+    }
+}
+
+async fn mqtt(context: &Context) -> Finding {
+    let Some(settings) = &context.settings else {
+        return Finding::Fails("not tried: there is no address to connect to".into());
+    };
+    let uplink::Settings {
+        address,
+        client_id,
+        topics,
+        ..
+    } = settings;
+    match uplink::probe(settings, Message::check(topics)).await {
+        Ok(time) => Finding::Works(format!(
+            "{address} accepted {client_id} after {} ms and acknowledged a message to {}",
+            time.as_millis(),
+            topics.command_output
+        )),
+        Err(ProbeError::Connect(reason)) => {
+            Finding::Fails(format!("no connection to {address} as {client_id}: {reason}"))
+        }
+        Err(ProbeError::Publish(reason)) => Finding::Fails(format!(
+            "{address} accepted {client_id} and then took no message to {}: {reason}; on AWS IoT Core the role (or the \
+             certificate's policy) needs iot:Publish on topic/{}",
+            topics.command_output, topics.command_output
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_id_of_a_probe_is_not_the_daemons_and_fits() {
+        for device in ["cam_a1b2c3d4e5f6", &"x".repeat(128), &"é".repeat(64)] {
+            let id = passing_client_id(device);
+            assert!(id.len() <= 128 && id != device, "{id}");
+            assert!(id.starts_with(device.get(..10).unwrap()));
+        }
+        assert_ne!(passing_client_id("cam"), passing_client_id("cam"));
+    }
+}

@@ -1,0 +1,361 @@
+//! Every way to end the daemon.
+
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process_group};
+use serde_json::json;
+
+use super::stage::{CAMERA, Stage, command, lines};
+use crate::support::broker::{Acks, Behaviour, MockBroker, OnConnect};
+use crate::support::daemon::{Daemon, LIMIT, Site};
+use crate::support::leftovers::{children_of, is_running, model_of, run_directories, scripted_segments, wait_until};
+use crate::support::mosquitto::free_port;
+use crate::support::scripts::{boxed, script};
+
+/// Greengrass sends SIGKILL 5 s after SIGTERM. The daemon takes 4 s at most; a busy machine gets the rest.
+const GREENGRASS: Duration = Duration::from_secs(5);
+
+/// Frames go on to the model; the other branch sleeps for half a minute with each frame, and nothing stops it.
+const HANGING_CAMERA: &str = "videotestsrc is-live=true ! video/x-raw,format=RGB,width=64,height=48,framerate=30/1 ! tee name=t \
+     t. ! queue ! identity sleep-time=30000000 ! fakesink t. ! queue leaky=downstream";
+
+fn lock_file(site: &Site) -> Option<PathBuf> {
+    let entries = std::fs::read_dir(site.path()).unwrap();
+    let mut paths = entries.map(|entry| entry.unwrap().path());
+    paths.find(|path| path.file_name().unwrap().to_string_lossy().starts_with("lock_"))
+}
+
+#[track_caller]
+fn ends_in_order(daemon: &mut Daemon, site: &Site) {
+    let (status, took) = daemon.wait_for_end(LIMIT);
+    assert_eq!(status.code(), Some(0));
+    assert!(took < GREENGRASS, "{took:?}");
+    assert_eq!(lock_file(site), None);
+    assert_eq!(run_directories(site), Vec::<PathBuf>::new());
+}
+
+/// `end` is given the running daemon; then everything must be in order.
+fn ends_with_a_notice(end: impl FnOnce(&Stage, &Daemon)) {
+    let stage = Stage::new();
+    let mut daemon = stage.run("builtin:nop", CAMERA, &["sleep_time_sec=1"]);
+    stage.observer.wait_for_count("inference/output", 3);
+    assert!(lock_file(&stage.site).is_some());
+    end(&stage, &daemon);
+    ends_in_order(&mut daemon, &stage.site);
+    stage.settle();
+    let order = stage.order();
+    assert_eq!(order.last().map(String::as_str), Some("stopped"), "{order:?}");
+    assert!(!order.contains(&"offline".to_owned()), "no last will: {order:?}");
+    let log = daemon.log();
+    assert_eq!(lines(&log, "WARN", "model"), Vec::<&str>::new());
+    assert_eq!(lines(&log, "ERROR", ""), Vec::<&str>::new());
+}
+
+#[test]
+fn sigterm_ends_it_in_order() {
+    ends_with_a_notice(|_, daemon| daemon.signal(Signal::TERM));
+}
+
+#[test]
+fn sigint_ends_it_in_order() {
+    ends_with_a_notice(|_, daemon| daemon.signal(Signal::INT));
+}
+
+#[test]
+fn removing_the_lock_file_ends_it_in_order() {
+    ends_with_a_notice(|stage, _| std::fs::remove_file(lock_file(&stage.site).unwrap()).unwrap());
+}
+
+#[test]
+fn the_command_stop_ends_it_in_order_and_waits_for_that() {
+    ends_with_a_notice(|stage, daemon| {
+        let output = stage.site.command("stop").output().unwrap();
+        assert_eq!(output.status.code(), Some(0));
+        assert!(String::from_utf8_lossy(&output.stdout).contains("stopped"));
+        assert!(!is_running(daemon.pid()), "stop waits until it is gone");
+    });
+}
+
+#[test]
+fn a_signal_to_the_whole_process_group_is_no_fault_of_the_model() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let stage = Stage::new();
+        let scripted = stage.site.scripted_model(&script(&[boxed(0.5)]));
+        for model in [PathBuf::from("builtin:nop"), scripted] {
+            let mut command = stage.command(&model, &[]);
+            command.args(["--gst", CAMERA]).process_group(0);
+            let mut daemon = Daemon::start(command);
+            daemon.wait_for_line("is loaded");
+            let model = model_of(daemon.pid());
+            let group = Pid::from_raw(i32::try_from(daemon.pid()).unwrap()).unwrap();
+            kill_process_group(group, signal).unwrap();
+            ends_in_order(&mut daemon, &stage.site);
+            assert!(!is_running(model));
+            let log = daemon.log();
+            for level in ["WARN", "ERROR"] {
+                assert_eq!(lines(&log, level, "model"), Vec::<&str>::new());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_second_instance_ends_with_3_and_names_the_pid() {
+    let stage = Stage::new();
+    let daemon = stage.run("builtin:nop", CAMERA, &[]);
+    daemon.wait_for_line("is loaded");
+    let mut second = stage.run("builtin:nop", CAMERA, &[]);
+    let (status, _) = second.wait_for_end(LIMIT);
+    assert_eq!(status.code(), Some(3));
+    assert!(
+        second.log().contains(&format!("pid {}", daemon.pid())),
+        "{}",
+        second.log()
+    );
+    stage.observer.wait_for_count("inference/output", 3);
+    daemon.stop();
+}
+
+#[test]
+fn stop_with_nothing_running_says_so_and_is_no_failure() {
+    let output = Site::new().command("stop").output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("not running"));
+}
+
+#[test]
+fn a_lock_file_of_a_dead_process_is_taken_over() {
+    let stage = Stage::new();
+    let mut first = stage.run("builtin:nop", CAMERA, &[]);
+    first.wait_for_line("is loaded");
+    first.signal(Signal::KILL);
+    first.wait_for_end(LIMIT);
+    let path = lock_file(&stage.site).expect("left behind");
+    let daemon = stage.run("builtin:nop", CAMERA, &[]);
+    daemon.wait_for_line("is loaded");
+    let pid = std::fs::read_to_string(path).unwrap();
+    assert_eq!(pid.trim(), daemon.pid().to_string());
+    daemon.stop();
+}
+
+#[test]
+fn stop_kills_a_daemon_that_does_not_react() {
+    let stage = Stage::new();
+    let mut daemon = stage.run("builtin:nop", CAMERA, &[]);
+    daemon.wait_for_line("is loaded");
+    daemon.signal(Signal::STOP);
+    let begun = Instant::now();
+    let output = stage.site.command("stop").output().unwrap();
+    // Greengrass gives a shutdown script 15 s.
+    assert!(begun.elapsed() < Duration::from_secs(12), "{:?}", begun.elapsed());
+    assert_eq!(output.status.code(), Some(0));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("killed"));
+    let (status, _) = daemon.wait_for_end(LIMIT);
+    assert_eq!(status.signal(), Some(9));
+    assert_eq!(lock_file(&stage.site), None);
+}
+
+/// A broker in this process with the runtime that it runs on.
+struct Broker {
+    runtime: tokio::runtime::Runtime,
+    mock: MockBroker,
+}
+
+impl Broker {
+    fn start(behaviour: Behaviour) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let mock = runtime.block_on(MockBroker::start(behaviour));
+        Self { runtime, mock }
+    }
+}
+
+/// One inference, then silence, and signals have no effect.
+fn hanging_model(site: &Site) -> PathBuf {
+    let mut script = script(&[boxed(0.5), json!({"hang": true})]);
+    script["ignore_signals"] = json!(true);
+    site.scripted_model(&script)
+}
+
+fn ends_in_time_with_everything_hanging(behaviour: Behaviour) {
+    let (site, broker) = (Site::new(), Broker::start(behaviour));
+    let mut command = command(&site, &broker.mock.url(), hanging_model(&site), &[]);
+    command.args(["--gst", HANGING_CAMERA]);
+    let mut daemon = Daemon::start(command);
+    daemon.wait_for_line("capture runs");
+    let model = model_of(daemon.pid());
+    // The camera has got stuck, and the model has taken its second frame, when much more time has passed than three
+    // frames take: neither tells anybody.
+    std::thread::sleep(Duration::from_millis(500));
+    daemon.signal(Signal::TERM);
+    ends_in_order(&mut daemon, &site);
+    assert!(!is_running(model));
+    assert_eq!(scripted_segments(model), Vec::<PathBuf>::new());
+    assert!(daemon.log().contains("hangs in its driver"), "the camera did hang");
+    drop(broker.runtime);
+}
+
+#[test]
+fn it_ends_in_time_with_a_broker_that_never_acknowledges_a_model_and_a_camera_that_hang() {
+    ends_in_time_with_everything_hanging(Behaviour {
+        acks: Acks::Stall,
+        ..Behaviour::default()
+    });
+}
+
+#[test]
+fn it_ends_in_time_with_a_broker_that_never_says_anything_a_model_and_a_camera_that_hang() {
+    ends_in_time_with_everything_hanging(Behaviour {
+        on_connect: OnConnect::Silent,
+        ..Behaviour::default()
+    });
+}
+
+#[test]
+fn it_ends_in_time_during_a_restart_that_hangs() {
+    let (site, broker) = (Site::new(), Broker::start(Behaviour::default()));
+    let mut command = command(&site, &broker.mock.url(), hanging_model(&site), &[]);
+    command.args(["--gst", HANGING_CAMERA]);
+    let mut daemon = Daemon::start(command);
+    daemon.wait_for_line("capture runs");
+    let connect = daemon.wait_for_line("Connected to");
+    let topic = format!(
+        "/edgeimpulse/device/{}/command/input",
+        connect.rsplit(' ').next().unwrap()
+    );
+    std::thread::sleep(Duration::from_millis(500));
+    let restart = r#"{"cmd":"restart"}"#;
+    broker
+        .mock
+        .publish(&topic, restart, false, false, rumqttc::mqttbytes::QoS::AtLeastOnce);
+    daemon.wait_for_line("command Restart");
+    broker.mock.behave(|behaviour| behaviour.acks = Acks::Stall);
+    daemon.signal(Signal::TERM);
+    ends_in_order(&mut daemon, &site);
+    drop(broker.runtime);
+}
+
+#[test]
+fn it_ends_in_order_while_the_source_blocks_in_its_start() {
+    let stage = Stage::new();
+    let pipe = stage.site.path().join("pipe");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RWXU).unwrap();
+    let model = stage.site.scripted_model(&script(&[boxed(0.5)]));
+    let source = format!("filesrc location={} ! decodebin", pipe.display());
+    let mut daemon = stage.run(model, &source, &[]);
+    daemon.wait_for_line("is loaded");
+    daemon.signal(Signal::TERM);
+    ends_in_order(&mut daemon, &stage.site);
+    stage.observer.wait_for_status("stopped", 1);
+}
+
+#[test]
+fn it_ends_in_order_while_the_model_is_loading() {
+    for delay in ["startup_delay_ms", "hello_delay_ms"] {
+        for deaf in [false, true] {
+            let stage = Stage::new();
+            let mut script = script(&[boxed(0.5)]);
+            script[delay] = json!(20_000);
+            script["ignore_signals"] = json!(deaf);
+            let mut daemon = stage.run(stage.site.scripted_model(&script), CAMERA, &[]);
+            daemon.wait_for_line("Connected to");
+            let model = model_of(daemon.pid());
+            daemon.signal(Signal::TERM);
+            ends_in_order(&mut daemon, &stage.site);
+            assert!(!is_running(model), "{delay}, deaf: {deaf}");
+            assert_eq!(scripted_segments(model), Vec::<PathBuf>::new());
+            stage.observer.wait_for_status("stopped", 1);
+        }
+    }
+}
+
+#[test]
+fn it_ends_in_order_right_after_its_start() {
+    let stage = Stage::new();
+    for milliseconds in [0, 2, 5, 10, 15, 20, 30, 40, 50] {
+        let mut daemon = stage.run("builtin:nop", CAMERA, &[]);
+        // Not to wait for something: any moment of the start is to be hit.
+        std::thread::sleep(Duration::from_millis(milliseconds));
+        daemon.signal(Signal::TERM);
+        let (status, took) = daemon.wait_for_end(LIMIT);
+        assert!(took < GREENGRASS, "{took:?}");
+        // A signal that comes before the program can listen ends the process; then it has begun nothing.
+        let too_early = status.signal() == Some(15) && !daemon.log().contains("starts as device");
+        assert!(
+            status.code() == Some(0) || too_early,
+            "{milliseconds} ms: {status}\n{}",
+            daemon.log()
+        );
+        assert_eq!(lock_file(&stage.site), None, "{milliseconds} ms");
+        assert_eq!(run_directories(&stage.site), Vec::<PathBuf>::new());
+        assert_eq!(children_of(daemon.pid()), Vec::<u32>::new());
+    }
+}
+
+#[test]
+fn the_first_thing_it_says_is_said_when_signals_are_obeyed() {
+    let stage = Stage::new();
+    let mut daemon = stage.run("builtin:nop", CAMERA, &[]);
+    daemon.wait_for_line("starts as device");
+    daemon.signal(Signal::TERM);
+    ends_in_order(&mut daemon, &stage.site);
+    stage.observer.wait_for_status("stopped", 1);
+}
+
+#[test]
+fn a_second_signal_forces_the_end() {
+    let (site, broker) = (Site::new(), Broker::start(Behaviour::default()));
+    broker.mock.behave(|behaviour| behaviour.acks = Acks::Stall);
+    let mut command = command(&site, &broker.mock.url(), hanging_model(&site), &[]);
+    command.args(["--gst", CAMERA]);
+    let mut daemon = Daemon::start(command);
+    daemon.wait_for_line("capture runs");
+    let model = model_of(daemon.pid());
+    daemon.signal(Signal::TERM);
+    daemon.wait_for_line("stopping: SIGTERM received");
+    daemon.signal(Signal::INT);
+    let (status, took) = daemon.wait_for_end(LIMIT);
+    assert_eq!(status.code(), Some(1));
+    assert!(took < Duration::from_millis(1500), "{took:?}");
+    wait_until("the model has seen its client go", || !is_running(model));
+    drop(broker.runtime);
+}
+
+#[test]
+fn it_ends_at_once_when_there_is_no_broker() {
+    let site = Site::new();
+    let broker = format!("mqtt://127.0.0.1:{}", free_port());
+    let mut command = command(&site, &broker, "builtin:nop", &[]);
+    command.args(["--gst", CAMERA]);
+    let mut daemon = Daemon::start(command);
+    daemon.wait_for_line("capture runs");
+    daemon.signal(Signal::TERM);
+    let (status, took) = daemon.wait_for_end(LIMIT);
+    assert_eq!(status.code(), Some(0));
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    assert!(!lines(&daemon.log(), "ERROR", "could not be delivered").is_empty());
+}
+
+#[test]
+fn it_goes_on_and_ends_in_order_when_nobody_reads_its_log() {
+    let stage = Stage::new();
+    let mut command = stage.command("builtin:crash=3", &[]);
+    command
+        .args(["--gst", CAMERA, "--verbose"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    drop((child.stdout.take(), child.stderr.take()));
+    stage.observer.wait_for_status("started", 2);
+    let pid = Pid::from_child(&child);
+    rustix::process::kill_process(pid, Signal::TERM).unwrap();
+    let status = child.wait().unwrap();
+    assert_eq!(status.code(), Some(0), "{status}");
+    stage.observer.wait_for_status("stopped", 1);
+}

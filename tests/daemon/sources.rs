@@ -1,0 +1,258 @@
+//! Files, cameras and lines of every kind.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use gstreamer as gst;
+use gstreamer::prelude::*;
+use serde_json::{Value, json};
+
+use super::stage::{Stage, lines};
+use crate::support::daemon::Daemon;
+use crate::support::scripts::{boxed, hello, script};
+
+/// A launch line that plays a new video file of so many pictures at 30 a second.
+fn video(directory: &Path, pictures: u32) -> String {
+    let path = directory.join(format!("{pictures}.avi"));
+    gst::init().unwrap();
+    let line = format!(
+        "videotestsrc num-buffers={pictures} ! video/x-raw,format=I420,width=64,height=48,framerate=30/1 ! jpegenc ! avimux \
+         ! filesink location={}",
+        path.display()
+    );
+    let pipeline = gst::parse::launch(&line).unwrap();
+    pipeline.set_state(gst::State::Playing).unwrap();
+    let ends = [gst::MessageType::Eos, gst::MessageType::Error];
+    let limit = gst::ClockTime::from_seconds(20);
+    let end = pipeline
+        .bus()
+        .unwrap()
+        .timed_pop_filtered(limit, &ends)
+        .expect("an end");
+    assert_eq!(end.type_(), gst::MessageType::Eos);
+    pipeline.set_state(gst::State::Null).unwrap();
+    format!("filesrc location={} ! avidemux ! jpegdec", path.display())
+}
+
+fn model(stage: &Stage) -> PathBuf {
+    stage.site.scripted_model(&script(&[boxed(0.5)]))
+}
+
+fn milliseconds_between(earlier: &Value, later: &Value) -> Duration {
+    let ts = |notice: &Value| notice["result"]["ts"].as_u64().unwrap();
+    Duration::from_millis(ts(later) - ts(earlier))
+}
+
+#[test]
+fn a_file_is_played_again_when_it_ends() {
+    let stage = Stage::new();
+    let source = video(stage.site.path(), 45);
+    let daemon = stage.run(model(&stage), &source, &[]);
+    stage.observer.wait_for_status("started", 3);
+    stage.wait_for_figures("two ends", |runner| {
+        runner["capture_restarts"].as_u64() >= Some(2) && runner["inferences"].as_u64() > Some(60)
+    });
+    let log = daemon.stop();
+    assert_eq!(lines(&log, "WARN", "source"), Vec::<&str>::new(), "an end is no fault");
+    assert!(!stage.order().contains(&"paused".to_owned()));
+}
+
+#[test]
+fn a_file_ends_in_a_pause_after_its_last_inference_until_the_command_restart() {
+    for spelling in ["wait_for_restart", "wait_on_restart"] {
+        let stage = Stage::new();
+        let source = video(stage.site.path(), 40);
+        let behavior = format!("ei_shutdown_behavior={spelling}");
+        // Pictures take longer than the notice: it must wait for them all the same.
+        let sets = [behavior.as_str(), "publish_inference_base64_image=yes"];
+        let daemon = stage.run_unthrottled(model(&stage), &source, &sets);
+        stage.observer.wait_for_status("paused", 1);
+        stage.settle();
+        let order = stage.order();
+        assert_eq!(
+            order.iter().filter(|kind| *kind == "inference").count(),
+            40,
+            "{spelling}: {order:?}"
+        );
+        assert_eq!(
+            order.last().map(String::as_str),
+            Some("paused"),
+            "{spelling}: {order:?}"
+        );
+        stage.wait_for_figures("all of it", |runner| {
+            runner["frames_captured"] == 40 && runner["inferences"] == 40 && runner["delivered"] == 40
+        });
+        // Two metrics messages later nothing has moved.
+        let seen = stage.observer.all("model/metrics").len();
+        stage.observer.wait_for_count("model/metrics", seen + 2);
+        assert_eq!(stage.order(), order);
+
+        let answer = stage
+            .observer
+            .command(&json!({"cmd": "restart"}), |result| result.get("restart").is_some());
+        assert_eq!(answer, json!({"restart": "OK"}));
+        stage.observer.wait_for_status("paused", 2);
+        let again = stage.order().split_off(order.len());
+        assert_eq!(
+            again.iter().filter(|kind| *kind == "inference").count(),
+            40,
+            "{again:?}"
+        );
+        assert_eq!(again.iter().filter(|kind| *kind == "started").count(), 1, "{again:?}");
+        let first = stage.observer.all("inference/output")[40].json();
+        assert_eq!(first["total_inferences"], 1, "as in a new process");
+        daemon.stop();
+    }
+}
+
+#[test]
+fn a_file_plays_in_real_time_and_unthrottled_as_fast_as_it_goes() {
+    let pictures = 75; // 2.5 s
+    let stage = Stage::new();
+    let source = video(stage.site.path(), pictures);
+    let play = |number: usize, run: &dyn Fn() -> Daemon| {
+        let daemon = run();
+        let started = stage.observer.wait_for_status("started", number);
+        let paused = stage.observer.wait_for_status("paused", number);
+        stage.wait_for_figures("it is through", |runner| runner["frames_captured"] == pictures);
+        daemon.stop();
+        milliseconds_between(&started, &paused)
+    };
+    let (model, sets) = (model(&stage), ["ei_shutdown_behavior=wait_for_restart"]);
+    let played = play(1, &|| stage.run(&model, &source, &sets));
+    assert!((2000..6000).contains(&played.as_millis()), "{played:?}");
+    let before = stage.observer.all("inference/output").len();
+    let hurried = play(2, &|| stage.run_unthrottled(&model, &source, &sets));
+    assert!(hurried.as_millis() < 1500, "{hurried:?}");
+    stage.settle();
+    let totals: Vec<_> = stage.observer.all("inference/output")[before..]
+        .iter()
+        .map(|seen| seen.json()["total_inferences"].as_u64().unwrap())
+        .collect();
+    assert_eq!(
+        totals,
+        (1..=u64::from(pictures)).collect::<Vec<_>>(),
+        "every picture once"
+    );
+}
+
+#[test]
+fn a_camera_that_fails_is_started_again_and_gstreamers_own_words_are_in_the_log() {
+    let stage = Stage::new();
+    let source = "videotestsrc is-live=true ! video/x-raw,width=64,height=48,framerate=30/1 ! identity error-after=20";
+    let daemon = stage.run(model(&stage), source, &[]);
+    stage.observer.wait_for_status("started", 3);
+    stage.wait_for_figures("two faults", |runner| {
+        runner["capture_restarts"].as_u64() >= Some(2) && runner["model_restarts"] == 0
+    });
+    let log = daemon.stop();
+    let told = lines(&log, "WARN", "Failed after iterations as requested");
+    assert_eq!(told.len(), 1, "the same words once: {told:?}");
+    assert!(told[0].contains("identity"), "{}", told[0]);
+}
+
+#[test]
+fn an_encoded_line_that_ends_in_an_encoder_works() {
+    let stage = Stage::new();
+    let daemon = Daemon::start(stage.command(
+        model(&stage),
+        &["gst_args=videotestsrc:is-live=true:!:video/x-raw,width=64,height=48:!:jpegenc"],
+    ));
+    stage.observer.wait_for_count("inference/output", 10);
+    let log = daemon.stop();
+    assert!(!log.contains("jpegdec"), "the encoder is dropped, not undone");
+}
+
+#[test]
+fn a_source_that_delivers_jpeg_works() {
+    // Told by the last element, and found out from what it offers.
+    for end in ["rtpjpegpay ! rtpjpegdepay", "valve"] {
+        let stage = Stage::new();
+        let record = stage.site.path().join("record");
+        let mut script = script(&[boxed(0.5)]);
+        (script["hello"], script["record"]) = (hello(4, 4), json!(record));
+        let source = format!(
+            "videotestsrc is-live=true pattern=solid-color foreground-color=0xff808080 \
+             ! video/x-raw,format=I420,width=64,height=48,framerate=30/1 ! jpegenc quality=95 ! {end}"
+        );
+        let daemon = stage.run(stage.site.scripted_model(&script), &source, &[]);
+        stage.observer.wait_for_count("inference/output", 10);
+        let log = daemon.stop();
+        assert!(log.contains("jpegdec"), "{end}");
+        let text = std::fs::read_to_string(record).unwrap();
+        let asked: Value = text
+            .lines()
+            .map(|line| serde_json::from_str::<Value>(line).unwrap())
+            .find(|request| request.get("classify_shm").is_some())
+            .unwrap();
+        for value in asked["classify_shm"]["features"].as_array().unwrap() {
+            let rgb = value.as_f64().unwrap() as u32;
+            for shift in [0, 8, 16] {
+                assert!(
+                    (0x80_i64 - i64::from(rgb >> shift & 0xff)).abs() <= 4,
+                    "{end}: {rgb:#x}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_source_may_change_its_size_on_the_way() {
+    let stage = Stage::new();
+    let record = stage.site.path().join("record");
+    let mut script = script(&[boxed(0.5)]);
+    (script["hello"], script["record"]) = (hello(4, 4), json!(record));
+    let part = |width: u32, height: u32| {
+        format!(
+            "videotestsrc num-buffers=15 pattern=solid-color foreground-color=0xff336699 \
+             ! video/x-raw,format=RGB,width={width},height={height},framerate=30/1 ! c. "
+        )
+    };
+    let source = format!(
+        "concat name=c ! queue {}{}{}",
+        part(64, 48),
+        part(161, 121),
+        part(48, 64)
+    );
+    let sets = ["ei_shutdown_behavior=wait_for_restart"];
+    let daemon = stage.run_unthrottled(stage.site.scripted_model(&script), &source, &sets);
+    stage.observer.wait_for_status("paused", 1);
+    let figures = stage.wait_for_figures("all of it", |runner| runner["inferences"] == 45);
+    assert_eq!(
+        (&figures["frames_dropped"], &figures["capture_restarts"]),
+        (&json!(0), &json!(0))
+    );
+    daemon.stop();
+    let text = std::fs::read_to_string(record).unwrap();
+    let asked: Vec<Value> = text
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["classify_shm"]["features"].clone())
+        .filter(|features| !features.is_null())
+        .collect();
+    assert_eq!(asked.len(), 45);
+    let colour = f64::from(0x33_6699);
+    assert!(
+        asked
+            .iter()
+            .all(|features| features.as_array().unwrap().iter().all(|value| *value == colour))
+    );
+}
+
+#[test]
+fn a_line_that_multiplies_frames_to_2200_a_second_stays_up() {
+    let stage = Stage::new();
+    let source = "videotestsrc is-live=true pattern=ball ! video/x-raw,width=320,height=320,framerate=30/1 \
+                  ! videorate ! video/x-raw,framerate=2200/1";
+    let daemon = stage.run("builtin:slow=20", source, &["iotcore_backoff=5"]);
+    let figures = stage.wait_for_figures("two seconds of it", |runner| {
+        runner["frames_captured"].as_u64() > Some(4000) && runner["published"].as_u64() > Some(5)
+    });
+    assert_eq!(
+        (&figures["capture_restarts"], &figures["model_restarts"]),
+        (&json!(0), &json!(0))
+    );
+    assert!(figures["frames_skipped"].as_u64() > Some(3000), "{figures}");
+    assert_eq!(stage.order().iter().filter(|kind| *kind == "started").count(), 1);
+    daemon.stop();
+}

@@ -1,0 +1,96 @@
+//! What goes wrong at IoT Core, and what the log says of it. The daemon goes on in every case.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::*;
+
+#[test]
+fn a_wrong_secret_is_refused_with_what_to_look_at() {
+    let key = key(Some("token"));
+    let world = World::new(Door::Signed(Keys::fixed([key.clone()])));
+    let wrong = Key {
+        secret: "wJalrXUtnFEMI/another".into(),
+        ..key.clone()
+    };
+    let endpoint = format!("iot_endpoint={}", world.gateway.endpoint());
+    let daemon = world.run_with_key(&wrong, &[&endpoint]);
+    let line = daemon.wait_for_line("refused to let this client in (403 Forbidden");
+    assert!(line.contains("iot:Connect on client/"), "{line}");
+    let problem = world.gateway.attempts.with(|attempts| attempts[0].signed_by.clone());
+    assert!(problem.unwrap_err().starts_with("signature is"));
+    assert_no_secret_in(&daemon.stop(), &[key, wrong], &world.gateway);
+}
+
+#[test]
+fn a_clock_that_is_off_is_recognised_by_the_servers_date() {
+    for (offset, words) in [(3600, "60 minutes behind"), (-7200 * 2, "4 hours ahead")] {
+        let world = World::new(Door::ClockOff(offset));
+        let endpoint = format!("iot_endpoint={}", world.gateway.endpoint());
+        let daemon = world.run_with_key(&key(None), &[&endpoint]);
+        let line = daemon.wait_for_line("this machine's clock is");
+        assert!(line.contains(words), "{line}");
+        daemon.stop();
+    }
+}
+
+#[test]
+fn a_denied_discovery_says_which_permission_and_is_tried_again() {
+    let key = key(None);
+    let world = World::new(Door::Signed(Keys::fixed([key.clone()])));
+    let allowed = Arc::new(AtomicBool::new(false));
+    let (gate, endpoint) = (Arc::clone(&allowed), world.gateway.endpoint());
+    let control = HttpServer::start(move |_| match gate.load(Ordering::Relaxed) {
+        false => denied("User: arn:aws:sts::1:assumed-role/R/i is not authorized to perform: iot:DescribeEndpoint"),
+        true => Answer::new(200, serde_json::json!({"endpointAddress": endpoint}).to_string()),
+    });
+    let observer = world.observer();
+    let mut command = with_key(world.command("run", &[]), &key);
+    command.env("AWS_ENDPOINT_URL_IOT", control.url());
+    let daemon = Daemon::start(command);
+    let line = daemon.wait_for_line("endpoint could not be asked for");
+    for part in [
+        "403 AccessDeniedException",
+        "assumed-role/R/i",
+        "Allow iot:DescribeEndpoint",
+        "set iot_endpoint",
+    ] {
+        assert!(line.contains(part), "{part}: {line}");
+    }
+    allowed.store(true, Ordering::Relaxed);
+    observer.wait_for_status("started", 1);
+    daemon.stop();
+}
+
+#[test]
+fn no_region_no_credentials_and_no_network_have_words_of_their_own() {
+    let world = World::new(Door::ClockOff(0));
+    for (region, with_credentials, words) in [
+        (None, true, "no AWS region is known"),
+        (Some(REGION), false, "no AWS credentials were found"),
+        (Some(REGION), true, "was not reached"),
+    ] {
+        let mut command = world.command("run", &[]);
+        if with_credentials {
+            command = with_key(command, &key(None));
+        }
+        match region {
+            Some(region) => command.env("AWS_REGION", region),
+            None => command.env_remove("AWS_REGION"),
+        };
+        command.env("AWS_ENDPOINT_URL_IOT", "http://127.0.0.1:9");
+        let daemon = Daemon::start(command);
+        let line = daemon.wait_for_line("No connection to AWS IoT Core");
+        assert!(line.contains(words), "{line}");
+        daemon.stop();
+    }
+}
+
+#[test]
+fn an_endpoint_that_does_not_resolve_is_told_and_the_daemon_stops_in_order() {
+    let world = World::new(Door::ClockOff(0));
+    let daemon = world.run_with_key(&key(None), &["iot_endpoint=a1-ats.iot.eu-west-1.invalid"]);
+    let line = daemon.wait_for_line("No connection to AWS IoT Core (a1-ats.iot.eu-west-1.invalid)");
+    assert!(line.contains("has no address"), "{line}");
+    daemon.stop();
+}

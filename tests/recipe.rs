@@ -1,0 +1,225 @@
+//! The recipe: what Greengrass accepts, what the program reads out of it, and what its scripts do.
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use ei_greengrass::config::{Sources, TextOrigin, defaults, load, read_file};
+use serde_json::{Value, json};
+
+use support::daemon::{Daemon, LIMIT, Site, binary};
+use support::mosquitto::Mosquitto;
+use support::observer::Observer;
+use support::scripts::{boxed, script};
+
+const RECIPE: &str = "recipes/EdgeImpulseLinuxRunnerServiceComponent.yaml";
+
+fn recipe_path() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(RECIPE)
+}
+
+fn recipe() -> Value {
+    serde_yaml::from_str(&std::fs::read_to_string(recipe_path()).unwrap()).unwrap()
+}
+
+fn parameters() -> serde_json::Map<String, Value> {
+    recipe()["ComponentConfiguration"]["DefaultConfiguration"]["Parameters"]
+        .as_object()
+        .unwrap()
+        .clone()
+}
+
+/// All keys of objects in lower case, as the development kit does before it validates.
+fn lower_case(value: Value) -> Value {
+    match value {
+        Value::Object(object) => object
+            .into_iter()
+            .map(|(key, value)| (key.to_lowercase(), lower_case(value)))
+            .collect(),
+        Value::Array(list) => list.into_iter().map(lower_case).collect(),
+        other => other,
+    }
+}
+
+/// The kit validates with Python, whose `(?i)` JSON Schema does not know: written out, letter by letter.
+fn without_case_flag(pattern: &str) -> String {
+    let Some(rest) = pattern.strip_prefix("(?i)") else {
+        return pattern.to_owned();
+    };
+    let either = |c: char| match c.is_ascii_alphabetic() {
+        true => format!("[{}{}]", c.to_ascii_lowercase(), c.to_ascii_uppercase()),
+        false => c.to_string(),
+    };
+    rest.chars().map(either).collect()
+}
+
+fn schema() -> Value {
+    fn mend(value: &mut Value) {
+        match value {
+            Value::Object(object) => {
+                for (key, value) in object {
+                    match value {
+                        Value::String(pattern) if key == "pattern" => *pattern = without_case_flag(pattern),
+                        other => mend(other),
+                    }
+                }
+            }
+            Value::Array(list) => list.iter_mut().for_each(mend),
+            _ => {}
+        }
+    }
+    let mut schema = serde_json::from_str(include_str!("data/gdk-recipe-schema.json")).unwrap();
+    mend(&mut schema);
+    schema
+}
+
+#[test]
+fn the_recipe_passes_the_development_kits_schema() {
+    let validator = jsonschema::validator_for(&schema()).unwrap();
+    let good = lower_case(recipe());
+    let faults: Vec<_> = validator.iter_errors(&good).map(|fault| fault.to_string()).collect();
+    assert_eq!(faults, Vec::<String>::new());
+    let mut bad = good;
+    bad["componentversion"] = json!(2);
+    assert!(!validator.is_valid(&bad), "the schema does look");
+}
+
+#[test]
+fn greengrass_lite_reads_the_whole_recipe() {
+    let text = std::fs::read_to_string(recipe_path()).unwrap();
+    assert!(text.len() <= 8196, "{} bytes", text.len());
+    let recipe = recipe();
+    let architectures: Vec<_> = recipe["Manifests"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|manifest| &manifest["Platform"]["architecture"])
+        .collect();
+    assert_eq!(architectures, ["aarch64", "amd64", "arm"]);
+    for manifest in recipe["Manifests"].as_array().unwrap() {
+        assert_eq!(manifest["Platform"]["runtime"], "*");
+        for step in ["install", "run", "shutdown"] {
+            let script = manifest["Lifecycle"][step]["Script"].as_str().unwrap();
+            assert!(
+                !script.replace("{artifacts:path}", "").contains(['{', '}']),
+                "Lite cuts {script:?} off at a brace"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_programs_own_reader_finds_no_fault_and_its_own_defaults() {
+    let path = recipe_path();
+    let text = read_file(&path).unwrap();
+    let ours = load(&Sources {
+        text: Some((TextOrigin::File(path), text)),
+        ..Sources::default()
+    })
+    .unwrap();
+    assert_eq!(
+        ours.warnings.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        Vec::<String>::new()
+    );
+    let built_in = load(&Sources::default()).unwrap();
+    assert_eq!(ours.config, built_in.config);
+}
+
+#[test]
+fn the_recipe_names_every_key_and_no_other() {
+    let mut in_recipe: Vec<_> = parameters().into_iter().map(|(key, _)| key).collect();
+    let mut known: Vec<_> = defaults().map(|(key, _)| key.to_owned()).collect();
+    in_recipe.sort();
+    known.sort();
+    assert_eq!(in_recipe, known);
+}
+
+#[test]
+fn the_readme_names_every_key() {
+    let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    let missing: Vec<_> = defaults()
+        .map(|(key, _)| key)
+        .filter(|key| !readme.contains(&format!("`{key}`")))
+        .collect();
+    assert_eq!(missing, Vec::<&str>::new());
+}
+
+/// Values as classic hands them over.
+fn typed(parameters: serde_json::Map<String, Value>) -> Value {
+    Value::Object(parameters)
+}
+
+/// Values as Lite hands them over from a JSON recipe: texts, numbers with all their digits.
+fn as_text(parameters: serde_json::Map<String, Value>) -> Value {
+    let text = |value: Value| match value {
+        Value::Number(number) if number.is_f64() => json!(format!("{:.15}", number.as_f64().unwrap())),
+        Value::Number(number) => json!(number.to_string()),
+        other => other,
+    };
+    parameters.into_iter().map(|(key, value)| (key, text(value))).collect()
+}
+
+/// A script of the recipe as Greengrass runs it, with the binary where the artifacts are.
+fn component_script(step: &str, site: &Site, parameters: &Value) -> Command {
+    let artifacts = site.path().join("artifacts");
+    if !artifacts.exists() {
+        std::fs::create_dir(&artifacts).unwrap();
+        std::os::unix::fs::symlink(binary(), artifacts.join("ei-greengrass")).unwrap();
+    }
+    let recipe = recipe();
+    let script = recipe["Manifests"][1]["Lifecycle"][step]["Script"].as_str().unwrap();
+    // Lite's path ends with a slash, so a double one must not hurt.
+    let script = script.replace("{artifacts:path}", &format!("{}/", artifacts.display()));
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", &script])
+        .env_remove("RUST_LOG")
+        .env("CONFIG_PARAMETERS", parameters.to_string())
+        .env("AWS_IOT_THING_NAME", "thing")
+        .env("SVCUID", "the-component-token")
+        .current_dir(site.path())
+        .stdin(Stdio::null());
+    command
+}
+
+fn the_component_runs_and_shuts_down(form: fn(serde_json::Map<String, Value>) -> Value) {
+    let (site, broker) = (Site::new(), Mosquitto::start());
+    let observer = Observer::connect(broker.port, site.device());
+    let mut parameters = parameters();
+    for (key, value) in [
+        ("device_name", json!(site.device())),
+        ("lock_filename", json!(site.path().join("lock"))),
+        (
+            "ei_local_model_file",
+            json!(site.scripted_model(&script(&[boxed(0.9)]))),
+        ),
+        (
+            "gst_args",
+            json!("videotestsrc:is-live=true:!:video/x-raw,width=64,height=48:!:jpegenc"),
+        ),
+        ("iot_endpoint", json!(broker.url())),
+        ("preview", json!("no")),
+    ] {
+        parameters.insert(key.to_owned(), value);
+    }
+    let parameters = form(parameters);
+    let mut daemon = Daemon::start(component_script("run", &site, &parameters));
+    observer.wait_for_count("inference/output", 3);
+    let shutdown = component_script("shutdown", &site, &parameters).output().unwrap();
+    assert!(shutdown.status.success(), "{shutdown:?}");
+    let (status, _) = daemon.wait_for_end(LIMIT);
+    assert_eq!(status.code(), Some(0));
+    observer.wait_for_status("stopped", 1);
+    assert!(!daemon.log().contains("WARN"), "{}", daemon.log());
+}
+
+#[test]
+fn the_recipes_scripts_run_the_component_with_typed_values() {
+    the_component_runs_and_shuts_down(typed);
+}
+
+#[test]
+fn the_recipes_scripts_run_the_component_with_values_as_text() {
+    the_component_runs_and_shuts_down(as_text);
+}

@@ -1,0 +1,104 @@
+//! The token exchange service of Greengrass: each request gets credentials of its own, which are good for seconds.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde_json::json;
+
+use super::http::{Answer, HttpServer};
+use super::sigv4::Key;
+
+/// What `AWS_CONTAINER_AUTHORIZATION_TOKEN` holds.
+pub const AUTHORIZATION: &str = "svcuid-0123456789abcdef";
+
+pub struct TokenExchange {
+    pub server: HttpServer,
+    keys: Keys,
+}
+
+/// The keys given out so far, and until when they are good.
+#[derive(Clone, Default)]
+pub struct Keys(Arc<Mutex<Vec<(Key, SystemTime)>>>);
+
+impl Keys {
+    /// Keys that do not expire.
+    pub fn fixed(keys: impl IntoIterator<Item = Key>) -> Self {
+        let far = SystemTime::now() + Duration::from_secs(86400);
+        Self(Arc::new(Mutex::new(keys.into_iter().map(|key| (key, far)).collect())))
+    }
+
+    /// The key of this id, when it is good now.
+    pub fn find(&self, id: &str) -> Result<Key, String> {
+        let keys = self.0.lock().unwrap();
+        let (key, until) = keys.iter().find(|(key, _)| key.id == id).ok_or("an unknown key")?;
+        (SystemTime::now() < *until)
+            .then(|| key.clone())
+            .ok_or("an expired key".to_owned())
+    }
+
+    pub fn all(&self) -> Vec<Key> {
+        self.0.lock().unwrap().iter().map(|(key, _)| key.clone()).collect()
+    }
+
+    /// When the last one ends.
+    pub fn last_end(&self) -> Option<SystemTime> {
+        self.0.lock().unwrap().last().map(|(_, until)| *until)
+    }
+}
+
+impl TokenExchange {
+    pub fn start(good_for: Duration) -> Self {
+        let keys = Keys::default();
+        let given = keys.clone();
+        let server = HttpServer::start(move |request| {
+            if request.headers.get("authorization").map(String::as_str) != Some(AUTHORIZATION) {
+                return Answer::new(403, "{}");
+            }
+            let mut given = given.0.lock().unwrap();
+            let number = given.len();
+            let key = Key {
+                id: format!("ASIAEXAMPLE{number:04}"),
+                secret: format!("secret/{number}+{}", uuid::Uuid::new_v4().simple()),
+                token: Some(format!("token/{number}+{}==", uuid::Uuid::new_v4().simple())),
+            };
+            let until = SystemTime::now() + good_for;
+            let answer = json!({
+                "AccessKeyId": key.id, "SecretAccessKey": key.secret, "Token": key.token,
+                "Expiration": rfc3339(until),
+            });
+            given.push((key, until));
+            Answer::new(200, answer.to_string())
+        });
+        Self { server, keys }
+    }
+
+    pub fn keys(&self) -> Keys {
+        self.keys.clone()
+    }
+
+    /// What Greengrass sets.
+    pub fn environment(&self) -> [(&'static str, String); 2] {
+        [
+            (
+                "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+                format!("http://localhost:{}/2016-11-01/credentialprovider/", self.server.port),
+            ),
+            ("AWS_CONTAINER_AUTHORIZATION_TOKEN", AUTHORIZATION.to_owned()),
+        ]
+    }
+}
+
+/// `2026-11-23T08:19:56Z` (days to date after Howard Hinnant's `civil_from_days`).
+fn rfc3339(time: SystemTime) -> String {
+    let seconds = time.duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
+    let (days, rest) = (seconds / 86400 + 719_468, seconds % 86400);
+    let (era, of_era) = (days / 146_097, days % 146_097);
+    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let shifted = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * shifted + 2) / 5 + 1;
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    let year = year + era * 400 + u64::from(month <= 2);
+    let (hour, minute, second) = (rest / 3600, rest / 60 % 60, rest % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
