@@ -4,6 +4,20 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
+/// When it makes sense to try again what failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retry {
+    /// It may pass by itself: with backoff.
+    Soon,
+    /// Somebody refused, and will go on doing so until something is changed: every [`Retry::LATER`].
+    Later,
+}
+
+impl Retry {
+    /// Between two attempts at what was refused.
+    pub const LATER: Duration = Duration::from_secs(300);
+}
+
 /// How long to wait between attempts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BackoffPolicy {

@@ -26,5 +26,6 @@ pub mod publisher;
 pub mod report;
 pub mod secret;
 pub mod stats;
+pub mod studio;
 pub mod supervisor;
 pub mod uplink;

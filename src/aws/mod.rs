@@ -8,6 +8,7 @@ mod clock;
 pub mod discovery;
 mod remembered;
 pub mod request;
+pub mod secret;
 pub mod sigv4;
 
 use std::fmt;

@@ -10,6 +10,7 @@ use crate::capture::{CaptureError, PipelineDescription, Wishes, camera, describe
 use crate::config::{Config, Loaded, ModelSource};
 use crate::device::{Topics, peek};
 use crate::model::{Usable, builtin, examine};
+use crate::studio::{Provider, base_url};
 use crate::supervisor::{Setup, SetupError, sentence};
 
 /// Arguments of `check`.
@@ -203,7 +204,14 @@ fn capture_sentence(error: &CaptureError) -> String {
 
 fn model(config: &Config) -> String {
     match &config.model {
-        None => "none".to_owned(),
+        None => from_studio(config),
+        Some(ModelSource::File(path)) if matches!(path.try_exists(), Ok(false)) => {
+            format!(
+                "{} is missing (ei_local_model_file); {}",
+                path.display(),
+                from_studio(config)
+            )
+        }
         Some(ModelSource::Builtin(name)) => match builtin::check_name(name) {
             Ok(()) => format!("builtin:{name}, this program itself"),
             Err(e) => e.to_string(),
@@ -214,4 +222,26 @@ fn model(config: &Config) -> String {
             Err(e) => format!("{}; `run` would try again and again", sentence(&e)),
         },
     }
+}
+
+/// What stands for a model file that is not there.
+fn from_studio(config: &Config) -> String {
+    let provider = Provider::new(config, std::env::var("EI_HOST").ok());
+    let target = match (&provider.wanted.target, provider.machine.target()) {
+        (Some(forced), _) => forced.clone(),
+        (None, Ok(target)) => target.to_owned(),
+        (None, Err(e)) => return e.to_string(),
+    };
+    let studio = match base_url(provider.ei_host.as_deref()) {
+        Ok(url) => url.host_str().unwrap_or_default().to_owned(),
+        Err(e) => return e.to_string(),
+    };
+    let earlier = provider.earlier().map_or_else(
+        || "none was downloaded yet".to_owned(),
+        |model| format!("downloaded last: {}", model.path.display()),
+    );
+    format!(
+        "from {studio} for {target}, with the API key at {:?} of the secret {}; {earlier}",
+        config.secret_name, config.secret_id
+    )
 }

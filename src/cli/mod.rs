@@ -6,6 +6,7 @@ mod config;
 mod demo;
 mod device_link;
 mod logging;
+mod model;
 mod run;
 mod send;
 mod stop;
@@ -70,6 +71,8 @@ enum Command {
     Send(send::SendArgs),
     /// Show what the device publishes, one line a message.
     Watch(watch::WatchArgs),
+    /// Download the model, or show what a model is.
+    Model(model::ModelCommand),
     /// Look at the configuration.
     Config(config::ConfigCommand),
     /// Show the whole pipeline at work: no AWS, no camera, no download needed.
@@ -174,6 +177,7 @@ pub fn main() -> ExitCode {
         Command::Stop(args) => stop::main(&args, log),
         Command::Send(args) => send::main(&args, log),
         Command::Watch(args) => watch::main(&args, log),
+        Command::Model(command) => model::main(&command, log),
         Command::Config(command) => config::main(&command),
         Command::Demo(args) => demo::main(&args, log),
         Command::BuiltinModel { name, socket } => builtin_model(&name, &socket),

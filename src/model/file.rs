@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Access, access};
 use tracing::{info, warn};
 
+use super::elf;
+
 /// A file that cannot be a model for this machine.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
@@ -27,6 +29,16 @@ pub enum FileError {
         path: PathBuf,
         /// What it looks like.
         what: String,
+    },
+    /// Its end is missing.
+    #[error("{} is not complete: it has {got} bytes of at least {needed}", path.display())]
+    Incomplete {
+        /// The path.
+        path: PathBuf,
+        /// Bytes there are.
+        got: u64,
+        /// Bytes its header speaks of.
+        needed: u64,
     },
     /// For another kind of machine.
     #[error("the model {} is built for {built_for}, this machine is {}: build it again in Edge Impulse Studio (Deployment, Linux for {})", path.display(), this_machine(), this_machine())]
@@ -111,6 +123,30 @@ pub fn examine(path: &Path) -> Result<Usable, FileError> {
             built_for: machine_name(machine),
         }),
         Looks::Like(what) => Err(not_a_model(what)),
+    }
+}
+
+/// As [`examine`], for a download: it must be a program, and as long as its header says.
+///
+/// # Errors
+/// [`FileError`] says what the file is instead.
+pub fn examine_complete(path: &Path) -> Result<(), FileError> {
+    examine(path)?;
+    let unreadable = |source| FileError::Unreadable {
+        path: path.to_owned(),
+        source,
+    };
+    let file = File::open(path).map_err(unreadable)?;
+    let got = file.metadata().map_err(unreadable)?.len();
+    let mut head = Vec::new();
+    file.take(64).read_to_end(&mut head).map_err(unreadable)?;
+    match elf::length(&head) {
+        Some(needed) if needed <= got => Ok(()),
+        needed => Err(FileError::Incomplete {
+            path: path.to_owned(),
+            got,
+            needed: needed.unwrap_or(elf::HEADER),
+        }),
     }
 }
 
@@ -300,6 +336,20 @@ mod tests {
             "{message}"
         );
         assert_eq!(machine_name(183), "aarch64");
+    }
+
+    #[test]
+    fn a_program_whose_end_is_missing_is_not_complete() {
+        let program = fs::read("/proc/self/exe").unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("model.eim");
+        fs::write(&path, &program).unwrap();
+        examine_complete(&path).unwrap();
+        for length in [program.len() - 1, program.len() / 2, 64, 30] {
+            fs::write(&path, &program[..length]).unwrap();
+            let said = examine_complete(&path).unwrap_err().to_string();
+            assert!(said.contains("is not complete"), "{length}: {said}");
+        }
     }
 
     #[test]

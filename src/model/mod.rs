@@ -3,6 +3,7 @@
 mod answer;
 pub mod builtin;
 mod connection;
+mod elf;
 mod error;
 mod file;
 mod framing;
@@ -18,7 +19,7 @@ mod settings;
 mod shm;
 
 pub use error::ModelError;
-pub use file::{FileError, Usable, examine};
+pub use file::{FileError, Usable, examine, examine_complete};
 pub use hello::HelloError;
 pub use interrupt::Interrupt;
 pub use protocol::{BoundingBox, InferenceResult, ModelInfo, ModelInput};

@@ -95,6 +95,14 @@ impl Model {
         Ok(model)
     }
 
+    /// Starts the model, asks what it is, and ends it.
+    ///
+    /// # Errors
+    /// [`ModelError`]; nothing is left behind either way.
+    pub fn ask(settings: &Settings, interrupt: &Interrupt) -> Result<ModelInfo, ModelError> {
+        Ok(Link::open(settings, interrupt)?.hello()?.info)
+    }
+
     /// What the model said about itself.
     pub fn info(&self) -> &Arc<ModelInfo> {
         &self.info

@@ -15,12 +15,14 @@ use super::Common;
 use super::capture_part::{CapturePart, Consequence, PipelineEvent};
 use super::commands::{After, Carrier};
 use super::model_part::{ModelEvent, ModelPart};
+use super::supply::Supply;
 use crate::cache::{CacheWriter, FileCache, S3Cache, S3Settings};
 use crate::capture::{CaptureEvent, FrameSlot, SoundSlot, Wishes};
 use crate::inference::{Progress, Spoken, Workbench};
 use crate::preview::{ModelState, SourceState};
 use crate::publisher::{Caches, Encoder, Publisher, PublisherSettings, now_ms};
 use crate::report::{Report, ReportSettings, RunnerFigures, resident_bytes};
+use crate::studio::Provider;
 use crate::uplink::{IncomingCommand, Message, Status};
 use crate::{capture, model};
 
@@ -114,22 +116,24 @@ impl<'a> Generation<'a> {
             stats.clone(),
             sender.clone(),
         );
-        let model = ModelPart::new(
-            model::Settings {
-                shm: config.runner.shm,
-                thresholds: config.runner.thresholds.clone(),
-                ..model::Settings::new(
-                    common.setup.model.clone(),
-                    &*common.device,
-                    &config.work_dir,
-                    stats.clone(),
-                )
-            },
-            stats,
-            sender,
+        let supply = Supply::new(
+            common.setup.model.clone(),
+            Provider::new(config, std::env::var("EI_HOST").ok()),
+            sender.clone(),
         );
         let report = Arc::new(Mutex::new(report));
         common.board.begin(report.clone());
+        let settings = Box::new({
+            let (stats, device) = (stats.clone(), common.device.clone());
+            let (shm, thresholds) = (config.runner.shm, config.runner.thresholds.clone());
+            let work_dir = config.work_dir.clone();
+            move |source| model::Settings {
+                shm,
+                thresholds: thresholds.clone(),
+                ..model::Settings::new(source, &*device, &work_dir, stats.clone())
+            }
+        });
+        let model = ModelPart::new(supply, settings, stats, sender);
         Ok(Self {
             common,
             report,
@@ -221,7 +225,9 @@ impl<'a> Generation<'a> {
 
     fn on_event(&mut self, Tagged { incarnation, event }: Tagged) -> Consequence {
         match event {
-            Event::Model(event) if self.model.is_current(incarnation) => self.on_model_event(event),
+            Event::Model(event) if event.is_timeless() || self.model.is_current(incarnation) => {
+                self.on_model_event(event)
+            }
             Event::Capture(event) if self.capture.is_current(incarnation) => {
                 self.show_source(&event);
                 let consequence = self.capture.on_event(event);
@@ -268,6 +274,7 @@ impl<'a> Generation<'a> {
                 }
                 self.model.ended(&result);
             }
+            ModelEvent::Found(found) => self.model.found(found),
         }
     }
 

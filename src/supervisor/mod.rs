@@ -10,6 +10,7 @@ mod link;
 mod model_part;
 mod setup;
 mod storage;
+mod supply;
 
 use std::pin::pin;
 use std::sync::Arc;

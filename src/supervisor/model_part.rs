@@ -7,12 +7,15 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 
 use super::generation::{Event, Tagged};
+use super::supply::Supply;
 use crate::backoff::{Backoff, BackoffPolicy};
 use crate::capture::{FrameSlot, SoundSlot};
+use crate::config::ModelSource;
 use crate::inference::{self, Progress, Workbench};
 use crate::log_limit::{RepeatGuard, like};
 use crate::model::{Interrupt, ModelError, ModelInfo, Settings};
 use crate::stats::Stats;
+use crate::studio::Found;
 
 /// An answer that is already on its way at the stop is waited for this long.
 const FINISH_LIMIT: Duration = Duration::from_millis(400);
@@ -22,12 +25,23 @@ const FINISH_LIMIT: Duration = Duration::from_millis(400);
 pub(super) enum ModelEvent {
     Progress(Progress),
     Ended(Result<(), ModelError>),
+    /// There is a model to start; belongs to no incarnation.
+    Found(Found),
+}
+
+impl ModelEvent {
+    /// Whether it matters whichever incarnation runs.
+    pub(super) fn is_timeless(&self) -> bool {
+        matches!(self, Self::Found(_))
+    }
 }
 
 /// How the model is.
 enum State {
     /// Not running; started again at this time.
     Waiting(Instant),
+    /// There is none yet: it is looked for.
+    Looking,
     /// Loading, up to its hello and warm-up.
     Starting(Running),
     /// Answering.
@@ -44,9 +58,13 @@ struct Running {
     ended: oneshot::Receiver<()>,
 }
 
+/// Settings for the model that is started next.
+type MakeSettings = Box<dyn Fn(ModelSource) -> Settings + Send>;
+
 /// The supervised model.
 pub(super) struct ModelPart {
-    settings: Settings,
+    supply: Supply,
+    settings: MakeSettings,
     stats: Arc<Stats>,
     events: mpsc::UnboundedSender<Tagged>,
     state: State,
@@ -57,8 +75,14 @@ pub(super) struct ModelPart {
 }
 
 impl ModelPart {
-    pub(super) fn new(settings: Settings, stats: Arc<Stats>, events: mpsc::UnboundedSender<Tagged>) -> Self {
+    pub(super) fn new(
+        supply: Supply,
+        settings: MakeSettings,
+        stats: Arc<Stats>,
+        events: mpsc::UnboundedSender<Tagged>,
+    ) -> Self {
         Self {
+            supply,
             settings,
             stats,
             events,
@@ -83,10 +107,14 @@ impl ModelPart {
         }
     }
 
-    /// Starts the model on a thread of its own.
+    /// Starts the model on a thread of its own, or looks for one.
     pub(super) fn start(&mut self, mut bench: Workbench) {
+        let Some(source) = self.supply.next() else {
+            self.state = State::Looking;
+            return;
+        };
         self.incarnation += 1;
-        let (incarnation, events, settings) = (self.incarnation, self.events.clone(), self.settings.clone());
+        let (incarnation, events, settings) = (self.incarnation, self.events.clone(), (self.settings)(source));
         let (interrupt, finish) = (Interrupt::new(), bench.finish.clone());
         let (done, ended) = oneshot::channel();
         let thread_interrupt = interrupt.clone();
@@ -114,6 +142,17 @@ impl ModelPart {
                 })
             }
             Err(e) => self.failed(&format!("the system gives no thread for it: {e}"), ""),
+        }
+    }
+
+    /// There is a model: started at once, unless one runs.
+    pub(super) fn found(&mut self, found: Found) {
+        let is_new = self.supply.found(found);
+        match self.state {
+            State::Looking => self.state = State::Waiting(Instant::now()),
+            State::Waiting(_) | State::Unsupported if is_new => self.state = State::Waiting(Instant::now()),
+            State::Starting(_) | State::Running(_) if is_new => self.supply.say_waiting(),
+            _ => {}
         }
     }
 
@@ -191,6 +230,7 @@ impl ModelPart {
 
     /// Ends the model: what it works on is finished, if that does not take long. `false`: it was abandoned.
     pub(super) async fn stop(&mut self, slot: &FrameSlot, sounds: &SoundSlot, deadline: tokio::time::Instant) -> bool {
+        self.supply.stop();
         let (State::Starting(mut running) | State::Running(mut running)) =
             std::mem::replace(&mut self.state, State::Stopped)
         else {

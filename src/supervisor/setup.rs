@@ -20,8 +20,8 @@ pub enum LinkTarget {
 pub struct Setup {
     /// Every setting.
     pub config: Config,
-    /// The model to run.
-    pub model: ModelSource,
+    /// The model to run; `None`: the one that Edge Impulse Studio has for this machine.
+    pub model: Option<ModelSource>,
     /// Where pictures or sound come from; `None`: the camera or microphone that is there.
     pub source: Option<SourceLine>,
     /// Where messages go.
@@ -62,16 +62,15 @@ impl Setup {
             );
         }
         let mut part = |result: Result<(), String>| reasons.extend(result.err());
-        part(config.model.as_ref().map(drop).ok_or_else(|| NO_MODEL.to_owned()));
         if let Some(ModelSource::Builtin(name)) = &config.model {
             part(builtin::check_name(name).map_err(|e| e.to_string()));
         }
         part(link.as_ref().map(drop).map_err(Clone::clone));
-        match (config.model.clone(), link) {
-            (Some(model), Ok(link)) if reasons.is_empty() => Ok(Self {
+        match link {
+            Ok(link) if reasons.is_empty() => Ok(Self {
                 source: config.source.clone(),
+                model: config.model.clone(),
                 config,
-                model,
                 link,
                 unthrottled,
             }),
@@ -80,8 +79,6 @@ impl Setup {
     }
 }
 
-const NO_MODEL: &str = "no model is given: downloading one from Edge Impulse Studio is not available yet; \
-     set ei_local_model_file to an .eim file";
 /// Where messages go, by `iot_endpoint`.
 ///
 /// # Errors

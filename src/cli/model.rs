@@ -1,0 +1,293 @@
+//! `model fetch` and `model info`: the model of Edge Impulse Studio by hand, and what a model says of itself.
+
+use std::fmt::Write;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::{Args, Subcommand};
+use tokio::sync::watch;
+
+use super::{ConfigArgs, Exit, LogArgs, logging, sentence};
+use crate::config::{Config, ConfigError, Loaded, ModelSource, Sources, load};
+use crate::model::{Interrupt, Model, ModelInfo, ModelInput, Settings, Usable, examine};
+use crate::studio::{FetchError, Provider, Stage, Store};
+
+/// Arguments of `model`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  ei-greengrass model fetch --config my.json\n  ei-greengrass model info ./model.eim"
+)]
+pub struct ModelCommand {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Download the model for this machine from Edge Impulse Studio, once; the last line is its path.
+    #[command(
+        after_help = "Example:\n  ei-greengrass model fetch --set eiparams='--api-key ei_...' --set work_dir=/tmp/work\n\n\
+        Exit code: 0; 2 when the configuration, a permission or the project must be changed; 1 when trying again may do."
+    )]
+    Fetch {
+        #[command(flatten)]
+        config: ConfigArgs,
+    },
+    /// Show what a model is: name, version, input, labels, thresholds, engine.
+    #[command(after_help = "Example:\n  ei-greengrass model info\n  ei-greengrass model info ./model.eim")]
+    Info {
+        /// An .eim file, or builtin:NAME; without it the model that `run` would use, as far as it is on this device.
+        file: Option<String>,
+        #[command(flatten)]
+        config: ConfigArgs,
+    },
+}
+
+pub(super) fn main(command: &ModelCommand, log: &LogArgs) -> Exit {
+    match &command.action {
+        Action::Fetch { config } => with(config, |loaded| fetch(loaded, log)),
+        Action::Info { file, config } => with(config, |loaded| info(file.as_deref(), loaded, log)),
+    }
+}
+
+fn with(args: &ConfigArgs, act: impl FnOnce(&Loaded) -> Exit) -> Exit {
+    match configuration(args) {
+        Ok(loaded) => act(&loaded),
+        Err(e) => {
+            eprintln!("{}", sentence(&e));
+            Exit::Configuration
+        }
+    }
+}
+
+/// What `run` would use, or the defaults.
+fn configuration(args: &ConfigArgs) -> Result<Loaded, ConfigError> {
+    match args.load()? {
+        Some(loaded) => Ok(loaded),
+        None => load(&Sources {
+            current_dir: std::env::current_dir().unwrap_or_else(|_| PathBuf::from(".")),
+            ..Sources::default()
+        }),
+    }
+}
+
+fn fetch(loaded: &Loaded, log: &LogArgs) -> Exit {
+    let config = &loaded.config;
+    logging::init(log.log_format, log.verbosity().unwrap_or(config.runner.verbosity));
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(e) => {
+            tracing::error!("the runtime cannot be started: {e}");
+            return Exit::Failure;
+        }
+    };
+    let provider = Provider::new(config, std::env::var("EI_HOST").ok());
+    provider.store.sweep();
+    let stage = watch::Sender::new(Stage::Looking);
+    let result = runtime.block_on(async {
+        tokio::select! {
+            result = provider.fetch_once(&stage) => Some(result),
+            // What was begun is dropped, and with it the half download.
+            _ = tokio::signal::ctrl_c() => None,
+        }
+    });
+    runtime.shutdown_background();
+    match result {
+        Some(Ok(model)) => {
+            println!("{}", model.path.display());
+            Exit::Orderly
+        }
+        Some(Err(e)) => {
+            tracing::error!("{}", sentence(&e));
+            exit_for(&e)
+        }
+        None => {
+            tracing::warn!("interrupted: nothing was downloaded");
+            Exit::Failure
+        }
+    }
+}
+
+fn exit_for(error: &FetchError) -> Exit {
+    match error.retry() {
+        crate::backoff::Retry::Later => Exit::Configuration,
+        crate::backoff::Retry::Soon => Exit::Failure,
+    }
+}
+
+fn info(file: Option<&str>, loaded: &Loaded, log: &LogArgs) -> Exit {
+    let config = &loaded.config;
+    logging::init(log.log_format, log.verbosity().unwrap_or_default());
+    let (source, whence) = match find(file, config) {
+        Ok(found) => found,
+        Err(text) => {
+            eprintln!("{text}");
+            return Exit::Configuration;
+        }
+    };
+    let settings = Settings::new(source, "info", &config.work_dir, Arc::default());
+    match Model::ask(&settings, &Interrupt::new()) {
+        Ok(info) => {
+            print!("{}", describe(&whence, &info));
+            Exit::Orderly
+        }
+        Err(e) => {
+            eprintln!("{}", sentence(&e));
+            Exit::Failure
+        }
+    }
+}
+
+/// The model to ask, and where it is in words.
+fn find(file: Option<&str>, config: &Config) -> Result<(ModelSource, String), String> {
+    let source = match (file, &config.model) {
+        (Some(text), _) => match text.strip_prefix("builtin:") {
+            Some(name) => ModelSource::Builtin(name.to_owned()),
+            None => ModelSource::File(PathBuf::from(text)),
+        },
+        (None, Some(source)) => source.clone(),
+        (None, None) => {
+            let store = Store::new(&config.work_dir);
+            let newest = Provider::new(config, std::env::var("EI_HOST").ok())
+                .earlier()
+                .or_else(|| store.newest(None));
+            let Some(model) = newest else {
+                return Err(format!(
+                    "there is no model in {} yet: name a file (ei-greengrass model info FILE), or download one (ei-greengrass model fetch)",
+                    store.root().display()
+                ));
+            };
+            ModelSource::File(model.path)
+        }
+    };
+    match &source {
+        ModelSource::Builtin(name) => {
+            let whence = format!("builtin:{name}");
+            Ok((source, whence))
+        }
+        ModelSource::File(path) => match examine(path) {
+            Ok(Usable::Program(program)) => Ok((source, program.display().to_string())),
+            Ok(Usable::Socket(socket)) => Err(format!(
+                "{} is the socket of a running model, which ends when its one client goes: name the .eim file instead",
+                socket.display()
+            )),
+            Err(e) => Err(sentence(&e)),
+        },
+    }
+}
+
+fn describe(whence: &str, info: &ModelInfo) -> String {
+    let mut out = String::new();
+    let mut line = |name: &str, value: String| {
+        let _ = writeln!(out, "{name:<11}{value}");
+    };
+    line("file", whence.to_owned());
+    line("name", info.name.clone());
+    line("version", format!("v{}", info.deploy_version));
+    line("owner", info.owner.clone());
+    line("project", info.project_id.to_string());
+    line("type", info.model_type.clone());
+    line("input", input(info));
+    line("labels", info.labels.join(", "));
+    for threshold in info
+        .raw_parameters
+        .get("thresholds")
+        .and_then(|all| all.as_array())
+        .into_iter()
+        .flatten()
+    {
+        line("threshold", threshold_words(threshold));
+    }
+    line("engine", engine(info));
+    out
+}
+
+fn input(info: &ModelInfo) -> String {
+    match info.input {
+        ModelInput::Image {
+            width,
+            height,
+            grey,
+            resize,
+        } => {
+            let colours = if grey { "grey" } else { "RGB" };
+            let resize = resize.map_or_else(|| "not said".to_owned(), |mode| mode.to_string());
+            format!("pictures of {width} x {height}, {colours}, resize mode {resize}")
+        }
+        ModelInput::Audio {
+            frequency, slice_size, ..
+        } => format!(
+            "sound of {frequency} Hz, {} values, slices of {slice_size}",
+            info.features
+        ),
+        ModelInput::Unsupported(sensor) => format!("{} values of sensor {sensor}", info.features),
+    }
+}
+
+/// `{"id":18,"type":"object_detection","min_score":0.5}` as `18.min_score=0.5 (object_detection)`, as `--thresholds` takes it.
+fn threshold_words(threshold: &serde_json::Value) -> String {
+    let Some(fields) = threshold.as_object() else {
+        return threshold.to_string();
+    };
+    let id = threshold["id"].to_string();
+    let mut words: Vec<_> = fields
+        .iter()
+        .filter(|(key, _)| !matches!(key.as_str(), "id" | "type"))
+        .map(|(key, value)| format!("{id}.{key}={value}"))
+        .collect();
+    if let Some(kind) = threshold["type"].as_str() {
+        words.push(format!("({kind})"));
+    }
+    words.join(" ")
+}
+
+/// `inferencing_engine` is a number: the constants `EI_CLASSIFIER_*` of `model_metadata.h` in Edge Impulse's inferencing SDK.
+fn engine(info: &ModelInfo) -> String {
+    let number = info
+        .raw_parameters
+        .get("inferencing_engine")
+        .and_then(|number| number.as_u64());
+    let Some(number) = number else {
+        return "not said".to_owned();
+    };
+    let name = match number {
+        1 => "uTensor",
+        2 => "TensorFlow Lite Micro, or EON Compiler",
+        3 => "Cube.AI",
+        4 => "TensorFlow Lite",
+        5 => "TensaiFlow",
+        6 => "TensorRT",
+        7 => "DRP-AI",
+        8 => "TensorFlow Lite with TIDL",
+        9 => "Akida",
+        10 => "Syntiant",
+        11 => "ONNX with TIDL",
+        12 => "MemryX",
+        13 => "Ethos",
+        14 => "ATON",
+        15 => "CEVA NPN",
+        16 => "Axon",
+        17 => "vision-language server",
+        255 => "none",
+        _ => return format!("number {number}"),
+    };
+    format!("{name} ({number})")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_threshold_is_written_as_the_option_takes_it() {
+        assert_eq!(
+            threshold_words(&json!({"id": 18, "type": "object_detection", "min_score": 0.5})),
+            "18.min_score=0.5 (object_detection)"
+        );
+        assert_eq!(threshold_words(&json!(3)), "3");
+    }
+}

@@ -1,0 +1,220 @@
+//! Engine and variant of the model, from what the target supports and what was asked for.
+
+use super::api::Target;
+use super::error::StudioError;
+
+/// What `eiparams` ask for.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Wanted {
+    /// `--force-target`
+    pub target: Option<String>,
+    /// `--force-engine`
+    pub engine: Option<String>,
+    /// `--force-variant`, `--quantized`
+    pub variant: Option<String>,
+    /// `--impulse-id`
+    pub impulse_id: Option<u64>,
+}
+
+/// The one kind of model that is downloaded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Choice {
+    /// Deployment target.
+    pub target: String,
+    /// Inference engine.
+    pub engine: String,
+    /// Model variant.
+    pub variant: String,
+}
+
+/// The target called `name`.
+pub(super) fn find<'a>(name: &str, targets: &'a [Target]) -> Result<&'a Target, StudioError> {
+    targets
+        .iter()
+        .find(|target| target.format == name)
+        .ok_or_else(|| StudioError::NoTarget {
+            asked: name.to_owned(),
+            known: targets
+                .iter()
+                .map(|target| target.format.clone())
+                .filter(|format| format.starts_with("runner-linux"))
+                .collect(),
+        })
+}
+
+/// Chooses engine and variant. `variants` are those of the project's model, in Studio's order; not needed when one is
+/// forced.
+///
+/// # Errors
+/// [`StudioError::NoEngine`], [`StudioError::NoVariant`]: the target does not support what was asked for.
+pub fn choose(target: &Target, variants: &[String], wanted: &Wanted) -> Result<Choice, StudioError> {
+    Ok(Choice {
+        target: target.format.clone(),
+        engine: engine(target, wanted.engine.as_deref())?,
+        variant: match &wanted.variant {
+            Some(forced) => forced_variant(target, forced)?,
+            None => first_variant(target, variants)?,
+        },
+    })
+}
+
+fn engine(target: &Target, forced: Option<&str>) -> Result<String, StudioError> {
+    match forced {
+        Some(engine) if target.supported_engines.iter().any(|known| known == engine) => Ok(engine.to_owned()),
+        Some(engine) => Err(StudioError::NoEngine {
+            target: target.format.clone(),
+            asked: engine.to_owned(),
+            known: target.supported_engines.clone(),
+        }),
+        None if !target.preferred_engine.is_empty() => Ok(target.preferred_engine.clone()),
+        None => Ok(target
+            .supported_engines
+            .first()
+            .cloned()
+            .unwrap_or_else(|| "tflite".to_owned())),
+    }
+}
+
+/// Whether the target runs the variant; a target that lists none runs all.
+fn supports(target: &Target, variant: &str) -> bool {
+    target.model_variants.is_empty()
+        || target
+            .model_variants
+            .iter()
+            .any(|known| known.variant == variant && known.supported)
+}
+
+fn forced_variant(target: &Target, forced: &str) -> Result<String, StudioError> {
+    if supports(target, forced) {
+        return Ok(forced.to_owned());
+    }
+    let hint = target
+        .model_variants
+        .iter()
+        .find(|known| known.variant == forced)
+        .and_then(|known| known.hint.clone());
+    Err(no_variant(target, Some(forced), hint))
+}
+
+fn first_variant(target: &Target, variants: &[String]) -> Result<String, StudioError> {
+    let mut supported = variants.iter().filter(|variant| supports(target, variant));
+    let first = supported.next().ok_or_else(|| {
+        let hint = target.model_variants.iter().find_map(|known| known.hint.clone());
+        no_variant(target, None, hint)
+    })?;
+    if first == "int8"
+        && let Some(float) = supported.find(|variant| *variant == "float32")
+    {
+        return Ok(float.clone());
+    }
+    Ok(first.clone())
+}
+
+fn no_variant(target: &Target, asked: Option<&str>, hint: Option<String>) -> StudioError {
+    StudioError::NoVariant {
+        target: target.format.clone(),
+        asked: asked.map(str::to_owned),
+        known: target
+            .model_variants
+            .iter()
+            .filter(|known| known.supported)
+            .map(|known| known.variant.clone())
+            .collect(),
+        hint,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::studio::api::TargetVariant;
+
+    fn target(variants: &[(&str, bool)]) -> Target {
+        Target {
+            format: "runner-linux-aarch64".into(),
+            preferred_engine: "tflite-eon".into(),
+            supported_engines: vec!["tflite".into(), "tflite-eon".into()],
+            model_variants: variants
+                .iter()
+                .map(|(variant, supported)| TargetVariant {
+                    variant: (*variant).into(),
+                    supported: *supported,
+                    hint: (!supported).then(|| format!("{variant} needs another board")),
+                })
+                .collect(),
+        }
+    }
+
+    fn variant(target_has: &[(&str, bool)], project_has: &[&str], forced: Option<&str>) -> Result<String, String> {
+        let project_has: Vec<_> = project_has.iter().map(|v| (*v).to_owned()).collect();
+        let wanted = Wanted {
+            variant: forced.map(str::to_owned),
+            ..Wanted::default()
+        };
+        choose(&target(target_has), &project_has, &wanted)
+            .map(|choice| choice.variant)
+            .map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn the_first_supported_variant_is_taken_and_int8_only_without_float32() {
+        let all = [("int8", true), ("float32", true), ("akida", false)];
+        for (target_has, project_has, expected) in [
+            (&all[..], &["int8", "float32"][..], "float32"),
+            (&all, &["float32", "int8"], "float32"),
+            (&all, &["int8"], "int8"),
+            (&all, &["akida", "int8"], "int8"),
+            (&[("int8", true), ("float32", false)], &["int8", "float32"], "int8"),
+            (&[("akida", true), ("float32", true)], &["akida", "float32"], "akida"),
+            (&[], &["int8", "float32"], "float32"),
+            (&[], &["akida"], "akida"),
+        ] {
+            assert_eq!(
+                variant(target_has, project_has, None).as_deref(),
+                Ok(expected),
+                "{target_has:?} {project_has:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_forced_variant_wins_and_an_unsupported_one_is_refused_with_what_there_is() {
+        let has = [("int8", true), ("float32", false)];
+        assert_eq!(variant(&has, &[], Some("int8")).as_deref(), Ok("int8"));
+        for asked in ["float32", "akida"] {
+            let said = variant(&has, &["int8"], Some(asked)).unwrap_err();
+            assert!(said.contains(asked) && said.contains("int8"), "{said}");
+        }
+        let said = variant(&has, &["float32"], None).unwrap_err();
+        assert!(said.contains("needs another board"), "{said}");
+    }
+
+    #[test]
+    fn the_engine_is_the_preferred_one_unless_a_supported_one_is_forced() {
+        let target = target(&[]);
+        let variants = ["float32".to_owned()];
+        let with = |engine: Option<&str>| {
+            let wanted = Wanted {
+                engine: engine.map(str::to_owned),
+                ..Wanted::default()
+            };
+            choose(&target, &variants, &wanted).map(|choice| choice.engine)
+        };
+        assert_eq!(with(None).unwrap(), "tflite-eon");
+        assert_eq!(with(Some("tflite")).unwrap(), "tflite");
+        let said = with(Some("tensorrt")).unwrap_err().to_string();
+        assert!(
+            said.contains("tensorrt") && said.contains("tflite, tflite-eon"),
+            "{said}"
+        );
+    }
+
+    #[test]
+    fn a_target_that_studio_does_not_offer_is_refused_with_those_it_offers() {
+        let said = find("runner-linux-armv7", &[target(&[])]).unwrap_err().to_string();
+        assert!(
+            said.contains("runner-linux-armv7") && said.contains("runner-linux-aarch64"),
+            "{said}"
+        );
+    }
+}

@@ -1,0 +1,26 @@
+//! The model download from Edge Impulse Studio: which model this machine wants, built there if need be, downloaded,
+//! checked, and kept below `models/` of the work directory.
+//!
+//! [`Provider`] is what the supervisor uses. Half a download never becomes a model: a file is checked, synced and only
+//! then renamed to its place, with an `about.json` beside it that says which project and deployment it is.
+
+mod api;
+mod choice;
+mod client;
+mod download;
+mod error;
+mod fetch;
+mod host;
+mod provider;
+mod store;
+mod target;
+
+pub use choice::{Choice, Wanted, choose};
+pub use client::{Limits, Studio};
+pub use error::{FetchError, StudioError};
+pub use fetch::{Job, Stage, fetch};
+pub use host::{HostError, base_url};
+pub(crate) use provider::is_missing;
+pub use provider::{Found, Provider};
+pub use store::{About, Origin, Store, StoredModel};
+pub use target::{Machine, UnsupportedMachine};

@@ -1,0 +1,134 @@
+use super::*;
+
+fn origin() -> Origin {
+    Origin {
+        studio: "http://studio/v1".into(),
+        secret_id: "EI_API_KEY".into(),
+        secret_name: "ei_api_key".into(),
+        impulse_id: None,
+    }
+}
+
+fn about(version: u64) -> About {
+    About {
+        project_id: 7,
+        project: "Cars & bikes".into(),
+        owner: "me".into(),
+        impulse_id: 1,
+        version,
+        variant: "float32".into(),
+        target: "runner-linux-x86_64".into(),
+        engine: "tflite".into(),
+        origin: origin(),
+    }
+}
+
+fn stored(store: &Store, about: &About) -> StoredModel {
+    let unfinished = store.begin().unwrap();
+    unfinished.writer().unwrap().write_all(b"model").unwrap();
+    store.place(unfinished, about).unwrap()
+}
+
+fn names(directory: &Path) -> Vec<String> {
+    let mut names: Vec<_> = entries(directory)
+        .iter()
+        .map(|path| path.file_name().unwrap().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_model_is_placed_executable_below_its_project_and_found_again() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::new(dir.path());
+    assert!(store.find(&about(3)).unwrap().is_none());
+    let model = stored(&store, &about(3));
+    let expected = "models/Cars---bikes-7/v3-float32-runner-linux-x86_64-tflite-impulse1/model.eim";
+    assert_eq!(model.path, dir.path().join(expected));
+    assert_eq!(fs::metadata(&model.path).unwrap().permissions().mode() & 0o777, 0o755);
+    assert_eq!(store.find(&about(3)).unwrap().unwrap().path, model.path);
+    assert!(store.find(&about(4)).unwrap().is_none());
+}
+
+#[test]
+fn a_file_of_another_size_is_no_model() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::new(dir.path());
+    let model = stored(&store, &about(3));
+    fs::write(&model.path, b"mod").unwrap();
+    assert!(store.find(&about(3)).unwrap().is_none());
+    assert!(store.newest(None).is_none());
+}
+
+#[test]
+fn the_newest_is_the_one_used_last_by_the_same_origin() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::new(dir.path());
+    let newest = |origin: Option<&Origin>| store.newest(origin).map(|model| model.about.version);
+    stored(&store, &about(3));
+    stored(&store, &about(4));
+    assert_eq!(newest(Some(&origin())), Some(4));
+    // Studio went back to version 3.
+    store.find(&about(3)).unwrap();
+    assert_eq!(newest(Some(&origin())), Some(3));
+    let other = Origin {
+        secret_id: "other".into(),
+        ..origin()
+    };
+    assert_eq!(newest(Some(&other)), None);
+    assert_eq!(newest(None), Some(3));
+}
+
+#[test]
+fn two_versions_of_a_project_are_kept_and_those_in_use() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::new(dir.path());
+    let running = stored(&store, &about(1));
+    for version in 2..=5 {
+        stored(&store, &about(version));
+    }
+    let other = About {
+        project_id: 8,
+        ..about(1)
+    };
+    stored(&store, &other);
+    store.tidy(7);
+    let version = |n: u64| format!("v{n}-float32-runner-linux-x86_64-tflite-impulse1");
+    let project = dir.path().join("models/Cars---bikes-7");
+    assert_eq!(names(&project), [version(1), version(4), version(5)]);
+    drop(running);
+    store.tidy(7);
+    assert_eq!(names(&project), [version(4), version(5)]);
+    assert_eq!(names(&dir.path().join("models/Cars---bikes-8")), [version(1)]);
+}
+
+#[test]
+fn a_download_that_is_given_up_leaves_nothing_and_one_of_a_killed_process_is_swept() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::new(dir.path());
+    let (given_up, under_way) = (store.begin().unwrap(), store.begin().unwrap());
+    drop(given_up);
+    fs::write(store.root().join(".download-0123"), b"half").unwrap();
+    assert_eq!(names(store.root()).len(), 2);
+    store.sweep();
+    assert_eq!(names(store.root()).len(), 1, "the one under way stays");
+    drop(under_way);
+    assert!(names(store.root()).is_empty());
+}
+
+#[test]
+fn no_name_of_a_project_leaves_its_directory() {
+    for (name, expected) in [
+        ("../../etc", "etc"),
+        ("", "model"),
+        ("...", "model"),
+        ("ä/ö", "model"),
+        ("a b\nc", "a-b-c"),
+        ("v1.2_x", "v1.2_x"),
+    ] {
+        assert_eq!(path_name(name), expected, "{name:?}");
+    }
+    assert_eq!(path_name(&"x".repeat(1000)).len(), 2 * NAME);
+}

@@ -1,0 +1,112 @@
+//! Which model is started next: the configured one, or the one that Edge Impulse Studio has.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::generation::{Event, Tagged};
+use super::model_part::ModelEvent;
+use crate::config::ModelSource;
+use crate::studio::{Found, Provider, StoredModel, is_missing};
+
+/// The source of models of one generation.
+pub(super) struct Supply {
+    configured: Option<ModelSource>,
+    provider: Arc<Provider>,
+    events: mpsc::UnboundedSender<Tagged>,
+    /// Told of, the newest one.
+    found: Option<StoredModel>,
+    /// Started last; held so that nobody removes it.
+    current: Option<StoredModel>,
+    looking: Option<Looking>,
+}
+
+/// A search that goes on until it is dropped.
+struct Looking(JoinHandle<()>);
+
+impl Drop for Looking {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Supply {
+    pub(super) fn new(
+        configured: Option<ModelSource>,
+        provider: Provider,
+        events: mpsc::UnboundedSender<Tagged>,
+    ) -> Self {
+        Self {
+            configured,
+            provider: Arc::new(provider),
+            events,
+            found: None,
+            current: None,
+            looking: None,
+        }
+    }
+
+    /// What to start now. `None`: it is being sought, a [`ModelEvent::Found`] will come.
+    pub(super) fn next(&mut self) -> Option<ModelSource> {
+        match &self.configured {
+            Some(ModelSource::File(path)) if is_missing(path) => self.say_missing(path),
+            Some(source) => {
+                self.looking = None;
+                return Some(source.clone());
+            }
+            None => {}
+        }
+        if let Some(found) = self.found.as_ref().filter(|found| !is_missing(&found.path)) {
+            self.current = Some(found.clone());
+            return Some(ModelSource::File(found.path.clone()));
+        }
+        self.found = None;
+        let (provider, events) = (self.provider.clone(), self.events.clone());
+        self.looking = Some(Looking(tokio::spawn(async move {
+            provider
+                .keep_looking(|found| {
+                    // Nobody listens any more once the generation is over.
+                    let _ = events.send(Tagged {
+                        incarnation: 0,
+                        event: Event::Model(ModelEvent::Found(found)),
+                    });
+                })
+                .await;
+        })));
+        None
+    }
+
+    fn say_missing(&self, path: &std::path::Path) {
+        if self.found.is_none() && self.looking.is_none() {
+            tracing::warn!(
+                "the model file {} (ei_local_model_file) is missing: the model of Edge Impulse Studio is used instead",
+                path.display()
+            );
+        }
+    }
+
+    /// Takes what was found. `true`: it is another one than was started last.
+    pub(super) fn found(&mut self, found: Found) -> bool {
+        let Found::Model(model) = found else { return true };
+        let is_new = self.current.as_ref().is_none_or(|current| current.path != model.path);
+        self.found = Some(*model);
+        is_new
+    }
+
+    /// Tells that what was found waits for its turn.
+    pub(super) fn say_waiting(&self) {
+        if let Some(StoredModel { about, .. }) = &self.found {
+            tracing::info!(
+                "version {} of the model ({}) is here: it is used from the next start or the command restart on",
+                about.version,
+                about.project
+            );
+        }
+    }
+
+    /// Ends the search.
+    pub(super) fn stop(&mut self) {
+        self.looking = None;
+    }
+}

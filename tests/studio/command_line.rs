@@ -1,0 +1,231 @@
+//! `model fetch` and `model info`: every failure of the secret, proxies, and the key that nobody sees.
+
+use serde_json::{Value, json};
+
+use super::support::daemon::{Site, scripted_model};
+use super::support::http::{HttpServer, Reply};
+use super::support::mosquitto::free_port;
+use super::support::scripts::{boxed, script};
+use super::support::studio::{self as stand_in, API_KEY, SESSION_TOKEN, TARGET, aws_error, good_secret};
+use super::{fetch, place, said, write_script};
+
+const ARGUMENTS: [&str; 2] = ["--set", "eiparams=--force-target runner-linux-x86_64"];
+
+fn model() -> Vec<u8> {
+    std::fs::read(scripted_model()).unwrap()
+}
+
+#[test]
+fn fetch_prints_the_steps_and_the_path_and_info_shows_the_model() {
+    let site = Site::new();
+    write_script(site.path(), 3, &script(&[boxed(0.5)]));
+    let studio = stand_in::studio(&stand_in::state(model()));
+    let secrets = stand_in::secrets(&good_secret());
+    let output = fetch(&site, &secrets.url(), &studio.url(), |c| {
+        c.args(ARGUMENTS);
+    });
+    let text = said(&output);
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    assert!(
+        text.contains("Edge Impulse project tests / Tutorial (42), impulse 1"),
+        "{text}"
+    );
+    let path = place(site.path(), 3).display().to_string();
+    assert_eq!(String::from_utf8_lossy(&output.stdout).lines().last(), Some(&*path));
+
+    let mut info = site.bare_command();
+    info.args(["model", "info", "--set", &format!("work_dir={}", site.path().display())]);
+    stand_in::surround(&mut info, &secrets.url(), &studio.url());
+    let output = info.output().unwrap();
+    let text = said(&output);
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    for part in [
+        &*path,
+        "Scripted",
+        "v7",
+        "pictures of 32 x 24, RGB, resize mode squash",
+        "thing",
+    ] {
+        assert!(text.contains(part), "{text} lacks {part}");
+    }
+}
+
+#[test]
+fn info_without_any_model_says_what_to_do() {
+    let site = Site::new();
+    let output = site.bare_command().args(["model", "info"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(said(&output).contains("ei-greengrass model fetch"));
+}
+
+/// What `model fetch` says with a Secrets Manager that always answers so, and its exit code.
+fn with_secrets(reply: Reply, arguments: &[&str]) -> (String, Option<i32>) {
+    let site = Site::new();
+    let studio = stand_in::studio(&stand_in::state(model()));
+    let secrets = HttpServer::start(move |request| {
+        assert_eq!(request.headers["x-amz-target"], "secretsmanager.GetSecretValue");
+        let body: Value = serde_json::from_slice(&request.body).unwrap();
+        assert_eq!(body, json!({"SecretId": "EI_API_KEY"}));
+        reply.clone()
+    });
+    let output = fetch(&site, &secrets.url(), &studio.url(), |c| {
+        c.args(arguments);
+    });
+    (said(&output), output.status.code())
+}
+
+#[test]
+fn each_failure_of_the_secret_has_its_own_message() {
+    let denied = "User: arn:aws:sts::123456789012:assumed-role/TokenRole/x is not authorized to perform: \
+                  secretsmanager:GetSecretValue on resource: EI_API_KEY because no identity-based policy allows it";
+    let cases = [
+        (
+            aws_error("AccessDeniedException", denied),
+            "assumed-role/TokenRole/x may not read the secret EI_API_KEY (AccessDeniedException): allow secretsmanager:GetSecretValue",
+            2,
+        ),
+        (
+            aws_error(
+                "ResourceNotFoundException",
+                "Secrets Manager can't find the specified secret.",
+            ),
+            "there is no secret EI_API_KEY in region eu-west-1",
+            2,
+        ),
+        (
+            stand_in::secret(&json!(API_KEY)),
+            "the secret EI_API_KEY is not JSON",
+            2,
+        ),
+        (
+            stand_in::secret(&json!({"wrong": API_KEY})),
+            "has no key \"ei_api_key\", it has \"wrong\"",
+            2,
+        ),
+        (
+            aws_error("ThrottlingException", "Rate exceeded"),
+            "is busy and did not give the secret EI_API_KEY (ThrottlingException)",
+            1,
+        ),
+        (
+            aws_error(
+                "InvalidSignatureException",
+                "Signature expired: 20200101T000000Z is now earlier than",
+            ),
+            "the clock of this device may be off",
+            2,
+        ),
+        (
+            aws_error(
+                "UnrecognizedClientException",
+                "The security token included in the request is invalid.",
+            ),
+            "AWS does not accept the credentials",
+            2,
+        ),
+        (
+            Reply::bytes("text/html", "<html>log in</html>"),
+            "could not be reached for the secret EI_API_KEY: what came back is no answer",
+            1,
+        ),
+    ];
+    for (reply, expected, code) in cases {
+        let (text, exit) = with_secrets(reply, &ARGUMENTS);
+        assert!(text.contains(expected), "lacks {expected}:\n{}", errors(&text));
+        assert_eq!(exit, Some(code), "{expected}");
+    }
+}
+
+/// The lines that a person reads.
+fn errors(text: &str) -> String {
+    let lines: Vec<_> = text.lines().filter(|line| line.contains("ERROR")).collect();
+    lines.join("\n")
+}
+
+#[test]
+fn no_network_and_no_credentials_have_their_own_messages() {
+    let site = Site::new();
+    let nowhere = format!("http://127.0.0.1:{}", free_port());
+    let output = fetch(&site, &nowhere, &nowhere, |_| {});
+    let text = said(&output);
+    assert!(
+        text.contains("could not be reached for the secret EI_API_KEY"),
+        "{}",
+        errors(&text)
+    );
+    assert!(text.contains("Connection refused"), "{}", errors(&text));
+    assert_eq!(output.status.code(), Some(1));
+
+    let output = fetch(&site, &nowhere, &nowhere, |c| {
+        c.env_remove("AWS_ACCESS_KEY_ID").env_remove("AWS_SECRET_ACCESS_KEY");
+    });
+    let text = said(&output);
+    assert!(text.contains("there are no AWS credentials"), "{}", errors(&text));
+    assert_eq!(output.status.code(), Some(2));
+
+    let output = fetch(&site, &nowhere, &nowhere, |c| {
+        c.env_remove("AWS_REGION");
+    });
+    let text = said(&output);
+    assert!(text.contains("no AWS region is set"), "{}", errors(&text));
+}
+
+#[test]
+fn the_option_api_key_is_used_when_the_secret_is_refused_and_not_before() {
+    let option = format!("eiparams=--force-target {TARGET} --api-key {API_KEY}");
+    let arguments = ["--set", &*option];
+    let denied = aws_error("AccessDeniedException", "no");
+    let (text, exit) = with_secrets(denied, &arguments);
+    assert_eq!(exit, Some(0), "{text}");
+    assert!(text.contains("the API key of eiparams (--api-key) is used"), "{text}");
+    // The secret is readable: it wins, though Studio does not know its key.
+    let (text, exit) = with_secrets(stand_in::secret(&json!({"ei_api_key": "ei_other"})), &arguments);
+    assert_eq!(exit, Some(2), "{text}");
+    assert!(text.contains("refuses the API key (HTTP 401"), "{text}");
+}
+
+#[test]
+fn a_proxy_of_the_environment_is_used_for_studio() {
+    let site = Site::new();
+    let secrets = stand_in::secrets(&good_secret());
+    let proxy = stand_in::studio(&stand_in::state(model()));
+    let output = fetch(&site, &secrets.url(), "http://studio.invalid", |c| {
+        c.args(ARGUMENTS)
+            .env("http_proxy", proxy.url())
+            .env("NO_PROXY", "127.0.0.1");
+    });
+    let text = said(&output);
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    proxy.requests.with(|all| {
+        assert!(
+            all.iter()
+                .all(|request| request.proxied_for.as_deref() == Some("studio.invalid"))
+        );
+    });
+}
+
+#[test]
+fn credentials_of_the_token_exchange_service_are_asked_for_each_time() {
+    let site = Site::new();
+    let tokens = stand_in::token_exchange(3);
+    let studio = stand_in::studio(&stand_in::state(model()));
+    let secrets = stand_in::secrets(&good_secret());
+    for round in 0..2 {
+        let output = fetch(&site, &secrets.url(), &studio.url(), |c| {
+            c.args(ARGUMENTS)
+                .env_remove("AWS_ACCESS_KEY_ID")
+                .env_remove("AWS_SECRET_ACCESS_KEY")
+                .env(
+                    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+                    format!("{}/2016-11-01/credentialprovider/", tokens.url()),
+                )
+                .env("AWS_CONTAINER_AUTHORIZATION_TOKEN", "svcuid");
+        });
+        let text = said(&output);
+        assert_eq!(output.status.code(), Some(0), "{text}");
+        let token = secrets
+            .requests
+            .with(|all| all.last().unwrap().headers["x-amz-security-token"].clone());
+        assert_eq!(token, format!("{SESSION_TOKEN}-{round}"));
+    }
+}

@@ -1,0 +1,220 @@
+//! The daemon with nothing but a configuration: from the secret to messages on a broker.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::support::daemon::{Daemon, Site, scripted_model};
+use super::support::http::{HttpServer, Reply};
+use super::support::mosquitto::{Mosquitto, free_port};
+use super::support::observer::Observer;
+use super::support::scripts::{boxed, script};
+use super::support::studio::{self as stand_in, API_KEY, SESSION_TOKEN, Shared, good_secret};
+use super::{assert_no_secret, leftovers, place, write_script};
+
+const SOURCE: &str = "videotestsrc is-live=true ! video/x-raw,width=64,height=48,framerate=30/1";
+
+struct Bench {
+    site: Site,
+    broker: Mosquitto,
+    observer: Observer,
+    secrets: HttpServer,
+    state: Shared,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let (site, broker) = (Site::new(), Mosquitto::start());
+        for version in [3, 4] {
+            write_script(site.path(), version, &script(&[boxed(0.5)]));
+        }
+        Self {
+            observer: Observer::connect(broker.port, site.device()),
+            state: stand_in::state(std::fs::read(scripted_model()).unwrap()),
+            secrets: stand_in::secrets(&good_secret()),
+            site,
+            broker,
+        }
+    }
+
+    fn run(&self, studio: &str, change: impl FnOnce(&mut std::process::Command)) -> Daemon {
+        let mut command = self.site.command("run");
+        command.args(["--mqtt", &self.broker.url(), "--gst", SOURCE]);
+        command.args(["--set", "iotcore_backoff=1"]);
+        command.args(["--set", "eiparams=--force-target runner-linux-x86_64"]);
+        stand_in::surround(&mut command, &self.secrets.url(), studio);
+        change(&mut command);
+        Daemon::start(command)
+    }
+}
+
+#[test]
+fn the_secret_becomes_a_model_becomes_messages_and_nobody_sees_the_key() {
+    let bench = Bench::new();
+    let mut failures = 1;
+    bench.state.lock().instead.push((
+        "/api/projects",
+        Box::new(move |_| {
+            failures -= 1;
+            (failures >= 0).then(|| Reply::bytes("text/html", "<html>").status(503))
+        }),
+    ));
+    let studio = stand_in::studio(&bench.state);
+    let daemon = bench.run(&studio.url(), |c| {
+        c.env("RUST_LOG", "trace");
+    });
+    daemon.wait_for_line("with HTTP 503");
+    bench.observer.wait_for_count("inference/output", 5);
+    assert!(place(bench.site.path(), 3).exists());
+    assert_eq!(studio.count("/deployment/download"), 1);
+
+    // `restart` looks for a changed version.
+    bench.state.lock().version = Some(4);
+    bench.observer.command(&json!({"cmd": "restart"}), |_| true);
+    daemon.wait_for_line("version 4 was downloaded");
+    bench.observer.wait_for_status("started", 2);
+    assert_no_secret(&daemon.stop());
+
+    // The next start finds it there.
+    let daemon = bench.run(&studio.url(), |_| {});
+    daemon.wait_for_line("version 4 is already here");
+    bench.observer.wait_for_status("started", 3);
+    assert_eq!(studio.count("/deployment/download"), 2);
+    daemon.stop();
+    assert!(leftovers(bench.site.path()).is_empty());
+}
+
+#[test]
+fn without_network_the_earlier_model_runs_and_a_newer_one_is_used_after_a_restart() {
+    let bench = Bench::new();
+    let port = free_port();
+    let url = format!("http://127.0.0.1:{port}");
+    let studio = stand_in::studio_at(port, &bench.state);
+    let daemon = bench.run(&url, |_| {});
+    bench.observer.wait_for_status("started", 1);
+    daemon.stop();
+    drop(studio);
+
+    let daemon = bench.run(&url, |_| {});
+    bench.observer.wait_for_status("started", 2);
+    daemon.wait_for_line("the one downloaded earlier runs");
+    bench.state.lock().version = Some(4);
+    let studio = stand_in::studio_at(port, &bench.state);
+    daemon.wait_for_line("version 4 of the model (Tutorial) is here");
+    bench.observer.command(&json!({"cmd": "restart"}), |_| true);
+    daemon.wait_for_line("version 4 is already here");
+    bench.observer.wait_for_status("started", 3);
+    daemon.stop();
+    assert_eq!(studio.count("/deployment/download"), 1);
+}
+
+#[test]
+fn a_silent_studio_does_not_hold_up_the_stop() {
+    let bench = Bench::new();
+    stand_in::always(&bench.state, "/api/projects", Reply::hang());
+    let studio = stand_in::studio(&bench.state);
+    let mut daemon = bench.run(&studio.url(), |_| {});
+    studio
+        .requests
+        .wait_for("a request", super::support::daemon::LIMIT, |all| all.first().map(drop));
+    daemon.signal(rustix::process::Signal::TERM);
+    let (status, took) = daemon.wait_for_end(Duration::from_secs(5));
+    assert_eq!(status.code(), Some(0));
+    assert!(took < Duration::from_secs(4), "{took:?}");
+}
+
+#[test]
+fn a_local_model_needs_no_key_and_one_that_appears_late_is_used() {
+    let bench = Bench::new();
+    let studio = stand_in::studio(&bench.state);
+    let late = bench.site.path().join("late.eim");
+    let denied = HttpServer::start(|_| stand_in::aws_error("AccessDeniedException", "no"));
+    let daemon = bench.run(&studio.url(), |c| {
+        c.args(["--model", late.to_str().unwrap()])
+            .env("AWS_ENDPOINT_URL_SECRETS_MANAGER", denied.url());
+    });
+    daemon.wait_for_line("late.eim (ei_local_model_file) is missing");
+    daemon.wait_for_line("may not read the secret EI_API_KEY");
+    let model = bench.site.scripted_model(&script(&[boxed(0.5)]));
+    std::fs::rename(format!("{}.json", model.display()), format!("{}.json", late.display())).unwrap();
+    std::fs::rename(&model, &late).unwrap();
+    bench.observer.wait_for_status("started", 1);
+    daemon.stop();
+
+    let daemon = bench.run(&studio.url(), |c| {
+        c.args(["--model", late.to_str().unwrap()]);
+    });
+    bench.observer.wait_for_status("started", 2);
+    daemon.stop();
+    assert_eq!(bench.secrets.count("/"), 0);
+    assert_eq!(studio.count(""), 0);
+}
+
+#[test]
+fn fresh_credentials_are_used_for_every_attempt() {
+    let bench = Bench::new();
+    let tokens = stand_in::token_exchange(2);
+    // The first two answers: come again later, at the SDK's own attempts too.
+    let asked = std::sync::atomic::AtomicUsize::new(0);
+    let secrets = HttpServer::start(move |_| {
+        if asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst) < 4 {
+            return stand_in::aws_error("ThrottlingException", "Rate exceeded");
+        }
+        stand_in::secret(&json!({"ei_api_key": API_KEY}))
+    });
+    let studio = stand_in::studio(&bench.state);
+    let daemon = bench.run(&studio.url(), |c| {
+        c.env("AWS_ENDPOINT_URL_SECRETS_MANAGER", secrets.url())
+            .env("RUST_LOG", "trace")
+            .env_remove("AWS_ACCESS_KEY_ID")
+            .env_remove("AWS_SECRET_ACCESS_KEY")
+            .env("AWS_CONTAINER_CREDENTIALS_FULL_URI", tokens.url())
+            .env("AWS_CONTAINER_AUTHORIZATION_TOKEN", "svcuid");
+    });
+    bench.observer.wait_for_status("started", 1);
+    assert_no_secret(&daemon.stop());
+    let last = tokens.requests.with(|all| all.len()) - 1;
+    assert!(last > 0, "credentials were fetched again");
+    let used = secrets
+        .requests
+        .with(|all| all.last().unwrap().headers["x-amz-security-token"].clone());
+    assert_eq!(used, format!("{SESSION_TOKEN}-{last}"));
+}
+
+#[test]
+fn the_earlier_model_runs_while_studio_builds_the_newer_one() {
+    let bench = Bench::new();
+    let studio = stand_in::studio(&bench.state);
+    let daemon = bench.run(&studio.url(), |_| {});
+    bench.observer.wait_for_status("started", 1);
+    daemon.stop();
+    {
+        let mut state = bench.state.lock();
+        state.version = None;
+        state.job = stand_in::Job::Builds(4);
+    }
+    let daemon = bench.run(&studio.url(), |_| {});
+    daemon.wait_for_line("an earlier model runs meanwhile: the newer one is still to be built");
+    bench.observer.wait_for_status("started", 2);
+    daemon.wait_for_line("version 4 of the model (Tutorial) is here");
+    daemon.stop();
+}
+
+#[test]
+fn a_model_that_is_deleted_while_it_runs_is_downloaded_again() {
+    let bench = Bench::new();
+    let studio = stand_in::studio(&bench.state);
+    // It ends by itself after three pictures.
+    let ending = json!({"exit": 1});
+    write_script(
+        bench.site.path(),
+        3,
+        &script(&[boxed(0.5), boxed(0.5), boxed(0.5), ending]),
+    );
+    let daemon = bench.run(&studio.url(), |_| {});
+    bench.observer.wait_for_status("started", 1);
+    std::fs::remove_file(place(bench.site.path(), 3)).unwrap();
+    daemon.wait_for_lines("version 3 was downloaded", 2);
+    bench.observer.wait_for_status("started", 2);
+    daemon.stop();
+}

@@ -1,0 +1,228 @@
+//! Stand-ins for Edge Impulse Studio, Secrets Manager and the Greengrass token exchange service.
+
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+
+use super::http::{HttpServer, Reply, Request};
+
+/// The API key of these tests; it must show up nowhere.
+pub const API_KEY: &str = "ei_5e1f0dd2c0ffee5e1f0dd2c0ffee5e1f";
+/// Secrets of the credentials of these tests; neither must they.
+pub const SECRET_ACCESS_KEY: &str = "wJalrXUtnFEMIsecretEXAMPLE";
+pub const SESSION_TOKEN: &str = "IQoJb3JpZ2luX2VjEXAMPLETOKEN";
+pub const TARGET: &str = "runner-linux-x86_64";
+
+/// An answer of its own for a request; `None`: the usual one.
+type Instead = Box<dyn FnMut(&Request) -> Option<Reply> + Send>;
+
+/// What Studio has, and how it behaves.
+pub struct State {
+    /// `None`: not built.
+    pub version: Option<u64>,
+    /// What the build job becomes.
+    pub job: Job,
+    pub model: Vec<u8>,
+    /// Answers in place of the usual ones: path ending, and what comes; `None`: the usual.
+    pub instead: Vec<(&'static str, Instead)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Job {
+    /// Built with this version after some looks.
+    Builds(u64),
+    Fails,
+    Never,
+}
+
+pub type Shared = Arc<Mutex<State>>;
+
+/// A Studio with version 3 of a model.
+pub fn state(model: Vec<u8>) -> Shared {
+    Arc::new(Mutex::new(State {
+        version: Some(3),
+        job: Job::Never,
+        model,
+        instead: Vec::new(),
+    }))
+}
+
+/// Every request whose path ends so gets this answer.
+pub fn always(shared: &Shared, ending: &'static str, reply: Reply) {
+    shared
+        .lock()
+        .instead
+        .push((ending, Box::new(move |_| Some(reply.clone()))));
+}
+
+pub fn studio(shared: &Shared) -> HttpServer {
+    studio_at(0, shared)
+}
+
+pub fn studio_at(port: u16, shared: &Shared) -> HttpServer {
+    let (shared, looks) = (shared.clone(), AtomicUsize::new(0));
+    HttpServer::start_at(port, move |request| {
+        let mut state = shared.lock();
+        for (ending, reply) in &mut state.instead {
+            if request.path.ends_with(*ending)
+                && let Some(reply) = reply(request)
+            {
+                return reply;
+            }
+        }
+        if request.headers.get("x-api-key").map(String::as_str) != Some(API_KEY) {
+            return Reply::json(&json!({"success": false, "error": "Invalid API key"})).status(401);
+        }
+        usual(request, &mut state, &looks)
+    })
+}
+
+fn usual(request: &Request, state: &mut State, looks: &AtomicUsize) -> Reply {
+    let path = request.path.strip_prefix("/v1/api/").unwrap_or_default();
+    let right_impulse = request.query.get("impulseId").is_none_or(|id| id == "1");
+    let answer = match (&*request.method, path) {
+        ("GET", "projects") => json!({"projects": [{"id": 42, "name": "Tutorial", "owner": "tests"}]}),
+        ("GET", "42/impulses") => json!({"impulses": [{"id": 1, "name": "Impulse #1"}]}),
+        ("GET", "42/deployment/targets/data-sources") if right_impulse => json!({"targets": [
+            {"format": "zip", "preferredEngine": "tflite-eon", "supportedEngines": ["tflite-eon"]},
+            {"format": TARGET, "preferredEngine": "tflite", "supportedEngines": ["tflite", "tflite-eon"],
+             "modelVariants": [{"variant": "float32", "supported": true}, {"variant": "int8", "supported": true}]},
+        ]}),
+        ("GET", "42/model-variants") if right_impulse => {
+            json!({"modelVariants": [{"variant": "int8", "isSelected": true}, {"variant": "float32"}]})
+        }
+        ("GET", "42/deployment") if request.query["type"] == TARGET && request.query["engine"] == "tflite" => {
+            match state.version {
+                Some(version) => json!({"hasDeployment": true, "version": version}),
+                None => json!({"hasDeployment": false}),
+            }
+        }
+        ("POST", "42/jobs/build-ondevice-model") => {
+            let body: Value = serde_json::from_slice(&request.body).unwrap();
+            assert_eq!(body, json!({"engine": "tflite", "modelType": "float32"}));
+            json!({"id": 99})
+        }
+        ("GET", "42/jobs/99/status") => {
+            let over = looks.fetch_add(1, Ordering::SeqCst) >= 2 && state.job != Job::Never;
+            if let (Job::Builds(version), true) = (state.job, over) {
+                state.version = Some(version);
+            }
+            let ok = matches!(state.job, Job::Builds(_));
+            match over {
+                true => json!({"job": {"id": 99, "finished": "2026-01-01T00:00:00Z", "finishedSuccessful": ok}}),
+                false => json!({"job": {"id": 99}}),
+            }
+        }
+        ("GET", "42/jobs/99/stdout") => json!({"stdout": [
+            {"created": "2026-01-01T00:00:02Z", "data": "no rule to make target 'model'\nJob failed (see above)\n"},
+            {"created": "2026-01-01T00:00:01Z", "data": "Compiling...\n"},
+        ]}),
+        ("GET", "42/deployment/download") if request.query["modelType"] == "float32" => {
+            return Reply::bytes("application/octet-stream", state.model.clone());
+        }
+        _ => return Reply::json(&json!({"success": false, "error": "unknown route"})).status(404),
+    };
+    let mut answer = answer;
+    answer["success"] = json!(true);
+    Reply::json(&answer)
+}
+
+/// A Secrets Manager that gives this secret.
+pub fn secrets(value: &Value) -> HttpServer {
+    let reply = secret(value);
+    HttpServer::start(move |_| reply.clone())
+}
+
+/// The answer with this secret; text as it is, else JSON.
+pub fn secret(value: &Value) -> Reply {
+    let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    Reply::bytes(
+        "application/x-amz-json-1.1",
+        json!({
+            "ARN": "arn:aws:secretsmanager:eu-west-1:123456789012:secret:EI_API_KEY-abcdef",
+            "Name": "EI_API_KEY",
+            "VersionId": "00000000-0000-0000-0000-000000000000",
+            "SecretString": text,
+        })
+        .to_string(),
+    )
+}
+
+/// The secret of the tutorial.
+pub fn good_secret() -> Value {
+    json!({"ei_api_key": API_KEY})
+}
+
+/// A refusal as AWS sends it.
+pub fn aws_error(code: &str, message: &str) -> Reply {
+    let body = json!({"__type": code, "message": message});
+    Reply::bytes("application/x-amz-json-1.1", body.to_string())
+        .status(400)
+        .header("x-amzn-errortype", code)
+}
+
+/// Credentials that live for `seconds`; each request gets new ones.
+pub fn token_exchange(seconds: u64) -> HttpServer {
+    let given = AtomicUsize::new(0);
+    HttpServer::start(move |request| {
+        if request.headers.get("authorization").map(String::as_str) != Some("svcuid") {
+            return Reply::json(&json!({"code": "Forbidden", "message": "no"})).status(403);
+        }
+        let number = given.fetch_add(1, Ordering::SeqCst);
+        let end = std::time::SystemTime::now() + std::time::Duration::from_secs(seconds);
+        Reply::json(&json!({
+            "AccessKeyId": format!("ASIA{number}"),
+            "SecretAccessKey": SECRET_ACCESS_KEY,
+            "Token": format!("{SESSION_TOKEN}-{number}"),
+            "Expiration": rfc3339(end),
+        }))
+    })
+}
+
+/// `2026-01-31T12:00:00Z`, by the calendar algorithm of Howard Hinnant (`civil_from_days`).
+fn rfc3339(time: std::time::SystemTime) -> String {
+    let seconds = time.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let (days, rest) = (seconds / 86_400 + 719_468, seconds % 86_400);
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year + year / 4 - year / 100);
+    let month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month + 2) / 5 + 1;
+    let (month, carry) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
+    format!(
+        "{:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z",
+        era * 400 + year + carry,
+        rest / 3600,
+        rest / 60 % 60,
+        rest % 60
+    )
+}
+
+/// Points the program at the stand-ins, with fixed credentials, and at nothing else of AWS.
+pub fn surround(command: &mut Command, secrets: &str, studio: &str) {
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("AWS_") || name.starts_with("EI_")) {
+        command.env_remove(name);
+    }
+    for name in [
+        "HTTP_PROXY",
+        "http_proxy",
+        "ALL_PROXY",
+        "all_proxy",
+        "NO_PROXY",
+        "no_proxy",
+    ] {
+        command.env_remove(name);
+    }
+    command
+        .env("AWS_ENDPOINT_URL_SECRETS_MANAGER", secrets)
+        .env("EI_HOST", studio)
+        .env("AWS_REGION", "eu-west-1")
+        .env("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
+        .env("AWS_SECRET_ACCESS_KEY", SECRET_ACCESS_KEY)
+        .env("AWS_EC2_METADATA_DISABLED", "true")
+        .env("AWS_CONFIG_FILE", "/nonexistent")
+        .env("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent");
+}
