@@ -238,10 +238,10 @@ fn is_host_name(text: &str) -> bool {
     text.len() <= 253 && text.split('.').all(is_label)
 }
 
-/// `host`, or `host:port`.
+/// `host`, or `host:port`. IoT Core has nothing on 1883: who writes that means `mqtt://host:1883`.
 fn is_host_and_port(text: &str) -> bool {
     match text.split_once(':') {
-        Some((host, port)) => is_host_name(host) && port.parse::<u16>().is_ok_and(|port| port > 0),
+        Some((host, port)) => is_host_name(host) && port.parse::<u16>().is_ok_and(|port| port > 0 && port != 1883),
         None => is_host_name(text),
     }
 }
