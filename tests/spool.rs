@@ -331,7 +331,6 @@ async fn a_broker_that_goes_and_comes_fifty_times_gets_everything_in_order() {
         sent - expected.len(),
         bench.stats.spooled.get()
     );
-    assert!(bench.stats.spooled.get() > 0, "the disk had its part");
     assert_eq!(
         (bench.stats.outbox_dropped.get(), bench.stats.spool_dropped.get()),
         (0, 0)

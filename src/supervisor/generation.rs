@@ -215,6 +215,10 @@ impl<'a> Generation<'a> {
             announce: self.announce.clone(),
             finish: Arc::default(),
         });
+        if self.model.is_looking() {
+            let reason = "it is looked for in Edge Impulse Studio; the log says how far that is";
+            self.common.board.model(ModelState::Waiting(reason.to_owned()));
+        }
     }
 
     /// Announced from before its first frame can come, or that frame would be followed by a second notice.

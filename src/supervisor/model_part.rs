@@ -107,6 +107,11 @@ impl ModelPart {
         }
     }
 
+    /// Whether there is no model to start yet.
+    pub(super) fn is_looking(&self) -> bool {
+        matches!(self.state, State::Looking)
+    }
+
     /// Starts the model on a thread of its own, or looks for one.
     pub(super) fn start(&mut self, mut bench: Workbench) {
         let Some(source) = self.supply.next() else {
