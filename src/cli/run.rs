@@ -157,13 +157,16 @@ async fn daemon(setup: Setup) -> Exit {
     };
     let stop = stop_requested(signals, lock.clone(), setup.config.sleep_time);
     let ended = crate::supervisor::run(setup, device, stop).await;
+    // Whoever removed the file wants an end, not a new start.
+    let wanted = lock.still_there();
     // The waiting task held a clone only while it ran.
     if let Ok(lock) = Arc::try_unwrap(lock) {
         lock.remove();
     }
     match ended {
         Ended::Orderly => Exit::Orderly,
-        Ended::StartAnew => start_anew(),
+        Ended::StartAnew if wanted => start_anew(),
+        Ended::StartAnew => Exit::Orderly,
     }
 }
 

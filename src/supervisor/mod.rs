@@ -16,20 +16,22 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::device::Topics;
 use crate::preview::{self, About, Board, Feed};
 use crate::stats::Stats;
+use crate::uplink::commands::{Answer, CommandError};
 use crate::uplink::outbox::Bounds;
-use crate::uplink::{Message, Outbox, Status};
+use crate::uplink::{IncomingCommand, Message, Outbox, Status};
 use generation::{Generation, Next};
 use link::Link;
 pub use link::link_settings;
 pub use setup::{LinkTarget, Setup, SetupError, link_target};
 
-/// An orderly stop takes at most this long in all: Greengrass sends SIGKILL 5 s after SIGTERM.
-const STOP_LIMIT: Duration = Duration::from_millis(3_800);
+/// Parts and link stop within this; with what the disk gets an orderly stop stays below 4 s (Greengrass sends SIGKILL 5 s after SIGTERM).
+const STOP_LIMIT: Duration = Duration::from_millis(3_200);
 /// Of which capture, model and cache writers get this much at most, so that the broker still hears of the end.
 const PARTS_STOP_LIMIT: Duration = Duration::from_millis(2_300);
 
@@ -122,6 +124,7 @@ pub async fn run(setup: Setup, device: String, stop: impl Future<Output = ()>) -
                 tracing::info!("restarting on command");
             }
             Next::Stop | Next::StartAnew => {
+                refuse_commands(&mut commands, &common);
                 let notice = Message::notice(&common.topics, Status::Stopped, common.setup.config.qos);
                 link.stop(notice, deadline).await;
                 storage::report_rest(spool, &common.outbox, deadline + SPOOL_STOP_LIMIT).await;
@@ -133,6 +136,17 @@ pub async fn run(setup: Setup, device: String, stop: impl Future<Output = ()>) -
                 };
             }
         }
+    }
+}
+
+/// Answers the commands that were not carried out any more; those that come from now on are refused by the uplink.
+fn refuse_commands(commands: &mut mpsc::Receiver<IncomingCommand>, common: &Common) {
+    commands.close();
+    while commands.try_recv().is_ok() {
+        let answer = Answer::Error(CommandError::Stopping);
+        common
+            .outbox
+            .push(Message::answer(&common.topics, &answer, common.setup.config.qos));
     }
 }
 

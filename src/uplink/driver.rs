@@ -2,12 +2,13 @@
 
 mod session;
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::select;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::{sleep, timeout, timeout_at};
 
 use super::commands::{Answer, CommandError};
 use super::connection::{Connection, LinkEvent, MAX_INCOMING_BYTES};
@@ -134,16 +135,24 @@ impl Driver {
 
     async fn attempt(&mut self, stop: &mut StopSignal) -> End {
         let last_will = Message::notice(&self.settings.topics, Status::Offline, self.settings.qos);
-        let connection = select! {
-            opened = Connection::open(&self.settings, Some(last_will), self.purge_next) => match opened {
-                Ok(connection) => connection,
-                Err(reason) => return End::Lost(reason),
-            },
+        let settings = self.settings.clone();
+        let mut opening = pin!(Connection::open(&settings, Some(last_will), self.purge_next));
+        let opened = select! {
+            opened = &mut opening => Some(opened),
             order = &mut *stop => {
-                self.begin_stop(order.ok());
-                return End::Stopped;
+                // What waits may still be delivered, if the broker answers soon.
+                let patience = self.begin_stop(order.ok());
+                timeout_at(patience.into(), opening).await.ok()
             }
         };
+        let connection = match opened {
+            Some(Ok(connection)) => connection,
+            Some(Err(reason)) => return End::Lost(reason),
+            None => return End::Stopped,
+        };
+        if self.stopping.is_some() && self.purge_next {
+            return End::Stopped;
+        }
         if self.purge_next {
             return self.purge(connection, stop).await;
         }
@@ -267,7 +276,8 @@ impl Driver {
     }
 
     /// `None`: nobody holds the uplink any more.
-    fn begin_stop(&mut self, order: Option<StopOrder>) {
+    /// Gives the time up to which a connection that is being made is worth waiting for.
+    fn begin_stop(&mut self, order: Option<StopOrder>) -> Instant {
         let now = Instant::now();
         let (notice, limit) = order.map_or((None, Duration::ZERO), |order| (order.notice, order.limit));
         self.outbox.flush_from(now + SPOOLED_AFTER);
@@ -277,6 +287,7 @@ impl Driver {
             notice_at: now + limit / 2,
             leave_at: now + limit.saturating_sub(session::farewell(limit)),
         });
+        now + limit / 2
     }
 
     /// What was not delivered stays in the outbox, where it is counted.

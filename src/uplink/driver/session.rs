@@ -82,7 +82,9 @@ impl Driver {
                     }
                 }
                 () = self.outbox.pushed(), if link.phase == Phase::Online => {}
-                order = &mut *stop, if self.stopping.is_none() => self.begin_stop(order.ok()),
+                order = &mut *stop, if self.stopping.is_none() => {
+                    self.begin_stop(order.ok());
+                }
                 () = sleep_until(wake.into()) => self.outbox.report_drops(),
             }
         }
