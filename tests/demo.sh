@@ -4,4 +4,5 @@ set -eu
 cd "$(dirname "$0")/.."
 PATH="$PATH:$HOME/.cargo/bin"
 sh tests/setup.sh demo
-exec cargo run --locked --quiet -- demo "$@"
+echo "Building; the first time this takes some minutes."
+exec cargo run --locked -- demo "$@"
