@@ -20,7 +20,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use support::broker::{Behaviour, Entry, MockBroker};
 use support::daemon::{Daemon, LIMIT, Site};
-use support::mosquitto::free_port;
+use support::ports::free_port;
 use support::scripts::{boxed, cycle, frames};
 
 /// What the file holds, in order; from a copy, because a database that was not closed is repaired when opened.

@@ -473,7 +473,7 @@ async fn refusals_are_told_in_words() {
         reason.contains("subscribe to /edgeimpulse/device/cam/command/input"),
         "{reason}"
     );
-    let nobody = format!("mqtt://127.0.0.1:{}", support::mosquitto::free_port());
+    let nobody = format!("mqtt://127.0.0.1:{}", support::ports::free_port());
     assert_eq!(Bench::new(&nobody).offline().await, Reason::Refused);
     let reason = Bench::new("mqtt://no-such-host.invalid").offline().await;
     assert!(matches!(reason, Reason::Dns(_)), "{reason}");
@@ -577,7 +577,7 @@ async fn a_stop_returns_in_time_from_a_broker_that_hangs_or_is_not_there() {
         );
         assert_eq!(report.undelivered, 21, "{behaviour:?}");
     }
-    let bench = Bench::new(&format!("mqtt://127.0.0.1:{}", support::mosquitto::free_port()));
+    let bench = Bench::new(&format!("mqtt://127.0.0.1:{}", support::ports::free_port()));
     bench.infer(0..3);
     bench.offline().await;
     assert_eq!(bench.stop().await, 4);

@@ -12,7 +12,7 @@ use super::stage::{CAMERA, Stage, command, lines};
 use crate::support::broker::{Acks, Behaviour, MockBroker, OnConnect};
 use crate::support::daemon::{Daemon, LIMIT, Site};
 use crate::support::leftovers::{children_of, is_running, model_of, run_directories, scripted_segments, wait_until};
-use crate::support::mosquitto::free_port;
+use crate::support::ports::free_port;
 use crate::support::scripts::{boxed, script};
 
 /// Greengrass sends SIGKILL 5 s after SIGTERM. The daemon takes 4 s at most; a busy machine gets the rest.

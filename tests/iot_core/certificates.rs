@@ -31,7 +31,7 @@ fn with_asking_broker() -> World {
         path("ca.pem"),
         path("server.pem"),
         path("server.key"),
-        support::mosquitto::free_port(),
+        support::ports::free_port(),
     );
     world.broker = Mosquitto::start_with(tempfile::tempdir().unwrap(), &lines);
     world

@@ -11,7 +11,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
 use crate::support::daemon::{Daemon, LIMIT, Site};
-use crate::support::mosquitto::free_port;
+use crate::support::ports::free_port;
 
 /// A white ball that bounces on black.
 pub const BALL: &str = "videotestsrc pattern=ball is-live=true ! video/x-raw,width=640,height=480,framerate=30/1";

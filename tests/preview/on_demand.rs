@@ -6,7 +6,7 @@ use image::{ImageFormat, Rgb, RgbImage};
 use serde_json::{Value, json};
 
 use crate::support::daemon::{Daemon, Site};
-use crate::support::mosquitto::free_port;
+use crate::support::ports::free_port;
 
 struct Server {
     daemon: Daemon,

@@ -135,7 +135,7 @@ async fn classes_are_bars_and_no_label_becomes_markup() {
     let answer = serde_json::json!({"classification": {evil: 0.8, "plain": 0.2}});
     let model = site.scripted_model(&crate::support::scripts::script(&[answer]));
     let model = model.to_str().unwrap().to_owned();
-    let port = crate::support::mosquitto::free_port();
+    let port = crate::support::ports::free_port();
     let served = Served::start_at(site, port, NO_BROKER, &["--model", &model, "--gst", BALL]);
     let mut page = Chromium::open(&served.url("/"), View::DESK).await;
     page.wait_for_text("results", evil).await;

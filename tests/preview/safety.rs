@@ -9,7 +9,7 @@ use tokio::net::{TcpSocket, TcpStream};
 
 use crate::client::{NO_BROKER, Served};
 use crate::support::daemon::{LIMIT, Site};
-use crate::support::mosquitto::free_port;
+use crate::support::ports::free_port;
 
 #[tokio::test]
 async fn other_sites_and_foreign_names_are_refused() {

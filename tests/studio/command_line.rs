@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::support::daemon::{Site, scripted_model};
 use super::support::http::{HttpServer, Reply};
-use super::support::mosquitto::free_port;
+use super::support::ports::free_port;
 use super::support::scripts::{boxed, script};
 use super::support::studio::{self as stand_in, API_KEY, SESSION_TOKEN, TARGET, aws_error, good_secret};
 use super::{fetch, place, said, write_script};

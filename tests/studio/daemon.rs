@@ -6,8 +6,9 @@ use serde_json::json;
 
 use super::support::daemon::{Daemon, Site, scripted_model};
 use super::support::http::{HttpServer, Reply};
-use super::support::mosquitto::{Mosquitto, free_port};
+use super::support::mosquitto::Mosquitto;
 use super::support::observer::Observer;
+use super::support::ports::free_port;
 use super::support::scripts::{boxed, script};
 use super::support::studio::{self as stand_in, API_KEY, SESSION_TOKEN, Shared, good_secret};
 use super::{assert_no_secret, leftovers, place, write_script};

@@ -10,6 +10,7 @@ pub mod http;
 pub mod leftovers;
 pub mod mosquitto;
 pub mod observer;
+pub mod ports;
 pub mod s3;
 pub mod scripts;
 pub mod studio;

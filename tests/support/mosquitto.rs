@@ -1,12 +1,14 @@
 //! A real Mosquitto on a free port, ended when dropped.
 #![allow(dead_code)]
 
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+
+use super::ports::free_port;
 
 const PROGRAM: &str = "/usr/sbin/mosquitto";
 
@@ -15,12 +17,6 @@ pub struct Mosquitto {
     pub port: u16,
     pub directory: TempDir,
     child: Option<Child>,
-}
-
-/// A TCP port nobody listens on at the moment.
-pub fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    listener.local_addr().expect("an address").port()
 }
 
 impl Mosquitto {
@@ -73,16 +69,18 @@ impl Mosquitto {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn();
-        self.child = Some(child.unwrap_or_else(|error| panic!("{PROGRAM} cannot be started: {error}")));
+        let mut child = child.unwrap_or_else(|error| panic!("{PROGRAM} cannot be started: {error}"));
         let limit = Instant::now() + Duration::from_secs(10);
         while TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_err() {
+            let ended = child.try_wait().expect("a child");
             assert!(
-                Instant::now() < limit,
-                "mosquitto does not listen; its log:\n{}",
+                Instant::now() < limit && ended.is_none(),
+                "mosquitto does not listen (ended: {ended:?}); its log:\n{}",
                 self.log()
             );
             std::thread::sleep(Duration::from_millis(20));
         }
+        self.child = Some(child);
     }
 
     /// Ends it in order: it saves sessions and retained messages.

@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 use super::daemon::LIMIT;
 use super::events::Events;
-use super::mosquitto::free_port;
+use super::ports::free_port;
 
 pub const ACCESS_KEY: &str = "AKIATEST";
 pub const SECRET_KEY: &str = "very-secret-key-of-the-test";
