@@ -2,6 +2,7 @@
 //! Models that hear have their own in [`audio`].
 
 mod audio;
+mod fault;
 mod spoken;
 
 use std::sync::Arc;
@@ -14,16 +15,19 @@ use serde_json::{Value, json};
 use crate::capture::pack::pack_features;
 use crate::capture::{Converter, Frame, FrameSlot, Picture, SoundFormat, SoundSlot, Taken, Target};
 use crate::config::ResizeMode;
-use crate::log_limit::{RepeatGuard, like};
 use crate::model::{self, Interrupt, Model, ModelError, ModelInfo, ModelInput};
 use crate::preview::{Feed, Glance};
 use crate::publisher::Publisher;
 use crate::report::{Report, Verdict};
 use crate::stats::Stats;
+use fault::Refusals;
+pub use fault::InferenceFault;
 pub use spoken::Spoken;
 
 /// How long to wait for a frame before looking whether the end was asked for.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// What is skipped, in the log.
+const A_FRAME: &str = "a frame";
 
 /// What the loop works on. Outlives the model process: the next one goes on with it.
 pub struct Workbench {
@@ -80,7 +84,7 @@ pub fn run(
     interrupt: &Interrupt,
     bench: &mut Workbench,
     tell: &dyn Fn(Progress),
-) -> Result<(), ModelError> {
+) -> Result<(), InferenceFault> {
     let model = Model::start(settings, interrupt)?;
     let info = model.info().clone();
     if let Some(format) = SoundFormat::of(&info.input, info.features) {
@@ -112,7 +116,7 @@ pub fn run(
     let mut session = Session::new(model, target);
     for threshold in bench.feed.changed_thresholds() {
         match session.model.set_threshold(&threshold) {
-            Err(e) if e.is_fatal() => return Err(e),
+            Err(e) if e.is_fatal() => return Err(e.into()),
             Err(e) => tracing::warn!("threshold {}.{}: {e}", threshold.id, threshold.key),
             Ok(()) => {}
         }
@@ -120,6 +124,23 @@ pub fn run(
     let result = session.infer_until_finished(bench, tell);
     session.model.stop();
     result
+}
+
+/// The ends of sources that were told of.
+#[derive(Debug, Default)]
+struct Ends(Option<u64>);
+
+impl Ends {
+    /// The source of this slot generation ended, and its last frame was inferred: tells of it once.
+    fn closed(&mut self, generation: u64, bench: &Workbench, tell: &dyn Fn(Progress)) {
+        // At the stop the slot is closed too. Nobody asks then, and what is still being encoded must not hold it up.
+        if bench.finish.load(Ordering::Relaxed) || self.0.replace(generation) == Some(generation) {
+            return;
+        }
+        // Whoever hears of the end has all messages before it.
+        bench.publisher.flush(&bench.finish);
+        tell(Progress::Drained(generation));
+    }
 }
 
 /// One model process and the buffers that serve it.
@@ -130,7 +151,7 @@ struct Session {
     picture: Picture,
     /// Size last told to a model that takes pictures in their own size.
     told: Option<(u32, u32)>,
-    unusable_frames: RepeatGuard,
+    refusals: Refusals,
 }
 
 impl Session {
@@ -141,22 +162,18 @@ impl Session {
             converter: Converter::new(target),
             picture: Picture::default(),
             told: None,
-            unusable_frames: RepeatGuard::default(),
+            refusals: Refusals::default(),
         }
     }
 
-    fn infer_until_finished(&mut self, bench: &mut Workbench, tell: &dyn Fn(Progress)) -> Result<(), ModelError> {
-        let mut drained = None;
+    fn infer_until_finished(&mut self, bench: &mut Workbench, tell: &dyn Fn(Progress)) -> Result<(), InferenceFault> {
+        let mut ends = Ends::default();
         while !bench.finish.load(Ordering::Relaxed) {
             match bench.slot.take(LOOK_EVERY) {
                 Taken::Frame(frame) => self.infer(frame, bench, tell)?,
                 Taken::TimedOut => self.carry_out_orders(&bench.feed)?,
                 Taken::Closed(generation) => {
-                    if drained.replace(generation) != Some(generation) {
-                        // Whoever hears of the end has all messages before it.
-                        bench.publisher.flush();
-                        tell(Progress::Drained(generation));
-                    }
+                    ends.closed(generation, bench, tell);
                     bench.slot.wait_until_open(LOOK_EVERY);
                 }
             }
@@ -164,10 +181,10 @@ impl Session {
         Ok(())
     }
 
-    fn infer(&mut self, frame: Frame, bench: &mut Workbench, tell: &dyn Fn(Progress)) -> Result<(), ModelError> {
+    fn infer(&mut self, frame: Frame, bench: &mut Workbench, tell: &dyn Fn(Progress)) -> Result<(), InferenceFault> {
         if let Err(e) = self.converter.convert(&frame, &mut self.picture) {
             bench.stats.frames_dropped.inc();
-            self.say_unusable(&e);
+            self.refusals.say(Instant::now(), A_FRAME, &e);
             return Ok(());
         }
         // The buffer goes back to the source before the model works.
@@ -181,14 +198,10 @@ impl Session {
             }
             Err(e) => {
                 bench.stats.frames_dropped.inc();
-                if e.is_fatal() {
-                    return Err(e);
-                }
-                // The model is well and will not have this frame: the next one may do.
-                self.say_unusable(&e);
-                return Ok(());
+                return self.refusals.note(Instant::now(), A_FRAME, e);
             }
         };
+        self.refusals.over();
         let wall_ms = begun.elapsed().as_secs_f32() * 1e3;
         bench.spoken.tell(Instant::now(), &result, wall_ms);
         let verdict = bench.report.lock().accept(&result, wall_ms);
@@ -253,11 +266,5 @@ impl Session {
         self.target.resize = ResizeMode::Squash;
         self.converter = Converter::new(self.target);
         Ok(false)
-    }
-
-    fn say_unusable(&mut self, error: &dyn std::error::Error) {
-        if let Some(more) = self.unusable_frames.check(Instant::now(), &error.to_string()) {
-            tracing::warn!("a frame cannot be used and is skipped{}: {error}", like(more));
-        }
     }
 }

@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::mpsc::{self, error::TrySendError};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::names::pair_id;
 use super::{CacheError, CacheItem, Store};
 use crate::log_limit::RepeatGuard;
+use crate::panics::{Panicked, caught};
 use crate::stats::Stats;
 
 /// Jobs that may wait.
@@ -26,6 +27,8 @@ enum Job {
     Put(CacheItem),
     Clear(Answer),
     ClearOne(uuid::Uuid, Answer),
+    /// The last one: whoever asks for something after it is told that the writer has ended.
+    End,
 }
 
 /// What both sides of the queue know.
@@ -44,8 +47,8 @@ struct Shared {
 pub struct CacheWriter {
     queue: mpsc::Sender<Job>,
     shared: Arc<Shared>,
-    /// Resolves when the thread has ended.
-    ended: oneshot::Receiver<()>,
+    /// Closed when the thread has ended.
+    ended: watch::Receiver<()>,
 }
 
 impl CacheWriter {
@@ -55,7 +58,7 @@ impl CacheWriter {
     /// When the system has no thread left.
     pub fn start(name: &'static str, store: impl Store, stats: Arc<Stats>) -> io::Result<Self> {
         let (queue, jobs) = mpsc::channel(QUEUE);
-        let (end, ended) = oneshot::channel();
+        let (end, ended) = watch::channel(());
         let shared = Arc::new(Shared {
             stats,
             waiting: AtomicUsize::new(0),
@@ -68,7 +71,7 @@ impl CacheWriter {
             .name(format!("cache-{name}"))
             .spawn(move || {
                 run(store, jobs, &for_thread);
-                let _ = end.send(());
+                drop(end);
             })?;
         Ok(Self { queue, shared, ended })
     }
@@ -113,11 +116,14 @@ impl CacheWriter {
     }
 
     /// Writes what is waiting, for at most `limit`. `false`: time ran out; what still waits is given up, counted and
-    /// said.
-    pub async fn stop(self, limit: Duration) -> bool {
-        drop(self.queue);
-        // An error means that the thread is gone without its last word, which is an end too.
-        if tokio::time::timeout(limit, self.ended).await.is_ok() {
+    /// said. It ends whoever else still holds it.
+    pub async fn stop(&self, limit: Duration) -> bool {
+        let ended = async {
+            // Errors mean that the thread has ended already. It sends nothing: `changed` returns when it is gone.
+            let _ = self.queue.send(Job::End).await;
+            let _ = self.ended.clone().changed().await;
+        };
+        if tokio::time::timeout(limit, ended).await.is_ok() {
             return true;
         }
         self.shared.given_up.store(true, Ordering::Relaxed);
@@ -164,9 +170,9 @@ impl Shared {
     }
 }
 
-/// The thread: one job after the other until the last sender is gone.
+/// The thread: one job after the other until the end is asked for, or the last sender is gone.
 fn run(mut store: impl Store, mut jobs: mpsc::Receiver<Job>, shared: &Shared) {
-    if let Err(error) = store.open(Instant::now()) {
+    if let Err(error) = guarded(&mut store, |store| store.open(Instant::now())) {
         // Nothing is lost yet; the pairs that will be are counted and said as they come.
         tracing::error!("the cache is not ready: {error}");
     }
@@ -175,20 +181,30 @@ fn run(mut store: impl Store, mut jobs: mpsc::Receiver<Job>, shared: &Shared) {
         match job {
             Job::Put(_) if shared.given_up.load(Ordering::Relaxed) => {}
             Job::Put(item) => {
-                match store.put(&item, Instant::now()) {
+                match guarded(&mut store, |store| store.put(&item, Instant::now())) {
                     Ok(()) => shared.stats.cache_writes.inc(),
                     Err(error) => shared.failed(&error),
                 }
                 shared.done(item.size());
             }
             Job::Clear(answer) => {
-                let _ = answer.send(store.clear());
+                let _ = answer.send(guarded(&mut store, Store::clear));
             }
             Job::ClearOne(id, answer) => {
-                let _ = answer.send(store.clear_one(id));
+                let _ = answer.send(guarded(&mut store, |store| store.clear_one(id)));
             }
+            Job::End => break,
         }
     }
+}
+
+/// A panic costs the pair at hand; the store looks at what is there before it goes on.
+fn guarded<S: Store, T>(store: &mut S, work: impl FnOnce(&mut S) -> Result<T, CacheError>) -> Result<T, CacheError> {
+    caught(|| work(store)).unwrap_or_else(|panicked: Panicked| {
+        // What that says is said again with the next pair.
+        let _ = caught(|| store.open(Instant::now()));
+        Err(panicked.into())
+    })
 }
 
 #[cfg(test)]

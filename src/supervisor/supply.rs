@@ -5,9 +5,9 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::generation::{Event, Tagged};
-use super::model_part::ModelEvent;
+use super::event::{Event, ModelEvent, Tagged};
 use crate::config::ModelSource;
+use crate::panics::Relief;
 use crate::studio::{Found, Provider, StoredModel, is_missing};
 
 /// The source of models of one generation.
@@ -64,15 +64,15 @@ impl Supply {
         self.found = None;
         let (provider, events) = (self.provider.clone(), self.events.clone());
         self.looking = Some(Looking(tokio::spawn(async move {
-            provider
-                .keep_looking(|found| {
-                    // Nobody listens any more once the generation is over.
-                    let _ = events.send(Tagged {
-                        incarnation: 0,
-                        event: Event::Model(ModelEvent::Found(found)),
-                    });
-                })
-                .await;
+            let tell = |found| {
+                // Nobody listens any more once the generation is over.
+                let _ = events.send(Tagged {
+                    incarnation: 0,
+                    event: Event::Model(ModelEvent::Found(found)),
+                });
+            };
+            let mut relief = Relief::new("the search for a model in Edge Impulse Studio");
+            while relief.attempt(provider.keep_looking(&tell)).await.is_none() {}
         })));
         None
     }
