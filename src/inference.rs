@@ -20,8 +20,8 @@ use crate::preview::{Feed, Glance};
 use crate::publisher::Publisher;
 use crate::report::{Report, Verdict};
 use crate::stats::Stats;
-use fault::Refusals;
 pub use fault::InferenceFault;
+use fault::Refusals;
 pub use spoken::Spoken;
 
 /// How long to wait for a frame before looking whether the end was asked for.
@@ -268,3 +268,6 @@ impl Session {
         Ok(false)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -58,7 +58,9 @@ impl RepeatGuard {
     /// each time.
     pub fn check_words(&mut self, now: Instant, text: &str) -> Option<u64> {
         let words = text.split(|c: char| !c.is_alphanumeric());
-        let lasting: Vec<_> = words.filter(|word| !word.contains(|c: char| c.is_ascii_digit())).collect();
+        let lasting: Vec<_> = words
+            .filter(|word| !word.contains(|c: char| c.is_ascii_digit()))
+            .collect();
         self.check(now, &lasting.join(" "))
     }
 
@@ -100,7 +102,9 @@ mod tests {
     #[test]
     fn a_number_makes_no_other_words() {
         let (mut guard, now) = (RepeatGuard::default(), Instant::now());
-        let said: Vec<_> = (0..5).map(|i| guard.check_words(now, &format!("frame {i} at 0x{i}fe"))).collect();
+        let said: Vec<_> = (0..5)
+            .map(|i| guard.check_words(now, &format!("frame {i} at 0x{i}fe")))
+            .collect();
         assert_eq!(said, [Some(0), None, None, None, None]);
     }
 

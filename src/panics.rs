@@ -4,7 +4,7 @@
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 
@@ -66,12 +66,14 @@ impl Relief {
         }
     }
 
-    /// Does `work`, which runs until it is to end. `None`: it panicked, that was said, and the wait before the next attempt
-    /// is over.
-    pub async fn attempt<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
+    /// Does `work`, which runs until it is to end.
+    ///
+    /// # Errors
+    /// It panicked, which was said; so long is to be waited before the next attempt.
+    pub async fn attempt<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Duration> {
         self.backoff.succeeded(Instant::now());
         let panicked = match caught_in(work).await {
-            Ok(done) => return Some(done),
+            Ok(done) => return Ok(done),
             Err(panicked) => panicked,
         };
         let now = Instant::now();
@@ -84,15 +86,12 @@ impl Relief {
                 like(more)
             );
         }
-        tokio::time::sleep(wait).await;
-        None
+        Err(wait)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
@@ -123,8 +122,9 @@ mod tests {
                 assert!(attempts > 2, "attempt {attempts}");
                 attempts
             };
-            if let Some(done) = relief.attempt(work).await {
-                break done;
+            match relief.attempt(work).await {
+                Ok(done) => break done,
+                Err(pause) => assert_eq!(pause, wait),
             }
         };
         assert_eq!(done, 3);

@@ -123,14 +123,7 @@ impl Publisher {
         let (jobs, queue) = sync_channel::<Work>(QUEUE);
         let thread_writer = writer.clone();
         let thread = std::thread::Builder::new().name("encode".into()).spawn(move || {
-            work_off(&queue, |job| {
-                if let Err(panicked) = caught(|| thread_writer.write_with_picture(&job)) {
-                    thread_writer.say_lost(&panicked);
-                }
-                if job.picture.is_some() {
-                    thread_writer.pictures_waiting.fetch_sub(1, Ordering::Relaxed);
-                }
-            });
+            thread_writer.work_off(&queue, Writer::write_with_picture);
         })?;
         Ok((
             Self {
@@ -190,19 +183,6 @@ impl Publisher {
     }
 }
 
-/// The encoding thread: one job after the other until the last publisher is gone.
-fn work_off(queue: &Receiver<Work>, mut write: impl FnMut(Box<Job>)) {
-    for work in queue {
-        match work {
-            Work::Write(job) => write(job),
-            Work::Tell(done) => {
-                // Whoever asked may have stopped waiting.
-                let _ = done.try_send(());
-            }
-        }
-    }
-}
-
 /// What goes with a message.
 enum Attachment<'a> {
     /// No picture: none was wanted, or it is missing.
@@ -225,6 +205,26 @@ impl Encoder {
 }
 
 impl Writer {
+    /// The encoding thread: one job after the other, with `write`, until the last publisher is gone. A panic costs one job.
+    fn work_off(&self, queue: &Receiver<Work>, write: impl Fn(&Self, &Job)) {
+        for work in queue {
+            let job = match work {
+                Work::Write(job) => job,
+                Work::Tell(done) => {
+                    // Whoever asked may have stopped waiting.
+                    let _ = done.try_send(());
+                    continue;
+                }
+            };
+            if let Err(panicked) = caught(|| write(self, &job)) {
+                self.say_lost(&panicked);
+            }
+            if job.picture.is_some() {
+                self.pictures_waiting.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+    }
+
     fn write_with_picture(&self, job: &Job) {
         let picture = match &job.picture {
             Some(picture) => EncodedPicture::new(reference(picture))
@@ -241,10 +241,14 @@ impl Writer {
 
     /// Tells of a message, or a pair for the cache, that lacks its picture.
     fn say_missing(&self, reason: &str) {
-        let Some(more) = self.repeated("missing", reason) else { return };
+        let Some(more) = self.repeated("missing", reason) else {
+            return;
+        };
         let more = like(more);
         match (self.settings.publish_image, self.caches.count() > 0) {
-            (true, true) => tracing::error!("a picture is missing in its message, and the pair is not cached{more}: {reason}"),
+            (true, true) => {
+                tracing::error!("a picture is missing in its message, and the pair is not cached{more}: {reason}")
+            }
             (false, true) => tracing::error!("a pair of picture and message is not cached{more}: {reason}"),
             (_, false) => tracing::warn!("a message goes out without its picture{more}: {reason}"),
         }
@@ -258,7 +262,9 @@ impl Writer {
 
     /// See [`RepeatGuard::check_words`].
     fn repeated(&self, what: &str, reason: &str) -> Option<u64> {
-        self.said.lock().check_words(Instant::now(), &format!("{what} {reason}"))
+        self.said
+            .lock()
+            .check_words(Instant::now(), &format!("{what} {reason}"))
     }
 
     fn write(&self, result: &InferenceResult, numbers: Numbers, id: Uuid, ts: u64, attachment: Attachment<'_>) {
@@ -339,3 +345,6 @@ pub(crate) fn now_ms() -> u64 {
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_millis() as u64)
 }
+
+#[cfg(test)]
+mod tests;

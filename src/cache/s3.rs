@@ -30,6 +30,7 @@ use self::engine::Engine;
 use super::names::pair_id;
 use super::{CacheError, CacheItem, S3Location};
 use crate::log_limit::{RepeatGuard, like};
+use crate::panics::Relief;
 use crate::stats::Stats;
 
 /// Jobs that may wait for the thread.
@@ -118,7 +119,7 @@ impl S3Cache {
     /// # Errors
     /// When the system has no thread left.
     pub fn start(settings: S3Settings, stats: Arc<Stats>) -> io::Result<Self> {
-        let (queue, jobs) = mpsc::channel(QUEUE);
+        let (queue, mut jobs) = mpsc::channel(QUEUE);
         let (stop, stopping) = watch::channel(None);
         let (end, ended) = watch::channel(());
         let shared = Arc::new(Shared {
@@ -128,9 +129,18 @@ impl S3Cache {
             said: Mutex::default(),
         });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let engine = Engine::new(settings, jobs, stopping, shared.clone());
+        let for_thread = shared.clone();
         std::thread::Builder::new().name("cache-s3".into()).spawn(move || {
-            runtime.block_on(engine.run());
+            runtime.block_on(async {
+                let mut relief = Relief::new("the S3 cache");
+                loop {
+                    let engine = Engine::new(settings.clone(), &mut jobs, stopping.clone(), for_thread.clone());
+                    let Err(wait) = relief.attempt(engine.run()).await else {
+                        break;
+                    };
+                    tokio::time::sleep(wait).await;
+                }
+            });
             drop(end);
             // A look-up of a name cannot be interrupted, and nobody waits for it any more.
             runtime.shutdown_background();

@@ -325,7 +325,10 @@ fn a_pipeline_that_hangs_is_abandoned() {
         matches!(next, Taken::TimedOut),
         "the next frame sleeps in there: {next:?}"
     );
-    assert!(matches!(run.capture.stop(Duration::from_millis(100)), Stopped::Abandoned(Some(_))));
+    assert!(matches!(
+        run.capture.stop(Duration::from_millis(100)),
+        Stopped::Abandoned(Some(_))
+    ));
     assert!(start.elapsed() < Duration::from_secs(6));
 }
 

@@ -122,7 +122,10 @@ mod tests {
     #[test]
     fn a_model_that_refuses_everything_for_a_while_is_given_up() {
         let fault = end((0..1000).map(|i| i * 10)).unwrap();
-        assert!(matches!(&fault, InferenceFault::Refusing { times: 501, over, .. } if *over == REFUSING_FOR), "{fault}");
+        assert!(
+            matches!(&fault, InferenceFault::Refusing { times: 501, over, .. } if *over == REFUSING_FOR),
+            "{fault}"
+        );
         assert!(end((0..20).map(|i| i * 10)).is_none(), "too short a time");
         assert!(end((0..19).map(|i| i * 1000)).is_none(), "too few");
     }

@@ -391,7 +391,7 @@ mod tests {
         let consequences: Vec<_> = (0..HANGING_LIMIT)
             .map(|_| {
                 let held = held.clone();
-                let stuck = std::thread::spawn(move || drop(held.lock().unwrap().recv()));
+                let stuck = std::thread::spawn(move || assert!(held.lock().unwrap().recv().is_err()));
                 part.hanging.watch(stuck, Instant::now());
                 abandoned(&mut part)
             })
@@ -415,8 +415,7 @@ mod tests {
         part.want(PICTURES, 64);
         assert_eq!(part.on_due(), Consequence::Nothing);
         let limit = Duration::from_secs(20);
-        let next = async || tokio::time::timeout(limit, events.recv()).await.unwrap().unwrap().event;
-        let mut next = next;
+        let mut next = async || tokio::time::timeout(limit, events.recv()).await.unwrap().unwrap().event;
         let Event::Capture(PipelineEvent::Started(Ok(successor))) = next().await else {
             panic!("the successor starts");
         };
@@ -428,9 +427,8 @@ mod tests {
         assert!(matches!(started, Err(crate::capture::CaptureError::GivenUp)));
         // The successor, which is not live and has no watchdog, plays to its end.
         let slot = part.slots.0.clone();
-        let played = tokio::task::spawn_blocking(move || {
-            while let crate::capture::Taken::Frame(_) = slot.take(limit) {}
-        });
+        let played =
+            tokio::task::spawn_blocking(move || while let crate::capture::Taken::Frame(_) = slot.take(limit) {});
         played.await.unwrap();
         assert!(matches!(
             next().await,

@@ -242,7 +242,8 @@ mod tests {
 
     #[tokio::test]
     async fn the_end_is_heard_while_there_is_no_thread() {
-        let made = once_possible(no_thread::<()>, BackoffPolicy::default(), pin!(ready(())));
-        assert_eq!(made.await, None);
+        let stop = pin!(ready(()));
+        let made = once_possible(no_thread::<()>, BackoffPolicy::default(), stop).await;
+        assert_eq!(made, None);
     }
 }

@@ -249,3 +249,36 @@ impl ModelPart {
         tokio::time::timeout_at(deadline, &mut running.ended).await.is_ok()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Sources, load};
+    use crate::studio::Provider;
+
+    fn part() -> (ModelPart, mpsc::UnboundedReceiver<Tagged>) {
+        let (sender, events) = mpsc::unbounded_channel();
+        let config = load(&Sources::default()).unwrap().config;
+        let source = Some(ModelSource::Builtin("nop".to_owned()));
+        let supply = Supply::new(source, Provider::new(&config, None), sender.clone());
+        let settings = Box::new(|source| Settings::new(source, "d", std::path::Path::new("."), Arc::default()));
+        (ModelPart::new(supply, settings, Arc::default(), sender), events)
+    }
+
+    #[tokio::test]
+    async fn a_panic_of_the_inference_thread_is_a_fault_of_the_model_which_is_started_again() {
+        let (mut part, mut events) = part();
+        part.launch(Arc::default(), |_, _| panic!("index 7 of 3"));
+        let limit = Duration::from_secs(20);
+        let tagged = tokio::time::timeout(limit, events.recv()).await.unwrap().unwrap();
+        assert!(part.is_current(tagged.incarnation));
+        let Event::Model(ModelEvent::Ended(result)) = tagged.event else {
+            panic!("{tagged:?}");
+        };
+        assert!(result.as_ref().unwrap_err().to_string().contains("index 7 of 3"));
+        assert_eq!(part.due().filter(|at| *at > Instant::now()), None);
+        part.ended(&result);
+        assert!(part.due().is_some_and(|at| at > Instant::now()), "with backoff");
+        assert_eq!(part.stats.model_restarts.get(), 1);
+    }
+}

@@ -72,7 +72,9 @@ impl Supply {
                 });
             };
             let mut relief = Relief::new("the search for a model in Edge Impulse Studio");
-            while relief.attempt(provider.keep_looking(&tell)).await.is_none() {}
+            while let Err(wait) = relief.attempt(provider.keep_looking(&tell)).await {
+                tokio::time::sleep(wait).await;
+            }
         })));
         None
     }

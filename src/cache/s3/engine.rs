@@ -62,9 +62,9 @@ struct Clearing {
     running: bool,
 }
 
-pub(super) struct Engine {
+pub(super) struct Engine<'a> {
     settings: S3Settings,
-    jobs: mpsc::Receiver<Job>,
+    jobs: &'a mut mpsc::Receiver<Job>,
     stop: watch::Receiver<Option<Instant>>,
     shared: std::sync::Arc<Shared>,
     state: State,
@@ -82,10 +82,10 @@ pub(super) struct Engine {
     refused: Option<(u64, u32)>,
 }
 
-impl Engine {
+impl<'a> Engine<'a> {
     pub(super) fn new(
         settings: S3Settings,
-        jobs: mpsc::Receiver<Job>,
+        jobs: &'a mut mpsc::Receiver<Job>,
         stop: watch::Receiver<Option<Instant>>,
         shared: std::sync::Arc<Shared>,
     ) -> Self {
