@@ -58,6 +58,8 @@ pub(super) struct CapturePart {
     slots: (Arc<FrameSlot>, Arc<SoundSlot>),
     /// What the model wants to see or hear.
     wanted: Option<(ModelInput, usize)>,
+    /// What the source was started for that runs or is being started.
+    started_for: Option<(ModelInput, usize)>,
     stats: Arc<Stats>,
     events: mpsc::UnboundedSender<Tagged>,
     state: State,
@@ -84,6 +86,7 @@ impl CapturePart {
             behavior,
             slots,
             wanted: None,
+            started_for: None,
             stats,
             events,
             state: State::Idle,
@@ -98,17 +101,23 @@ impl CapturePart {
     /// The model is there: frames or sound are wanted. Does nothing when the same is under way already.
     pub(super) fn want(&mut self, input: ModelInput, features: usize) {
         let wanted = Some((input, features));
-        let other = std::mem::replace(&mut self.wanted, wanted) != wanted;
+        self.wanted = wanted;
         if let ModelInput::Image { width, height, .. } = input {
             self.settings.wishes.model_size = (width, height);
         }
         match self.state {
             State::Idle => self.start(),
-            State::Running { .. } if other => {
-                tracing::info!("the model wants another input than the one before: the source is started again");
-                self.stop_running(Some(Duration::ZERO));
-            }
+            State::Running { .. } => self.suit(),
+            // One that is being started is looked at when it runs.
             _ => {}
+        }
+    }
+
+    /// Starts a running source again when it was started for another model.
+    fn suit(&mut self) {
+        if self.started_for != self.wanted {
+            tracing::info!("the model wants another input than the one before: the source is started again");
+            self.stop_running(Some(Duration::ZERO));
         }
     }
 
@@ -153,6 +162,7 @@ impl CapturePart {
     fn start(&mut self) {
         self.incarnation += 1;
         self.early = None;
+        self.started_for = self.wanted;
         let (incarnation, events) = (self.incarnation, self.events.clone());
         let (settings, inlet, stats) = (self.settings.clone(), self.inlet(), self.stats.clone());
         let hanging = self.hanging.clone();
@@ -203,6 +213,7 @@ impl CapturePart {
                 if let Some(event) = self.early.take() {
                     self.say_again(event);
                 }
+                self.suit();
                 Consequence::Nothing
             }
             PipelineEvent::Started(Err(e)) => {
@@ -435,6 +446,20 @@ mod tests {
             Event::Capture(PipelineEvent::Said(CaptureEvent::EndOfStream))
         ));
         drop(successor);
+    }
+
+    #[tokio::test]
+    async fn a_source_that_comes_up_for_the_model_before_is_started_again_for_the_new_one() {
+        let (mut part, mut events) = part("videotestsrc is-live=true ! video/x-raw,width=16,height=16");
+        part.want(PICTURES, 64);
+        part.want(PICTURES, 65);
+        let limit = Duration::from_secs(20);
+        let tagged = tokio::time::timeout(limit, events.recv()).await.unwrap().unwrap();
+        let Event::Capture(event) = tagged.event else {
+            panic!("{tagged:?}")
+        };
+        part.on_event(event);
+        assert!(matches!(part.state, State::Stopping(Some(Duration::ZERO))));
     }
 
     #[tokio::test]
