@@ -4,10 +4,11 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::fault::Refusals;
-use super::{Ends, InferenceFault, LOOK_EVERY, Progress, Workbench};
-use crate::capture::windows::wav;
+use super::{Ends, InferenceFault, LOOK_EVERY, Progress, Workbench, carry_out_orders};
+use crate::capture::windows::{loudness, wav};
 use crate::capture::{SoundFormat, Taken, Window};
 use crate::model::{Model, ModelError};
+use crate::preview::Glance;
 use crate::report::Verdict;
 
 /// Infers window after window until told to finish, then ends the model.
@@ -38,7 +39,7 @@ fn listen(
                     refusals.note(Instant::now(), "a window of sound", e)?;
                 }
             },
-            Taken::TimedOut => {}
+            Taken::TimedOut => carry_out_orders(model, &bench.feed)?,
             Taken::Closed(generation) => {
                 ends.closed(generation, bench, tell);
                 bench.sounds.wait_until_open(LOOK_EVERY);
@@ -60,6 +61,17 @@ fn infer(
     let wall_ms = begun.elapsed().as_secs_f32() * 1e3;
     bench.spoken.tell(Instant::now(), &result, wall_ms);
     let verdict = bench.report.lock().accept(&result, wall_ms);
+    if bench.feed.is_watched() {
+        bench.feed.show(Glance {
+            result: &result,
+            picture: None,
+            original: None,
+            level: Some(loudness(window.features())),
+            wall_ms,
+            verdict,
+        });
+        carry_out_orders(model, &bench.feed)?;
+    }
     if let Verdict::Publish(numbers) = verdict {
         let sound = || wav(&window.samples, format.frequency);
         bench.publisher.publish_sound(result, numbers, sound);
