@@ -243,7 +243,8 @@ fn it_ends_in_time_during_a_restart_that_hangs() {
 
 /// It fails over and over, and each time it hangs on its way down.
 const CAMERA_THAT_FAILS_AND_HANGS: &str = "videotestsrc is-live=true ! video/x-raw,format=RGB,width=64,height=48,framerate=30/1 \
-     ! tee name=t t. ! queue ! identity sleep-time=60000000 ! fakesink t. ! queue leaky=downstream ! identity error-after=5";
+     ! tee name=t t. ! queue ! identity sleep-time=60000000 ! fakesink async=false \
+     t. ! queue leaky=downstream ! identity error-after=5";
 
 #[test]
 fn a_signal_while_it_says_goodbye_before_a_new_start_is_obeyed() {
