@@ -6,6 +6,7 @@
 
 mod clock;
 pub mod discovery;
+mod http;
 mod remembered;
 pub mod request;
 pub mod secret;
@@ -23,9 +24,12 @@ pub use clock::ClockSkew;
 pub use remembered::Remembered;
 
 /// Loads the default chain. Finding credentials happens later, when they are needed; the region may ask the instance
-/// metadata service on EC2.
+/// metadata service on EC2. Every client made of it uses the proxy of the environment.
 pub async fn load() -> SdkConfig {
-    aws_config::defaults(BehaviorVersion::latest()).load().await
+    aws_config::defaults(BehaviorVersion::latest())
+        .http_client(http::client())
+        .load()
+        .await
 }
 
 /// The domain that the hosts of AWS services in a region end in.
