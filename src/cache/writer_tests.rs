@@ -1,5 +1,6 @@
 use super::*;
 use crate::cache::FileCache;
+use crate::cache::requests::QUEUE;
 use crate::config::FileCacheConfig;
 use bytes::Bytes;
 use std::sync::mpsc as blocking;
