@@ -47,11 +47,7 @@ struct Routes {
 }
 
 impl HttpClient for Routes {
-    fn http_connector(
-        &self,
-        settings: &HttpConnectorSettings,
-        components: &RuntimeComponents,
-    ) -> SharedHttpConnector {
+    fn http_connector(&self, settings: &HttpConnectorSettings, components: &RuntimeComponents) -> SharedHttpConnector {
         SharedHttpConnector::new(Junction {
             routes: self.clone(),
             settings: settings.clone(),
@@ -81,7 +77,9 @@ struct Junction {
 
 impl fmt::Debug for Junction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Junction").field("routes", &self.routes).finish_non_exhaustive()
+        f.debug_struct("Junction")
+            .field("routes", &self.routes)
+            .finish_non_exhaustive()
     }
 }
 

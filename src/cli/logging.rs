@@ -30,7 +30,9 @@ pub fn init(format: LogFormat, verbosity: Verbosity) {
         return;
     }
     if let Some(problem) = refused {
-        tracing::warn!("RUST_LOG is not understood ({problem}) and is ignored; an example: RUST_LOG=ei_greengrass=debug");
+        tracing::warn!(
+            "RUST_LOG is not understood ({problem}) and is ignored; an example: RUST_LOG=ei_greengrass=debug"
+        );
     }
     tracing::debug!(
         "the log shows {shown}; details of other crates never, since they hold signed URLs, tokens and keys"
@@ -151,13 +153,19 @@ mod tests {
                 assert!(text.contains("ours-trace") && !text.contains("secret"), "{text}");
             }
         }
-        assert!(shown(Some("trace"), LogFormat::Text).contains("from IMDS"), "a warning holds nothing secret");
+        assert!(
+            shown(Some("trace"), LogFormat::Text).contains("from IMDS"),
+            "a warning holds nothing secret"
+        );
     }
 
     #[test]
     fn without_a_wish_the_warnings_of_aws_are_left_to_our_own_lines() {
         let text = shown(None, LogFormat::Text);
-        assert!(text.ends_with("INFO ours-info\n") && text.lines().count() == 1, "{text}");
+        assert!(
+            text.ends_with("INFO ours-info\n") && text.lines().count() == 1,
+            "{text}"
+        );
     }
 
     #[test]

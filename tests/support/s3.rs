@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 
@@ -9,11 +10,12 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use s3s::auth::SimpleAuth;
+use s3s::auth::{S3Auth, SecretKey, SimpleAuth};
 use s3s::service::{S3Service, S3ServiceBuilder};
 use s3s_fs::FileSystem;
 use tempfile::TempDir;
 
+use super::aws::token_exchange::Keys;
 use super::daemon::LIMIT;
 use super::events::Events;
 use super::ports::free_port;
@@ -86,7 +88,7 @@ impl Storage {
     }
 
     /// Starts a server that knows these keys.
-    pub fn serve_with(&self, auth: SimpleAuth) -> S3 {
+    pub fn serve_with(&self, auth: impl S3Auth) -> S3 {
         let root = self.directory.path().to_owned();
         let mut builder = S3ServiceBuilder::new(FileSystem::new(&root).expect("a file system"));
         builder.set_auth(auth);
@@ -129,6 +131,24 @@ impl Storage {
             .env("AWS_EC2_METADATA_DISABLED", "true")
             .env("AWS_CONFIG_FILE", "/dev/null")
             .env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null");
+    }
+}
+
+/// What `async_trait` makes of an asynchronous function.
+type Soon<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Keys that expire are refused from then on.
+impl S3Auth for Keys {
+    fn get_secret_key<'a, 'b, 'c>(&'a self, id: &'b str) -> Soon<'c, s3s::S3Result<SecretKey>>
+    where
+        'a: 'c,
+        'b: 'c,
+        Self: 'c,
+    {
+        let found = self.find(id).map(|key| SecretKey::from(key.secret));
+        Box::pin(std::future::ready(found.map_err(|problem| {
+            s3s::S3Error::with_message(s3s::S3ErrorCode::InvalidAccessKeyId, problem)
+        })))
     }
 }
 
