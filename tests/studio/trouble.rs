@@ -53,7 +53,7 @@ fn a_studio_that_talks_nonsense_leaves_the_earlier_model_running() {
     goes_on_with(
         None,
         Some(("/api/projects", Reply::bytes("text/html", "<html>log in</html>"))),
-        &["WARN"],
+        &["a web page and no JSON", "EI_HOST", "proxy or login page"],
     );
     let refusal = Reply::json(&json!({"success": false, "error": "Project is locked"}));
     goes_on_with(None, Some(("/api/projects", refusal)), &["Project is locked"]);
@@ -63,5 +63,9 @@ fn a_studio_that_talks_nonsense_leaves_the_earlier_model_running() {
 fn a_download_that_ends_early_leaves_the_earlier_model_running() {
     let mut half = Reply::bytes("application/octet-stream", vec![0x7f; 1000]);
     half.announced = Some(2000);
-    goes_on_with(None, Some(("/deployment/download", half)), &["WARN"]);
+    goes_on_with(
+        None,
+        Some(("/deployment/download", half)),
+        &["stopped after 1000 bytes of 2000"],
+    );
 }

@@ -37,6 +37,8 @@ pub enum Behaviour {
     SomebodyElses { head: u16 },
     /// As S3, but uploads of keys with this in them are refused for good.
     Refuse(&'static str),
+    /// Nothing is taken: it is another time there.
+    AnotherTime,
     /// As S3, for a bucket in this region.
     InRegion(&'static str),
 }
@@ -238,6 +240,10 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
             return std::future::pending().await;
         }
         Behaviour::Fault(status, code) => fault(status, code),
+        Behaviour::AnotherTime => {
+            let fault = fault(403, "RequestTimeTooSkewed");
+            ([("date", "Tue, 15 Nov 1994 08:12:31 GMT")], fault).into_response()
+        }
         Behaviour::SomebodyElses { head } if answered.method == "HEAD" => status(head).into_response(),
         Behaviour::SomebodyElses { .. } => fault(409, "BucketAlreadyExists"),
     };
