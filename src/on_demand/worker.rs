@@ -132,8 +132,11 @@ fn keep_running(
             }
             continue;
         };
-        let result = Model::start(&settings(source), interrupt).and_then(|model| {
+        let result = Model::start(&settings(source), interrupt).and_then(|mut model| {
             let info = model.info().clone();
+            if info.slow_first_inference {
+                model.warm_up()?;
+            }
             backoff.succeeded(Instant::now());
             tracing::info!("model {} v{} is loaded", info.name, info.deploy_version);
             known.send_replace(Some(info));
