@@ -130,7 +130,10 @@ impl Aws {
         let provider = config.credentials_provider().ok_or(AwsError::NoCredentials)?;
         provider.provide_credentials().await.map_err(|error| match error {
             CredentialsError::CredentialsNotLoaded(_) => AwsError::NoCredentials,
-            error => AwsError::Credentials(one_line(&crate::supervisor::sentence(&error))),
+            error => {
+                let reason = one_line(&crate::supervisor::sentence(&error));
+                AwsError::Credentials(reason.trim_end_matches('.').to_owned())
+            }
         })
     }
 
