@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use crate::capture::pack::pack_features;
 use crate::capture::{Converter, Frame, FrameSlot, Picture, SoundFormat, SoundSlot, Taken, Target};
 use crate::config::ResizeMode;
-use crate::model::{self, Interrupt, Model, ModelError, ModelInfo, ModelInput};
+use crate::model::{self, Interrupt, Model, ModelError, ModelInfo};
 use crate::preview::{Feed, Glance, Original};
 use crate::publisher::Publisher;
 use crate::report::{Report, Verdict};
@@ -99,24 +99,11 @@ pub fn run(
         tell(Progress::Ready(info));
         return audio::infer_until_finished(model, format, bench, tell);
     }
-    let ModelInput::Image {
-        width,
-        height,
-        grey,
-        resize,
-    } = info.input
-    else {
+    // The existing runner letterboxed frames of a gst_args pipeline.
+    let Some(target) = Target::of(&info.input, bench.forced_resize, ResizeMode::FitLongest) else {
         tell(Progress::Unsupported(info));
         model.stop();
         return Ok(());
-    };
-    // Models before 2024 do not name a mode; the existing runner letterboxed frames of a gst_args pipeline.
-    let resize = bench.forced_resize.or(resize).unwrap_or(ResizeMode::FitLongest);
-    let target = Target {
-        width,
-        height,
-        grey,
-        resize,
     };
     bench.publisher.use_model(&info);
     tell(Progress::Ready(info));

@@ -1,7 +1,9 @@
 use super::*;
 use crate::cache::FileCache;
+use crate::cache::requests::QUEUE;
 use crate::config::FileCacheConfig;
 use bytes::Bytes;
+use std::sync::atomic::AtomicUsize;
 use std::sync::mpsc as blocking;
 use uuid::Uuid;
 

@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 use super::event::{Event, ModelEvent, Tagged};
 use crate::config::ModelSource;
 use crate::panics::Relief;
-use crate::studio::{Found, Provider, StoredModel, is_missing};
+use crate::studio::{Found, Provider, StoredModel, is_missing, say_missing};
 
 /// The source of models of one generation.
 pub(super) struct Supply {
@@ -81,10 +81,7 @@ impl Supply {
 
     fn say_missing(&self, path: &std::path::Path) {
         if self.found.is_none() && self.looking.is_none() {
-            tracing::warn!(
-                "the model file {} (ei_local_model_file) is missing: the model of Edge Impulse Studio is used instead",
-                path.display()
-            );
+            say_missing(path);
         }
     }
 

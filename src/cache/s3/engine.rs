@@ -17,7 +17,8 @@ use super::error::{Retry, S3Error};
 use super::index::Index;
 use super::pending::{Bounds, Pending};
 use super::state::State;
-use super::{Answer, Job, S3Settings, Shared, Waiting};
+use super::{Job, S3Settings, Shared, Waiting};
+use crate::cache::requests::Answer;
 use crate::cache::{CacheError, CacheItem, S3Location};
 
 /// What may wait on disk.
