@@ -9,6 +9,7 @@ mod branches;
 mod broker_faults;
 mod cache;
 mod cameras;
+mod clock;
 mod commands;
 mod counting;
 mod demo;

@@ -35,7 +35,7 @@ pub fn conclude(world: &mut World, outcomes: &[Outcome]) -> bool {
     let dropped: u64 = world.runs.iter().map(|run| run.dropped).sum();
     lost = lost.saturating_sub(dropped);
     println!(
-        "\npublished {}, delivered {}, sent twice {}, lost {lost} (gaps during faults: {gaps_in_faults}), dropped from a full spool {dropped}, \
+        "\npublished at least {} (as last asked before each end), delivered {}, sent twice {}, lost {lost} (gaps during faults: {gaps_in_faults}), dropped from a full spool {dropped}, \
          in memory at a SIGKILL {}, out of order {}, unreadable {}; sources that ended: {}; processes: {}; peak of the spool: {:.1} MiB",
         world.published(),
         ledger.delivered,
