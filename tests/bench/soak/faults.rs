@@ -94,7 +94,7 @@ impl World {
             }
             Kind::BrokerAway => {
                 let away = self.between(4_000, 20_000);
-                let signal = if away.as_millis() % 2 == 0 {
+                let signal = if away.as_millis().is_multiple_of(2) {
                     Signal::KILL
                 } else {
                     Signal::TERM
