@@ -7,8 +7,11 @@ cd "$(dirname "$0")/.."
 PATH="$PATH:$HOME/.cargo/bin"
 sh tests/setup.sh test
 # The program is the release build; the harness around it needs no optimization.
-cargo build --locked --release
-SOAK_BINARY=${SOAK_BINARY:-${CARGO_TARGET_DIR:-$PWD/target}/release/ei-greengrass}
+# SOAK_BINARY: another binary than that of this clone.
+if [ -z "${SOAK_BINARY:-}" ]; then
+    cargo build --locked --release
+    SOAK_BINARY=${CARGO_TARGET_DIR:-$PWD/target}/release/ei-greengrass
+fi
 export SOAK_BINARY
 cargo test --locked --bench soak --no-run
 # A group of its own, so that nothing outlives this script however the soak ends.
