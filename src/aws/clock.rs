@@ -52,6 +52,7 @@ impl fmt::Display for ClockSkew {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     const DATE: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
 
@@ -74,5 +75,21 @@ mod tests {
         assert_eq!(skew(300), None);
         assert_eq!(skew(-300), None);
         assert_eq!(ClockSkew::from_date("yesterday", SystemTime::now()), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_date_header_is_a_difference_in_words_or_nothing(
+            text in "\\PC{0,40}",
+            seconds in 0..253_402_300_799_u64,
+            ours in 0..253_402_300_799_u64,
+        ) {
+            let ours = SystemTime::UNIX_EPOCH + Duration::from_secs(ours);
+            let date = httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+            for header in [text, date] {
+                let said = ClockSkew::from_date(&header, ours).map(|skew| skew.to_string());
+                prop_assert!(said.is_none_or(|said| said.contains("this machine's clock is")));
+            }
+        }
     }
 }

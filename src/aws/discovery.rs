@@ -50,6 +50,7 @@ fn arn_in(xml: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn the_endpoint_is_a_host_name_or_nothing() {
@@ -74,5 +75,18 @@ mod tests {
         let xml = "<GetCallerIdentityResponse><GetCallerIdentityResult><Arn>arn:aws:sts::1:assumed-role/R/i</Arn></x>";
         assert_eq!(arn_in(xml).as_deref(), Some("arn:aws:sts::1:assumed-role/R/i"));
         assert_eq!(arn_in("<Arn>hello</Arn>"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_answer_is_a_host_and_an_arn_or_nothing(text in "\\PC{0,60}", odd in "(?s).{0,20}") {
+            for answer in [text.clone(), serde_json::json!({"endpointAddress": text}).to_string()] {
+                if let Some(host) = endpoint_in(&answer) {
+                    prop_assert_eq!(host.to_string().parse(), Ok(host));
+                }
+            }
+            let arn = arn_in(&format!("<Arn>arn:{odd}</Arn>"));
+            prop_assert!(arn.is_none_or(|arn| !arn.contains(char::is_control)));
+        }
     }
 }

@@ -168,11 +168,11 @@ impl Aws {
     }
 }
 
-/// The first line, of a bearable length.
+/// The first line, of a bearable length, without control characters: it goes to logs and terminals.
 pub(crate) fn one_line(text: &str) -> String {
     const MOST: usize = 400;
     let line = text.lines().next().unwrap_or_default().trim();
-    line.chars().take(MOST).collect()
+    line.chars().filter(|c| !c.is_control()).take(MOST).collect()
 }
 
 #[cfg(test)]

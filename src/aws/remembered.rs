@@ -53,6 +53,7 @@ impl Remembered {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn an_endpoint_is_remembered_for_its_region() {
@@ -73,6 +74,20 @@ mod tests {
         for text in ["", "{", r#"{"endpoint":"a b","region":"r"}"#, "[]"] {
             std::fs::write(directory.path().join("iot-endpoint.json"), text).unwrap();
             assert_eq!(remembered.read(None), None, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_file_is_an_endpoint_or_nothing(bytes in prop::collection::vec(any::<u8>(), 0..80), name in "\\PC{0,20}") {
+            let directory = tempfile::tempdir().unwrap();
+            let remembered = Remembered::new(directory.path());
+            for content in [bytes, json!({"region": "r", "endpoint": name}).to_string().into_bytes()] {
+                std::fs::write(&remembered.file, content).unwrap();
+                if let Some(host) = remembered.read(None) {
+                    prop_assert_eq!(host.to_string(), name.to_ascii_lowercase());
+                }
+            }
         }
     }
 }

@@ -386,6 +386,7 @@ fn excerpt(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn the_key_comes_out_of_the_json_without_white_space_around_it() {
@@ -460,6 +461,22 @@ mod tests {
             ("InvalidRequestException", Retry::Later),
         ] {
             assert_eq!(refusal("s".into(), "r", code, "").retry(), retry, "{code}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_secret_gives_the_key_or_an_error_without_its_values(
+            name in "[a-c]{1,2}",
+            around in "(?s)[{}\\[\\]\",: ]{0,8}",
+            value in prop_oneof![Just("\"VALUE\""), Just("[\"VALUE\"]"), Just("{\"a\":\"VALUE\"}"), Just("VALUE")],
+        ) {
+            for text in [format!("{{\"{name}\":{value}}}"), format!("{{\"{name}\"{around}{value}{around}}}"), around] {
+                match take(Some(&text), "id", "a") {
+                    Ok(key) => prop_assert_eq!(key.reveal(), "VALUE"),
+                    Err(error) => prop_assert!(!format!("{error} {error:?}").contains("VALUE"), "{}", error),
+                }
+            }
         }
     }
 }

@@ -233,6 +233,7 @@ fn shown(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use serde_json::json;
 
     fn shown_line(ending: &str, payload: &Value) -> String {
@@ -282,5 +283,22 @@ mod tests {
             line.contains("[2Jcat 0.50") && !line.contains('\u{1b}') && !line.contains('\n'),
             "{line:?}"
         );
+    }
+
+    proptest! {
+        #[test]
+        fn any_message_is_one_line_that_steers_no_terminal(
+            topic in "(inference|command|model)/(output|input|metrics)",
+            key in "(box|grid|c|freeform|anomaly|image|result|runner|time_ms|mean_confidence|id)",
+            value in prop_oneof![
+                "(?s).{0,20}".prop_map(Value::from),
+                any::<f64>().prop_map(Value::from),
+                "(?s).{0,9}".prop_map(|text| json!([text, [text], {"label": text, "value": text}, {(text.clone()): 1}])),
+                "(?s).{0,9}".prop_map(|text| json!({"a": text, (text.clone()): {"status": text}, "status": text})),
+            ],
+        ) {
+            let said = shown_line(&topic, &json!({(key): value}));
+            prop_assert!(!said.contains(char::is_control), "{said:?}");
+        }
     }
 }

@@ -339,3 +339,80 @@ pub(super) fn excerpt(text: &str) -> String {
         .take(QUOTED)
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::super::api;
+    use super::*;
+
+    fn any_json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            "(?s).{0,9}".prop_map(Value::from),
+        ];
+        let names = prop::sample::select(vec![
+            "success",
+            "error",
+            "projects",
+            "impulses",
+            "targets",
+            "modelVariants",
+            "job",
+            "stdout",
+            "id",
+            "format",
+            "variant",
+            "version",
+            "finished",
+            "data",
+        ]);
+        leaf.prop_recursive(3, 24, 4, move |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::vec((names.clone(), inner), 0..4).prop_map(|members| members
+                    .into_iter()
+                    .map(|(name, value)| (name.to_owned(), value))
+                    .collect()),
+            ]
+        })
+    }
+
+    fn sentence<T: std::fmt::Debug>(answer: Result<T, StudioError>) -> String {
+        answer.map_or_else(|error| error.to_string(), |_| String::new())
+    }
+
+    proptest! {
+        #[test]
+        fn any_answer_is_understood_or_a_sentence_of_one_bounded_line(
+            answer in any_json(),
+            rest in prop::collection::vec(any::<u8>(), 0..20),
+            status in 200..600_u16,
+        ) {
+            let base = Url::parse("http://studio.test/v1").expect("a URL");
+            let studio = Studio::new(base, &Secret::new("ei_key"), Limits::default()).expect("a client");
+            let status = StatusCode::from_u16(status).expect("a status");
+            let mut damaged = answer.to_string().into_bytes();
+            damaged.extend(&rest);
+            for bytes in [answer.to_string().into_bytes(), damaged, rest, json!({"error": "x\n".repeat(999)}).to_string().into()] {
+                for said in [
+                    sentence(studio.understand::<api::Projects>("the projects", status, &bytes)),
+                    sentence(studio.understand::<api::Impulses>("the impulses", status, &bytes)),
+                    sentence(studio.understand::<api::Targets>("the targets", status, &bytes)),
+                    sentence(studio.understand::<api::Variants>("the variants", status, &bytes)),
+                    sentence(studio.understand::<api::Deployment>("the deployment", status, &bytes)),
+                    sentence(studio.understand::<api::JobStarted>("the job", status, &bytes)),
+                    sentence(studio.understand::<api::JobStatus>("the job", status, &bytes)),
+                    sentence(studio.understand::<api::JobOutput>("the job", status, &bytes)),
+                ] {
+                    prop_assert!(said.chars().count() < 2 * QUOTED + 300 && !said.contains(char::is_control), "{said:?}");
+                }
+            }
+        }
+    }
+}

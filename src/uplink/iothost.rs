@@ -65,6 +65,7 @@ impl FromStr for IotHost {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn host(text: &str) -> IotHost {
         text.parse().unwrap_or_else(|error| panic!("{text}: {error}"))
@@ -95,6 +96,15 @@ mod tests {
             ("a1.iot.eu-west-1.example.com", None),
         ] {
             assert_eq!(host(name).region(), region, "{name}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_a_host_or_an_error(text in "[a-zA-Z0-9._:@/\\[\\]ü -]{0,40}") {
+            if let Ok(host) = text.parse::<IotHost>() {
+                prop_assert_eq!(host.to_string().parse::<IotHost>(), Ok(host));
+            }
         }
     }
 }

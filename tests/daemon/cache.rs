@@ -255,6 +255,14 @@ impl SmallDisk {
     }
 }
 
+impl SmallDisk {
+    fn remount(&self, option: &str) {
+        let mut mount = Command::new("mount");
+        mount.args(["-o", &format!("remount,{option}")]).arg(&self.0);
+        assert!(mount.status().expect("mount").success(), "remount {option}");
+    }
+}
+
 impl Drop for SmallDisk {
     fn drop(&mut self) {
         let _ = Command::new("umount").arg("-l").arg(&self.0).status();
@@ -289,4 +297,27 @@ fn a_full_disk_is_told_once_and_holds_nothing_up() {
     };
     assert_eq!(endings("img"), endings("json"), "no half pairs: {:?}", cache.files());
     assert_eq!(endings("img") + endings("json"), cache.files().len());
+}
+
+#[test]
+fn a_directory_that_turns_read_only_is_told_once_and_used_again_when_it_can_be_written() {
+    let stage = Stage::new();
+    let Some(disk) = SmallDisk::mount(&stage.site.path().join("disk")) else {
+        eprintln!("SKIPPED: a_directory_that_turns_read_only needs the right to mount a tmpfs");
+        return;
+    };
+    let cache = Cache::at(disk.0.join("cache"));
+    std::fs::create_dir(&cache.directory).unwrap();
+    disk.remount("ro");
+    let daemon = stage.run("builtin:nop", CAMERA, &cache.sets(&[]));
+    let figures = stage.wait_for_figures("failures", |runner| runner["cache_failures"].as_u64() >= Some(10));
+    assert_eq!(figures["cache_writes"], 0);
+    let seen = stage.observer.all("inference/output").len();
+    stage.observer.wait_for_count("inference/output", seen + 10);
+    disk.remount("rw");
+    stage.wait_for_figures("it is used again", |runner| runner["cache_writes"].as_u64() >= Some(1));
+    let log = daemon.stop();
+    // Afterwards the small disk may be full, which is another fault.
+    let told = lines(&log, "ERROR", "Read-only file system");
+    assert_eq!(told.len(), 1, "{told:?}");
 }

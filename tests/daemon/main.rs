@@ -10,6 +10,7 @@ mod broker_faults;
 mod cache;
 mod camera_faults;
 mod cameras;
+mod clock;
 mod commands;
 mod counting;
 mod demo;

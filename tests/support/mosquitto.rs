@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use super::ports::free_port;
@@ -93,10 +94,21 @@ impl Mosquitto {
 
     /// Ends it in order: it saves sessions and retained messages.
     pub fn down(&mut self) {
+        self.end(Signal::TERM);
+    }
+
+    /// Ends it with this signal; killed, it forgets what it did not save.
+    pub fn end(&mut self, signal: Signal) {
+        self.signal(signal);
         if let Some(mut child) = self.child.take() {
-            let pid = rustix::process::Pid::from_child(&child);
-            rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("signalled");
             child.wait().expect("ended");
+        }
+    }
+
+    /// For example, STOP: it keeps its connections and answers nothing, until CONT.
+    pub fn signal(&self, signal: Signal) {
+        if let Some(child) = &self.child {
+            kill_process(Pid::from_child(child), signal).expect("signalled");
         }
     }
 

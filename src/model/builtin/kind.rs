@@ -148,6 +148,7 @@ impl Kind {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn names_take_their_parameters() {
@@ -180,6 +181,15 @@ mod tests {
                 message.contains("ball, classify, audio, slow[=MILLISECONDS]"),
                 "{message}"
             );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_name_is_a_bounded_model_or_an_error(name in "(nop|slow|crash|ball|x)?=?[0-9x,grey-]{0,24}") {
+            if let Ok(kind) = Kind::parse(&name) {
+                prop_assert!(kind.features() > 0 && kind.width <= MAX_SIDE && kind.height <= MAX_SIDE);
+            }
         }
     }
 }

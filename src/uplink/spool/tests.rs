@@ -2,6 +2,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
@@ -333,4 +334,40 @@ async fn a_full_disk_costs_nothing_that_fits_into_memory_and_recovers_when_there
         (0, 0)
     );
     assert!(asides(path.parent().expect("a directory")).is_empty());
+}
+
+proptest! {
+    // Each case writes, harms and reads a file.
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_is_overwritten_in_the_file_new_messages_are_kept(
+        places in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..40),
+        cut in prop::option::weighted(0.2, any::<prop::sample::Index>()),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let (_directory, path) = place();
+            let bench = Bench::start(&path, 1 << 20, AT_ONCE);
+            bench.push(0..50, 300);
+            bench.finish().await;
+            let mut bytes = fs::read(&path).expect("a spool");
+            for (place, byte) in &places {
+                let at = place.index(bytes.len());
+                bytes[at] = *byte;
+            }
+            bytes.truncate(cut.map_or(bytes.len(), |cut| cut.index(bytes.len())));
+            fs::write(&path, bytes).expect("harm");
+
+            let bench = Bench::start(&path, 1 << 20, AT_ONCE);
+            bench.push(1000..1010, 300);
+            let rest = bench.finish().await;
+            prop_assert!(rest.on_disk >= 10 && rest.in_memory == 0, "{rest:?}");
+            let bench = Bench::start(&path, 1 << 20, AT_ONCE);
+            let delivered = bench.deliver(rest.on_disk as usize).await;
+            prop_assert_eq!(&delivered[delivered.len() - 10..], (1000..1010).collect::<Vec<_>>());
+            bench.finish().await;
+            Ok(())
+        })?;
+    }
 }

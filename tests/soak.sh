@@ -1,0 +1,26 @@
+#!/bin/sh
+# Sets up what is missing, builds the release binary, and runs it at full speed with random faults. Prints a line a minute,
+# and at the end a table of faults and a verdict; exit code 1 when something was lost or grew.
+# Usage: tests/soak.sh [MINUTES [SEED]]   (default: 60 minutes, a random seed, which is printed)
+set -eu
+cd "$(dirname "$0")/.."
+PATH="$PATH:$HOME/.cargo/bin"
+sh tests/setup.sh test
+# The program is the release build; the harness around it needs no optimization.
+# SOAK_BINARY: another binary than that of this clone.
+if [ -z "${SOAK_BINARY:-}" ]; then
+    cargo build --locked --release
+    SOAK_BINARY=${CARGO_TARGET_DIR:-$PWD/target}/release/ei-greengrass
+fi
+export SOAK_BINARY
+cargo test --locked --bench soak --no-run
+# A group of its own, so that nothing outlives this script however the soak ends.
+setsid cargo test --quiet --locked --bench soak -- "$@" &
+group=$!
+trap 'kill -INT -- "-$group" 2>/dev/null' INT TERM
+status=0
+wait "$group" || status=$?
+# A signal interrupts the wait: the tables are still to come.
+while kill -0 "$group" 2>/dev/null; do wait "$group" || status=$?; done
+kill -KILL -- "-$group" 2>/dev/null || true
+exit "$status"
