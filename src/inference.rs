@@ -16,7 +16,7 @@ use crate::capture::{Converter, Frame, FrameSlot, Picture, SoundFormat, SoundSlo
 use crate::config::ResizeMode;
 use crate::log_limit::{RepeatGuard, like};
 use crate::model::{self, Interrupt, Model, ModelError, ModelInfo, ModelInput};
-use crate::preview::{Feed, Glance};
+use crate::preview::{Feed, Glance, Original};
 use crate::publisher::Publisher;
 use crate::report::{Report, Verdict};
 use crate::stats::Stats;
@@ -61,6 +61,8 @@ impl Workbench {
 /// What the loop tells the supervisor.
 #[derive(Debug)]
 pub enum Progress {
+    /// The model prepares its first answer, which may take very long.
+    WarmingUp(Arc<ModelInfo>),
     /// The model is loaded and wants pictures or sound.
     Ready(Arc<ModelInfo>),
     /// The model wants something this component cannot give.
@@ -81,8 +83,13 @@ pub fn run(
     bench: &mut Workbench,
     tell: &dyn Fn(Progress),
 ) -> Result<(), ModelError> {
-    let model = Model::start(settings, interrupt)?;
+    let mut model = Model::start(settings, interrupt)?;
     let info = model.info().clone();
+    if info.slow_first_inference {
+        tell(Progress::WarmingUp(info.clone()));
+        model.warm_up()?;
+    }
+    restore_thresholds(&mut model, &bench.feed)?;
     if let Some(format) = SoundFormat::of(&info.input, info.features) {
         bench.publisher.use_model(&info);
         tell(Progress::Ready(info));
@@ -110,16 +117,26 @@ pub fn run(
     bench.publisher.use_model(&info);
     tell(Progress::Ready(info));
     let mut session = Session::new(model, target);
-    for threshold in bench.feed.changed_thresholds() {
-        match session.model.set_threshold(&threshold) {
+    let result = session.infer_until_finished(bench, tell);
+    session.model.stop();
+    result
+}
+
+/// Sets what was changed through the live page at a model that was started since.
+fn restore_thresholds(model: &mut Model, feed: &Feed) -> Result<(), ModelError> {
+    for threshold in feed.changed_thresholds() {
+        match model.set_threshold(&threshold) {
             Err(e) if e.is_fatal() => return Err(e),
             Err(e) => tracing::warn!("threshold {}.{}: {e}", threshold.id, threshold.key),
             Ok(()) => {}
         }
     }
-    let result = session.infer_until_finished(bench, tell);
-    session.model.stop();
-    result
+    Ok(())
+}
+
+/// What those who look at the page want changed at the model.
+fn carry_out_orders(model: &mut Model, feed: &Feed) -> Result<(), ModelError> {
+    feed.carry_out(|threshold| model.set_threshold(threshold))
 }
 
 /// One model process and the buffers that serve it.
@@ -150,7 +167,7 @@ impl Session {
         while !bench.finish.load(Ordering::Relaxed) {
             match bench.slot.take(LOOK_EVERY) {
                 Taken::Frame(frame) => self.infer(frame, bench, tell)?,
-                Taken::TimedOut => self.carry_out_orders(&bench.feed)?,
+                Taken::TimedOut => carry_out_orders(&mut self.model, &bench.feed)?,
                 Taken::Closed(generation) => {
                     if drained.replace(generation) != Some(generation) {
                         // Whoever hears of the end has all messages before it.
@@ -170,6 +187,7 @@ impl Session {
             self.say_unusable(&e);
             return Ok(());
         }
+        let original = bench.feed.wants_original().then(|| frame.detached()).flatten();
         // The buffer goes back to the source before the model works.
         drop(frame);
         let begun = Instant::now();
@@ -196,22 +214,21 @@ impl Session {
             bench.feed.show(Glance {
                 result: &result,
                 picture: Some(&self.picture),
+                original: original.map(|frame| Original {
+                    frame,
+                    target: self.target,
+                }),
                 level: None,
                 wall_ms,
                 verdict,
             });
-            self.carry_out_orders(&bench.feed)?;
+            carry_out_orders(&mut self.model, &bench.feed)?;
         }
         if let Verdict::Publish(numbers) = verdict {
             bench.publisher.publish(result, numbers, &self.picture);
         }
         bench.announce_first(tell);
         Ok(())
-    }
-
-    /// What those who look at the page want changed at the model.
-    fn carry_out_orders(&mut self, feed: &Feed) -> Result<(), ModelError> {
-        feed.carry_out(|threshold| self.model.set_threshold(threshold))
     }
 
     /// `None`: the picture's size suits the model no longer; from the next frame on it is squashed.

@@ -259,8 +259,8 @@ fn a_long_first_answer_is_waited_for_beyond_the_usual_limit_with_progress_in_the
         .with_writer(move || writer.clone())
         .with_ansi(false)
         .finish();
-    let mut model =
-        tracing::subscriber::with_default(subscriber, || Model::start(&settings, &Interrupt::new())).unwrap();
+    let mut model = Model::start(&settings, &Interrupt::new()).unwrap();
+    tracing::subscriber::with_default(subscriber, || model.warm_up()).unwrap();
     let lines = log.0.with(|lines| lines.join(""));
     assert!(lines.contains("may take very long"), "{lines}");
     assert!(lines.matches("preparing its first answer").count() >= 3, "{lines}");

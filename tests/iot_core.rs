@@ -7,6 +7,8 @@ mod online;
 #[path = "iot_core/signing.rs"]
 mod signing;
 mod support;
+#[path = "iot_core/tools.rs"]
+mod tools;
 #[path = "iot_core/trouble.rs"]
 mod trouble;
 

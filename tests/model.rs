@@ -438,6 +438,8 @@ fn a_slow_engine_gets_a_warm_up_of_zeros_with_its_own_limit() {
     let mut bench = Bench::new(json!({ "hello": hello, "answers": [slow, { "hang": true }] }));
     bench.settings.limits.classify = Duration::from_millis(60);
     let mut model = bench.start().unwrap();
+    assert!(model.info().slow_first_inference);
+    model.warm_up().unwrap();
     assert_eq!(bench.requests()[1]["classify_shm"]["features"], json!(vec![0.0; 16]));
     assert!(matches!(model.classify(16), Err(ModelError::Silent { .. })));
 }

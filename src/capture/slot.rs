@@ -21,6 +21,19 @@ pub struct Frame {
     pub at: Instant,
 }
 
+impl Frame {
+    /// The same frame in memory of its own: the source has its buffer back. `None` for a frame without data or format,
+    /// or when there is no memory for it.
+    pub fn detached(&self) -> Option<Self> {
+        let buffer = self.sample.buffer()?.copy_deep().ok()?;
+        let caps = self.sample.caps_owned()?;
+        Some(Self {
+            sample: gst::Sample::builder().buffer(&buffer).caps(&caps).build(),
+            at: self.at,
+        })
+    }
+}
+
 /// What happens when a frame comes while those before were not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Policy {

@@ -176,6 +176,17 @@ impl SilenceWatch {
     }
 }
 
+/// What [`loudness`] shows as 0: quieter than a quiet room through a microphone.
+const QUIETEST_DB: f32 = -60.0;
+
+/// How loud samples are, for a meter: 0 at -60 dB of full scale (root mean square) and below, 1 at full scale.
+pub fn loudness(samples: &[i16]) -> f32 {
+    let squares: f64 = samples.iter().map(|sample| f64::from(*sample).powi(2)).sum();
+    let mean = (squares / samples.len().max(1) as f64).sqrt() / f64::from(i16::MAX);
+    let decibels = 20.0 * mean.log10() as f32;
+    (1.0 - decibels / QUIETEST_DB).clamp(0.0, 1.0)
+}
+
 /// A WAV file of 16-bit mono samples (RIFF, WAVE_FORMAT_PCM).
 pub fn wav(samples: &[i16], frequency: u32) -> Bytes {
     let data = u32::try_from(samples.len() * 2).unwrap_or(u32::MAX - WAV_HEADER);
@@ -211,6 +222,17 @@ mod tests {
             step,
             continuous,
         }
+    }
+
+    #[test]
+    fn loudness_is_a_scale_in_decibels() {
+        let square = |amplitude: i16| [amplitude, -amplitude, amplitude, -amplitude];
+        assert_eq!(loudness(&[]), 0.0);
+        assert_eq!(loudness(&[0; 100]), 0.0);
+        assert!((loudness(&square(i16::MAX)) - 1.0).abs() < 1e-4);
+        // A tenth of the amplitude is 20 dB less, a third of the scale.
+        assert!((loudness(&square(3277)) - 2.0 / 3.0).abs() < 1e-3);
+        assert_eq!(loudness(&square(30)), 0.0);
     }
 
     /// The windows of a stream that comes in pieces of these lengths.

@@ -3,10 +3,11 @@
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::{LOOK_EVERY, Progress, Workbench};
-use crate::capture::windows::wav;
+use super::{LOOK_EVERY, Progress, Workbench, carry_out_orders};
+use crate::capture::windows::{loudness, wav};
 use crate::capture::{SoundFormat, Taken, Window};
 use crate::model::{Model, ModelError};
+use crate::preview::Glance;
 use crate::report::Verdict;
 
 /// Infers window after window until told to finish, then ends the model.
@@ -31,7 +32,7 @@ fn listen(
     while !bench.finish.load(Ordering::Relaxed) {
         match bench.sounds.take(LOOK_EVERY) {
             Taken::Frame(window) => infer(model, format, &window, bench, tell)?,
-            Taken::TimedOut => {}
+            Taken::TimedOut => carry_out_orders(model, &bench.feed)?,
             Taken::Closed(generation) => {
                 if drained.replace(generation) != Some(generation) {
                     tell(Progress::Drained(generation));
@@ -61,6 +62,17 @@ fn infer(
     let wall_ms = begun.elapsed().as_secs_f32() * 1e3;
     bench.spoken.tell(Instant::now(), &result, wall_ms);
     let verdict = bench.report.lock().accept(&result, wall_ms);
+    if bench.feed.is_watched() {
+        bench.feed.show(Glance {
+            result: &result,
+            picture: None,
+            original: None,
+            level: Some(loudness(window.features())),
+            wall_ms,
+            verdict,
+        });
+        carry_out_orders(model, &bench.feed)?;
+    }
     if let Verdict::Publish(numbers) = verdict {
         let sound = || wav(&window.samples, format.frequency);
         bench.publisher.publish_sound(result, numbers, sound);

@@ -64,8 +64,8 @@ struct Link {
 }
 
 impl Model {
-    /// Starts the model (or connects to a running one), asks what it is, opens its shared memory, sets thresholds, and
-    /// waits for the first answer of a model that is known to take long for it, with progress in the log.
+    /// Starts the model (or connects to a running one), asks what it is, opens its shared memory and sets thresholds.
+    /// Where [`ModelInfo::slow_first_inference`] is set, [`warm_up`](Self::warm_up) comes next.
     ///
     /// # Errors
     /// [`ModelError`]; nothing is left behind then.
@@ -88,9 +88,6 @@ impl Model {
                 Err(error) => warn!("threshold {}.{}: {error}", threshold.id, threshold.key),
                 Ok(()) => debug!("threshold {}.{} is {}", threshold.id, threshold.key, threshold.value),
             }
-        }
-        if model.info.slow_first_inference {
-            model.warm_up()?;
         }
         Ok(model)
     }
@@ -291,7 +288,12 @@ impl Model {
         Ok(result)
     }
 
-    fn warm_up(&mut self) -> Result<(), ModelError> {
+    /// Asks for a first answer and waits very long for it, with progress in the log: engines for GPUs build themselves
+    /// then (TensorRT takes many minutes).
+    ///
+    /// # Errors
+    /// [`ModelError`], when the model is of no use any more.
+    pub fn warm_up(&mut self) -> Result<(), ModelError> {
         info!("the first answer of this model may take very long (up to an hour); it is asked for now");
         let elements = self.info.features;
         self.room(elements).fill(0.0);

@@ -111,8 +111,11 @@ fn keep_running(
     let mut backoff = Backoff::new(BackoffPolicy::default());
     let mut failures = RepeatGuard::default();
     while !interrupt.is_tripped() {
-        let result = Model::start(settings, interrupt).and_then(|model| {
+        let result = Model::start(settings, interrupt).and_then(|mut model| {
             let info = model.info().clone();
+            if info.slow_first_inference {
+                model.warm_up()?;
+            }
             backoff.succeeded(Instant::now());
             tracing::info!("model {} v{} is loaded", info.name, info.deploy_version);
             known.send_replace(Some(info));

@@ -25,6 +25,8 @@ const RATE_OVER: Duration = Duration::from_millis(900);
 pub enum ModelState {
     /// Loading.
     Starting,
+    /// Preparing its first answer, which may take very long, since this time.
+    WarmingUp(Instant),
     /// Answering.
     Running,
     /// It ended and is started again.
@@ -261,11 +263,15 @@ impl Board {
     fn model_value(&self, state: &ModelState) -> Value {
         let (word, reason) = match state {
             ModelState::Starting => ("starting", None),
+            ModelState::WarmingUp(_) => ("warming-up", None),
             ModelState::Running => ("running", None),
             ModelState::Waiting(reason) => ("waiting", Some(reason)),
             ModelState::Unsupported => ("unsupported", None),
         };
         let mut model = json!({"state": word, "reason": reason});
+        if let ModelState::WarmingUp(since) = state {
+            model["for_s"] = since.elapsed().as_secs().into();
+        }
         if let Some(info) = &*self.model.borrow() {
             let input = match info.input {
                 ModelInput::Image { width, height, .. } => json!({"kind": "image", "width": width, "height": height}),

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, broadcast, oneshot};
 
 use super::seen::Seen;
-use crate::capture::Picture;
+use crate::capture::{Frame, Picture, Target};
 use crate::config::Threshold;
 use crate::model::{InferenceResult, ModelError};
 use crate::report::Verdict;
@@ -27,12 +27,14 @@ const RESULTS_BEHIND: usize = 32;
 const MAX_ORDERS: usize = 16;
 
 /// One inference as the loop has it in hand.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub struct Glance<'a> {
     /// What the model answered.
     pub result: &'a InferenceResult,
     /// What the model saw; `None` for sound.
     pub picture: Option<&'a Picture>,
+    /// What the camera saw, where [`Feed::wants_original`] said so.
+    pub original: Option<Original>,
     /// Loudness of the sound, 0 to 1; `None` for pictures.
     pub level: Option<f32>,
     /// Wall-clock time of the round trip to the model.
@@ -41,11 +43,29 @@ pub struct Glance<'a> {
     pub verdict: Verdict,
 }
 
+/// The frame of the camera that became the model's picture, in memory of its own.
+#[derive(Debug)]
+pub struct Original {
+    /// The frame.
+    pub frame: Frame,
+    /// How the model's picture was made of it.
+    pub target: Target,
+}
+
+/// What is to be shown of an inference.
+#[derive(Debug)]
+pub(super) enum RawPicture {
+    /// What the model saw.
+    Models(Picture),
+    /// What the camera saw.
+    Cameras(Original),
+}
+
 /// A result with a copy of its picture, on its way to the encoder.
 #[derive(Debug)]
 pub(super) struct Raw {
     pub seen: Arc<Seen>,
-    pub picture: Option<Picture>,
+    pub picture: Option<RawPicture>,
 }
 
 /// A threshold that somebody wants changed.
@@ -76,6 +96,8 @@ pub struct Feed {
     viewers: AtomicUsize,
     /// Those of them who want pictures.
     picture_viewers: AtomicUsize,
+    /// Pictures are shown in the resolution of the camera.
+    original_resolution: bool,
     results: broadcast::Sender<Arc<Seen>>,
     next_glance: Mutex<Option<Instant>>,
     raw: Mutex<Option<Raw>>,
@@ -89,9 +111,18 @@ pub struct Feed {
 
 impl Default for Feed {
     fn default() -> Self {
+        Self::new(false)
+    }
+}
+
+impl Feed {
+    /// A feed with nobody who looks. `original_resolution`: pictures are shown as the camera took them, not as the model
+    /// gets them.
+    pub fn new(original_resolution: bool) -> Self {
         Self {
             viewers: AtomicUsize::new(0),
             picture_viewers: AtomicUsize::new(0),
+            original_resolution,
             results: broadcast::channel(RESULTS_BEHIND).0,
             next_glance: Mutex::new(None),
             raw: Mutex::new(None),
@@ -101,12 +132,16 @@ impl Default for Feed {
             encoded: Counter::default(),
         }
     }
-}
 
-impl Feed {
     /// Whether anybody looks: one relaxed load. Nothing needs to be prepared for [`show`](Self::show) when nobody does.
     pub fn is_watched(&self) -> bool {
         self.viewers.load(Ordering::Relaxed) > 0
+    }
+
+    /// Whether the next inference is to be shown with the frame of the camera.
+    pub fn wants_original(&self) -> bool {
+        let due = |next: Option<Instant>| next.is_none_or(|at| Instant::now() >= at);
+        self.original_resolution && self.picture_viewers.load(Ordering::Relaxed) > 0 && due(*self.next_glance.lock())
     }
 
     /// Shows one inference to those who look.
@@ -122,7 +157,11 @@ impl Feed {
             return;
         }
         let wanted = self.picture_viewers.load(Ordering::Relaxed) > 0;
-        let picture = glance.picture.filter(|_| wanted).cloned();
+        let picture = match glance.original {
+            _ if !wanted => None,
+            Some(original) => Some(RawPicture::Cameras(original)),
+            None => glance.picture.cloned().map(RawPicture::Models),
+        };
         *self.raw.lock() = Some(Raw { seen, picture });
         self.raw_changed.notify_one();
     }
@@ -279,6 +318,7 @@ mod tests {
         feed.show(Glance {
             result: &result,
             picture: Some(&picture),
+            original: None,
             level: None,
             wall_ms: 1.0,
             verdict: Verdict::Empty,

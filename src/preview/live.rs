@@ -52,7 +52,7 @@ async fn talk(socket: &mut WebSocket, site: &Site) -> Result<(), axum::Error> {
             }
             Ok(()) = moments.changed() => {
                 let Some(moment) = moments.borrow_and_update().clone() else { continue };
-                socket.send(Message::Text(moment.seen.moment(moment.jpeg.is_some()))).await?;
+                socket.send(Message::Text(moment.seen.moment(moment.jpeg.is_some(), moment.area))).await?;
                 if let Some(jpeg) = &moment.jpeg {
                     socket.send(Message::Binary(jpeg.clone())).await?;
                 }

@@ -33,7 +33,7 @@ use crate::secret::Secret;
 
 pub use board::{About, Board, LinkView, ModelState, SourceState};
 pub(crate) use connections::{Bounds, serve};
-pub use feed::{Feed, GLANCES_A_SECOND, Glance, OrderError};
+pub use feed::{Feed, GLANCES_A_SECOND, Glance, OrderError, Original};
 pub(crate) use page::with_policy;
 pub(crate) use seen::result_value;
 

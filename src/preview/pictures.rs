@@ -5,8 +5,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::watch;
 
-use super::feed::{Feed, Raw};
+use super::feed::{Feed, Original, Raw, RawPicture};
 use super::seen::Seen;
+use crate::capture::geometry::Layout;
+use crate::capture::{Converter, Picture, Target};
+use crate::config::ResizeMode;
 use crate::report::{EncodedPicture, PictureRef};
 
 /// What somebody who looks sees at one moment.
@@ -14,8 +17,35 @@ use crate::report::{EncodedPicture, PictureRef};
 pub(super) struct Moment {
     /// The inference.
     pub seen: Arc<Seen>,
-    /// What the model saw; `None` for sound, or when nobody wanted pictures.
+    /// What the model saw, or the camera; `None` for sound, or when nobody wanted pictures.
     pub jpeg: Option<Bytes>,
+    /// Where in that JPEG the model's picture is; `None`: it is the model's picture.
+    pub area: Option<Area>,
+}
+
+/// The part of a camera's picture that became the model's, in pixels of the camera's. It reaches beyond the picture where the
+/// model's has borders.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Area {
+    pub x: f64,
+    pub y: f64,
+    pub width: f64,
+    pub height: f64,
+}
+
+impl Area {
+    fn of(camera: (u32, u32), target: Target) -> Self {
+        let layout = Layout::new(camera, (target.width, target.height), target.resize);
+        let (source, dest) = (layout.source, layout.dest);
+        let across = f64::from(source.width) / f64::from(dest.width);
+        let down = f64::from(source.height) / f64::from(dest.height);
+        Self {
+            x: f64::from(source.x) - f64::from(dest.x) * across,
+            y: f64::from(source.y) - f64::from(dest.y) * down,
+            width: f64::from(layout.width) * across,
+            height: f64::from(layout.height) * down,
+        }
+    }
 }
 
 /// The newest moment; `None` before the first.
@@ -23,34 +53,105 @@ pub(super) type Moments = watch::Receiver<Option<Arc<Moment>>>;
 
 /// Encodes until dropped.
 pub(super) async fn encode(feed: Arc<Feed>, moments: watch::Sender<Option<Arc<Moment>>>) {
+    let mut encoder = Encoder::new();
     loop {
         let raw = feed.next_raw().await;
         let counted = feed.clone();
+        let work = move || {
+            let moment = encoder.moment(raw, &counted);
+            (moment, encoder)
+        };
         // Fails only when the runtime ends.
-        let Ok(moment) = tokio::task::spawn_blocking(move || moment(raw, &counted)).await else {
+        let Ok((moment, back)) = tokio::task::spawn_blocking(work).await else {
             return;
         };
+        encoder = back;
         moments.send_replace(Some(Arc::new(moment)));
     }
 }
 
-fn moment(raw: Raw, feed: &Feed) -> Moment {
-    let Raw { seen, picture } = raw;
-    let jpeg = picture.and_then(|picture| {
-        let reference = PictureRef {
-            width: picture.width,
-            height: picture.height,
-            grey: picture.grey,
-            data: &picture.data,
+/// What is kept from picture to picture.
+struct Encoder {
+    /// For frames of the camera in their own size.
+    converter: Converter,
+    picture: Picture,
+}
+
+impl Encoder {
+    fn new() -> Self {
+        Self {
+            converter: Converter::new(Target {
+                width: 0,
+                height: 0,
+                grey: false,
+                resize: ResizeMode::None,
+            }),
+            picture: Picture::default(),
+        }
+    }
+
+    fn moment(&mut self, Raw { seen, picture }: Raw, feed: &Feed) -> Moment {
+        let (jpeg, area) = match picture {
+            None => (None, None),
+            Some(RawPicture::Models(picture)) => (jpeg(&picture, feed), None),
+            Some(RawPicture::Cameras(original)) => match self.cameras(&original) {
+                Some(area) => (jpeg(&self.picture, feed), Some(area)),
+                None => (None, None),
+            },
         };
-        feed.encoded.inc();
-        match EncodedPicture::new(reference) {
-            Ok(encoded) => Some(encoded.jpeg().clone()),
+        Moment { seen, jpeg, area }
+    }
+
+    /// Puts the camera's picture into `self.picture`.
+    fn cameras(&mut self, Original { frame, target }: &Original) -> Option<Area> {
+        match self.converter.convert(frame, &mut self.picture) {
+            Ok(()) => Some(Area::of((self.picture.width, self.picture.height), *target)),
             Err(e) => {
                 tracing::debug!("a picture for the live page: {e}");
                 None
             }
         }
-    });
-    Moment { seen, jpeg }
+    }
+}
+
+fn jpeg(picture: &Picture, feed: &Feed) -> Option<Bytes> {
+    let reference = PictureRef {
+        width: picture.width,
+        height: picture.height,
+        grey: picture.grey,
+        data: &picture.data,
+    };
+    feed.encoded.inc();
+    match EncodedPicture::new(reference) {
+        Ok(encoded) => Some(encoded.jpeg().clone()),
+        Err(e) => {
+            tracing::debug!("a picture for the live page: {e}");
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn area(resize: ResizeMode) -> [f64; 4] {
+        let target = Target {
+            width: 320,
+            height: 320,
+            grey: false,
+            resize,
+        };
+        let Area { x, y, width, height } = Area::of((640, 480), target);
+        [x, y, width, height]
+    }
+
+    #[test]
+    fn the_models_picture_is_found_in_the_cameras() {
+        assert_eq!(area(ResizeMode::Squash), [0.0, 0.0, 640.0, 480.0]);
+        assert_eq!(area(ResizeMode::FitShortest), [80.0, 0.0, 480.0, 480.0]);
+        // 40 black rows above and below, each two rows of the camera's.
+        assert_eq!(area(ResizeMode::FitLongest), [0.0, -80.0, 640.0, 640.0]);
+        assert_eq!(area(ResizeMode::None), [0.0, 0.0, 640.0, 480.0]);
+    }
 }

@@ -8,6 +8,7 @@ use serde::ser::{SerializeMap, Serializer};
 use serde_json::{Map, Value, json};
 
 use super::feed::Glance;
+use super::pictures::Area;
 use crate::model::{BoundingBox, InferenceResult};
 use crate::publisher::now_ms;
 use crate::report::Verdict;
@@ -66,7 +67,7 @@ impl Seen {
     }
 
     /// What the page gets: the same, and what was decided.
-    pub(super) fn moment(&self, has_picture: bool) -> Utf8Bytes {
+    pub(super) fn moment(&self, has_picture: bool, area: Option<Area>) -> Utf8Bytes {
         let decision = match self.verdict {
             Verdict::Empty => "empty",
             Verdict::Filtered => "filtered",
@@ -83,6 +84,7 @@ impl Seen {
             "width": self.size.map(|size| size.0),
             "height": self.size.map(|size| size.1),
             "picture": has_picture,
+            "area": area.map(|area| json!([area.x, area.y, area.width, area.height])),
             "info": self.result.info,
             "result": result_value(&self.result),
         })
@@ -148,6 +150,7 @@ mod tests {
         Seen::of(&Glance {
             result,
             picture: None,
+            original: None,
             level: None,
             wall_ms: 4.5,
             verdict: Verdict::Gated,

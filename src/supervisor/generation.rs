@@ -256,6 +256,10 @@ impl<'a> Generation<'a> {
 
     fn on_model_event(&mut self, event: ModelEvent) {
         match event {
+            ModelEvent::Progress(Progress::WarmingUp(info)) => {
+                self.common.board.model_is(&info);
+                self.common.board.model(ModelState::WarmingUp(Instant::now()));
+            }
             ModelEvent::Progress(Progress::Ready(info)) => {
                 self.common.board.model_is(&info);
                 self.common.board.model(ModelState::Running);

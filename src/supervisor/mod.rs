@@ -74,7 +74,7 @@ pub async fn run(setup: Setup, device: String, stop: impl Future<Output = ()>) -
             () = abandoned => {}
         }
     });
-    let feed = Arc::new(Feed::default());
+    let feed = Arc::new(Feed::new(setup.config.runner.preview_original_resolution));
     let about = About {
         device: device.clone(),
         file_cache: setup.config.file_cache.is_some(),

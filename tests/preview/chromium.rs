@@ -60,6 +60,8 @@ impl Chromium {
                 "about:blank",
             ])
             .arg(format!("--user-data-dir={}", profile.path().display()))
+            // Its sockets and locks stay behind when it is killed.
+            .env("TMPDIR", profile.path())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -94,6 +96,8 @@ impl Chromium {
         browser.look(view).await;
         browser.call("Page.enable", json!({})).await;
         browser.call("Page.navigate", json!({"url": url})).await;
+        let loaded = "location.href !== 'about:blank' && document.readyState === 'complete'";
+        browser.wait_for(loaded, |loaded| *loaded == true).await;
         browser
     }
 

@@ -147,6 +147,137 @@ async fn classes_are_bars_and_no_label_becomes_markup() {
 }
 
 #[tokio::test]
+async fn sound_is_a_level_and_a_label() {
+    let tone = "audiotestsrc is-live=true freq=440 volume=0.5";
+    let served = Served::start(NO_BROKER, &["--model", "builtin:audio", "--gst", tone]);
+    let mut page = Chromium::open(&served.url("/"), View::DESK).await;
+    page.wait_for_text("heard", "tone").await;
+    // A sine of half the full amplitude is 9 dB below it: 85 of 100 of the meter's 60 dB.
+    let level = "parseFloat(document.getElementById('level').style.width)";
+    page.wait_for(level, |level| {
+        level.as_f64().is_some_and(|level| (83.0..=87.0).contains(&level))
+    })
+    .await;
+    assert_eq!(page.eval("document.getElementById('view').hidden").await, true);
+    page.screenshot("sound").await;
+    served.daemon.stop();
+}
+
+/// The middle of the first box's frame, in parts of the picture's sides.
+const MIDDLE_OF_FRAME: &str = r"(() => {
+  const view = document.getElementById('view');
+  if (view.hidden) return null;
+  const {data, width, height} = view.getContext('2d').getImageData(0, 0, view.width, view.height);
+  let left = 1e9, right = -1, top = 1e9, bottom = -1;
+  for (let y = 0; y < height; y++) for (let x = 0; x < width; x++) {
+    const i = 4 * (y * width + x);
+    if (data[i + 1] > 150 && data[i + 1] - data[i] > 60) { left = Math.min(left, x); right = Math.max(right, x); top = Math.min(top, y); bottom = Math.max(bottom, y); }
+  }
+  return {size: [width, height], frame: [left / width, right / width, top / height, bottom / height]};
+})()";
+
+#[tokio::test]
+async fn pictures_in_the_cameras_resolution_have_their_boxes_in_the_right_place() {
+    let site = crate::support::daemon::Site::new();
+    // The middle quarter of what the model sees, which is the middle square of the camera's picture.
+    let found = serde_json::json!({"bounding_boxes": [{"label": "thing", "value": 0.5, "x": 24, "y": 24, "width": 48, "height": 48}]});
+    let mut script = crate::support::scripts::script(&[found]);
+    script["hello"] = crate::support::scripts::hello(96, 96);
+    script["hello"]["model_parameters"]["image_resize_mode"] = "fit-shortest".into();
+    let model = site.scripted_model(&script);
+    let model = model.to_str().unwrap().to_owned();
+    let black = "videotestsrc pattern=black is-live=true ! video/x-raw,width=1280,height=720,framerate=30/1";
+    let port = crate::support::ports::free_port();
+    let served = Served::start_at(
+        site,
+        port,
+        NO_BROKER,
+        &[
+            "--model",
+            &model,
+            "--gst",
+            black,
+            "--set",
+            "eiparams=--greengrass --preview-original-resolution",
+        ],
+    );
+    let mut page = Chromium::open(&served.url("/"), View::DESK).await;
+    let seen = page
+        .wait_for(MIDDLE_OF_FRAME, |seen| {
+            seen["frame"][1].as_f64().is_some_and(|right| right > 0.0)
+        })
+        .await;
+    assert_eq!(seen["size"], serde_json::json!([1280, 720]));
+    // 720 of 1280 columns are seen, and the box is half of that: columns 460 to 820; rows to 540 (above, its label begins).
+    for (side, wanted) in [(0, 460.0 / 1280.0), (1, 820.0 / 1280.0), (3, 540.0 / 720.0)] {
+        let seen = seen["frame"][side].as_f64().unwrap();
+        assert!((seen - wanted).abs() < 0.01, "{seen} instead of {wanted}");
+    }
+    let (_, jpeg) = served.get("/snapshot.jpg").await;
+    let size = image::load_from_memory(&jpeg).unwrap();
+    assert_eq!((size.width(), size.height()), (1280, 720));
+    served.daemon.stop();
+}
+
+#[tokio::test]
+async fn an_anomaly_grid_is_drawn_as_heat_and_freeform_values_are_summed_up() {
+    let site = crate::support::daemon::Site::new();
+    let cell = |x: u32, y: u32, value: f64| serde_json::json!({"label": "anomaly", "value": value, "x": x, "y": y, "width": 16, "height": 12});
+    let grid = serde_json::json!({
+        "visual_anomaly_grid": [cell(0, 0, 8.0), cell(16, 12, 2.0)], "visual_anomaly_max": 8.0, "visual_anomaly_mean": 5.0
+    });
+    let model = site.scripted_model(&crate::support::scripts::script(&[grid]));
+    let model = model.to_str().unwrap().to_owned();
+    let black = "videotestsrc pattern=black is-live=true ! video/x-raw,width=64,height=48,framerate=30/1";
+    let port = crate::support::ports::free_port();
+    let served = Served::start_at(site, port, NO_BROKER, &["--model", &model, "--gst", black]);
+    let mut page = Chromium::open(&served.url("/"), View::DESK).await;
+    page.wait_for_text("results", "visual anomaly max").await;
+    // How bright the four quarters are: the hottest cell, nothing, nothing, a warm cell.
+    let quarters = r"(() => {
+      const view = document.getElementById('view');
+      const at = (x, y) => view.getContext('2d').getImageData(view.width * x, view.height * y, 1, 1).data[0];
+      return [at(.25, .25), at(.75, .25), at(.25, .75), at(.75, .75)];
+    })()";
+    let seen = page
+        .wait_for(quarters, |seen| seen[0].as_u64().is_some_and(|hot| hot > 100))
+        .await;
+    let red: Vec<u64> = (0..4).map(|n| seen[n].as_u64().unwrap()).collect();
+    assert!(red[1] < 20 && red[2] < 20 && (30..red[0]).contains(&red[3]), "{red:?}");
+    page.screenshot("anomaly").await;
+    served.daemon.stop();
+
+    let site = crate::support::daemon::Site::new();
+    let answer = serde_json::json!({"freeform": [[0.25, 0.75, 0.5]]});
+    let model = site.scripted_model(&crate::support::scripts::script(&[answer]));
+    let model = model.to_str().unwrap().to_owned();
+    let port = crate::support::ports::free_port();
+    let served = Served::start_at(site, port, NO_BROKER, &["--model", &model, "--gst", black]);
+    let mut page = Chromium::open(&served.url("/"), View::DESK).await;
+    page.wait_for_text("results", "3 values, highest at 1").await;
+    page.wait_for_text("results", "0.750").await;
+    served.daemon.stop();
+}
+
+#[tokio::test]
+async fn a_model_that_warms_up_says_so_and_how_long_it_has_been() {
+    let site = crate::support::daemon::Site::new();
+    let first = serde_json::json!({"delay_ms": 60_000, "then": {"bounding_boxes": []}});
+    let mut script = crate::support::scripts::script(&[first]);
+    script["hello"]["inferencing_engine"] = serde_json::json!({"engine_type": 4, "properties": ["gpu_delegates"]});
+    let model = site.scripted_model(&script);
+    let model = model.to_str().unwrap().to_owned();
+    let port = crate::support::ports::free_port();
+    let served = Served::start_at(site, port, NO_BROKER, &["--model", &model, "--gst", BALL]);
+    let mut page = Chromium::open(&served.url("/"), View::DESK).await;
+    page.wait_for_text("pill-model", "warming up").await;
+    page.wait_for_text("notice", "prepares its first answer, 1 s so far")
+        .await;
+    page.wait_for_text("model-name", "Scripted v7").await;
+    served.daemon.stop();
+}
+
+#[tokio::test]
 async fn with_nobody_looking_no_picture_is_encoded() {
     let served = Served::ball(NO_BROKER, &[]);
     let inferences = |status: &Value| status["counters"]["inferences"].as_u64().unwrap();

@@ -103,25 +103,29 @@ function drawPicture() {
   if (view.height !== pixels[1]) view.height = pixels[1];
   const ctx = view.getContext('2d');
   ctx.drawImage(picture, 0, 0, view.width, view.height);
-  const sx = view.width / moment.width, sy = view.height / moment.height;
+  // Where the model's picture is in this one: all of it, or a part of the camera's.
+  const [x, y, wide, high] = moment.area ?? [0, 0, width, height];
+  const across = view.width / width, down = view.height / height;
+  const place = ({x: left, y: top, width: w, height: h}) => [
+    across * (x + left * wide / moment.width), down * (y + top * high / moment.height),
+    across * w * wide / moment.width, down * h * high / moment.height];
   const result = moment.result, unit = Math.max(1, view.width / 640);
-  drawHeat(ctx, result, sx, sy);
-  for (const box of result.object_tracking ?? result.bounding_boxes ?? []) drawBox(ctx, box, sx, sy, unit);
+  drawHeat(ctx, result, place);
+  for (const box of result.object_tracking ?? result.bounding_boxes ?? []) drawBox(ctx, box, place(box), unit);
 }
 
-function drawHeat(ctx, result, sx, sy) {
+function drawHeat(ctx, result, place) {
   const cells = result.visual_anomaly_grid ?? [];
   if (!cells.length) return;
   const most = Math.max(1e-9, result.visual_anomaly_max ?? 0, ...cells.map(cell => cell.value));
   for (const cell of cells) {
     const heat = Math.max(0, Math.min(1, cell.value / most));
     ctx.fillStyle = `hsl(${60 - 60 * heat} 95% 52% / ${.2 + .4 * heat})`;
-    ctx.fillRect(cell.x * sx, cell.y * sy, cell.width * sx, cell.height * sy);
+    ctx.fillRect(...place(cell));
   }
 }
 
-function drawBox(ctx, box, sx, sy, unit) {
-  const x = box.x * sx, y = box.y * sy, width = box.width * sx, height = box.height * sy;
+function drawBox(ctx, box, [x, y, width, height], unit) {
   ctx.lineWidth = 2.5 * unit;
   ctx.strokeStyle = colour(box.label);
   ctx.strokeRect(x, y, width, height);
@@ -248,7 +252,7 @@ function pill(id, kind, text) {
 const span = s => s < 60 ? `${s} s` : s < 3600 ? `${Math.floor(s / 60)} min` : s < 172800 ? `${Math.floor(s / 3600)} h` : `${Math.floor(s / 86400)} days`;
 const number = n => n.toLocaleString('en');
 const words = {
-  starting: ['', 'starting'], running: ['good', 'running'], waiting: ['bad', 'not running'], unsupported: ['bad', 'cannot be run'],
+  starting: ['', 'starting'], 'warming-up': ['warn', 'warming up'], running: ['good', 'running'], waiting: ['bad', 'not running'], unsupported: ['bad', 'cannot be run'],
   paused: ['warn', 'paused'],
 };
 
@@ -307,6 +311,7 @@ function missing() {
   if (!status) return 'No connection to the device. Trying again…';
   const {model, source} = status;
   if (model.state === 'starting') return 'The model is loading…';
+  if (model.state === 'warming-up') return `The model prepares its first answer, ${span(model.for_s)} so far. With a GPU engine this can take up to an hour the first time.`;
   if (model.state === 'waiting') return `No model: ${model.reason}. It is tried again.`;
   if (model.state === 'unsupported') return `This model works on sensor “${model.input?.kind}”, which this component cannot read. Deploy another model.`;
   if (source.state === 'starting') return 'The source is being started…';
