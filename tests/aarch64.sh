@@ -100,6 +100,10 @@ install_tools() {
     saw "installing ${missing[*]}"
     ${as_root[@]+"${as_root[@]}"} apt-get update -qq
     ${as_root[@]+"${as_root[@]}"} env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"
+    # Debian starts a broker on port 1883 when the package is installed; this script starts its own.
+    if [[ " ${missing[*]} " == *" mosquitto "* ]] && command -v systemctl >/dev/null; then
+        ${as_root[@]+"${as_root[@]}"} systemctl disable --now mosquitto >/dev/null 2>&1 || true
+    fi
 }
 
 # package.sh builds the standard library itself where there is none but its source.
