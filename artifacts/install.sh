@@ -572,8 +572,10 @@ enable_linger() {
     *" ubuntu "*) ;;
     *) return 0 ;;
     esac
-    have pipewire && have loginctl || return 0
-    if [ -e "$EI_ROOT/var/lib/systemd/linger/$user" ]; then
+    have pipewire || return 0
+    if ! have loginctl; then
+        warn "loginctl is missing, so $user gets no lingering session; pipewire devices may be out of reach"
+    elif [ -e "$EI_ROOT/var/lib/systemd/linger/$user" ]; then
         skip "lingering session of $user: enabled"
     elif limited 60 loginctl enable-linger "$user"; then
         did "lingering session of $user enabled, for pipewire"

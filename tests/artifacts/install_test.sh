@@ -441,6 +441,31 @@ ubuntu_with_pipewire_lingers() {
 }
 it "Ubuntu with pipewire: the user lingers" ubuntu_with_pipewire_lingers
 
+missing_loginctl_is_a_warning() {
+    bare_machine
+    printf 'ID=ubuntu\nID_LIKE=debian\n' >"$root/etc/os-release"
+    stand_in pipewire ''
+    install_step
+    succeeds
+    has "$sandbox/err" 'loginctl is missing'
+}
+it "Ubuntu with pipewire, but without loginctl: a warning" missing_loginctl_is_a_warning
+
+white_space_in_the_path_is_kept() {
+    bare_machine
+    place="$sandbox/my green grass/packages/artifacts/EdgeImpulseLinuxRunnerServiceComponent"
+    mkdir -p "$place" "$sandbox/my green grass/config"
+    mv "$sandbox/artifacts" "$place/2.0.0"
+    ln -s "$place/2.0.0" "$sandbox/artifacts"
+    printf 'runWithDefault:\n  posixUser: "edge:staff"\n' >"$sandbox/my green grass/config/effectiveConfig.yaml"
+    echo '/opt/my tools' >"$sandbox/config/ei_bindir"
+    install_step
+    succeeds
+    has "$sandbox/out" 'service user edge:staff'
+    same "$place/2.0.0/ei-greengrass" "$(readlink "$root/opt/my tools/ei-greengrass")"
+}
+it "white space in Greengrass's root and in ei_bindir is kept" white_space_in_the_path_is_kept
+
 # ----------------------------------------------------------------------------------------- kvssink
 
 kvssink_is_built_once() {
