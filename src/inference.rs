@@ -2,6 +2,7 @@
 //! Models that hear have their own in [`audio`].
 
 mod audio;
+mod fault;
 mod spoken;
 
 use std::sync::Arc;
@@ -14,16 +15,19 @@ use serde_json::{Value, json};
 use crate::capture::pack::pack_features;
 use crate::capture::{Converter, Frame, FrameSlot, Picture, SoundFormat, SoundSlot, Taken, Target};
 use crate::config::ResizeMode;
-use crate::log_limit::{RepeatGuard, like};
-use crate::model::{self, Interrupt, Model, ModelError, ModelInfo, ModelInput};
+use crate::model::{self, Interrupt, Model, ModelError, ModelInfo};
 use crate::preview::{Feed, Glance, Original};
 use crate::publisher::Publisher;
 use crate::report::{Report, Verdict};
 use crate::stats::Stats;
+pub use fault::InferenceFault;
+use fault::Refusals;
 pub use spoken::Spoken;
 
 /// How long to wait for a frame before looking whether the end was asked for.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// What is skipped, in the log.
+const A_FRAME: &str = "a frame";
 
 /// What the loop works on. Outlives the model process: the next one goes on with it.
 pub struct Workbench {
@@ -82,7 +86,7 @@ pub fn run(
     interrupt: &Interrupt,
     bench: &mut Workbench,
     tell: &dyn Fn(Progress),
-) -> Result<(), ModelError> {
+) -> Result<(), InferenceFault> {
     let mut model = Model::start(settings, interrupt)?;
     let info = model.info().clone();
     if info.slow_first_inference {
@@ -95,24 +99,11 @@ pub fn run(
         tell(Progress::Ready(info));
         return audio::infer_until_finished(model, format, bench, tell);
     }
-    let ModelInput::Image {
-        width,
-        height,
-        grey,
-        resize,
-    } = info.input
-    else {
+    // The existing runner letterboxed frames of a gst_args pipeline.
+    let Some(target) = Target::of(&info.input, bench.forced_resize, ResizeMode::FitLongest) else {
         tell(Progress::Unsupported(info));
         model.stop();
         return Ok(());
-    };
-    // Models before 2024 do not name a mode; the existing runner letterboxed frames of a gst_args pipeline.
-    let resize = bench.forced_resize.or(resize).unwrap_or(ResizeMode::FitLongest);
-    let target = Target {
-        width,
-        height,
-        grey,
-        resize,
     };
     bench.publisher.use_model(&info);
     tell(Progress::Ready(info));
@@ -139,6 +130,23 @@ fn carry_out_orders(model: &mut Model, feed: &Feed) -> Result<(), ModelError> {
     feed.carry_out(|threshold| model.set_threshold(threshold))
 }
 
+/// The ends of sources that were told of.
+#[derive(Debug, Default)]
+struct Ends(Option<u64>);
+
+impl Ends {
+    /// The source of this slot generation ended, and its last frame was inferred: tells of it once.
+    fn closed(&mut self, generation: u64, bench: &Workbench, tell: &dyn Fn(Progress)) {
+        // At the stop the slot is closed too. Nobody asks then, and what is still being encoded must not hold it up.
+        if bench.finish.load(Ordering::Relaxed) || self.0.replace(generation) == Some(generation) {
+            return;
+        }
+        // Whoever hears of the end has all messages before it.
+        bench.publisher.flush(&bench.finish);
+        tell(Progress::Drained(generation));
+    }
+}
+
 /// One model process and the buffers that serve it.
 struct Session {
     model: Model,
@@ -147,7 +155,7 @@ struct Session {
     picture: Picture,
     /// Size last told to a model that takes pictures in their own size.
     told: Option<(u32, u32)>,
-    unusable_frames: RepeatGuard,
+    refusals: Refusals,
 }
 
 impl Session {
@@ -158,22 +166,18 @@ impl Session {
             converter: Converter::new(target),
             picture: Picture::default(),
             told: None,
-            unusable_frames: RepeatGuard::default(),
+            refusals: Refusals::default(),
         }
     }
 
-    fn infer_until_finished(&mut self, bench: &mut Workbench, tell: &dyn Fn(Progress)) -> Result<(), ModelError> {
-        let mut drained = None;
+    fn infer_until_finished(&mut self, bench: &mut Workbench, tell: &dyn Fn(Progress)) -> Result<(), InferenceFault> {
+        let mut ends = Ends::default();
         while !bench.finish.load(Ordering::Relaxed) {
             match bench.slot.take(LOOK_EVERY) {
                 Taken::Frame(frame) => self.infer(frame, bench, tell)?,
                 Taken::TimedOut => carry_out_orders(&mut self.model, &bench.feed)?,
                 Taken::Closed(generation) => {
-                    if drained.replace(generation) != Some(generation) {
-                        // Whoever hears of the end has all messages before it.
-                        bench.publisher.flush();
-                        tell(Progress::Drained(generation));
-                    }
+                    ends.closed(generation, bench, tell);
                     bench.slot.wait_until_open(LOOK_EVERY);
                 }
             }
@@ -181,10 +185,10 @@ impl Session {
         Ok(())
     }
 
-    fn infer(&mut self, frame: Frame, bench: &mut Workbench, tell: &dyn Fn(Progress)) -> Result<(), ModelError> {
+    fn infer(&mut self, frame: Frame, bench: &mut Workbench, tell: &dyn Fn(Progress)) -> Result<(), InferenceFault> {
         if let Err(e) = self.converter.convert(&frame, &mut self.picture) {
             bench.stats.frames_dropped.inc();
-            self.say_unusable(&e);
+            self.refusals.say(Instant::now(), A_FRAME, &e);
             return Ok(());
         }
         let original = bench.feed.wants_original().then(|| frame.detached()).flatten();
@@ -199,14 +203,10 @@ impl Session {
             }
             Err(e) => {
                 bench.stats.frames_dropped.inc();
-                if e.is_fatal() {
-                    return Err(e);
-                }
-                // The model is well and will not have this frame: the next one may do.
-                self.say_unusable(&e);
-                return Ok(());
+                return self.refusals.note(Instant::now(), A_FRAME, e);
             }
         };
+        self.refusals.over();
         let wall_ms = begun.elapsed().as_secs_f32() * 1e3;
         bench.spoken.tell(Instant::now(), &result, wall_ms);
         let verdict = bench.report.lock().accept(&result, wall_ms);
@@ -271,10 +271,7 @@ impl Session {
         self.converter = Converter::new(self.target);
         Ok(false)
     }
-
-    fn say_unusable(&mut self, error: &dyn std::error::Error) {
-        if let Some(more) = self.unusable_frames.check(Instant::now(), &error.to_string()) {
-            tracing::warn!("a frame cannot be used and is skipped{}: {error}", like(more));
-        }
-    }
 }
+
+#[cfg(test)]
+mod tests;

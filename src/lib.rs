@@ -20,6 +20,7 @@ pub mod lifecycle;
 pub mod log_limit;
 pub mod model;
 pub mod on_demand;
+pub mod panics;
 pub mod preview;
 pub mod private_file;
 pub mod publisher;

@@ -54,6 +54,16 @@ impl RepeatGuard {
         Some(std::mem::take(&mut said.kept_back))
     }
 
+    /// [`Self::check`] for a text in which words with a digit do not count: numbers, addresses and numbered elements differ
+    /// each time.
+    pub fn check_words(&mut self, now: Instant, text: &str) -> Option<u64> {
+        let words = text.split(|c: char| !c.is_alphanumeric());
+        let lasting: Vec<_> = words
+            .filter(|word| !word.contains(|c: char| c.is_ascii_digit()))
+            .collect();
+        self.check(now, &lasting.join(" "))
+    }
+
     fn remember(&mut self, now: Instant, key: &str) {
         if self.said.len() >= REMEMBERED
             && let Some(oldest) = (0..self.said.len()).min_by_key(|i| self.said[*i].last)
@@ -87,6 +97,15 @@ mod tests {
         assert_eq!(guard.check(now, "full"), Some(0));
         assert_eq!(guard.check(now, "gone"), Some(0));
         assert_eq!(guard.check(now, "full"), None);
+    }
+
+    #[test]
+    fn a_number_makes_no_other_words() {
+        let (mut guard, now) = (RepeatGuard::default(), Instant::now());
+        let said: Vec<_> = (0..5)
+            .map(|i| guard.check_words(now, &format!("frame {i} at 0x{i}fe")))
+            .collect();
+        assert_eq!(said, [Some(0), None, None, None, None]);
     }
 
     #[test]

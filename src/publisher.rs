@@ -4,10 +4,10 @@
 //! encodes them: it computes and never waits for a network or a disk, so what is handed to it is bounded by its speed.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -17,7 +17,9 @@ use crate::cache::{CacheItem, CacheWriter, S3Cache, S3Location};
 use crate::capture::Picture;
 use crate::config::Qos;
 use crate::device::Topics;
+use crate::log_limit::{RepeatGuard, like};
 use crate::model::{InferenceResult, ModelInfo};
+use crate::panics::caught;
 use crate::report::{EncodedPicture, Fit, Numbers, PictureInMessage, PictureRef, Publication};
 use crate::stats::Stats;
 use crate::uplink::{Message, Outbox};
@@ -26,6 +28,8 @@ use crate::uplink::{Message, Outbox};
 const QUEUE: usize = 1024;
 /// Of which this many bring their picture along; a message beyond it goes out without.
 const QUEUED_PICTURES: usize = 8;
+/// How often somebody who waits for the encoding thread looks whether the wait is still wanted.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// What a publisher needs to know.
 pub struct PublisherSettings {
@@ -87,6 +91,7 @@ struct Writer {
     stats: Arc<Stats>,
     s3: Mutex<Option<S3Location>>,
     pictures_waiting: AtomicUsize,
+    said: Mutex<RepeatGuard>,
 }
 
 impl Publisher {
@@ -110,6 +115,7 @@ impl Publisher {
             stats,
             s3: Mutex::new(None),
             pictures_waiting: AtomicUsize::new(0),
+            said: Mutex::default(),
         });
         if !with_pictures {
             return Ok((Self { writer, encoder: None }, Encoder(None)));
@@ -117,20 +123,7 @@ impl Publisher {
         let (jobs, queue) = sync_channel::<Work>(QUEUE);
         let thread_writer = writer.clone();
         let thread = std::thread::Builder::new().name("encode".into()).spawn(move || {
-            for work in queue {
-                let job = match work {
-                    Work::Write(job) => job,
-                    Work::Tell(done) => {
-                        // Whoever asked may have stopped waiting.
-                        let _ = done.try_send(());
-                        continue;
-                    }
-                };
-                thread_writer.write_with_picture(&job);
-                if job.picture.is_some() {
-                    thread_writer.pictures_waiting.fetch_sub(1, Ordering::Relaxed);
-                }
-            }
+            thread_writer.work_off(&queue, Writer::write_with_picture);
         })?;
         Ok((
             Self {
@@ -173,12 +166,13 @@ impl Publisher {
         })));
     }
 
-    /// Waits until everything published so far is in the outbox; pictures take a moment to encode.
-    pub fn flush(&self) {
+    /// Waits until everything published so far is in the outbox, or `give_up` is set; pictures take a moment to encode.
+    pub fn flush(&self, give_up: &AtomicBool) {
         let Some(encoder) = &self.encoder else { return };
         let (done, told) = sync_channel(1);
         // An error means that the thread is gone: nothing is written any more.
-        let _ = encoder.send(Work::Tell(done)).map(|()| told.recv());
+        let Ok(()) = encoder.send(Work::Tell(done)) else { return };
+        while !give_up.load(Ordering::Relaxed) && told.recv_timeout(LOOK_EVERY) == Err(RecvTimeoutError::Timeout) {}
     }
 
     /// Publishes what was heard. `sound` makes the file for the cache; it is called only when there is one.
@@ -211,19 +205,66 @@ impl Encoder {
 }
 
 impl Writer {
-    fn write_with_picture(&self, job: &Job) {
-        let picture = job
-            .picture
-            .as_ref()
-            .and_then(|picture| match EncodedPicture::new(reference(picture)) {
-                Ok(encoded) => Some(encoded),
-                Err(e) => {
-                    tracing::error!("a picture cannot be encoded; its message goes out without it: {e}");
-                    None
+    /// The encoding thread: one job after the other, with `write`, until the last publisher is gone. A panic costs one job.
+    fn work_off(&self, queue: &Receiver<Work>, write: impl Fn(&Self, &Job)) {
+        for work in queue {
+            let job = match work {
+                Work::Write(job) => job,
+                Work::Tell(done) => {
+                    // Whoever asked may have stopped waiting.
+                    let _ = done.try_send(());
+                    continue;
                 }
-            });
+            };
+            if let Err(panicked) = caught(|| write(self, &job)) {
+                self.say_lost(&panicked);
+            }
+            if job.picture.is_some() {
+                self.pictures_waiting.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn write_with_picture(&self, job: &Job) {
+        let picture = match &job.picture {
+            Some(picture) => EncodedPicture::new(reference(picture))
+                .inspect_err(|e| self.say_missing(&e.to_string()))
+                .ok(),
+            None => {
+                self.say_missing("pictures come faster than this machine encodes them; a higher iotcore_backoff helps");
+                None
+            }
+        };
         let attachment = picture.as_ref().map_or(Attachment::None, Attachment::Picture);
         self.write(&job.result, job.numbers, job.id, job.ts, attachment);
+    }
+
+    /// Tells of a message, or a pair for the cache, that lacks its picture.
+    fn say_missing(&self, reason: &str) {
+        let Some(more) = self.repeated("missing", reason) else {
+            return;
+        };
+        let more = like(more);
+        match (self.settings.publish_image, self.caches.count() > 0) {
+            (true, true) => {
+                tracing::error!("a picture is missing in its message, and the pair is not cached{more}: {reason}")
+            }
+            (false, true) => tracing::error!("a pair of picture and message is not cached{more}: {reason}"),
+            (_, false) => tracing::warn!("a message goes out without its picture{more}: {reason}"),
+        }
+    }
+
+    fn say_lost(&self, reason: &dyn std::error::Error) {
+        if let Some(more) = self.repeated("lost", &reason.to_string()) {
+            tracing::error!("an inference is lost on its way into a message{}: {reason}", like(more));
+        }
+    }
+
+    /// See [`RepeatGuard::check_words`].
+    fn repeated(&self, what: &str, reason: &str) -> Option<u64> {
+        self.said
+            .lock()
+            .check_words(Instant::now(), &format!("{what} {reason}"))
     }
 
     fn write(&self, result: &InferenceResult, numbers: Numbers, id: Uuid, ts: u64, attachment: Attachment<'_>) {
@@ -243,17 +284,17 @@ impl Writer {
         };
         let message = match publication.compose(in_message, &self.stats) {
             Ok(message) => message,
-            Err(e) => {
-                tracing::error!("an inference cannot be written as JSON and is lost: {e}");
-                return;
-            }
+            Err(e) => return self.say_lost(&e),
         };
         if message.fit == Fit::Oversized {
-            tracing::warn!(
-                "an inference of {} bytes is not published: IoT Core takes at most {} a message",
-                message.json.len(),
-                crate::report::MAX_MESSAGE
-            );
+            if let Some(more) = self.repeated("oversized", "") {
+                tracing::warn!(
+                    "an inference of {} bytes is not published{}: IoT Core takes at most {} a message",
+                    message.json.len(),
+                    like(more),
+                    crate::report::MAX_MESSAGE
+                );
+            }
         } else {
             self.outbox.push(Message::inference(
                 &self.topics,
@@ -304,3 +345,6 @@ pub(crate) fn now_ms() -> u64 {
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_millis() as u64)
 }
+
+#[cfg(test)]
+mod tests;

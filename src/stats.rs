@@ -75,7 +75,8 @@ counters! {
         gated,
         /// Inference messages handed to the outbox.
         published,
-        /// Inference messages acknowledged by the broker (QoS 1) or written to the socket (QoS 0).
+        /// Inference messages acknowledged by the broker (QoS 1) or written to the socket (QoS 0): those of an earlier process,
+        /// which the spool kept, are among them, those of before a `restart` command are not.
         delivered,
         /// Inference messages too large to publish (still cached).
         oversized,

@@ -53,11 +53,17 @@ impl World {
 
     /// A subcommand with the environment of Greengrass but for credentials, and every log line there is.
     fn command(&self, subcommand: &str, sets: &[&str]) -> Command {
+        let mut command = self.command_without_model(subcommand, sets);
+        command.args(["--model", "builtin:ball", "--gst", BALL]);
+        command
+    }
+
+    /// The same without a model on the device.
+    fn command_without_model(&self, subcommand: &str, sets: &[&str]) -> Command {
         let mut command = self.site.command(subcommand);
         for set in sets {
             command.args(["--set", set]);
         }
-        command.args(["--model", "builtin:ball", "--gst", BALL]);
         for (name, _) in std::env::vars() {
             if name.starts_with("AWS_") || name.to_ascii_lowercase().ends_with("_proxy") {
                 command.env_remove(name);

@@ -11,5 +11,7 @@ mod faults;
 mod library;
 #[path = "s3/pairs.rs"]
 mod pairs;
+#[path = "s3/proxy.rs"]
+mod proxy;
 #[path = "s3/site.rs"]
 mod site;

@@ -6,7 +6,11 @@ mod client;
 mod command_line;
 #[path = "studio/daemon.rs"]
 mod daemon;
+#[path = "studio/on_demand.rs"]
+mod on_demand;
 mod support;
+#[path = "studio/trouble.rs"]
+mod trouble;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -61,11 +65,12 @@ fn said(output: &Output) -> String {
 
 #[track_caller]
 fn assert_no_secret(text: &str) {
-    for secret in [
-        support::studio::API_KEY,
-        support::studio::SECRET_ACCESS_KEY,
-        support::studio::SESSION_TOKEN,
-    ] {
+    assert_none_of(&[support::studio::API_KEY, support::studio::SECRET_ACCESS_KEY], text);
+}
+
+#[track_caller]
+fn assert_none_of(secrets: &[impl AsRef<str>], text: &str) {
+    for secret in secrets.iter().map(AsRef::as_ref) {
         if let Some(line) = text.lines().find(|line| line.contains(secret)) {
             panic!("a secret is in the log: {line}");
         }

@@ -165,6 +165,29 @@ fn position(log: &[Entry], what: &str, wanted: impl Fn(&Entry) -> bool) -> usize
 }
 
 #[tokio::test]
+async fn a_driver_that_panics_is_replaced_and_what_it_had_sent_is_sent_again() {
+    let broker = MockBroker::start(Behaviour {
+        acks: Acks::Stall,
+        ..Behaviour::default()
+    })
+    .await;
+    let mut settings = settings(&broker.url());
+    // No clock goes that far: working out when the broker has been silent for too long panics, with a message under way.
+    settings.limits.acknowledgement = Duration::MAX;
+    let (outbox, stats) = (Arc::new(Outbox::new(Bounds::default(), Arc::default())), Arc::default());
+    let topics = settings.topics.clone();
+    let (uplink, _commands) = uplink::start(settings, outbox.clone(), stats);
+    outbox.push(Message::inference(&topics, "{}", Qos::AtLeastOnce));
+    broker
+        .wait_for("three connections", LIMIT, |log| {
+            log.iter().any(|entry| entry.connection >= 3)
+        })
+        .await;
+    assert_eq!(outbox.waiting(), 1, "it is not lost");
+    drop(uplink);
+}
+
+#[tokio::test]
 async fn messages_arrive_in_order_once_the_subscription_stands() {
     let broker = MockBroker::start(Behaviour::default()).await;
     let bench = Bench::new(&broker.url());

@@ -6,6 +6,7 @@
 
 mod clock;
 pub mod discovery;
+mod http;
 mod remembered;
 pub mod request;
 pub mod secret;
@@ -23,9 +24,12 @@ pub use clock::ClockSkew;
 pub use remembered::Remembered;
 
 /// Loads the default chain. Finding credentials happens later, when they are needed; the region may ask the instance
-/// metadata service on EC2.
+/// metadata service on EC2. Every client made of it uses the proxy of the environment.
 pub async fn load() -> SdkConfig {
-    aws_config::defaults(BehaviorVersion::latest()).load().await
+    aws_config::defaults(BehaviorVersion::latest())
+        .http_client(http::client())
+        .load()
+        .await
 }
 
 /// The domain that the hosts of AWS services in a region end in.
@@ -126,7 +130,10 @@ impl Aws {
         let provider = config.credentials_provider().ok_or(AwsError::NoCredentials)?;
         provider.provide_credentials().await.map_err(|error| match error {
             CredentialsError::CredentialsNotLoaded(_) => AwsError::NoCredentials,
-            error => AwsError::Credentials(one_line(&crate::supervisor::sentence(&error))),
+            error => {
+                let reason = one_line(&crate::supervisor::sentence(&error));
+                AwsError::Credentials(reason.trim_end_matches('.').to_owned())
+            }
         })
     }
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use uuid::Uuid;
 
 use super::s3::S3Error;
+use crate::panics::Panicked;
 
 /// A failure of a cache. None of them stops anything but the pair at hand.
 #[derive(Debug, thiserror::Error)]
@@ -89,6 +90,9 @@ pub enum CacheError {
     /// The store takes in less than it is offered.
     #[error("the cache is slower than inferences arrive")]
     Behind,
+    /// The code of the cache panicked.
+    #[error(transparent)]
+    Panicked(#[from] Panicked),
     /// The writer has ended.
     #[error("the cache has been stopped")]
     Stopped,
@@ -107,6 +111,7 @@ impl CacheError {
             Self::TooLarge { .. } | Self::TooLargeToWait { .. } => "too large".to_owned(),
             Self::NotAnId | Self::NoSuchPair { .. } => "no such pair".to_owned(),
             Self::WaitedTooLong => "waited too long".to_owned(),
+            Self::Panicked(_) => "panicked".to_owned(),
             Self::Behind => "behind".to_owned(),
             Self::Stopped => "stopped".to_owned(),
         }

@@ -1,8 +1,8 @@
 //! The local file cache (`enable_cache_to_file`).
 
-use std::fs::{self, DirBuilder, OpenOptions};
-use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::{self, DirBuilder};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -12,12 +12,12 @@ use super::index::{Index, Pair};
 use super::names::{Part, file_name, unfinished_name};
 use super::{CacheError, CacheItem, Store};
 use crate::config::FileCacheConfig;
+use crate::private_file::{Durability, replace_by_way_of};
 
 /// How long a directory that cannot be used is left alone.
 const TRY_AGAIN: Duration = Duration::from_secs(60);
 
 /// Only the component's user reads what its camera saw.
-const FILE_MODE: u32 = 0o600;
 const DIRECTORY_MODE: u32 = 0o700;
 
 /// Keeps pairs as files in one directory, the newest up to a number of bytes.
@@ -161,22 +161,12 @@ fn make_and_scan(directory: &Path) -> io::Result<Index> {
     Index::scan(directory)
 }
 
-/// Writes one file under a name of its own, then gives it its real one; on failure nothing is left.
+/// Writes one file; on failure nothing is left.
 fn write_part(directory: &Path, id: Uuid, part: Part, bytes: &[u8]) -> Result<(), CacheError> {
     let unfinished = directory.join(unfinished_name(id, part));
     let path = directory.join(file_name(id, part));
-    // `create_new` follows no link that waits under that name.
-    let written = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(FILE_MODE)
-        .open(&unfinished)
-        .and_then(|mut file| file.write_all(bytes))
-        .and_then(|()| fs::rename(&unfinished, &path));
-    written.map_err(|source| {
-        let _ = fs::remove_file(&unfinished);
-        CacheError::Write { path, source }
-    })
+    replace_by_way_of(&unfinished, &path, bytes, Durability::Restart)
+        .map_err(|source| CacheError::Write { path, source })
 }
 
 /// Removes the message, then the picture. `false`: there was neither. Only regular files: a link is not ours.

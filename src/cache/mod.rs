@@ -8,6 +8,7 @@ mod error;
 mod file;
 mod index;
 mod names;
+mod requests;
 mod s3;
 mod writer;
 

@@ -14,26 +14,22 @@ mod state;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use aws_config::SdkConfig;
 use parking_lot::Mutex;
-use tokio::sync::mpsc::{self, error::TrySendError};
-use tokio::sync::{oneshot, watch};
-use uuid::Uuid;
+use tokio::sync::watch;
 
 pub use self::error::S3Error;
 
 use self::client::Bucket;
 use self::engine::Engine;
-use super::names::pair_id;
+use super::requests::{self, Requests};
 use super::{CacheError, CacheItem, S3Location};
 use crate::log_limit::{RepeatGuard, like};
+use crate::panics::Relief;
 use crate::stats::Stats;
 
-/// Jobs that may wait for the thread.
-const QUEUE: usize = 256;
 /// Bytes of pairs in memory: waiting for the thread, for an upload, or being uploaded for the first time.
 const MEMORY_BYTES: usize = 8 << 20;
 
@@ -59,36 +55,18 @@ impl S3Settings {
     }
 }
 
-type Answer = oneshot::Sender<Result<(), CacheError>>;
-
-/// What the thread is to do.
-enum Job {
-    Put(Waiting),
-    Clear(Answer),
-    ClearOne(Uuid, Answer),
-}
-
-/// A pair in memory, which counts as such until it is dropped.
-struct Waiting {
+/// A pair and where it goes.
+struct Placed {
     place: S3Location,
     pair: CacheItem,
-    shared: Arc<Shared>,
 }
 
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        self.shared.pairs.fetch_sub(1, Ordering::Relaxed);
-        self.shared.bytes.fetch_sub(self.pair.size(), Ordering::Relaxed);
-    }
-}
+type Job = requests::Job<Placed>;
+type Waiting = requests::Waiting<Placed>;
 
 /// What both sides of the queue know.
 struct Shared {
     stats: Arc<Stats>,
-    /// Pairs in memory.
-    pairs: AtomicUsize,
-    /// Their bytes.
-    bytes: AtomicUsize,
     said: Mutex<RepeatGuard>,
 }
 
@@ -104,7 +82,7 @@ impl Shared {
 
 /// The way of pairs to S3. See the module.
 pub struct S3Cache {
-    queue: mpsc::Sender<Job>,
+    requests: Requests<Placed>,
     shared: Arc<Shared>,
     /// When everything must be on disk, once the end is asked for.
     stop: watch::Sender<Option<Instant>>,
@@ -118,25 +96,32 @@ impl S3Cache {
     /// # Errors
     /// When the system has no thread left.
     pub fn start(settings: S3Settings, stats: Arc<Stats>) -> io::Result<Self> {
-        let (queue, jobs) = mpsc::channel(QUEUE);
+        let (requests, mut jobs) = Requests::new(MEMORY_BYTES);
         let (stop, stopping) = watch::channel(None);
         let (end, ended) = watch::channel(());
         let shared = Arc::new(Shared {
             stats,
-            pairs: AtomicUsize::new(0),
-            bytes: AtomicUsize::new(0),
             said: Mutex::default(),
         });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let engine = Engine::new(settings, jobs, stopping, shared.clone());
+        let for_thread = shared.clone();
         std::thread::Builder::new().name("cache-s3".into()).spawn(move || {
-            runtime.block_on(engine.run());
+            runtime.block_on(async {
+                let mut relief = Relief::new("the S3 cache");
+                loop {
+                    let engine = Engine::new(settings.clone(), &mut jobs, stopping.clone(), for_thread.clone());
+                    let Err(wait) = relief.attempt(engine.run()).await else {
+                        break;
+                    };
+                    tokio::time::sleep(wait).await;
+                }
+            });
             drop(end);
             // A look-up of a name cannot be interrupted, and nobody waits for it any more.
             runtime.shutdown_background();
         })?;
         Ok(Self {
-            queue,
+            requests,
             shared,
             stop,
             ended,
@@ -146,29 +131,9 @@ impl S3Cache {
     /// Offers a pair and returns at once. `false`: it was dropped, because too much is waiting or the cache has been
     /// stopped; that is counted as a cache failure and said once a minute.
     pub fn offer(&self, place: S3Location, pair: CacheItem) -> bool {
-        let shared = &self.shared;
-        let (bytes, waiting) = (pair.size(), shared.bytes.load(Ordering::Relaxed));
-        // A single pair larger than the bound may still wait alone.
-        if waiting > 0 && waiting + bytes > MEMORY_BYTES {
-            shared.lost(1, &CacheError::Behind);
-            return false;
-        }
-        shared.pairs.fetch_add(1, Ordering::Relaxed);
-        shared.bytes.fetch_add(bytes, Ordering::Relaxed);
-        let waiting = Waiting {
-            place,
-            pair,
-            shared: shared.clone(),
-        };
-        let Err(refused) = self.queue.try_send(Job::Put(waiting)) else {
-            return true;
-        };
-        let error = match refused {
-            TrySendError::Full(_) => CacheError::Behind,
-            TrySendError::Closed(_) => CacheError::Stopped,
-        };
-        shared.lost(1, &error);
-        false
+        let bytes = pair.size();
+        let offered = self.requests.offer(Placed { place, pair }, bytes);
+        offered.inspect_err(|error| self.shared.lost(1, error)).is_ok()
     }
 
     /// Removes every object that this device uploaded, and every pair that still waits, as far as they were offered
@@ -178,7 +143,7 @@ impl S3Cache {
     /// When something may be left in the bucket: [`CacheError::S3`]; [`CacheError::Stopped`]; [`CacheError::Behind`] when many
     /// such commands wait already.
     pub async fn clear(&self) -> Result<(), CacheError> {
-        self.ask(Job::Clear).await
+        self.requests.clear().await
     }
 
     /// Removes one pair, from the bucket or from those that wait.
@@ -186,8 +151,7 @@ impl S3Cache {
     /// # Errors
     /// [`CacheError::NotAnId`] for everything but a UUID; [`CacheError::NoSuchPair`]; those of [`Self::clear`].
     pub async fn clear_one(&self, id: &str) -> Result<(), CacheError> {
-        let id = pair_id(id).ok_or(CacheError::NotAnId)?;
-        self.ask(|answer| Job::ClearOne(id, answer)).await
+        self.requests.clear_one(id).await
     }
 
     /// Puts what is in memory on disk, for the next start, and ends the thread. `false`: it took longer than `limit`; what
@@ -200,18 +164,12 @@ impl S3Cache {
         if tokio::time::timeout(limit, ended.changed()).await.is_ok() {
             return true;
         }
-        let left = self.shared.pairs.load(Ordering::Relaxed);
+        let left = self.requests.room().pairs();
         self.shared.stats.cache_failures.add(left as u64);
         tracing::error!(
             "{left} pairs of picture and message for S3 are lost: writing them to the disk took longer than {limit:?}"
         );
         false
-    }
-
-    async fn ask(&self, job: impl FnOnce(Answer) -> Job) -> Result<(), CacheError> {
-        let (answer, answered) = oneshot::channel();
-        self.queue.send(job(answer)).await.map_err(|_| CacheError::Stopped)?;
-        answered.await.unwrap_or(Err(CacheError::Stopped))
     }
 }
 

@@ -1,7 +1,9 @@
 use super::*;
 use crate::cache::FileCache;
+use crate::cache::requests::QUEUE;
 use crate::config::FileCacheConfig;
 use bytes::Bytes;
+use std::sync::atomic::AtomicUsize;
 use std::sync::mpsc as blocking;
 use uuid::Uuid;
 
@@ -159,4 +161,72 @@ async fn pairs_for_a_directory_that_cannot_be_made_are_counted_as_failures() {
     assert!(writer.clear().await.is_err());
     assert!(writer.stop(LIMIT).await);
     assert_eq!((stats.cache_writes.get(), stats.cache_failures.get()), (0, 2));
+}
+
+#[tokio::test]
+async fn a_command_that_waits_for_its_answer_does_not_keep_the_writer_from_being_waited_for() {
+    let (writer, stats, allow, _steps) = stepwise();
+    assert!(writer.offer(item(1)));
+    let mut clearing = std::pin::pin!(writer.clear());
+    // Its job goes into the queue, behind the pair that hangs.
+    tokio::select! {
+        biased;
+        _ = &mut clearing => panic!("it waits for the pair"),
+        () = std::future::ready(()) => {}
+    }
+    assert!(writer.offer(item(1)));
+    drop(allow);
+    assert!(writer.stop(LIMIT).await);
+    assert_eq!(
+        stats.cache_writes.get(),
+        2,
+        "everything is written when the stop returns"
+    );
+    assert!(clearing.await.is_ok());
+    assert!(matches!(writer.clear().await, Err(CacheError::Stopped)));
+    assert!(!writer.offer(item(1)));
+}
+
+/// A store that panics on the first pair.
+struct Panicking {
+    opened: Arc<AtomicUsize>,
+    puts: usize,
+}
+
+impl Store for Panicking {
+    fn open(&mut self, _: Instant) -> Result<(), CacheError> {
+        self.opened.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn put(&mut self, _: &CacheItem, _: Instant) -> Result<(), CacheError> {
+        self.puts += 1;
+        assert!(self.puts > 1, "the first pair");
+        Ok(())
+    }
+
+    fn clear(&mut self) -> Result<(), CacheError> {
+        panic!("nothing is cleared")
+    }
+
+    fn clear_one(&mut self, id: Uuid) -> Result<(), CacheError> {
+        Err(CacheError::NoSuchPair { id })
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_panics_costs_one_pair_and_is_opened_again() {
+    let (opened, stats) = (Arc::new(AtomicUsize::new(0)), Arc::new(Stats::default()));
+    let store = Panicking {
+        opened: opened.clone(),
+        puts: 0,
+    };
+    let writer = CacheWriter::start("test", store, Arc::clone(&stats)).unwrap();
+    for _ in 0..3 {
+        assert!(writer.offer(item(1)));
+    }
+    assert!(matches!(writer.clear().await, Err(CacheError::Panicked(_))));
+    assert!(writer.stop(LIMIT).await);
+    assert_eq!((stats.cache_writes.get(), stats.cache_failures.get()), (2, 1));
+    assert_eq!(opened.load(Ordering::Relaxed), 3);
 }

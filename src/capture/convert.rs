@@ -8,6 +8,7 @@ use super::geometry::Layout;
 use super::resampling::Resampling;
 use super::slot::Frame;
 use crate::config::ResizeMode;
+use crate::model::ModelInput;
 
 /// What the model wants to see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +21,28 @@ pub struct Target {
     pub grey: bool,
     /// How the frame is brought to that size.
     pub resize: ResizeMode,
+}
+
+impl Target {
+    /// What a model with this input sees; `None`: it takes no pictures. `unnamed` is for models that do not name how their
+    /// pictures are resized (those before 2024).
+    pub fn of(input: &ModelInput, forced: Option<ResizeMode>, unnamed: ResizeMode) -> Option<Self> {
+        let ModelInput::Image {
+            width,
+            height,
+            grey,
+            resize,
+        } = *input
+        else {
+            return None;
+        };
+        Some(Self {
+            width,
+            height,
+            grey,
+            resize: forced.or(resize).unwrap_or(unnamed),
+        })
+    }
 }
 
 /// A picture in memory: `height` rows of `width` pixels, three bytes each (red, green, blue) or one (grey), no padding.

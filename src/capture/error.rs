@@ -2,6 +2,7 @@
 
 use super::gst_args::MAX_LENGTH;
 use super::packages::MissingElement;
+use crate::panics::Panicked;
 
 /// Why there are no frames.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -109,6 +110,12 @@ pub enum CaptureError {
         /// What may be the cause.
         hint: Option<String>,
     },
+    /// It came up after it had been given up.
+    #[error("the source came up so late that it had been given up")]
+    GivenUp,
+    /// A thread of the capture panicked.
+    #[error(transparent)]
+    Panicked(#[from] Panicked),
     /// The operating system gave no thread.
     #[error("no thread for the capture: {0}")]
     Thread(String),

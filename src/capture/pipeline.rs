@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use gstreamer as gst;
@@ -15,9 +15,10 @@ use super::devices::Wishes;
 use super::error::{CaptureError, redact};
 use super::line::{Medium, Prepared, launch_line};
 use super::packages::MissingElement;
-use super::slot::{Feed, Frame, FrameSlot, Policy, Put, Tap};
-use super::windows::{SoundFormat, SoundSlot};
+use super::slot::{Feed, Frame, FrameSlot, Policy, Put, Tap, Ticket};
+use super::windows::{SoundFormat, Window};
 use crate::config::SourceLine;
+use crate::panics::caught;
 use crate::stats::Stats;
 
 /// How often the watching thread looks at the clock when no message wakes it.
@@ -62,14 +63,15 @@ impl Settings {
 #[derive(Debug, Clone)]
 pub enum Inlet {
     /// Frames, the newest wins.
-    Pictures(Arc<FrameSlot>),
+    Pictures(Ticket<Frame>),
     /// Windows of sound, in order.
-    Sound(Arc<SoundSlot>, SoundFormat),
+    Sound(Ticket<Window>, SoundFormat),
 }
 
 impl From<&Arc<FrameSlot>> for Inlet {
+    /// Reserves the slot.
     fn from(slot: &Arc<FrameSlot>) -> Self {
-        Self::Pictures(Arc::clone(slot))
+        Self::Pictures(slot.reserve())
     }
 }
 
@@ -83,29 +85,29 @@ impl Inlet {
         }
     }
 
-    /// Opens the slot, and sets the sink up to fill it.
+    /// Opens the slot, and sets the sink up to fill it. `None`: another source has it.
     fn open(
         &self,
         lossless: bool,
         sink: &gst_app::AppSink,
         stats: &Arc<Stats>,
         clock: &Arc<FrameClock>,
-    ) -> Arc<dyn Tap> {
+    ) -> Option<Arc<dyn Tap>> {
         match self {
-            Self::Pictures(slot) => {
-                let feed = slot.open(if lossless { Policy::Lossless } else { Policy::NewestWins });
+            Self::Pictures(ticket) => {
+                let feed = ticket.open(if lossless { Policy::Lossless } else { Policy::NewestWins })?;
                 sink.set_property("drop", !lossless);
                 sink.set_callbacks(callbacks(&feed, stats, clock));
-                Arc::new(feed)
+                Some(Arc::new(feed))
             }
-            Self::Sound(slot, format) => {
-                let feed = slot.open(match lossless {
+            Self::Sound(ticket, format) => {
+                let feed = ticket.open(match lossless {
                     true => Policy::Lossless,
                     false => Policy::OldestDropped(format.most_waiting()),
-                });
+                })?;
                 sink.set_property("drop", false);
                 sink.set_callbacks(audio::callbacks(&feed, *format, stats, clock));
-                Arc::new(feed)
+                Some(Arc::new(feed))
             }
         }
     }
@@ -127,12 +129,12 @@ pub enum CaptureEvent {
 }
 
 /// How stopping went.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Stopped {
     /// The pipeline is gone.
     Clean,
-    /// It hangs, probably in a driver, and was left behind on its thread.
-    Abandoned,
+    /// It hangs, probably in a driver, and was left behind on this thread; `None`: there was no thread to stop it.
+    Abandoned(Option<JoinHandle<()>>),
 }
 
 /// A pipeline that runs until it is stopped or dropped.
@@ -186,7 +188,9 @@ impl Capture {
 
         let clock = Arc::new(FrameClock::new());
         // Nothing is rendered before PLAYING, so the callbacks come early enough.
-        let feed = inlet.open(lossless, &built.sink, stats, &clock);
+        let feed = inlet
+            .open(lossless, &built.sink, stats, &clock)
+            .ok_or(CaptureError::GivenUp)?;
         if let Err(error) = built.set_state(gst::State::Playing) {
             feed.close();
             return Err(error);
@@ -238,19 +242,19 @@ impl Capture {
     /// Stops the pipeline, on a thread of its own because a driver may hang; waits for that at most `limit`. A frame still
     /// in the slot is thrown away. Call it where blocking is allowed.
     pub fn stop(mut self, limit: Duration) -> Stopped {
-        let Some(done) = self.begin_stop() else {
+        let Some(stopping) = self.begin_stop() else {
             return Stopped::Clean;
         };
-        match done.recv_timeout(limit) {
+        match stopping.done.recv_timeout(limit) {
             Ok(()) => Stopped::Clean,
             Err(_) => {
                 tracing::error!("the capture pipeline did not stop within {limit:?} and was abandoned; a driver hangs");
-                Stopped::Abandoned
+                Stopped::Abandoned(stopping.thread)
             }
         }
     }
 
-    fn begin_stop(&mut self) -> Option<mpsc::Receiver<()>> {
+    fn begin_stop(&mut self) -> Option<Stopping> {
         let pipeline = self.pipeline.take()?;
         self.stopping.store(true, Ordering::Release);
         // A callback that waits for the slot, and the watching thread that waits for the last frame, return now.
@@ -265,8 +269,15 @@ impl Drop for Capture {
     }
 }
 
-/// Takes a pipeline down on its own thread; the receiver tells when that is done.
-fn take_down(pipeline: gst::Pipeline) -> mpsc::Receiver<()> {
+/// A pipeline on its way down.
+struct Stopping {
+    /// Tells when that is done.
+    done: mpsc::Receiver<()>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Takes a pipeline down on its own thread.
+fn take_down(pipeline: gst::Pipeline) -> Stopping {
     let (done, wait) = mpsc::channel();
     if let Some(bus) = pipeline.bus() {
         // Wakes the watching thread.
@@ -279,10 +290,16 @@ fn take_down(pipeline: gst::Pipeline) -> mpsc::Receiver<()> {
         drop(pipeline);
         let _ = done.send(());
     };
-    if let Err(error) = thread::Builder::new().name("capture-stop".to_owned()).spawn(stop) {
-        tracing::error!("no thread to stop the capture pipeline, it goes on without a reader: {error}");
+    let thread = thread::Builder::new()
+        .name("capture-stop".to_owned())
+        .spawn(stop)
+        .inspect_err(|error| {
+            tracing::error!("no thread to stop the capture pipeline, it goes on without a reader: {error}");
+        });
+    Stopping {
+        done: wait,
+        thread: thread.ok(),
     }
-    wait
 }
 
 /// A pipeline on its way up. Dropped before [`Built::keep`], it is taken down again.
@@ -440,18 +457,10 @@ struct Watch {
 
 impl Watch {
     fn run(self, events: &dyn Fn(CaptureEvent)) {
-        let Some(bus) = self.pipeline.bus() else { return };
-        let event = loop {
-            let message = bus.timed_pop(gst::ClockTime::from_mseconds(TICK.as_millis() as u64));
-            if self.stopping.load(Ordering::Acquire) {
-                return;
-            }
-            if let Some(event) = message.and_then(|message| self.judge(&message)) {
-                break event;
-            }
-            if let Some(after) = self.limits.and_then(|limits| self.clock.stalled(limits)) {
-                break CaptureEvent::Stalled { after };
-            }
+        // Without a watching thread nobody would ever hear of an end.
+        let watched = caught(|| self.wait_for_end());
+        let Some(event) = watched.unwrap_or_else(|panicked| Some(CaptureEvent::Error(panicked.into()))) else {
+            return;
         };
         self.feed.finish();
         if event == CaptureEvent::EndOfStream {
@@ -459,6 +468,23 @@ impl Watch {
         }
         if !self.stopping.load(Ordering::Acquire) {
             events(event);
+        }
+    }
+
+    /// `None`: the pipeline is being stopped.
+    fn wait_for_end(&self) -> Option<CaptureEvent> {
+        let bus = self.pipeline.bus()?;
+        loop {
+            let message = bus.timed_pop(gst::ClockTime::from_mseconds(TICK.as_millis() as u64));
+            if self.stopping.load(Ordering::Acquire) {
+                return None;
+            }
+            if let Some(event) = message.and_then(|message| self.judge(&message)) {
+                return Some(event);
+            }
+            if let Some(after) = self.limits.and_then(|limits| self.clock.stalled(limits)) {
+                return Some(CaptureEvent::Stalled { after });
+            }
         }
     }
 

@@ -1,8 +1,9 @@
 //! The one place between GStreamer's thread, which brings frames, and the inference thread, which takes them; for sound
 //! a short queue, since windows of sound are processed in order.
 //!
-//! A capture opens the slot and gets a [`Feed`]. Each opening is a new generation: a feed of an earlier one (a pipeline
-//! that hung in its driver and woke up later) can no longer put anything in.
+//! Whoever starts a capture reserves the slot for it; the capture opens it with its [`Ticket`] and gets a [`Feed`]. Each
+//! reservation is a new generation: one of an earlier generation (a pipeline that hung in its driver and woke up later) can
+//! neither open the slot nor put anything in.
 
 use std::collections::VecDeque;
 use std::fmt::Debug;
@@ -91,6 +92,9 @@ pub struct Slot<T> {
 struct State<T> {
     values: VecDeque<T>,
     policy: Policy,
+    /// The newest reservation.
+    reserved: u64,
+    /// The reservation with which it was opened last.
     generation: u64,
     /// Values may be put in.
     open: bool,
@@ -108,6 +112,7 @@ impl<T> Slot<T> {
         let state = State {
             values: VecDeque::new(),
             policy: Policy::NewestWins,
+            reserved: 0,
             generation: 0,
             open: false,
         };
@@ -117,18 +122,23 @@ impl<T> Slot<T> {
         }
     }
 
-    /// Opens the slot for a new source. What an earlier one left is thrown away and its feed is shut.
-    pub fn open(self: &Arc<Self>, policy: Policy) -> Feed<T> {
-        let mut state = self.state.lock();
-        state.generation += 1;
-        state.values.clear();
-        state.policy = policy;
-        state.open = true;
-        self.changed.notify_all();
-        Feed {
+    /// Reserves the slot for a new source. What an earlier one left is thrown away, its feed is shut, and a ticket of before
+    /// that was not used yet is of no use any more.
+    pub fn reserve(self: &Arc<Self>) -> Ticket<T> {
+        Ticket {
+            number: self.revoke(),
             slot: Arc::clone(self),
-            generation: state.generation,
         }
+    }
+
+    /// Shuts the slot for all tickets there are; a new one opens it. Gives the number of the next ticket.
+    pub fn revoke(&self) -> u64 {
+        let mut state = self.state.lock();
+        state.reserved += 1;
+        state.values.clear();
+        state.open = false;
+        self.changed.notify_all();
+        state.reserved
     }
 
     /// Takes the oldest value, waiting at most `timeout` for one.
@@ -181,6 +191,41 @@ impl<T> Slot<T> {
         state.open = false;
         state.values.clear();
         self.changed.notify_all();
+    }
+}
+
+/// The right to open the slot, until somebody else gets it.
+#[derive(Debug)]
+pub struct Ticket<T = Frame> {
+    slot: Arc<Slot<T>>,
+    number: u64,
+}
+
+impl<T> Clone for Ticket<T> {
+    fn clone(&self) -> Self {
+        Self {
+            slot: Arc::clone(&self.slot),
+            number: self.number,
+        }
+    }
+}
+
+impl<T> Ticket<T> {
+    /// Opens the slot. `None`: it has been reserved for another source, or revoked, since.
+    pub fn open(&self, policy: Policy) -> Option<Feed<T>> {
+        let mut state = self.slot.state.lock();
+        if state.reserved != self.number {
+            return None;
+        }
+        state.generation = self.number;
+        state.values.clear();
+        state.policy = policy;
+        state.open = true;
+        self.slot.changed.notify_all();
+        Some(Feed {
+            slot: Arc::clone(&self.slot),
+            generation: self.number,
+        })
     }
 }
 
@@ -278,7 +323,7 @@ mod tests {
 
     fn slot(policy: Policy) -> (Arc<Slot<u32>>, Feed<u32>) {
         let slot = Arc::new(Slot::new());
-        let feed = slot.open(policy);
+        let feed = slot.reserve().open(policy).unwrap();
         (slot, feed)
     }
 
@@ -344,13 +389,34 @@ mod tests {
     fn an_earlier_source_cannot_put_or_close_after_the_slot_was_opened_again() {
         let (slot, old) = slot(Policy::Lossless);
         old.put(1);
-        let new = slot.open(Policy::NewestWins);
+        let new = slot.reserve().open(Policy::NewestWins).unwrap();
         assert_eq!(old.put(2), Put::Closed);
         old.close();
         old.finish();
         old.wait_until_taken();
         assert_eq!(new.put(3), Put::Stored);
         assert!(matches!(slot.try_take(), Taken::Frame(3)));
+    }
+
+    #[test]
+    fn a_source_that_was_given_up_cannot_open_the_slot_late() {
+        let slot = Arc::new(Slot::new());
+        let given_up = slot.reserve();
+        let new = slot.reserve().open(Policy::Lossless).unwrap();
+        assert!(given_up.open(Policy::NewestWins).is_none());
+        assert_eq!(new.put(1), Put::Stored);
+        assert!(matches!(slot.try_take(), Taken::Frame(1)));
+        slot.revoke();
+        assert_eq!(new.put(2), Put::Closed);
+    }
+
+    #[test]
+    fn a_source_that_is_given_up_while_it_waits_for_room_goes_on() {
+        let (slot, feed) = slot(Policy::Lossless);
+        feed.put(1);
+        let waiting = thread::spawn(move || feed.put(2));
+        slot.revoke();
+        assert_eq!(waiting.join().unwrap(), Put::Closed);
     }
 
     #[test]

@@ -1,16 +1,16 @@
-//! `check`: every effective setting, what would run, and what is wrong. Starts nothing and changes nothing.
+//! `check`: every effective setting, what would run, and what is wrong. Changes nothing, and starts nothing but the model, to ask what
+//! it is.
 
 use std::fmt::Write;
 use std::path::Path;
 
 use clap::Args;
 
+use super::check_model::ModelCheck;
 use super::{ConfigArgs, Exit, NO_CONFIGURATION, check_online, complain, environment, say};
 use crate::capture::{CaptureError, PipelineDescription, Wishes, camera, describe, microphone};
-use crate::config::{Config, Loaded, ModelSource};
+use crate::config::{Config, Loaded};
 use crate::device::{Topics, peek};
-use crate::model::{Usable, builtin, examine};
-use crate::studio::{Provider, base_url};
 use crate::supervisor::{Setup, SetupError, sentence};
 
 /// Arguments of `check`.
@@ -18,7 +18,7 @@ use crate::supervisor::{Setup, SetupError, sentence};
 #[command(
     after_help = "Examples:\n  ei-greengrass check --config my.json\n  ei-greengrass check --config my.json --online\n  \
     ei-greengrass check --cameras\n\n\
-    Exit code: 0; 2 when `run` would refuse this configuration; 1 when a probe of --online failed."
+    Exit code: 0; 2 when `run` would refuse this configuration, or cannot use the model; 1 when a probe of --online failed."
 )]
 pub struct CheckArgs {
     #[command(flatten)]
@@ -57,13 +57,14 @@ pub(super) fn main(args: &CheckArgs) -> Exit {
     let refusals = Setup::new(loaded.config.clone(), false)
         .err()
         .map_or_else(Vec::new, |SetupError(reasons)| reasons);
-    say(&report(&loaded, &refusals));
+    let model = ModelCheck::of(&loaded.config);
+    say(&report(&loaded, &refusals, &model));
     let online = if args.online {
         check_online::main(&loaded.config)
     } else {
         Exit::Orderly
     };
-    if refusals.is_empty() {
+    if refusals.is_empty() && model.unsupported.is_none() {
         online
     } else {
         Exit::Configuration
@@ -77,7 +78,7 @@ fn complete_environment(with_kvssink: bool) {
     }
 }
 
-fn report(loaded: &Loaded, refusals: &[String]) -> String {
+fn report(loaded: &Loaded, refusals: &[String], model: &ModelCheck) -> String {
     let mut out = String::new();
     let config = &loaded.config;
     section(&mut out, "Settings", settings(loaded));
@@ -90,20 +91,22 @@ fn report(loaded: &Loaded, refusals: &[String]) -> String {
     section(&mut out, "Warnings", loaded.warnings.iter().map(ToString::to_string));
     section(&mut out, "Device", device(config));
     section(&mut out, "Source", source(config));
-    section(&mut out, "Model", [model(config)]);
-    section(
-        &mut out,
-        "Result",
-        if refusals.is_empty() {
-            vec!["`run` starts with this configuration".to_owned()]
-        } else {
-            refusals
-                .iter()
-                .map(|reason| format!("`run` refuses: {reason}"))
-                .collect()
-        },
-    );
+    section(&mut out, "Model", model.lines.iter().cloned());
+    section(&mut out, "Result", result(refusals, model));
     out
+}
+
+fn result(refusals: &[String], model: &ModelCheck) -> Vec<String> {
+    if !refusals.is_empty() {
+        return refusals
+            .iter()
+            .map(|reason| format!("`run` refuses: {reason}"))
+            .collect();
+    }
+    match &model.unsupported {
+        Some(reason) => vec![format!("`run` starts and stays idle: {reason}")],
+        None => vec!["`run` starts with this configuration".to_owned()],
+    }
 }
 
 fn section(out: &mut String, title: &str, lines: impl IntoIterator<Item = String>) {
@@ -210,48 +213,4 @@ fn microphones() -> Vec<String> {
 
 fn capture_sentence(error: &CaptureError) -> String {
     sentence(error).replace('\n', " ")
-}
-
-fn model(config: &Config) -> String {
-    match &config.model {
-        None => from_studio(config),
-        Some(ModelSource::File(path)) if matches!(path.try_exists(), Ok(false)) => {
-            format!(
-                "{} is missing (ei_local_model_file); {}",
-                path.display(),
-                from_studio(config)
-            )
-        }
-        Some(ModelSource::Builtin(name)) => match builtin::check_name(name) {
-            Ok(()) => format!("builtin:{name}, this program itself"),
-            Err(e) => e.to_string(),
-        },
-        Some(ModelSource::File(path)) => match examine(path) {
-            Ok(Usable::Program(path)) => format!("{}, a program for this machine", path.display()),
-            Ok(Usable::Socket(path)) => format!("{}, the socket of a running model", path.display()),
-            Err(e) => format!("{}; `run` would try again and again", sentence(&e)),
-        },
-    }
-}
-
-/// What stands for a model file that is not there.
-fn from_studio(config: &Config) -> String {
-    let provider = Provider::new(config, std::env::var("EI_HOST").ok());
-    let target = match (&provider.wanted.target, provider.machine.target()) {
-        (Some(forced), _) => forced.clone(),
-        (None, Ok(target)) => target.to_owned(),
-        (None, Err(e)) => return e.to_string(),
-    };
-    let studio = match base_url(provider.ei_host.as_deref()) {
-        Ok(url) => url.host_str().unwrap_or_default().to_owned(),
-        Err(e) => return e.to_string(),
-    };
-    let earlier = provider.earlier().map_or_else(
-        || "none was downloaded yet".to_owned(),
-        |model| format!("downloaded last: {}", model.path.display()),
-    );
-    format!(
-        "from {studio} for {target}, with the API key at {:?} of the secret {}; {earlier}",
-        config.secret_name, config.secret_id
-    )
 }

@@ -4,10 +4,14 @@ use std::path::Path;
 use std::pin::Pin;
 use std::time::SystemTime;
 
-use super::{Exit, complain, say};
+use super::{Exit, complain, say, sentence};
+use crate::aws::secret::api_key;
 use crate::aws::{Aws, discovery};
-use crate::config::Config;
+use crate::backoff::Retry;
+use crate::cache;
+use crate::config::{Config, ModelSource};
 use crate::device::{Topics, peek};
+use crate::studio::is_missing;
 use crate::supervisor::{LinkTarget, link_settings, link_target};
 use crate::uplink::{self, Destination, EndpointOrigin, Message, ProbeError};
 
@@ -40,6 +44,12 @@ const PROBES: &[(&str, &str, Run)] = &[
     }),
     ("region", "looking for the AWS region", |c| Box::pin(region(c))),
     ("endpoint", "finding the broker's address", |c| Box::pin(endpoint(c))),
+    ("secret", "asking Secrets Manager for the Edge Impulse API key", |c| {
+        Box::pin(secret(c))
+    }),
+    ("bucket", "looking up s3_bucket; uploading is not tried", |c| {
+        Box::pin(bucket(c))
+    }),
     ("mqtt", "connecting, and publishing to command/output", |c| {
         Box::pin(mqtt(c))
     }),
@@ -91,11 +101,18 @@ impl Context {
         }
     }
 
+    /// Whether `run` would download a model.
+    fn downloads(&self) -> bool {
+        match &self.config.model {
+            None => true,
+            Some(ModelSource::File(path)) => is_missing(path),
+            Some(_) => false,
+        }
+    }
+
     /// Whether anything of this configuration speaks to AWS with credentials.
     fn uses_aws(&self) -> bool {
-        self.config.model.is_none()
-            || self.config.s3_cache_bucket.is_some()
-            || matches!(self.link, Ok(LinkTarget::IotCore(_)))
+        self.downloads() || self.config.s3_cache_bucket.is_some() || matches!(self.link, Ok(LinkTarget::IotCore(_)))
     }
 }
 
@@ -159,6 +176,32 @@ async fn endpoint(context: &Context) -> Finding {
             Finding::Works(format!("{endpoint}, known from before; asking failed: {problem}"))
         }
         Err(reason) => Finding::Fails(reason.to_string()),
+    }
+}
+
+/// Says which key was found, never what it holds.
+async fn secret(context: &Context) -> Finding {
+    let config = &context.config;
+    if !context.downloads() {
+        return Finding::NotNeeded("the model is on this device");
+    }
+    let (id, name) = (&config.secret_id, &config.secret_name);
+    match api_key(&context.aws.config().await, id, name).await {
+        Ok(_) => Finding::Works(format!("the secret {id} has the key {name:?}")),
+        Err(e) if config.runner.api_key.is_some() && e.retry() == Retry::Later => {
+            Finding::Works(format!("the API key of eiparams (--api-key) would be used: {e}"))
+        }
+        Err(e) => Finding::Fails(sentence(&e)),
+    }
+}
+
+async fn bucket(context: &Context) -> Finding {
+    match &context.config.s3_cache_bucket {
+        None => Finding::NotNeeded("the S3 cache is off"),
+        Some(bucket) => match cache::probe(bucket).await {
+            Ok(found) => Finding::Works(found),
+            Err(e) => Finding::Fails(sentence(&e)),
+        },
     }
 }
 

@@ -1,6 +1,7 @@
 //! The command line: arguments, logging, dispatch. One file a subcommand.
 
 mod check;
+mod check_model;
 mod check_online;
 mod config;
 mod demo;

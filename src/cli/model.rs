@@ -205,7 +205,8 @@ fn describe(whence: &str, info: &ModelInfo) -> String {
     out
 }
 
-fn input(info: &ModelInfo) -> String {
+/// What a model takes, in words.
+pub(super) fn input(info: &ModelInfo) -> String {
     match info.input {
         ModelInput::Image {
             width,

@@ -1,6 +1,7 @@
 //! `run`: the daemon.
 
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,10 @@ use crate::supervisor::{Ended, Setup};
 
 /// Worker threads of the runtime: it carries messages and timers; frames have threads of their own.
 const RUNTIME_THREADS: usize = 2;
+/// What cleans `/tmp` looks once a day for files that are days old.
+const FRESHEN_EVERY: Duration = Duration::from_secs(3600);
+/// Signals come through the runtime, which gets this long to bring one before the program is replaced.
+const LAST_LOOK: Duration = Duration::from_millis(20);
 
 /// Arguments of `run`.
 #[derive(Debug, Args)]
@@ -139,7 +144,7 @@ async fn answer_on_demand(config: Config) -> Exit {
         Ok(duty) => duty,
         Err(exit) => return exit,
     };
-    let stop = stop_requested(duty.signals, duty.lock.clone(), config.sleep_time);
+    let stop = stop_requested(duty.signals, duty.lock.clone(), config.sleep_time, FRESHEN_EVERY);
     let ran = crate::on_demand::run(&config, &duty.device, stop).await;
     if let Ok(lock) = Arc::try_unwrap(duty.lock) {
         lock.remove();
@@ -158,10 +163,19 @@ async fn daemon(setup: Setup) -> Exit {
         Ok(duty) => duty,
         Err(exit) => return exit,
     };
-    let stop = stop_requested(signals, lock.clone(), setup.config.sleep_time);
-    let ended = crate::supervisor::run(setup, device, stop).await;
-    // Whoever removed the file wants an end, not a new start.
-    let wanted = lock.still_there();
+    let (ended, wanted) = {
+        let mut stop = pin!(stop_requested(
+            signals,
+            lock.clone(),
+            setup.config.sleep_time,
+            FRESHEN_EVERY
+        ));
+        let ended = crate::supervisor::run(setup, device, stop.as_mut()).await;
+        // Whoever asked for the end at the last moment, or removed the file, wants no new start.
+        let wanted =
+            ended == Ended::StartAnew && tokio::time::timeout(LAST_LOOK, stop).await.is_err() && lock.still_there();
+        (ended, wanted)
+    };
     // The waiting task held a clone only while it ran.
     if let Ok(lock) = Arc::try_unwrap(lock) {
         lock.remove();
@@ -174,12 +188,15 @@ async fn daemon(setup: Setup) -> Exit {
 }
 
 /// Completes when somebody asked the daemon to stop. A second signal after that ends the process at once.
-async fn stop_requested(mut signals: StopSignals, lock: Arc<LockFile>, look_every: Duration) {
-    let mut look = tokio::time::interval(look_every);
+async fn stop_requested(mut signals: StopSignals, lock: Arc<LockFile>, look_every: Duration, freshen_every: Duration) {
+    let (mut look, mut freshen) = (tokio::time::interval(look_every), tokio::time::interval(freshen_every));
     let why = loop {
         tokio::select! {
             signal = signals.next() => break format!("{signal} received"),
             _ = look.tick() => if !lock.still_there() { break "the lock file was removed".to_owned() },
+            _ = freshen.tick() => if let Err(e) = lock.keep_fresh() {
+                tracing::debug!("the times of the lock file cannot be set: {e}");
+            },
         }
     };
     tracing::info!("stopping: {why}");
@@ -199,4 +216,43 @@ fn start_anew() -> Exit {
     let error = std::process::Command::new("/proc/self/exe").args(arguments).exec();
     tracing::error!("the program cannot be started anew: {error}");
     Exit::Failure
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{File, FileTimes};
+    use std::time::SystemTime;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_lock_file_is_kept_fresh_until_it_is_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("lock");
+        let lock = Arc::new(LockFile::acquire(&path).unwrap());
+        let signals = StopSignals::listen().unwrap();
+        let moment = Duration::from_millis(2);
+        let stop = tokio::spawn(stop_requested(signals, lock, moment, moment));
+        let old = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+        let times = FileTimes::new().set_accessed(old).set_modified(old);
+        File::options()
+            .write(true)
+            .open(&path)
+            .unwrap()
+            .set_times(times)
+            .unwrap();
+        let is_fresh = || {
+            let metadata = std::fs::metadata(&path).unwrap();
+            metadata.modified().unwrap() > old && metadata.accessed().unwrap() > old
+        };
+        let fresh = async {
+            while !is_fresh() {
+                tokio::task::yield_now().await;
+            }
+        };
+        let limit = Duration::from_secs(20);
+        tokio::time::timeout(limit, fresh).await.unwrap();
+        std::fs::remove_file(&path).unwrap();
+        tokio::time::timeout(limit, stop).await.unwrap().unwrap();
+    }
 }

@@ -73,6 +73,18 @@ pub enum ConfigError {
         /// The value as given.
         value: String,
     },
+    /// A flag of its own whose value cannot be used: who types it wants that broker and no other.
+    #[error("{flag} {value} cannot be used; accepted is {accepted}, for example {flag} {example}")]
+    Flag {
+        /// The flag.
+        flag: &'static str,
+        /// Its value, credentials as `***`.
+        value: String,
+        /// What is accepted, in words.
+        accepted: &'static str,
+        /// A value that is accepted.
+        example: &'static str,
+    },
     /// A `--set` without `=`.
     #[error("--set {word} has no value; write --set KEY=VALUE, for example --set iotcore_qos=1")]
     Set {

@@ -85,9 +85,10 @@ pub fn parse_set(word: &str) -> Result<(String, String), ConfigError> {
 /// Resolves the layers to one configuration.
 ///
 /// # Errors
-/// Text that cannot be read ([`ConfigError::Syntax`], [`ConfigError::Shape`], [`ConfigError::TooLong`]) and an unknown
-/// `launch`. Everything else that is wrong is a warning.
+/// Text that cannot be read ([`ConfigError::Syntax`], [`ConfigError::Shape`], [`ConfigError::TooLong`]), an unknown
+/// `launch`, and a broker on the command line that is none. Everything else that is wrong is a warning.
 pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
+    check_broker_flag(sources)?;
     let mut resolver = Resolver::default();
     give_text(&mut resolver, sources)?;
     for (key, value) in &sources.sets {
@@ -110,6 +111,21 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
         warnings,
         notes,
         eiparams: eiparams.understood,
+    })
+}
+
+/// Elsewhere a broker that cannot be read leaves IoT Core, found by itself; not where a person named one on the command line.
+fn check_broker_flag(sources: &Sources) -> Result<(), ConfigError> {
+    let Some(text) = &sources.mqtt else { return Ok(()) };
+    let value = json!(text);
+    if values::is_absent(&value) || (keys::IOT_ENDPOINT.read)(&value).is_ok() {
+        return Ok(());
+    }
+    Err(ConfigError::Flag {
+        flag: "--mqtt",
+        value: redact::credentials(text),
+        accepted: keys::IOT_ENDPOINT.info.accepted,
+        example: "mqtt://localhost:1883",
     })
 }
 

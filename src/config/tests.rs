@@ -448,10 +448,16 @@ fn no_secret_is_in_anything_that_can_be_printed() {
     );
     let mut sources =
         sources(r#"{"preview_token": ["hush"], "eiparams": {"--api-key": "hush"}, "iot_endpoint": "x://me:hush@h"}"#);
-    sources.mqtt = Some("http://me:hush@h".to_owned());
+    sources.mqtt = Some("wss://me:hush@h".to_owned());
     let loaded = load(&sources).unwrap();
-    assert_eq!(loaded.warnings.len(), 3);
+    assert_eq!(loaded.warnings.len(), 2);
     assert!(!format!("{loaded:?}").contains("hush"), "{loaded:#?}");
+    sources.mqtt = Some("http://me:hush@h".to_owned());
+    let refused = load(&sources).unwrap_err().to_string();
+    assert!(
+        refused.starts_with("--mqtt http://***@h cannot be used; accepted is a host name"),
+        "{refused}"
+    );
 }
 
 fn any_value() -> impl Strategy<Value = Value> {

@@ -3,7 +3,8 @@
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::{LOOK_EVERY, Progress, Workbench, carry_out_orders};
+use super::fault::Refusals;
+use super::{Ends, InferenceFault, LOOK_EVERY, Progress, Workbench, carry_out_orders};
 use crate::capture::windows::{loudness, wav};
 use crate::capture::{SoundFormat, Taken, Window};
 use crate::model::{Model, ModelError};
@@ -16,7 +17,7 @@ pub(super) fn infer_until_finished(
     format: SoundFormat,
     bench: &mut Workbench,
     tell: &dyn Fn(Progress),
-) -> Result<(), ModelError> {
+) -> Result<(), InferenceFault> {
     let result = listen(&mut model, format, bench, tell);
     model.stop();
     result
@@ -27,16 +28,20 @@ fn listen(
     format: SoundFormat,
     bench: &mut Workbench,
     tell: &dyn Fn(Progress),
-) -> Result<(), ModelError> {
-    let mut drained = None;
+) -> Result<(), InferenceFault> {
+    let (mut ends, mut refusals) = (Ends::default(), Refusals::default());
     while !bench.finish.load(Ordering::Relaxed) {
         match bench.sounds.take(LOOK_EVERY) {
-            Taken::Frame(window) => infer(model, format, &window, bench, tell)?,
+            Taken::Frame(window) => match infer(model, format, &window, bench, tell) {
+                Ok(()) => refusals.over(),
+                Err(e) => {
+                    bench.stats.frames_dropped.inc();
+                    refusals.note(Instant::now(), "a window of sound", e)?;
+                }
+            },
             Taken::TimedOut => carry_out_orders(model, &bench.feed)?,
             Taken::Closed(generation) => {
-                if drained.replace(generation) != Some(generation) {
-                    tell(Progress::Drained(generation));
-                }
+                ends.closed(generation, bench, tell);
                 bench.sounds.wait_until_open(LOOK_EVERY);
             }
         }
@@ -52,13 +57,7 @@ fn infer(
     tell: &dyn Fn(Progress),
 ) -> Result<(), ModelError> {
     let begun = Instant::now();
-    let result = match classify(model, window.features()) {
-        Ok(result) => result,
-        Err(e) => {
-            bench.stats.frames_dropped.inc();
-            return Err(e);
-        }
-    };
+    let result = classify(model, window.features())?;
     let wall_ms = begun.elapsed().as_secs_f32() * 1e3;
     bench.spoken.tell(Instant::now(), &result, wall_ms);
     let verdict = bench.report.lock().accept(&result, wall_ms);

@@ -1,9 +1,10 @@
 //! The lock file: one daemon per device, and the handle by which it is stopped.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, FileTimes, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use rustix::fs::{FlockOperation, OFlags, flock};
 use thiserror::Error;
@@ -98,12 +99,25 @@ impl LockFile {
         )))
     }
 
-    /// Whether the path still names the file that is locked. `false`: somebody asked the daemon to stop.
+    /// Whether the path still names the file that is locked, as far as one can see. `false`: somebody removed or replaced it,
+    /// and so asked the daemon to stop.
     pub fn still_there(&self) -> bool {
-        let (Ok(at_path), Ok(ours)) = (std::fs::symlink_metadata(&self.path), self.file.metadata()) else {
-            return false;
-        };
-        at_path.ino() == ours.ino() && at_path.dev() == ours.dev()
+        match (std::fs::symlink_metadata(&self.path), self.file.metadata()) {
+            (Ok(at_path), Ok(ours)) => at_path.ino() == ours.ino() && at_path.dev() == ours.dev(),
+            (Err(e), _) if e.kind() == io::ErrorKind::NotFound => false,
+            // A disk or a directory that cannot be read for the moment says nothing about the file.
+            _ => true,
+        }
+    }
+
+    /// Makes the file look new: what cleans `/tmp` (systemd-tmpfiles) removes files that nobody touched for days.
+    ///
+    /// # Errors
+    /// The system's reason.
+    pub fn keep_fresh(&self) -> io::Result<()> {
+        let now = SystemTime::now();
+        self.file
+            .set_times(FileTimes::new().set_accessed(now).set_modified(now))
     }
 
     /// Removes the file, if it is still ours, and gives the lock back.
@@ -200,6 +214,22 @@ mod tests {
         assert!(!lock.still_there());
         lock.remove();
         assert!(path(&dir).exists(), "a file that is not ours stays");
+    }
+
+    #[test]
+    fn a_path_that_cannot_be_looked_at_is_no_wish_to_stop() {
+        let dir = tempfile::tempdir().unwrap();
+        let (inside, aside) = (dir.path().join("run"), dir.path().join("aside"));
+        std::fs::create_dir(&inside).unwrap();
+        let lock = LockFile::acquire(&lock_path(&inside.join("lock"), "cam")).unwrap();
+        std::fs::rename(&inside, &aside).unwrap();
+        // A link to itself: every look ends in ELOOP, also for root.
+        std::os::unix::fs::symlink(&inside, &inside).unwrap();
+        assert!(lock.still_there());
+        std::fs::remove_file(&inside).unwrap();
+        assert!(!lock.still_there(), "now it is gone");
+        std::fs::rename(&aside, &inside).unwrap();
+        lock.remove();
     }
 
     #[test]

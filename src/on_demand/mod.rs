@@ -3,16 +3,20 @@
 
 mod picture;
 mod server;
+mod supply;
 mod worker;
 
 use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::sync::watch;
 
 use crate::config::Config;
 use crate::model;
 use crate::preview::{Bounds, bind, serve};
 use crate::stats::Stats;
 use server::Site;
+use supply::supply;
 use worker::Worker;
 
 /// The port of `--mode http-server`.
@@ -23,28 +27,27 @@ const STOP_LIMIT: Duration = Duration::from_secs(3);
 /// Why there is nothing to serve.
 #[derive(Debug, thiserror::Error)]
 pub enum OnDemandError {
-    /// No model.
-    #[error("no model is given for --run-http-server: set ei_local_model_file (or --model) to an .eim file")]
-    NoModel,
     /// No thread for it.
     #[error("the system gives no thread for the model: {0}")]
     Thread(#[from] std::io::Error),
 }
 
-/// Serves until `stop` completes.
+/// Serves until `stop` completes. Without a local model file the model comes from Edge Impulse Studio; until it is there
+/// requests are told so.
 ///
 /// # Errors
-/// [`OnDemandError`]: when there is nothing to serve. A model that fails is started again.
+/// [`OnDemandError`]. A model that fails is started again, and one that cannot be had yet is sought again.
 pub async fn run(config: &Config, device: &str, stop: impl Future<Output = ()>) -> Result<(), OnDemandError> {
-    let source = config.model.clone().ok_or(OnDemandError::NoModel)?;
     let stats = Arc::new(Stats::default());
     model::sweep(device);
-    let settings = model::Settings {
-        shm: config.runner.shm,
-        thresholds: config.runner.thresholds.clone(),
-        ..model::Settings::new(source, device, &config.work_dir, stats)
+    let (chosen, models) = watch::channel(None);
+    let (base, device) = (config.clone(), device.to_owned());
+    let settings = move |source| model::Settings {
+        shm: base.runner.shm,
+        thresholds: base.runner.thresholds.clone(),
+        ..model::Settings::new(source, &*device, &base.work_dir, stats.clone())
     };
-    let worker = Arc::new(Worker::start(settings)?);
+    let worker = Arc::new(Worker::start(settings, models)?);
     let site = Site::new(worker.clone(), config.runner.resize_mode);
     let port = config.runner.http_server.unwrap_or(DEFAULT_PORT);
     let serving = async {
@@ -60,6 +63,7 @@ pub async fn run(config: &Config, device: &str, stop: impl Future<Output = ()>) 
     };
     tokio::select! {
         () = serving => {}
+        () = supply(config, chosen) => {}
         () = stop => {}
     }
     if !worker.stop(STOP_LIMIT).await {

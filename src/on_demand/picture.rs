@@ -13,7 +13,7 @@ use crate::capture::geometry::Layout;
 use crate::capture::pack::pack_features;
 use crate::capture::{self, Converter, Frame, Picture, Target};
 use crate::config::ResizeMode;
-use crate::model::{BoundingBox, InferenceResult, ModelInfo, ModelInput};
+use crate::model::{BoundingBox, InferenceResult, ModelInfo};
 
 /// Pixels of the longest side of a picture.
 const MAX_SIDE: u32 = 16_384;
@@ -47,15 +47,14 @@ pub(super) fn prepare(
     info: &ModelInfo,
     forced: Option<ResizeMode>,
 ) -> Result<(Vec<f32>, Mapping), PictureError> {
-    let ModelInput::Image {
-        width,
-        height,
-        grey,
-        resize,
-    } = info.input
-    else {
+    // The existing runner squashes posted pictures.
+    let Some(mut target) = Target::of(&info.input, forced, ResizeMode::Squash) else {
         return Err(PictureError::NotForPictures(info.sensor_name()));
     };
+    if target.resize == ResizeMode::None {
+        // A model that takes pictures in their own size still has one it was built for, and all requests get that.
+        target.resize = ResizeMode::Squash;
+    }
     let mut reader = ImageReader::new(Cursor::new(file)).with_guessed_format()?;
     let mut limits = Limits::default();
     limits.max_image_width = Some(MAX_SIDE);
@@ -64,18 +63,6 @@ pub(super) fn prepare(
     reader.limits(limits);
     let decoded = reader.decode()?;
     let original = (decoded.width(), decoded.height());
-    // Models before 2024 name no mode: the existing runner squashes posted pictures. A model that takes pictures in their
-    // own size still has one it was built for, and all requests get that.
-    let mode = match forced.or(resize) {
-        None | Some(ResizeMode::None) => ResizeMode::Squash,
-        Some(mode) => mode,
-    };
-    let target = Target {
-        width,
-        height,
-        grey,
-        resize: mode,
-    };
     let mut picture = Picture::default();
     let failed = |e: &dyn std::fmt::Display| PictureError::Convert(e.to_string());
     let frame = frame(decoded.into_rgba8()).map_err(|e| failed(&e))?;
@@ -85,9 +72,9 @@ pub(super) fn prepare(
     let mut features = vec![0.0; picture.pixels()];
     pack_features(&picture, &mut features);
     let mapping = Mapping {
-        layout: Layout::new(original, (width, height), mode),
+        layout: Layout::new(original, (target.width, target.height), target.resize),
         original,
-        mode,
+        mode: target.resize,
     };
     Ok((features, mapping))
 }

@@ -8,7 +8,9 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::sync::{oneshot, watch};
 
+use super::supply::Chosen;
 use crate::backoff::{Backoff, BackoffPolicy};
+use crate::config::ModelSource;
 use crate::log_limit::{RepeatGuard, like};
 use crate::model::{InferenceResult, Interrupt, Model, ModelError, ModelInfo, Settings};
 
@@ -25,7 +27,7 @@ pub(super) type Answer = (InferenceResult, Value);
 pub(super) enum AskError {
     #[error("too many requests are waiting for the model; try again later")]
     Busy,
-    #[error("the model is not running at the moment, it is being started; try again later")]
+    #[error("the model is not running at the moment, it is being started or downloaded; try again later")]
     NotRunning,
     #[error("the model failed and is started again; try again later: {0}")]
     Failed(String),
@@ -48,18 +50,21 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    /// Starts the thread, which starts the model.
+    /// Starts the thread, which starts the newest of `models` with `settings`, now and when it changes.
     ///
     /// # Errors
     /// When the system gives no thread.
-    pub(super) fn start(settings: Settings) -> std::io::Result<Self> {
+    pub(super) fn start(
+        settings: impl Fn(ModelSource) -> Settings + Send + 'static,
+        models: watch::Receiver<Option<Chosen>>,
+    ) -> std::io::Result<Self> {
         let (questions, queue) = sync_channel(QUEUE);
         let (known, info) = watch::channel(None);
         let (done, ended) = oneshot::channel();
         let interrupt = Interrupt::new();
         let thread_interrupt = interrupt.clone();
         std::thread::Builder::new().name("model".into()).spawn(move || {
-            keep_running(&settings, &thread_interrupt, &queue, &known);
+            keep_running(&settings, models, &thread_interrupt, &queue, &known);
             let _ = done.send(());
         })?;
         Ok(Self {
@@ -102,8 +107,17 @@ impl Worker {
     }
 }
 
+/// Why a model is not asked any more although it is well.
+enum Over {
+    /// The end was asked for.
+    Stop,
+    /// There is a newer one.
+    Newer,
+}
+
 fn keep_running(
-    settings: &Settings,
+    settings: &impl Fn(ModelSource) -> Settings,
+    mut models: watch::Receiver<Option<Chosen>>,
     interrupt: &Interrupt,
     queue: &Receiver<Question>,
     known: &watch::Sender<Option<Arc<ModelInfo>>>,
@@ -111,7 +125,14 @@ fn keep_running(
     let mut backoff = Backoff::new(BackoffPolicy::default());
     let mut failures = RepeatGuard::default();
     while !interrupt.is_tripped() {
-        let result = Model::start(settings, interrupt).and_then(|mut model| {
+        let Some(Chosen { source, .. }) = models.borrow_and_update().clone() else {
+            // Whoever asks now is told so before it comes here.
+            if matches!(queue.recv_timeout(LOOK_EVERY), Err(RecvTimeoutError::Disconnected)) {
+                return;
+            }
+            continue;
+        };
+        let result = Model::start(&settings(source), interrupt).and_then(|mut model| {
             let info = model.info().clone();
             if info.slow_first_inference {
                 model.warm_up()?;
@@ -119,10 +140,14 @@ fn keep_running(
             backoff.succeeded(Instant::now());
             tracing::info!("model {} v{} is loaded", info.name, info.deploy_version);
             known.send_replace(Some(info));
-            answer_questions(model, interrupt, queue)
+            answer_questions(model, interrupt, queue, &models)
         });
         known.send_replace(None);
-        let Err(e) = result else { return };
+        let e = match result {
+            Err(e) => e,
+            Ok(Over::Newer) => continue,
+            Ok(Over::Stop) => return,
+        };
         if interrupt.is_tripped() {
             return;
         }
@@ -140,13 +165,24 @@ fn keep_running(
     }
 }
 
-fn answer_questions(mut model: Model, interrupt: &Interrupt, queue: &Receiver<Question>) -> Result<(), ModelError> {
-    while !interrupt.is_tripped() {
+fn answer_questions(
+    mut model: Model,
+    interrupt: &Interrupt,
+    queue: &Receiver<Question>,
+    models: &watch::Receiver<Option<Chosen>>,
+) -> Result<Over, ModelError> {
+    let over = loop {
+        // An error means that no newer one will come.
+        match models.has_changed() {
+            _ if interrupt.is_tripped() => break Over::Stop,
+            Ok(true) => break Over::Newer,
+            Ok(false) | Err(_) => {}
+        }
         let Question { features, reply } = match queue.recv_timeout(LOOK_EVERY) {
             Ok(question) if question.reply.is_closed() => continue,
             Ok(question) => question,
             Err(RecvTimeoutError::Timeout) => continue,
-            Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Disconnected) => break Over::Stop,
         };
         // Who asked may have gone in the meantime.
         match classify(&mut model, &features) {
@@ -157,9 +193,9 @@ fn answer_questions(mut model: Model, interrupt: &Interrupt, queue: &Receiver<Qu
             }
             Err(e) => drop(reply.send(Err(AskError::Refused(e.to_string())))),
         }
-    }
+    };
     model.stop();
-    Ok(())
+    Ok(over)
 }
 
 fn classify(model: &mut Model, features: &[f32]) -> Result<Answer, ModelError> {

@@ -29,6 +29,7 @@ use tokio::task::JoinHandle;
 use crate::backoff::{Backoff, BackoffPolicy};
 use crate::config::PreviewConfig;
 use crate::log_limit::{RepeatGuard, like};
+use crate::panics::Relief;
 use crate::secret::Secret;
 
 pub use board::{About, Board, LinkView, ModelState, SourceState};
@@ -65,10 +66,16 @@ pub fn start(config: &PreviewConfig, device_dir: PathBuf, feed: Arc<Feed>, board
     }
     let config = config.clone();
     Some(Preview(tokio::spawn(async move {
-        let token = token(&config, device_dir).await;
-        let access = access::Access::new(token, &config.host, Path::new("/"));
-        let listener = bind(&config.host, config.port, "the live page", ADVICE).await;
-        server::run(listener, access, feed, board).await;
+        let serve = async || {
+            let token = token(&config, device_dir.clone()).await;
+            let access = access::Access::new(token, &config.host, Path::new("/"));
+            let listener = bind(&config.host, config.port, "the live page", ADVICE).await;
+            server::run(listener, access, feed.clone(), board.clone()).await;
+        };
+        let mut relief = Relief::new("the live page");
+        while let Err(wait) = relief.attempt(serve()).await {
+            tokio::time::sleep(wait).await;
+        }
     })))
 }
 

@@ -20,7 +20,7 @@ pub use client::{Limits, Studio};
 pub use error::{FetchError, StudioError};
 pub use fetch::{Job, Stage, fetch};
 pub use host::{HostError, base_url};
-pub(crate) use provider::is_missing;
 pub use provider::{Found, Provider};
+pub(crate) use provider::{is_missing, say_missing};
 pub use store::{About, Origin, Store, StoredModel};
 pub use target::{Machine, UnsupportedMachine};

@@ -211,6 +211,14 @@ pub(crate) fn is_missing(path: &Path) -> bool {
     matches!(path.try_exists(), Ok(false))
 }
 
+/// Says that the configured file is not there, and what is done about it.
+pub(crate) fn say_missing(path: &Path) {
+    tracing::warn!(
+        "the model file {} (ei_local_model_file) is missing: the model of Edge Impulse Studio is used instead",
+        path.display()
+    );
+}
+
 fn say(said: &mut RepeatGuard, error: &FetchError, wait: Duration, runs: bool) {
     let Some(more) = said.check(Instant::now(), &error.to_string()) else {
         return;

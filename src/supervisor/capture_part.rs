@@ -5,14 +5,14 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
-use super::generation::{Event, Tagged};
+use super::event::{Event, PipelineEvent, Tagged};
+use super::hanging::Hanging;
 use crate::backoff::{Backoff, BackoffPolicy};
-use crate::capture::{
-    Capture, CaptureError, CaptureEvent, FrameSlot, Inlet, Settings, SoundFormat, SoundSlot, Stopped,
-};
+use crate::capture::{Capture, CaptureEvent, FrameSlot, Inlet, Settings, SoundFormat, SoundSlot, Stopped};
 use crate::config::ShutdownBehavior;
 use crate::log_limit::{RepeatGuard, like};
 use crate::model::ModelInput;
+use crate::panics::caught;
 use crate::stats::Stats;
 
 /// Stopping a pipeline can block in a driver; after this long it is abandoned.
@@ -21,16 +21,8 @@ const STOP_LIMIT: Duration = Duration::from_secs(1);
 const START_LIMIT: Duration = Duration::from_secs(30);
 /// A source that ends sooner than this is not started again at once.
 const SHORT_RUN: Duration = Duration::from_secs(1);
-/// Pipelines that hang for good before the program is started anew in place.
-const HANGING_LIMIT: u32 = 3;
-
-/// What the pipeline and the threads around it report.
-#[derive(Debug)]
-pub(super) enum PipelineEvent {
-    Started(Result<Capture, CaptureError>),
-    Said(CaptureEvent),
-    Stopped(Stopped),
-}
+/// Sources that hang at the same time before the program is started anew in place.
+const HANGING_LIMIT: usize = 3;
 
 /// What the generation is to do about an event.
 #[derive(Debug, PartialEq, Eq)]
@@ -66,13 +58,16 @@ pub(super) struct CapturePart {
     slots: (Arc<FrameSlot>, Arc<SoundSlot>),
     /// What the model wants to see or hear.
     wanted: Option<(ModelInput, usize)>,
+    /// What the source was started for that runs or is being started.
+    started_for: Option<(ModelInput, usize)>,
     stats: Arc<Stats>,
     events: mpsc::UnboundedSender<Tagged>,
     state: State,
     incarnation: u64,
     /// How the capture ended that is still being started: its watching thread can be faster than the one that starts it.
     early: Option<CaptureEvent>,
-    hanging: u32,
+    /// The threads of this source and of those before it that may hang.
+    hanging: Arc<Hanging>,
     backoff: Backoff,
     failures: RepeatGuard,
 }
@@ -82,6 +77,7 @@ impl CapturePart {
         settings: Settings,
         behavior: ShutdownBehavior,
         slots: (Arc<FrameSlot>, Arc<SoundSlot>),
+        hanging: Arc<Hanging>,
         stats: Arc<Stats>,
         events: mpsc::UnboundedSender<Tagged>,
     ) -> Self {
@@ -90,12 +86,13 @@ impl CapturePart {
             behavior,
             slots,
             wanted: None,
+            started_for: None,
             stats,
             events,
             state: State::Idle,
             incarnation: 0,
             early: None,
-            hanging: 0,
+            hanging,
             backoff: Backoff::new(BackoffPolicy::default()),
             failures: RepeatGuard::default(),
         }
@@ -104,28 +101,34 @@ impl CapturePart {
     /// The model is there: frames or sound are wanted. Does nothing when the same is under way already.
     pub(super) fn want(&mut self, input: ModelInput, features: usize) {
         let wanted = Some((input, features));
-        let other = std::mem::replace(&mut self.wanted, wanted) != wanted;
+        self.wanted = wanted;
         if let ModelInput::Image { width, height, .. } = input {
             self.settings.wishes.model_size = (width, height);
         }
         match self.state {
             State::Idle => self.start(),
-            State::Running { .. } if other => {
-                tracing::info!("the model wants another input than the one before: the source is started again");
-                self.stop_running(Some(Duration::ZERO));
-            }
+            State::Running { .. } => self.suit(),
+            // One that is being started is looked at when it runs.
             _ => {}
         }
     }
 
-    /// Where the source is to deliver.
+    /// Starts a running source again when it was started for another model.
+    fn suit(&mut self) {
+        if self.started_for != self.wanted {
+            tracing::info!("the model wants another input than the one before: the source is started again");
+            self.stop_running(Some(Duration::ZERO));
+        }
+    }
+
+    /// Where the source is to deliver; no source before it can from here on.
     fn inlet(&self) -> Inlet {
         let format = self
             .wanted
             .and_then(|(input, features)| SoundFormat::of(&input, features));
         match format {
-            Some(format) => Inlet::Sound(self.slots.1.clone(), format),
-            None => Inlet::Pictures(self.slots.0.clone()),
+            Some(format) => Inlet::Sound(self.slots.1.reserve(), format),
+            None => Inlet::Pictures(self.slots.0.reserve()),
         }
     }
 
@@ -141,9 +144,10 @@ impl CapturePart {
     /// A waiting time is over, or a start took too long.
     pub(super) fn on_due(&mut self) -> Consequence {
         if matches!(self.state, State::Starting(_)) {
-            self.hanging += 1;
-            // What comes of it later belongs to no incarnation any more.
+            // What comes of it later belongs to no incarnation any more, and finds the slots shut.
             self.incarnation += 1;
+            self.slots.0.revoke();
+            self.slots.1.revoke();
             self.wait_after(&format!("the source did not start within {} s", START_LIMIT.as_secs()));
             return self.too_many_hang();
         }
@@ -158,8 +162,10 @@ impl CapturePart {
     fn start(&mut self) {
         self.incarnation += 1;
         self.early = None;
+        self.started_for = self.wanted;
         let (incarnation, events) = (self.incarnation, self.events.clone());
         let (settings, inlet, stats) = (self.settings.clone(), self.inlet(), self.stats.clone());
+        let hanging = self.hanging.clone();
         let thread = std::thread::Builder::new().name("capture-start".into()).spawn(move || {
             let sender = events.clone();
             let send = move |event| {
@@ -169,20 +175,27 @@ impl CapturePart {
                 })
             };
             let say = send.clone();
-            let started = Capture::start(&settings, inlet, &stats, move |event| {
-                let _ = say(PipelineEvent::Said(event));
-            });
+            let start = || {
+                Capture::start(&settings, inlet, &stats, move |event| {
+                    let _ = say(PipelineEvent::Said(event));
+                })
+            };
+            let started = caught(start).unwrap_or_else(|panicked| Err(panicked.into()));
             if let Err(mpsc::error::SendError(Tagged {
                 event: Event::Capture(PipelineEvent::Started(Ok(capture))),
                 ..
             })) = send(PipelineEvent::Started(started))
             {
                 // The generation is over.
-                capture.stop(STOP_LIMIT);
+                stop(capture, &hanging);
             }
         });
         match thread {
-            Ok(_) => self.state = State::Starting(Instant::now()),
+            Ok(thread) => {
+                let now = Instant::now();
+                self.hanging.watch(thread, now + START_LIMIT);
+                self.state = State::Starting(now);
+            }
             Err(e) => self.wait_after(&format!("the system gives no thread for it: {e}")),
         }
     }
@@ -200,6 +213,7 @@ impl CapturePart {
                 if let Some(event) = self.early.take() {
                     self.say_again(event);
                 }
+                self.suit();
                 Consequence::Nothing
             }
             PipelineEvent::Started(Err(e)) => {
@@ -266,18 +280,18 @@ impl CapturePart {
             return Consequence::Nothing;
         };
         self.state = then.map_or(State::Paused, |wait| State::Waiting(Instant::now() + wait));
-        if how == Stopped::Abandoned {
-            self.hanging += 1;
+        if matches!(how, Stopped::Abandoned(_)) {
             tracing::warn!("the source could not be stopped: it hangs in its driver and is abandoned");
         }
         self.too_many_hang()
     }
 
     fn too_many_hang(&self) -> Consequence {
-        if self.hanging < HANGING_LIMIT {
+        let hanging = self.hanging.count(Instant::now());
+        if hanging < HANGING_LIMIT {
             return Consequence::Nothing;
         }
-        tracing::error!("{} sources hang in their drivers", self.hanging);
+        tracing::error!("{hanging} sources hang in their drivers");
         Consequence::StartAnew
     }
 
@@ -287,9 +301,9 @@ impl CapturePart {
             self.state = then.map_or(State::Paused, |wait| State::Waiting(Instant::now() + wait));
             return;
         };
-        let (incarnation, events) = (self.incarnation, self.events.clone());
+        let (incarnation, events, hanging) = (self.incarnation, self.events.clone(), self.hanging.clone());
         tokio::task::spawn_blocking(move || {
-            let how = capture.stop(STOP_LIMIT);
+            let how = stop(capture, &hanging);
             let _ = events.send(Tagged {
                 incarnation,
                 event: Event::Capture(PipelineEvent::Stopped(how)),
@@ -303,8 +317,7 @@ impl CapturePart {
         self.stats.capture_restarts.inc();
         let wait = self.backoff.failed(now);
         // Each pipeline's elements have new numbers in their names: identity0, identity1.
-        let words: String = reason.chars().filter(|c| !c.is_ascii_digit()).collect();
-        if let Some(more) = self.failures.check(now, &words) {
+        if let Some(more) = self.failures.check_words(now, reason) {
             tracing::warn!(
                 "the source is started again in {:.1} s{}: {reason}",
                 wait.as_secs_f32(),
@@ -323,7 +336,8 @@ impl CapturePart {
     pub(super) async fn stop(&mut self, deadline: tokio::time::Instant) {
         self.incarnation += 1;
         if let State::Running { capture, .. } = std::mem::replace(&mut self.state, State::Paused) {
-            let stopping = tokio::task::spawn_blocking(move || capture.stop(STOP_LIMIT));
+            let hanging = self.hanging.clone();
+            let stopping = tokio::task::spawn_blocking(move || stop(capture, &hanging));
             match tokio::time::timeout_at(deadline, stopping).await {
                 Ok(Ok(Stopped::Clean)) => {}
                 _ => tracing::warn!("the source could not be stopped: it hangs in its driver and is abandoned"),
@@ -332,32 +346,126 @@ impl CapturePart {
     }
 }
 
+/// Stops a source, and counts it as hanging for as long as it does. May block for [`STOP_LIMIT`].
+pub(super) fn stop(capture: Capture, hanging: &Hanging) -> Stopped {
+    match capture.stop(STOP_LIMIT) {
+        Stopped::Abandoned(Some(thread)) => {
+            hanging.watch(thread, Instant::now());
+            Stopped::Abandoned(None)
+        }
+        how => how,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::SourceLine;
 
-    #[tokio::test]
-    async fn an_end_that_is_told_before_the_start_is_not_forgotten() {
-        let (sender, mut events) = mpsc::unbounded_channel();
-        let (slot, stats) = (Arc::new(FrameSlot::new()), Arc::new(Stats::default()));
-        let line = SourceLine::Launch("videotestsrc num-buffers=1 ! video/x-raw,width=16,height=16".to_owned());
-        let mut part = CapturePart::new(
-            Settings::new(line),
+    const PICTURES: ModelInput = ModelInput::Image {
+        width: 8,
+        height: 8,
+        grey: false,
+        resize: None,
+    };
+
+    fn part(line: &str) -> (CapturePart, mpsc::UnboundedReceiver<Tagged>) {
+        let (sender, events) = mpsc::unbounded_channel();
+        let part = CapturePart::new(
+            Settings::new(SourceLine::Launch(line.to_owned())),
             ShutdownBehavior::WaitForRestart,
-            (slot, Arc::default()),
-            stats,
+            (Arc::default(), Arc::default()),
+            Arc::default(),
+            Arc::default(),
             sender,
         );
-        part.want(
-            ModelInput::Image {
-                width: 8,
-                height: 8,
-                grey: false,
-                resize: None,
-            },
-            64,
+        (part, events)
+    }
+
+    #[tokio::test]
+    async fn sources_that_hang_now_are_counted_and_not_those_that_once_did() {
+        let (mut part, _events) = part("videotestsrc");
+        let abandoned = |part: &mut CapturePart| {
+            part.state = State::Stopping(None);
+            part.on_event(PipelineEvent::Stopped(Stopped::Abandoned(None)))
+        };
+        for _ in 0..2 * HANGING_LIMIT {
+            let slow = std::thread::spawn(|| {});
+            while !slow.is_finished() {
+                std::thread::yield_now();
+            }
+            part.hanging.watch(slow, Instant::now());
+            assert_eq!(abandoned(&mut part), Consequence::Nothing, "it was only slow");
+        }
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let held = Arc::new(std::sync::Mutex::new(held));
+        let consequences: Vec<_> = (0..HANGING_LIMIT)
+            .map(|_| {
+                let held = held.clone();
+                let stuck = std::thread::spawn(move || assert!(held.lock().unwrap().recv().is_err()));
+                part.hanging.watch(stuck, Instant::now());
+                abandoned(&mut part)
+            })
+            .collect();
+        assert_eq!(
+            consequences,
+            [Consequence::Nothing, Consequence::Nothing, Consequence::StartAnew]
         );
+        drop(release);
+    }
+
+    #[tokio::test]
+    async fn a_start_that_was_given_up_cannot_take_the_slot_from_the_next_one() {
+        let line = "videotestsrc num-buffers=2 ! video/x-raw,width=16,height=16";
+        let (mut part, mut events) = part(line);
+        // As `start` does it for the source that hangs.
+        let late = part.inlet();
+        part.state = State::Starting(Instant::now());
+        assert_eq!(part.on_due(), Consequence::Nothing);
+        assert!(matches!(part.state, State::Waiting(_)), "given up");
+        part.want(PICTURES, 64);
+        assert_eq!(part.on_due(), Consequence::Nothing);
+        let limit = Duration::from_secs(20);
+        let mut next = async || tokio::time::timeout(limit, events.recv()).await.unwrap().unwrap().event;
+        let Event::Capture(PipelineEvent::Started(Ok(successor))) = next().await else {
+            panic!("the successor starts");
+        };
+        let settings = part.settings.clone();
+        let stats = Arc::default();
+        let started = tokio::task::spawn_blocking(move || Capture::start(&settings, late, &stats, |_| {}))
+            .await
+            .unwrap();
+        assert!(matches!(started, Err(crate::capture::CaptureError::GivenUp)));
+        // The successor, which is not live and has no watchdog, plays to its end.
+        let slot = part.slots.0.clone();
+        let played =
+            tokio::task::spawn_blocking(move || while let crate::capture::Taken::Frame(_) = slot.take(limit) {});
+        played.await.unwrap();
+        assert!(matches!(
+            next().await,
+            Event::Capture(PipelineEvent::Said(CaptureEvent::EndOfStream))
+        ));
+        drop(successor);
+    }
+
+    #[tokio::test]
+    async fn a_source_that_comes_up_for_the_model_before_is_started_again_for_the_new_one() {
+        let (mut part, mut events) = part("videotestsrc is-live=true ! video/x-raw,width=16,height=16");
+        part.want(PICTURES, 64);
+        part.want(PICTURES, 65);
+        let limit = Duration::from_secs(20);
+        let tagged = tokio::time::timeout(limit, events.recv()).await.unwrap().unwrap();
+        let Event::Capture(event) = tagged.event else {
+            panic!("{tagged:?}")
+        };
+        part.on_event(event);
+        assert!(matches!(part.state, State::Stopping(Some(Duration::ZERO))));
+    }
+
+    #[tokio::test]
+    async fn an_end_that_is_told_before_the_start_is_not_forgotten() {
+        let (mut part, mut events) = part("videotestsrc num-buffers=1 ! video/x-raw,width=16,height=16");
+        part.want(PICTURES, 64);
         // The watching thread was faster than the one that starts the pipeline.
         let early = PipelineEvent::Said(CaptureEvent::EndOfStream);
         assert_eq!(part.on_event(early), Consequence::Nothing);

@@ -12,9 +12,10 @@ use tokio::time::{MissedTickBehavior, interval};
 use uuid::Uuid;
 
 use super::Common;
-use super::capture_part::{CapturePart, Consequence, PipelineEvent};
+use super::capture_part::{self, CapturePart, Consequence};
 use super::commands::{After, Carrier};
-use super::model_part::{ModelEvent, ModelPart};
+use super::event::{Event, ModelEvent, PipelineEvent, Tagged};
+use super::model_part::ModelPart;
 use super::supply::Supply;
 use crate::cache::{CacheWriter, FileCache, S3Cache, S3Settings};
 use crate::capture::{CaptureEvent, FrameSlot, SoundSlot, Wishes};
@@ -38,20 +39,6 @@ pub(super) enum Next {
     Stop,
     /// Too much hangs: start the program anew.
     StartAnew,
-}
-
-/// Something a part reports, with the number of its incarnation: what an abandoned one says late is ignored.
-#[derive(Debug)]
-pub(super) struct Tagged {
-    pub incarnation: u64,
-    pub event: Event,
-}
-
-/// What a part reports.
-#[derive(Debug)]
-pub(super) enum Event {
-    Model(ModelEvent),
-    Capture(PipelineEvent),
 }
 
 /// See the module.
@@ -113,6 +100,7 @@ impl<'a> Generation<'a> {
             },
             config.shutdown_behavior,
             (slot.clone(), sounds.clone()),
+            common.hanging.clone(),
             stats.clone(),
             sender.clone(),
         );
@@ -180,7 +168,7 @@ impl<'a> Generation<'a> {
     }
 
     /// Stops capture and model, and writes what they left.
-    pub(super) async fn stop(mut self, deadline: tokio::time::Instant) {
+    pub(super) async fn stop(mut self, deadline: tokio::time::Instant, next: Next) {
         let ((), inference_ended) = tokio::join!(
             self.capture.stop(deadline),
             self.model.stop(&self.slot, &self.sounds, deadline)
@@ -189,8 +177,12 @@ impl<'a> Generation<'a> {
         if inference_ended {
             let encoder = self.encoder;
             let written = tokio::task::spawn_blocking(move || encoder.finish());
-            if tokio::time::timeout_at(deadline, written).await.is_err() {
-                tracing::error!("pictures were still being encoded at the end: their messages are lost");
+            match tokio::time::timeout_at(deadline, written).await {
+                Ok(_) => {}
+                Err(_) if next == Next::Restart => {
+                    tracing::warn!("pictures are still being encoded: their messages come after the restart");
+                }
+                Err(_) => tracing::error!("pictures were still being encoded at the end: their messages are lost"),
             }
         } else {
             tracing::warn!("the model did not end in time and is abandoned");
@@ -247,7 +239,8 @@ impl<'a> Generation<'a> {
             }
             Event::Capture(PipelineEvent::Started(Ok(capture))) => {
                 // It came up after all, but too late: another one is under way.
-                tokio::task::spawn_blocking(move || capture.stop(Duration::from_secs(1)));
+                let hanging = self.common.hanging.clone();
+                tokio::task::spawn_blocking(move || capture_part::stop(capture, &hanging));
             }
             Event::Model(_) | Event::Capture(_) => {}
         }
@@ -364,11 +357,11 @@ fn start_caches(common: &Common) -> std::io::Result<Caches> {
     })
 }
 
-/// Writes what the caches hold. Nobody offers pairs any more; a command that still waits for its answer keeps the writer
-/// of files a little longer.
+/// Writes what the caches hold. Nobody offers pairs any more; a command that still waits for its answer is told that the
+/// cache was stopped.
 async fn stop_caches(caches: Caches, limit: Duration) {
     let files = async {
-        if let Some(files) = caches.files.and_then(Arc::into_inner) {
+        if let Some(files) = caches.files {
             files.stop(limit).await;
         }
     };

@@ -5,27 +5,33 @@
 
 mod capture_part;
 mod commands;
+mod event;
 mod generation;
+mod hanging;
 mod link;
 mod model_part;
 mod setup;
 mod storage;
 mod supply;
 
-use std::pin::pin;
+use std::io;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use crate::backoff::{Backoff, BackoffPolicy};
 use crate::device::Topics;
+use crate::log_limit::{RepeatGuard, like};
 use crate::preview::{self, About, Board, Feed};
 use crate::stats::Stats;
 use crate::uplink::commands::{Answer, CommandError};
 use crate::uplink::outbox::Bounds;
 use crate::uplink::{IncomingCommand, Message, Outbox, Status};
 use generation::{Generation, Next};
+use hanging::Hanging;
 use link::Link;
 pub use link::link_settings;
 pub use setup::{LinkTarget, Setup, SetupError, link_target};
@@ -56,6 +62,7 @@ pub(crate) struct Common {
     pub outbox: Arc<Outbox>,
     pub feed: Arc<Feed>,
     pub board: Arc<Board>,
+    pub hanging: Arc<Hanging>,
 }
 
 /// Runs the daemon until `stop` completes.
@@ -97,18 +104,41 @@ pub async fn run(setup: Setup, device: String, stop: impl Future<Output = ()>) -
         outbox,
         feed,
         board,
+        hanging: Arc::default(),
     };
+    let (mut ended, deadline) = keep_going(&common, stop.as_mut(), &mut commands).await;
+    refuse_commands(&mut commands, &common);
+    let notice = Message::notice(&common.topics, Status::Stopped, common.setup.config.qos);
+    let mut leaving = pin!(async {
+        link.stop(notice, deadline).await;
+        storage::report_rest(spool, &common.outbox, deadline + SPOOL_STOP_LIMIT).await;
+    });
+    tokio::select! {
+        () = &mut leaving => {}
+        // Whoever asks for the end now wants no new start.
+        () = &mut stop, if ended == Ended::StartAnew => {
+            ended = Ended::Orderly;
+            leaving.await;
+        }
+    }
+    tracing::info!("stopped");
+    ended
+}
+
+/// One generation after the other, up to the end. Also gives by when everything must be over.
+async fn keep_going(
+    common: &Common,
+    mut stop: Pin<&mut impl Future<Output = ()>>,
+    commands: &mut mpsc::Receiver<IncomingCommand>,
+) -> (Ended, Instant) {
     loop {
-        let mut generation = match Generation::new(&common) {
-            Ok(generation) => generation,
-            Err(e) => {
-                tracing::error!("the system gives no thread: {e}");
-                return Ended::StartAnew;
-            }
+        let make = || Generation::new(common);
+        let Some(mut generation) = once_possible(make, BackoffPolicy::default(), stop.as_mut()).await else {
+            return (Ended::Orderly, Instant::now() + STOP_LIMIT);
         };
-        let mut next = generation.run(stop.as_mut(), &mut commands).await;
+        let mut next = generation.run(stop.as_mut(), commands).await;
         let mut deadline = Instant::now() + STOP_LIMIT;
-        let mut stopping = pin!(generation.stop(Instant::now() + PARTS_STOP_LIMIT));
+        let mut stopping = pin!(generation.stop(Instant::now() + PARTS_STOP_LIMIT, next));
         tokio::select! {
             () = &mut stopping => {}
             // The end was asked for while the parts stop for another reason: its own time begins now.
@@ -120,21 +150,40 @@ pub async fn run(setup: Setup, device: String, stop: impl Future<Output = ()>) -
         }
         match next {
             Next::Restart => {
+                common.outbox.count_anew();
                 common.stats.reset();
                 tracing::info!("restarting on command");
             }
-            Next::Stop | Next::StartAnew => {
-                refuse_commands(&mut commands, &common);
-                let notice = Message::notice(&common.topics, Status::Stopped, common.setup.config.qos);
-                link.stop(notice, deadline).await;
-                storage::report_rest(spool, &common.outbox, deadline + SPOOL_STOP_LIMIT).await;
-                tracing::info!("stopped");
-                return if next == Next::Stop {
-                    Ended::Orderly
-                } else {
-                    Ended::StartAnew
-                };
-            }
+            Next::Stop => return (Ended::Orderly, deadline),
+            Next::StartAnew => return (Ended::StartAnew, deadline),
+        }
+    }
+}
+
+/// What `make` makes, as soon as the system gives the threads for it. `None`: the end was asked for before that.
+async fn once_possible<T>(
+    mut make: impl FnMut() -> io::Result<T>,
+    waits: BackoffPolicy,
+    mut stop: Pin<&mut impl Future<Output = ()>>,
+) -> Option<T> {
+    let (mut backoff, mut said) = (Backoff::new(waits), RepeatGuard::default());
+    loop {
+        let error = match make() {
+            Ok(made) => return Some(made),
+            Err(error) => error,
+        };
+        let now = std::time::Instant::now();
+        let wait = backoff.failed(now);
+        if let Some(more) = said.check_words(now, &error.to_string()) {
+            tracing::error!(
+                "the system gives no thread for model and camera, which is tried again in {:.1} s{}: {error}",
+                wait.as_secs_f32(),
+                like(more)
+            );
+        }
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = stop.as_mut() => return None,
         }
     }
 }
@@ -163,4 +212,38 @@ pub(crate) fn sentence(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+
+    use super::*;
+
+    fn no_thread<T>() -> io::Result<T> {
+        Err(io::ErrorKind::WouldBlock.into())
+    }
+
+    #[tokio::test]
+    async fn a_generation_that_gets_no_thread_is_tried_again() {
+        let wait = Duration::from_millis(1);
+        let waits = BackoffPolicy {
+            min: wait,
+            max: wait,
+            reset_after: wait,
+        };
+        let mut attempts = 0;
+        let make = || {
+            attempts += 1;
+            if attempts < 4 { no_thread() } else { Ok(attempts) }
+        };
+        assert_eq!(once_possible(make, waits, pin!(pending())).await, Some(4));
+    }
+
+    #[tokio::test]
+    async fn the_end_is_heard_while_there_is_no_thread() {
+        let stop = pin!(ready(()));
+        let made = once_possible(no_thread::<()>, BackoffPolicy::default(), stop).await;
+        assert_eq!(made, None);
+    }
 }

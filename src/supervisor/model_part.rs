@@ -6,35 +6,20 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::generation::{Event, Tagged};
+use super::event::{Event, ModelEvent, Tagged};
 use super::supply::Supply;
 use crate::backoff::{Backoff, BackoffPolicy};
 use crate::capture::{FrameSlot, SoundSlot};
 use crate::config::ModelSource;
-use crate::inference::{self, Progress, Workbench};
+use crate::inference::{self, InferenceFault, Progress, Workbench};
 use crate::log_limit::{RepeatGuard, like};
-use crate::model::{Interrupt, ModelError, ModelInfo, Settings};
+use crate::model::{Interrupt, ModelInfo, Settings};
+use crate::panics::caught;
 use crate::stats::Stats;
 use crate::studio::Found;
 
 /// An answer that is already on its way at the stop is waited for this long.
 const FINISH_LIMIT: Duration = Duration::from_millis(400);
-
-/// What an inference thread reports.
-#[derive(Debug)]
-pub(super) enum ModelEvent {
-    Progress(Progress),
-    Ended(Result<(), ModelError>),
-    /// There is a model to start; belongs to no incarnation.
-    Found(Found),
-}
-
-impl ModelEvent {
-    /// Whether it matters whichever incarnation runs.
-    pub(super) fn is_timeless(&self) -> bool {
-        matches!(self, Self::Found(_))
-    }
-}
 
 /// How the model is.
 enum State {
@@ -118,9 +103,23 @@ impl ModelPart {
             self.state = State::Looking;
             return;
         };
+        let settings = (self.settings)(source);
+        let finish = bench.finish.clone();
+        self.launch(finish, move |interrupt, tell| {
+            inference::run(&settings, interrupt, &mut bench, tell)
+        });
+    }
+
+    /// Does the work of an incarnation on a thread of its own and reports its end. Everything that `work` holds is gone by
+    /// then.
+    fn launch(
+        &mut self,
+        finish: Arc<AtomicBool>,
+        work: impl FnOnce(&Interrupt, &dyn Fn(Progress)) -> Result<(), InferenceFault> + Send + 'static,
+    ) {
         self.incarnation += 1;
-        let (incarnation, events, settings) = (self.incarnation, self.events.clone(), (self.settings)(source));
-        let (interrupt, finish) = (Interrupt::new(), bench.finish.clone());
+        let (incarnation, events) = (self.incarnation, self.events.clone());
+        let interrupt = Interrupt::new();
         let (done, ended) = oneshot::channel();
         let thread_interrupt = interrupt.clone();
         let thread = std::thread::Builder::new().name("inference".into()).spawn(move || {
@@ -131,10 +130,8 @@ impl ModelPart {
                     event: Event::Model(event),
                 });
             };
-            let result = inference::run(&settings, &thread_interrupt, &mut bench, &|progress| {
-                send(ModelEvent::Progress(progress))
-            });
-            drop(bench);
+            let tell = |progress| send(ModelEvent::Progress(progress));
+            let result = caught(|| work(&thread_interrupt, &tell)).unwrap_or_else(|panicked| Err(panicked.into()));
             send(ModelEvent::Ended(result));
             let _ = done.send(());
         });
@@ -191,7 +188,7 @@ impl ModelPart {
     }
 
     /// The inference thread ended.
-    pub(super) fn ended(&mut self, result: &Result<(), ModelError>) {
+    pub(super) fn ended(&mut self, result: &Result<(), InferenceFault>) {
         match (&self.state, result) {
             (State::Stopped | State::Unsupported, _) => {}
             (_, Ok(())) => self.failed("it ended without being told to", ""),
@@ -217,7 +214,7 @@ impl ModelPart {
     fn failed(&mut self, reason: &str, output: &str) {
         let now = Instant::now();
         let wait = self.wait_from(now);
-        if let Some(more) = self.failures.check(now, reason) {
+        if let Some(more) = self.failures.check_words(now, reason) {
             tracing::warn!(
                 "the model is started again in {:.1} s{}: {reason}{output}",
                 wait.as_secs_f32(),
@@ -250,5 +247,38 @@ impl ModelPart {
         }
         running.interrupt.trip();
         tokio::time::timeout_at(deadline, &mut running.ended).await.is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Sources, load};
+    use crate::studio::Provider;
+
+    fn part() -> (ModelPart, mpsc::UnboundedReceiver<Tagged>) {
+        let (sender, events) = mpsc::unbounded_channel();
+        let config = load(&Sources::default()).unwrap().config;
+        let source = Some(ModelSource::Builtin("nop".to_owned()));
+        let supply = Supply::new(source, Provider::new(&config, None), sender.clone());
+        let settings = Box::new(|source| Settings::new(source, "d", std::path::Path::new("."), Arc::default()));
+        (ModelPart::new(supply, settings, Arc::default(), sender), events)
+    }
+
+    #[tokio::test]
+    async fn a_panic_of_the_inference_thread_is_a_fault_of_the_model_which_is_started_again() {
+        let (mut part, mut events) = part();
+        part.launch(Arc::default(), |_, _| panic!("index 7 of 3"));
+        let limit = Duration::from_secs(20);
+        let tagged = tokio::time::timeout(limit, events.recv()).await.unwrap().unwrap();
+        assert!(part.is_current(tagged.incarnation));
+        let Event::Model(ModelEvent::Ended(result)) = tagged.event else {
+            panic!("{tagged:?}");
+        };
+        assert!(result.as_ref().unwrap_err().to_string().contains("index 7 of 3"));
+        assert_eq!(part.due().filter(|at| *at > Instant::now()), None);
+        part.ended(&result);
+        assert!(part.due().is_some_and(|at| at > Instant::now()), "with backoff");
+        assert_eq!(part.stats.model_restarts.get(), 1);
     }
 }

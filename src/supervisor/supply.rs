@@ -5,10 +5,10 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::generation::{Event, Tagged};
-use super::model_part::ModelEvent;
+use super::event::{Event, ModelEvent, Tagged};
 use crate::config::ModelSource;
-use crate::studio::{Found, Provider, StoredModel, is_missing};
+use crate::panics::Relief;
+use crate::studio::{Found, Provider, StoredModel, is_missing, say_missing};
 
 /// The source of models of one generation.
 pub(super) struct Supply {
@@ -64,25 +64,24 @@ impl Supply {
         self.found = None;
         let (provider, events) = (self.provider.clone(), self.events.clone());
         self.looking = Some(Looking(tokio::spawn(async move {
-            provider
-                .keep_looking(|found| {
-                    // Nobody listens any more once the generation is over.
-                    let _ = events.send(Tagged {
-                        incarnation: 0,
-                        event: Event::Model(ModelEvent::Found(found)),
-                    });
-                })
-                .await;
+            let tell = |found| {
+                // Nobody listens any more once the generation is over.
+                let _ = events.send(Tagged {
+                    incarnation: 0,
+                    event: Event::Model(ModelEvent::Found(found)),
+                });
+            };
+            let mut relief = Relief::new("the search for a model in Edge Impulse Studio");
+            while let Err(wait) = relief.attempt(provider.keep_looking(&tell)).await {
+                tokio::time::sleep(wait).await;
+            }
         })));
         None
     }
 
     fn say_missing(&self, path: &std::path::Path) {
         if self.found.is_none() && self.looking.is_none() {
-            tracing::warn!(
-                "the model file {} (ei_local_model_file) is missing: the model of Edge Impulse Studio is used instead",
-                path.display()
-            );
+            say_missing(path);
         }
     }
 

@@ -105,11 +105,11 @@ impl Driver {
     }
 
     /// Runs until `stop` says so, or its sender is gone.
-    pub async fn run(mut self, mut stop: StopSignal) {
+    pub async fn run(mut self, stop: &mut StopSignal) {
         loop {
             let attempt = self.backoff.failures().saturating_add(1);
             self.state.send_replace(LinkState::Connecting { attempt });
-            let reason = match self.attempt(&mut stop).await {
+            let reason = match self.attempt(stop).await {
                 End::Stopped => break,
                 End::Again => continue,
                 End::Lost(reason) => reason,
@@ -124,7 +124,7 @@ impl Driver {
             let wait = self.lost(reason);
             select! {
                 () = sleep(wait) => {}
-                order = &mut stop => {
+                order = &mut *stop => {
                     self.begin_stop(order.ok());
                     break;
                 }

@@ -35,8 +35,8 @@ pub struct Message {
     pub qos: Qos,
     /// MQTT retain flag: only the empty message that clears a retained command has it.
     pub retain: bool,
-    /// It tells of the end of the inferences before it: it is not sent before the broker has those.
-    pub after_inferences: bool,
+    /// Set for a state notice.
+    pub status: Option<Status>,
 }
 
 impl Message {
@@ -47,7 +47,7 @@ impl Message {
             class,
             qos,
             retain: false,
-            after_inferences: false,
+            status: None,
         }
     }
 
@@ -70,9 +70,19 @@ impl Message {
     pub fn notice(topics: &Topics, status: Status, qos: Qos) -> Self {
         let payload = status.payload(SystemTime::now(), Uuid::new_v4());
         Self {
-            after_inferences: status == Status::Paused,
+            status: Some(status),
             ..Self::new(&topics.command_output, payload, Class::Urgent, qos)
         }
+    }
+
+    /// It tells of the end of the inferences before it: it is not sent before the broker has those.
+    pub fn after_inferences(&self) -> bool {
+        self.status == Some(Status::Paused)
+    }
+
+    /// It tells of a state that comes after a pause: one that was not sent yet would be told too late.
+    pub fn ends_pause(&self) -> bool {
+        matches!(self.status, Some(Status::Started | Status::Stopped))
     }
 
     /// What `check --online` publishes: shaped like an answer, in a field that no command has. Always QoS 1.

@@ -47,6 +47,7 @@ pub use visit::{Sighting, Visit};
 use crate::backoff::BackoffPolicy;
 use crate::config::Qos;
 use crate::device::Topics;
+use crate::panics::Relief;
 use crate::stats::Stats;
 
 /// How to reach the broker, and as whom.
@@ -152,14 +153,42 @@ pub fn start(settings: Settings, outbox: Arc<Outbox>, stats: Arc<Stats>) -> (Upl
     let (commands, received) = mpsc::channel(desk::MAX_PENDING);
     let (state_sender, state) = watch::channel(LinkState::Connecting { attempt: 1 });
     let (stop, stop_order) = oneshot::channel();
-    let driver = driver::Driver::new(settings, Arc::clone(&outbox), stats, commands, state_sender);
+    let waits = settings.limits.backoff;
+    let start = {
+        let outbox = Arc::clone(&outbox);
+        move || {
+            let (settings, outbox, stats) = (settings.clone(), outbox.clone(), stats.clone());
+            driver::Driver::new(settings, outbox, stats, commands.clone(), state_sender.clone())
+        }
+    };
     let uplink = Uplink {
         state,
         stop: Some(stop),
-        driver: tokio::spawn(driver.run(stop_order)),
+        driver: tokio::spawn(keep_driving(start, waits, Arc::clone(&outbox), stop_order)),
         outbox,
     };
     (uplink, received)
+}
+
+/// Runs a driver until the end, and another one when it panics.
+async fn keep_driving(
+    start: impl Fn() -> driver::Driver,
+    waits: BackoffPolicy,
+    outbox: Arc<Outbox>,
+    mut stop_order: oneshot::Receiver<StopOrder>,
+) {
+    let mut relief = Relief::with_policy("the connection to the broker", waits);
+    while let Err(wait) = relief.attempt(start().run(&mut stop_order)).await {
+        outbox.connection_lost();
+        if stop_order.is_terminated() {
+            return;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            // There is no connection to say goodbye on: the last will has been sent.
+            _ = &mut stop_order => return,
+        }
+    }
 }
 
 impl Uplink {

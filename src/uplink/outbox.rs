@@ -86,6 +86,8 @@ pub struct Outbox {
 struct Inner {
     bounds: Bounds,
     last_token: i64,
+    /// Inferences up to this one are not counted as delivered.
+    counted_from: Token,
     inferences: Inferences,
     urgent: Waiting,
     metrics: Waiting,
@@ -128,6 +130,7 @@ impl Outbox {
             inner: Mutex::new(Inner {
                 bounds,
                 last_token: 0,
+                counted_from: Token::MIN,
                 inferences: Inferences::new(Instant::now()),
                 urgent: Waiting::default(),
                 metrics: Waiting::default(),
@@ -170,6 +173,9 @@ impl Outbox {
                 self.wake_spool(&inner, now);
             }
             Class::Urgent => {
+                if message.ends_pause() {
+                    inner.urgent.withdraw(Message::after_inferences);
+                }
                 inner.urgent.put(token, message);
                 inner.dropped.urgent += inner.urgent.drop_overflow(bounds.urgent_bytes, bounds.urgent_messages);
             }
@@ -185,7 +191,7 @@ impl Outbox {
     }
 
     /// The next message to send, if the window allows one; it counts as sent from here on. Answers and notices first
-    /// (but those that belong after inferences, [`Message::after_inferences`]), then metrics, then inferences in their
+    /// (but a pause, which is told after the inferences before it, [`Message::after_inferences`]), then metrics, then inferences in their
     /// order.
     pub fn next_to_send(&self) -> Option<(Token, Message)> {
         self.next_to_send_if(|_, _| true)
@@ -201,7 +207,7 @@ impl Outbox {
         let inference_window = inner.bounds.inference_window.min(MAX_WINDOW);
         let oldest_inference = inner.inferences.oldest();
         let may_go = |token: Token, message: &Message| {
-            !message.after_inferences || oldest_inference.is_none_or(|oldest| token < oldest)
+            !message.after_inferences() || oldest_inference.is_none_or(|oldest| token < oldest)
         };
         if let Some((token, message)) = inner.urgent.next(urgent_window, may_go) {
             return allow(message, false).then(|| inner.urgent.send(token)).flatten();
@@ -224,7 +230,9 @@ impl Outbox {
         let mut inner = self.inner.lock();
         if inner.inferences.acked(token, now) {
             inner.inferences.progress();
-            self.stats.delivered.inc();
+            if token > inner.counted_from {
+                self.stats.delivered.inc();
+            }
             self.wake_spool(&inner, now);
             return true;
         }
@@ -233,6 +241,13 @@ impl Outbox {
             inner.inferences.progress();
         }
         known
+    }
+
+    /// From here on only inferences that are pushed later count as delivered: the counters begin anew, and so does the count
+    /// of what was published.
+    pub fn count_anew(&self) {
+        let mut inner = self.inner.lock();
+        inner.counted_from = Token(inner.last_token);
     }
 
     /// Sending begins: what is on disk is read from now on.

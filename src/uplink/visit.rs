@@ -110,7 +110,7 @@ impl Visit {
             class: Class::Urgent,
             qos: Qos::AtLeastOnce,
             retain: false,
-            after_inferences: false,
+            status: None,
         };
         self.connection.publish(message).await;
         loop {

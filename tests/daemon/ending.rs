@@ -9,7 +9,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::json;
 
 use super::stage::{CAMERA, Stage, command, lines};
-use crate::support::broker::{Acks, Behaviour, MockBroker, OnConnect};
+use crate::support::broker::{Acks, Behaviour, Entry, MockBroker, OnConnect};
 use crate::support::daemon::{Daemon, LIMIT, Site};
 use crate::support::leftovers::{children_of, is_running, model_of, run_directories, scripted_segments, wait_until};
 use crate::support::ports::free_port;
@@ -238,6 +238,38 @@ fn it_ends_in_time_during_a_restart_that_hangs() {
     broker.mock.behave(|behaviour| behaviour.acks = Acks::Stall);
     daemon.signal(Signal::TERM);
     ends_in_order(&mut daemon, &site);
+    drop(broker.runtime);
+}
+
+/// It fails over and over, and each time it hangs on its way down.
+const CAMERA_THAT_FAILS_AND_HANGS: &str = "videotestsrc is-live=true ! video/x-raw,format=RGB,width=64,height=48,framerate=30/1 \
+     ! tee name=t t. ! queue ! identity sleep-time=60000000 ! fakesink async=false \
+     t. ! queue leaky=downstream ! identity error-after=5";
+
+#[test]
+fn a_signal_while_it_says_goodbye_before_a_new_start_is_obeyed() {
+    let broker = Broker::start(Behaviour {
+        acks: Acks::Stall,
+        ..Behaviour::default()
+    });
+    let site = Site::new();
+    let model = site.scripted_model(&script(&[boxed(0.5)]));
+    let mut command = command(&site, &broker.mock.url(), model, &[]);
+    command.args(["--gst", CAMERA_THAT_FAILS_AND_HANGS]);
+    let mut daemon = Daemon::start(command);
+    daemon.wait_for_line("3 sources hang in their drivers");
+    let said_goodbye = |log: &[Entry]| {
+        let notices = log.iter().filter_map(Entry::published);
+        notices.into_iter().any(|notice| {
+            let text = String::from_utf8_lossy(&notice.payload);
+            text.contains(r#""status":"stopped""#)
+        })
+    };
+    let goodbye = broker.mock.wait_for("the notice of the end", LIMIT, said_goodbye);
+    broker.runtime.block_on(goodbye);
+    daemon.signal(Signal::TERM);
+    ends_in_order(&mut daemon, &site);
+    assert!(!daemon.log().contains("anew in place"));
     drop(broker.runtime);
 }
 

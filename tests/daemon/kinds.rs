@@ -153,18 +153,33 @@ fn a_model_of_several_pictures_is_refused_by_name_and_the_daemon_stays_up() {
 }
 
 #[test]
-fn a_model_of_another_sensor_is_named_and_the_daemon_stays_up_idle() {
-    let (site, broker) = (Site::new(), Mosquitto::start());
-    let mut greeting = hello(8, 8);
-    greeting["model_parameters"]["sensor"] = json!(2);
-    let model = site.scripted_model(&json!({"hello": greeting}));
-    let daemon = site.run(
-        &broker.url(),
-        &["--model", model.to_str().unwrap(), "--gst", &frames(9)],
+fn check_asks_the_model_what_it_is_and_refuses_one_of_another_sensor() {
+    let site = Site::new();
+    let check = |hello: Value| {
+        let model = site.scripted_model(&json!({"hello": hello}));
+        let mut command = site.command("check");
+        command.args(["--model", model.to_str().unwrap(), "--gst", &frames(1)]);
+        let output = command.output().unwrap();
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&output.stdout).into_owned(),
+        )
+    };
+    let (code, report) = check(hello(8, 6));
+    assert_eq!(code, Some(0), "{report}");
+    assert!(
+        report.contains("Scripted v7, object_detection; takes pictures of 8 x 6, RGB, resize mode squash"),
+        "{report}"
     );
-    daemon.wait_for_line("works on sensor \"accelerometer\"");
-    let log = daemon.stop();
-    assert!(!log.contains("capture started"), "{log}");
+
+    let mut of_motion = hello(8, 8);
+    of_motion["model_parameters"]["sensor"] = json!(2);
+    let (code, report) = check(of_motion);
+    assert_eq!(code, Some(2), "{report}");
+    assert!(
+        report.contains("`run` starts and stays idle: the model works on sensor \"accelerometer\""),
+        "{report}"
+    );
 }
 
 /// Three frames of 8 x 4, then three of 6 x 6.

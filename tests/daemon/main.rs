@@ -8,6 +8,7 @@ mod bad_input;
 mod branches;
 mod broker_faults;
 mod cache;
+mod camera_faults;
 mod cameras;
 mod commands;
 mod counting;

@@ -121,6 +121,29 @@ fn an_exit_status_and_the_last_words_are_in_the_log() {
 }
 
 #[test]
+fn a_model_that_refuses_every_frame_is_started_again_and_its_words_are_no_flood() {
+    let stage = Stage::new();
+    let answers: Vec<_> = (0..50)
+        .map(|i| json!({"error": format!("no room for tensor {i} at 0x7f{i:02x}")}))
+        .collect();
+    let daemon = stage.run(stage.site.scripted_model(&cycle(&answers)), CAMERA, &[]);
+    daemon.wait_for_line("cannot be used and is skipped");
+    let first = model_of(daemon.pid());
+    let line = daemon.wait_for_line("the model is started again");
+    assert!(
+        line.contains("refused all of") && line.contains("no room for tensor"),
+        "{line}"
+    );
+    wait_until("another process", || {
+        children_of(daemon.pid()).iter().any(|pid| *pid != first)
+    });
+    stage.wait_for_figures("a restart", |runner| runner["model_restarts"].as_u64() >= Some(1));
+    let log = daemon.stop();
+    let told = lines(&log, "WARN", "cannot be used and is skipped").len();
+    assert!((1..=2).contains(&told), "once for each of the two: {told}");
+}
+
+#[test]
 fn a_model_that_refuses_a_frame_is_asked_the_next_one() {
     let stage = Stage::new();
     let answers = [boxed(0.5), json!({"error": "Input out of range"}), boxed(0.6)];

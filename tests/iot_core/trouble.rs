@@ -5,9 +5,24 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
 
+/// Inference goes on, and what it finds waits on disk for the next start.
+#[track_caller]
+fn assert_nothing_is_lost(daemon: Daemon) {
+    daemon.wait_for_line(" inference (");
+    let log = daemon.stop();
+    let kept = log
+        .lines()
+        .find(|line| line.contains("could not be delivered and wait on disk"));
+    assert!(
+        kept.is_some_and(|line| line.contains("nothing of them is lost")),
+        "{log}"
+    );
+    assert!(!log.contains(" are lost"), "{log}");
+}
+
 #[test]
 fn a_wrong_secret_is_refused_with_what_to_look_at() {
-    let key = key(Some("token"));
+    let key = key(Some("token/z"));
     let world = World::new(Door::Signed(Keys::fixed([key.clone()])));
     let wrong = Key {
         secret: "wJalrXUtnFEMI/another".into(),
@@ -27,10 +42,10 @@ fn a_clock_that_is_off_is_recognised_by_the_servers_date() {
     for (offset, words) in [(3600, "60 minutes behind"), (-7200 * 2, "4 hours ahead")] {
         let world = World::new(Door::ClockOff(offset));
         let endpoint = format!("iot_endpoint={}", world.gateway.endpoint());
-        let daemon = world.run_with_key(&key(None), &[&endpoint]);
+        let daemon = world.run_with_key(&key(None), &[&endpoint, "iotcore_backoff=1"]);
         let line = daemon.wait_for_line("this machine's clock is");
         assert!(line.contains(words), "{line}");
-        daemon.stop();
+        assert_nothing_is_lost(daemon);
     }
 }
 
@@ -87,10 +102,13 @@ fn no_region_no_credentials_and_no_network_have_words_of_their_own() {
 }
 
 #[test]
-fn an_endpoint_that_does_not_resolve_is_told_and_the_daemon_stops_in_order() {
+fn an_endpoint_that_does_not_resolve_is_told_and_nothing_is_lost() {
     let world = World::new(Door::ClockOff(0));
-    let daemon = world.run_with_key(&key(None), &["iot_endpoint=a1-ats.iot.eu-west-1.invalid"]);
+    let daemon = world.run_with_key(
+        &key(None),
+        &["iot_endpoint=a1-ats.iot.eu-west-1.invalid", "iotcore_backoff=1"],
+    );
     let line = daemon.wait_for_line("No connection to AWS IoT Core (a1-ats.iot.eu-west-1.invalid)");
     assert!(line.contains("has no address"), "{line}");
-    daemon.stop();
+    assert_nothing_is_lost(daemon);
 }

@@ -1,75 +1,56 @@
 //! Credentials of the token exchange service, which change all the time.
 
-use std::net::Ipv4Addr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::process::Command;
 use std::time::{Duration, SystemTime};
 
-use aws_sdk_s3::primitives::{DateTime, DateTimeFormat};
-use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode};
-use serde_json::json;
-
 use crate::site::Place;
+use crate::support::aws::token_exchange::TokenExchange;
 use crate::support::daemon::Daemon;
-use crate::support::s3::{SECRET_KEY, uploads};
+use crate::support::s3::uploads;
 use crate::support::scripts::{boxed, frames};
 
-const TOKEN: &str = "token-of-greengrass";
-/// Shorter than what the SDK wants left: it asks again for each request.
-const VALID: Duration = Duration::from_secs(5);
+const LIVE: &str = "videotestsrc is-live=true ! video/x-raw,width=64,height=48,framerate=10/1";
 
-/// Hands out `KEY0`, `KEY1`, ...
-async fn credentials(State(asked): State<Arc<AtomicUsize>>, headers: HeaderMap) -> Result<String, StatusCode> {
-    if headers.get("authorization").is_none_or(|token| token != TOKEN) {
-        return Err(StatusCode::FORBIDDEN);
-    }
-    let expiration = DateTime::from(SystemTime::now() + VALID)
-        .fmt(DateTimeFormat::DateTime)
-        .unwrap();
-    let number = asked.fetch_add(1, Ordering::Relaxed);
-    let answer = json!({
-        "AccessKeyId": format!("KEY{number}"), "SecretAccessKey": SECRET_KEY, "Token": format!("session{number}"),
-        "Expiration": expiration,
-    });
-    Ok(answer.to_string())
-}
-
-#[test]
-fn expiring_credentials_of_the_token_exchange_service_are_asked_for_again() {
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let listener = runtime
-        .block_on(tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
-        .unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let app = axum::Router::new()
-        .fallback(credentials)
-        .with_state(Arc::new(AtomicUsize::new(0)));
-    runtime.spawn(async move { axum::serve(listener, app).await });
-
-    let place = Place::new();
-    let mut auth = s3s::auth::SimpleAuth::new();
-    (0..1000).for_each(|n| drop(auth.register(format!("KEY{n}"), SECRET_KEY.into())));
-    let s3 = place.storage.serve_with(auth);
-    let mut command = place.command(&[boxed(0.9)], &frames(6), &["iotcore_backoff=1"]);
+/// Credentials from there and from nowhere else.
+pub fn from_exchange(mut command: Command, exchange: &TokenExchange) -> Command {
     command
         .env_remove("AWS_ACCESS_KEY_ID")
         .env_remove("AWS_SECRET_ACCESS_KEY")
-        .env(
-            "AWS_CONTAINER_CREDENTIALS_FULL_URI",
-            format!("http://127.0.0.1:{port}/2016-11-01/credentialprovider/"),
-        )
-        .env("AWS_CONTAINER_AUTHORIZATION_TOKEN", TOKEN)
-        .env("RUST_LOG", "trace");
+        .envs(exchange.environment());
+    command
+}
+
+#[test]
+fn uploads_go_on_beyond_the_end_of_credentials_and_the_log_at_its_most_talkative_holds_none() {
+    let exchange = TokenExchange::start(Duration::from_secs(2));
+    let place = Place::new();
+    let s3 = place.storage.serve_with(exchange.keys());
+    let command = place.command(&[boxed(0.9)], LIVE, &["iotcore_backoff=1"]);
+    let mut command = from_exchange(command, &exchange);
+    command.env("RUST_LOG", "trace");
     let daemon = Daemon::start(command);
-    s3.wait_for_pairs(6);
+    for round in 0..2 {
+        let so_far = uploads(&s3.answered()).len() / 2;
+        s3.wait_for_pairs(so_far + 3);
+        // What it has by now is worth nothing any more in the next round.
+        let end = exchange.keys().last_end().expect("a key was given");
+        std::thread::sleep(end.duration_since(SystemTime::now()).unwrap_or_default());
+        assert!(exchange.keys().all().len() > round, "asked for again");
+    }
+    s3.wait_for_pairs(uploads(&s3.answered()).len() / 2 + 3);
     let answered = s3.answered();
-    assert_eq!(uploads(&answered).len(), 12);
+    let refused: Vec<_> = answered
+        .iter()
+        .filter(|a| matches!(a.status, 400 | 401 | 403))
+        .collect();
+    assert!(refused.is_empty(), "{refused:?}");
     let keys: std::collections::BTreeSet<_> = answered.iter().map(|a| &a.access_key).collect();
     assert!(keys.len() > 1, "{keys:?}");
+
     let log = daemon.stop();
-    for secret in [SECRET_KEY, TOKEN, "session0", "session1"] {
-        let leak = log.lines().find(|line| line.contains(secret));
+    assert!(log.contains("DEBUG the log shows trace"), "RUST_LOG is in force: {log}");
+    for secret in exchange.keys().secrets() {
+        let leak = log.lines().find(|line| line.contains(&secret));
         assert_eq!(leak, None, "{secret} is in the log");
     }
 }

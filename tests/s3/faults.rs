@@ -6,7 +6,7 @@ use crate::pairs::assert_picture_first;
 use crate::site::Place;
 use crate::support::daemon::{Daemon, LIMIT};
 use crate::support::s3::Behaviour;
-use crate::support::scripts::boxed;
+use crate::support::scripts::{boxed, frames};
 
 const LIVE: &str = "videotestsrc is-live=true ! video/x-raw,width=64,height=48,framerate=30/1";
 
@@ -107,4 +107,29 @@ fn a_bucket_of_somebody_else_is_named_and_local_work_goes_on() {
         assert_eq!(std::fs::read_dir(&local).unwrap().count(), 8);
         assert_eq!(place.waiting().len(), 4);
     }
+}
+
+#[test]
+fn a_clock_that_is_off_and_a_host_without_address_are_told_and_the_pairs_wait() {
+    let place = Place::new();
+    let s3 = place.storage.serve();
+    s3.behave(Behaviour::AnotherTime);
+    let daemon = place.run_pairs(3, &[]);
+    let line = daemon.wait_for_line("the S3 cache does not work");
+    assert!(line.contains("the clock of this device is wrong; set it"), "{line}");
+    daemon.stop();
+    assert_eq!(place.waiting().len(), 3);
+
+    let place = Place::new();
+    let mut command = place.command(&[boxed(0.9)], &frames(3), &["iotcore_backoff=1"]);
+    command.env("AWS_ENDPOINT_URL_S3", "http://s3.invalid");
+    let daemon = Daemon::start(command);
+    let line = daemon.wait_for_line("S3 takes no pairs");
+    assert!(
+        line.contains("S3 cannot be reached") && line.contains("the name service"),
+        "{line}"
+    );
+    place.observer.wait_for_count("inference/output", 3);
+    daemon.stop();
+    assert_eq!(place.waiting().len(), 3);
 }

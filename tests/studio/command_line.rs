@@ -2,12 +2,14 @@
 
 use serde_json::{Value, json};
 
-use super::support::daemon::{Site, scripted_model};
+use super::support::aws::proxy::ConnectProxy;
+use super::support::aws::token_exchange::TokenExchange;
+use super::support::daemon::{LIMIT, Site, scripted_model};
 use super::support::http::{HttpServer, Reply};
 use super::support::ports::free_port;
 use super::support::scripts::{boxed, script};
-use super::support::studio::{self as stand_in, API_KEY, SESSION_TOKEN, TARGET, aws_error, good_secret};
-use super::{fetch, place, said, write_script};
+use super::support::studio::{self as stand_in, API_KEY, TARGET, aws_error, good_secret};
+use super::{assert_none_of, fetch, place, said, write_script};
 
 const ARGUMENTS: [&str; 2] = ["--set", "eiparams=--force-target runner-linux-x86_64"];
 
@@ -204,28 +206,46 @@ fn a_proxy_of_the_environment_is_used_for_studio() {
     });
 }
 
+/// Secrets Manager is at 0.0.0.0, which leads to this machine and is none of its loopback addresses.
 #[test]
-fn credentials_of_the_token_exchange_service_are_asked_for_each_time() {
-    let site = Site::new();
-    let tokens = stand_in::token_exchange(3);
+fn a_proxy_of_the_environment_is_used_for_secrets_manager_and_not_for_credentials() {
+    let (site, proxy) = (Site::new(), ConnectProxy::start(None));
+    let exchange = TokenExchange::start(LIMIT);
+    let secrets = stand_in::secrets_for(exchange.keys(), || stand_in::secret(&good_secret()));
     let studio = stand_in::studio(&stand_in::state(model()));
-    let secrets = stand_in::secrets(&good_secret());
-    for round in 0..2 {
-        let output = fetch(&site, &secrets.url(), &studio.url(), |c| {
+    let elsewhere = format!("http://0.0.0.0:{}", secrets.port);
+    let run = |no_proxy: &str| {
+        let output = fetch(&site, &elsewhere, &studio.url(), |c| {
+            stand_in::exchanged(c, &exchange);
             c.args(ARGUMENTS)
-                .env_remove("AWS_ACCESS_KEY_ID")
-                .env_remove("AWS_SECRET_ACCESS_KEY")
-                .env(
-                    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
-                    format!("{}/2016-11-01/credentialprovider/", tokens.url()),
-                )
-                .env("AWS_CONTAINER_AUTHORIZATION_TOKEN", "svcuid");
+                .env("HTTP_PROXY", format!("http://127.0.0.1:{}", proxy.port))
+                .env("NO_PROXY", no_proxy);
         });
         let text = said(&output);
         assert_eq!(output.status.code(), Some(0), "{text}");
-        let token = secrets
-            .requests
-            .with(|all| all.last().unwrap().headers["x-amz-security-token"].clone());
-        assert_eq!(token, format!("{SESSION_TOKEN}-{round}"));
+        assert_none_of(&exchange.keys().secrets(), &text);
+    };
+    run("127.0.0.1");
+    assert_eq!(proxy.targets(), [format!("POST {elsewhere}/")]);
+    run("127.0.0.1,0.0.0.0");
+    assert_eq!(proxy.targets().len(), 1, "NO_PROXY leads past it");
+}
+
+#[test]
+fn a_proxy_that_refuses_secrets_manager_is_told() {
+    let (site, proxy) = (Site::new(), ConnectProxy::start(Some(407)));
+    let output = fetch(&site, "", "http://127.0.0.1:9", |c| {
+        c.env_remove("AWS_ENDPOINT_URL_SECRETS_MANAGER")
+            .env("HTTPS_PROXY", format!("http://127.0.0.1:{}", proxy.port));
+    });
+    let text = said(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    for part in [
+        "could not be reached for the secret EI_API_KEY",
+        "proxy auth",
+        "HTTPS_PROXY",
+    ] {
+        assert!(text.contains(part), "lacks {part}:\n{}", errors(&text));
     }
+    assert_eq!(proxy.targets()[0], "CONNECT secretsmanager.eu-west-1.amazonaws.com:443");
 }

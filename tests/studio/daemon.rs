@@ -4,27 +4,28 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use super::support::aws::token_exchange::TokenExchange;
 use super::support::daemon::{Daemon, Site, scripted_model};
 use super::support::http::{HttpServer, Reply};
 use super::support::mosquitto::Mosquitto;
 use super::support::observer::Observer;
 use super::support::ports::free_port;
 use super::support::scripts::{boxed, script};
-use super::support::studio::{self as stand_in, API_KEY, SESSION_TOKEN, Shared, good_secret};
-use super::{assert_no_secret, leftovers, place, write_script};
+use super::support::studio::{self as stand_in, Shared, good_secret};
+use super::{assert_no_secret, assert_none_of, leftovers, place, write_script};
 
 const SOURCE: &str = "videotestsrc is-live=true ! video/x-raw,width=64,height=48,framerate=30/1";
 
-struct Bench {
-    site: Site,
+pub struct Bench {
+    pub site: Site,
     broker: Mosquitto,
-    observer: Observer,
-    secrets: HttpServer,
-    state: Shared,
+    pub observer: Observer,
+    pub secrets: HttpServer,
+    pub state: Shared,
 }
 
 impl Bench {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let (site, broker) = (Site::new(), Mosquitto::start());
         for version in [3, 4] {
             write_script(site.path(), version, &script(&[boxed(0.5)]));
@@ -38,7 +39,7 @@ impl Bench {
         }
     }
 
-    fn run(&self, studio: &str, change: impl FnOnce(&mut std::process::Command)) -> Daemon {
+    pub fn run(&self, studio: &str, change: impl FnOnce(&mut std::process::Command)) -> Daemon {
         let mut command = self.site.command("run");
         command.args(["--mqtt", &self.broker.url(), "--gst", SOURCE]);
         command.args(["--set", "iotcore_backoff=1"]);
@@ -152,34 +153,30 @@ fn a_local_model_needs_no_key_and_one_that_appears_late_is_used() {
 }
 
 #[test]
-fn fresh_credentials_are_used_for_every_attempt() {
+fn the_secret_is_asked_for_with_fresh_credentials_after_the_first_have_expired() {
     let bench = Bench::new();
-    let tokens = stand_in::token_exchange(2);
-    // The first two answers: come again later, at the SDK's own attempts too.
-    let asked = std::sync::atomic::AtomicUsize::new(0);
-    let secrets = HttpServer::start(move |_| {
-        if asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst) < 4 {
-            return stand_in::aws_error("ThrottlingException", "Rate exceeded");
-        }
-        stand_in::secret(&json!({"ei_api_key": API_KEY}))
+    let exchange = TokenExchange::start(Duration::from_secs(2));
+    let keys = exchange.keys();
+    // Busy until the first credentials are worth nothing any more.
+    let secrets = stand_in::secrets_for(exchange.keys(), move || match keys.all().first() {
+        Some(first) if keys.find(&first.id).is_ok() => stand_in::aws_error("ThrottlingException", "Rate exceeded"),
+        _ => stand_in::secret(&good_secret()),
     });
     let studio = stand_in::studio(&bench.state);
     let daemon = bench.run(&studio.url(), |c| {
+        stand_in::exchanged(c, &exchange);
         c.env("AWS_ENDPOINT_URL_SECRETS_MANAGER", secrets.url())
-            .env("RUST_LOG", "trace")
-            .env_remove("AWS_ACCESS_KEY_ID")
-            .env_remove("AWS_SECRET_ACCESS_KEY")
-            .env("AWS_CONTAINER_CREDENTIALS_FULL_URI", tokens.url())
-            .env("AWS_CONTAINER_AUTHORIZATION_TOKEN", "svcuid");
+            .env("RUST_LOG", "trace");
     });
     bench.observer.wait_for_status("started", 1);
-    assert_no_secret(&daemon.stop());
-    let last = tokens.requests.with(|all| all.len()) - 1;
-    assert!(last > 0, "credentials were fetched again");
-    let used = secrets
-        .requests
-        .with(|all| all.last().unwrap().headers["x-amz-security-token"].clone());
-    assert_eq!(used, format!("{SESSION_TOKEN}-{last}"));
+    let log = daemon.stop();
+    assert!(
+        log.contains("DEBUG the log shows trace") && log.contains("(ThrottlingException)"),
+        "{log}"
+    );
+    assert!(!log.contains("ExpiredTokenException"), "{log}");
+    assert_no_secret(&log);
+    assert_none_of(&exchange.keys().secrets(), &log);
 }
 
 #[test]

@@ -83,6 +83,12 @@ impl Site {
             "AWS_REGION",
             "HTTPS_PROXY",
             "https_proxy",
+            "HTTP_PROXY",
+            "http_proxy",
+            "ALL_PROXY",
+            "all_proxy",
+            "NO_PROXY",
+            "no_proxy",
         ] {
             command.env_remove(variable);
         }

@@ -71,7 +71,15 @@ impl Mosquitto {
             .spawn();
         let mut child = child.unwrap_or_else(|error| panic!("{PROGRAM} cannot be started: {error}"));
         let limit = Instant::now() + Duration::from_secs(10);
-        while TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_err() {
+        // It opens one listener after the other.
+        let listeners = text.lines().filter_map(|line| line.strip_prefix("listener "));
+        let ports: Vec<u16> = listeners
+            .filter_map(|listener| listener.split(' ').next()?.parse().ok())
+            .collect();
+        while !ports
+            .iter()
+            .all(|port| TcpStream::connect((Ipv4Addr::LOCALHOST, *port)).is_ok())
+        {
             let ended = child.try_wait().expect("a child");
             assert!(
                 Instant::now() < limit && ended.is_none(),

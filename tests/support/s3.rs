@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 
@@ -9,11 +10,12 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use s3s::auth::SimpleAuth;
+use s3s::auth::{S3Auth, SecretKey, SimpleAuth};
 use s3s::service::{S3Service, S3ServiceBuilder};
 use s3s_fs::FileSystem;
 use tempfile::TempDir;
 
+use super::aws::token_exchange::Keys;
 use super::daemon::LIMIT;
 use super::events::Events;
 use super::ports::free_port;
@@ -35,6 +37,8 @@ pub enum Behaviour {
     SomebodyElses { head: u16 },
     /// As S3, but uploads of keys with this in them are refused for good.
     Refuse(&'static str),
+    /// Nothing is taken: it is another time there.
+    AnotherTime,
     /// As S3, for a bucket in this region.
     InRegion(&'static str),
 }
@@ -86,7 +90,7 @@ impl Storage {
     }
 
     /// Starts a server that knows these keys.
-    pub fn serve_with(&self, auth: SimpleAuth) -> S3 {
+    pub fn serve_with(&self, auth: impl S3Auth) -> S3 {
         let root = self.directory.path().to_owned();
         let mut builder = S3ServiceBuilder::new(FileSystem::new(&root).expect("a file system"));
         builder.set_auth(auth);
@@ -129,6 +133,24 @@ impl Storage {
             .env("AWS_EC2_METADATA_DISABLED", "true")
             .env("AWS_CONFIG_FILE", "/dev/null")
             .env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null");
+    }
+}
+
+/// What `async_trait` makes of an asynchronous function.
+type Soon<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Keys that expire are refused from then on.
+impl S3Auth for Keys {
+    fn get_secret_key<'a, 'b, 'c>(&'a self, id: &'b str) -> Soon<'c, s3s::S3Result<SecretKey>>
+    where
+        'a: 'c,
+        'b: 'c,
+        Self: 'c,
+    {
+        let found = self.find(id).map(|key| SecretKey::from(key.secret));
+        Box::pin(std::future::ready(found.map_err(|problem| {
+            s3s::S3Error::with_message(s3s::S3ErrorCode::InvalidAccessKeyId, problem)
+        })))
     }
 }
 
@@ -218,6 +240,10 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
             return std::future::pending().await;
         }
         Behaviour::Fault(status, code) => fault(status, code),
+        Behaviour::AnotherTime => {
+            let fault = fault(403, "RequestTimeTooSkewed");
+            ([("date", "Tue, 15 Nov 1994 08:12:31 GMT")], fault).into_response()
+        }
         Behaviour::SomebodyElses { head } if answered.method == "HEAD" => status(head).into_response(),
         Behaviour::SomebodyElses { .. } => fault(409, "BucketAlreadyExists"),
     };

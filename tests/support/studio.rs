@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
+use super::aws::token_exchange::{Keys, TokenExchange};
 use super::http::{HttpServer, Reply, Request};
 
 /// The API key of these tests; it must show up nowhere.
 pub const API_KEY: &str = "ei_5e1f0dd2c0ffee5e1f0dd2c0ffee5e1f";
-/// Secrets of the credentials of these tests; neither must they.
+/// The secret of the credentials of these tests; neither must it.
 pub const SECRET_ACCESS_KEY: &str = "wJalrXUtnFEMIsecretEXAMPLE";
-pub const SESSION_TOKEN: &str = "IQoJb3JpZ2luX2VjEXAMPLETOKEN";
 pub const TARGET: &str = "runner-linux-x86_64";
 
 /// An answer of its own for a request; `None`: the usual one.
@@ -164,41 +164,30 @@ pub fn aws_error(code: &str, message: &str) -> Reply {
         .header("x-amzn-errortype", code)
 }
 
-/// Credentials that live for `seconds`; each request gets new ones.
-pub fn token_exchange(seconds: u64) -> HttpServer {
-    let given = AtomicUsize::new(0);
+/// The same Secrets Manager for keys that are good now; others are told that they expired.
+pub fn secrets_for(keys: Keys, answer: impl Fn() -> Reply + Send + Sync + 'static) -> HttpServer {
     HttpServer::start(move |request| {
-        if request.headers.get("authorization").map(String::as_str) != Some("svcuid") {
-            return Reply::json(&json!({"code": "Forbidden", "message": "no"})).status(403);
+        let id = request.headers["authorization"]
+            .split(['=', '/'])
+            .nth(1)
+            .unwrap_or_default();
+        let token = request.headers.get("x-amz-security-token");
+        match keys.find(id) {
+            Ok(key) if key.token.as_ref() == token => answer(),
+            _ => aws_error(
+                "ExpiredTokenException",
+                "The security token included in the request is expired",
+            ),
         }
-        let number = given.fetch_add(1, Ordering::SeqCst);
-        let end = std::time::SystemTime::now() + std::time::Duration::from_secs(seconds);
-        Reply::json(&json!({
-            "AccessKeyId": format!("ASIA{number}"),
-            "SecretAccessKey": SECRET_ACCESS_KEY,
-            "Token": format!("{SESSION_TOKEN}-{number}"),
-            "Expiration": rfc3339(end),
-        }))
     })
 }
 
-/// `2026-01-31T12:00:00Z`, by the calendar algorithm of Howard Hinnant (`civil_from_days`).
-fn rfc3339(time: std::time::SystemTime) -> String {
-    let seconds = time.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
-    let (days, rest) = (seconds / 86_400 + 719_468, seconds % 86_400);
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year + year / 4 - year / 100);
-    let month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month + 2) / 5 + 1;
-    let (month, carry) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
-    format!(
-        "{:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z",
-        era * 400 + year + carry,
-        rest / 3600,
-        rest / 60 % 60,
-        rest % 60
-    )
+/// The program gets its credentials from there and from nowhere else.
+pub fn exchanged(command: &mut Command, exchange: &TokenExchange) {
+    command
+        .env_remove("AWS_ACCESS_KEY_ID")
+        .env_remove("AWS_SECRET_ACCESS_KEY")
+        .envs(exchange.environment());
 }
 
 /// Points the program at the stand-ins, with fixed credentials, and at nothing else of AWS.

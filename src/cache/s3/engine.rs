@@ -17,7 +17,8 @@ use super::error::{Retry, S3Error};
 use super::index::Index;
 use super::pending::{Bounds, Pending};
 use super::state::State;
-use super::{Answer, Job, S3Settings, Shared, Waiting};
+use super::{Job, S3Settings, Shared, Waiting};
+use crate::cache::requests::Answer;
 use crate::cache::{CacheError, CacheItem, S3Location};
 
 /// What may wait on disk.
@@ -62,9 +63,9 @@ struct Clearing {
     running: bool,
 }
 
-pub(super) struct Engine {
+pub(super) struct Engine<'a> {
     settings: S3Settings,
-    jobs: mpsc::Receiver<Job>,
+    jobs: &'a mut mpsc::Receiver<Job>,
     stop: watch::Receiver<Option<Instant>>,
     shared: std::sync::Arc<Shared>,
     state: State,
@@ -82,10 +83,10 @@ pub(super) struct Engine {
     refused: Option<(u64, u32)>,
 }
 
-impl Engine {
+impl<'a> Engine<'a> {
     pub(super) fn new(
         settings: S3Settings,
-        jobs: mpsc::Receiver<Job>,
+        jobs: &'a mut mpsc::Receiver<Job>,
         stop: watch::Receiver<Option<Instant>>,
         shared: std::sync::Arc<Shared>,
     ) -> Self {

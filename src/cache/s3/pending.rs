@@ -4,9 +4,8 @@
 //! message names the prefix of its keys itself. So whatever is there after a SIGKILL is complete or recognised as not.
 
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder, OpenOptions};
-use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::{self, DirBuilder};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -15,9 +14,9 @@ use uuid::Uuid;
 
 use crate::cache::names::pair_id;
 use crate::cache::{CacheError, CacheItem};
+use crate::private_file::{Durability, replace_by_way_of};
 
 /// Only the component's user reads what its camera saw.
-const FILE_MODE: u32 = 0o600;
 const DIRECTORY_MODE: u32 = 0o700;
 /// Marks a file that is being written.
 const UNFINISHED: &str = ".part";
@@ -197,20 +196,9 @@ impl Pending {
         let mut unfinished = path.as_os_str().to_owned();
         unfinished.push(UNFINISHED);
         let unfinished = PathBuf::from(unfinished);
-        // `create_new` follows no link that waits under that name.
-        let written = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(FILE_MODE)
-            .open(&unfinished)
-            .and_then(|mut file| file.write_all(bytes))
-            .and_then(|()| fs::rename(&unfinished, path));
-        written.map_err(|source| {
-            let _ = fs::remove_file(&unfinished);
-            CacheError::Write {
-                path: path.to_owned(),
-                source,
-            }
+        replace_by_way_of(&unfinished, path, bytes, Durability::Restart).map_err(|source| CacheError::Write {
+            path: path.to_owned(),
+            source,
         })
     }
 

@@ -1,3 +1,4 @@
+use crate::uplink::message::Status;
 use proptest::prelude::*;
 
 use super::*;
@@ -230,13 +231,61 @@ fn any_index() -> prop::sample::Index {
         .expect("an index")
 }
 
+fn notice(status: Status) -> Message {
+    Message::notice(&Topics::new("d"), status, Qos::AtLeastOnce)
+}
+
+#[test]
+fn a_pause_that_waits_is_not_told_after_what_ended_it() {
+    for status in [Status::Started, Status::Stopped] {
+        let (outbox, _) = outbox(Bounds::default());
+        outbox.push(inference(1, 4));
+        outbox.push(notice(Status::Paused));
+        let after = notice(status);
+        outbox.push(after.clone());
+        let told = outbox.next_to_send().unwrap();
+        assert_eq!(told.1, after);
+        let (first, _) = outbox.next_to_send().unwrap();
+        outbox.acked(told.0);
+        outbox.acked(first);
+        assert!(outbox.next_to_send().is_none(), "{status:?}: the pause is over");
+        assert_eq!((outbox.depth(), outbox.bytes()), (0, 0));
+    }
+}
+
+#[test]
+fn a_pause_that_was_sent_stays_before_what_ended_it() {
+    let (outbox, _) = outbox(Bounds::default());
+    let (pause, started) = (notice(Status::Paused), notice(Status::Started));
+    outbox.push(pause.clone());
+    outbox.next_to_send().unwrap();
+    outbox.push(started.clone());
+    outbox.connection_lost();
+    outbox.connected();
+    assert_eq!(outbox.next_to_send().unwrap().1, pause);
+    assert_eq!(outbox.next_to_send().unwrap().1, started);
+}
+
+#[test]
+fn what_was_published_before_counting_began_anew_is_not_counted_as_delivered() {
+    let (outbox, stats) = outbox(Bounds::default());
+    outbox.push(inference(1, 4));
+    outbox.push(inference(2, 4));
+    let before = [outbox.next_to_send().unwrap().0, outbox.next_to_send().unwrap().0];
+    outbox.acked(before[0]);
+    outbox.count_anew();
+    stats.reset();
+    outbox.acked(before[1]);
+    assert_eq!(stats.delivered.get(), 0);
+    outbox.push(inference(3, 4));
+    outbox.acked(outbox.next_to_send().unwrap().0);
+    assert_eq!(stats.delivered.get(), 1);
+}
+
 #[test]
 fn what_tells_of_the_end_of_inferences_waits_until_the_broker_has_them() {
     let (outbox, _) = outbox(Bounds::default());
-    let pause = Message {
-        after_inferences: true,
-        ..urgent("paused")
-    };
+    let pause = notice(Status::Paused);
     outbox.push(inference(1, 4));
     outbox.push(pause.clone());
     outbox.push(urgent("answer"));

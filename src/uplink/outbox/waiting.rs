@@ -29,6 +29,16 @@ impl Waiting {
         waiting.find(|(token, message)| may_go(*token, message))
     }
 
+    /// Takes back what waits and is no longer true.
+    pub fn withdraw(&mut self, is_over: impl Fn(&Message) -> bool) {
+        let bytes = &mut self.bytes;
+        self.waiting.retain(|_, message| {
+            let keep = !is_over(message);
+            *bytes -= if keep { 0 } else { message.payload.len() };
+            keep
+        });
+    }
+
     pub fn send(&mut self, token: Token) -> Option<(Token, Message)> {
         let message = self.waiting.remove(&token)?;
         self.sent.insert(token, message.clone());

@@ -338,7 +338,7 @@ fn message(topic: &Arc<str>, qos: u8, payload: &[u8]) -> Message {
         class: Class::Inference,
         qos: if qos == 0 { Qos::AtMostOnce } else { Qos::AtLeastOnce },
         retain: false,
-        after_inferences: false,
+        status: None,
     }
 }
 

@@ -40,6 +40,13 @@ impl Keys {
         self.0.lock().unwrap().iter().map(|(key, _)| key.clone()).collect()
     }
 
+    /// What must be in no log.
+    pub fn secrets(&self) -> Vec<String> {
+        let keys = self.all().into_iter();
+        let secrets = keys.flat_map(|key| [Some(key.secret), key.token]).flatten();
+        secrets.chain([AUTHORIZATION.to_owned()]).collect()
+    }
+
     /// When the last one ends.
     pub fn last_end(&self) -> Option<SystemTime> {
         self.0.lock().unwrap().last().map(|(_, until)| *until)

@@ -1,0 +1,137 @@
+//! The HTTP client of the AWS SDK, with the proxy of the environment, which the SDK's own client does not look at.
+
+use std::fmt;
+
+use aws_smithy_http_client::proxy::ProxyConfig;
+use aws_smithy_http_client::tls::Provider;
+use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
+use aws_smithy_http_client::{Builder, Connector};
+use aws_smithy_runtime_api::box_error::BoxError;
+use aws_smithy_runtime_api::client::connector_metadata::ConnectorMetadata;
+use aws_smithy_runtime_api::client::http::{
+    HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient, SharedHttpConnector,
+};
+use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
+use aws_smithy_runtime_api::client::runtime_components::{RuntimeComponents, RuntimeComponentsBuilder};
+use aws_smithy_types::config_bag::ConfigBag;
+use url::{Host, Url};
+
+/// A client for all services: through the proxy of `HTTPS_PROXY`, `HTTP_PROXY` and `ALL_PROXY` (upper or lower case), but for
+/// hosts in `NO_PROXY` and for what is always nearby: this machine (the token exchange service) and the metadata services of
+/// EC2, ECS and EKS.
+pub(super) fn client() -> SharedHttpClient {
+    SharedHttpClient::new(Routes {
+        proxied: route(ProxyConfig::from_env),
+        direct: route(ProxyConfig::disabled),
+    })
+}
+
+fn route(proxy: fn() -> ProxyConfig) -> SharedHttpClient {
+    Builder::new().build_with_connector_fn(move |settings, components| {
+        let mut connector = Connector::builder()
+            .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
+            .proxy_config(proxy());
+        connector.set_connector_settings(settings.cloned());
+        if let Some(components) = components {
+            connector.set_sleep_impl(components.sleep_impl());
+        }
+        connector.build()
+    })
+}
+
+/// Two ways out; which one is decided for each request by its host.
+#[derive(Debug, Clone)]
+struct Routes {
+    proxied: SharedHttpClient,
+    direct: SharedHttpClient,
+}
+
+impl HttpClient for Routes {
+    fn http_connector(&self, settings: &HttpConnectorSettings, components: &RuntimeComponents) -> SharedHttpConnector {
+        SharedHttpConnector::new(Junction {
+            routes: self.clone(),
+            settings: settings.clone(),
+            components: components.clone(),
+        })
+    }
+
+    fn validate_base_client_config(
+        &self,
+        components: &RuntimeComponentsBuilder,
+        config: &ConfigBag,
+    ) -> Result<(), BoxError> {
+        self.proxied.validate_base_client_config(components, config)
+    }
+
+    fn connector_metadata(&self) -> Option<ConnectorMetadata> {
+        self.proxied.connector_metadata()
+    }
+}
+
+/// The routes with the settings of one client. Each route makes its connector when it is first used, and keeps it.
+struct Junction {
+    routes: Routes,
+    settings: HttpConnectorSettings,
+    components: RuntimeComponents,
+}
+
+impl fmt::Debug for Junction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Junction")
+            .field("routes", &self.routes)
+            .finish_non_exhaustive()
+    }
+}
+
+impl HttpConnector for Junction {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let route = if is_nearby(request.uri()) {
+            &self.routes.direct
+        } else {
+            &self.routes.proxied
+        };
+        route.http_connector(&self.settings, &self.components).call(request)
+    }
+}
+
+/// Whether a URL leads to this machine or to the metadata services of EC2, ECS and EKS, which no proxy can reach for us.
+/// <https://docs.aws.amazon.com/sdkref/latest/guide/feature-container-credentials.html>
+fn is_nearby(url: &str) -> bool {
+    /// `fd00:ec2::254` is EC2's, `fd00:ec2::23` is EKS's.
+    const EC2: [u16; 2] = [0xfd00, 0x0ec2];
+    let Ok(url) = Url::parse(url) else { return false };
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        Some(Host::Ipv4(address)) => address.is_loopback() || address.is_link_local(),
+        Some(Host::Ipv6(address)) => address.is_loopback() || address.segments().starts_with(&EC2),
+        None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_machine_and_the_metadata_services_are_nearby_and_nothing_else_is() {
+        for near in [
+            "http://localhost:8080/2016-11-01/credentialprovider/",
+            "http://127.0.0.1/",
+            "http://[::1]:80/",
+            "http://169.254.169.254/latest/api/token",
+            "http://169.254.170.23/v1/credentials",
+            "http://[fd00:ec2::254]/latest/api/token",
+        ] {
+            assert!(is_nearby(near), "{near}");
+        }
+        for far in [
+            "https://secretsmanager.eu-west-1.amazonaws.com/",
+            "https://localhost.example.com/",
+            "http://10.0.0.1/",
+            "http://[fd00::1]/",
+            "no url",
+        ] {
+            assert!(!is_nearby(far), "{far}");
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! What `check` says of the model.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::model::input;
+use crate::config::{Config, ModelSource};
+use crate::model::{Interrupt, Model, ModelInput, Settings, Usable, builtin, examine};
+use crate::studio::{Provider, base_url};
+use crate::supervisor::sentence;
+
+/// What there is to say.
+pub(super) struct ModelCheck {
+    /// For the report.
+    pub lines: Vec<String>,
+    /// Why this component cannot use the model, which otherwise is well.
+    pub unsupported: Option<String>,
+}
+
+impl ModelCheck {
+    /// Looks at the configured model; one that is a program for this machine is started and asked what it is.
+    pub(super) fn of(config: &Config) -> Self {
+        let (line, can_be_asked) = whence(config);
+        let mut check = Self {
+            lines: vec![line],
+            unsupported: None,
+        };
+        if let (Some(source), true) = (&config.model, can_be_asked) {
+            check.ask(source.clone(), &config.work_dir);
+        }
+        check
+    }
+
+    fn ask(&mut self, source: ModelSource, work_dir: &Path) {
+        let settings = Settings::new(source, "check", work_dir, Arc::default());
+        match Model::ask(&settings, &Interrupt::new()) {
+            Ok(info) => {
+                self.lines.push(format!(
+                    "{} v{}, {}; takes {}",
+                    info.name,
+                    info.deploy_version,
+                    info.model_type,
+                    input(&info)
+                ));
+                if let ModelInput::Unsupported(sensor) = info.input {
+                    self.unsupported = Some(format!(
+                        "the model works on sensor \"{sensor}\", and this component feeds cameras and microphones to models; \
+                         configure or deploy another model"
+                    ));
+                }
+            }
+            Err(e) => self.lines.push(format!(
+                "it was started and does not say what it is; `run` would try again and again: {}",
+                sentence(&e).replace('\n', " ")
+            )),
+        }
+    }
+}
+
+/// Where the model comes from, in words, and whether it is a program that can be asked. A running model's socket cannot:
+/// it serves one client and ends when that one goes.
+fn whence(config: &Config) -> (String, bool) {
+    match &config.model {
+        None => (from_studio(config), false),
+        Some(ModelSource::File(path)) if matches!(path.try_exists(), Ok(false)) => {
+            let instead = from_studio(config);
+            let line = format!("{} is missing (ei_local_model_file); {instead}", path.display());
+            (line, false)
+        }
+        Some(ModelSource::Builtin(name)) => match builtin::check_name(name) {
+            Ok(()) => (format!("builtin:{name}, this program itself"), true),
+            Err(e) => (e.to_string(), false),
+        },
+        Some(ModelSource::File(path)) => match examine(path) {
+            Ok(Usable::Program(path)) => (format!("{}, a program for this machine", path.display()), true),
+            Ok(Usable::Socket(path)) => (format!("{}, the socket of a running model", path.display()), false),
+            Err(e) => (format!("{}; `run` would try again and again", sentence(&e)), false),
+        },
+    }
+}
+
+/// What stands for a model file that is not there.
+fn from_studio(config: &Config) -> String {
+    let provider = Provider::new(config, std::env::var("EI_HOST").ok());
+    let target = match (&provider.wanted.target, provider.machine.target()) {
+        (Some(forced), _) => forced.clone(),
+        (None, Ok(target)) => target.to_owned(),
+        (None, Err(e)) => return e.to_string(),
+    };
+    let studio = match base_url(provider.ei_host.as_deref()) {
+        Ok(url) => url.host_str().unwrap_or_default().to_owned(),
+        Err(e) => return e.to_string(),
+    };
+    let earlier = provider.earlier().map_or_else(
+        || "none was downloaded yet".to_owned(),
+        |model| format!("downloaded last: {}", model.path.display()),
+    );
+    format!(
+        "from {studio} for {target}, with the API key at {:?} of the secret {}; {earlier}",
+        config.secret_name, config.secret_id
+    )
+}

@@ -1,0 +1,144 @@
+use std::io;
+use std::sync::atomic::AtomicU32;
+
+use super::*;
+use crate::uplink::outbox::Bounds;
+
+/// What was logged by the thread of the test.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Log {
+    fn of(work: impl FnOnce()) -> String {
+        let log = Self::default();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_writer(move || writer.clone())
+            .with_ansi(false)
+            .finish();
+        tracing::subscriber::with_default(subscriber, work);
+        String::from_utf8(log.0.lock().clone()).unwrap()
+    }
+}
+
+fn writer(publish_image: bool) -> Writer {
+    let stats = Arc::new(Stats::default());
+    Writer {
+        settings: PublisherSettings {
+            publish_image,
+            qos: Qos::AtLeastOnce,
+            s3_bucket: None,
+        },
+        topics: Arc::new(Topics::new("d")),
+        outbox: Arc::new(Outbox::new(Bounds::default(), stats.clone())),
+        caches: Caches::default(),
+        stats,
+        s3: Mutex::new(None),
+        pictures_waiting: AtomicUsize::new(0),
+        said: Mutex::default(),
+    }
+}
+
+fn job(freeform: usize, picture: Option<Picture>) -> Job {
+    Job {
+        result: InferenceResult {
+            freeform: Some(vec![vec![0.25; freeform]]),
+            ..Default::default()
+        },
+        numbers: Numbers {
+            inference_count: 1,
+            total_inferences: 1,
+        },
+        id: Uuid::new_v4(),
+        ts: now_ms(),
+        picture,
+    }
+}
+
+/// Its data is shorter than its size says.
+fn damaged_picture() -> Picture {
+    Picture {
+        width: 64,
+        height: 48,
+        data: vec![0; 3],
+        ..Picture::default()
+    }
+}
+
+#[test]
+fn what_happens_to_each_message_is_said_once_a_minute() {
+    let cases: [(Job, &str); 3] = [
+        (job(100_000, None), "is not published"),
+        (job(1, None), "without its picture"),
+        (job(1, Some(damaged_picture())), "without its picture"),
+    ];
+    for (job, words) in cases {
+        let writer = writer(true);
+        let log = Log::of(|| (0..50).for_each(|_| writer.write_with_picture(&job)));
+        assert_eq!(log.matches(words).count(), 1, "{log}");
+    }
+}
+
+#[tokio::test]
+async fn a_pair_that_is_not_cached_for_want_of_its_picture_is_said() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut writer = writer(false);
+    let files = crate::cache::FileCache::new(crate::config::FileCacheConfig {
+        directory: directory.path().join("pairs"),
+        max_bytes: 1 << 20,
+    });
+    let files = CacheWriter::start("test", files, writer.stats.clone()).unwrap();
+    writer.caches.files = Some(Arc::new(files));
+    let log = Log::of(|| (0..50).for_each(|_| writer.write_with_picture(&job(1, None))));
+    assert_eq!(
+        log.matches("pair of picture and message is not cached").count(),
+        1,
+        "{log}"
+    );
+    assert_eq!(writer.stats.cache_failures.get(), 50);
+}
+
+#[test]
+fn a_panic_costs_one_message_and_the_encoding_goes_on() {
+    let writer = writer(true);
+    let (jobs, queue) = sync_channel(8);
+    for _ in 0..4 {
+        writer.pictures_waiting.fetch_add(1, Ordering::Relaxed);
+        jobs.send(Work::Write(Box::new(job(1, Some(Picture::default())))))
+            .unwrap();
+    }
+    drop(jobs);
+    let calls = AtomicU32::new(0);
+    let log = Log::of(|| {
+        writer.work_off(&queue, |writer, job| {
+            assert!(calls.fetch_add(1, Ordering::Relaxed) > 0, "the first picture");
+            writer.write_with_picture(job);
+        });
+    });
+    assert_eq!(writer.outbox.depth(), 3);
+    assert_eq!(writer.pictures_waiting.load(Ordering::Relaxed), 0);
+    assert!(log.contains("the first picture"), "what panicked: {log}");
+}
+
+#[test]
+fn a_flush_that_is_given_up_does_not_wait_for_the_encoding() {
+    let (encoder, queue) = sync_channel(1);
+    let publisher = Publisher {
+        writer: Arc::new(writer(true)),
+        encoder: Some(encoder),
+    };
+    // Nobody works it off: only giving up ends the wait.
+    publisher.flush(&AtomicBool::new(true));
+    drop(queue);
+}

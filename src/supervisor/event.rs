@@ -1,0 +1,43 @@
+//! What the parts report to the generation that keeps them.
+
+use crate::capture::{Capture, CaptureError, CaptureEvent, Stopped};
+use crate::inference::{InferenceFault, Progress};
+use crate::studio::Found;
+
+/// Something a part reports, with the number of its incarnation: what an abandoned one says late is ignored.
+#[derive(Debug)]
+pub(super) struct Tagged {
+    pub incarnation: u64,
+    pub event: Event,
+}
+
+/// What a part reports.
+#[derive(Debug)]
+pub(super) enum Event {
+    Model(ModelEvent),
+    Capture(PipelineEvent),
+}
+
+/// What an inference thread reports.
+#[derive(Debug)]
+pub(super) enum ModelEvent {
+    Progress(Progress),
+    Ended(Result<(), InferenceFault>),
+    /// There is a model to start; belongs to no incarnation.
+    Found(Found),
+}
+
+impl ModelEvent {
+    /// Whether it matters whichever incarnation runs.
+    pub(super) fn is_timeless(&self) -> bool {
+        matches!(self, Self::Found(_))
+    }
+}
+
+/// What the pipeline and the threads around it report.
+#[derive(Debug)]
+pub(super) enum PipelineEvent {
+    Started(Result<Capture, CaptureError>),
+    Said(CaptureEvent),
+    Stopped(Stopped),
+}

@@ -1,0 +1,84 @@
+//! `--run-http-server` without a model file.
+
+use serde_json::{Value, json};
+
+use super::daemon::Bench;
+use super::support::http::Reply;
+use super::support::ports::free_port;
+use super::support::studio as stand_in;
+use super::write_script;
+
+async fn get(url: &str) -> (u16, String) {
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let answer = client.get(url).send().await.unwrap();
+    (answer.status().as_u16(), answer.text().await.unwrap())
+}
+
+async fn post_features(url: &str, features: usize) -> (u16, String) {
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let body = json!({"features": vec![0; features]});
+    let answer = client.post(url).json(&body).send().await.unwrap();
+    (answer.status().as_u16(), answer.text().await.unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_model_of_studio_answers_requests_and_a_newer_one_takes_over() {
+    let bench = Bench::new();
+    let port = free_port();
+    let (info, features) = (
+        format!("http://127.0.0.1:{port}/api/info"),
+        format!("http://127.0.0.1:{port}/api/features"),
+    );
+    let options = format!("eiparams=--force-target {} --run-http-server {port}", stand_in::TARGET);
+    let server = |studio: &str| {
+        bench.run(studio, |c| {
+            c.args(["--set", &options, "--set", "preview_host=127.0.0.1"]);
+        })
+    };
+    // Not there yet: requests are told so.
+    let state = bench.state.clone();
+    state.lock().instead.push((
+        "/api/projects",
+        Box::new(|_| Some(Reply::bytes("text/html", "<html>").status(503))),
+    ));
+    let studio = stand_in::studio(&state);
+    let daemon = server(&studio.url());
+    daemon.wait_for_line("there is no model to run yet");
+    daemon.wait_for_line("inference on demand is at");
+    let (code, text) = get(&info).await;
+    assert_eq!(
+        (code, text.contains("downloaded; try again later")),
+        (503, true),
+        "{text}"
+    );
+    state.lock().instead.clear();
+    daemon.wait_for_line("is loaded");
+    let (code, text) = post_features(&features, 32 * 24).await;
+    assert_eq!(code, 200, "{text}");
+    assert_eq!(daemon.stop().matches("version 3 was downloaded").count(), 1);
+
+    // The one downloaded earlier answers while Studio builds another, which then takes over.
+    {
+        let mut state = state.lock();
+        state.version = None;
+        state.job = stand_in::Job::Builds(4);
+    }
+    let mut hello = super::support::scripts::hello(8, 4);
+    hello["project"]["deploy_version"] = json!(8);
+    write_script(
+        bench.site.path(),
+        4,
+        &json!({"hello": hello, "answers": [super::support::scripts::boxed(0.5)]}),
+    );
+    let daemon = server(&studio.url());
+    daemon.wait_for_line("an earlier model runs meanwhile");
+    daemon.wait_for_line("v8 is loaded");
+    assert!(daemon.log().contains("v7 is loaded"), "{}", daemon.log());
+    let (code, text) = get(&info).await;
+    let about: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(
+        (code, &about["modelParameters"]["input_features_count"]),
+        (200, &json!(32))
+    );
+    daemon.stop();
+}

@@ -1,0 +1,71 @@
+//! What goes wrong on the way to a model: a clear line, and the model that is there runs on.
+
+use serde_json::json;
+
+use super::daemon::Bench;
+use super::leftovers;
+use super::support::http::{HttpServer, Reply};
+use super::support::studio::{self as stand_in, API_KEY, aws_error, secret};
+
+/// The daemon with a model of an earlier start, and these answers from now on.
+#[track_caller]
+fn goes_on_with(secrets: Option<Reply>, studio: Option<(&'static str, Reply)>, words: &[&str]) {
+    let bench = Bench::new();
+    let server = stand_in::studio(&bench.state);
+    let daemon = bench.run(&server.url(), |_| {});
+    bench.observer.wait_for_status("started", 1);
+    daemon.stop();
+
+    bench.state.lock().version = Some(4);
+    if let Some((path, reply)) = studio {
+        stand_in::always(&bench.state, path, reply);
+    }
+    let answering = secrets.map(|reply| HttpServer::start(move |_| reply.clone()));
+    let daemon = bench.run(&server.url(), |c| {
+        if let Some(secrets) = &answering {
+            c.env("AWS_ENDPOINT_URL_SECRETS_MANAGER", secrets.url());
+        }
+    });
+    let line = daemon.wait_for_line("the one downloaded earlier runs");
+    for word in words {
+        assert!(line.contains(word), "lacks {word}: {line}");
+    }
+    bench.observer.wait_for_status("started", 2);
+    let so_far = bench.observer.all("inference/output").len();
+    bench.observer.wait_for_count("inference/output", so_far + 5);
+    daemon.stop();
+    assert!(leftovers(bench.site.path()).is_empty());
+}
+
+#[test]
+fn a_secret_that_is_wrong_leaves_the_earlier_model_running() {
+    goes_on_with(
+        Some(secret(&json!(API_KEY))),
+        None,
+        &["is not JSON", "{\"ei_api_key\": \"<API key>\"}"],
+    );
+    let skewed = aws_error("InvalidSignatureException", "Signature expired: 20200101T000000Z");
+    goes_on_with(Some(skewed), None, &["the clock of this device may be off"]);
+}
+
+#[test]
+fn a_studio_that_talks_nonsense_leaves_the_earlier_model_running() {
+    goes_on_with(
+        None,
+        Some(("/api/projects", Reply::bytes("text/html", "<html>log in</html>"))),
+        &["a web page and no JSON", "EI_HOST", "proxy or login page"],
+    );
+    let refusal = Reply::json(&json!({"success": false, "error": "Project is locked"}));
+    goes_on_with(None, Some(("/api/projects", refusal)), &["Project is locked"]);
+}
+
+#[test]
+fn a_download_that_ends_early_leaves_the_earlier_model_running() {
+    let mut half = Reply::bytes("application/octet-stream", vec![0x7f; 1000]);
+    half.announced = Some(2000);
+    goes_on_with(
+        None,
+        Some(("/deployment/download", half)),
+        &["stopped after 1000 bytes of 2000"],
+    );
+}
