@@ -24,7 +24,7 @@ readonly TRIPLE=aarch64-unknown-linux-gnu
 readonly MULTIARCH=aarch64-linux-gnu
 # What the README promises: JetPack 5's C library, and the size of the stripped binary.
 readonly GLIBC=2.31
-readonly LIMIT=$((15 * 1024 * 1024))
+readonly LIMIT=$((15 * 1000 * 1000))
 readonly MESSAGES=5
 # Seconds: to the broker's first answer, and to that many messages of an emulated program.
 readonly BROKER_WAIT=10
