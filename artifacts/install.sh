@@ -41,6 +41,11 @@ KVS_APT="build-essential cmake git m4 pkg-config libssl-dev libcurl4-openssl-dev
 KVS_RPM="gcc gcc-c++ make cmake git m4 pkgconf-pkg-config openssl-devel libcurl-devel
   log4cplus-devel gstreamer1-devel gstreamer1-plugins-base-devel"
 
+# While the network is away and the binary lacks libraries: how often, and after how many seconds,
+# the packages are tried again.
+NETWORK_TRIES=30
+NETWORK_WAIT=60
+
 # Seconds for everything together: less than the recipe's Timeout (7200), so that this script and
 # not Greengrass ends what hangs, and says what it was.
 BUDGET=6900
@@ -102,10 +107,11 @@ limited() {
     fi
 }
 
-# The last line that the last command wrote: usually the reason of its failure.
+# Why the last command failed: the first download that apt says failed, else the last line.
 reason() {
-    last=$(grep -v '^[[:space:]]*$' "$log" | tail -n 1 | cut -c 1-200)
-    printf '%s' "${last:-no output}"
+    why=$(grep '^E: Failed to fetch ' "$log" | head -n 1 | cut -c 1-200)
+    [ -n "$why" ] || why=$(grep -v '^[[:space:]]*$' "$log" | tail -n 1 | cut -c 1-200)
+    printf '%s' "${why:-no output}"
 }
 
 # True for names that can be handed to usermod and written into a udev rule.
@@ -190,7 +196,8 @@ apt_get() {
     seconds=$1
     shift
     limited "$seconds" env DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1 \
-        apt-get -qq -y -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 "$@"
+        apt-get -qq -y -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 \
+        -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold "$@"
 }
 
 # The lists' own lock has no timeout option, so a busy one is tried again.
@@ -210,7 +217,7 @@ install_now() {
     apt)
         apt_get "$seconds" --no-install-recommends install "$@" && return 0
         grep -q 'dpkg --configure -a' "$log" 2>/dev/null || return 1
-        limited 600 dpkg --configure -a &&
+        limited 600 env DEBIAN_FRONTEND=noninteractive dpkg --force-confdef --force-confold --configure -a &&
             apt_get "$seconds" --no-install-recommends install "$@"
         ;;
     *) limited "$seconds" "$manager" -y -q install "$@" ;;
@@ -229,6 +236,11 @@ install_packages() {
     # shellcheck disable=SC2086 # the packages are words
     if install_now 1800 $missing; then
         did "packages for $1: $missing"
+        return
+    fi
+    if grep -q '^E: Failed to fetch ' "$log"; then
+        unfetched=yes
+        warn "packages for $1 could not be downloaded ($(reason)): $missing"
         return
     fi
     # One package that this release does not have must not cost the others.
@@ -260,6 +272,7 @@ check_elements() {
 }
 
 provide_packages() {
+    unfetched=no
     case $manager in
     apt)
         packages=$APT_PACKAGES
@@ -272,6 +285,19 @@ provide_packages() {
     if [ "$manager" != apt ] && [ ! -e "$EI_ROOT/etc/ssl/certs" ] && [ ! -e "$EI_ROOT/etc/pki/tls/certs" ]; then
         warn "no CA certificates in /etc/ssl/certs: connections to AWS will be refused; add ca-certificates"
     fi
+}
+
+# A device may lose its network just now. Greengrass would give the component up after three failed
+# installations, so this waits, but only when nothing works without the packages.
+wait_for_packages() {
+    tries=0
+    while [ "$unfetched" = yes ] && [ "$dry_run" = no ] && [ "$tries" -lt "$NETWORK_TRIES" ] &&
+        ! "$binary" --version >/dev/null 2>&1 </dev/null; do
+        tries=$((tries + 1))
+        warn "the component cannot start without them; they are tried again in $NETWORK_WAIT s (try $tries of $NETWORK_TRIES)"
+        sleep "$NETWORK_WAIT"
+        provide_packages
+    done
 }
 
 # ----------------------------------------------------------------------------------------- binary
@@ -546,8 +572,10 @@ enable_linger() {
     *" ubuntu "*) ;;
     *) return 0 ;;
     esac
-    have pipewire && have loginctl || return 0
-    if [ -e "$EI_ROOT/var/lib/systemd/linger/$user" ]; then
+    have pipewire || return 0
+    if ! have loginctl; then
+        warn "loginctl is missing, so $user gets no lingering session; pipewire devices may be out of reach"
+    elif [ -e "$EI_ROOT/var/lib/systemd/linger/$user" ]; then
         skip "lingering session of $user: enabled"
     elif limited 60 loginctl enable-linger "$user"; then
         did "lingering session of $user enabled, for pipewire"
@@ -661,6 +689,7 @@ detect_platform
 find_account
 printf 'install: package manager %s, board %s, service user %s:%s\n' "$manager" "$board" "$user" "$group"
 provide_packages
+wait_for_packages
 check_binary
 provide_account
 join_groups

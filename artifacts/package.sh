@@ -22,7 +22,8 @@
 # cargo-zigbuild), else the cross compiler (Debian: gcc-aarch64-linux-gnu, gcc-arm-linux-gnueabihf).
 # The standard library of the target comes from "rustup target add", or, where that cannot be had,
 # is built from Rust's own source in lib/rustlib/src/rust of the toolchain (rustup component rust-src,
-# or Debian's package rust-src of exactly the compiler's version).
+# or Debian's package rust-src of exactly the compiler's version). EI_BUILD_STD=yes in the environment
+# builds it in any case.
 #
 # Needs bash 4 or newer. Examples:
 #   artifacts/package.sh my-bucket
@@ -221,9 +222,9 @@ build() {
         else
             command+=(--target "$triple")
         fi
-        if [[ ! -d $library/$triple ]]; then
+        if [[ ! -d $library/$triple || ${EI_BUILD_STD:-no} == yes ]]; then
             [[ -d $library/src/rust/library/std ]] ||
-                fail "Rust has no standard library for $triple: rustup target add $triple (or put Rust's source into $library/src/rust)"
+                fail "neither a standard library for $triple (rustup target add $triple) nor Rust's source ($library/src/rust) is there"
             export RUSTC_BOOTSTRAP=1
             command+=("-Zbuild-std=std,panic_abort")
         fi

@@ -7,7 +7,7 @@ use std::path::Path;
 use clap::Args;
 
 use super::check_model::ModelCheck;
-use super::{ConfigArgs, Exit, NO_CONFIGURATION, check_online, complain, say};
+use super::{ConfigArgs, Exit, NO_CONFIGURATION, check_online, complain, environment, say};
 use crate::capture::{CaptureError, PipelineDescription, Wishes, camera, describe, microphone};
 use crate::config::{Config, Loaded};
 use crate::device::{Topics, peek};
@@ -33,7 +33,9 @@ pub struct CheckArgs {
 
 pub(super) fn main(args: &CheckArgs) -> Exit {
     if args.cameras {
-        let runner = args.config.load().ok().flatten().map(|loaded| loaded.config.runner);
+        let config = args.config.load().ok().flatten().map(|loaded| loaded.config);
+        complete_environment(config.as_ref().is_some_and(|config| config.install_kvssink));
+        let runner = config.map(|config| config.runner);
         let mut out = String::new();
         section(&mut out, "Cameras", cameras(&Wishes::of(&runner.unwrap_or_default())));
         section(&mut out, "Microphones", microphones());
@@ -51,6 +53,7 @@ pub(super) fn main(args: &CheckArgs) -> Exit {
             return Exit::Configuration;
         }
     };
+    complete_environment(loaded.config.install_kvssink);
     let refusals = Setup::new(loaded.config.clone(), false)
         .err()
         .map_or_else(Vec::new, |SetupError(reasons)| reasons);
@@ -65,6 +68,13 @@ pub(super) fn main(args: &CheckArgs) -> Exit {
         online
     } else {
         Exit::Configuration
+    }
+}
+
+/// Sees what `run` would see.
+fn complete_environment(with_kvssink: bool) {
+    if let Err(e) = environment::complete(with_kvssink) {
+        complain(&format!("{}{e}", environment::GOES_ON));
     }
 }
 

@@ -6,6 +6,7 @@ mod check_online;
 mod config;
 mod demo;
 mod device_link;
+mod environment;
 mod logging;
 mod model;
 mod run;

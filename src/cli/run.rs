@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{ConfigArgs, Exit, LogArgs, NO_CONFIGURATION, logging, sentence};
+use super::{ConfigArgs, Exit, LogArgs, NO_CONFIGURATION, environment, logging, sentence};
 use crate::config::{Config, Loaded};
 use crate::lifecycle::{LockFile, StopSignals, lock_path};
 use crate::supervisor::{Ended, Setup};
@@ -54,6 +54,9 @@ pub(super) fn main(args: &RunArgs, log: &LogArgs) -> Exit {
         log.log_format,
         log.verbosity().unwrap_or(loaded.config.runner.verbosity),
     );
+    if let Err(e) = environment::complete(loaded.config.install_kvssink) {
+        tracing::warn!("{}{e}", environment::GOES_ON);
+    }
     report_findings(&loaded);
     if loaded.config.runner.http_server.is_some() {
         return on_runtime(answer_on_demand(loaded.config));

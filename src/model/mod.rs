@@ -17,6 +17,7 @@ mod rundir;
 mod running;
 mod settings;
 mod shm;
+mod tvm;
 
 pub use error::ModelError;
 pub use file::{FileError, Usable, examine, examine_complete};

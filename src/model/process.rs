@@ -13,6 +13,7 @@ use tracing::{debug, error, warn};
 
 use super::output::Output;
 use super::rundir::signal_to_end;
+use super::tvm;
 
 /// How often a process is looked at while it is waited for.
 const LOOK: Duration = Duration::from_millis(3);
@@ -70,7 +71,8 @@ impl Process {
         command
             .args(arguments)
             .env_clear()
-            .envs(std::env::vars_os().filter(|(name, _)| is_passed_on(name)));
+            .envs(std::env::vars_os().filter(|(name, _)| is_passed_on(name)))
+            .envs(tvm::variables(Path::new(tvm::HOME), &|name| std::env::var_os(name)));
         command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
         if program == Path::new("/proc/self/exe") {
             command.arg0("ei-greengrass");

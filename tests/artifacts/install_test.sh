@@ -47,12 +47,17 @@ bare_machine() {
     stand_in usermod 'printf "%s " "$2" >>"$machine/members/$3"'
     stand_in dpkg-query 'grep -qx -e "$3" "$machine/installed" && echo installed'
     stand_in apt-get 'case " $* " in
-        *" update "*) [ ! -e "$machine/offline" ] ;;
+        # The real one warns only when it is offline, and fails when the lists are locked.
+        *" update "*) [ ! -e "$machine/locked" ] ;;
         *" install "*)
             while [ "$1" != install ]; do shift; done
             shift
             for name in "$@"; do
-                [ ! -e "$machine/offline" ] || { echo "E: Unable to fetch $name" >&2; exit 100; }
+                [ ! -e "$machine/offline" ] || {
+                    echo "E: Failed to fetch http://deb.debian.org/$name.deb  Temporary failure resolving" >&2
+                    echo "E: Unable to fetch some archives, maybe run apt-get update or try with --fix-missing?" >&2
+                    exit 100
+                }
                 ! grep -qx -e "$name" "$machine/unavailable" 2>/dev/null ||
                     { echo "E: Unable to locate package $name" >&2; exit 100; }
             done
@@ -164,12 +169,60 @@ no_network_is_a_warning() {
     touch "$sandbox/offline"
     install_step
     succeeds
+    same 1 "$(grep -c '^apt-get.* install' "$sandbox/calls")"
+    has "$sandbox/err" 'could not be downloaded (E: Failed to fetch http://deb.debian.org/gstreamer1.0-tools.deb  Temporary failure resolving): gstreamer1.0-tools'
+    has_not "$sandbox/calls" 'sleep '
+    has "$sandbox/out" 'joined the group video'
+}
+it "apt: no network is a warning where the component starts all the same" no_network_is_a_warning
+
+locked_lists_are_tried_again() {
+    bare_machine
+    touch "$sandbox/locked"
+    install_step
+    succeeds
     same 3 "$(grep -c '^apt-get.* update' "$sandbox/calls")"
     same 2 "$(grep -c '^sleep ' "$sandbox/calls")"
     has "$sandbox/err" 'apt-get update failed'
-    has "$sandbox/out" 'joined the group video'
+    has "$sandbox/installed" gstreamer1.0-tools
 }
-it "apt: no network is tried three times, then it is a warning" no_network_is_a_warning
+it "apt: locked package lists are tried three times, then those on the machine are used" locked_lists_are_tried_again
+
+# A binary that starts only once GStreamer is there.
+binary_needs_gstreamer() {
+    {
+        printf '#!%s\ngrep -q gstreamer1.0-tools "%s/installed" || { echo "error while loading shared libraries: libgstreamer-1.0.so.0: none" >&2; exit 127; }\n' \
+            "$(command -v sh)" "$sandbox"
+        sed 1d "$binary"
+    } >"$binary.new"
+    mv "$binary.new" "$binary"
+    chmod +x "$binary"
+}
+
+network_is_waited_for() {
+    bare_machine
+    binary_needs_gstreamer
+    touch "$sandbox/offline"
+    # shellcheck disable=SC2028
+    stand_in sleep '[ "$(grep -c "^sleep" "$machine/calls")" -lt 3 ] || rm -f "$machine/offline"'
+    install_step
+    succeeds
+    same 3 "$(grep -c '^sleep 60' "$sandbox/calls")"
+    has "$sandbox/err" 'tried again in 60 s (try 3 of 30)'
+    has "$sandbox/out" 'done: packages for GStreamer'
+}
+it "apt: no network is waited for where the component cannot start without" network_is_waited_for
+
+network_is_not_waited_for_for_ever() {
+    bare_machine
+    binary_needs_gstreamer
+    touch "$sandbox/offline"
+    install_step
+    same 1 "$status"
+    same 30 "$(grep -c '^sleep 60' "$sandbox/calls")"
+    has "$sandbox/err" 'the shared library libgstreamer-1.0.so.0 is missing'
+}
+it "apt: the network is waited for half an hour" network_is_not_waited_for_for_ever
 
 raspberry_pi_gets_libcamera() {
     bare_machine
@@ -387,6 +440,31 @@ ubuntu_with_pipewire_lingers() {
     has_not "$sandbox/calls" 'loginctl '
 }
 it "Ubuntu with pipewire: the user lingers" ubuntu_with_pipewire_lingers
+
+missing_loginctl_is_a_warning() {
+    bare_machine
+    printf 'ID=ubuntu\nID_LIKE=debian\n' >"$root/etc/os-release"
+    stand_in pipewire ''
+    install_step
+    succeeds
+    has "$sandbox/err" 'loginctl is missing'
+}
+it "Ubuntu with pipewire, but without loginctl: a warning" missing_loginctl_is_a_warning
+
+white_space_in_the_path_is_kept() {
+    bare_machine
+    place="$sandbox/my green grass/packages/artifacts/EdgeImpulseLinuxRunnerServiceComponent"
+    mkdir -p "$place" "$sandbox/my green grass/config"
+    mv "$sandbox/artifacts" "$place/2.0.0"
+    ln -s "$place/2.0.0" "$sandbox/artifacts"
+    printf 'runWithDefault:\n  posixUser: "edge:staff"\n' >"$sandbox/my green grass/config/effectiveConfig.yaml"
+    echo '/opt/my tools' >"$sandbox/config/ei_bindir"
+    install_step
+    succeeds
+    has "$sandbox/out" 'service user edge:staff'
+    same "$place/2.0.0/ei-greengrass" "$(readlink "$root/opt/my tools/ei-greengrass")"
+}
+it "white space in Greengrass's root and in ei_bindir is kept" white_space_in_the_path_is_kept
 
 # ----------------------------------------------------------------------------------------- kvssink
 

@@ -198,6 +198,10 @@ missing_standard_library_is_built_or_named() {
     same 0 "$status"
     has "$sandbox/calls" '-Zbuild-std=std,panic_abort'
     has "$sandbox/environment" RUSTC_BOOTSTRAP=1
+    rm "$sandbox/calls"
+    mkdir "$sandbox/rust/lib/rustlib/aarch64-unknown-linux-gnu"
+    PATH=$sandbox/bin EI_BUILD_STD=yes package my-bucket --target aarch64 --sysroot "$sandbox/sysroot"
+    has "$sandbox/calls" '-Zbuild-std=std,panic_abort'
 }
 it "package: a missing standard library is built from source, or the way to get it is named" missing_standard_library_is_built_or_named
 

@@ -17,6 +17,7 @@ mod demo;
 mod ending;
 mod kinds;
 mod leftovers;
+mod libraries;
 mod model_faults;
 mod options;
 mod pictures;

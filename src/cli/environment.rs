@@ -1,0 +1,195 @@
+//! Variables that GStreamer and its plugins need and Greengrass does not set: where `kvssink` and its libraries are,
+//! and where the service user's PipeWire and PulseAudio listen.
+//!
+//! The dynamic linker reads `LD_LIBRARY_PATH` once, when a process starts, so the program starts itself again in place
+//! with what is missing: same process id, same arguments, before anything else has happened.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Where `install.sh` builds Amazon's producer SDK, below the home of the service user.
+const KVS: &str = "amazon-kinesis-video-streams-producer-sdk-cpp";
+/// The plugin in the build directory of [`KVS`].
+const KVS_PLUGIN: &str = "libgstkvssink.so";
+
+/// What to say, before the reason, when [`complete`] fails.
+pub(super) const GOES_ON: &str =
+    "the program cannot be started with the variables for kvssink or PipeWire, and goes on without: ";
+
+type Variable = (&'static str, OsString);
+
+/// The machine as far as it matters here.
+struct Place<'a> {
+    /// What [`std::env::var_os`] is in the program.
+    variable: &'a dyn Fn(&str) -> Option<OsString>,
+    /// The home of the user the program runs as.
+    home: Option<PathBuf>,
+    /// The runtime directory that systemd makes for a user who is logged in or lingers: `/run/user/<uid>`.
+    runtime_dir: PathBuf,
+}
+
+/// Starts the program again in place when the environment lacks something; returns when nothing is missing.
+/// `with_kvssink`: `install_kvssink` is set.
+///
+/// # Errors
+/// The program could not be started again; it can go on without.
+pub(super) fn complete(with_kvssink: bool) -> io::Result<()> {
+    let place = Place {
+        variable: &|name| std::env::var_os(name),
+        home: std::env::home_dir(),
+        runtime_dir: Path::new("/run/user").join(rustix::process::geteuid().as_raw().to_string()),
+    };
+    let missing = missing(with_kvssink, &place);
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let mut arguments = std::env::args_os();
+    let mut command = Command::new(std::env::current_exe()?);
+    if let Some(name) = arguments.next() {
+        command.arg0(name);
+    }
+    Err(command.args(arguments).envs(missing).exec())
+}
+
+/// What the environment lacks. Each of these makes the same question answer "nothing" the next time.
+fn missing(with_kvssink: bool, place: &Place) -> Vec<Variable> {
+    let mut variables = Vec::new();
+    if with_kvssink {
+        variables.extend(kvssink(place).into_iter().flatten());
+    }
+    variables.extend(user_session(place));
+    variables
+}
+
+fn kvssink(place: &Place) -> Option<[Variable; 2]> {
+    let source = place.home.as_deref()?.join(KVS);
+    let build = source.join("build");
+    // The linker may drop LD_LIBRARY_PATH (a binary with capabilities): GST_PLUGIN_PATH alone tells that this was done.
+    let plugins = (place.variable)("GST_PLUGIN_PATH").unwrap_or_default();
+    if !build.join(KVS_PLUGIN).is_file() || std::env::split_paths(&plugins).any(|path| path == build) {
+        return None;
+    }
+    let libraries = (place.variable)("LD_LIBRARY_PATH").unwrap_or_default();
+    Some([
+        ("GST_PLUGIN_PATH", with_directory(build.as_os_str(), &plugins)),
+        (
+            "LD_LIBRARY_PATH",
+            with_directory(source.join("open-source/local/lib").as_os_str(), &libraries),
+        ),
+    ])
+}
+
+/// A system service has no session of its own, though `loginctl enable-linger` made one for its user.
+fn user_session(place: &Place) -> Vec<Variable> {
+    let set = |name| (place.variable)(name).is_some_and(|value| !value.is_empty());
+    if set("XDG_RUNTIME_DIR") || !place.runtime_dir.is_dir() {
+        return Vec::new();
+    }
+    let mut variables = vec![("XDG_RUNTIME_DIR", place.runtime_dir.clone().into_os_string())];
+    let bus = place.runtime_dir.join("bus");
+    if !set("DBUS_SESSION_BUS_ADDRESS") && bus.exists() {
+        let mut address = OsString::from("unix:path=");
+        address.push(bus);
+        variables.push(("DBUS_SESSION_BUS_ADDRESS", address));
+    }
+    variables
+}
+
+/// `directory` before what a variable with directories holds. No empty one: it would mean the current directory.
+fn with_directory(directory: &OsStr, others: &OsStr) -> OsString {
+    let mut all = directory.to_owned();
+    if !others.is_empty() {
+        all.push(":");
+        all.push(others);
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A home with a built kvssink.
+    fn home() -> tempfile::TempDir {
+        let home = tempfile::tempdir().unwrap();
+        let build = home.path().join(KVS).join("build");
+        std::fs::create_dir_all(&build).unwrap();
+        std::fs::write(build.join(KVS_PLUGIN), "").unwrap();
+        home
+    }
+
+    fn missing_in(home: &Path, runtime_dir: &Path, with_kvssink: bool, set: &[(&str, &str)]) -> Vec<(String, String)> {
+        let place = Place {
+            variable: &|name| set.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into()),
+            home: Some(home.to_owned()),
+            runtime_dir: runtime_dir.to_owned(),
+        };
+        missing(with_kvssink, &place)
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value.into_string().unwrap()))
+            .collect()
+    }
+
+    #[test]
+    fn kvssink_and_its_libraries_come_before_what_is_set_already() {
+        let home = home();
+        let nowhere = home.path().join("none");
+        let found = missing_in(home.path(), &nowhere, true, &[("LD_LIBRARY_PATH", "/opt/lib")]);
+        let kvs = home.path().join(KVS).display().to_string();
+        assert_eq!(
+            found,
+            [
+                ("GST_PLUGIN_PATH".to_owned(), format!("{kvs}/build")),
+                (
+                    "LD_LIBRARY_PATH".to_owned(),
+                    format!("{kvs}/open-source/local/lib:/opt/lib")
+                ),
+            ]
+        );
+        let found: Vec<_> = found.iter().map(|(name, value)| (&**name, &**value)).collect();
+        assert_eq!(
+            missing_in(home.path(), &nowhere, true, &found),
+            [],
+            "it does not start itself again for ever"
+        );
+        assert_eq!(
+            missing_in(home.path(), &nowhere, true, &found[..1]),
+            [],
+            "nor where the linker drops a variable"
+        );
+    }
+
+    #[test]
+    fn kvssink_that_is_not_wanted_or_not_built_changes_nothing() {
+        let home = home();
+        let nowhere = home.path().join("none");
+        assert_eq!(missing_in(home.path(), &nowhere, false, &[]), []);
+        assert_eq!(missing_in(&nowhere, &nowhere, true, &[]), []);
+    }
+
+    #[test]
+    fn the_session_of_a_lingering_user_is_found() {
+        let home = tempfile::tempdir().unwrap();
+        let session = home.path().join("1000");
+        assert_eq!(missing_in(home.path(), &session, false, &[]), [], "there is none");
+        std::fs::create_dir(&session).unwrap();
+        let runtime = ("XDG_RUNTIME_DIR".to_owned(), session.display().to_string());
+        assert_eq!(
+            missing_in(home.path(), &session, false, &[]),
+            std::slice::from_ref(&runtime)
+        );
+        std::fs::write(session.join("bus"), "").unwrap();
+        let bus = (
+            "DBUS_SESSION_BUS_ADDRESS".to_owned(),
+            format!("unix:path={}/bus", session.display()),
+        );
+        assert_eq!(missing_in(home.path(), &session, false, &[]), [runtime, bus]);
+        assert_eq!(
+            missing_in(home.path(), &session, false, &[("XDG_RUNTIME_DIR", "/run/mine")]),
+            []
+        );
+    }
+}
