@@ -34,12 +34,19 @@ impl Place {
         }
     }
 
-    /// `run` of a source, with the S3 cache on and further settings.
+    /// `run` of a source, every frame of it however busy the machine is, with the S3 cache on and further settings.
     pub fn command(&self, answers: &[Value], source: &str, sets: &[&str]) -> Command {
         let model = self.site.scripted_model(&cycle(answers));
         let mut command = self.site.command("run");
         command
-            .args(["--mqtt", &self.broker.url(), "--gst", source, "--model"])
+            .args([
+                "--mqtt",
+                &self.broker.url(),
+                "--unthrottled",
+                "--gst",
+                source,
+                "--model",
+            ])
             .arg(model);
         let bucket = format!("s3_bucket={BUCKET}");
         for set in [
