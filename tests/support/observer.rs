@@ -1,7 +1,7 @@
 //! An MQTT client of the test: sees what a device publishes, and sends it commands.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rumqttc::{Client, Event, MqttOptions, NetworkOptions, Packet, QoS};
 use serde_json::Value;
@@ -14,6 +14,8 @@ use super::events::Events;
 pub struct Seen {
     pub topic: String,
     pub retain: bool,
+    /// When it came.
+    pub at: Instant,
     pub payload: Vec<u8>,
 }
 
@@ -54,6 +56,7 @@ impl Observer {
                     Ok(Event::Incoming(Packet::Publish(publish))) => sink.push(Seen {
                         topic: publish.topic.clone(),
                         retain: publish.retain,
+                        at: Instant::now(),
                         payload: publish.payload.to_vec(),
                     }),
                     Ok(Event::Incoming(Packet::SubAck(_))) => ready.push(()),

@@ -1,0 +1,177 @@
+//! Where the time of one frame goes: the library's own functions, stage by stage, at a live source.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ei_greengrass::capture::pack::pack_features;
+use ei_greengrass::capture::{Capture, Converter, FrameSlot, Picture, Settings, Taken, Target};
+use ei_greengrass::config::{Criteria, FilterConfig, Qos, ResizeMode, SourceLine};
+use ei_greengrass::device::Topics;
+use ei_greengrass::model::Model;
+use ei_greengrass::publisher::{Caches, Publisher, PublisherSettings};
+use ei_greengrass::report::{EncodedPicture, PictureRef, Report, ReportSettings, Verdict};
+use ei_greengrass::stats::Stats;
+use ei_greengrass::uplink::Outbox;
+use ei_greengrass::uplink::outbox::Bounds;
+
+use super::percentile;
+use super::roundtrip::{BareSocket, our_model};
+use super::scene::Scene;
+use super::support::daemon::LIMIT;
+
+const FRAMES: usize = 300;
+const WARM_UP: usize = 30;
+const NAMES: [&str; 9] = [
+    "pull",
+    "convert",
+    "features",
+    "round trip",
+    "bare round trip",
+    "report",
+    "publish",
+    "sum of ours",
+    "JPEG",
+];
+
+/// Prints the table.
+pub fn print() {
+    println!(
+        "\nTime per stage in µs, p10 (p50), live source; bare: the same request over a bare socket; JPEG only where somebody needs it. \
+         p10 is what a stage takes when nothing else wants the processor\n"
+    );
+    println!("| source and model | {} |", NAMES.join(" | "));
+    println!("| --- |{}", " --- |".repeat(NAMES.len()));
+    let usual = Scene::USUAL;
+    for scene in [
+        usual,
+        Scene {
+            size: (1280, 720),
+            ..usual
+        },
+        Scene { side: 96, ..usual },
+        Scene { side: 640, ..usual },
+    ] {
+        let stages = measure(&scene);
+        let cells: Vec<_> = stages
+            .iter()
+            .map(|times| format!("{:.0} ({:.0})", percentile(times, 10), percentile(times, 50)))
+            .collect();
+        let (width, height) = scene.size;
+        println!("| {width}x{height} into {0}x{0} | {1} |", scene.side, cells.join(" | "));
+    }
+}
+
+/// Our parts, as the daemon puts them together.
+struct Parts {
+    converter: Converter,
+    picture: Picture,
+    model: Model,
+    bare: BareSocket,
+    report: Report,
+    publisher: Publisher,
+}
+
+impl Parts {
+    fn new(scene: &Scene) -> Self {
+        let stats = Arc::new(Stats::default());
+        let settings = ReportSettings {
+            filter: FilterConfig {
+                enabled: false,
+                threshold: 0.7,
+                criteria: Criteria::default(),
+            },
+            publish_every: 1,
+        };
+        let outbox = Arc::new(Outbox::new(Bounds::default(), stats.clone()));
+        let publishing = PublisherSettings {
+            publish_image: false,
+            qos: Qos::AtLeastOnce,
+            s3_bucket: None,
+        };
+        let topics = Arc::new(Topics::new("bench"));
+        let (publisher, _) = Publisher::start(publishing, topics, outbox, Caches::default(), stats.clone())
+            .expect("no thread is needed");
+        Self {
+            converter: Converter::new(Target {
+                width: scene.side,
+                height: scene.side,
+                grey: scene.grey,
+                resize: ResizeMode::FitShortest,
+            }),
+            picture: Picture::default(),
+            model: our_model(scene.side),
+            bare: BareSocket::start(scene.side),
+            report: Report::new(settings, stats),
+            publisher,
+        }
+    }
+}
+
+/// Microseconds of each stage, frame by frame, in the order of [`NAMES`].
+fn measure(scene: &Scene) -> Vec<Vec<f64>> {
+    let mut parts = Parts::new(scene);
+    let (slot, stats) = (Arc::new(FrameSlot::new()), Arc::new(Stats::default()));
+    // Faster than a camera, and slow enough that each frame is waited for.
+    let line = scene.source(true).replace("framerate=30/1", "framerate=100/1");
+    let capture = Capture::start(&Settings::new(SourceLine::Launch(line)), &slot, &stats, |_| {}).expect("the source");
+    let mut stages = vec![Vec::new(); NAMES.len()];
+    for frame in 0..FRAMES + WARM_UP {
+        let times = infer(&slot, &mut parts);
+        if frame >= WARM_UP {
+            for (stage, time) in stages.iter_mut().zip(times) {
+                stage.push(time);
+            }
+        }
+    }
+    capture.stop(Duration::from_secs(1));
+    stages
+}
+
+fn infer(slot: &FrameSlot, parts: &mut Parts) -> [f64; NAMES.len()] {
+    let Taken::Frame(frame) = slot.take(LIMIT) else {
+        panic!("the source delivers nothing");
+    };
+    let taken = Instant::now();
+    let pull = taken.saturating_duration_since(frame.at);
+    parts.converter.convert(&frame, &mut parts.picture).expect("a picture");
+    drop(frame);
+    let converted = Instant::now();
+    let elements = parts.picture.pixels();
+    pack_features(&parts.picture, parts.model.features());
+    let packed = Instant::now();
+    let result = parts.model.classify(elements).expect("an answer");
+    let answered = Instant::now();
+    let verdict = parts.report.accept(&result, (answered - packed).as_secs_f32() * 1e3);
+    let reported = Instant::now();
+    let Verdict::Publish(numbers) = verdict else {
+        panic!("each inference is published");
+    };
+    parts.publisher.publish(result, numbers, &parts.picture);
+    let published = Instant::now();
+    let request = format!("{{\"classify_shm\":{{\"elements\":{elements}}},\"id\":7}}\n");
+    let asked = Instant::now();
+    parts.bare.ask(request.as_bytes());
+    let bare = asked.elapsed();
+    let encoding = Instant::now();
+    let picture = &parts.picture;
+    EncodedPicture::new(PictureRef {
+        width: picture.width,
+        height: picture.height,
+        grey: picture.grey,
+        data: &picture.data,
+    })
+    .expect("a JPEG");
+    let jpeg = encoding.elapsed();
+    [
+        pull,
+        converted - taken,
+        packed - converted,
+        answered - packed,
+        bare,
+        reported - answered,
+        published - reported,
+        pull + (published - taken),
+        jpeg,
+    ]
+    .map(|time| time.as_secs_f64() * 1e6)
+}
