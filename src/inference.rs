@@ -109,6 +109,9 @@ pub fn run(
     tell(Progress::Ready(info));
     let mut session = Session::new(model, target);
     let result = session.infer_until_finished(bench, tell);
+    if result.is_err() && session.is_ahead {
+        bench.stats.frames_dropped.inc();
+    }
     session.model.stop();
     result
 }
@@ -147,12 +150,25 @@ impl Ends {
     }
 }
 
+/// A frame as the model gets it.
+#[derive(Debug, Default)]
+struct Prepared {
+    picture: Picture,
+    /// The camera's, for those who look at it.
+    original: Option<Frame>,
+}
+
 /// One model process and the buffers that serve it.
 struct Session {
     model: Model,
     target: Target,
     converter: Converter,
-    picture: Picture,
+    /// What the model is asked about.
+    current: Prepared,
+    /// What it is asked about after that, converted while it works.
+    next: Prepared,
+    /// Whether there is such a frame.
+    is_ahead: bool,
     /// Size last told to a model that takes pictures in their own size.
     told: Option<(u32, u32)>,
     refusals: Refusals,
@@ -164,7 +180,9 @@ impl Session {
             model,
             target,
             converter: Converter::new(target),
-            picture: Picture::default(),
+            current: Prepared::default(),
+            next: Prepared::default(),
+            is_ahead: false,
             told: None,
             refusals: Refusals::default(),
         }
@@ -173,29 +191,40 @@ impl Session {
     fn infer_until_finished(&mut self, bench: &mut Workbench, tell: &dyn Fn(Progress)) -> Result<(), InferenceFault> {
         let mut ends = Ends::default();
         while !bench.finish.load(Ordering::Relaxed) {
-            match bench.slot.take(LOOK_EVERY) {
-                Taken::Frame(frame) => self.infer(frame, bench, tell)?,
-                Taken::TimedOut => carry_out_orders(&mut self.model, &bench.feed)?,
-                Taken::Closed(generation) => {
-                    ends.closed(generation, bench, tell);
-                    bench.slot.wait_until_open(LOOK_EVERY);
+            if !self.is_ahead {
+                match bench.slot.take(LOOK_EVERY) {
+                    Taken::Frame(frame) => self.prepare(frame, bench),
+                    Taken::TimedOut => carry_out_orders(&mut self.model, &bench.feed)?,
+                    Taken::Closed(generation) => {
+                        ends.closed(generation, bench, tell);
+                        bench.slot.wait_until_open(LOOK_EVERY);
+                    }
                 }
+            }
+            if std::mem::take(&mut self.is_ahead) {
+                std::mem::swap(&mut self.current, &mut self.next);
+                self.infer(bench, tell)?;
             }
         }
         Ok(())
     }
 
-    fn infer(&mut self, frame: Frame, bench: &mut Workbench, tell: &dyn Fn(Progress)) -> Result<(), InferenceFault> {
-        if let Err(e) = self.converter.convert(&frame, &mut self.picture) {
+    /// Makes of a frame what the model is asked about next.
+    fn prepare(&mut self, frame: Frame, bench: &Workbench) {
+        if let Err(e) = self.converter.convert(&frame, &mut self.next.picture) {
             bench.stats.frames_dropped.inc();
             self.refusals.say(Instant::now(), A_FRAME, &e);
-            return Ok(());
+            return;
         }
-        let original = bench.feed.wants_original().then(|| frame.detached()).flatten();
-        // The buffer goes back to the source before the model works.
-        drop(frame);
+        // The frame itself goes back to the source before the model works.
+        self.next.original = bench.feed.wants_original().then(|| frame.detached()).flatten();
+        self.is_ahead = true;
+    }
+
+    /// Asks the model about the current picture and reports what it says.
+    fn infer(&mut self, bench: &mut Workbench, tell: &dyn Fn(Progress)) -> Result<(), InferenceFault> {
         let begun = Instant::now();
-        let result = match self.classify() {
+        let result = match self.classify(bench) {
             Ok(Some(result)) => result,
             Ok(None) => {
                 bench.stats.frames_dropped.inc();
@@ -207,14 +236,15 @@ impl Session {
             }
         };
         self.refusals.over();
+        // With a frame converted meanwhile this is at least as long as that took.
         let wall_ms = begun.elapsed().as_secs_f32() * 1e3;
         bench.spoken.tell(Instant::now(), &result, wall_ms);
         let verdict = bench.report.lock().accept(&result, wall_ms);
         if bench.feed.is_watched() {
             bench.feed.show(Glance {
                 result: &result,
-                picture: Some(&self.picture),
-                original: original.map(|frame| Original {
+                picture: Some(&self.current.picture),
+                original: self.current.original.take().map(|frame| Original {
                     frame,
                     target: self.target,
                 }),
@@ -225,29 +255,37 @@ impl Session {
             carry_out_orders(&mut self.model, &bench.feed)?;
         }
         if let Verdict::Publish(numbers) = verdict {
-            bench.publisher.publish(result, numbers, &self.picture);
+            bench.publisher.publish(result, numbers, &self.current.picture);
         }
         bench.announce_first(tell);
         Ok(())
     }
 
     /// `None`: the picture's size suits the model no longer; from the next frame on it is squashed.
-    fn classify(&mut self) -> Result<Option<model::InferenceResult>, ModelError> {
+    fn classify(&mut self, bench: &Workbench) -> Result<Option<model::InferenceResult>, ModelError> {
         if self.target.resize == ResizeMode::None && !self.announce_size()? {
             return Ok(None);
         }
-        let elements = self.picture.pixels();
-        pack_features(&self.picture, self.model.features_for(elements)?);
-        self.model.classify(elements).map(Some)
+        let picture = &self.current.picture;
+        let elements = picture.pixels();
+        pack_features(picture, self.model.features_for(elements)?);
+        self.model.send(elements)?;
+        // The model's memory is its own now. A frame that no newer one can replace is converted meanwhile; for a camera the
+        // newest frame after the answer is the better one.
+        if let Some(frame) = bench.slot.take_ahead() {
+            self.prepare(frame, bench);
+        }
+        self.model.receive().map(Some)
     }
 
     /// Tells a model that takes pictures in their own size how large they are now.
     fn announce_size(&mut self) -> Result<bool, ModelError> {
-        let size = (self.picture.width, self.picture.height);
+        let picture = &self.current.picture;
+        let size = (picture.width, picture.height);
         if self.told == Some(size) {
             return Ok(true);
         }
-        let channels = if self.picture.grey { 1 } else { 3 };
+        let channels = if picture.grey { 1 } else { 3 };
         let Value::Object(parameters) =
             json!({"image_width": size.0, "image_height": size.1, "image_channels": channels})
         else {

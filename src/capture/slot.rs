@@ -171,6 +171,18 @@ impl<T> Slot<T> {
         self.take(Duration::ZERO)
     }
 
+    /// Takes the value if there is one that no newer will replace: a [`Policy::Lossless`] source waits until it is gone, so
+    /// nothing is older for having been taken early.
+    pub fn take_ahead(&self) -> Option<T> {
+        let mut state = self.state.lock();
+        if state.policy != Policy::Lossless {
+            return None;
+        }
+        let value = state.values.pop_front()?;
+        self.changed.notify_all();
+        Some(value)
+    }
+
     /// Waits, at most `timeout`, until a source opens the slot. For after [`Taken::Closed`].
     pub fn wait_until_open(&self, timeout: Duration) {
         let mut state = self.state.lock();
@@ -439,6 +451,20 @@ mod tests {
         );
         feed.finish();
         assert_eq!(drain(&slot), [3, 4, 5]);
+    }
+
+    #[test]
+    fn only_what_no_newer_value_replaces_is_taken_ahead() {
+        let (newest, feed) = slot(Policy::NewestWins);
+        feed.put(1);
+        assert_eq!(newest.take_ahead(), None);
+        assert!(matches!(newest.try_take(), Taken::Frame(1)));
+        let (lossless, feed) = slot(Policy::Lossless);
+        assert_eq!(lossless.take_ahead(), None);
+        feed.put(2);
+        feed.finish();
+        assert_eq!(lossless.take_ahead(), Some(2));
+        assert!(matches!(lossless.try_take(), Taken::Closed(_)));
     }
 
     #[test]

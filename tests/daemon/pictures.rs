@@ -1,8 +1,11 @@
 //! What comes over MQTT is what is in the picture.
 
 use base64::Engine;
+use gstreamer as gst;
+use gstreamer::prelude::*;
 use serde_json::Value;
 
+use super::stage::Stage;
 use crate::support::daemon::Site;
 use crate::support::mosquitto::Mosquitto;
 use crate::support::observer::Observer;
@@ -74,4 +77,58 @@ fn the_box_that_comes_over_mqtt_lies_on_the_ball() {
         );
     }
     daemon.stop();
+}
+
+/// Left, top, right and bottom of the ball in each picture of `source`, as GStreamer's own elements deliver them.
+fn balls(source: &str, side: usize) -> Vec<[f64; 4]> {
+    gst::init().unwrap();
+    let line = format!("{source} ! videoconvert ! video/x-raw,format=GRAY8 ! appsink name=end sync=false");
+    let pipeline = gst::parse::launch(&line).unwrap().downcast::<gst::Pipeline>().unwrap();
+    let sink = pipeline
+        .by_name("end")
+        .unwrap()
+        .downcast::<gstreamer_app::AppSink>()
+        .unwrap();
+    pipeline.set_state(gst::State::Playing).unwrap();
+    let mut found = Vec::new();
+    while let Ok(sample) = sink.pull_sample() {
+        let pixels = sample.buffer().unwrap().map_readable().unwrap();
+        let bright = (0..side * side).filter(|place| pixels[*place] > 128);
+        let edges = bright.fold([usize::MAX, usize::MAX, 0, 0], |[left, top, right, bottom], place| {
+            let (x, y) = (place % side, place / side);
+            [left.min(x), top.min(y), right.max(x), bottom.max(y)]
+        });
+        found.push(edges.map(|edge| edge as f64));
+    }
+    pipeline.set_state(gst::State::Null).unwrap();
+    found
+}
+
+#[test]
+fn unthrottled_every_frame_is_inferred_once_in_order_to_the_last() {
+    // The next frame is converted while the model works on one, here for longer than a conversion takes.
+    for model in ["builtin:ball", "builtin:slow=5"] {
+        let stage = Stage::new();
+        let source =
+            "videotestsrc pattern=ball num-buffers=90 ! video/x-raw,format=I420,width=320,height=320,framerate=30/1";
+        let truth = balls(source, 320);
+        let daemon = stage.run_unthrottled(model, source, &["ei_shutdown_behavior=wait_for_restart"]);
+        stage.observer.wait_for_status("paused", 1);
+        let messages = stage.observer.all("inference/output");
+        assert_eq!((truth.len(), messages.len()), (90, 90), "{model}");
+        for (number, (message, edges)) in messages.iter().zip(&truth).enumerate() {
+            let ball = &message.json()["box"][0];
+            let side = |key: &str| ball[key].as_f64().unwrap();
+            let (x, y) = (side("x"), side("y"));
+            let seen = [x, y, x + side("width") - 1.0, y + side("height") - 1.0];
+            assert!(
+                seen.iter().zip(edges).all(|(seen, edge)| (seen - edge).abs() <= 1.0),
+                "{model}, frame {number}: {seen:?} instead of {edges:?}"
+            );
+        }
+        let moved = |pair: &&[[f64; 4]]| pair[0].iter().zip(&pair[1]).any(|(a, b)| (a - b).abs() > 2.0);
+        let moves = truth.windows(2).filter(moved).count();
+        assert!(moves > 45, "most neighbouring frames can be told apart: {moves}");
+        daemon.stop();
+    }
 }
