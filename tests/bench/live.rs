@@ -20,6 +20,9 @@ use super::watcher::Served;
 const ROUNDS: usize = 3;
 const ROUND: Duration = Duration::from_secs(3);
 
+/// Often enough to look at, and seldom enough to cost nothing that can be seen.
+const METRICS: [&str; 2] = ["--set", "metrics_sleeptime_ms=1000"];
+
 /// Something that is on in a row of the table.
 #[derive(Clone, Copy, PartialEq)]
 enum Extra {
@@ -125,7 +128,7 @@ fn ours(scene: &Scene, extra: Extra, broker: &Mosquitto) -> Round {
     let site = Site::new();
     let observer = Observer::connect(broker.port, site.device());
     let more = extra.arguments(&site);
-    let more: Vec<_> = more.iter().map(String::as_str).collect();
+    let more: Vec<_> = METRICS.into_iter().chain(more.iter().map(String::as_str)).collect();
     let daemon = scene.run(&site, broker, true, &more);
     observer.wait_for_status("started", 1);
     let round = look(&daemon, &observer);
@@ -166,7 +169,7 @@ fn page(scene: &Scene, broker: &Mosquitto, reach: &mut Reach) {
     let site = Site::new();
     let observer = Observer::connect(broker.port, site.device());
     let arguments = scene.arguments(&scene.source(true));
-    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).chain(METRICS).collect();
     let served = Served::start_at(site, free_port(), &broker.url(), &arguments);
     observer.wait_for_status("started", 1);
     let rounds: Vec<_> = (0..ROUNDS)
