@@ -215,10 +215,9 @@ impl Capture {
             .name("capture-watch".to_owned())
             .spawn(move || watch.run(&events))
             .map_err(|error| CaptureError::Thread(error.to_string()))?;
+        let kind = if live { "live" } else { "not live" };
         tracing::info!(
-            live,
-            unthrottled = lossless,
-            "capture started: {}",
+            "capture started, from a source that is {kind}: {}",
             redact(&prepared.launch)
         );
         Ok(capture)

@@ -93,7 +93,13 @@ pub(crate) async fn bind(host: &str, port: u16, what: &str, advice: &str) -> Tcp
         match TcpListener::bind((host, port)).await {
             Ok(listener) => {
                 let port = listener.local_addr().map_or(port, |address| address.port());
-                tracing::info!("{what} is at http://{shown}:{port}");
+                if listener.local_addr().is_ok_and(|address| address.ip().is_unspecified()) {
+                    tracing::info!(
+                        "{what} is at http://localhost:{port}, and from other machines at this one's address"
+                    );
+                } else {
+                    tracing::info!("{what} is at http://{shown}:{port}");
+                }
                 return listener;
             }
             Err(e) => {
