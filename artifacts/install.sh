@@ -49,8 +49,11 @@ NETWORK_WAIT=60
 # Seconds for everything together: less than the recipe's Timeout (7200), so that this script and
 # not Greengrass ends what hangs, and says what it was.
 BUDGET=6900
+# What does not end when its time is over is killed after so many seconds more.
+KILL_AFTER=30
 
 dry_run=no
+unlimited=no
 done_count=0
 skipped_count=0
 warning_count=0
@@ -93,18 +96,32 @@ change() {
 
 # change, with a limit: limited SECONDS COMMAND...
 limited() {
-    left=$((started + BUDGET - $(date +%s)))
+    [ "$dry_run" = no ] || return 0
+    left=$(time_left)
     [ "$left" -lt "$1" ] || left=$1
     shift
     if [ "$left" -le 0 ]; then
         printf 'no time left within %s s\n' "$BUDGET" >"$log"
         return 124
     fi
-    if have timeout; then
-        change timeout "$left" "$@"
-    else
+    if ! have timeout; then
+        [ "$unlimited" = yes ] ||
+            warn "the tool timeout (coreutils) is missing: a command that hangs is ended by Greengrass only, and with it this step"
+        unlimited=yes
         change "$@"
+        return
     fi
+    change timeout -k "$KILL_AFTER" "$left" "$@"
+    result=$?
+    case $result in
+    124 | 137) printf 'it did not end within %s s\n' "$left" >>"$log" ;;
+    esac
+    return "$result"
+}
+
+# Seconds of the budget that are left.
+time_left() {
+    echo $((started + BUDGET - $(date +%s)))
 }
 
 # Why the last command failed: the first download that apt says failed, else the last line.
@@ -293,6 +310,10 @@ wait_for_packages() {
     tries=0
     while [ "$unfetched" = yes ] && [ "$dry_run" = no ] && [ "$tries" -lt "$NETWORK_TRIES" ] &&
         ! "$binary" --version >/dev/null 2>&1 </dev/null; do
+        if [ "$(time_left)" -le "$NETWORK_WAIT" ]; then
+            warn "the network was waited for as long as Greengrass allows ($BUDGET s)"
+            return
+        fi
         tries=$((tries + 1))
         warn "the component cannot start without them; they are tried again in $NETWORK_WAIT s (try $tries of $NETWORK_TRIES)"
         sleep "$NETWORK_WAIT"
@@ -659,19 +680,16 @@ usage() {
     sed -n '2,/^set /{ s/^# \{0,1\}//p; }' "$0"
 }
 
-case $# in
-0) ;;
-*)
-    case $1 in
+for argument in "$@"; do
+    case $argument in
     --dry-run) dry_run=yes ;;
     --help | -h)
         usage
         exit 0
         ;;
-    *) fail "unknown option $1; accepted: --dry-run, --help" ;;
+    *) fail "unknown argument $argument; usage: install.sh [--dry-run] [--help]" ;;
     esac
-    ;;
-esac
+done
 
 here=$(cd "$(dirname "$0")" && pwd -P) || fail "the directory of $0 cannot be entered"
 binary=$here/ei-greengrass

@@ -25,7 +25,14 @@
 # or Debian's package rust-src of exactly the compiler's version). EI_BUILD_STD=yes in the environment
 # builds it in any case.
 #
-# Needs bash 4 or newer. Examples:
+# Needs bash 4 or newer; to build, Rust, a C compiler, pkg-config and GStreamer's development files
+# (sh tests/setup.sh build installs them on Debian and Ubuntu); for --publish the AWS CLI.
+#
+# With the Greengrass development kit (gdk): copy the artifacts with the printed "aws s3 cp", then in
+# the output directory "gdk component build" and "gdk component publish", in place of the second
+# command. The kit uploads nothing and leaves the recipe's addresses as they are.
+#
+# Examples:
 #   artifacts/package.sh my-bucket
 #   artifacts/sysroot.sh build/sysroot-arm64
 #   artifacts/package.sh my-bucket --target aarch64 --sysroot build/sysroot-arm64 --publish
@@ -40,6 +47,8 @@ readonly GLIBC=2.31
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 out=$root/build
+# rustup installs here; a fresh shell may not have it on its PATH yet.
+PATH="$PATH:${HOME:-/root}/.cargo/bin"
 bucket='' version='' region='' publish=no
 targets=() sysroots=()
 declare -A binaries=()
@@ -194,6 +203,24 @@ use_sysroot() {
 -C link-arg=-Wl,-rpath-link,$sysroot/usr/lib/$3:$sysroot/lib/$3"
 }
 
+# Says in one line what a build lacks: check_tools yes|no, whether the machine's own libraries are used.
+check_tools() {
+    local lacking=()
+    command -v cargo >/dev/null && command -v rustc >/dev/null || lacking+=("Rust (https://rustup.rs)")
+    command -v cc >/dev/null || lacking+=("a C compiler (gcc libc6-dev)")
+    if ! command -v pkg-config >/dev/null; then
+        lacking+=("pkg-config")
+    fi
+    if [[ $1 == yes ]] && ! pkg-config --exists gstreamer-1.0 gstreamer-app-1.0 gstreamer-video-1.0 2>/dev/null; then
+        lacking+=("GStreamer's development files (libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev)")
+    fi
+    ((${#lacking[@]} == 0)) || {
+        local list
+        list=$(printf ', %s' "${lacking[@]}")
+        fail "to build, this machine lacks ${list#, }; on Debian or Ubuntu install Rust, then run: sh $root/tests/setup.sh build"
+    }
+}
+
 # Builds for one architecture and remembers the binary.
 build() {
     local architecture=$1 triple multiarch host sysroot library target_directory
@@ -201,6 +228,7 @@ build() {
     triple=$(triple_of "$architecture")
     multiarch=$(multiarch_of "$architecture")
     sysroot=$(sysroot_for "$multiarch")
+    check_tools "$([[ -n $sysroot ]] && echo no || echo yes)"
     host=$(rustc -vV | sed -n 's/^host: //p')
     target_directory=$(cd "$root" && cargo metadata --no-deps --format-version 1 --locked |
         sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
@@ -283,8 +311,8 @@ write_recipe() {
     say "package: recipe $recipe ($size bytes)"
 }
 
-# For those who publish with the development kit (gdk): run it in the output directory, after the
-# artifacts were copied; it finds no artifact of its own to move and leaves the addresses alone.
+# For those who publish with the development kit (gdk), see the top. Its artifact directory stays empty,
+# so that it makes no bucket and finds nothing whose address it would change.
 write_gdk_config() {
     local gdk_region=${region:-${AWS_REGION:-${AWS_DEFAULT_REGION:-us-east-1}}}
     cp "$recipe" "$out/recipe.yaml"
@@ -325,6 +353,10 @@ publish() {
     fi
     aws_command s3 cp --recursive "$out/$PREFIX/$version" "s3://$bucket/$PREFIX/$version"
     aws_command greengrassv2 create-component-version --inline-recipe "fileb://$recipe"
+    if [[ $publish == no ]]; then
+        say "With the development kit, instead of the second command:"
+        say "  $(printf 'cd %q' "$out") && gdk component build && gdk component publish"
+    fi
 }
 
 parse_arguments "$@"

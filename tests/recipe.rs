@@ -249,6 +249,35 @@ fn as_text(parameters: serde_json::Map<String, Value>) -> Value {
     parameters.into_iter().map(|(key, value)| (key, text(value))).collect()
 }
 
+/// What Greengrass sets for every component, the proxy that it is configured with too. None of these addresses answers.
+const GREENGRASS: [(&str, &str); 17] = [
+    ("AWS_IOT_THING_NAME", "thing"),
+    ("AWS_REGION", "eu-west-1"),
+    ("AWS_DEFAULT_REGION", "eu-west-1"),
+    ("GGC_VERSION", "2.14.0"),
+    ("GG_ROOT_CA_PATH", "/greengrass/v2/rootCA.pem"),
+    ("SVCUID", TOKEN),
+    ("AWS_CONTAINER_AUTHORIZATION_TOKEN", TOKEN),
+    (
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+        "http://localhost:9/2016-11-01/credentialprovider/",
+    ),
+    (
+        "AWS_GG_NUCLEUS_DOMAIN_SOCKET_FILEPATH_FOR_COMPONENT",
+        "/greengrass/v2/ipc.socket",
+    ),
+    ("ALL_PROXY", PROXY),
+    ("all_proxy", PROXY),
+    ("HTTP_PROXY", PROXY),
+    ("http_proxy", PROXY),
+    ("HTTPS_PROXY", PROXY),
+    ("https_proxy", PROXY),
+    ("NO_PROXY", "localhost"),
+    ("no_proxy", "localhost"),
+];
+const TOKEN: &str = "the-component-token";
+const PROXY: &str = "http://me:the-proxy-password@127.0.0.1:9";
+
 /// A script of the recipe as Greengrass runs it, with the binary where the artifacts are.
 fn component_script(step: &str, site: &Site, parameters: &Value) -> Command {
     let artifacts = site.path().join("artifacts");
@@ -265,8 +294,9 @@ fn component_script(step: &str, site: &Site, parameters: &Value) -> Command {
         .args(["-c", &script])
         .env_remove("RUST_LOG")
         .env("CONFIG_PARAMETERS", parameters.to_string())
-        .env("AWS_IOT_THING_NAME", "thing")
-        .env("SVCUID", "the-component-token")
+        .env_remove("NO_PROXY")
+        .env_remove("no_proxy")
+        .envs(GREENGRASS)
         .current_dir(site.path())
         .stdin(Stdio::null());
     command
@@ -300,7 +330,45 @@ fn the_component_runs_and_shuts_down(form: fn(serde_json::Map<String, Value>) ->
     let (status, _) = daemon.wait_for_end(LIMIT);
     assert_eq!(status.code(), Some(0));
     observer.wait_for_status("stopped", 1);
-    assert!(!daemon.log().contains("WARN"), "{}", daemon.log());
+    let log = daemon.log();
+    assert!(!log.contains("WARN"), "{log}");
+    assert!(!log.contains(TOKEN) && !log.contains("the-proxy-password"), "{log}");
+}
+
+#[test]
+fn the_recipes_install_script_runs_the_artifact_with_the_whole_configuration() {
+    let site = Site::new();
+    let mut parameters = parameters();
+    let strange = "it's \"$(touch harm)\" ; `touch harm` $HOME \\ {x}";
+    parameters.insert("device_name".to_owned(), json!(strange));
+    let parameters = Value::Object(parameters);
+    let mut command = component_script("install", &site, &parameters);
+    // In the place of the real one, which would change this machine. Without the right to be executed, as artifacts may be.
+    site.write(
+        "artifacts/install.sh",
+        "printf '%s\\n' \"$0\" \"$#\" \"$PWD\" >called\nenv -0 >environment\nexit 7\n",
+    );
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(7), "its exit code is the step's: {output:?}");
+    let called = std::fs::read_to_string(site.path().join("called")).unwrap();
+    let mut called = called.lines();
+    let script = PathBuf::from(called.next().unwrap());
+    assert_eq!(
+        script.canonicalize().unwrap(),
+        site.path().join("artifacts/install.sh").canonicalize().unwrap()
+    );
+    assert_eq!(called.next(), Some("0"), "no arguments");
+    let environment = std::fs::read_to_string(site.path().join("environment")).unwrap();
+    let variable = |name: &str| {
+        let mut all = environment.split('\0').filter_map(|entry| entry.split_once('='));
+        all.find(|(found, _)| *found == name).map(|(_, value)| value.to_owned())
+    };
+    let seen: Value = serde_json::from_str(&variable("CONFIG_PARAMETERS").unwrap()).unwrap();
+    assert_eq!(seen, parameters);
+    for (name, value) in GREENGRASS {
+        assert_eq!(variable(name).as_deref(), Some(value), "{name}");
+    }
+    assert!(!site.path().join("harm").exists());
 }
 
 #[test]

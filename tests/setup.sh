@@ -1,12 +1,16 @@
 #!/bin/sh
 # Installs what building and testing needs on Debian or Ubuntu, and does nothing where everything is there.
-# Usage: tests/setup.sh [demo|test]   (demo: without what only the tests need)
+# Usage: tests/setup.sh [build|demo|test]   (build: the compiler and its libraries; demo: and what runs; test: and what tests)
 set -eu
 
-packages="pkg-config gcc libc6-dev libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev gstreamer1.0-plugins-base gstreamer1.0-plugins-good"
-if [ "${1:-test}" = test ]; then
-    packages="$packages mosquitto chromium"
-fi
+packages="pkg-config gcc libc6-dev libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev"
+plugins="gstreamer1.0-plugins-base gstreamer1.0-plugins-good"
+case ${1:-test} in
+    build) ;;
+    demo) packages="$packages $plugins" ;;
+    test) packages="$packages $plugins mosquitto chromium shellcheck" ;;
+    *) echo "'$1' is not known; accepted: build, demo, test" >&2; exit 2 ;;
+esac
 
 # rustup installs here; a fresh shell may not have it on its PATH yet.
 PATH="$PATH:$HOME/.cargo/bin"

@@ -22,6 +22,7 @@ use support::broker::{Behaviour, Entry, MockBroker};
 use support::daemon::{Daemon, LIMIT, Site};
 use support::ports::free_port;
 use support::scripts::{boxed, cycle, frames};
+use support::small_disk::SmallDisk;
 
 /// What the file holds, in order; from a copy, because a database that was not closed is repaired when opened.
 fn on_disk(spool: &Path) -> Vec<String> {
@@ -205,6 +206,41 @@ async fn a_spool_of_one_mebibyte_keeps_the_newest_in_order_and_counts_the_rest()
     wait_for_inferences(&broker, kept.len() + 1).await;
     assert_eq!(inferences(&broker.log())[..kept.len()], kept[..]);
     online.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_under_the_spool_is_told_once_and_what_waits_is_delivered_all_the_same() {
+    const COUNT: u32 = 3_000;
+    let site = Site::new();
+    let Some(disk) = SmallDisk::mount(&site.path().join("disk"), "2m") else {
+        eprintln!("SKIPPED: a_full_disk_under_the_spool needs the right to mount a tmpfs");
+        return;
+    };
+    let mut broker = MockBroker::start(Behaviour::default()).await;
+    broker.down().await;
+    let work_dir = format!("work_dir={}", disk.path().display());
+    let daemon = daemon(&site, &broker.url(), &frames(COUNT), &[&work_dir]);
+    let line = daemon.wait_for_line("No space left on device");
+    for part in [
+        "ERROR",
+        "The spool ",
+        "wait in memory",
+        "tried again every",
+        "free space",
+    ] {
+        assert!(line.contains(part), "{part}: {line}");
+    }
+    daemon.wait_for_line("the source ended");
+    broker.up().await;
+    wait_for_inferences(&broker, COUNT as usize).await;
+    let log = daemon.stop();
+    assert_eq!(
+        totals(&inferences(&broker.log())),
+        (1..=u64::from(COUNT)).collect::<Vec<_>>()
+    );
+    let told = log.lines().filter(|line| line.contains("No space left on device"));
+    assert_eq!(told.count(), 1, "{log}");
+    assert!(!log.contains(" are lost"), "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,6 +4,7 @@
 //! `AWS_REGION`; by hand profiles, environment and SSO work. Credentials change about hourly: ask the provider each time.
 //! Nothing here is touched by a component that uses another broker, a local model and no bucket.
 
+pub(crate) mod advice;
 mod clock;
 pub mod discovery;
 mod http;
@@ -69,8 +70,7 @@ pub enum AwsError {
     NoCredentials,
     /// Something should give credentials and does not.
     #[error(
-        "AWS credentials could not be had: {0}. In Greengrass look at the token exchange role alias and its role; the token \
-         exchange service remembers a failure for up to 5 minutes"
+        "AWS credentials could not be had: {}. {}", .0, advice::for_credentials(.0)
     )]
     Credentials(String),
     /// The request cannot be signed.

@@ -56,6 +56,28 @@ pub enum CallError {
     },
 }
 
+impl CallError {
+    /// The service knows who asks and does not allow it.
+    pub fn is_denied(&self) -> bool {
+        let Self::Refused { status, code, .. } = self else {
+            return false;
+        };
+        match code.as_str() {
+            "" => *status == 403,
+            code => code.starts_with("AccessDenied") || matches!(code, "UnauthorizedException" | "ForbiddenException"),
+        }
+    }
+
+    /// Nothing was asked, or the answer was no, for want of good credentials.
+    pub fn is_of_credentials(&self) -> bool {
+        match self {
+            Self::Aws(error) => *error != AwsError::NoRegion,
+            Self::Refused { status, .. } => matches!(status, 400..=403) && !self.is_denied(),
+            _ => false,
+        }
+    }
+}
+
 /// Signs and sends a GET of `path_and_query` (already percent-encoded) and gives the answer's text.
 ///
 /// The proxy variables of the environment are honoured. Takes at most 10 s beside the finding of credentials.

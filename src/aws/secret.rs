@@ -37,8 +37,8 @@ pub enum SecretError {
     },
     /// A provider of the chain is there and fails.
     #[error(
-        "the secret {id} cannot be read: the AWS credentials could not be fetched ({reason}); in Greengrass look whether \
-         aws.greengrass.TokenExchangeService runs and the device is online"
+        "the secret {id} cannot be read: the AWS credentials could not be fetched ({reason}). {}",
+        super::advice::for_credentials(reason)
     )]
     CredentialsUnavailable {
         /// Secret id.

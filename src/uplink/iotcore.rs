@@ -87,7 +87,7 @@ impl IotCore {
             }
             Err(error) => {
                 let problem = error.to_string();
-                let known = self.known().await.ok_or_else(|| Reason::Endpoint(problem.clone()))?;
+                let known = self.known().await.ok_or(Reason::Endpoint(error))?;
                 self.complain(&known, &problem);
                 Ok((known, EndpointOrigin::Remembered(problem)))
             }

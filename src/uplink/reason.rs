@@ -9,7 +9,9 @@ use rumqttc::mqttbytes::Error as PacketError;
 use rumqttc::tokio_rustls::rustls::{self, CertificateError};
 use rumqttc::{ConnectReturnCode, ConnectionError, StateError};
 
-use crate::aws::{ClockSkew, one_line};
+use crate::aws::advice::for_credentials;
+use crate::aws::request::CallError;
+use crate::aws::{AwsError, ClockSkew, one_line};
 
 /// Why a connection could not be made or ended. The text never holds a credential.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -57,11 +59,8 @@ pub enum Reason {
     )]
     ClientCertificate(String),
     /// The IoT Core endpoint is neither configured nor found nor remembered.
-    #[error(
-        "the IoT Core endpoint could not be asked for: {0}. Allow iot:DescribeEndpoint to the component's role, or set \
-         iot_endpoint (`aws iot describe-endpoint --endpoint-type iot:Data-ATS` shows it)"
-    )]
-    Endpoint(String),
+    #[error("the IoT Core endpoint could not be asked for: {}{}", .0, endpoint_advice(.0))]
+    Endpoint(CallError),
     /// Nothing can be signed.
     #[error("{0}")]
     Aws(String),
@@ -119,7 +118,10 @@ pub enum Reason {
     #[error("the WebSocket handshake failed: {0}")]
     WebSocket(String),
     /// SUBACK 0x80.
-    #[error("the broker does not authorise this client to subscribe to {0}")]
+    #[error(
+        "the broker does not authorise this client to subscribe to {0}; on AWS IoT Core its policy must allow iot:Subscribe on \
+         topicfilter/{0} and iot:Receive on topic/{0}"
+    )]
     SubscriptionRefused(String),
     /// The broker closed the connection.
     #[error("the broker closed the connection")]
@@ -128,7 +130,7 @@ pub enum Reason {
     #[error(
         "the broker closed the connection right after accepting it, {times} times in a row: another client may be using the \
          client id \"{client_id}\", or the policy forbids something this client does (on AWS IoT Core it needs \
-         iot:RetainPublish on {command_topic})"
+         iot:Publish on each topic of the device, and iot:RetainPublish on {command_topic})"
     )]
     ThrownOut {
         /// In a row.
@@ -290,6 +292,23 @@ impl Reason {
             Kind::UnexpectedEof | Kind::ConnectionReset | Kind::ConnectionAborted | Kind::BrokenPipe => Self::Closed,
             _ => Self::Other(text),
         }
+    }
+}
+
+/// What to do, by what went wrong. A missing permission is no cause but that of a denied answer.
+fn endpoint_advice(error: &CallError) -> String {
+    const BY_HAND: &str =
+        "set iot_endpoint (`aws iot describe-endpoint --endpoint-type iot:Data-ATS` shows it where AWS is reached)";
+    match error {
+        error if error.is_denied() => {
+            format!(". Allow iot:DescribeEndpoint to the component's role, or {BY_HAND}")
+        }
+        // It says itself what to do.
+        CallError::Aws(error) if *error != AwsError::NoRegion => String::new(),
+        error if error.is_of_credentials() => format!(". {}", for_credentials(&error.to_string())),
+        // With a wrong clock nothing else would be accepted either.
+        CallError::Clock(_) => String::new(),
+        _ => format!("; or {BY_HAND}"),
     }
 }
 

@@ -30,7 +30,7 @@ bare_machine() {
         ln -s "$(command -v "$tool")" "$sandbox/bin/$tool"
     done
     stand_in sleep ''
-    stand_in timeout 'shift; exec "$@"'
+    stand_in timeout 'shift 3; exec "$@"'
     stand_in ldd 'cat "$machine/ldd" 2>/dev/null'
     stand_in chown ''
     stand_in chgrp ''
@@ -574,6 +574,70 @@ account_that_cannot_be_created_is_an_error() {
     has "$sandbox/err" 'user ggc_user could not be created (useradd: cannot lock /etc/passwd)'
 }
 it "a user that cannot be created ends the step" account_that_cannot_be_created_is_an_error
+
+# A clock that is so many seconds further each time it is looked at.
+clock_that_jumps() {
+    rm "$sandbox/bin/date"
+    echo 0 >"$sandbox/clock"
+    stand_in date 'now=$(cat "$machine/clock"); echo $((now + '"$1"')) >"$machine/clock"; echo "$now"'
+}
+
+used_up_budget_ends_the_step() {
+    bare_machine
+    binary_needs_gstreamer
+    clock_that_jumps 7000
+    install_step
+    same 1 "$status"
+    has "$sandbox/err" 'no time left within 6900 s'
+    has "$sandbox/err" 'error: '
+    has "$sandbox/err" 'the shared library libgstreamer-1.0.so.0 is missing'
+    has_not "$sandbox/calls" 'apt-get '
+    # Waiting for the network counts too.
+    clock_that_jumps 3000
+    touch "$sandbox/offline"
+    install_step
+    same 1 "$status"
+    has_not "$sandbox/calls" 'sleep 60'
+}
+it "the time that Greengrass gives is used up: the step ends by itself, with words and 1" used_up_budget_ends_the_step
+
+hanging_command_is_killed() {
+    bare_machine
+    # What timeout gives when it had to end a command.
+    stand_in timeout 'exit 124'
+    install_step
+    succeeds
+    has "$sandbox/calls" 'timeout -k 30 1800 env'
+    has "$sandbox/err" 'could not be installed (it did not end within 300 s)'
+}
+it "a command that hangs is ended, killed at last, and named" hanging_command_is_killed
+
+limit_is_below_greengrass() {
+    budget=$(sed -n 's/^BUDGET=//p' "$repository/artifacts/install.sh")
+    after=$(sed -n 's/^KILL_AFTER=//p' "$repository/artifacts/install.sh")
+    wait=$(sed -n 's/^NETWORK_WAIT=//p' "$repository/artifacts/install.sh")
+    timeouts=$(sed -n 's/^ *Timeout: //p' "$repository"/recipes/*.yaml | sort -u)
+    [ "$((budget + after + wait))" -lt "$timeouts" ] || fail "$budget + $after + $wait s, and Greengrass gives $timeouts s"
+}
+it "the script's own limit ends before the recipe's" limit_is_below_greengrass
+
+missing_timeout_is_told() {
+    bare_machine
+    rm "$sandbox/bin/timeout"
+    install_step
+    succeeds
+    same 1 "$(grep -c 'the tool timeout (coreutils) is missing' "$sandbox/err")"
+}
+it "a machine without the tool timeout is told, once" missing_timeout_is_told
+
+further_arguments_are_refused() {
+    bare_machine
+    install_step --dry-run --now
+    same 1 "$status"
+    has "$sandbox/err" 'unknown argument --now; usage: install.sh [--dry-run] [--help]'
+    same '' "$(cat "$sandbox/calls")"
+}
+it "arguments that it does not know are refused, at any place" further_arguments_are_refused
 
 needs_root() {
     bare_machine

@@ -80,6 +80,12 @@ commands_are_printed() {
     has "$sandbox/out" "aws greengrassv2 create-component-version --inline-recipe fileb://$sandbox/build/recipes/"
     has "$sandbox/build/gdk-config.json" '"publish": { "bucket": "my-bucket", "region": "eu-west-1" }'
     cmp "$sandbox/build/recipe.yaml" "$sandbox"/build/recipes/*.yaml
+    has "$sandbox/out" "cd $sandbox/build && gdk component build && gdk component publish"
+    # What the kit's build step does: the recipe where the kit looks for it, and no artifact that it would move.
+    step=$(sed -n 's/.*"custom_build_command": \["sh", "-c", "\(.*\)"\]/\1/p' "$sandbox/build/gdk-config.json")
+    (cd "$sandbox/build" && sh -c "$step")
+    cmp "$sandbox/build/greengrass-build/recipes/recipe.yaml" "$sandbox/build/recipe.yaml"
+    same '' "$(ls -A "$sandbox/build/greengrass-build/artifacts/EdgeImpulseLinuxRunnerServiceComponent/2.0.0")"
 }
 it "package: the AWS commands are printed" commands_are_printed
 
@@ -155,9 +161,30 @@ toolchain() {
     printf '#!/bin/sh\ncase "$*" in\n-vV) echo "host: x86_64-unknown-linux-gnu" ;;\n*) echo "%s/rust" ;;\nesac\n' "$sandbox" >"$sandbox/bin/rustc"
     printf '#!/bin/sh\ncase "$1" in\nmetadata) echo "{\\"target_directory\\":\\"%s/target\\"}" ;;\n*) echo "cargo $*" >>"%s/calls"; env >"%s/environment" ;;\nesac\n' \
         "$sandbox" "$sandbox" "$sandbox" >"$sandbox/bin/cargo"
-    printf '#!/bin/sh\n' >"$sandbox/bin/aarch64-linux-gnu-gcc"
-    chmod +x "$sandbox"/bin/rustc "$sandbox"/bin/cargo "$sandbox/bin/aarch64-linux-gnu-gcc"
+    for tool in aarch64-linux-gnu-gcc cc pkg-config; do
+        printf '#!/bin/sh\n' >"$sandbox/bin/$tool"
+    done
+    # Nothing of the machine's own Rust.
+    HOME=$sandbox
+    chmod +x "$sandbox"/bin/*
 }
+
+what_a_build_lacks_is_named() {
+    toolchain none
+    rm "$sandbox/bin/cc" "$sandbox/bin/rustc"
+    printf '#!/bin/sh\nexit 1\n' >"$sandbox/bin/pkg-config"
+    PATH=$sandbox/bin package my-bucket --target amd64
+    refuses 'this machine lacks Rust (https://rustup.rs), a C compiler (gcc libc6-dev), GStreamer'
+    has "$sandbox/err" 'libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev'
+    has "$sandbox/err" 'tests/setup.sh build'
+    same 1 "$(wc -l <"$sandbox/err" | tr -d ' ')"
+    [ ! -e "$sandbox/calls" ] || fail 'something was built'
+    # The development files are the sysroot's in a cross build, but there must be somebody to find them.
+    rm "$sandbox/bin/pkg-config"
+    PATH=$sandbox/bin package my-bucket --target aarch64 --sysroot "$sandbox/sysroot"
+    refuses 'a C compiler (gcc libc6-dev), pkg-config;'
+}
+it "package: what a build lacks is named in one line, before anything is built" what_a_build_lacks_is_named
 
 native_build_is_locked() {
     toolchain none

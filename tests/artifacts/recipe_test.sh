@@ -59,8 +59,7 @@ version_is_the_programs() {
 it "the recipe has the version of the program" version_is_the_programs
 
 scripts_pass_shellcheck() {
+    command -v shellcheck >/dev/null 2>&1 || fail 'shellcheck is missing; tests/setup.sh installs it'
     shellcheck "$repository"/artifacts/*.sh "$repository"/tests/artifacts/*.sh
 }
-if command -v shellcheck >/dev/null 2>&1; then
-    it "the scripts pass shellcheck" scripts_pass_shellcheck
-fi
+it "the scripts pass shellcheck" scripts_pass_shellcheck

@@ -1,8 +1,7 @@
 //! Pairs of picture and message in a directory.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 
 use base64::Engine;
 use serde_json::{Value, json};
@@ -10,6 +9,7 @@ use serde_json::{Value, json};
 use super::stage::{CAMERA, Stage, lines};
 use crate::support::leftovers::wait_until;
 use crate::support::scripts::{boxed, frames, script};
+use crate::support::small_disk::SmallDisk;
 
 /// The directory of the cache, and the settings that switch it on.
 struct Cache {
@@ -239,44 +239,14 @@ fn a_small_cache_keeps_the_newest_pairs_and_its_bound() {
     assert_eq!(cache.files().len(), pairs * 2, "no half pairs: {:?}", cache.files());
 }
 
-/// A file system of 64 kB; unmounted when dropped.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    fn mount(at: &Path) -> Option<Self> {
-        std::fs::create_dir(at).unwrap();
-        let mount = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=64k", "tmpfs"])
-            .arg(at)
-            .output();
-        mount
-            .is_ok_and(|output| output.status.success())
-            .then(|| Self(at.to_owned()))
-    }
-}
-
-impl SmallDisk {
-    fn remount(&self, option: &str) {
-        let mut mount = Command::new("mount");
-        mount.args(["-o", &format!("remount,{option}")]).arg(&self.0);
-        assert!(mount.status().expect("mount").success(), "remount {option}");
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
-}
-
 #[test]
 fn a_full_disk_is_told_once_and_holds_nothing_up() {
     let stage = Stage::new();
-    let Some(disk) = SmallDisk::mount(&stage.site.path().join("disk")) else {
+    let Some(disk) = SmallDisk::mount(&stage.site.path().join("disk"), "64k") else {
         eprintln!("SKIPPED: a_full_disk_is_told_once_and_holds_nothing_up needs the right to mount a tmpfs");
         return;
     };
-    let cache = Cache::at(disk.0.join("cache"));
+    let cache = Cache::at(disk.path().join("cache"));
     let daemon = stage.run("builtin:nop", CAMERA, &cache.sets(&[]));
     let figures = stage.wait_for_figures("failures", |runner| runner["cache_failures"].as_u64() >= Some(10));
     assert!(
@@ -302,11 +272,11 @@ fn a_full_disk_is_told_once_and_holds_nothing_up() {
 #[test]
 fn a_directory_that_turns_read_only_is_told_once_and_used_again_when_it_can_be_written() {
     let stage = Stage::new();
-    let Some(disk) = SmallDisk::mount(&stage.site.path().join("disk")) else {
+    let Some(disk) = SmallDisk::mount(&stage.site.path().join("disk"), "64k") else {
         eprintln!("SKIPPED: a_directory_that_turns_read_only needs the right to mount a tmpfs");
         return;
     };
-    let cache = Cache::at(disk.0.join("cache"));
+    let cache = Cache::at(disk.path().join("cache"));
     std::fs::create_dir(&cache.directory).unwrap();
     disk.remount("ro");
     let daemon = stage.run("builtin:nop", CAMERA, &cache.sets(&[]));

@@ -80,10 +80,10 @@ fn a_denied_discovery_says_which_permission_and_is_tried_again() {
 #[test]
 fn no_region_no_credentials_and_no_network_have_words_of_their_own() {
     let world = World::new(Door::ClockOff(0));
-    for (region, with_credentials, words) in [
-        (None, true, "no AWS region is known"),
-        (Some(REGION), false, "no AWS credentials were found"),
-        (Some(REGION), true, "was not reached"),
+    for (region, with_credentials, words, or_set_endpoint) in [
+        (None, true, "no AWS region is known", true),
+        (Some(REGION), false, "no AWS credentials were found", false),
+        (Some(REGION), true, "was not reached", true),
     ] {
         let mut command = world.command("run", &[]);
         if with_credentials {
@@ -97,8 +97,61 @@ fn no_region_no_credentials_and_no_network_have_words_of_their_own() {
         let daemon = Daemon::start(command);
         let line = daemon.wait_for_line("No connection to AWS IoT Core");
         assert!(line.contains(words), "{line}");
+        assert!(!line.contains("iot:DescribeEndpoint"), "nothing was denied: {line}");
+        assert_eq!(line.contains("set iot_endpoint"), or_set_endpoint, "{line}");
         daemon.stop();
     }
+}
+
+#[test]
+fn refused_credentials_and_a_wrong_clock_are_not_taken_for_a_missing_permission() {
+    let world = World::new(Door::ClockOff(0));
+    for (name, value, words) in [
+        ("x-amzn-errortype", "ExpiredTokenException", "AWS_PROFILE"),
+        ("date", "Sun, 06 Nov 1994 08:49:37 GMT", "this machine's clock is"),
+    ] {
+        let control = HttpServer::start(move |_| {
+            let mut answer = Answer::new(403, r#"{"message":"The security token is expired"}"#.to_owned());
+            answer.headers.push((name, value.to_owned()));
+            answer
+        });
+        let mut command = with_key(world.command("run", &[]), &key(None));
+        command.env("AWS_ENDPOINT_URL_IOT", control.url());
+        let daemon = Daemon::start(command);
+        let line = daemon.wait_for_line("endpoint could not be asked for");
+        assert!(line.contains(words), "{line}");
+        for wrong in ["iot:DescribeEndpoint", "set iot_endpoint", "role alias"] {
+            assert!(!line.contains(wrong), "{wrong}: {line}");
+        }
+        daemon.stop();
+    }
+}
+
+#[test]
+fn expired_single_sign_on_is_answered_with_the_login() {
+    let world = World::new(Door::ClockOff(0));
+    let home = tempfile::tempdir().unwrap();
+    let config = home.path().join("config");
+    std::fs::write(
+        &config,
+        "[default]\nsso_session = s\nsso_account_id = 1\nsso_role_name = r\n\
+         [sso-session s]\nsso_region = eu-west-1\nsso_start_url = https://127.0.0.1:9/\n",
+    )
+    .unwrap();
+    let mut command = world.command("run", &[]);
+    command
+        .env("HOME", home.path())
+        .env("AWS_CONFIG_FILE", &config)
+        .env("AWS_SHARED_CREDENTIALS_FILE", home.path().join("none"))
+        .env("AWS_REGION", REGION)
+        .env("AWS_ENDPOINT_URL_IOT", "http://127.0.0.1:9");
+    let daemon = Daemon::start(command);
+    let line = daemon.wait_for_line("AWS credentials could not be had");
+    assert!(line.contains("aws sso login"), "{line}");
+    for wrong in ["Greengrass", "role alias", "iot_endpoint", "DescribeEndpoint"] {
+        assert!(!line.contains(wrong), "{wrong}: {line}");
+    }
+    daemon.stop();
 }
 
 #[test]

@@ -13,4 +13,5 @@ pub mod observer;
 pub mod ports;
 pub mod s3;
 pub mod scripts;
+pub mod small_disk;
 pub mod studio;

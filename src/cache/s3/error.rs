@@ -8,6 +8,10 @@ use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::{DateTime, DateTimeFormat};
 
+use crate::aws::advice::for_credentials;
+use crate::aws::one_line;
+use crate::supervisor::sentence;
+
 /// SigV4 is refused beyond this difference of clocks ("RequestTimeTooSkewed": 15 minutes); a refusal without a reason is
 /// put down to the clock from here on.
 const SKEW: Duration = Duration::from_secs(10 * 60);
@@ -19,10 +23,7 @@ pub enum S3Error {
     #[error("no AWS region is known; Greengrass sets AWS_REGION, by hand set it or a region in the AWS profile")]
     NoRegion,
     /// No credentials were found.
-    #[error(
-        "no AWS credentials: {reason}; in Greengrass this component needs aws.greengrass.TokenExchangeService and its role, \
-         by hand set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or AWS_PROFILE"
-    )]
+    #[error("no AWS credentials: {reason}. {}", for_credentials(reason))]
     NoCredentials {
         /// What the credential chain said.
         reason: String,
@@ -181,14 +182,18 @@ impl S3Error {
     }
 
     fn without_answer<E: Error + 'static>(error: &SdkError<E, HttpResponse>) -> Self {
-        let reason = innermost(error);
-        if has_cause::<CredentialsError>(error) {
-            return Self::NoCredentials { reason };
+        if let Some(credentials) = causes(error).find(|cause| cause.is::<CredentialsError>()) {
+            return Self::NoCredentials {
+                // All of it: the last cause does not name SSO.
+                reason: one_line(&sentence(credentials)).trim_end_matches('.').to_owned(),
+            };
         }
         match error {
             SdkError::TimeoutError(_) => Self::Timeout,
             SdkError::DispatchFailure(failure) if failure.is_timeout() => Self::Timeout,
-            _ => Self::Unreachable { reason },
+            _ => Self::Unreachable {
+                reason: innermost(error),
+            },
         }
     }
 
@@ -258,10 +263,6 @@ fn clocks_differ(response: &HttpResponse, now: SystemTime) -> bool {
 
 fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     std::iter::successors(Some(error), |&error: &&'a (dyn Error + 'static)| error.source())
-}
-
-fn has_cause<T: Error + 'static>(error: &(dyn Error + 'static)) -> bool {
-    causes(error).any(|cause| cause.is::<T>())
 }
 
 /// The SDK's own words ("dispatch failure") tell nobody anything; the last cause does.

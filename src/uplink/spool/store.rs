@@ -47,8 +47,20 @@ pub(super) enum StoreError {
     #[error("another process has it open; two instances must not share one device name and work_dir")]
     Locked,
     /// The system refused.
-    #[error("{0}")]
+    #[error("{}{}", .0, io_advice(.0))]
     Io(io::Error),
+}
+
+fn io_advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            " (free space on that disk, or set work_dir to a larger one)"
+        }
+        io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {
+            " (make it writable for the user of the component, or set work_dir)"
+        }
+        _ => "",
+    }
 }
 
 impl StoreError {
