@@ -212,7 +212,7 @@ async fn a_spool_of_one_mebibyte_keeps_the_newest_in_order_and_counts_the_rest()
 async fn a_full_disk_under_the_spool_is_told_once_and_what_waits_is_delivered_all_the_same() {
     const COUNT: u32 = 3_000;
     let site = Site::new();
-    let Some(disk) = SmallDisk::mount(&site.path().join("disk"), "2m") else {
+    let Some(disk) = SmallDisk::mount(&site.path().join("disk"), "512k") else {
         eprintln!("SKIPPED: a_full_disk_under_the_spool needs the right to mount a tmpfs");
         return;
     };
