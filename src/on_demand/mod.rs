@@ -1,6 +1,7 @@
 //! Inference on demand (`--run-http-server`): no camera and no MQTT, but the model behind an HTTP interface, as the
 //! existing runner's inference server has it. It answers whoever can reach it; bodies, pictures and queues are bounded.
 
+mod features;
 mod picture;
 mod server;
 mod supply;

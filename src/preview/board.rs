@@ -224,12 +224,12 @@ impl Board {
     }
 
     /// Whether the broker can be reached, and what waits for it.
-    pub(super) fn delivery(&self) -> (bool, usize) {
+    pub(super) fn delivery(&self) -> (bool, u64) {
         let online = match &self.link {
             LinkView::Broker(state) => matches!(*state.borrow(), LinkState::Online { .. }),
             LinkView::Screen => true,
         };
-        (online, self.outbox.depth())
+        (online, self.outbox.waiting())
     }
 
     /// Round trips to the model in milliseconds: median and 95th percentile.
@@ -289,7 +289,7 @@ impl Board {
     }
 
     fn link_value(&self) -> Value {
-        let waiting = self.outbox.depth();
+        let waiting = self.outbox.waiting();
         let LinkView::Broker(state) = &self.link else {
             return json!({"state": "screen", "waiting": waiting});
         };
