@@ -49,7 +49,7 @@ pub(super) fn lines(config: &Config) -> Vec<String> {
     }
     if !config.preview.enabled {
         return vec![format!(
-            "{pid}; how it is, the live page would tell, which is off (preview); `watch` shows its metrics message"
+            "{pid}; the live page, which would tell how it is, is off (preview); `watch` shows its metrics messages"
         )];
     }
     let url = url(&config.preview.host, config.preview.port);

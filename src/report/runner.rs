@@ -26,7 +26,7 @@ impl RunnerFigures {
     /// The object: every counter under its own name, then `inference_ms_last`, `inference_ms_p50`, `inference_ms_p95`,
     /// `waiting`, `uptime_s`, `rss_bytes`, `health` with the word of each part, and `problems` with a sentence for each part
     /// that is not well.
-    pub(super) fn to_json(self, stats: &Stats, latency: Latency) -> Map<String, Value> {
+    pub(super) fn to_json(&self, stats: &Stats, latency: Latency) -> Map<String, Value> {
         let mut runner: Map<String, Value> = stats
             .each()
             .map(|(name, count)| (name.to_owned(), count.into()))
