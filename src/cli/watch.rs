@@ -221,10 +221,10 @@ fn metrics(message: &Value, paint: Paint) -> String {
 /// What did not go smoothly, as far as there is any.
 fn setbacks(runner: &Value) -> String {
     let counts: [(&str, &[&str]); 5] = [
-        ("restarts of the source", &["capture_restarts"]),
-        ("restarts of the model", &["model_restarts"]),
-        ("messages lost", &["outbox_dropped", "spool_dropped", "oversized"]),
-        ("messages waiting", &["waiting"]),
+        ("source restarts", &["capture_restarts"]),
+        ("model restarts", &["model_restarts"]),
+        ("lost", &["outbox_dropped", "spool_dropped", "oversized"]),
+        ("waiting", &["waiting"]),
         ("not cached", &["cache_failures"]),
     ];
     let counted = counts.map(|(what, keys)| {
@@ -236,7 +236,7 @@ fn setbacks(runner: &Value) -> String {
         )
     });
     let told = counted.into_iter().filter(|(_, count)| *count > 0);
-    told.map(|(what, count)| format!(", {count} {what}")).collect()
+    told.map(|(what, count)| format!(", {what}: {count}")).collect()
 }
 
 /// What is not well now.
@@ -298,7 +298,7 @@ mod tests {
         });
         let lines = shown_lines("model/metrics", &json!({"runner": runner}));
         assert!(
-            lines[0].ends_with("up 9 s, 3 restarts of the source, 3 messages lost, 4 messages waiting, 5 not cached"),
+            lines[0].ends_with("up 9 s, source restarts: 3, lost: 3, waiting: 4, not cached: 5"),
             "{lines:?}"
         );
         assert_eq!(

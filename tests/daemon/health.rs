@@ -19,7 +19,8 @@ fn the_metrics_message_and_watch_say_why_there_is_no_picture() {
     command.args(["--mqtt", &stage.broker.url()]);
     let watch = Daemon::start(command);
     watch.wait_for_line("watching");
-    let daemon = stage.run(model, NO_FILM, &["enable_cache_to_file=yes"]);
+    let pairs = format!("cache_file_directory={}", stage.site.path().join("pairs").display());
+    let daemon = stage.run(model, NO_FILM, &["enable_cache_to_file=yes", &pairs]);
     let runner = stage.wait_for_figures("a source that waits", |runner| {
         runner["health"]["source"] == "waiting" && runner["health"]["mqtt"] == "online"
     });
@@ -41,7 +42,7 @@ fn the_metrics_message_and_watch_say_why_there_is_no_picture() {
         "{problems:?}"
     );
     watch.wait_for_line("problem source: ");
-    watch.wait_for_line("restarts of the source");
+    watch.wait_for_line("source restarts: ");
     daemon.stop();
 }
 
