@@ -89,16 +89,18 @@ fn report(loaded: &Loaded, refusals: &[String], model: &ModelCheck, running: Vec
         loaded.eiparams.iter().map(|u| format!("{}: {}", u.option, u.meaning)),
     );
     section(&mut out, "Notes", loaded.notes.iter().cloned());
-    section(&mut out, "Warnings", loaded.warnings.iter().map(ToString::to_string));
+    let warnings = loaded.warnings.iter().map(ToString::to_string);
+    section(&mut out, "Warnings", warnings.chain(model.warning.clone()));
     section(&mut out, "Device", device(config));
-    section(&mut out, "Source", source(config));
+    let (lines, source_works) = source(config);
+    section(&mut out, "Source", lines);
     section(&mut out, "Model", model.lines.iter().cloned());
     section(&mut out, "Running", running);
-    section(&mut out, "Result", result(refusals, model));
+    section(&mut out, "Result", result(refusals, model, source_works));
     out
 }
 
-fn result(refusals: &[String], model: &ModelCheck) -> Vec<String> {
+fn result(refusals: &[String], model: &ModelCheck, source_works: bool) -> Vec<String> {
     if !refusals.is_empty() {
         return refusals
             .iter()
@@ -107,6 +109,12 @@ fn result(refusals: &[String], model: &ModelCheck) -> Vec<String> {
     }
     match &model.unsupported {
         Some(reason) => vec![format!("`run` starts and stays idle: {reason}")],
+        None if !source_works => {
+            vec![
+                "`run` starts with this configuration, and infers nothing until its source works: see Source"
+                    .to_owned(),
+            ]
+        }
         None => vec!["`run` starts with this configuration".to_owned()],
     }
 }
@@ -155,14 +163,15 @@ fn device(config: &Config) -> Vec<String> {
     lines
 }
 
-fn source(config: &Config) -> Vec<String> {
+/// What is known of the source, and whether it can be built as far as that can be told now.
+fn source(config: &Config) -> (Vec<String>, bool) {
     let Some(source) = &config.source else {
         let mut lines = vec![
             "none given: a camera, or for a model that hears a microphone, is looked for at each start".to_owned(),
         ];
         lines.extend(cameras(&Wishes::of(&config.runner)).map(|line| format!("camera: {line}")));
         lines.extend(microphones().into_iter().map(|line| format!("microphone: {line}")));
-        return lines;
+        return (lines, true);
     };
     match describe(source) {
         Ok(PipelineDescription {
@@ -174,12 +183,15 @@ fn source(config: &Config) -> Vec<String> {
             let mut lines = vec![format!("line: {line}"), format!("runs: {runs}")];
             lines.extend(changes.iter().map(|change| format!("changed: {change}")));
             lines.extend(missing.iter().map(|element| format!("missing: {element}")));
-            lines
+            (lines, missing.is_empty())
         }
-        Err(e) => vec![format!(
-            "GStreamer refuses it; `run` would try again and again: {}",
-            capture_sentence(&e)
-        )],
+        Err(e) => {
+            let line = format!(
+                "GStreamer refuses it; `run` would try again and again: {}",
+                capture_sentence(&e)
+            );
+            (vec![line], false)
+        }
     }
 }
 

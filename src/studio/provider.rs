@@ -219,10 +219,15 @@ pub(crate) fn is_missing(path: &Path) -> bool {
 
 /// Says that the configured file is not there, and what is done about it.
 pub(crate) fn say_missing(path: &Path) {
-    tracing::warn!(
+    tracing::warn!("{}", missing_words(path));
+}
+
+/// That the configured file is not there, and what is done about it.
+pub(crate) fn missing_words(path: &Path) -> String {
+    format!(
         "the model file {} (ei_local_model_file) is missing: the model of Edge Impulse Studio is used instead",
         path.display()
-    );
+    )
 }
 
 fn say(said: &mut RepeatGuard, error: &FetchError, wait: Duration, runs: bool) {

@@ -19,6 +19,7 @@ use super::model_part::ModelPart;
 use super::supply::Supply;
 use crate::cache::{CacheWriter, FileCache, S3Cache, S3Settings};
 use crate::capture::{CaptureEvent, FrameSlot, SoundSlot, Wishes};
+use crate::config::{ResizeMode, SourceLine};
 use crate::inference::{Progress, Spoken, Workbench};
 use crate::preview::{ModelState, SourceState};
 use crate::publisher::{Caches, Encoder, Publisher, PublisherSettings, now_ms};
@@ -204,6 +205,7 @@ impl<'a> Generation<'a> {
             spoken: Spoken::new(runner.quiet_predictions, runner.verbosity),
             feed: self.common.feed.clone(),
             forced_resize: runner.resize_mode,
+            unnamed_resize: unnamed_resize(self.common.setup.source.as_ref()),
             announce: self.announce.clone(),
             finish: Arc::default(),
         });
@@ -345,6 +347,15 @@ impl<'a> Generation<'a> {
     }
 }
 
+/// How pictures are resized for models that do not say: the existing runner letterboxed those of a `gst_args` pipeline and
+/// squashed those of a camera that it chose itself.
+fn unnamed_resize(source: Option<&SourceLine>) -> ResizeMode {
+    match source {
+        Some(_) => ResizeMode::FitLongest,
+        None => ResizeMode::Squash,
+    }
+}
+
 /// Starts the caches that are on.
 fn start_caches(common: &Common) -> std::io::Result<Caches> {
     let (config, stats) = (&common.setup.config, &common.stats);
@@ -384,5 +395,17 @@ async fn at(time: Option<Instant>) {
     match time {
         Some(time) => tokio::time::sleep_until(time.into()).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn old_models_get_pictures_as_the_existing_runner_gave_them() {
+        let line = SourceLine::Encoded("v4l2src:!:jpegenc".to_owned());
+        assert_eq!(unnamed_resize(Some(&line)), ResizeMode::FitLongest);
+        assert_eq!(unnamed_resize(None), ResizeMode::Squash);
     }
 }
