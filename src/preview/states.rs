@@ -16,9 +16,9 @@ pub enum ModelState {
     WarmingUp(Instant),
     /// Answering.
     Running,
-    /// It ended and is started again.
+    /// It ended and is started again, or there is none yet.
     Waiting(
-        /// Why it ended, as a sentence.
+        /// Why, as a sentence.
         String,
     ),
     /// It wants a sensor this component cannot read.

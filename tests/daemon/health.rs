@@ -76,6 +76,21 @@ fn a_disk_that_takes_no_files_shows_in_the_health() {
     daemon.stop();
 }
 
+#[test]
+fn a_page_whose_port_is_taken_shows_in_the_health() {
+    let stage = Stage::new();
+    let taken = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let daemon = stage.run("builtin:nop", CAMERA, &["preview=on", &format!("preview_port={port}")]);
+    let runner = stage.wait_for_figures("a page that fails", |runner| runner["health"]["preview"] == "failing");
+    let problem = runner["problems"].to_string();
+    assert!(
+        problem.contains(&format!(":{port}")) && problem.contains("Set preview_port"),
+        "{problem}"
+    );
+    daemon.stop();
+}
+
 /// `check` of a site whose page is at this port.
 fn running(site: &Site, page: &str, port: &str) -> Vec<String> {
     section(&check(site, &["--set", page, "--set", port]).out, "Running")
