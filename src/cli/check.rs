@@ -1,4 +1,4 @@
-//! `check`: every effective setting, what would run, and what is wrong. Changes nothing, and starts nothing but the model, to ask what
+//! `check`: every effective setting, what would run, what is wrong, and how the daemon that runs is. Changes nothing, and starts nothing but the model, to ask what
 //! it is.
 
 use std::fmt::Write;
@@ -7,7 +7,7 @@ use std::path::Path;
 use clap::Args;
 
 use super::check_model::ModelCheck;
-use super::{ConfigArgs, Exit, NO_CONFIGURATION, check_online, complain, environment, say};
+use super::{ConfigArgs, Exit, NO_CONFIGURATION, check_online, check_running, complain, environment, say};
 use crate::capture::{CaptureError, PipelineDescription, Wishes, camera, describe, microphone};
 use crate::config::{Config, Loaded};
 use crate::device::{Topics, peek};
@@ -58,7 +58,8 @@ pub(super) fn main(args: &CheckArgs) -> Exit {
         .err()
         .map_or_else(Vec::new, |SetupError(reasons)| reasons);
     let model = ModelCheck::of(&loaded.config);
-    say(&report(&loaded, &refusals, &model));
+    let running = check_running::lines(&loaded.config);
+    say(&report(&loaded, &refusals, &model, running));
     let online = if args.online {
         check_online::main(&loaded.config)
     } else {
@@ -78,7 +79,7 @@ fn complete_environment(with_kvssink: bool) {
     }
 }
 
-fn report(loaded: &Loaded, refusals: &[String], model: &ModelCheck) -> String {
+fn report(loaded: &Loaded, refusals: &[String], model: &ModelCheck, running: Vec<String>) -> String {
     let mut out = String::new();
     let config = &loaded.config;
     section(&mut out, "Settings", settings(loaded));
@@ -94,6 +95,7 @@ fn report(loaded: &Loaded, refusals: &[String], model: &ModelCheck) -> String {
     let (lines, source_works) = source(config);
     section(&mut out, "Source", lines);
     section(&mut out, "Model", model.lines.iter().cloned());
+    section(&mut out, "Running", running);
     section(&mut out, "Result", result(refusals, model, source_works));
     out
 }

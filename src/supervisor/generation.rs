@@ -24,7 +24,7 @@ use crate::inference::{Progress, Spoken, Workbench};
 use crate::preview::{ModelState, SourceState};
 use crate::publisher::{Caches, Encoder, Publisher, PublisherSettings, now_ms};
 use crate::report::{Report, ReportSettings, RunnerFigures, resident_bytes};
-use crate::studio::Provider;
+use crate::studio::{Found, Provider};
 use crate::uplink::{IncomingCommand, Message, Status};
 use crate::{capture, model};
 
@@ -111,7 +111,7 @@ impl<'a> Generation<'a> {
             sender.clone(),
         );
         let report = Arc::new(Mutex::new(report));
-        common.board.begin(report.clone());
+        common.board.begin(report.clone(), &caches);
         let settings = Box::new({
             let (stats, device) = (stats.clone(), common.device.clone());
             let (shm, thresholds) = (config.runner.shm, config.runner.thresholds.clone());
@@ -210,7 +210,7 @@ impl<'a> Generation<'a> {
             finish: Arc::default(),
         });
         if self.model.is_looking() {
-            let reason = "it is looked for in Edge Impulse Studio; the log says how far that is";
+            let reason = "it is looked for in Edge Impulse Studio";
             self.common.board.model(ModelState::Waiting(reason.to_owned()));
         }
     }
@@ -277,6 +277,11 @@ impl<'a> Generation<'a> {
                 }
                 self.model.ended(&result);
             }
+            ModelEvent::Found(Found::Nothing(reason)) => {
+                if self.model.is_looking() {
+                    self.common.board.model(ModelState::Waiting(reason));
+                }
+            }
             ModelEvent::Found(found) => self.model.found(found),
         }
     }
@@ -317,6 +322,7 @@ impl<'a> Generation<'a> {
             uptime: self.started.elapsed(),
             rss_bytes: resident_bytes(),
             waiting: self.common.outbox.waiting(),
+            health: self.common.board.health(),
         };
         let json = self
             .report
