@@ -215,7 +215,10 @@ fn the_secret_is_asked_for_with_fresh_credentials_after_the_first_have_expired()
     bench.observer.wait_for_status("started", 1);
     let log = daemon.stop();
     assert!(log.contains("DEBUG the log shows trace"), "{log}");
-    assert!(exchange.keys().all().len() > 1, "the first credentials were not the last");
+    assert!(
+        exchange.keys().all().len() > 1,
+        "the first credentials were not the last"
+    );
     assert!(!log.contains("ExpiredTokenException"), "{log}");
     assert_no_secret(&log);
     assert_none_of(&exchange.keys().secrets(), &log);
