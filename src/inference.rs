@@ -47,6 +47,8 @@ pub struct Workbench {
     pub feed: Arc<Feed>,
     /// `--force-resize-mode`.
     pub forced_resize: Option<ResizeMode>,
+    /// For models that name no mode (those before 2024).
+    pub unnamed_resize: ResizeMode,
     /// Set: the next inference is to be announced as the first one after a (re)start.
     pub announce: Arc<AtomicBool>,
     /// Set: finish the frame in hand, then return.
@@ -99,8 +101,7 @@ pub fn run(
         tell(Progress::Ready(info));
         return audio::infer_until_finished(model, format, bench, tell);
     }
-    // The existing runner letterboxed frames of a gst_args pipeline.
-    let Some(target) = Target::of(&info.input, bench.forced_resize, ResizeMode::FitLongest) else {
+    let Some(target) = Target::of(&info.input, bench.forced_resize, bench.unnamed_resize) else {
         tell(Progress::Unsupported(info));
         model.stop();
         return Ok(());

@@ -15,6 +15,7 @@ pub mod capture;
 pub mod cli;
 pub mod config;
 pub mod device;
+pub mod health;
 pub mod inference;
 pub mod lifecycle;
 pub mod log_limit;

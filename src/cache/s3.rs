@@ -26,6 +26,7 @@ use self::client::Bucket;
 use self::engine::Engine;
 use super::requests::{self, Requests};
 use super::{CacheError, CacheItem, S3Location};
+use crate::health::Gauge;
 use crate::log_limit::{RepeatGuard, like};
 use crate::panics::Relief;
 use crate::stats::Stats;
@@ -68,6 +69,7 @@ type Waiting = requests::Waiting<Placed>;
 struct Shared {
     stats: Arc<Stats>,
     said: Mutex<RepeatGuard>,
+    gauge: Gauge,
 }
 
 impl Shared {
@@ -102,6 +104,7 @@ impl S3Cache {
         let shared = Arc::new(Shared {
             stats,
             said: Mutex::default(),
+            gauge: Gauge::default(),
         });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let for_thread = shared.clone();
@@ -134,6 +137,11 @@ impl S3Cache {
         let bytes = pair.size();
         let offered = self.requests.offer(Placed { place, pair }, bytes);
         offered.inspect_err(|error| self.shared.lost(1, error)).is_ok()
+    }
+
+    /// Whether S3 takes what is sent, as far as that was tried.
+    pub fn gauge(&self) -> Gauge {
+        self.shared.gauge.clone()
     }
 
     /// Removes every object that this device uploaded, and every pair that still waits, as far as they were offered

@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::requests::{Job, Requests};
 use super::{CacheError, CacheItem, Store};
+use crate::health::Gauge;
 use crate::log_limit::RepeatGuard;
 use crate::panics::{Panicked, caught};
 use crate::stats::Stats;
@@ -23,6 +24,7 @@ struct Shared {
     /// Set when stopping took too long: what still waits is given up.
     given_up: AtomicBool,
     failures: Mutex<RepeatGuard>,
+    gauge: Gauge,
 }
 
 /// Hands pairs to a store on a thread of its own. Writes and removals happen in the order in which they were asked for.
@@ -45,6 +47,7 @@ impl CacheWriter {
             stats,
             given_up: AtomicBool::new(false),
             failures: Mutex::default(),
+            gauge: Gauge::default(),
         });
         let for_thread = Arc::clone(&shared);
         std::thread::Builder::new()
@@ -66,6 +69,11 @@ impl CacheWriter {
         let bytes = item.size();
         let offered = self.requests.offer(item, bytes);
         offered.inspect_err(|error| self.shared.failed(error)).is_ok()
+    }
+
+    /// Whether the store takes what it is given.
+    pub fn gauge(&self) -> Gauge {
+        self.shared.gauge.clone()
     }
 
     /// Removes every pair, after what was offered before. Takes as long as the store does: bound it where that matters.
@@ -107,6 +115,7 @@ impl Shared {
     /// Counts a pair that was not kept.
     fn failed(&self, error: &CacheError) {
         self.stats.cache_failures.inc();
+        self.gauge.fails(error);
         self.say(error);
     }
 
@@ -126,13 +135,17 @@ fn run(mut store: impl Store, mut jobs: mpsc::Receiver<Job<CacheItem>>, shared: 
     if let Err(error) = guarded(&mut store, |store| store.open(Instant::now())) {
         // Nothing is lost yet; the pairs that will be are counted and said as they come.
         tracing::error!("the cache is not ready: {error}");
+        shared.gauge.fails(error);
     }
     while let Some(job) = jobs.blocking_recv() {
         // Whoever asked may have gone: nobody needs the answer then.
         match job {
             Job::Put(_) if shared.given_up.load(Ordering::Relaxed) => {}
             Job::Put(item) => match guarded(&mut store, |store| store.put(&item, Instant::now())) {
-                Ok(()) => shared.stats.cache_writes.inc(),
+                Ok(()) => {
+                    shared.stats.cache_writes.inc();
+                    shared.gauge.works();
+                }
                 Err(error) => shared.failed(&error),
             },
             Job::Clear(answer) => {

@@ -73,12 +73,7 @@ impl Wishes {
                 let mut line = microphone::line(self.microphone.as_deref())?;
                 if self.enable_camera {
                     match self.camera_line() {
-                        // The two branches share nothing; the camera's frames are thrown away.
-                        Ok(camera) => {
-                            line = format!(
-                                "{camera} ! queue leaky=downstream max-size-buffers=1 ! fakesink sync=false async=false {line}"
-                            )
-                        }
+                        Ok(camera) => line = beside(&camera, &line),
                         Err(error) => tracing::warn!("--enable-camera: {error}"),
                     }
                 }
@@ -247,9 +242,19 @@ pub fn is_installed(element: &str) -> bool {
     gst::ElementFactory::find(element).is_some()
 }
 
+/// A microphone's line with a camera that is only kept open: the branches share nothing, and the frames are thrown away.
+fn beside(camera: &str, microphone: &str) -> String {
+    format!("{camera} ! queue leaky=downstream max-size-buffers=1 ! fakesink sync=false async=false {microphone}")
+}
+
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
     use super::*;
+    use crate::capture::{Capture, Inlet, Settings, SoundFormat, SoundSlot, Taken};
+    use crate::config::SourceLine;
 
     fn device(name: &str, path: &str) -> Device {
         Device {
@@ -259,6 +264,23 @@ mod tests {
             caps: gst::Caps::builder("video/x-raw").build(),
             is_monitor: false,
         }
+    }
+
+    #[test]
+    fn a_microphone_is_heard_beside_a_camera_that_is_kept_open() {
+        const LIMIT: Duration = Duration::from_secs(20);
+        let line = beside("videotestsrc is-live=true", "audiotestsrc is-live=true");
+        let slot = Arc::new(SoundSlot::new());
+        let format = SoundFormat {
+            frequency: 16_000,
+            window: 1600,
+            step: 1600,
+            continuous: false,
+        };
+        let settings = Settings::new(SourceLine::Launch(line));
+        let capture = Capture::start(&settings, Inlet::Sound(slot.reserve(), format), &Arc::default(), |_| {}).unwrap();
+        assert!(matches!(slot.take(LIMIT), Taken::Frame(_)));
+        capture.stop(LIMIT);
     }
 
     #[test]

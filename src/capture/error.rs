@@ -82,9 +82,9 @@ pub enum CaptureError {
     },
     /// No camera, or not the one that is wanted.
     #[error(
-        "{}; {}; plug one in, name one of these with --camera, or give a pipeline in gst_args{}",
+        "{}; {}, or give a pipeline in gst_args{}",
         looked_for("camera", wanted),
-        found_list(found),
+        found_list(found, "--camera"),
         hint_text(hint)
     )]
     NoCamera {
@@ -97,9 +97,9 @@ pub enum CaptureError {
     },
     /// No microphone, or not the one that is wanted.
     #[error(
-        "{}; {}; plug one in, name one of these with --microphone, or give a pipeline in gst_args{}",
+        "{}; {}, or give a pipeline in gst_args{}",
         looked_for("microphone", wanted),
-        found_list(found),
+        found_list(found, "--microphone"),
         hint_text(hint)
     )]
     NoMicrophone {
@@ -133,10 +133,14 @@ fn looked_for(kind: &str, wanted: &Option<String>) -> String {
     }
 }
 
-fn found_list(found: &[String]) -> String {
+/// What is there, and what can be done with it.
+fn found_list(found: &[String], option: &str) -> String {
     match found {
-        [] => "none was found".to_owned(),
-        found => format!("found: {}", found.join("; ")),
+        [] => "none was found; plug one in".to_owned(),
+        found => format!(
+            "found: {}; plug one in, name one of these with {option}",
+            found.join("; ")
+        ),
     }
 }
 

@@ -1,4 +1,4 @@
-//! `check`: every effective setting, what would run, and what is wrong. Changes nothing, and starts nothing but the model, to ask what
+//! `check`: every effective setting, what would run, what is wrong, and how the daemon that runs is. Changes nothing, and starts nothing but the model, to ask what
 //! it is.
 
 use std::fmt::Write;
@@ -7,7 +7,7 @@ use std::path::Path;
 use clap::Args;
 
 use super::check_model::ModelCheck;
-use super::{ConfigArgs, Exit, NO_CONFIGURATION, check_online, complain, environment, say};
+use super::{ConfigArgs, Exit, NO_CONFIGURATION, check_online, check_running, complain, environment, say};
 use crate::capture::{CaptureError, PipelineDescription, Wishes, camera, describe, microphone};
 use crate::config::{Config, Loaded};
 use crate::device::{Topics, peek};
@@ -58,7 +58,8 @@ pub(super) fn main(args: &CheckArgs) -> Exit {
         .err()
         .map_or_else(Vec::new, |SetupError(reasons)| reasons);
     let model = ModelCheck::of(&loaded.config);
-    say(&report(&loaded, &refusals, &model));
+    let running = check_running::lines(&loaded.config);
+    say(&report(&loaded, &refusals, &model, running));
     let online = if args.online {
         check_online::main(&loaded.config)
     } else {
@@ -78,7 +79,7 @@ fn complete_environment(with_kvssink: bool) {
     }
 }
 
-fn report(loaded: &Loaded, refusals: &[String], model: &ModelCheck) -> String {
+fn report(loaded: &Loaded, refusals: &[String], model: &ModelCheck, running: Vec<String>) -> String {
     let mut out = String::new();
     let config = &loaded.config;
     section(&mut out, "Settings", settings(loaded));
@@ -88,15 +89,18 @@ fn report(loaded: &Loaded, refusals: &[String], model: &ModelCheck) -> String {
         loaded.eiparams.iter().map(|u| format!("{}: {}", u.option, u.meaning)),
     );
     section(&mut out, "Notes", loaded.notes.iter().cloned());
-    section(&mut out, "Warnings", loaded.warnings.iter().map(ToString::to_string));
+    let warnings = loaded.warnings.iter().map(ToString::to_string);
+    section(&mut out, "Warnings", warnings.chain(model.warning.clone()));
     section(&mut out, "Device", device(config));
-    section(&mut out, "Source", source(config));
+    let (lines, source_works) = source(config);
+    section(&mut out, "Source", lines);
     section(&mut out, "Model", model.lines.iter().cloned());
-    section(&mut out, "Result", result(refusals, model));
+    section(&mut out, "Running", running);
+    section(&mut out, "Result", result(refusals, model, source_works));
     out
 }
 
-fn result(refusals: &[String], model: &ModelCheck) -> Vec<String> {
+fn result(refusals: &[String], model: &ModelCheck, source_works: bool) -> Vec<String> {
     if !refusals.is_empty() {
         return refusals
             .iter()
@@ -105,6 +109,12 @@ fn result(refusals: &[String], model: &ModelCheck) -> Vec<String> {
     }
     match &model.unsupported {
         Some(reason) => vec![format!("`run` starts and stays idle: {reason}")],
+        None if !source_works => {
+            vec![
+                "`run` starts with this configuration, and infers nothing until its source works: see Source"
+                    .to_owned(),
+            ]
+        }
         None => vec!["`run` starts with this configuration".to_owned()],
     }
 }
@@ -153,14 +163,15 @@ fn device(config: &Config) -> Vec<String> {
     lines
 }
 
-fn source(config: &Config) -> Vec<String> {
+/// What is known of the source, and whether it can be built as far as that can be told now.
+fn source(config: &Config) -> (Vec<String>, bool) {
     let Some(source) = &config.source else {
         let mut lines = vec![
             "none given: a camera, or for a model that hears a microphone, is looked for at each start".to_owned(),
         ];
         lines.extend(cameras(&Wishes::of(&config.runner)).map(|line| format!("camera: {line}")));
         lines.extend(microphones().into_iter().map(|line| format!("microphone: {line}")));
-        return lines;
+        return (lines, true);
     };
     match describe(source) {
         Ok(PipelineDescription {
@@ -172,12 +183,15 @@ fn source(config: &Config) -> Vec<String> {
             let mut lines = vec![format!("line: {line}"), format!("runs: {runs}")];
             lines.extend(changes.iter().map(|change| format!("changed: {change}")));
             lines.extend(missing.iter().map(|element| format!("missing: {element}")));
-            lines
+            (lines, missing.is_empty())
         }
-        Err(e) => vec![format!(
-            "GStreamer refuses it; `run` would try again and again: {}",
-            capture_sentence(&e)
-        )],
+        Err(e) => {
+            let line = format!(
+                "GStreamer refuses it; `run` would try again and again: {}",
+                capture_sentence(&e)
+            );
+            (vec![line], false)
+        }
     }
 }
 

@@ -6,13 +6,15 @@ use std::sync::Arc;
 use super::model::input;
 use crate::config::{Config, ModelSource};
 use crate::model::{Interrupt, Model, ModelInput, Settings, Usable, builtin, examine};
-use crate::studio::{Provider, base_url};
+use crate::studio::{Provider, base_url, is_missing, missing_words};
 use crate::supervisor::sentence;
 
 /// What there is to say.
 pub(super) struct ModelCheck {
     /// For the report.
     pub lines: Vec<String>,
+    /// A configured file that is not there.
+    pub warning: Option<String>,
     /// Why this component cannot use the model, which otherwise is well.
     pub unsupported: Option<String>,
 }
@@ -23,6 +25,7 @@ impl ModelCheck {
         let (line, can_be_asked) = whence(config);
         let mut check = Self {
             lines: vec![line],
+            warning: missing(config),
             unsupported: None,
         };
         if let (Some(source), true) = (&config.model, can_be_asked) {
@@ -57,12 +60,20 @@ impl ModelCheck {
     }
 }
 
+/// The warning that `run` gives too.
+fn missing(config: &Config) -> Option<String> {
+    match &config.model {
+        Some(ModelSource::File(path)) if is_missing(path) => Some(missing_words(path)),
+        _ => None,
+    }
+}
+
 /// Where the model comes from, in words, and whether it is a program that can be asked. A running model's socket cannot:
 /// it serves one client and ends when that one goes.
 fn whence(config: &Config) -> (String, bool) {
     match &config.model {
         None => (from_studio(config), false),
-        Some(ModelSource::File(path)) if matches!(path.try_exists(), Ok(false)) => {
+        Some(ModelSource::File(path)) if is_missing(path) => {
             let instead = from_studio(config);
             let line = format!("{} is missing (ei_local_model_file); {instead}", path.display());
             (line, false)

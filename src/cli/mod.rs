@@ -3,6 +3,7 @@
 mod check;
 mod check_model;
 mod check_online;
+mod check_running;
 mod config;
 mod demo;
 mod device_link;

@@ -192,14 +192,8 @@ fn describe(whence: &str, info: &ModelInfo) -> String {
     line("type", info.model_type.clone());
     line("input", input(info));
     line("labels", info.labels.join(", "));
-    for threshold in info
-        .raw_parameters
-        .get("thresholds")
-        .and_then(|all| all.as_array())
-        .into_iter()
-        .flatten()
-    {
-        line("threshold", threshold_words(threshold));
+    for threshold in info.thresholds_in_words() {
+        line("threshold", threshold);
     }
     line("engine", engine(info));
     out
@@ -226,23 +220,6 @@ pub(super) fn input(info: &ModelInfo) -> String {
         ),
         ModelInput::Unsupported(sensor) => format!("{} values of sensor {sensor}", info.features),
     }
-}
-
-/// `{"id":18,"type":"object_detection","min_score":0.5}` as `18.min_score=0.5 (object_detection)`, as `--thresholds` takes it.
-fn threshold_words(threshold: &serde_json::Value) -> String {
-    let Some(fields) = threshold.as_object() else {
-        return threshold.to_string();
-    };
-    let id = threshold["id"].to_string();
-    let mut words: Vec<_> = fields
-        .iter()
-        .filter(|(key, _)| !matches!(key.as_str(), "id" | "type"))
-        .map(|(key, value)| format!("{id}.{key}={value}"))
-        .collect();
-    if let Some(kind) = threshold["type"].as_str() {
-        words.push(format!("({kind})"));
-    }
-    words.join(" ")
 }
 
 /// `inferencing_engine` is a number: the constants `EI_CLASSIFIER_*` of `model_metadata.h` in Edge Impulse's inferencing SDK.
@@ -276,19 +253,4 @@ fn engine(info: &ModelInfo) -> String {
         _ => return format!("number {number}"),
     };
     format!("{name} ({number})")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    #[test]
-    fn a_threshold_is_written_as_the_option_takes_it() {
-        assert_eq!(
-            threshold_words(&json!({"id": 18, "type": "object_detection", "min_score": 0.5})),
-            "18.min_score=0.5 (object_detection)"
-        );
-        assert_eq!(threshold_words(&json!(3)), "3");
-    }
 }

@@ -15,6 +15,8 @@ use crate::uplink::Sighting;
 const AGAIN: Duration = Duration::from_secs(2);
 /// Items of one result that are named; the rest is counted.
 const NAMED: usize = 6;
+/// Problems that are shown of one message: more than a component has parts.
+const MOST_PROBLEMS: usize = 8;
 
 /// Arguments of `watch`.
 #[derive(Debug, Args)]
@@ -63,7 +65,7 @@ async fn watch(link: &DeviceLink, raw: bool, paint: Paint) -> Exit {
                 String::from_utf8_lossy(&sighting.payload)
             )),
             Ok(sighting) => {
-                if let Some(line) = line(&sighting, paint) {
+                for line in lines(&sighting, paint) {
                     say(&line);
                 }
             }
@@ -103,10 +105,11 @@ impl Paint {
     }
 }
 
-/// One message as a line; `None` for the empty one that clears a retained command.
-fn line(sighting: &Sighting, paint: Paint) -> Option<String> {
+/// One message as a line, and one more for each problem that it tells of; none for the empty one that clears a retained
+/// command.
+fn lines(sighting: &Sighting, paint: Paint) -> Vec<String> {
     if sighting.payload.is_empty() {
-        return None;
+        return Vec::new();
     }
     let kind = sighting.topic.rsplit('/').take(2).collect::<Vec<_>>();
     let message: Value = serde_json::from_slice(&sighting.payload).unwrap_or(Value::Null);
@@ -117,12 +120,16 @@ fn line(sighting: &Sighting, paint: Paint) -> Option<String> {
             shown(&String::from_utf8_lossy(&sighting.payload))
         ),
         (["output", "inference"], message) => inference(message, paint),
-        (["metrics", "model"], message) => metrics(message, paint),
+        (["metrics", "model"], message) => {
+            let mut lines = vec![metrics(message, paint)];
+            lines.extend(problems(message, paint));
+            return lines;
+        }
         (["input", "command"], message) => format!("{} {}", paint.with("35", "command"), shown(&message.to_string())),
         (["output", "command"], message) => answer(&message["result"], paint),
         (_, message) => format!("{} {}", sighting.topic, shown(&message.to_string())),
     };
-    Some(text)
+    vec![text]
 }
 
 fn inference(message: &Value, paint: Paint) -> String {
@@ -201,13 +208,45 @@ fn metrics(message: &Value, paint: Paint) -> String {
         number(&message["details"]["n"]),
         shown(message["confidence_trend"].as_str().unwrap_or("?")),
         paint.quiet(&format!(
-            "{} inferences, {} published, {} ms, up {} s",
+            "{} inferences, {} published, {} ms, up {} s{}",
             number(&runner["inferences"]),
             number(&runner["published"]),
             number(&runner["inference_ms_p50"]),
-            number(&runner["uptime_s"])
+            number(&runner["uptime_s"]),
+            setbacks(runner)
         ))
     )
+}
+
+/// What did not go smoothly, as far as there is any.
+fn setbacks(runner: &Value) -> String {
+    let counts: [(&str, &[&str]); 5] = [
+        ("source restarts", &["capture_restarts"]),
+        ("model restarts", &["model_restarts"]),
+        ("lost", &["outbox_dropped", "spool_dropped", "oversized"]),
+        ("waiting", &["waiting"]),
+        ("not cached", &["cache_failures"]),
+    ];
+    let counted = counts.map(|(what, keys)| {
+        (
+            what,
+            keys.iter()
+                .filter_map(|key| runner[key].as_u64())
+                .fold(0, u64::saturating_add),
+        )
+    });
+    let told = counted.into_iter().filter(|(_, count)| *count > 0);
+    told.map(|(what, count)| format!(", {what}: {count}")).collect()
+}
+
+/// What is not well now.
+fn problems(message: &Value, paint: Paint) -> Vec<String> {
+    let problems = message["runner"]["problems"].as_array().into_iter().flatten();
+    problems
+        .filter_map(Value::as_str)
+        .take(MOST_PROBLEMS)
+        .map(|problem| format!("{} {}", paint.with("31", "problem"), shown(problem)))
+        .collect()
 }
 
 fn answer(result: &Value, paint: Paint) -> String {
@@ -221,7 +260,7 @@ fn answer(result: &Value, paint: Paint) -> String {
 }
 
 /// Text from outside, without what could steer a terminal, and of bearable length.
-fn shown(text: &str) -> String {
+pub(super) fn shown(text: &str) -> String {
     const MOST: usize = 400;
     let mut clean: String = text.chars().filter(|c| !c.is_control()).take(MOST).collect();
     if text.chars().count() > MOST {
@@ -236,12 +275,39 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::json;
 
-    fn shown_line(ending: &str, payload: &Value) -> String {
+    fn shown_lines(ending: &str, payload: &Value) -> Vec<String> {
         let sighting = Sighting {
             topic: format!("/edgeimpulse/device/d/{ending}"),
             payload: payload.to_string().into(),
         };
-        line(&sighting, Paint(false)).unwrap()
+        lines(&sighting, Paint(false))
+    }
+
+    fn shown_line(ending: &str, payload: &Value) -> String {
+        shown_lines(ending, payload).remove(0)
+    }
+
+    #[test]
+    fn metrics_tell_of_what_did_not_go_smoothly_and_each_problem_has_its_line() {
+        let smooth = json!({"inferences": 5, "capture_restarts": 0, "waiting": 0, "problems": []});
+        let lines = shown_lines("model/metrics", &json!({"runner": smooth}));
+        assert!(lines.len() == 1 && lines[0].ends_with("up ? s"), "{lines:?}");
+        let runner = json!({
+            "uptime_s": 9, "capture_restarts": 3, "outbox_dropped": 2, "spool_dropped": 1, "waiting": 4, "cache_failures": 5,
+            "problems": ["source: no camera was found", "model: \u{1b}[2Jthe secret is refused"],
+        });
+        let lines = shown_lines("model/metrics", &json!({"runner": runner}));
+        assert!(
+            lines[0].ends_with("up 9 s, source restarts: 3, lost: 3, waiting: 4, not cached: 5"),
+            "{lines:?}"
+        );
+        assert_eq!(
+            lines[1..],
+            [
+                "problem source: no camera was found",
+                "problem model: [2Jthe secret is refused"
+            ]
+        );
     }
 
     #[test]
@@ -290,6 +356,7 @@ mod tests {
         fn any_message_is_one_line_that_steers_no_terminal(
             topic in "(inference|command|model)/(output|input|metrics)",
             key in "(box|grid|c|freeform|anomaly|image|result|runner|time_ms|mean_confidence|id)",
+            problem in "(?s).{0,20}",
             value in prop_oneof![
                 "(?s).{0,20}".prop_map(Value::from),
                 any::<f64>().prop_map(Value::from),
@@ -297,8 +364,8 @@ mod tests {
                 "(?s).{0,9}".prop_map(|text| json!({"a": text, (text.clone()): {"status": text}, "status": text})),
             ],
         ) {
-            let said = shown_line(&topic, &json!({(key): value}));
-            prop_assert!(!said.contains(char::is_control), "{said:?}");
+            let said = shown_lines(&topic, &json!({"runner": {"problems": [problem]}, (key): value}));
+            prop_assert!(!said.iter().any(|line| line.contains(char::is_control)), "{said:?}");
         }
     }
 }

@@ -98,11 +98,11 @@ static OPTIONS: [Opt; 26] = [
     }),
     option("--force-variant", "a variant, for example int8 or float32", |p, v| {
         p.options.force_variant = Some(word(v)?);
-        said("download this variant of the model")
+        said("download this variant of the model, whatever --quantized says")
     }),
     flag("--quantized", |p, _| {
-        p.options.force_variant = Some("int8".to_owned());
-        said("download the int8 variant of the model")
+        p.options.force_variant.get_or_insert_with(|| "int8".to_owned());
+        said("download the int8 variant of the model, unless --force-variant names one")
     }),
     option("--impulse-id", "an integer", |p, v| {
         p.options.impulse_id = Some(u64::try_from(values::integer(&text(v)?)?).ok()?);
@@ -311,7 +311,7 @@ impl EiParams {
         let end = name.find(is_odd).unwrap_or(name.len());
         let name = name.get(..end.min(64)).unwrap_or_default();
         if seen.insert(name.to_owned()) {
-            let value = "an option without meaning here".to_owned();
+            let value = "unknown, or without meaning here".to_owned();
             self.warn(
                 &format!("eiparams {name}"),
                 value,

@@ -68,7 +68,9 @@ pub enum ConfigError {
         found: String,
     },
     /// `launch` names no known service.
-    #[error("`launch` is {value}, but accepted are `runner` and `linux`")]
+    #[error(
+        "`launch` is {value}, but accepted is `runner` (`linux`, the data collection service, is not available yet)"
+    )]
     Launch {
         /// The value as given.
         value: String,

@@ -216,8 +216,8 @@ fn unknown(name: &str, value: &Value) -> Warning {
         key: error::name(name),
         value: if secret { STARS.to_owned() } else { error::shown(value) },
         accepted: match nearest {
-            Some(key) => format!("no key of this name (did you mean `{}`?)", key.name),
-            None => "no key of this name".to_owned(),
+            Some(key) => format!("only the keys that `check` lists (did you mean `{}`?)", key.name),
+            None => "only the keys that `check` lists".to_owned(),
         },
         used: "nothing, the key is ignored".to_owned(),
     }

@@ -33,6 +33,7 @@ fn bench() -> Workbench {
         spoken: Spoken::new(true, Verbosity::Normal),
         feed: Arc::default(),
         forced_resize: None,
+        unnamed_resize: ResizeMode::FitLongest,
         announce: Arc::default(),
         finish: Arc::default(),
     }

@@ -6,4 +6,4 @@ mod terminate;
 
 pub use lock::{LockError, LockFile, lock_path};
 pub use signals::StopSignals;
-pub use terminate::{TerminateError, Termination, terminate};
+pub use terminate::{TerminateError, Termination, holder, terminate};

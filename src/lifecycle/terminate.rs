@@ -72,9 +72,7 @@ pub fn terminate(path: &Path) -> Result<Termination, TerminateError> {
         path: path.to_owned(),
         source,
     };
-    let mut options = OpenOptions::new();
-    options.read(true).custom_flags(OFlags::NOFOLLOW.bits() as i32);
-    let mut file = match options.open(path) {
+    let mut file = match open(path) {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Termination::NotRunning),
         Err(e) => return Err(lock_error(e)),
@@ -113,6 +111,29 @@ pub fn terminate(path: &Path) -> Result<Termination, TerminateError> {
     Err(TerminateError::StillThere {
         pid: pid.as_raw_nonzero().get().unsigned_abs(),
     })
+}
+
+/// The pid of the daemon that holds the lock file; `None`: none does. Changes nothing.
+///
+/// # Errors
+/// The file cannot be read, as another user's.
+pub fn holder(path: &Path) -> io::Result<Option<u32>> {
+    let mut file = match open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(e),
+    };
+    // Asking for the lock would be in the way of a daemon that starts now: only when the pid is somebody's.
+    match read_pid(&mut file).filter(|pid| Path::new(&format!("/proc/{pid}")).exists()) {
+        Some(pid) if !is_free(&file)? => Ok(Some(pid)),
+        _ => Ok(None),
+    }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).custom_flags(OFlags::NOFOLLOW.bits() as i32);
+    options.open(path)
 }
 
 /// The pid to signal, if the process with it belongs to the owner of the lock file: `/tmp` is shared, and a file with
@@ -200,6 +221,22 @@ mod tests {
             });
             assert_eq!(terminate(&path).unwrap(), Termination::Ended);
         });
+    }
+
+    #[test]
+    fn the_holder_is_named_only_while_it_holds_the_lock() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        assert_eq!(holder(&path).unwrap(), None);
+        let lock = LockFile::acquire(&path).unwrap();
+        assert_eq!(holder(&path).unwrap(), Some(std::process::id()));
+        drop(lock);
+        assert!(path.exists());
+        assert_eq!(
+            holder(&path).unwrap(),
+            None,
+            "stale, with the pid of a process that runs"
+        );
     }
 
     #[test]

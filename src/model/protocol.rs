@@ -43,6 +43,29 @@ impl ModelInfo {
         parameters.insert("sensorType".to_owned(), Value::from(self.sensor_name()));
         parameters
     }
+
+    /// The thresholds that can be set, as `--thresholds` takes them: `18.min_score=0.5 (object_detection)`.
+    pub fn thresholds_in_words(&self) -> Vec<String> {
+        let all = self.raw_parameters.get("thresholds").and_then(Value::as_array);
+        all.into_iter().flatten().map(threshold_words).collect()
+    }
+}
+
+/// `{"id":18,"type":"object_detection","min_score":0.5}` as `18.min_score=0.5 (object_detection)`, as `--thresholds` takes it.
+fn threshold_words(threshold: &Value) -> String {
+    let Some(fields) = threshold.as_object() else {
+        return threshold.to_string();
+    };
+    let id = threshold["id"].to_string();
+    let mut words: Vec<_> = fields
+        .iter()
+        .filter(|(key, _)| !matches!(key.as_str(), "id" | "type"))
+        .map(|(key, value)| format!("{id}.{key}={value}"))
+        .collect();
+    if let Some(kind) = threshold["type"].as_str() {
+        words.push(format!("({kind})"));
+    }
+    words.join(" ")
 }
 
 /// What a model wants to be fed with.
@@ -115,4 +138,19 @@ pub struct BoundingBox {
     /// Set for tracked objects.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub object_id: Option<i64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_threshold_is_written_as_the_option_takes_it() {
+        assert_eq!(
+            threshold_words(&json!({"id": 18, "type": "object_detection", "min_score": 0.5})),
+            "18.min_score=0.5 (object_detection)"
+        );
+        assert_eq!(threshold_words(&json!(3)), "3");
+    }
 }

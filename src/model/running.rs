@@ -85,7 +85,12 @@ impl Model {
         for threshold in &settings.thresholds {
             match model.set_threshold(threshold) {
                 Err(error) if error.is_fatal() => return Err(error),
-                Err(error) => warn!("threshold {}.{}: {error}", threshold.id, threshold.key),
+                Err(error) => warn!(
+                    "threshold {}.{}: {error}; this model has {}",
+                    threshold.id,
+                    threshold.key,
+                    thresholds(&model.info)
+                ),
                 Ok(()) => debug!("threshold {}.{} is {}", threshold.id, threshold.key, threshold.value),
             }
         }
@@ -318,6 +323,13 @@ impl Model {
             Err(error) => warn!("the model's first answer: {error}"),
         }
         Ok(())
+    }
+}
+
+fn thresholds(info: &ModelInfo) -> String {
+    match info.thresholds_in_words() {
+        none if none.is_empty() => "none that can be set".to_owned(),
+        words => words.join(", "),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Inference on demand (`--run-http-server`): no camera and no MQTT, but the model behind an HTTP interface, as the
 //! existing runner's inference server has it. It answers whoever can reach it; bodies, pictures and queues are bounded.
 
+mod features;
 mod picture;
 mod server;
 mod supply;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::config::Config;
+use crate::health::Gauge;
 use crate::model;
 use crate::preview::{Bounds, bind, serve};
 use crate::stats::Stats;
@@ -54,8 +56,8 @@ pub async fn run(config: &Config, device: &str, stop: impl Future<Output = ()>) 
         let listener = bind(
             &config.preview.host,
             port,
-            "inference on demand",
-            "Give --run-http-server another port",
+            ("inference on demand", "Give --run-http-server another port"),
+            &Gauge::default(),
         )
         .await;
         // A client that waits for a slow model reads nothing meanwhile, but it is not written to either.

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use gstreamer as gst;
 use gstreamer_video as gst_video;
-use image::{ImageReader, Limits};
+use image::{DynamicImage, ImageDecoder, ImageReader, Limits};
 use serde_json::{Value, json};
 
 use crate::capture::geometry::Layout;
@@ -17,6 +17,8 @@ use crate::model::{BoundingBox, InferenceResult, ModelInfo};
 
 /// Pixels of the longest side of a picture.
 const MAX_SIDE: u32 = 16_384;
+/// Pixels of a picture: what the largest cameras of telephones take. Decoded it takes some 350 MB for a moment.
+const MAX_PIXELS: u64 = 50_000_000;
 /// Bytes that decoding one picture may take.
 const MAX_DECODED: u64 = 512 << 20;
 
@@ -27,6 +29,8 @@ pub(super) enum PictureError {
     NotForPictures(&'static str),
     #[error("the file is no picture that can be read (JPEG, PNG, WebP, GIF and BMP can): {0}")]
     Unreadable(#[from] image::ImageError),
+    #[error("the picture has {0} x {1} pixels; accepted are at most {max} million in all", max = MAX_PIXELS / 1_000_000)]
+    TooLarge(u32, u32),
     #[error("the file cannot be read: {0}")]
     Io(#[from] std::io::Error),
     #[error("the picture cannot be converted: {0}")]
@@ -55,14 +59,20 @@ pub(super) fn prepare(
         // A model that takes pictures in their own size still has one it was built for, and all requests get that.
         target.resize = ResizeMode::Squash;
     }
-    let mut reader = ImageReader::new(Cursor::new(file)).with_guessed_format()?;
     let mut limits = Limits::default();
     limits.max_image_width = Some(MAX_SIDE);
     limits.max_image_height = Some(MAX_SIDE);
     limits.max_alloc = Some(MAX_DECODED);
-    reader.limits(limits);
-    let decoded = reader.decode()?;
-    let original = (decoded.width(), decoded.height());
+    let mut decoder = ImageReader::new(Cursor::new(file))
+        .with_guessed_format()?
+        .into_decoder()?;
+    let original = decoder.dimensions();
+    if u64::from(original.0) * u64::from(original.1) > MAX_PIXELS {
+        return Err(PictureError::TooLarge(original.0, original.1));
+    }
+    limits.reserve(decoder.total_bytes())?;
+    decoder.set_limits(limits)?;
+    let decoded = DynamicImage::from_decoder(decoder)?;
     let mut picture = Picture::default();
     let failed = |e: &dyn std::fmt::Display| PictureError::Convert(e.to_string());
     let frame = frame(decoded.into_rgba8()).map_err(|e| failed(&e))?;

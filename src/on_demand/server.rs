@@ -13,11 +13,12 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::ser::PrettyFormatter;
 use serde_json::{Map, Value, json};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::features::{self, FeaturesError};
 use super::picture::{self, PictureError};
 use super::worker::{AskError, Worker};
 use crate::config::ResizeMode;
@@ -33,13 +34,17 @@ const MAX_FORM: usize = 64 << 10;
 /// Bodies that are held in memory at a time; more wait.
 const MAX_BODIES: usize = 4;
 /// How long a body may take to arrive.
-const BODY_LIMIT: Duration = Duration::from_secs(120);
+const BODY_LIMIT: Duration = Duration::from_secs(60);
+/// How long a request waits until there is room for its body.
+const PLACE_LIMIT: Duration = Duration::from_secs(10);
 
 /// What every request works on.
 pub(super) struct Site {
     worker: Arc<Worker>,
     forced_resize: Option<ResizeMode>,
-    bodies: Semaphore,
+    bodies: Arc<Semaphore>,
+    /// A decoded picture takes far more memory than its file: one at a time.
+    decoding: Arc<Semaphore>,
 }
 
 impl Site {
@@ -47,7 +52,8 @@ impl Site {
         Arc::new(Self {
             worker,
             forced_resize,
-            bodies: Semaphore::new(MAX_BODIES),
+            bodies: Arc::new(Semaphore::new(MAX_BODIES)),
+            decoding: Arc::new(Semaphore::new(1)),
         })
     }
 
@@ -55,9 +61,12 @@ impl Site {
         self.worker.info().ok_or(Failure::Ask(AskError::NotRunning))
     }
 
-    /// A place for a body in memory.
-    async fn place(&self) -> Result<SemaphorePermit<'_>, Failure> {
-        self.bodies.acquire().await.map_err(|_| Failure::Ask(AskError::Busy))
+    /// A place for a body in memory. It goes along with the work on that body, which is not over when the client has gone.
+    async fn place(&self) -> Result<OwnedSemaphorePermit, Failure> {
+        match tokio::time::timeout(PLACE_LIMIT, self.bodies.clone().acquire_owned()).await {
+            Ok(Ok(place)) => Ok(place),
+            Ok(Err(_)) | Err(_) => Err(Failure::Ask(AskError::Busy)),
+        }
     }
 }
 
@@ -87,6 +96,8 @@ enum Failure {
     #[error("{0}")]
     Request(String),
     #[error("{0}")]
+    Features(#[from] FeaturesError),
+    #[error("{0}")]
     Picture(#[from] PictureError),
     #[error("{0}")]
     Ask(#[from] AskError),
@@ -101,7 +112,9 @@ impl Failure {
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let code = match &self {
-            Self::Request(_) | Self::Picture(_) | Self::Ask(AskError::Refused(_)) => StatusCode::BAD_REQUEST,
+            Self::Request(_) | Self::Features(_) | Self::Picture(_) | Self::Ask(AskError::Refused(_)) => {
+                StatusCode::BAD_REQUEST
+            }
             Self::Ask(AskError::Busy | AskError::NotRunning | AskError::Failed(_)) => StatusCode::SERVICE_UNAVAILABLE,
         };
         (code, format!("{self}\n")).into_response()
@@ -148,61 +161,21 @@ async fn info(State(site): State<Arc<Site>>) -> Result<Response, Failure> {
     ))
 }
 
-/// A number, or one as text: what JavaScript's `Number()` takes.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Feature {
-    Number(f32),
-    Text(String),
-}
-
-#[derive(Deserialize)]
-struct Features {
-    features: Option<Vec<Feature>>,
-}
-
 async fn features(State(site): State<Arc<Site>>, request: Request) -> Result<Response, Failure> {
     let wanted = site.info()?.features;
-    let _place = site.place().await?;
+    let place = site.place().await?;
     let body = axum::body::to_bytes(request.into_body(), MAX_FEATURES);
     let body = in_time(body)
         .await?
         .map_err(|e| Failure::request(format!("the body cannot be read: {e}")))?;
-    let values = tokio::task::spawn_blocking(move || read_features(&body, wanted))
-        .await
-        .map_err(Failure::request)??;
+    let work = move || {
+        let values = features::read(&body, wanted);
+        drop(place);
+        values
+    };
+    let values = tokio::task::spawn_blocking(work).await.map_err(Failure::request)??;
     let (result, timing) = site.worker.ask(values).await?;
     Ok(pretty(&answer(&result, result_value(&result), timing)))
-}
-
-fn read_features(body: &[u8], wanted: usize) -> Result<Vec<f32>, Failure> {
-    if body.is_empty() {
-        return Err(Failure::request(
-            "Missing body on request, accepted is {\"features\": [1, 2, 3]}",
-        ));
-    }
-    let body: Features = serde_json::from_slice(body).map_err(|e| {
-        Failure::request(format!(
-            "the body is not JSON like {{\"features\": [1, 2, 3]}} with numbers only: {e}"
-        ))
-    })?;
-    let features = body
-        .features
-        .ok_or_else(|| Failure::request("Missing \"features\" on body"))?;
-    if features.len() != wanted {
-        let count = features.len();
-        return Err(Failure::request(format!(
-            "Expected {wanted} features, but received {count}"
-        )));
-    }
-    let number = |feature| match feature {
-        Feature::Number(value) => Some(value),
-        Feature::Text(text) => text.trim().parse().ok(),
-    };
-    let values: Option<Vec<f32>> = features.into_iter().map(number).collect();
-    values
-        .filter(|values| values.iter().all(|value| value.is_finite()))
-        .ok_or_else(|| Failure::request("Not every element of the \"features\" array is a number"))
 }
 
 async fn image(
@@ -213,12 +186,16 @@ async fn image(
         .map_err(|_| Failure::request("No files posted, requiring a multipart/form-data body with 1 item \"file\""))?;
     let info = site.info()?;
     let (features, mapping) = {
-        let _place = site.place().await?;
+        let place = site.place().await?;
         let file = in_time(uploaded(form)).await??;
+        let decoding = site.decoding.clone().acquire_owned().await.map_err(Failure::request)?;
         let forced = site.forced_resize;
-        tokio::task::spawn_blocking(move || picture::prepare(&file, &info, forced))
-            .await
-            .map_err(Failure::request)??
+        let work = move || {
+            let prepared = picture::prepare(&file, &info, forced);
+            drop((place, decoding));
+            prepared
+        };
+        tokio::task::spawn_blocking(work).await.map_err(Failure::request)??
     };
     let (mut result, timing) = site.worker.ask(features).await?;
     mapping.map_back(&mut result);
@@ -268,37 +245,4 @@ fn pretty(value: &Value) -> Response {
     }
     text.push(b'\n');
     ([(header::CONTENT_TYPE, "application/json")], text).into_response()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn reason(body: &str) -> String {
-        read_features(body.as_bytes(), 2).unwrap_err().to_string()
-    }
-
-    #[test]
-    fn features_are_numbers_or_numbers_as_text_and_exactly_as_many_as_the_model_takes() {
-        assert_eq!(read_features(br#"{"features": [1, "2.5"]}"#, 2).unwrap(), [1.0, 2.5]);
-        for (body, said) in [
-            ("", "Missing body"),
-            ("[1, 2]", "is not JSON like"),
-            ("{}", "Missing \"features\""),
-            (r#"{"features": [1]}"#, "Expected 2 features, but received 1"),
-            (r#"{"features": [1, "x"]}"#, "Not every element"),
-            (r#"{"features": [1, "inf"]}"#, "Not every element"),
-            (r#"{"features": [1, {}]}"#, "is not JSON like"),
-        ] {
-            assert!(reason(body).contains(said), "{body}: {}", reason(body));
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn no_body_makes_it_panic(body in "[{}\\[\\]\":,a-z0-9. -]{0,60}") {
-            let _ = read_features(body.as_bytes(), 1);
-        }
-    }
 }

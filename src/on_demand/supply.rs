@@ -57,7 +57,8 @@ async fn download(config: &Config, missing: Option<PathBuf>, tell: &(impl Fn(Cho
     let found = |found| match (found, &missing) {
         (Found::Model(model), _) => tell(Chosen::downloaded(*model)),
         (Found::LocalFile, Some(path)) => tell(Chosen::local(ModelSource::File(path.clone()))),
-        (Found::LocalFile, None) => {}
+        // The log says why.
+        (Found::LocalFile, None) | (Found::Nothing(_), _) => {}
     };
     provider.keep_looking(found).await;
 }

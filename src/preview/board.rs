@@ -8,9 +8,11 @@ use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 
 use super::feed::Feed;
+use super::states::{ModelState, SourceState};
 use crate::config::Threshold;
+use crate::health::{Condition, Gauge, Health, Part};
 use crate::model::{ModelInfo, ModelInput};
-use crate::publisher::now_ms;
+use crate::publisher::{Caches, now_ms};
 use crate::report::{Report, resident_bytes};
 use crate::stats::Stats;
 use crate::uplink::commands::filter_config;
@@ -19,40 +21,6 @@ use crate::uplink::{LinkState, Outbox};
 
 /// A rate is taken over at least this long.
 const RATE_OVER: Duration = Duration::from_millis(900);
-
-/// How the model is.
-#[derive(Debug, Clone)]
-pub enum ModelState {
-    /// Loading.
-    Starting,
-    /// Preparing its first answer, which may take very long, since this time.
-    WarmingUp(Instant),
-    /// Answering.
-    Running,
-    /// It ended and is started again.
-    Waiting(
-        /// Why it ended, as a sentence.
-        String,
-    ),
-    /// It wants a sensor this component cannot read.
-    Unsupported,
-}
-
-/// How the source is.
-#[derive(Debug, Clone)]
-pub enum SourceState {
-    /// Waits for the model, or is being started.
-    Starting,
-    /// Delivers.
-    Running,
-    /// It failed and is started again.
-    Waiting(
-        /// Why it failed, as a sentence.
-        String,
-    ),
-    /// It ended; waiting for `restart`.
-    Paused,
-}
 
 /// Where messages go.
 #[derive(Debug, Clone)]
@@ -72,6 +40,8 @@ pub struct About {
     pub file_cache: bool,
     /// The bucket of the S3 cache.
     pub s3_cache: Option<String>,
+    /// Whether the live page is on.
+    pub page: bool,
 }
 
 /// See the module.
@@ -82,6 +52,7 @@ pub struct Board {
     outbox: Arc<Outbox>,
     feed: Arc<Feed>,
     link: LinkView,
+    page: Gauge,
     state: Mutex<State>,
     model: watch::Sender<Option<Arc<ModelInfo>>>,
     rate: Mutex<Rate>,
@@ -92,6 +63,8 @@ struct State {
     model: ModelState,
     source: SourceState,
     report: Option<Arc<Mutex<Report>>>,
+    file_cache: Gauge,
+    s3_cache: Gauge,
     started: Instant,
 }
 
@@ -113,10 +86,13 @@ impl Board {
             outbox,
             feed,
             link,
+            page: Gauge::default(),
             state: Mutex::new(State {
                 model: ModelState::Starting,
                 source: SourceState::Starting,
                 report: None,
+                file_cache: Gauge::default(),
+                s3_cache: Gauge::default(),
                 started: now,
             }),
             model: watch::Sender::new(None),
@@ -128,11 +104,13 @@ impl Board {
         }
     }
 
-    /// A generation begins, with this state of its own.
-    pub fn begin(&self, report: Arc<Mutex<Report>>) {
+    /// A generation begins, with this state and these caches of its own.
+    pub fn begin(&self, report: Arc<Mutex<Report>>, caches: &Caches) {
         self.feed.forget();
         let mut state = self.state.lock();
         state.report = Some(report);
+        state.file_cache = caches.files.as_ref().map(|cache| cache.gauge()).unwrap_or_default();
+        state.s3_cache = caches.s3.as_ref().map(|cache| cache.gauge()).unwrap_or_default();
         state.started = Instant::now();
         state.model = ModelState::Starting;
         state.source = SourceState::Starting;
@@ -151,6 +129,36 @@ impl Board {
     /// The source's state changed.
     pub fn source(&self, source: SourceState) {
         self.state.lock().source = source;
+    }
+
+    /// How each part is.
+    pub fn health(&self) -> Health {
+        let (model, source, file_cache, s3_cache) = {
+            let state = self.state.lock();
+            let (model, source) = (state.model.condition(), state.source.condition());
+            (model, source, state.file_cache.clone(), state.s3_cache.clone())
+        };
+        let About {
+            file_cache: has_files,
+            s3_cache: bucket,
+            page,
+            ..
+        } = &self.about;
+        let has_spool = matches!(self.link, LinkView::Broker(_));
+        Health::new([
+            model,
+            source,
+            self.link_condition(),
+            Condition::read(Part::Spool, has_spool, "ok", self.outbox.spool_gauge()),
+            Condition::read(Part::CacheFile, *has_files, "ok", &file_cache),
+            Condition::read(Part::CacheS3, bucket.is_some(), "ok", &s3_cache),
+            Condition::read(Part::Preview, *page, "on", &self.page),
+        ])
+    }
+
+    /// Where the live page notes whether its port could be opened.
+    pub(super) fn page_gauge(&self) -> &Gauge {
+        &self.page
     }
 
     /// Follows what the model says it is.
@@ -194,6 +202,7 @@ impl Board {
             None => (Value::Null, Value::Null, Default::default()),
         };
         let (viewers, picture_viewers) = self.feed.viewers();
+        let health = self.health();
         let status = json!({
             "device": self.about.device,
             "version": env!("CARGO_PKG_VERSION"),
@@ -201,8 +210,10 @@ impl Board {
             "uptime_s": started.elapsed().as_secs(),
             "rss_bytes": resident_bytes(),
             "model": self.model_value(&model),
-            "source": source_value(&source),
+            "source": {"state": source.word(), "reason": source.reason()},
             "mqtt": self.link_value(),
+            "health": health.words(),
+            "problems": health.problems(),
             "filter": filter,
             "gate": {"publish_every": every},
             "cache": {
@@ -224,12 +235,12 @@ impl Board {
     }
 
     /// Whether the broker can be reached, and what waits for it.
-    pub(super) fn delivery(&self) -> (bool, usize) {
+    pub(super) fn delivery(&self) -> (bool, u64) {
         let online = match &self.link {
             LinkView::Broker(state) => matches!(*state.borrow(), LinkState::Online { .. }),
             LinkView::Screen => true,
         };
-        (online, self.outbox.depth())
+        (online, self.outbox.waiting())
     }
 
     /// Round trips to the model in milliseconds: median and 95th percentile.
@@ -261,14 +272,7 @@ impl Board {
     }
 
     fn model_value(&self, state: &ModelState) -> Value {
-        let (word, reason) = match state {
-            ModelState::Starting => ("starting", None),
-            ModelState::WarmingUp(_) => ("warming-up", None),
-            ModelState::Running => ("running", None),
-            ModelState::Waiting(reason) => ("waiting", Some(reason)),
-            ModelState::Unsupported => ("unsupported", None),
-        };
-        let mut model = json!({"state": word, "reason": reason});
+        let mut model = json!({"state": state.word(), "reason": state.reason()});
         if let ModelState::WarmingUp(since) = state {
             model["for_s"] = since.elapsed().as_secs().into();
         }
@@ -288,8 +292,19 @@ impl Board {
         model
     }
 
+    fn link_condition(&self) -> Condition {
+        let LinkView::Broker(state) = &self.link else {
+            return Condition::well(Part::Mqtt, "screen");
+        };
+        match &*state.borrow() {
+            LinkState::Connecting { .. } => Condition::well(Part::Mqtt, "connecting"),
+            LinkState::Online { .. } => Condition::well(Part::Mqtt, "online"),
+            LinkState::Offline { reason, .. } => Condition::ill(Part::Mqtt, "offline", reason),
+        }
+    }
+
     fn link_value(&self) -> Value {
-        let waiting = self.outbox.depth();
+        let waiting = self.outbox.waiting();
         let LinkView::Broker(state) = &self.link else {
             return json!({"state": "screen", "waiting": waiting});
         };
@@ -308,16 +323,6 @@ impl Board {
             }),
         }
     }
-}
-
-fn source_value(state: &SourceState) -> Value {
-    let (word, reason) = match state {
-        SourceState::Starting => ("starting", None),
-        SourceState::Running => ("running", None),
-        SourceState::Waiting(reason) => ("waiting", Some(reason)),
-        SourceState::Paused => ("paused", None),
-    };
-    json!({"state": word, "reason": reason})
 }
 
 /// A published message without its picture: that is only measured.
@@ -364,6 +369,7 @@ mod tests {
             device: "d".to_owned(),
             file_cache: true,
             s3_cache: None,
+            page: false,
         };
         let board = Board::new(about, LinkView::Screen, Arc::default(), outbox.clone(), stats.clone());
         (board, stats, outbox)

@@ -16,6 +16,7 @@ mod pictures;
 mod seen;
 mod server;
 mod socket;
+mod states;
 mod stills;
 mod token;
 
@@ -28,15 +29,17 @@ use tokio::task::JoinHandle;
 
 use crate::backoff::{Backoff, BackoffPolicy};
 use crate::config::PreviewConfig;
+use crate::health::Gauge;
 use crate::log_limit::{RepeatGuard, like};
 use crate::panics::Relief;
 use crate::secret::Secret;
 
-pub use board::{About, Board, LinkView, ModelState, SourceState};
+pub use board::{About, Board, LinkView};
 pub(crate) use connections::{Bounds, serve};
 pub use feed::{Feed, GLANCES_A_SECOND, Glance, OrderError, Original};
 pub(crate) use page::with_policy;
 pub(crate) use seen::result_value;
+pub use states::{ModelState, SourceState};
 
 /// A port that is in use is tried again after this long, and less and less often.
 const BIND_AGAIN: BackoffPolicy = BackoffPolicy {
@@ -69,7 +72,7 @@ pub fn start(config: &PreviewConfig, device_dir: PathBuf, feed: Arc<Feed>, board
         let serve = async || {
             let token = token(&config, device_dir.clone()).await;
             let access = access::Access::new(token, &config.host, Path::new("/"));
-            let listener = bind(&config.host, config.port, "the live page", ADVICE).await;
+            let listener = bind(&config.host, config.port, ("the live page", ADVICE), board.page_gauge()).await;
             server::run(listener, access, feed.clone(), board.clone()).await;
         };
         let mut relief = Relief::new("the live page");
@@ -79,8 +82,8 @@ pub fn start(config: &PreviewConfig, device_dir: PathBuf, feed: Arc<Feed>, board
     })))
 }
 
-/// Listens, as soon as that is possible. `advice`: what to do when it is not.
-pub(crate) async fn bind(host: &str, port: u16, what: &str, advice: &str) -> TcpListener {
+/// Listens, as soon as that is possible: for what, and what to do when it is not. The gauge shows which of the two.
+pub(crate) async fn bind(host: &str, port: u16, (what, advice): (&str, &str), gauge: &Gauge) -> TcpListener {
     let mut backoff = Backoff::new(BIND_AGAIN);
     let mut failures = RepeatGuard::default();
     // An address with colons is written in brackets in a URL.
@@ -92,6 +95,7 @@ pub(crate) async fn bind(host: &str, port: u16, what: &str, advice: &str) -> Tcp
     loop {
         match TcpListener::bind((host, port)).await {
             Ok(listener) => {
+                gauge.works();
                 let port = listener.local_addr().map_or(port, |address| address.port());
                 if listener.local_addr().is_ok_and(|address| address.ip().is_unspecified()) {
                     tracing::info!(
@@ -103,6 +107,7 @@ pub(crate) async fn bind(host: &str, port: u16, what: &str, advice: &str) -> Tcp
                 return listener;
             }
             Err(e) => {
+                gauge.fails(format_args!("it cannot be opened at {shown}:{port}: {e}; {advice}"));
                 let wait = backoff.failed(Instant::now());
                 if let Some(more) = failures.check(Instant::now(), &e.to_string()) {
                     tracing::warn!(

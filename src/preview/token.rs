@@ -23,7 +23,7 @@ pub(super) fn load_or_create(directory: &Path) -> io::Result<(Secret, PathBuf)> 
     if let Some(token) = read(&path)? {
         return Ok((token, path));
     }
-    DirBuilder::new().recursive(true).mode(0o755).create(directory)?;
+    DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
     let token = format!("{:0DIGITS$x}", rand::random::<u128>());
     let fresh = directory.join(format!("{FILE}.new"));
     match std::fs::remove_file(&fresh) {

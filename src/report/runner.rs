@@ -6,10 +6,11 @@ use serde_json::{Map, Value};
 
 use super::latency::Latency;
 use super::metrics::six_places;
+use crate::health::Health;
 use crate::stats::Stats;
 
 /// Figures about the process that come from outside this room.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RunnerFigures {
     /// Since the start of the daemon, or the `restart` command.
     pub uptime: Duration,
@@ -17,12 +18,15 @@ pub struct RunnerFigures {
     pub rss_bytes: Option<u64>,
     /// Messages that are not delivered yet, in memory and on disk.
     pub waiting: u64,
+    /// How each part is.
+    pub health: Health,
 }
 
 impl RunnerFigures {
     /// The object: every counter under its own name, then `inference_ms_last`, `inference_ms_p50`, `inference_ms_p95`,
-    /// `waiting`, `uptime_s` and `rss_bytes`.
-    pub(super) fn to_json(self, stats: &Stats, latency: Latency) -> Map<String, Value> {
+    /// `waiting`, `uptime_s`, `rss_bytes`, `health` with the word of each part, and `problems` with a sentence for each part
+    /// that is not well.
+    pub(super) fn to_json(&self, stats: &Stats, latency: Latency) -> Map<String, Value> {
         let mut runner: Map<String, Value> = stats
             .each()
             .map(|(name, count)| (name.to_owned(), count.into()))
@@ -39,6 +43,8 @@ impl RunnerFigures {
         if let Some(bytes) = self.rss_bytes {
             runner.insert("rss_bytes".to_owned(), bytes.into());
         }
+        runner.insert("health".to_owned(), self.health.words().into());
+        runner.insert("problems".to_owned(), self.health.problems().into());
         runner
     }
 }
@@ -58,7 +64,10 @@ fn parse_status(text: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+    use crate::health::{Condition, Part};
 
     #[test]
     fn resident_memory_is_read_from_the_status_text() {
@@ -87,6 +96,10 @@ mod tests {
             uptime: Duration::from_millis(61_900),
             rss_bytes: None,
             waiting: 7,
+            health: Health::new([
+                Condition::well(Part::Model, "running"),
+                Condition::ill(Part::Source, "waiting", "no camera was found"),
+            ]),
         };
         let runner = figures.to_json(
             &stats,
@@ -100,6 +113,8 @@ mod tests {
         assert_eq!(runner["inference_ms_p95"], 9.25);
         assert_eq!(runner["uptime_s"], 61);
         assert_eq!(runner["waiting"], 7);
+        assert_eq!(runner["health"], json!({"model": "running", "source": "waiting"}));
+        assert_eq!(runner["problems"], json!(["source: no camera was found"]));
         assert!(!runner.contains_key("rss_bytes"));
         assert!(stats.each().all(|(name, _)| runner.contains_key(name)));
     }

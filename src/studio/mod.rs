@@ -21,6 +21,6 @@ pub use error::{FetchError, StudioError};
 pub use fetch::{Job, Stage, fetch};
 pub use host::{HostError, base_url};
 pub use provider::{Found, Provider};
-pub(crate) use provider::{is_missing, say_missing};
+pub(crate) use provider::{is_missing, missing_words, say_missing};
 pub use store::{About, Origin, Store, StoredModel};
 pub use target::{Machine, UnsupportedMachine};

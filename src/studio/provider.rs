@@ -21,13 +21,15 @@ use crate::secret::Secret;
 /// How often a configured model file that is missing is looked for while another one is sought.
 const LOOK: Duration = Duration::from_secs(2);
 
-/// What [`Provider::keep_looking`] found.
+/// What [`Provider::keep_looking`] tells.
 #[derive(Debug, Clone)]
 pub enum Found {
     /// A model from Studio, downloaded now or earlier.
     Model(Box<StoredModel>),
     /// The configured file, which was missing, is there.
     LocalFile,
+    /// There is none to run yet: why, and when it is tried again, in a sentence.
+    Nothing(String),
 }
 
 /// Where models come from when none is on the device.
@@ -103,7 +105,7 @@ impl Provider {
     /// Tells of the model to run, tries again until Studio has given it, then ends.
     ///
     /// When an earlier model is there it is told of first if Studio fails, is silent, or has to build the newer one;
-    /// the newer one is told of once it is downloaded. Dropping the future is fine at any time.
+    /// the newer one is told of once it is downloaded. Each failure without such a stand-in is told of too. Dropping the future is fine at any time.
     pub async fn keep_looking(&self, tell: impl Fn(Found) + Sync) {
         self.store.sweep();
         let mut standing_in = None;
@@ -119,6 +121,10 @@ impl Provider {
                     };
                     self.stand_in(&mut standing_in, &tell);
                     say(&mut said, &e, wait, standing_in.is_some());
+                    if standing_in.is_none() {
+                        let seconds = wait.as_secs_f32();
+                        tell(Found::Nothing(format!("{e} (next attempt after {seconds:.0} s)")));
+                    }
                     tokio::select! {
                         () = tokio::time::sleep(wait) => {}
                         () = self.local_file_appears() => return tell(Found::LocalFile),
@@ -213,10 +219,15 @@ pub(crate) fn is_missing(path: &Path) -> bool {
 
 /// Says that the configured file is not there, and what is done about it.
 pub(crate) fn say_missing(path: &Path) {
-    tracing::warn!(
+    tracing::warn!("{}", missing_words(path));
+}
+
+/// That the configured file is not there, and what is done about it.
+pub(crate) fn missing_words(path: &Path) -> String {
+    format!(
         "the model file {} (ei_local_model_file) is missing: the model of Edge Impulse Studio is used instead",
         path.display()
-    );
+    )
 }
 
 fn say(said: &mut RepeatGuard, error: &FetchError, wait: Duration, runs: bool) {

@@ -23,7 +23,7 @@ pub(super) enum Event {
 pub(super) enum ModelEvent {
     Progress(Progress),
     Ended(Result<(), InferenceFault>),
-    /// There is a model to start; belongs to no incarnation.
+    /// There is a model to start, or still none; belongs to no incarnation.
     Found(Found),
 }
 

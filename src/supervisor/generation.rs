@@ -19,11 +19,12 @@ use super::model_part::ModelPart;
 use super::supply::Supply;
 use crate::cache::{CacheWriter, FileCache, S3Cache, S3Settings};
 use crate::capture::{CaptureEvent, FrameSlot, SoundSlot, Wishes};
+use crate::config::{ResizeMode, SourceLine};
 use crate::inference::{Progress, Spoken, Workbench};
 use crate::preview::{ModelState, SourceState};
 use crate::publisher::{Caches, Encoder, Publisher, PublisherSettings, now_ms};
 use crate::report::{Report, ReportSettings, RunnerFigures, resident_bytes};
-use crate::studio::Provider;
+use crate::studio::{Found, Provider};
 use crate::uplink::{IncomingCommand, Message, Status};
 use crate::{capture, model};
 
@@ -110,7 +111,7 @@ impl<'a> Generation<'a> {
             sender.clone(),
         );
         let report = Arc::new(Mutex::new(report));
-        common.board.begin(report.clone());
+        common.board.begin(report.clone(), &caches);
         let settings = Box::new({
             let (stats, device) = (stats.clone(), common.device.clone());
             let (shm, thresholds) = (config.runner.shm, config.runner.thresholds.clone());
@@ -204,11 +205,12 @@ impl<'a> Generation<'a> {
             spoken: Spoken::new(runner.quiet_predictions, runner.verbosity),
             feed: self.common.feed.clone(),
             forced_resize: runner.resize_mode,
+            unnamed_resize: unnamed_resize(self.common.setup.source.as_ref()),
             announce: self.announce.clone(),
             finish: Arc::default(),
         });
         if self.model.is_looking() {
-            let reason = "it is looked for in Edge Impulse Studio; the log says how far that is";
+            let reason = "it is looked for in Edge Impulse Studio";
             self.common.board.model(ModelState::Waiting(reason.to_owned()));
         }
     }
@@ -275,6 +277,11 @@ impl<'a> Generation<'a> {
                 }
                 self.model.ended(&result);
             }
+            ModelEvent::Found(Found::Nothing(reason)) => {
+                if self.model.is_looking() {
+                    self.common.board.model(ModelState::Waiting(reason));
+                }
+            }
             ModelEvent::Found(found) => self.model.found(found),
         }
     }
@@ -315,6 +322,7 @@ impl<'a> Generation<'a> {
             uptime: self.started.elapsed(),
             rss_bytes: resident_bytes(),
             waiting: self.common.outbox.waiting(),
+            health: self.common.board.health(),
         };
         let json = self
             .report
@@ -336,6 +344,15 @@ impl<'a> Generation<'a> {
             caches: &self.caches,
         }
         .carry_out(command)
+    }
+}
+
+/// How pictures are resized for models that do not say: the existing runner letterboxed those of a `gst_args` pipeline and
+/// squashed those of a camera that it chose itself.
+fn unnamed_resize(source: Option<&SourceLine>) -> ResizeMode {
+    match source {
+        Some(_) => ResizeMode::FitLongest,
+        None => ResizeMode::Squash,
     }
 }
 
@@ -378,5 +395,17 @@ async fn at(time: Option<Instant>) {
     match time {
         Some(time) => tokio::time::sleep_until(time.into()).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn old_models_get_pictures_as_the_existing_runner_gave_them() {
+        let line = SourceLine::Encoded("v4l2src:!:jpegenc".to_owned());
+        assert_eq!(unnamed_resize(Some(&line)), ResizeMode::FitLongest);
+        assert_eq!(unnamed_resize(None), ResizeMode::Squash);
     }
 }

@@ -86,6 +86,7 @@ pub async fn run(setup: Setup, device: String, stop: impl Future<Output = ()>) -
         device: device.clone(),
         file_cache: setup.config.file_cache.is_some(),
         s3_cache: setup.config.s3_cache_bucket.clone(),
+        page: setup.config.preview.enabled,
     };
     let board = Arc::new(Board::new(
         about,

@@ -50,7 +50,7 @@ pub(super) async fn report_rest(spool: Option<Spool>, outbox: &Outbox, deadline:
     }
     if rest.others > 0 {
         tracing::warn!(
-            "{} answers or notices were not delivered before the end: the broker did not take them in time",
+            "{} messages that are no inferences (metrics, answers, states) were not delivered before the end",
             rest.others
         );
     }

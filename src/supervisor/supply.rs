@@ -87,7 +87,11 @@ impl Supply {
 
     /// Takes what was found. `true`: it is another one than was started last.
     pub(super) fn found(&mut self, found: Found) -> bool {
-        let Found::Model(model) = found else { return true };
+        let model = match found {
+            Found::Model(model) => model,
+            Found::LocalFile => return true,
+            Found::Nothing(_) => return false,
+        };
         let is_new = self.current.as_ref().is_none_or(|current| current.path != model.path);
         self.found = Some(*model);
         is_new

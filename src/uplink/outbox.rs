@@ -13,6 +13,7 @@ mod drops;
 mod inferences;
 mod waiting;
 
+use std::fmt::Display;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,6 +23,7 @@ use tokio::sync::Notify;
 use super::message::{Class, Message};
 use super::recent::Recent;
 use super::spool::{Done, Job, Policy};
+use crate::health::Gauge;
 use crate::stats::Stats;
 use drops::DropReport;
 use inferences::Inferences;
@@ -80,6 +82,7 @@ pub struct Outbox {
     job_due: Condvar,
     stats: Arc<Stats>,
     recent: Recent,
+    spool_gauge: Gauge,
 }
 
 #[derive(Debug)]
@@ -141,6 +144,7 @@ impl Outbox {
             job_due: Condvar::new(),
             stats,
             recent: Recent::default(),
+            spool_gauge: Gauge::default(),
         }
     }
 
@@ -295,6 +299,11 @@ impl Outbox {
         }
     }
 
+    /// Whether the spool, where there is one, can be used.
+    pub fn spool_gauge(&self) -> &Gauge {
+        &self.spool_gauge
+    }
+
     /// Payload bytes of all classes in memory.
     pub fn bytes(&self) -> usize {
         let inner = self.inner.lock();
@@ -321,6 +330,7 @@ impl Outbox {
 
     /// The spool can be used and holds so many messages.
     pub(super) fn spool_opened(&self, held: u64) {
+        self.spool_gauge.works();
         let mut inner = self.inner.lock();
         inner.inferences.opened(held);
         self.wake_spool(&inner, Instant::now());
@@ -328,8 +338,9 @@ impl Outbox {
         self.pushed.notify_one();
     }
 
-    /// The spool cannot be used for now. A job under way counts as not done.
-    pub(super) fn spool_failed(&self) {
+    /// The spool cannot be used for now, for this reason. A job under way counts as not done.
+    pub(super) fn spool_failed(&self, reason: impl Display) {
+        self.spool_gauge.fails(reason);
         self.inner.lock().inferences.failed(Instant::now());
         self.pushed.notify_one();
     }

@@ -125,7 +125,7 @@ impl Spool {
             let _ = sender.send(());
         });
         if let Err(error) = spawned {
-            outbox.spool_failed();
+            outbox.spool_failed(format_args!("the system gives no thread for it: {error}"));
             return Err(error);
         }
         Ok(Self { outbox, ended })
@@ -215,7 +215,7 @@ impl Worker {
     fn failed(&mut self, error: &StoreError) -> bool {
         // Closing a broken database fails as it pleases; it is gone afterwards.
         let _ = self.guarded(Store::close);
-        self.outbox.spool_failed();
+        self.outbox.spool_failed(error);
         let path = self.store.path().display().to_string();
         let kept_back = self.said.check(Instant::now(), &error.to_string());
         if !error.is_final() {

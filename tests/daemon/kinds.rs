@@ -182,6 +182,26 @@ fn check_asks_the_model_what_it_is_and_refuses_one_of_another_sensor() {
     );
 }
 
+#[test]
+fn check_says_what_run_would_say_of_a_missing_model_and_of_a_source_that_does_not_work() {
+    let site = Site::new();
+    let check = |arguments: &[&str]| {
+        let output = site.command("check").args(arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(0));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let report = check(&["--model", "/nonexistent.eim", "--gst", &frames(1)]);
+    assert!(
+        report.contains("Warnings\n  the model file /nonexistent.eim (ei_local_model_file) is missing"),
+        "{report}"
+    );
+    let report = check(&["--model", "builtin:ball", "--gst", "nosuchsrc ! videoconvert"]);
+    assert!(
+        report.contains("infers nothing until its source works: see Source"),
+        "{report}"
+    );
+}
+
 /// Three frames of 8 x 4, then three of 6 x 6.
 const TWO_SIZES: &str = "videotestsrc num-buffers=3 ! video/x-raw,format=RGB,width=8,height=4,framerate=30/1 ! c. \
     videotestsrc num-buffers=3 ! video/x-raw,format=RGB,width=6,height=6,framerate=30/1 ! c. concat name=c";

@@ -16,6 +16,7 @@ mod commands;
 mod counting;
 mod demo;
 mod ending;
+mod health;
 mod kinds;
 mod leftovers;
 mod libraries;

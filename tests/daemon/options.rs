@@ -49,6 +49,27 @@ fn thresholds_are_set_at_the_model_before_the_first_picture() {
 }
 
 #[test]
+fn a_threshold_that_the_model_refuses_is_told_with_those_it_has() {
+    let (site, broker) = (Site::new(), Mosquitto::start());
+    let mut greeting = hello(4, 4);
+    greeting["model_parameters"]["thresholds"] = json!([{"id": 18, "type": "object_detection", "min_score": 0.5}]);
+    let refusal = json!({"ok": false});
+    let model = site.scripted_model(&json!({"hello": greeting, "answers": [boxed(0.5)], "thresholds": refusal}));
+    let set = "eiparams=--thresholds 99.min_score=0.3";
+    let daemon = site.run(
+        &broker.url(),
+        &["--model", model.to_str().unwrap(), "--gst", WHITE, "--set", set],
+    );
+    let line = daemon.wait_for_line("threshold 99.min_score: ");
+    assert!(
+        line.contains("Failed to handle message")
+            && line.ends_with("this model has 18.min_score=0.5 (object_detection)"),
+        "{line}"
+    );
+    daemon.stop();
+}
+
+#[test]
 fn a_forced_resize_mode_wins_over_the_models() {
     let white = 16_777_215.0;
     let rows = |mode: &str| {

@@ -151,3 +151,32 @@ async fn a_model_that_fails_is_an_answer_and_is_started_again() {
     assert_eq!(server.post_features(&features).await.0, 200);
     server.daemon.stop();
 }
+
+/// The most memory a process ever had, in MB.
+fn peak_megabytes(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
+}
+
+#[tokio::test]
+async fn a_small_file_that_is_a_huge_picture_is_refused_and_takes_no_memory() {
+    let server = Server::start("builtin:ball");
+    let mut file = Cursor::new(Vec::new());
+    image::GrayImage::new(8000, 8000)
+        .write_to(&mut file, ImageFormat::Png)
+        .unwrap();
+    let (code, text) = server.post_picture("file", file.into_inner()).await;
+    assert_eq!(code, 400);
+    assert!(
+        text.contains("the picture has 8000 x 8000 pixels; accepted are at most 50 million in all"),
+        "{text}"
+    );
+    let zeros = vec![0; 3_000_000];
+    let (code, text) = server.post_features(&json!({"features": zeros})).await;
+    assert_eq!(code, 400);
+    assert!(text.contains("but received 3000000"), "{text}");
+    let peak = peak_megabytes(server.daemon.pid());
+    assert!(peak < 100, "{peak} MB");
+    server.daemon.stop();
+}

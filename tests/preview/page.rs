@@ -77,6 +77,14 @@ async fn the_page_shows_a_box_on_the_ball_the_filter_and_the_broker() {
     page.wait_for_text("pill-mqtt", "offline").await;
     page.wait_for_text("pill-mqtt", "waiting").await;
     page.wait_for_text("banner", "Messages are kept").await;
+    // What is on disk waits too.
+    let count = |value: &Value| value.as_u64().unwrap();
+    served
+        .wait_for_status("messages on disk among those that wait", |status| {
+            let spooled = count(&status["counters"]["spooled"]);
+            spooled > 10 && count(&status["mqtt"]["waiting"]) >= spooled
+        })
+        .await;
     page.screenshot("offline").await;
     broker.up();
     page.wait_for_text("pill-mqtt", "connected").await;

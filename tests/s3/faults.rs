@@ -26,6 +26,30 @@ fn when_s3_comes_up_later_everything_arrives_oldest_first() {
 }
 
 #[test]
+fn an_s3_that_cannot_be_reached_shows_in_the_health_until_it_takes_pairs() {
+    let place = Place::new();
+    let daemon = place.run_pairs(1, &["metrics_sleeptime_ms=200"]);
+    let metrics = place.observer.wait_for("model/metrics", "an S3 that fails", |metrics| {
+        metrics["runner"]["health"]["cache_s3"] == "failing"
+    });
+    let problem = metrics["runner"]["problems"][0].as_str().unwrap();
+    assert!(
+        problem.starts_with("cache_s3: ") && problem.contains("cannot be reached"),
+        "{problem}"
+    );
+    let s3 = place.storage.serve();
+    s3.wait_for_pairs(1);
+    let seen = place.observer.all("model/metrics").len();
+    let metrics = place
+        .observer
+        .wait_for_nth("model/metrics", "an S3 that works", seen, |metrics| {
+            metrics["runner"]["health"]["cache_s3"] == "ok"
+        });
+    assert_eq!(metrics["runner"]["problems"], serde_json::json!([]));
+    daemon.stop();
+}
+
+#[test]
 fn an_s3_that_asks_to_slow_down_gets_everything_later() {
     let place = Place::new();
     let s3 = place.storage.serve();

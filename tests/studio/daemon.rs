@@ -152,6 +152,50 @@ fn a_local_model_needs_no_key_and_one_that_appears_late_is_used() {
     assert_eq!(studio.count(""), 0);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_secret_is_the_state_of_the_model() {
+    let bench = Bench::new();
+    let studio = stand_in::studio(&bench.state);
+    let denied = HttpServer::start(|_| stand_in::aws_error("AccessDeniedException", "no"));
+    let port = free_port();
+    let daemon = bench.run(&studio.url(), |c| {
+        let page = format!("preview_port={port}");
+        c.args([
+            "--set",
+            "preview=on",
+            "--set",
+            &page,
+            "--set",
+            "metrics_sleeptime_ms=200",
+        ])
+        .env("AWS_ENDPOINT_URL_SECRETS_MANAGER", denied.url());
+    });
+    let refused = |text: &serde_json::Value| {
+        let text = text.as_str().unwrap_or_default();
+        text.contains("may not read the secret EI_API_KEY")
+    };
+    let metrics = bench
+        .observer
+        .wait_for("model/metrics", "the refused secret", |metrics| {
+            refused(&metrics["runner"]["problems"][0])
+        });
+    assert_eq!(metrics["runner"]["health"]["model"], "waiting");
+    daemon.wait_for_line("the live page is at");
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let url = format!("http://127.0.0.1:{port}/api/status");
+    let status: serde_json::Value = client.get(url).send().await.unwrap().json().await.unwrap();
+    assert_eq!(status["model"]["state"], "waiting");
+    assert!(refused(&status["model"]["reason"]), "{status}");
+    assert!(
+        status["model"]["reason"].as_str().unwrap().contains("after 300 s"),
+        "a refusal is tried again every 5 minutes: {status}"
+    );
+    assert_eq!(status["health"]["model"], "waiting");
+    assert!(refused(&status["problems"][0]), "{status}");
+    assert_no_secret(&status.to_string());
+    daemon.stop();
+}
+
 #[test]
 fn the_secret_is_asked_for_with_fresh_credentials_after_the_first_have_expired() {
     let bench = Bench::new();
@@ -170,9 +214,10 @@ fn the_secret_is_asked_for_with_fresh_credentials_after_the_first_have_expired()
     });
     bench.observer.wait_for_status("started", 1);
     let log = daemon.stop();
+    assert!(log.contains("DEBUG the log shows trace"), "{log}");
     assert!(
-        log.contains("DEBUG the log shows trace") && log.contains("(ThrottlingException)"),
-        "{log}"
+        exchange.keys().all().len() > 1,
+        "the first credentials were not the last"
     );
     assert!(!log.contains("ExpiredTokenException"), "{log}");
     assert_no_secret(&log);

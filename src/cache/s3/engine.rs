@@ -93,11 +93,11 @@ impl<'a> Engine<'a> {
         Self {
             pending: Pending::new(settings.directory.join("s3-pending"), PENDING),
             index: Some(new_index(&settings)),
+            state: State::new(shared.gauge.clone()),
             settings,
             jobs,
             stop,
             shared,
-            state: State::new(),
             memory: VecDeque::new(),
             next_number: 0,
             uploads: HashMap::new(),

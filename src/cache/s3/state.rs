@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::client::{Bucket, Found};
 use super::error::{Retry, S3Error};
 use crate::backoff::{Backoff, BackoffPolicy};
+use crate::health::Gauge;
 use crate::log_limit::{RepeatGuard, like};
 
 /// Uploads side by side.
@@ -24,10 +25,11 @@ pub(super) struct State {
     failing: bool,
     backoff: Backoff,
     said: RepeatGuard,
+    gauge: Gauge,
 }
 
 impl State {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(gauge: Gauge) -> Self {
         Self {
             bucket: None,
             looking_up: false,
@@ -35,6 +37,7 @@ impl State {
             failing: false,
             backoff: Backoff::new(BackoffPolicy::default()),
             said: RepeatGuard::default(),
+            gauge,
         }
     }
 
@@ -58,6 +61,7 @@ impl State {
                 );
                 self.bucket = Some(Arc::new(bucket));
                 self.hold = None;
+                self.gauge.works();
             }
             Err(error) => self.failed(&error, now, waiting),
         }
@@ -90,6 +94,7 @@ impl State {
 
     /// S3 took something.
     pub(super) fn succeeded(&mut self) {
+        self.gauge.works();
         if self.failing {
             tracing::info!("S3 takes pairs again");
             self.failing = false;
@@ -100,6 +105,7 @@ impl State {
     /// S3 took something not. Says so once a minute, and waits. `waiting`: pairs that do so.
     pub(super) fn failed(&mut self, error: &S3Error, now: Instant, waiting: usize) {
         self.failing = true;
+        self.gauge.fails(error);
         // Those that were under way together fail together.
         if self.holds(now) {
             return;
@@ -137,7 +143,7 @@ mod tests {
 
     #[test]
     fn a_network_that_is_away_is_tried_with_backoff_and_a_refusal_after_minutes() {
-        let (mut state, now) = (State::new(), Instant::now());
+        let (mut state, now) = (State::new(Gauge::default()), Instant::now());
         assert!(state.begins_look_up(now));
         assert!(!state.begins_look_up(now), "one look-up at a time");
         state.looked_up(Err(unreachable()), now, 0);
@@ -159,7 +165,7 @@ mod tests {
 
     #[test]
     fn uploads_that_fail_together_count_as_one_failure() {
-        let (mut state, now) = (State::new(), Instant::now());
+        let (mut state, now) = (State::new(Gauge::default()), Instant::now());
         state.failed(&unreachable(), now, 1);
         let due = state.due(now);
         (0..3).for_each(|_| state.failed(&unreachable(), now, 1));

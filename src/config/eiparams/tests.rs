@@ -57,6 +57,16 @@ fn every_option_of_the_runner_is_honoured() {
 }
 
 #[test]
+fn a_forced_variant_wins_over_quantized_in_either_order() {
+    for text in [
+        "--force-variant float32 --quantized",
+        "--quantized --force-variant float32",
+    ] {
+        assert_eq!(parse(text).options.force_variant.as_deref(), Some("float32"), "{text}");
+    }
+}
+
+#[test]
 fn an_option_may_be_joined_to_its_value() {
     let params =
         parse("--silent --model-file=builtin:ball --thresholds=4.min_score=0.5 --quantized --mode=http-server");
