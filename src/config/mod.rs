@@ -104,7 +104,8 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
     }
     let mut eiparams = take_eiparams(&mut resolver);
     let config = build::config(&mut resolver, &mut eiparams, sources)?;
-    let (entries, warnings, notes) = resolver.into_parts();
+    let (entries, warnings, mut notes) = resolver.into_parts();
+    notes.extend(exposed_secret(sources));
     Ok(Loaded {
         config,
         entries,
@@ -112,6 +113,22 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
         notes,
         eiparams: eiparams.understood,
     })
+}
+
+/// A secret on the command line, which nobody needs to put there.
+fn exposed_secret(sources: &Sources) -> Option<String> {
+    let has_credentials = |text: &str| redact::credentials(text) != text;
+    let mut words = sources.sets.iter().map(|(key, value)| {
+        let is_secret = keys::find(key).is_some_and(|key| key.secret) && !values::is_absent(&json!(value));
+        (format!("--set {key}"), is_secret || has_credentials(value))
+    });
+    let mqtt = sources.mqtt.as_deref().is_some_and(has_credentials);
+    let word = words.find_map(|(word, secret)| secret.then_some(word));
+    let word = word.or_else(|| mqtt.then(|| "--mqtt".to_owned()))?;
+    Some(format!(
+        "{word} holds a password or a token, which everybody on this machine can read in /proc/<pid>/cmdline while the program runs; \
+         the file of --config can hold it instead, readable by you alone"
+    ))
 }
 
 /// Elsewhere a broker that cannot be read leaves IoT Core, found by itself; not where a person named one on the command line.

@@ -452,6 +452,13 @@ fn no_secret_is_in_anything_that_can_be_printed() {
     let loaded = load(&sources).unwrap();
     assert_eq!(loaded.warnings.len(), 2);
     assert!(!format!("{loaded:?}").contains("hush"), "{loaded:#?}");
+    let exposed = |sources: &Sources| load(sources).unwrap().notes.last().cloned().unwrap_or_default();
+    assert!(exposed(&sources).starts_with("--mqtt holds a password"));
+    sources.sets = vec![("preview_token".to_owned(), "hush".to_owned())];
+    assert!(exposed(&sources).starts_with("--set preview_token holds a password or a token"));
+    sources.sets = vec![];
+    sources.mqtt = Some("wss://h".to_owned());
+    assert!(!exposed(&sources).contains("cmdline"));
     sources.mqtt = Some("http://me:hush@h".to_owned());
     let refused = load(&sources).unwrap_err().to_string();
     assert!(
