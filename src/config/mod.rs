@@ -119,7 +119,11 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
 fn exposed_secret(sources: &Sources) -> Option<String> {
     let has_credentials = |text: &str| redact::credentials(text) != text;
     let mut words = sources.sets.iter().map(|(key, value)| {
-        let is_secret = keys::find(key).is_some_and(|key| key.secret) && !values::is_absent(&json!(value));
+        // Of all options only one is a secret.
+        let is_secret = match key.as_str() {
+            "eiparams" => value.contains("--api-key"),
+            key => keys::find(key).is_some_and(|key| key.secret) && !values::is_absent(&json!(value)),
+        };
         (format!("--set {key}"), is_secret || has_credentials(value))
     });
     let mqtt = sources.mqtt.as_deref().is_some_and(has_credentials);

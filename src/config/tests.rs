@@ -456,7 +456,7 @@ fn no_secret_is_in_anything_that_can_be_printed() {
     assert!(exposed(&sources).starts_with("--mqtt holds a password"));
     sources.sets = vec![("preview_token".to_owned(), "hush".to_owned())];
     assert!(exposed(&sources).starts_with("--set preview_token holds a password or a token"));
-    sources.sets = vec![];
+    sources.sets = vec![("eiparams".to_owned(), "--greengrass".to_owned())];
     sources.mqtt = Some("wss://h".to_owned());
     assert!(!exposed(&sources).contains("cmdline"));
     sources.mqtt = Some("http://me:hush@h".to_owned());

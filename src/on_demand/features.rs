@@ -41,22 +41,51 @@ pub(super) fn read(body: &[u8], wanted: usize) -> Result<Vec<f32>, FeaturesError
     Ok(values)
 }
 
-/// A number, or one as text: what JavaScript's `Number()` takes.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Feature {
-    Number(f32),
-    Text(String),
+/// A number, or one as text: what JavaScript's `Number()` takes. `None`: neither, or none that is finite. Anything else is
+/// refused where it begins: an untagged enum would first keep all of it, and an array takes many times its text.
+struct Feature(Option<f32>);
+
+impl<'de> Deserialize<'de> for Feature {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(FeatureVisitor)
+    }
 }
 
-impl Feature {
-    fn value(&self) -> Option<f32> {
-        let value = match self {
-            Self::Number(value) => Some(*value),
-            Self::Text(text) => text.trim().parse().ok(),
-        };
-        value.filter(|value| value.is_finite())
+struct FeatureVisitor;
+
+impl Visitor<'_> for FeatureVisitor {
+    type Value = Feature;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a number")
     }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Feature, E> {
+        let value = value as f32;
+        Ok(Feature(value.is_finite().then_some(value)))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Feature, E> {
+        Ok(Feature(Some(value as f32)))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Feature, E> {
+        Ok(Feature(Some(value as f32)))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Feature, E> {
+        let value: Option<f32> = text.trim().parse().ok();
+        Ok(Feature(value.filter(|value| value.is_finite())))
+    }
+}
+
+/// A key of the body, of which the text is not kept.
+#[derive(Deserialize)]
+#[serde(field_identifier, rename_all = "lowercase")]
+enum Key {
+    Features,
+    #[serde(other)]
+    Other,
 }
 
 /// What was in the array, of which no more than wanted is kept.
@@ -90,11 +119,12 @@ impl<'de> Visitor<'de> for Body {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut found = None;
-        while let Some(key) = map.next_key::<String>()? {
-            if key == "features" {
-                found = map.next_value_seed(Array { wanted: self.wanted })?;
-            } else {
-                map.next_value::<IgnoredAny>()?;
+        while let Some(key) = map.next_key()? {
+            match key {
+                Key::Features => found = map.next_value_seed(Array { wanted: self.wanted })?,
+                Key::Other => {
+                    map.next_value::<IgnoredAny>()?;
+                }
             }
         }
         Ok(found)
@@ -130,9 +160,9 @@ impl<'de> Visitor<'de> for Array {
             numbers: true,
             ..List::default()
         };
-        while let Some(feature) = seq.next_element::<Feature>()? {
+        while let Some(Feature(value)) = seq.next_element()? {
             list.count += 1;
-            match feature.value() {
+            match value {
                 Some(value) if list.count <= self.wanted => list.values.push(value),
                 Some(_) => {}
                 None => list.numbers = false,
@@ -176,6 +206,24 @@ mod tests {
         let list = Body { wanted: 2 }.deserialize(&mut json).unwrap().unwrap();
         assert_eq!((list.count, list.values.len()), (100_001, 2));
         assert!(list.values.capacity() < 100);
+    }
+
+    #[test]
+    fn what_is_no_number_is_refused_where_it_begins() {
+        for many in ["[0,0,0,0,0,0,0,0]", r#"{"a": [0,0,0,0,0,0]}"#] {
+            let FeaturesError::NotJson(e) = read(format!(r#"{{"features": [{many}]}}"#).as_bytes(), 2).unwrap_err()
+            else {
+                panic!("{many} is taken");
+            };
+            assert!(e.column() <= 16, "{many} was read to its end: {e}");
+        }
+    }
+
+    #[test]
+    fn other_keys_are_passed_over() {
+        let body = br#"{"a": [{}], "Features": 1, "features": [-1, 2e0], "": null}"#;
+        assert_eq!(read(body, 2).unwrap(), [-1.0, 2.0]);
+        assert!(reason(r#"{"features": [1, 1e300]}"#).contains("Not every element"));
     }
 
     proptest! {
