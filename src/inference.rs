@@ -62,6 +62,13 @@ impl Workbench {
             tell(Progress::FirstInference);
         }
     }
+
+    /// Tells and judges the answer to what was asked at `begun`. Gives the milliseconds that took, too.
+    fn accept(&mut self, result: &model::InferenceResult, begun: Instant) -> (f32, Verdict) {
+        let wall_ms = begun.elapsed().as_secs_f32() * 1e3;
+        self.spoken.tell(Instant::now(), result, wall_ms);
+        (wall_ms, self.report.lock().accept(result, wall_ms))
+    }
 }
 
 /// What the loop tells the supervisor.
@@ -95,7 +102,8 @@ pub fn run(
         tell(Progress::WarmingUp(info.clone()));
         model.warm_up()?;
     }
-    restore_thresholds(&mut model, &bench.feed)?;
+    // What was changed through the live page, at a model that was started since.
+    model.set_thresholds(&bench.feed.changed_thresholds())?;
     if let Some(format) = SoundFormat::of(&info.input, info.features) {
         bench.publisher.use_model(&info);
         tell(Progress::Ready(info));
@@ -115,18 +123,6 @@ pub fn run(
     }
     session.model.stop();
     result
-}
-
-/// Sets what was changed through the live page at a model that was started since.
-fn restore_thresholds(model: &mut Model, feed: &Feed) -> Result<(), ModelError> {
-    for threshold in feed.changed_thresholds() {
-        match model.set_threshold(&threshold) {
-            Err(e) if e.is_fatal() => return Err(e),
-            Err(e) => tracing::warn!("threshold {}.{}: {e}", threshold.id, threshold.key),
-            Ok(()) => {}
-        }
-    }
-    Ok(())
 }
 
 /// What those who look at the page want changed at the model.
@@ -238,9 +234,7 @@ impl Session {
         };
         self.refusals.over();
         // With a frame converted meanwhile this is at least as long as that took.
-        let wall_ms = begun.elapsed().as_secs_f32() * 1e3;
-        bench.spoken.tell(Instant::now(), &result, wall_ms);
-        let verdict = bench.report.lock().accept(&result, wall_ms);
+        let (wall_ms, verdict) = bench.accept(&result, begun);
         if bench.feed.is_watched() {
             bench.feed.show(Glance {
                 result: &result,

@@ -58,9 +58,7 @@ fn infer(
 ) -> Result<(), ModelError> {
     let begun = Instant::now();
     let result = classify(model, window.features())?;
-    let wall_ms = begun.elapsed().as_secs_f32() * 1e3;
-    bench.spoken.tell(Instant::now(), &result, wall_ms);
-    let verdict = bench.report.lock().accept(&result, wall_ms);
+    let (wall_ms, verdict) = bench.accept(&result, begun);
     if bench.feed.is_watched() {
         bench.feed.show(Glance {
             result: &result,

@@ -82,18 +82,7 @@ impl Model {
             freeform,
             stats: Arc::clone(&settings.stats),
         };
-        for threshold in &settings.thresholds {
-            match model.set_threshold(threshold) {
-                Err(error) if error.is_fatal() => return Err(error),
-                Err(error) => warn!(
-                    "threshold {}.{}: {error}; this model has {}",
-                    threshold.id,
-                    threshold.key,
-                    thresholds(&model.info)
-                ),
-                Ok(()) => debug!("threshold {}.{} is {}", threshold.id, threshold.key, threshold.value),
-            }
-        }
+        model.set_thresholds(&settings.thresholds)?;
         Ok(model)
     }
 
@@ -211,6 +200,26 @@ impl Model {
         self.link.acknowledged("a threshold")
     }
 
+    /// Sets these thresholds; one that the model refuses is told in the log.
+    ///
+    /// # Errors
+    /// A fatal one.
+    pub fn set_thresholds(&mut self, thresholds: &[Threshold]) -> Result<(), ModelError> {
+        for threshold in thresholds {
+            match self.set_threshold(threshold) {
+                Err(error) if error.is_fatal() => return Err(error),
+                Err(error) => warn!(
+                    "threshold {}.{}: {error}; this model has {}",
+                    threshold.id,
+                    threshold.key,
+                    thresholds_of(&self.info)
+                ),
+                Ok(()) => debug!("threshold {}.{} is {}", threshold.id, threshold.key, threshold.value),
+            }
+        }
+        Ok(())
+    }
+
     /// Sets parameters of the model, e.g. `image_resize_mode`. Many models refuse.
     ///
     /// # Errors
@@ -326,7 +335,7 @@ impl Model {
     }
 }
 
-fn thresholds(info: &ModelInfo) -> String {
+fn thresholds_of(info: &ModelInfo) -> String {
     match info.thresholds_in_words() {
         none if none.is_empty() => "none that can be set".to_owned(),
         words => words.join(", "),
