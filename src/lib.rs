@@ -31,3 +31,4 @@ pub mod stats;
 pub mod studio;
 pub mod supervisor;
 pub mod uplink;
+mod wording;

@@ -44,7 +44,7 @@ pub async fn caller(aws: &Aws) -> Result<String, CallError> {
 fn arn_in(xml: &str) -> Option<String> {
     let (_, rest) = xml.split_once("<Arn>")?;
     let (arn, _) = rest.split_once("</Arn>")?;
-    arn.starts_with("arn:").then(|| super::one_line(arn))
+    arn.starts_with("arn:").then(|| crate::wording::first_line(arn))
 }
 
 #[cfg(test)]

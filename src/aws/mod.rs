@@ -21,6 +21,8 @@ use aws_credential_types::Credentials;
 use aws_credential_types::provider::ProvideCredentials;
 use aws_types::service_config::ServiceConfigKey;
 
+use crate::wording::{first_line, sentence};
+
 pub use clock::ClockSkew;
 pub use remembered::Remembered;
 
@@ -131,7 +133,7 @@ impl Aws {
         provider.provide_credentials().await.map_err(|error| match error {
             CredentialsError::CredentialsNotLoaded(_) => AwsError::NoCredentials,
             error => {
-                let reason = one_line(&crate::supervisor::sentence(&error));
+                let reason = first_line(&sentence(&error));
                 AwsError::Credentials(reason.trim_end_matches('.').to_owned())
             }
         })
@@ -168,13 +170,6 @@ impl Aws {
     }
 }
 
-/// The first line, of a bearable length, without control characters: it goes to logs and terminals.
-pub(crate) fn one_line(text: &str) -> String {
-    const MOST: usize = 400;
-    let line = text.lines().next().unwrap_or_default().trim();
-    line.chars().filter(|c| !c.is_control()).take(MOST).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -183,14 +178,5 @@ mod tests {
     fn hosts_in_china_end_differently() {
         assert_eq!(dns_suffix("cn-north-1"), "amazonaws.com.cn");
         assert_eq!(dns_suffix("ca-central-1"), "amazonaws.com");
-    }
-
-    #[test]
-    fn a_text_of_many_lines_is_cut_to_its_first() {
-        assert_eq!(
-            one_line("The signature does not match.\n\nThe canonical string: x"),
-            "The signature does not match."
-        );
-        assert_eq!(one_line(&"é".repeat(9999)).chars().count(), 400);
     }
 }

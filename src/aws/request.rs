@@ -6,7 +6,8 @@ use reqwest::{Client, Response, StatusCode};
 use serde_json::Value;
 use url::Url;
 
-use super::{Aws, AwsError, ClockSkew, Service, one_line, sigv4};
+use super::{Aws, AwsError, ClockSkew, Service, sigv4};
+use crate::wording::first_line;
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// For the whole exchange.
@@ -96,7 +97,7 @@ pub async fn get(aws: &Aws, service: Service, path_and_query: &str) -> Result<St
     };
     let unreachable = |error: reqwest::Error| CallError::Unreachable {
         host: host.to_owned(),
-        problem: crate::supervisor::sentence(&error.without_url()),
+        problem: crate::wording::sentence(&error.without_url()),
     };
     let client = Client::builder()
         .connect_timeout(CONNECT_LIMIT)
@@ -141,7 +142,7 @@ impl Head {
             // `AccessDeniedException:http://internal.amazon.com/...`
             code: header("x-amzn-errortype")
                 .and_then(|code| code.split(':').next())
-                .map(one_line)
+                .map(first_line)
                 .unwrap_or_default(),
             skew: header("date").and_then(|date| ClockSkew::from_date(date, SystemTime::now())),
         }
@@ -158,7 +159,7 @@ impl Head {
             status: self.status.as_u16(),
             code: self.code,
             // Only the first line: further ones of a refused signature repeat the headers, the session token with them.
-            message: message.map(one_line).unwrap_or_default(),
+            message: message.map(first_line).unwrap_or_default(),
         }
     }
 }

@@ -13,11 +13,10 @@ use serde_json::Value;
 
 use crate::backoff::Retry;
 use crate::secret::Secret;
+use crate::wording::{excerpt, innermost, sentence};
 
 /// Asking once, the SDK's own retries included, takes at most this long.
 const LIMIT: Duration = Duration::from_secs(30);
-/// Longest text of somebody else that goes into a message, in characters.
-const QUOTED: usize = 300;
 /// Key names that a message lists at most.
 const LISTED: usize = 20;
 
@@ -265,7 +264,7 @@ fn classify(error: &SdkError<GetSecretValueError, HttpResponse>, id: &str, regio
         return refusal(id, region, code, &excerpt(service.message().unwrap_or_default()));
     }
     if let Some(credentials) = cause::<CredentialsError>(error) {
-        let reason = excerpt(&crate::supervisor::sentence(credentials));
+        let reason = excerpt(&sentence(credentials));
         return match credentials {
             CredentialsError::CredentialsNotLoaded(_) | CredentialsError::InvalidConfiguration(_) => {
                 SecretError::NoCredentials { id, reason }
@@ -281,7 +280,7 @@ fn classify(error: &SdkError<GetSecretValueError, HttpResponse>, id: &str, regio
                 let status = error.raw_response().map_or(0, |answer| answer.status().as_u16());
                 format!("what came back is no answer of Secrets Manager (HTTP {status}; a login page, or a proxy?)")
             }
-            _ => excerpt(&root(error).to_string()),
+            _ => excerpt(&innermost(error).to_string()),
         },
     }
 }
@@ -366,21 +365,6 @@ fn cause<'a, T: Error + 'static>(mut error: &'a (dyn Error + 'static)) -> Option
             None => error = error.source()?,
         }
     }
-}
-
-fn root<'a>(mut error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
-    while let Some(next) = error.source() {
-        error = next;
-    }
-    error
-}
-
-/// At most [`QUOTED`] characters on one line.
-fn excerpt(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .take(QUOTED)
-        .collect()
 }
 
 #[cfg(test)]

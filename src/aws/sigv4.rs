@@ -66,7 +66,7 @@ fn signed(
     settings: SigningSettings,
     now: SystemTime,
 ) -> Result<SigningInstructions, AwsError> {
-    let failed = |error: &dyn std::error::Error| AwsError::Signing(crate::supervisor::sentence(error));
+    let failed = |error: &dyn std::error::Error| AwsError::Signing(crate::wording::sentence(error));
     let identity = session.credentials.clone().into();
     let params = v4::SigningParams::builder()
         .identity(&identity)

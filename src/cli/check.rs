@@ -11,7 +11,8 @@ use super::{ConfigArgs, Exit, NO_CONFIGURATION, check_online, check_running, com
 use crate::capture::{CaptureError, PipelineDescription, Wishes, camera, describe, microphone};
 use crate::config::{Config, Loaded};
 use crate::device::{Topics, peek};
-use crate::supervisor::{Setup, SetupError, sentence};
+use crate::supervisor::{Setup, SetupError};
+use crate::wording::sentence;
 
 /// Arguments of `check`.
 #[derive(Debug, Args)]

@@ -5,8 +5,9 @@ use std::path::Path;
 use super::{ConfigArgs, Exit, LogArgs, complain, logging};
 use crate::config::{Sources, Verbosity, load};
 use crate::device::{Topics, peek};
-use crate::supervisor::{link_settings, link_target, sentence};
+use crate::supervisor::{link_settings, link_target};
 use crate::uplink::{Settings, Visit};
+use crate::wording::sentence;
 
 /// A device and the way to it.
 pub(super) struct DeviceLink {

@@ -262,11 +262,11 @@ fn answer(result: &Value, paint: Paint) -> String {
 /// Text from outside, without what could steer a terminal, and of bearable length.
 pub(super) fn shown(text: &str) -> String {
     const MOST: usize = 400;
-    let mut clean: String = text.chars().filter(|c| !c.is_control()).take(MOST).collect();
+    let mut shown = crate::wording::clean(text, MOST);
     if text.chars().count() > MOST {
-        clean.push('…');
+        shown.push('…');
     }
-    clean
+    shown
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crate::config::Verbosity;
 use crate::model::InferenceResult;
 use crate::report::findings::Findings;
+use crate::wording::clean;
 
 /// Time between two lines.
 const EVERY: Duration = Duration::from_secs(10);
@@ -106,7 +107,7 @@ fn words(result: &InferenceResult) -> Option<String> {
 
 /// A model's label, without what would break a log line.
 fn label(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(LABEL).collect()
+    clean(text, LABEL)
 }
 
 #[cfg(test)]

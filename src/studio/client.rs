@@ -1,6 +1,5 @@
 //! Studio's HTTP interface: every answer bounded in size and time, every failure a sentence.
 
-use std::error::Error;
 use std::time::Duration;
 
 use reqwest::header::{HeaderValue, LOCATION};
@@ -11,13 +10,12 @@ use url::Url;
 
 use super::error::StudioError;
 use crate::secret::Secret;
+use crate::wording::{excerpt, innermost};
 
 /// The header that carries the API key.
 const KEY_HEADER: &str = "x-api-key";
 /// How often one request is sent on to another address.
 const MAX_REDIRECTS: usize = 5;
-/// Longest text of Studio that goes into a message, in characters.
-const QUOTED: usize = 300;
 
 /// How long and how large things may get.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,7 +81,7 @@ impl Studio {
             // The client would take the key along to any other host.
             .redirect(reqwest::redirect::Policy::none())
             .build()
-            .map_err(|e| StudioError::Client(crate::supervisor::sentence(&e)))?;
+            .map_err(|e| StudioError::Client(crate::wording::sentence(&e)))?;
         Ok(Self {
             http,
             base,
@@ -310,11 +308,8 @@ pub(super) fn reason(error: &reqwest::Error) -> String {
     if error.is_timeout() {
         return "no answer in time".to_owned();
     }
-    let mut cause: &dyn Error = error;
-    while let Some(next) = cause.source() {
-        cause = next;
-    }
-    if cause.source().is_none() && std::ptr::addr_eq(cause, error) {
+    let cause = innermost(error);
+    if std::ptr::addr_eq(cause, error) {
         return "the request failed".to_owned();
     }
     excerpt(&cause.to_string())
@@ -330,14 +325,6 @@ fn looks(bytes: &[u8]) -> &'static str {
         head if head.starts_with('{') || head.starts_with('[') => "cut off",
         _ => "something else",
     }
-}
-
-/// At most [`QUOTED`] characters on one line.
-pub(super) fn excerpt(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .take(QUOTED)
-        .collect()
 }
 
 #[cfg(test)]
@@ -410,7 +397,7 @@ mod tests {
                     sentence(studio.understand::<api::JobStatus>("the job", status, &bytes)),
                     sentence(studio.understand::<api::JobOutput>("the job", status, &bytes)),
                 ] {
-                    prop_assert!(said.chars().count() < 2 * QUOTED + 300 && !said.contains(char::is_control), "{said:?}");
+                    prop_assert!(said.chars().count() < 2 * crate::wording::EXCERPT + 300 && !said.contains(char::is_control), "{said:?}");
                 }
             }
         }

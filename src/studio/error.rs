@@ -4,12 +4,12 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::client::excerpt;
 use super::host::HostError;
 use super::target::UnsupportedMachine;
 use crate::aws::secret::SecretError;
 use crate::backoff::Retry;
 use crate::model::FileError;
+use crate::wording::excerpt;
 
 /// Why there is no model from Studio.
 #[derive(Debug, thiserror::Error)]

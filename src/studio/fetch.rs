@@ -10,12 +10,13 @@ use super::api::{
     Deployment, Impulse, Impulses, JobOutput, JobStarted, JobStatus, Project, Projects, Targets, Variants,
 };
 use super::choice::{self, Choice, Wanted, choose};
-use super::client::{Studio, excerpt};
+use super::client::Studio;
 use super::download::{download, megabytes};
 use super::error::StudioError;
 use super::store::{About, Origin, Store, StoredModel};
 use super::target::Machine;
 use crate::backoff::Retry;
+use crate::wording::excerpt;
 
 /// Lines of a failed job that are shown.
 const TAIL: usize = 5;

@@ -217,7 +217,7 @@ impl CapturePart {
                 Consequence::Nothing
             }
             PipelineEvent::Started(Err(e)) => {
-                self.wait_after(&super::sentence(&e));
+                self.wait_after(&crate::wording::sentence(&e));
                 Consequence::Nothing
             }
             PipelineEvent::Said(event) if matches!(self.state, State::Starting(_)) => {
@@ -225,7 +225,7 @@ impl CapturePart {
                 Consequence::Nothing
             }
             PipelineEvent::Said(CaptureEvent::EndOfStream) => self.on_end(),
-            PipelineEvent::Said(CaptureEvent::Error(e)) => self.on_failure(&super::sentence(&e)),
+            PipelineEvent::Said(CaptureEvent::Error(e)) => self.on_failure(&crate::wording::sentence(&e)),
             PipelineEvent::Said(CaptureEvent::Stalled { after }) => {
                 self.on_failure(&format!("it delivered no frame for {:.0} s", after.as_secs_f32()))
             }

@@ -291,7 +291,7 @@ impl<'a> Generation<'a> {
         let state = match event {
             PipelineEvent::Started(Ok(_)) => SourceState::Running,
             PipelineEvent::Started(Err(e)) | PipelineEvent::Said(CaptureEvent::Error(e)) => {
-                SourceState::Waiting(super::sentence(e))
+                SourceState::Waiting(crate::wording::sentence(e))
             }
             PipelineEvent::Said(CaptureEvent::Stalled { after }) => {
                 SourceState::Waiting(format!("it delivered no frame for {:.0} s", after.as_secs_f32()))

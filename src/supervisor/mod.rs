@@ -200,21 +200,6 @@ fn refuse_commands(commands: &mut mpsc::Receiver<IncomingCommand>, common: &Comm
     }
 }
 
-/// An error and its causes as one sentence.
-pub(crate) fn sentence(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text.push_str(": ");
-            text.push_str(&more);
-        }
-        cause = error.source();
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use std::future::{pending, ready};

@@ -11,7 +11,8 @@ use rumqttc::{ConnectReturnCode, ConnectionError, StateError};
 
 use crate::aws::advice::for_credentials;
 use crate::aws::request::CallError;
-use crate::aws::{AwsError, ClockSkew, one_line};
+use crate::aws::{AwsError, ClockSkew};
+use crate::wording::first_line;
 
 /// Why a connection could not be made or ended. The text never holds a credential.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -233,7 +234,7 @@ impl Reason {
         if let Some(skew) = header("date").and_then(|date| ClockSkew::from_date(date, SystemTime::now())) {
             return Self::Clock(skew);
         }
-        let kind = header("x-amzn-errortype").map(one_line).unwrap_or_default();
+        let kind = header("x-amzn-errortype").map(first_line).unwrap_or_default();
         Self::Forbidden {
             status: format!("{status} {kind}").trim_end().to_owned(),
             client_id: client_id.to_owned(),

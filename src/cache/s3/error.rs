@@ -9,8 +9,7 @@ use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::{DateTime, DateTimeFormat};
 
 use crate::aws::advice::for_credentials;
-use crate::aws::one_line;
-use crate::supervisor::sentence;
+use crate::wording::{causes, first_line, innermost, sentence};
 
 /// SigV4 is refused beyond this difference of clocks ("RequestTimeTooSkewed": 15 minutes); a refusal without a reason is
 /// put down to the clock from here on.
@@ -185,14 +184,14 @@ impl S3Error {
         if let Some(credentials) = causes(error).find(|cause| cause.is::<CredentialsError>()) {
             return Self::NoCredentials {
                 // All of it: the last cause does not name SSO.
-                reason: one_line(&sentence(credentials)).trim_end_matches('.').to_owned(),
+                reason: first_line(&sentence(credentials)).trim_end_matches('.').to_owned(),
             };
         }
         match error {
             SdkError::TimeoutError(_) => Self::Timeout,
             SdkError::DispatchFailure(failure) if failure.is_timeout() => Self::Timeout,
             _ => Self::Unreachable {
-                reason: innermost(error),
+                reason: innermost(error).to_string(),
             },
         }
     }
@@ -259,15 +258,6 @@ fn clocks_differ(response: &HttpResponse, now: SystemTime) -> bool {
         let apart = now.duration_since(made).unwrap_or_else(|early| early.duration());
         apart > SKEW
     })
-}
-
-fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    std::iter::successors(Some(error), |&error: &&'a (dyn Error + 'static)| error.source())
-}
-
-/// The SDK's own words ("dispatch failure") tell nobody anything; the last cause does.
-fn innermost(error: &(dyn Error + 'static)) -> String {
-    causes(error).last().map(ToString::to_string).unwrap_or_default()
 }
 
 #[cfg(test)]
