@@ -138,10 +138,10 @@ impl Feed {
         self.viewers.load(Ordering::Relaxed) > 0
     }
 
-    /// Whether the next inference is to be shown with the frame of the camera.
+    /// Whether inferences are to be shown with the frame of the camera. It is asked for before the model works, when nobody
+    /// knows yet whether this inference will be due.
     pub fn wants_original(&self) -> bool {
-        let due = |next: Option<Instant>| next.is_none_or(|at| Instant::now() >= at);
-        self.original_resolution && self.picture_viewers.load(Ordering::Relaxed) > 0 && due(*self.next_glance.lock())
+        self.original_resolution && self.picture_viewers.load(Ordering::Relaxed) > 0
     }
 
     /// Shows one inference to those who look.
@@ -160,6 +160,8 @@ impl Feed {
         let picture = match glance.original {
             _ if !wanted => None,
             Some(original) => Some(RawPicture::Cameras(original)),
+            // Somebody has come since; the next one has it.
+            None if self.original_resolution => None,
             None => glance.picture.cloned().map(RawPicture::Models),
         };
         *self.raw.lock() = Some(Raw { seen, picture });
@@ -341,6 +343,18 @@ mod tests {
 
         drop(looking);
         assert_eq!((feed.viewers(), feed.is_watched()), ((0, 0), false));
+    }
+
+    #[test]
+    fn pictures_in_the_cameras_resolution_are_never_the_models() {
+        let feed = Arc::new(Feed::new(true));
+        assert!(!feed.wants_original());
+        let mut looking = feed.look();
+        looking.want_pictures(true);
+        show(&feed);
+        assert!(feed.raw.lock().take().is_some_and(|raw| raw.picture.is_none()));
+        // The next one may be due by the time the model has answered.
+        assert!(feed.wants_original());
     }
 
     #[test]
