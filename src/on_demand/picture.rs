@@ -17,7 +17,7 @@ use crate::model::{BoundingBox, InferenceResult, ModelInfo};
 
 /// Pixels of the longest side of a picture.
 const MAX_SIDE: u32 = 16_384;
-/// Pixels of a picture: what the largest cameras of telephones take. Decoded it takes some 350 MB for a moment.
+/// Pixels of a picture: what the largest cameras of telephones take. Decoded it takes some 350 MB for a moment, with 16 bits a colour some 600 MB.
 const MAX_PIXELS: u64 = 50_000_000;
 /// Bytes that decoding one picture may take.
 const MAX_DECODED: u64 = 512 << 20;

@@ -2,10 +2,10 @@
 
 use std::fmt::Display;
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Bytes;
 use axum::extract::multipart::MultipartError;
 use axum::extract::{DefaultBodyLimit, Multipart, Request, State};
@@ -13,6 +13,8 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use axum::{RequestExt, Router};
+use futures_util::{Stream, StreamExt};
 use serde::Serialize;
 use serde_json::ser::PrettyFormatter;
 use serde_json::{Map, Value, json};
@@ -35,8 +37,10 @@ const MAX_FORM: usize = 64 << 10;
 const MAX_BODIES: usize = 4;
 /// How long a body may take to arrive.
 const BODY_LIMIT: Duration = Duration::from_secs(60);
-/// How long a request waits until there is room for its body.
-const PLACE_LIMIT: Duration = Duration::from_secs(10);
+/// How long nothing of it may come: whoever sends nothing keeps the place from somebody else.
+const SILENCE_LIMIT: Duration = Duration::from_secs(10);
+/// How long a request waits until there is room for its body: longer than those keep it who send nothing.
+const PLACE_LIMIT: Duration = Duration::from_secs(15);
 
 /// What every request works on.
 pub(super) struct Site {
@@ -65,7 +69,7 @@ impl Site {
     async fn place(&self) -> Result<OwnedSemaphorePermit, Failure> {
         match tokio::time::timeout(PLACE_LIMIT, self.bodies.clone().acquire_owned()).await {
             Ok(Ok(place)) => Ok(place),
-            Ok(Err(_)) | Err(_) => Err(Failure::Ask(AskError::Busy)),
+            Ok(Err(_)) | Err(_) => Err(Failure::Full),
         }
     }
 }
@@ -99,6 +103,8 @@ enum Failure {
     Features(#[from] FeaturesError),
     #[error("{0}")]
     Picture(#[from] PictureError),
+    #[error("{MAX_BODIES} uploads are being received already; try again later")]
+    Full,
     #[error("{0}")]
     Ask(#[from] AskError),
 }
@@ -115,7 +121,9 @@ impl IntoResponse for Failure {
             Self::Request(_) | Self::Features(_) | Self::Picture(_) | Self::Ask(AskError::Refused(_)) => {
                 StatusCode::BAD_REQUEST
             }
-            Self::Ask(AskError::Busy | AskError::NotRunning | AskError::Failed(_)) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Full | Self::Ask(AskError::Busy | AskError::NotRunning | AskError::Failed(_)) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
         };
         (code, format!("{self}\n")).into_response()
     }
@@ -164,10 +172,9 @@ async fn info(State(site): State<Arc<Site>>) -> Result<Response, Failure> {
 async fn features(State(site): State<Arc<Site>>, request: Request) -> Result<Response, Failure> {
     let wanted = site.info()?.features;
     let place = site.place().await?;
-    let body = axum::body::to_bytes(request.into_body(), MAX_FEATURES);
-    let body = in_time(body)
-        .await?
-        .map_err(|e| Failure::request(format!("the body cannot be read: {e}")))?;
+    let parts = request.with_limited_body().into_body().into_data_stream();
+    let unreadable = |e| Failure::request(format!("the body cannot be read: {e}"));
+    let body = in_time(collected(parts, unreadable)).await??;
     let work = move || {
         let values = features::read(&body, wanted);
         drop(place);
@@ -205,19 +212,38 @@ async fn image(
 }
 
 /// The first field called `file`.
-async fn uploaded(mut form: Multipart) -> Result<Bytes, Failure> {
+async fn uploaded(mut form: Multipart) -> Result<Vec<u8>, Failure> {
     let failed = |e: MultipartError| match e.status() {
         StatusCode::PAYLOAD_TOO_LARGE => {
             Failure::request(format!("File too large, at most {} MB are read", MAX_PICTURE >> 20))
         }
         _ => Failure::request(format!("the form cannot be read: {}", e.body_text())),
     };
-    while let Some(field) = form.next_field().await.map_err(failed)? {
+    while let Some(field) = while_it_comes(form.next_field()).await?.map_err(failed)? {
         if matches!(field.name(), Some("file" | "file[]")) {
-            return field.bytes().await.map_err(failed);
+            return collected(field, failed).await;
         }
     }
     Err(Failure::request("Missing \"file\" in the multipart/form-data"))
+}
+
+/// All of a body.
+async fn collected<E>(
+    parts: impl Stream<Item = Result<Bytes, E>>,
+    failed: impl Fn(E) -> Failure,
+) -> Result<Vec<u8>, Failure> {
+    let mut parts = pin!(parts);
+    let mut whole = Vec::new();
+    while let Some(part) = while_it_comes(parts.next()).await? {
+        whole.extend_from_slice(&part.map_err(&failed)?);
+    }
+    Ok(whole)
+}
+
+/// The next part of a body.
+async fn while_it_comes<T>(part: impl Future<Output = T>) -> Result<T, Failure> {
+    let silent = |_| Failure::request(format!("nothing of the body came for {} s", SILENCE_LIMIT.as_secs()));
+    tokio::time::timeout(SILENCE_LIMIT, part).await.map_err(silent)
 }
 
 async fn in_time<T>(reading: impl Future<Output = T>) -> Result<T, Failure> {

@@ -4,6 +4,8 @@ use std::io::Cursor;
 
 use image::{ImageFormat, Rgb, RgbImage};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use crate::support::daemon::{Daemon, Site};
 use crate::support::ports::free_port;
@@ -149,6 +151,31 @@ async fn a_model_that_fails_is_an_answer_and_is_started_again() {
     assert_eq!(code, 503, "{text}");
     server.daemon.wait_for_lines("is loaded", 2);
     assert_eq!(server.post_features(&features).await.0, 200);
+    server.daemon.stop();
+}
+
+#[tokio::test]
+async fn who_sends_nothing_of_a_body_keeps_the_place_from_nobody_for_long() {
+    let server = Server::start("builtin:nop=8x4");
+    let mut silent = Vec::new();
+    for _ in 0..4 {
+        let mut client = TcpStream::connect(("127.0.0.1", server.port)).await.unwrap();
+        let head = "POST /api/features HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\nExpect: 100-continue\r\n\r\n";
+        client.write_all(head.as_bytes()).await.unwrap();
+        // The server says so when it begins to read the body.
+        let mut go_on = [0; 25];
+        client.read_exact(&mut go_on).await.unwrap();
+        assert_eq!(&go_on, b"HTTP/1.1 100 Continue\r\n\r\n");
+        silent.push(client);
+    }
+    let (code, text) = server.post_features(&json!({"features": vec![0; 32]})).await;
+    assert_eq!(code, 200, "{text}");
+    for mut client in silent {
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+        assert!(answer.contains("nothing of the body came for 10 s"), "{answer}");
+    }
     server.daemon.stop();
 }
 
