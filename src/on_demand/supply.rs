@@ -58,7 +58,7 @@ async fn download(config: &Config, missing: Option<PathBuf>, tell: &(impl Fn(Cho
         (Found::Model(model), _) => tell(Chosen::downloaded(*model)),
         (Found::LocalFile, Some(path)) => tell(Chosen::local(ModelSource::File(path.clone()))),
         // The log says why.
-        (Found::LocalFile, None) | (Found::Nothing(_), _) => {}
+        (Found::LocalFile, None) | (Found::Nothing(_) | Found::StandsIn(_), _) => {}
     };
     provider.keep_looking(found).await;
 }

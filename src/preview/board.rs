@@ -53,6 +53,7 @@ pub struct Board {
     feed: Arc<Feed>,
     link: LinkView,
     page: Gauge,
+    model_supply: Gauge,
     state: Mutex<State>,
     model: watch::Sender<Option<Arc<ModelInfo>>>,
     rate: Mutex<Rate>,
@@ -87,6 +88,7 @@ impl Board {
             feed,
             link,
             page: Gauge::default(),
+            model_supply: Gauge::default(),
             state: Mutex::new(State {
                 model: ModelState::Starting,
                 source: SourceState::Starting,
@@ -107,6 +109,7 @@ impl Board {
     /// A generation begins, with this state and these caches of its own.
     pub fn begin(&self, report: Arc<Mutex<Report>>, caches: &Caches) {
         self.feed.forget();
+        self.model_supply.works();
         let mut state = self.state.lock();
         state.report = Some(report);
         state.file_cache = caches.files.as_ref().map(|cache| cache.gauge()).unwrap_or_default();
@@ -126,6 +129,11 @@ impl Board {
         self.state.lock().model = model;
     }
 
+    /// Whether the model that runs is the one that was asked for.
+    pub fn model_supply(&self) -> &Gauge {
+        &self.model_supply
+    }
+
     /// The source's state changed.
     pub fn source(&self, source: SourceState) {
         self.state.lock().source = source;
@@ -135,7 +143,7 @@ impl Board {
     pub fn health(&self) -> Health {
         let (model, source, file_cache, s3_cache) = {
             let state = self.state.lock();
-            let (model, source) = (state.model.condition(), state.source.condition());
+            let (model, source) = (state.model.condition(&self.model_supply), state.source.condition());
             (model, source, state.file_cache.clone(), state.s3_cache.clone())
         };
         let About {

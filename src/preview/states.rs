@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::health::{Condition, Part};
+use crate::health::{Condition, Gauge, Part};
 
 /// What there is to do about a model that wants another sensor.
 const UNSUPPORTED: &str = "it works on a sensor that this component cannot read; configure or deploy another model";
@@ -37,12 +37,13 @@ impl ModelState {
         }
     }
 
-    /// For the health of all parts.
-    pub(super) fn condition(&self) -> Condition {
-        match self {
-            Self::Waiting(reason) => Condition::ill(Part::Model, self.word(), reason),
-            Self::Unsupported => Condition::ill(Part::Model, self.word(), UNSUPPORTED),
-            _ => Condition::well(Part::Model, self.word()),
+    /// For the health of all parts; `supply`: whether the model is the one that was asked for.
+    pub(super) fn condition(&self, supply: &Gauge) -> Condition {
+        match (self, supply.failure()) {
+            (Self::Waiting(reason), _) => Condition::ill(Part::Model, self.word(), reason),
+            (Self::Unsupported, _) => Condition::ill(Part::Model, self.word(), UNSUPPORTED),
+            (_, Some(reason)) => Condition::ill(Part::Model, self.word(), reason),
+            (_, None) => Condition::well(Part::Model, self.word()),
         }
     }
 

@@ -30,6 +30,8 @@ pub enum Found {
     LocalFile,
     /// There is none to run yet: why, and when it is tried again, in a sentence.
     Nothing(String),
+    /// The earlier one that was told of goes on standing in: why Studio gave none, and when it is tried again.
+    StandsIn(String),
 }
 
 /// Where models come from when none is on the device.
@@ -105,7 +107,7 @@ impl Provider {
     /// Tells of the model to run, tries again until Studio has given it, then ends.
     ///
     /// When an earlier model is there it is told of first if Studio fails, is silent, or has to build the newer one;
-    /// the newer one is told of once it is downloaded. Each failure without such a stand-in is told of too. Dropping the future is fine at any time.
+    /// the newer one is told of once it is downloaded. Each failure is told of too. Dropping the future is fine at any time.
     pub async fn keep_looking(&self, tell: impl Fn(Found) + Sync) {
         self.store.sweep();
         let mut standing_in = None;
@@ -121,10 +123,11 @@ impl Provider {
                     };
                     self.stand_in(&mut standing_in, &tell);
                     say(&mut said, &e, wait, standing_in.is_some());
-                    if standing_in.is_none() {
-                        let seconds = wait.as_secs_f32();
-                        tell(Found::Nothing(format!("{e} (next attempt after {seconds:.0} s)")));
-                    }
+                    let reason = format!("{e} (next attempt after {:.0} s)", wait.as_secs_f32());
+                    tell(match standing_in {
+                        Some(_) => Found::StandsIn(reason),
+                        None => Found::Nothing(reason),
+                    });
                     tokio::select! {
                         () = tokio::time::sleep(wait) => {}
                         () = self.local_file_appears() => return tell(Found::LocalFile),

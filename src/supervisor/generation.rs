@@ -282,7 +282,16 @@ impl<'a> Generation<'a> {
                     self.common.board.model(ModelState::Waiting(reason));
                 }
             }
-            ModelEvent::Found(found) => self.model.found(found),
+            ModelEvent::Found(Found::StandsIn(reason)) => {
+                self.common
+                    .board
+                    .model_supply()
+                    .fails(format!("it was downloaded earlier and may not be the newest: {reason}"));
+            }
+            ModelEvent::Found(found) => {
+                self.common.board.model_supply().works();
+                self.model.found(found);
+            }
         }
     }
 

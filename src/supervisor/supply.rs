@@ -90,7 +90,7 @@ impl Supply {
         let model = match found {
             Found::Model(model) => model,
             Found::LocalFile => return true,
-            Found::Nothing(_) => return false,
+            Found::Nothing(_) | Found::StandsIn(_) => return false,
         };
         let is_new = self.current.as_ref().is_none_or(|current| current.path != model.path);
         self.found = Some(*model);

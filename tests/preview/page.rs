@@ -137,6 +137,17 @@ async fn the_page_says_what_is_missing() {
 }
 
 #[tokio::test]
+async fn a_store_that_does_not_work_is_told_on_the_page() {
+    let more = ["enable_cache_to_file=yes", "cache_file_directory=/dev/null/pairs"];
+    let more: Vec<_> = more.iter().flat_map(|setting| ["--set", setting]).collect();
+    let served = Served::ball(NO_BROKER, &more);
+    let mut page = Chromium::open(&served.url("/"), View::DESK).await;
+    let said = page.wait_for_text("banner", "The file cache does not work: ").await;
+    assert!(said.contains("/dev/null/pairs"), "{said}");
+    served.daemon.stop();
+}
+
+#[tokio::test]
 async fn classes_are_bars_and_no_label_becomes_markup() {
     let evil = "<img src=x onerror=document.title='owned'>";
     let site = crate::support::daemon::Site::new();

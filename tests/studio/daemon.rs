@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::support::aws::token_exchange::TokenExchange;
 use super::support::daemon::{Daemon, Site, scripted_model};
@@ -42,11 +42,29 @@ impl Bench {
     pub fn run(&self, studio: &str, change: impl FnOnce(&mut std::process::Command)) -> Daemon {
         let mut command = self.site.command("run");
         command.args(["--mqtt", &self.broker.url(), "--gst", SOURCE]);
-        command.args(["--set", "iotcore_backoff=1"]);
+        command.args(["--set", "iotcore_backoff=1", "--set", "metrics_sleeptime_ms=500"]);
         command.args(["--set", "eiparams=--force-target runner-linux-x86_64"]);
         stand_in::surround(&mut command, &self.secrets.url(), studio);
         change(&mut command);
         Daemon::start(command)
+    }
+
+    /// Waits for metrics with such health and problems.
+    fn wait_for_health(&self, what: &str, wanted: impl Fn(&Value, &[Value]) -> bool) {
+        let skip = self.observer.all("model/metrics").len();
+        self.observer.wait_for_nth("model/metrics", what, skip, |metrics| {
+            let runner = &metrics["runner"];
+            let problems = runner["problems"].as_array();
+            problems.is_some_and(|problems| wanted(&runner["health"], problems))
+        });
+    }
+
+    /// Waits until the model runs and has a problem that begins like this.
+    pub fn wait_for_problem(&self, start: &str) {
+        self.wait_for_health(start, |health, problems| {
+            let starts = |problem: &Value| problem.as_str().is_some_and(|problem| problem.starts_with(start));
+            health["model"] == "running" && problems.iter().any(starts)
+        });
     }
 }
 
@@ -100,9 +118,11 @@ fn without_network_the_earlier_model_runs_and_a_newer_one_is_used_after_a_restar
     let daemon = bench.run(&url, |_| {});
     bench.observer.wait_for_status("started", 2);
     daemon.wait_for_line("the one downloaded earlier runs");
+    bench.wait_for_problem("model: it was downloaded earlier and may not be the newest: ");
     bench.state.lock().version = Some(4);
     let studio = stand_in::studio_at(port, &bench.state);
     daemon.wait_for_line("version 4 of the model (Tutorial) is here");
+    bench.wait_for_health("no problem", |_, problems| problems.is_empty());
     bench.observer.command(&json!({"cmd": "restart"}), |_| true);
     daemon.wait_for_line("version 4 is already here");
     bench.observer.wait_for_status("started", 3);

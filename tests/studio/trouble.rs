@@ -31,6 +31,7 @@ fn goes_on_with(secrets: Option<Reply>, studio: Option<(&'static str, Reply)>, w
         assert!(line.contains(word), "lacks {word}: {line}");
     }
     bench.observer.wait_for_status("started", 2);
+    bench.wait_for_problem("model: it was downloaded earlier and may not be the newest: ");
     let so_far = bench.observer.all("inference/output").len();
     bench.observer.wait_for_count("inference/output", so_far + 5);
     daemon.stop();

@@ -302,6 +302,13 @@ function showDelivery(mqtt) {
   if (mqtt.state === 'offline') lines.push(`The broker cannot be reached: ${mqtt.reason}. Messages are kept and sent when it is back; the next try is within ${span(Math.max(1, mqtt.retry_in_s))}.`);
   const lost = status.counters.outbox_dropped + status.counters.spool_dropped;
   if (lost) lines.push(`${number(lost)} messages were dropped, the oldest first: there was no room for more.`);
+  // The states of model, source and MQTT have places of their own.
+  const parts = {spool: 'The disk spool does not work', cache_file: 'The file cache does not work', cache_s3: 'The S3 cache does not work'};
+  if (status.model.state === 'running') parts.model = 'Model';
+  for (const problem of status.problems) {
+    const [, part, reason] = /^(\w+): ([^]*)/.exec(problem);
+    if (parts[part]) lines.push(`${parts[part]}: ${reason}${/[.!?…]$/.test(reason) ? '' : '.'}`);
+  }
   $('banner').hidden = !lines.length;
   $('banner').textContent = lines.join(' ');
 }
