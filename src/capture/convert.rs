@@ -1,10 +1,11 @@
-//! From a frame as the source gives it to a packed picture at the model's size: one pass of GStreamer's
-//! `VideoConverter`, which cuts, scales, adds borders and converts colour, straight into a buffer that is used again.
+//! From a frame as the source gives it to a packed picture at the model's size: GStreamer's `VideoConverter` cuts, scales
+//! and converts colour straight into a buffer that is used again, in as many passes as are quickest.
 
 use gstreamer as gst;
 use gstreamer_video as gst_video;
 
 use super::geometry::Layout;
+use super::passes::Passes;
 use super::resampling::Resampling;
 use super::slot::Frame;
 use crate::config::ResizeMode;
@@ -102,9 +103,11 @@ pub struct Converter {
 #[derive(Debug)]
 struct Plan {
     caps: gst::Caps,
+    layout: Layout,
     input: gst_video::VideoInfo,
+    /// The part of the picture that the frame fills.
     output: gst_video::VideoInfo,
-    converter: gst_video::VideoConverter,
+    passes: Passes,
     /// The picture comes out with luma from 16 to 235 and has to be spread to 0 to 255.
     spread: bool,
 }
@@ -138,8 +141,8 @@ impl Converter {
             _ => Plan::new(caps.to_owned(), self.target, self.resampling)?,
         };
         let plan = self.plan.insert(plan);
-        out.width = plan.output.width();
-        out.height = plan.output.height();
+        out.width = plan.layout.width;
+        out.height = plan.layout.height;
         out.grey = self.target.grey;
         plan.run(buffer, &mut out.data)
     }
@@ -169,25 +172,31 @@ impl Plan {
             message: error.message.to_string(),
         };
         let output = output_info(&input, &layout, target.grey).map_err(failed)?;
-        let converter = resampling.converter(&input, &output, &layout).map_err(failed)?;
+        let passes = Passes::new(resampling, &input, &output, layout.source).map_err(failed)?;
         let spread = target.grey && copies_limited_luma(&input);
         Ok(Self {
             caps,
+            layout,
             input,
             output,
-            converter,
+            passes,
             spread,
         })
     }
 
-    fn run(&self, buffer: &gst::BufferRef, data: &mut Vec<u8>) -> Result<(), ConvertError> {
+    fn run(&mut self, buffer: &gst::BufferRef, data: &mut Vec<u8>) -> Result<(), ConvertError> {
+        let caps = &self.caps;
         let failed = |message: &str| ConvertError::Failed {
-            caps: self.caps.to_string(),
+            caps: caps.to_string(),
             message: message.to_owned(),
         };
         let source = gst_video::VideoFrameRef::from_buffer_ref_readable(buffer, &self.input)
             .map_err(|_| failed("the buffer is smaller than its format says, or its memory cannot be read"))?;
         let mut bytes = std::mem::take(data);
+        if self.layout.has_border() {
+            // What is nowhere written is black.
+            bytes.clear();
+        }
         bytes.resize(self.output.size(), 0);
         // The vector becomes the memory of a GStreamer buffer and comes back: no pixel is copied.
         let mut target = gst::Buffer::from_mut_slice(bytes);
@@ -195,7 +204,9 @@ impl Plan {
             let target = target.get_mut().ok_or_else(|| failed("the output buffer is shared"))?;
             let mut picture = gst_video::VideoFrameRef::from_buffer_ref_writable(target, &self.output)
                 .map_err(|error| failed(&error.message))?;
-            self.converter.frame_ref(&source, &mut picture);
+            self.passes
+                .run(&source, &mut picture)
+                .map_err(|error| failed(&error.message))?;
         }
         *data = target
             .try_into_inner::<Vec<u8>>()
@@ -224,7 +235,8 @@ fn spread_luma(data: &mut [u8]) {
     }
 }
 
-/// Packed RGB or grey without padding. GStreamer's own strides are rounded up to four bytes.
+/// What the frame fills of a packed picture without padding, in RGB or grey. GStreamer's own strides are rounded up to four
+/// bytes, and its own borders come out wrong on some of its fast paths (UYVY to grey in 1.22).
 fn output_info(
     input: &gst_video::VideoInfo,
     layout: &Layout,
@@ -236,6 +248,7 @@ fn output_info(
         (gst_video::VideoFormat::Rgb, 3, gst_video::VideoColorMatrix::Rgb)
     };
     let stride = layout.width as usize * bytes;
+    let offset = layout.dest.y as usize * stride + layout.dest.x as usize * bytes;
     let strides = [i32::try_from(stride).map_err(|_| gst::glib::bool_error!("the picture is too wide"))?];
     // Transfer and primaries as in the source: only range and matrix are converted.
     let colours = gst_video::VideoColorimetry::new(
@@ -244,13 +257,13 @@ fn output_info(
         input.colorimetry().transfer(),
         input.colorimetry().primaries(),
     );
-    gst_video::VideoInfo::builder(format, layout.width, layout.height)
+    gst_video::VideoInfo::builder(format, layout.dest.width, layout.dest.height)
         // VideoConverter refuses to work between different frame rates or interlace modes.
         .fps(input.fps())
         .interlace_mode(input.interlace_mode())
         .colorimetry(&colours)
         .stride(&strides)
-        .offset(&[0])
+        .offset(&[offset])
         .size(stride * layout.height as usize)
         .build()
 }

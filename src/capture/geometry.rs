@@ -15,6 +15,18 @@ pub struct Rect {
     pub height: u32,
 }
 
+impl Rect {
+    /// All of a picture of this size.
+    pub fn whole(width: u32, height: u32) -> Self {
+        Self {
+            x: 0,
+            y: 0,
+            width,
+            height,
+        }
+    }
+}
+
 /// How one frame is laid into one picture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Layout {
@@ -40,7 +52,7 @@ impl Layout {
             ResizeMode::None => (sw, sh),
             _ => (target.0.max(1), target.1.max(1)),
         };
-        let (mut from, mut to) = (whole(sw, sh), whole(tw, th));
+        let (mut from, mut to) = (Rect::whole(sw, sh), Rect::whole(tw, th));
         // The frame is wider than the picture when sw/sh > tw/th.
         let wider = u64::from(sw) * u64::from(th) > u64::from(tw) * u64::from(sh);
         match mode {
@@ -69,14 +81,10 @@ impl Layout {
             dest: to,
         }
     }
-}
 
-fn whole(width: u32, height: u32) -> Rect {
-    Rect {
-        x: 0,
-        y: 0,
-        width,
-        height,
+    /// Whether a part of the picture stays black.
+    pub fn has_border(&self) -> bool {
+        self.dest != Rect::whole(self.width, self.height)
     }
 }
 

@@ -1,8 +1,8 @@
 //! How GStreamer's scaler is set, and the search for a setting that keeps brightness.
 //!
 //! The scaler widens its filter when it makes pictures smaller, so `linear` (a triangle over twice the step) does not alias;
-//! `nearest` does. The test `every_method_against_lanczos` measures: 640x480 I420, NV12 or YUY2 to 320x320 RGB on one core of
-//! a small server gave nearest 4700/s, linear 1700/s, cubic, sinc and lanczos 1100/s. Beside the reference (BGRx, no
+//! `nearest` does. The test `every_method_against_lanczos` measures: 640x480 I420, NV12 or YUY2 to 320x320 RGB in one pass
+//! on one core of a small server gave nearest 4700/s, linear 1700/s, cubic, sinc and lanczos 1100/s. Beside the reference (BGRx, no
 //! colour conversion) nearest is 3.5 levels off in the mean and up to 10, all others 0.2 to 0.3 and up to 8: linear is the
 //! fastest of them. Interpolating chroma before scaling (`chroma-mode` full) costs a quarter of the speed and changes
 //! nothing that can be measured.
@@ -14,7 +14,7 @@
 use gstreamer as gst;
 use gstreamer_video as gst_video;
 
-use super::geometry::Layout;
+use super::geometry::Rect;
 
 /// Sharpness to try, the best first: 1 is GStreamer's default.
 const SHARPNESS: [f64; 8] = [1.0, 0.97, 1.03, 0.94, 1.06, 0.9, 1.2, 0.8];
@@ -43,16 +43,16 @@ impl Default for Resampling {
 }
 
 impl Resampling {
-    /// A converter with the sharpness that keeps brightness best.
+    /// A converter of the part `shown` of each frame to all of `output`, with the sharpness that keeps brightness best.
     pub fn converter(
         self,
         input: &gst_video::VideoInfo,
         output: &gst_video::VideoInfo,
-        layout: &Layout,
+        shown: Rect,
     ) -> Result<gst_video::VideoConverter, gst::glib::BoolError> {
-        let build = |resampling: Self| gst_video::VideoConverter::new(input, output, Some(resampling.options(layout)));
+        let build = |resampling: Self| gst_video::VideoConverter::new(input, output, Some(resampling.options(shown)));
         let first = build(self)?;
-        let scales = (layout.source.width, layout.source.height) != (layout.dest.width, layout.dest.height);
+        let scales = (shown.width, shown.height) != (output.width(), output.height());
         if !scales || self.method == gst_video::VideoResamplerMethod::Nearest {
             return Ok(first);
         }
@@ -80,20 +80,14 @@ impl Resampling {
         Ok(best.1)
     }
 
-    fn options(self, layout: &Layout) -> gst_video::VideoConverterConfig {
+    fn options(self, shown: Rect) -> gst_video::VideoConverterConfig {
         // GStreamer's frames are at most 32767 pixels wide and high.
         let pixels = |value: u32| i32::try_from(value).unwrap_or(i32::MAX);
         let mut config = gst_video::VideoConverterConfig::new();
-        config.set_src_x(pixels(layout.source.x));
-        config.set_src_y(pixels(layout.source.y));
-        config.set_src_width(Some(pixels(layout.source.width)));
-        config.set_src_height(Some(pixels(layout.source.height)));
-        config.set_dest_x(pixels(layout.dest.x));
-        config.set_dest_y(pixels(layout.dest.y));
-        config.set_dest_width(Some(pixels(layout.dest.width)));
-        config.set_dest_height(Some(pixels(layout.dest.height)));
-        config.set_fill_border(true);
-        config.set_border_argb(0xff_00_00_00);
+        config.set_src_x(pixels(shown.x));
+        config.set_src_y(pixels(shown.y));
+        config.set_src_width(Some(pixels(shown.width)));
+        config.set_src_height(Some(pixels(shown.height)));
         config.set_resampler_method(self.method);
         config.set("GstVideoResampler.sharpness", self.sharpness);
         config.set_chroma_mode(self.chroma);
@@ -127,7 +121,7 @@ impl<'a> Flat<'a> {
     }
 
     fn convert(&self, converter: &gst_video::VideoConverter) -> Result<Vec<u8>, gst::glib::BoolError> {
-        let mut picture = gst::Buffer::with_size(self.output.size())?;
+        let mut picture = gst::Buffer::from_mut_slice(vec![0; self.output.size()]);
         {
             let shared = || gst::glib::bool_error!("the buffer is shared");
             let source = gst_video::VideoFrameRef::from_buffer_ref_readable(&self.frame, self.input)?;
@@ -138,7 +132,7 @@ impl<'a> Flat<'a> {
         Ok(picture.map_readable()?.to_vec())
     }
 
-    /// Largest difference to `truth`, border included: it is the same in both.
+    /// Largest difference to `truth`.
     fn error(&self, converter: &gst_video::VideoConverter, truth: &[u8]) -> Result<u8, gst::glib::BoolError> {
         let picture = self.convert(converter)?;
         Ok(picture
