@@ -33,7 +33,7 @@ impl ModelState {
             Self::WarmingUp(_) => "warming-up",
             Self::Running => "running",
             Self::Waiting(_) => "waiting",
-            Self::Unsupported => "unsupported",
+            Self::Unsupported => "unsupported-model",
         }
     }
 

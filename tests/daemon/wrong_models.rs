@@ -143,6 +143,13 @@ fn a_model_for_another_sensor_is_named_and_the_daemon_stays_up_until_another_com
     assert!(line.contains(" ERROR ") && line.contains("Scripted v7"), "{line}");
     let told = observer.all("model/metrics").len();
     observer.wait_for_count("model/metrics", told + 5);
+    let runner = &observer.all("model/metrics")[told + 4].json()["runner"];
+    assert_eq!(runner["health"]["model"], "unsupported-model");
+    assert!(
+        runner["problems"]
+            .to_string()
+            .contains("model: it works on a sensor that this component cannot read")
+    );
     assert_eq!(daemon.log().matches("accelerometer").count(), 1, "once");
     // It can still be asked, and told that there is another model now.
     observer.send_raw(json!({"cmd": "get_model_info"}).to_string(), false);

@@ -1,11 +1,14 @@
 //! The page in a real browser.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::chromium::{Chromium, View};
 use crate::client::{BALL, NO_BROKER, Served};
+use crate::support::daemon::Site;
 use crate::support::mosquitto::Mosquitto;
 use crate::support::observer::Observer;
+use crate::support::ports::free_port;
+use crate::support::scripts::{hello, script};
 
 /// Finds, in one picture of the page, the middle of the white ball and the middle of the box around it, both in parts of
 /// the picture's sides; and a sum that changes with the picture. `null`: no ball or no box in this picture.
@@ -64,11 +67,10 @@ async fn the_page_shows_a_box_on_the_ball_the_filter_and_the_broker() {
     page.wait_for_text("messages", "inference/output").await;
 
     page.wait_for_text("filter", "off").await;
-    observer.command(
-        &serde_json::json!({"cmd": "set_threshold_filter_confidence", "value": 0.6}),
-        |r| r.get("confidence_threshold").is_some(),
-    );
-    observer.command(&serde_json::json!({"cmd": "enable_threshold_filter"}), |r| {
+    observer.command(&json!({"cmd": "set_threshold_filter_confidence", "value": 0.6}), |r| {
+        r.get("confidence_threshold").is_some()
+    });
+    observer.command(&json!({"cmd": "enable_threshold_filter"}), |r| {
         r.get("threshold_filter_config").is_some()
     });
     page.wait_for_text("filter", "on: confidence ≥ 0.6").await;
@@ -127,6 +129,18 @@ async fn the_page_says_what_is_missing() {
     page.screenshot("no-model").await;
     served.daemon.stop();
 
+    let site = Site::new();
+    let mut other_sensor = script(&[]);
+    other_sensor["hello"]["model_parameters"]["sensor"] = json!(2);
+    let model = site.scripted_model(&other_sensor);
+    let arguments = ["--model", model.to_str().unwrap(), "--gst", BALL];
+    let served = Served::start_at(site, free_port(), NO_BROKER, &arguments);
+    let mut page = Chromium::open(&served.url("/"), View::DESK).await;
+    page.wait_for_text("notice", "This model works on sensor “accelerometer”")
+        .await;
+    page.wait_for_text("pill-model", "cannot be run").await;
+    served.daemon.stop();
+
     let camera = "v4l2src device=/dev/video-not-there ! videoconvert";
     let served = Served::start(NO_BROKER, &["--model", "builtin:ball", "--gst", camera]);
     let mut page = Chromium::open(&served.url("/"), View::DESK).await;
@@ -150,11 +164,11 @@ async fn a_store_that_does_not_work_is_told_on_the_page() {
 #[tokio::test]
 async fn classes_are_bars_and_no_label_becomes_markup() {
     let evil = "<img src=x onerror=document.title='owned'>";
-    let site = crate::support::daemon::Site::new();
-    let answer = serde_json::json!({"classification": {evil: 0.8, "plain": 0.2}});
-    let model = site.scripted_model(&crate::support::scripts::script(&[answer]));
+    let site = Site::new();
+    let answer = json!({"classification": {evil: 0.8, "plain": 0.2}});
+    let model = site.scripted_model(&script(&[answer]));
     let model = model.to_str().unwrap().to_owned();
-    let port = crate::support::ports::free_port();
+    let port = free_port();
     let served = Served::start_at(site, port, NO_BROKER, &["--model", &model, "--gst", BALL]);
     let mut page = Chromium::open(&served.url("/"), View::DESK).await;
     page.wait_for_text("results", evil).await;
@@ -197,16 +211,17 @@ const MIDDLE_OF_FRAME: &str = r"(() => {
 
 #[tokio::test]
 async fn pictures_in_the_cameras_resolution_have_their_boxes_in_the_right_place() {
-    let site = crate::support::daemon::Site::new();
+    let site = Site::new();
     // The middle quarter of what the model sees, which is the middle square of the camera's picture.
-    let found = serde_json::json!({"bounding_boxes": [{"label": "thing", "value": 0.5, "x": 24, "y": 24, "width": 48, "height": 48}]});
-    let mut script = crate::support::scripts::script(&[found]);
-    script["hello"] = crate::support::scripts::hello(96, 96);
-    script["hello"]["model_parameters"]["image_resize_mode"] = "fit-shortest".into();
-    let model = site.scripted_model(&script);
+    let found =
+        json!({"bounding_boxes": [{"label": "thing", "value": 0.5, "x": 24, "y": 24, "width": 48, "height": 48}]});
+    let mut answers = script(&[found]);
+    answers["hello"] = hello(96, 96);
+    answers["hello"]["model_parameters"]["image_resize_mode"] = "fit-shortest".into();
+    let model = site.scripted_model(&answers);
     let model = model.to_str().unwrap().to_owned();
     let black = "videotestsrc pattern=black is-live=true ! video/x-raw,width=1280,height=720,framerate=30/1";
-    let port = crate::support::ports::free_port();
+    let port = free_port();
     let served = Served::start_at(
         site,
         port,
@@ -226,7 +241,7 @@ async fn pictures_in_the_cameras_resolution_have_their_boxes_in_the_right_place(
             seen["frame"][1].as_f64().is_some_and(|right| right > 0.0)
         })
         .await;
-    assert_eq!(seen["size"], serde_json::json!([1280, 720]));
+    assert_eq!(seen["size"], json!([1280, 720]));
     // 720 of 1280 columns are seen, and the box is half of that: columns 460 to 820; rows to 540 (above, its label begins).
     for (side, wanted) in [(0, 460.0 / 1280.0), (1, 820.0 / 1280.0), (3, 540.0 / 720.0)] {
         let seen = seen["frame"][side].as_f64().unwrap();
@@ -240,15 +255,15 @@ async fn pictures_in_the_cameras_resolution_have_their_boxes_in_the_right_place(
 
 #[tokio::test]
 async fn an_anomaly_grid_is_drawn_as_heat_and_freeform_values_are_summed_up() {
-    let site = crate::support::daemon::Site::new();
-    let cell = |x: u32, y: u32, value: f64| serde_json::json!({"label": "anomaly", "value": value, "x": x, "y": y, "width": 16, "height": 12});
-    let grid = serde_json::json!({
+    let site = Site::new();
+    let cell = |x: u32, y: u32, value: f64| json!({"label": "anomaly", "value": value, "x": x, "y": y, "width": 16, "height": 12});
+    let grid = json!({
         "visual_anomaly_grid": [cell(0, 0, 8.0), cell(16, 12, 2.0)], "visual_anomaly_max": 8.0, "visual_anomaly_mean": 5.0
     });
-    let model = site.scripted_model(&crate::support::scripts::script(&[grid]));
+    let model = site.scripted_model(&script(&[grid]));
     let model = model.to_str().unwrap().to_owned();
     let black = "videotestsrc pattern=black is-live=true ! video/x-raw,width=64,height=48,framerate=30/1";
-    let port = crate::support::ports::free_port();
+    let port = free_port();
     let served = Served::start_at(site, port, NO_BROKER, &["--model", &model, "--gst", black]);
     let mut page = Chromium::open(&served.url("/"), View::DESK).await;
     page.wait_for_text("results", "visual anomaly max").await;
@@ -266,11 +281,11 @@ async fn an_anomaly_grid_is_drawn_as_heat_and_freeform_values_are_summed_up() {
     page.screenshot("anomaly").await;
     served.daemon.stop();
 
-    let site = crate::support::daemon::Site::new();
-    let answer = serde_json::json!({"freeform": [[0.25, 0.75, 0.5]]});
-    let model = site.scripted_model(&crate::support::scripts::script(&[answer]));
+    let site = Site::new();
+    let answer = json!({"freeform": [[0.25, 0.75, 0.5]]});
+    let model = site.scripted_model(&script(&[answer]));
     let model = model.to_str().unwrap().to_owned();
-    let port = crate::support::ports::free_port();
+    let port = free_port();
     let served = Served::start_at(site, port, NO_BROKER, &["--model", &model, "--gst", black]);
     let mut page = Chromium::open(&served.url("/"), View::DESK).await;
     page.wait_for_text("results", "3 values, highest at 1").await;
@@ -280,13 +295,13 @@ async fn an_anomaly_grid_is_drawn_as_heat_and_freeform_values_are_summed_up() {
 
 #[tokio::test]
 async fn a_model_that_warms_up_says_so_and_how_long_it_has_been() {
-    let site = crate::support::daemon::Site::new();
-    let first = serde_json::json!({"delay_ms": 60_000, "then": {"bounding_boxes": []}});
-    let mut script = crate::support::scripts::script(&[first]);
-    script["hello"]["inferencing_engine"] = serde_json::json!({"engine_type": 4, "properties": ["gpu_delegates"]});
-    let model = site.scripted_model(&script);
+    let site = Site::new();
+    let first = json!({"delay_ms": 60_000, "then": {"bounding_boxes": []}});
+    let mut answers = script(&[first]);
+    answers["hello"]["inferencing_engine"] = json!({"engine_type": 4, "properties": ["gpu_delegates"]});
+    let model = site.scripted_model(&answers);
     let model = model.to_str().unwrap().to_owned();
-    let port = crate::support::ports::free_port();
+    let port = free_port();
     let served = Served::start_at(site, port, NO_BROKER, &["--model", &model, "--gst", BALL]);
     let mut page = Chromium::open(&served.url("/"), View::DESK).await;
     page.wait_for_text("pill-model", "warming up").await;

@@ -252,7 +252,7 @@ function pill(id, kind, text) {
 const span = s => s < 60 ? `${s} s` : s < 3600 ? `${Math.floor(s / 60)} min` : s < 172800 ? `${Math.floor(s / 3600)} h` : `${Math.floor(s / 86400)} days`;
 const number = n => n.toLocaleString('en');
 const words = {
-  starting: ['', 'starting'], 'warming-up': ['warn', 'warming up'], running: ['good', 'running'], waiting: ['bad', 'not running'], unsupported: ['bad', 'cannot be run'],
+  starting: ['', 'starting'], 'warming-up': ['warn', 'warming up'], running: ['good', 'running'], waiting: ['bad', 'not running'], 'unsupported-model': ['bad', 'cannot be run'],
   paused: ['warn', 'paused'],
 };
 
@@ -320,7 +320,7 @@ function missing() {
   if (model.state === 'starting') return 'The model is loading…';
   if (model.state === 'warming-up') return `The model prepares its first answer, ${span(model.for_s)} so far. With a GPU engine this can take up to an hour the first time.`;
   if (model.state === 'waiting') return `No model: ${model.reason}. It is tried again.`;
-  if (model.state === 'unsupported') return `This model works on sensor “${model.input?.kind}”, which this component cannot read. Deploy another model.`;
+  if (model.state === 'unsupported-model') return `This model works on sensor “${model.input?.kind}”, which this component cannot read. Deploy another model.`;
   if (source.state === 'starting') return 'The source is being started…';
   if (source.state === 'waiting') return `No picture: ${source.reason}. The source is tried again.`;
   if (source.state === 'paused') return 'The source ended. Send the command restart to begin again.';
