@@ -317,7 +317,7 @@ const FORMATS: [VideoFormat; 9] = [
 #[test]
 fn every_mode_and_format_gives_the_picture_of_the_reference() {
     for format in FORMATS {
-        for (width, height, padding) in [(160, 120, 0), (160, 120, 36), (117, 150, 12)] {
+        for (width, height, padding) in [(160, 120, 0), (160, 120, 36), (117, 151, 12)] {
             let (raw, seen) = source(format, width, height, BT601);
             let frame = raw.frame(padding, colours(format));
             for resize in MODES {
