@@ -154,6 +154,10 @@ impl S3Error {
             },
             (404, _) => Self::NoSuchBucket { bucket },
             (408 | 409 | 429 | 500.., _) => Self::Service { status, code },
+            // The upload stalled or was damaged on the way.
+            (400, "RequestTimeout" | "IncompleteBody" | "BadDigest" | "XAmzContentSHA256Mismatch") => {
+                Self::Service { status, code }
+            }
             _ => Self::Refused {
                 status,
                 code,
@@ -295,6 +299,8 @@ mod tests {
             (503, Some("SlowDown"), "503 SlowDown", Retry::Soon),
             (409, Some("BucketAlreadyExists"), "another AWS account", Retry::Later),
             (409, Some("OperationAborted"), "OperationAborted", Retry::Soon),
+            (400, Some("RequestTimeout"), "400 RequestTimeout", Retry::Soon),
+            (400, Some("IncompleteBody"), "400 IncompleteBody", Retry::Soon),
             (400, Some("KeyTooLongError"), "KeyTooLongError", Retry::Object),
         ] {
             let error = answered(status, code, &[]);
