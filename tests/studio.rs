@@ -38,7 +38,8 @@ fn leftovers(work_dir: &Path) -> Vec<PathBuf> {
     entries
         .flatten()
         .map(|entry| entry.path())
-        .filter(|path| path.is_file())
+        // A build job that goes on is no leftover.
+        .filter(|path| path.is_file() && !path.ends_with("build-job.json"))
         .collect()
 }
 

@@ -9,9 +9,9 @@ use crate::aws::secret::api_key;
 use crate::aws::{Aws, discovery};
 use crate::backoff::Retry;
 use crate::cache;
-use crate::config::{Config, ModelSource};
+use crate::config::{Config, IotAuth, ModelSource};
 use crate::device::{Topics, peek};
-use crate::studio::is_missing;
+use crate::studio::{FetchError, Provider, is_missing};
 use crate::supervisor::{LinkTarget, link_settings, link_target};
 use crate::uplink::{self, Destination, EndpointOrigin, Message, ProbeError};
 
@@ -47,6 +47,11 @@ const PROBES: &[(&str, &str, Run)] = &[
     ("secret", "asking Secrets Manager for the Edge Impulse API key", |c| {
         Box::pin(secret(c))
     }),
+    (
+        "studio",
+        "asking Edge Impulse Studio for the project; downloading is not tried",
+        |c| Box::pin(studio(c)),
+    ),
     ("bucket", "looking up s3_bucket; uploading is not tried", |c| {
         Box::pin(bucket(c))
     }),
@@ -112,7 +117,12 @@ impl Context {
 
     /// Whether anything of this configuration speaks to AWS with credentials.
     fn uses_aws(&self) -> bool {
-        self.downloads() || self.config.s3_cache_bucket.is_some() || matches!(self.link, Ok(LinkTarget::IotCore(_)))
+        let signs = match &self.link {
+            // With a certificate they are needed only to ask for the endpoint.
+            Ok(LinkTarget::IotCore(endpoint)) => endpoint.is_none() || self.config.iot_auth == IotAuth::SigV4,
+            _ => false,
+        };
+        self.downloads() || self.config.s3_cache_bucket.is_some() || signs
     }
 }
 
@@ -191,6 +201,18 @@ async fn secret(context: &Context) -> Finding {
         Err(e) if config.runner.api_key.is_some() && e.retry() == Retry::Later => {
             Finding::Works(format!("the API key of eiparams (--api-key) would be used: {e}"))
         }
+        Err(e) => Finding::Fails(sentence(&e)),
+    }
+}
+
+async fn studio(context: &Context) -> Finding {
+    if !context.downloads() {
+        return Finding::NotNeeded("the model is on this device");
+    }
+    let provider = Provider::new(&context.config, std::env::var("EI_HOST").ok());
+    match provider.probe().await {
+        Ok(found) => Finding::Works(found),
+        Err(FetchError::Secret(_)) => Finding::Fails("not tried: there is no API key".into()),
         Err(e) => Finding::Fails(sentence(&e)),
     }
 }

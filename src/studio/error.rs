@@ -191,7 +191,7 @@ pub enum StudioError {
         tail: Vec<String>,
     },
     /// The build job takes too long.
-    #[error("Edge Impulse Studio has not finished building the model (job {job}) after {} min; it is looked at again later", after.as_secs() / 60)]
+    #[error("Edge Impulse Studio has not finished building the model (job {job}) after {} min; the same job is looked at again later", after.as_secs() / 60)]
     BuildTooLong {
         /// Job id.
         job: u64,

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use super::api::{
     Deployment, Impulse, Impulses, JobOutput, JobStarted, JobStatus, Project, Projects, Targets, Variants,
 };
+use super::build::{Build, KnownJob};
 use super::choice::{self, Choice, Wanted, choose};
 use super::client::Studio;
 use super::download::{download, megabytes};
@@ -71,11 +72,15 @@ pub async fn fetch(studio: &Studio, job: Job<'_>, stage: &watch::Sender<Stage>) 
         impulse: impulse.id.to_string(),
         choice: &choice,
     };
+    let known_job = site.known_job(job.store);
     let version = match site.version().await? {
-        Some(version) => version,
+        Some(version) => {
+            known_job.ended();
+            version
+        }
         None => {
             stage.send_replace(Stage::Building);
-            site.build().await?
+            site.build(&known_job).await?
         }
     };
     let about = About {
@@ -93,7 +98,7 @@ pub async fn fetch(studio: &Studio, job: Job<'_>, stage: &watch::Sender<Stage>) 
     site.obtain(&about, job.store).await
 }
 
-async fn first_project(studio: &Studio) -> Result<Project, StudioError> {
+pub(super) async fn first_project(studio: &Studio) -> Result<Project, StudioError> {
     let answer: Projects = studio.get("the list of projects", "api/projects", &[]).await?;
     let project = answer.projects.into_iter().next().ok_or(StudioError::NoProject)?;
     Ok(Project {
@@ -166,8 +171,28 @@ impl Site<'_> {
         Ok(deployment.version.filter(|_| deployment.has_deployment))
     }
 
-    /// Has the model built, and gives its version.
-    async fn build(&self) -> Result<u64, StudioError> {
+    /// Where the job that builds it is noted.
+    fn known_job(&self, store: &Store) -> KnownJob {
+        let build = Build {
+            studio: self.studio.host(),
+            project: self.project,
+            impulse: self.impulse.clone(),
+            target: self.choice.target.clone(),
+            variant: self.choice.variant.clone(),
+            engine: self.choice.engine.clone(),
+        };
+        KnownJob::new(store.root(), build)
+    }
+
+    /// Has the model built, and gives its version. A job that goes on since an earlier attempt is waited for.
+    async fn build(&self, known_job: &KnownJob) -> Result<u64, StudioError> {
+        if let Some(job) = known_job.id() {
+            tracing::info!("Edge Impulse Studio was told earlier to build the model: job {job} is waited for");
+            match self.built_by(job, known_job).await {
+                Err(e) if e.retry() == Retry::Later => tracing::info!("the model is built anew: {e}"),
+                result => return result,
+            }
+        }
         let query = [("type", &*self.choice.target), ("impulseId", &self.impulse)];
         let body = json!({"engine": self.choice.engine, "modelType": self.choice.variant});
         let path = format!("api/{}/jobs/build-ondevice-model", self.project);
@@ -178,10 +203,27 @@ impl Site<'_> {
             self.choice.variant,
             self.choice.engine
         );
+        known_job.begun(job);
+        self.built_by(job, known_job).await
+    }
+
+    /// Waits for a job, and gives the version it built. Forgets the job unless it is to be looked at again.
+    async fn built_by(&self, job: u64, known_job: &KnownJob) -> Result<u64, StudioError> {
         let begun = Instant::now();
-        self.wait_for(job, begun).await?;
-        tracing::info!("the model was built in {} s", begun.elapsed().as_secs());
-        self.version().await?.ok_or(StudioError::BuiltNothing { job })
+        let result = match self.wait_for(job, begun).await {
+            Ok(()) => self
+                .version()
+                .await
+                .and_then(|version| version.ok_or(StudioError::BuiltNothing { job })),
+            Err(e) => Err(e),
+        };
+        match &result {
+            Ok(_) => tracing::info!("the model was built in {} s", begun.elapsed().as_secs()),
+            Err(e) if e.retry() == Retry::Soon => return result,
+            Err(_) => {}
+        }
+        known_job.ended();
+        result
     }
 
     async fn wait_for(&self, job: u64, begun: Instant) -> Result<(), StudioError> {
@@ -237,7 +279,7 @@ impl Site<'_> {
             path: store.root().to_owned(),
             source,
         };
-        if let Some(model) = store.find(about).map_err(unwritable)? {
+        if let Some(model) = store.find(about) {
             tracing::info!("version {} is already here: {}", about.version, model.path.display());
             return Ok(model);
         }

@@ -5,6 +5,7 @@
 //! then renamed to its place, with an `about.json` beside it that says which project and deployment it is.
 
 mod api;
+mod build;
 mod choice;
 mod client;
 mod download;

@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
+use super::api::Project;
 use super::choice::Wanted;
 use super::client::{Limits, Studio};
 use super::error::FetchError;
-use super::fetch::{Job, Stage, fetch};
+use super::fetch::{Job, Stage, fetch, first_project};
 use super::host::base_url;
 use super::store::{Origin, Store, StoredModel};
 use super::target::Machine;
@@ -102,6 +103,21 @@ impl Provider {
             origin: &self.origin(),
         };
         Ok(fetch(&studio, job, stage).await?)
+    }
+
+    /// Asks Studio whose the API key is, and for nothing more: host, project and owner in words.
+    ///
+    /// # Errors
+    /// [`FetchError`]
+    pub async fn probe(&self) -> Result<String, FetchError> {
+        let base = base_url(self.ei_host.as_deref())?;
+        let key = self.key().await?;
+        let studio = Studio::new(base, &key, self.limits)?;
+        let Project { id, name, owner } = first_project(&studio).await?;
+        Ok(format!(
+            "{} knows the key: project {owner} / {name} ({id})",
+            studio.host()
+        ))
     }
 
     /// Tells of the model to run, tries again until Studio has given it, then ends.

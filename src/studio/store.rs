@@ -111,24 +111,19 @@ impl Store {
         &self.root
     }
 
-    /// This very model, when it was downloaded before. It counts as used.
-    ///
-    /// # Errors
-    /// The directory cannot be written.
-    pub fn find(&self, about: &About) -> io::Result<Option<StoredModel>> {
+    /// This very model, when it was downloaded before. It counts as used, if there is room to write that down.
+    pub fn find(&self, about: &About) -> Option<StoredModel> {
         let directory = self.root.join(about.directory());
-        match read(&directory) {
-            Some((mut record, model)) if is_same(&record.about, about) => {
-                record.about = about.clone();
-                record.used = self.next_use();
-                write_record(&directory, &record)?;
-                Ok(Some(StoredModel {
-                    about: about.clone(),
-                    ..model
-                }))
-            }
-            _ => Ok(None),
+        let (mut record, model) = read(&directory).filter(|(record, _)| is_same(&record.about, about))?;
+        record.about = about.clone();
+        record.used = self.next_use();
+        if let Err(e) = write_record(&directory, &record) {
+            tracing::warn!("the use of the model cannot be noted in {}: {e}", directory.display());
         }
+        Some(StoredModel {
+            about: about.clone(),
+            ..model
+        })
     }
 
     /// The model of this origin that was used last; with `None` of any origin.

@@ -89,3 +89,19 @@ fn another_port_than_8883_announces_mqtt_in_the_tls_handshake() {
     assert_eq!(attempt.alpn.as_deref(), Some("x-amzn-mqtt-ca"));
     daemon.stop();
 }
+
+#[test]
+fn with_a_certificate_and_an_endpoint_nothing_else_is_tried() {
+    let world = with_asking_broker();
+    let endpoint = format!("iot_endpoint=localhost:{}", world.broker.port);
+    let mut sets = x509(&world, &world.certificates);
+    sets.push(endpoint);
+    let sets: Vec<_> = sets.iter().map(String::as_str).collect();
+    let output = world.command("check", &sets).arg("--online").output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    assert!(
+        text.contains("  identity: not needed") && text.contains("  mqtt: ok"),
+        "{text}"
+    );
+}

@@ -4,7 +4,7 @@ use std::process::Output;
 
 use super::support::http::{self, Reply};
 use super::support::s3::{Behaviour, Storage};
-use super::support::studio::{API_KEY, aws_error, good_secret, secret};
+use super::support::studio::{self as stand_in, API_KEY, aws_error, good_secret, secret};
 use super::*;
 
 fn check(command: &mut Command) -> (Option<i32>, String) {
@@ -39,6 +39,10 @@ fn each_probe_says_what_came_back() {
         (
             "secret",
             ["not needed", "Edge Impulse API key", "the model is on this device"],
+        ),
+        (
+            "studio",
+            ["not needed", "Edge Impulse Studio", "the model is on this device"],
         ),
         ("bucket", ["not needed", "s3_bucket", "the S3 cache is off"]),
         ("mqtt", ["ok", "accepted", "command/output"]),
@@ -75,6 +79,7 @@ fn check_secret_and_bucket(secrets: Reply, storage: &Storage, more: &[&str]) -> 
     let world = World::new(Door::ClockOff(0));
     let control = control_plane(Keys::fixed([key.clone()]), world.gateway.endpoint());
     let secrets = http::HttpServer::start(move |_| secrets.clone());
+    let studio = stand_in::studio(&stand_in::state(Vec::new()));
     let mut sets = vec!["enable_cache_to_s3=yes", "s3_bucket=photos"];
     sets.extend(more);
     let mut command = with_key(world.command_without_model("check", &sets), &key);
@@ -82,7 +87,8 @@ fn check_secret_and_bucket(secrets: Reply, storage: &Storage, more: &[&str]) -> 
         .args(["--mqtt", &world.broker.url()])
         .env("AWS_ENDPOINT_URL", control.url())
         .env("AWS_ENDPOINT_URL_SECRETS_MANAGER", secrets.url())
-        .env("AWS_ENDPOINT_URL_S3", storage.endpoint());
+        .env("AWS_ENDPOINT_URL_S3", storage.endpoint())
+        .env("EI_HOST", studio.url());
     let (code, text) = check(&mut command);
     assert_no_secret_in(&text, &[key], &world.gateway);
     assert!(!text.contains(API_KEY), "{text}");
@@ -98,6 +104,10 @@ fn the_secret_is_named_and_not_shown_and_the_bucket_is_looked_up() {
     assert!(line(&text, "identity").contains("assumed-role/Role/cam"), "{text}");
     assert!(
         line(&text, "secret").ends_with("): the secret EI_API_KEY has the key \"ei_api_key\""),
+        "{text}"
+    );
+    assert!(
+        line(&text, "studio").ends_with("127.0.0.1 knows the key: project tests / Tutorial (42)"),
         "{text}"
     );
     let bucket = line(&text, "bucket");
@@ -128,6 +138,7 @@ fn a_secret_and_a_bucket_that_fail_say_what_to_change() {
     assert_eq!(code, Some(1), "{text}");
     for (probe, parts) in [
         ("secret", ["FAILS", "it has \"wrong\"", "set ei_sm_secret_name"]),
+        ("studio", ["FAILS", "not tried", "there is no API key"]),
         (
             "bucket",
             ["FAILS", "another AWS account", "s3:ListBucket on arn:aws:s3:::photos"],
@@ -164,7 +175,7 @@ fn with_a_broker_by_url_only_the_broker_is_tried() {
     command.args(["--mqtt", &world.broker.url()]);
     let (code, text) = check(&mut command);
     assert_eq!(code, Some(0), "{text}");
-    for probe in ["identity", "region", "endpoint", "secret", "bucket"] {
+    for probe in ["identity", "region", "endpoint", "secret", "studio", "bucket"] {
         assert!(line(&text, probe).contains("not needed"), "{text}");
     }
     observer.wait_for("command/output", "the note", |note| note["result"]["check"] == "OK");

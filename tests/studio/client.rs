@@ -11,6 +11,7 @@ use serde_json::json;
 use tokio::sync::watch;
 
 use super::support::http::{HttpServer, Reply};
+use super::support::small_disk::SmallDisk;
 use super::support::studio::{self as stand_in, API_KEY, Shared, TARGET};
 use super::{leftovers, place};
 
@@ -154,6 +155,65 @@ async fn a_build_that_never_ends_is_given_up() {
     let (said, retry) = bench.failure(bench.fetch().await);
     assert!(said.contains("has not finished building"), "{said}");
     assert_eq!(retry, Retry::Soon);
+}
+
+#[tokio::test]
+async fn a_build_that_outlasts_an_attempt_is_waited_for_by_the_next_and_not_begun_again() {
+    let mut bench = Bench::new();
+    bench.limits.build = Duration::from_millis(200);
+    bench.state.lock().version = None;
+    for _ in 0..2 {
+        bench.failure(bench.fetch().await);
+    }
+    bench.limits = limits();
+    bench.state.lock().job = stand_in::Job::Builds(8);
+    assert_eq!(bench.fetch().await.unwrap().about.version, 8);
+    assert_eq!(bench.server.count("/jobs/build-ondevice-model"), 1);
+
+    // It was used, so that the next one that is missing is begun anew.
+    {
+        let mut state = bench.state.lock();
+        (state.version, state.job) = (None, stand_in::Job::Builds(9));
+    }
+    assert_eq!(bench.fetch().await.unwrap().about.version, 9);
+    assert_eq!(bench.server.count("/jobs/build-ondevice-model"), 2);
+}
+
+#[tokio::test]
+async fn a_job_that_studio_no_longer_knows_is_followed_by_another() {
+    let mut bench = Bench::new();
+    bench.limits.build = Duration::from_millis(200);
+    bench.state.lock().version = None;
+    bench.failure(bench.fetch().await);
+    bench.limits = limits();
+    {
+        let mut state = bench.state.lock();
+        state.job = stand_in::Job::Builds(8);
+        let mut left = 1;
+        state.instead.push((
+            "/status",
+            Box::new(move |_| {
+                left -= 1;
+                (left >= 0).then(|| Reply::json(&json!({"success": false, "error": "No such job"})))
+            }),
+        ));
+    }
+    assert_eq!(bench.fetch().await.unwrap().about.version, 8);
+    assert_eq!(bench.server.count("/jobs/build-ondevice-model"), 2);
+}
+
+#[tokio::test]
+async fn a_model_that_is_here_is_used_although_the_disk_takes_nothing_more() {
+    let bench = Bench::new();
+    bench.state.lock().model = std::fs::read("/bin/true").unwrap();
+    let Some(disk) = SmallDisk::mount(&bench.work_dir.path().join("models"), "8m") else {
+        eprintln!("not tried: file systems may not be mounted here");
+        return;
+    };
+    let model = bench.fetch().await.unwrap();
+    disk.remount("ro");
+    assert_eq!(bench.fetch().await.unwrap().path, model.path);
+    assert_eq!(bench.server.count("/deployment/download"), 1);
 }
 
 #[tokio::test]
