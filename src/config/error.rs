@@ -181,8 +181,8 @@ impl fmt::Display for Warning {
 pub(super) fn shown(value: &Value) -> String {
     const MOST: usize = 80;
     let text = match value {
-        Value::String(text) => format!("{:?}", redact::credentials(text)),
-        other => redact::credentials(&other.to_string()),
+        Value::String(text) => format!("{:?}", redact::refused(text)),
+        other => redact::refused(&other.to_string()),
     };
     match text.char_indices().nth(MOST) {
         Some((end, _)) => format!("{}...", text.get(..end).unwrap_or_default()),

@@ -144,7 +144,7 @@ fn check_broker_flag(sources: &Sources) -> Result<(), ConfigError> {
     }
     Err(ConfigError::Flag {
         flag: "--mqtt",
-        value: redact::credentials(text),
+        value: redact::refused(text),
         accepted: keys::IOT_ENDPOINT.info.accepted,
         example: "mqtt://localhost:1883",
     })

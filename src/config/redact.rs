@@ -22,6 +22,14 @@ pub(crate) fn credentials(text: &str) -> String {
     mask_properties(&mask_user_info(text))
 }
 
+/// As [`credentials`], of a value that is not usable: it may be a URL without its scheme, so all before the last `@` is hidden.
+pub(crate) fn refused(text: &str) -> String {
+    match text.rfind('@') {
+        Some(at) if !text.contains("://") => format!("{STARS}{}", mask_properties(text.get(at..).unwrap_or_default())),
+        _ => credentials(text),
+    }
+}
+
 /// Whether a key of this name (known or not) may hold a secret, so that its value is not shown.
 pub(crate) fn is_secret_name(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
@@ -160,6 +168,8 @@ mod tests {
     fn user_info_in_urls_is_hidden_and_the_host_is_not() {
         assert_eq!(credentials("mqtt://me:se@cr/et@host:1883"), "mqtt://***@host:1883");
         assert_eq!(credentials("mqtts://host:8883/a"), "mqtts://host:8883/a");
+        assert_eq!(refused("mqtt://me:se@cret@host:1883"), "mqtt://***@host:1883");
+        assert_eq!(refused("me:se@cret@host:1883"), "***@host:1883");
         assert_eq!(
             credentials("rtspsrc:location=rtsp://u:p@10.0.0.5:8554/cam:latency=0"),
             "rtspsrc:location=rtsp://***@10.0.0.5:8554/cam:latency=0"

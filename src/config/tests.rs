@@ -452,6 +452,9 @@ fn no_secret_is_in_anything_that_can_be_printed() {
     let loaded = load(&sources).unwrap();
     assert_eq!(loaded.warnings.len(), 2);
     assert!(!format!("{loaded:?}").contains("hush"), "{loaded:#?}");
+    let without_scheme = self::loaded(r#"{"iot_endpoint": "me:hush@h:8883"}"#);
+    assert_eq!(without_scheme.warnings.len(), 1);
+    assert!(!format!("{without_scheme:?}").contains("hush"), "{without_scheme:#?}");
     let exposed = |sources: &Sources| load(sources).unwrap().notes.last().cloned().unwrap_or_default();
     assert!(exposed(&sources).starts_with("--mqtt holds a password"));
     sources.sets = vec![("preview_token".to_owned(), "hush".to_owned())];
