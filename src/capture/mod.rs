@@ -2,7 +2,7 @@
 //!
 //! [`gst_args`] decodes the line of the configuration, [`line`] makes it end in raw frames, [`pipeline`] runs it and puts
 //! the newest frame into the one-place [`slot`]. The inference loop takes a frame from there, [`convert`] brings it to the
-//! model's size in one pass, and [`pack`] turns the pixels into features. Nothing here queues: a frame that is not
+//! model's size in one or two [`passes`], and [`pack`] turns the pixels into features. Nothing here queues: a frame that is not
 //! inferred costs one reference.
 //!
 //! Sound goes the same way: [`line`] makes it end in the model's kind of samples, [`windows`] cuts them, and the slot is a

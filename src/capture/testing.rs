@@ -7,7 +7,8 @@ use gstreamer_video as gst_video;
 
 use super::slot::Frame;
 
-/// A test picture in RGB, three bytes a pixel: smooth shades, a slanted fine texture and a few hard edges, as in a photo.
+/// A test picture in RGB, three bytes a pixel: smooth shades, a slanted fine texture and a few hard edges, in brightness and in
+/// colour, as in a photo.
 pub(super) fn photo(width: usize, height: usize) -> Vec<u8> {
     let mut data = Vec::with_capacity(width * height * 3);
     for y in 0..height {
@@ -20,8 +21,15 @@ pub(super) fn photo(width: usize, height: usize) -> Vec<u8> {
                 0.0
             };
             let shade = |phase: f64| 110.0 + 60.0 * (6.0 * u + 4.0 * v + phase).sin();
-            for phase in [0.0, 1.1, 2.3] {
-                data.push((shade(phase) + texture + edge).clamp(0.0, 255.0) as u8);
+            // A small red thing and a small blue one.
+            let near = |a: f64, b: f64| (u - a).hypot(v - b) < 0.035;
+            let tint = match (near(0.7, 0.3), near(0.8, 0.75)) {
+                (true, _) => [70.0, -70.0, -70.0],
+                (_, true) => [-70.0, -70.0, 70.0],
+                _ => [0.0; 3],
+            };
+            for (phase, tint) in [0.0, 1.1, 2.3].into_iter().zip(tint) {
+                data.push((shade(phase) + texture + edge + tint).clamp(0.0, 255.0) as u8);
             }
         }
     }
