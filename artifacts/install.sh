@@ -45,6 +45,15 @@ KVS_RPM="gcc gcc-c++ make cmake git m4 pkgconf-pkg-config openssl-devel libcurl-
 # the packages are tried again.
 NETWORK_TRIES=30
 NETWORK_WAIT=60
+# How the package managers say (for grep -E) that a download failed. apt only warns about lists.
+APT_UNFETCHED='^[WE]: .*Failed to fetch '
+RPM_UNFETCHED="Cannot download|Failed to download metadata|Could(n't| not) resolve|Curl error|curl#[0-9]"
+RPM_UNFETCHED="$RPM_UNFETCHED|Cannot prepare internal mirrorlist|No more mirrors to try|Cannot find a valid baseurl"
+# That somebody answered, so that the network is there: what is asked for does not exist.
+ANSWERED=' 404 |HTTP Error 404|Status code: 404|No URLs in mirrorlist'
+# That the lists at hand do not have a package.
+UNKNOWN='Unable to locate package|has no installation candidate|is not installable'
+UNKNOWN="$UNKNOWN|No match for argument|Unable to find a match|No package .* available"
 
 # Seconds for everything together: less than the recipe's Timeout (7200), so that this script and
 # not Greengrass ends what hangs, and says what it was.
@@ -126,7 +135,7 @@ time_left() {
 
 # Why the last command failed: the first download that apt says failed, else the last line.
 reason() {
-    why=$(grep '^E: Failed to fetch ' "$log" | head -n 1 | cut -c 1-200)
+    why=$(grep -E "$APT_UNFETCHED" "$log" | head -n 1 | cut -c 1-200)
     [ -n "$why" ] || why=$(grep -v '^[[:space:]]*$' "$log" | tail -n 1 | cut -c 1-200)
     printf '%s' "${why:-no output}"
 }
@@ -217,12 +226,23 @@ apt_get() {
         -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold "$@"
 }
 
-# The lists' own lock has no timeout option, so a busy one is tried again.
+# What the last command said: said REGULAR-EXPRESSION
+said() {
+    grep -Eqi -e "$1" "$log" 2>/dev/null
+}
+
+# The lists' own lock has no timeout option, so a busy one is tried again. Older apt do not know the
+# option Error-Mode, and call an update that fetched nothing a success. Sets $stale to yes where the
+# lists lack what a network that is away has.
 apt_update() {
+    stale=no
     for try in 1 2 3; do
-        apt_get 300 update && return 0
+        apt_get 300 -o APT::Update::Error-Mode=any update && ! said "$APT_UNFETCHED" && return 0
         [ "$try" = 3 ] || sleep 10
     done
+    if grep -E "$APT_UNFETCHED|^it did not end within" "$log" | grep -qEv "$ANSWERED"; then
+        stale=yes
+    fi
     warn "apt-get update failed ($(reason)); the package lists on this machine are used"
 }
 
@@ -241,6 +261,14 @@ install_now() {
     esac
 }
 
+# True where the last installation failed since something could not be downloaded.
+unreachable() {
+    case $manager in
+    apt) said "$APT_UNFETCHED" ;;
+    *) said "$RPM_UNFETCHED" && ! said "$ANSWERED" ;;
+    esac
+}
+
 # Installs what is missing: install_packages WHAT-FOR "PACKAGE..."
 install_packages() {
     missing=$(missing_packages "$2")
@@ -249,25 +277,33 @@ install_packages() {
         skip "packages for $1: all installed"
         return
     fi
+    stale=no
     [ "$manager" != apt ] || apt_update
     # shellcheck disable=SC2086 # the packages are words
     if install_now 1800 $missing; then
         did "packages for $1: $missing"
         return
     fi
-    if grep -q '^E: Failed to fetch ' "$log"; then
+    if unreachable && ! said "$UNKNOWN"; then
         unfetched=yes
         warn "packages for $1 could not be downloaded ($(reason)): $missing"
         return
     fi
     # One package that this release does not have must not cost the others.
+    unlisted=
     for package in $missing; do
         if install_now 300 "$package"; then
             did "package for $1: $package"
+        elif unreachable || { [ "$stale" = yes ] && said "$UNKNOWN"; }; then
+            unlisted="$unlisted $package"
         else
             warn "package $package could not be installed ($(reason)); try: $manager install $package"
         fi
     done
+    if [ -n "$unlisted" ]; then
+        unfetched=yes
+        warn "packages for $1 could not be had, since downloads failed; look at the network and the package sources:$unlisted"
+    fi
 }
 
 # Where nothing can be installed: says what the image lacks.

@@ -47,19 +47,30 @@ bare_machine() {
     stand_in usermod 'printf "%s " "$2" >>"$machine/members/$3"'
     stand_in dpkg-query 'grep -qx -e "$3" "$machine/installed" && echo installed'
     stand_in apt-get 'case " $* " in
-        # The real one warns only when it is offline, and fails when the lists are locked.
-        *" update "*) [ ! -e "$machine/locked" ] ;;
+        *" update "*)
+            [ ! -e "$machine/locked" ] || exit 100
+            [ -e "$machine/offline" ] || { rm -f "$machine/no-lists"; exit 0; }
+            # A download that fails is a warning, unless a newer apt is told otherwise.
+            kind=W
+            case "$*" in
+            *APT::Update::Error-Mode=any*) [ -e "$machine/old-apt" ] || kind=E ;;
+            esac
+            echo "$kind: Failed to fetch http://deb.debian.org/InRelease  Temporary failure resolving" >&2
+            echo "$kind: Some index files failed to download. They have been ignored, or old ones used instead." >&2
+            [ "$kind" = W ] || exit 100 ;;
         *" install "*)
             while [ "$1" != install ]; do shift; done
             shift
             for name in "$@"; do
+                [ ! -e "$machine/no-lists" ] ||
+                    { echo "E: Unable to locate package $name" >&2; exit 100; }
+                ! grep -qx -e "$name" "$machine/unavailable" 2>/dev/null ||
+                    { echo "E: Unable to locate package $name" >&2; exit 100; }
                 [ ! -e "$machine/offline" ] || {
                     echo "E: Failed to fetch http://deb.debian.org/$name.deb  Temporary failure resolving" >&2
                     echo "E: Unable to fetch some archives, maybe run apt-get update or try with --fix-missing?" >&2
                     exit 100
                 }
-                ! grep -qx -e "$name" "$machine/unavailable" 2>/dev/null ||
-                    { echo "E: Unable to locate package $name" >&2; exit 100; }
             done
             for name in "$@"; do echo "$name" >>"$machine/installed"; done ;;
         esac'
@@ -171,7 +182,7 @@ no_network_is_a_warning() {
     succeeds
     same 1 "$(grep -c '^apt-get.* install' "$sandbox/calls")"
     has "$sandbox/err" 'could not be downloaded (E: Failed to fetch http://deb.debian.org/gstreamer1.0-tools.deb  Temporary failure resolving): gstreamer1.0-tools'
-    has_not "$sandbox/calls" 'sleep '
+    has_not "$sandbox/calls" 'sleep 60'
     has "$sandbox/out" 'joined the group video'
 }
 it "apt: no network is a warning where the component starts all the same" no_network_is_a_warning
@@ -204,7 +215,7 @@ network_is_waited_for() {
     binary_needs_gstreamer
     touch "$sandbox/offline"
     # shellcheck disable=SC2028
-    stand_in sleep '[ "$(grep -c "^sleep" "$machine/calls")" -lt 3 ] || rm -f "$machine/offline"'
+    stand_in sleep '[ "$(grep -c "^sleep 60" "$machine/calls")" -lt 3 ] || rm -f "$machine/offline"'
     install_step
     succeeds
     same 3 "$(grep -c '^sleep 60' "$sandbox/calls")"
@@ -223,6 +234,65 @@ network_is_not_waited_for_for_ever() {
     has "$sandbox/err" 'the shared library libgstreamer-1.0.so.0 is missing'
 }
 it "apt: the network is waited for half an hour" network_is_not_waited_for_for_ever
+
+# A fresh image has no package lists: apt knows none of the packages until the network is there.
+empty_lists_are_waited_for() {
+    place=$sandbox
+    for apt in new-apt old-apt; do
+        sandbox=$place/$apt
+        mkdir "$sandbox"
+        bare_machine
+        binary_needs_gstreamer
+        touch "$sandbox/$apt" "$sandbox/offline" "$sandbox/no-lists"
+        # shellcheck disable=SC2028
+        stand_in sleep '[ "$(grep -c "^sleep 60" "$machine/calls")" -lt 2 ] || rm -f "$machine/offline"'
+        install_step
+        succeeds
+        same 2 "$(grep -c '^sleep 60' "$sandbox/calls")"
+        has "$sandbox/err" 'could not be had, since downloads failed'
+        has_not "$sandbox/err" 'try: apt install'
+        has "$sandbox/out" 'done: packages for GStreamer'
+    done
+}
+it "apt: no network is waited for with empty package lists, too" empty_lists_are_waited_for
+
+# Somebody's own source is away for good, and the release does not have one of the packages.
+dead_source_costs_no_package() {
+    bare_machine
+    echo gstreamer1.0-libav >"$sandbox/unavailable"
+    touch "$sandbox/old-apt"
+    stand_in apt-get-of-debian "$(sed 1,3d "$sandbox/bin/apt-get")"
+    stand_in apt-get 'apt-get-of-debian "$@" || exit
+        case " $* " in
+        *" update "*) echo "W: Failed to fetch http://gone.example/InRelease  Could not resolve" >&2 ;;
+        esac'
+    install_step
+    succeeds
+    has "$sandbox/installed" gstreamer1.0-plugins-bad
+    has "$sandbox/err" 'package sources: gstreamer1.0-libav'
+    has_not "$sandbox/calls" 'sleep 60'
+}
+it "apt: a source that is away costs none of the packages of the others" dead_source_costs_no_package
+
+unknown_package_is_not_waited_for() {
+    bare_machine
+    binary_needs_gstreamer
+    echo gstreamer1.0-tools >"$sandbox/unavailable"
+    install_step
+    same 1 "$status"
+    has_not "$sandbox/calls" 'sleep '
+    has "$sandbox/err" 'gstreamer1.0-tools could not be installed (E: Unable to locate package gstreamer1.0-tools)'
+    # A source that answers is no network that is away.
+    stand_in apt-get-of-debian "$(sed 1,3d "$sandbox/bin/apt-get")"
+    stand_in apt-get 'case " $* " in
+        *" update "*) echo "E: Failed to fetch http://deb.debian.org/Packages  404  Not Found" >&2; exit 100 ;;
+        esac
+        exec apt-get-of-debian "$@"'
+    install_step
+    same 1 "$status"
+    has_not "$sandbox/calls" 'sleep 60'
+}
+it "apt: a package that does not exist is not waited for" unknown_package_is_not_waited_for
 
 raspberry_pi_gets_libcamera() {
     bare_machine
@@ -253,6 +323,56 @@ yum_installs() {
     has "$sandbox/calls" 'yum -y -q install'
 }
 it "yum is used where there is no dnf" yum_installs
+
+# rpm_machine_without_network dnf|yum WHAT-IT-SAYS
+rpm_machine_without_network() {
+    bare_machine
+    rpm_machine "$1"
+    {
+        printf '#!%s\ngrep -qx gstreamer1 "%s/installed" || exit 127\n' "$(command -v sh)" "$sandbox"
+        sed 1d "$binary"
+    } >"$binary.new"
+    mv "$binary.new" "$binary"
+    chmod +x "$binary"
+    touch "$sandbox/offline"
+    printf '%s\n' "$2" >"$sandbox/said"
+    stand_in "$1-online" "$(sed 1,3d "$sandbox/bin/$1")"
+    stand_in "$1" '[ ! -e "$machine/offline" ] || { cat "$machine/said" >&2; exit 1; }
+        exec '"$1-online"' "$@"'
+    # shellcheck disable=SC2028
+    stand_in sleep '[ "$(grep -c "^sleep 60" "$machine/calls")" -lt 2 ] || rm -f "$machine/offline"'
+}
+
+rpm_network_is_waited_for() {
+    rpm_machine_without_network dnf "Error: Failed to download metadata for repo 'amazonlinux': Cannot download repomd.xml: Cannot download repodata/repomd.xml: All mirrors were tried"
+    install_step
+    succeeds
+    same 2 "$(grep -c '^sleep 60' "$sandbox/calls")"
+    has "$sandbox/err" 'packages for GStreamer could not be downloaded'
+    sandbox=$sandbox/yum
+    mkdir "$sandbox"
+    rpm_machine_without_network yum ' One of the configured repositories failed (Unknown),
+Could not retrieve mirrorlist http://amazonlinux.default.amazonaws.com/mirror.list error was
+14: curl#6 - "Could not resolve host: amazonlinux.default.amazonaws.com"'
+    install_step
+    succeeds
+    same 2 "$(grep -c '^sleep 60' "$sandbox/calls")"
+}
+it "dnf, yum: no network is waited for where the component cannot start without" rpm_network_is_waited_for
+
+rpm_unknown_package_is_not_waited_for() {
+    rpm_machine_without_network dnf 'Error: Unable to find a match: gstreamer1'
+    install_step
+    same 1 "$status"
+    has_not "$sandbox/calls" 'sleep '
+    has "$sandbox/err" 'gstreamer1 could not be installed (Error: Unable to find a match: gstreamer1)'
+    printf '%s\n' '  - Status code: 404 for http://mirror.example/repodata/repomd.xml' \
+        "Error: Failed to download metadata for repo 'old': Cannot download repomd.xml: All mirrors were tried" >"$sandbox/said"
+    install_step
+    same 1 "$status"
+    has_not "$sandbox/calls" 'sleep '
+}
+it "dnf: a package that does not exist is not waited for" rpm_unknown_package_is_not_waited_for
 
 yocto_is_checked_and_reported() {
     bare_machine
