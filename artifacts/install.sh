@@ -18,6 +18,7 @@ set -uf
 LC_ALL=C
 export LC_ALL
 
+COMPONENT=EdgeImpulseLinuxRunnerServiceComponent
 EI_ROOT=${EI_ROOT:-}
 # A service's PATH may lack the directories of useradd and loginctl.
 [ -n "$EI_ROOT" ] || PATH=${PATH:-/usr/bin:/bin}:/usr/local/sbin:/usr/sbin:/sbin
@@ -411,6 +412,52 @@ check_binary() {
 
 # --------------------------------------------------------------------------------- service account
 
+# Prints the posixUser that YAML files name: COMPONENT's own, else everybody's. The last one counts.
+# yaml_user COMPONENT FILE...
+yaml_user() {
+    own=$1
+    shift
+    awk -v own="/services/$own/runWith/posixUser" '
+        FNR == 1 { depth = 0 }
+        /^ *["\047A-Za-z_][^:]*:/ {
+            match($0, /^ */)
+            indent = RLENGTH
+            while (depth > 0 && indents[depth] >= indent) depth--
+            line = $0
+            sub(/[ \t\r]#.*/, "", line)
+            gsub(/[" \t\r\047]/, "", line)
+            key = line
+            sub(/:.*/, "", key)
+            path = paths[depth] "/" key
+            indents[++depth] = indent
+            paths[depth] = path
+            sub(/^[^:]*:/, "", line)
+            # posixUser in braces, on the same line.
+            if (match(line, /^[{](.*,)?posixUser:/)) {
+                path = path "/posixUser"
+                line = substr(line, RLENGTH + 1)
+                sub(/[,}].*/, "", line)
+            }
+            if (path == own) mine = line
+            if (path ~ /\/runWithDefault\/posixUser$/) shared = line
+        }
+        END { print mine != "" ? mine : shared }' "$@" 2>/dev/null
+}
+
+# The same from the nucleus' log of its configuration, one change a line of JSON: tlog_user COMPONENT FILE
+tlog_user() {
+    awk -v own="\"services\",\"$1\"" '
+        # How much of the path leads to a posixUser: removed is everything below what is removed.
+        index($0, "[" own "]") || index($0, "[" own ",\"runWith\"") { which = "mine" }
+        index($0, "\"runWithDefault\"") { which = "shared" }
+        which != "" && /"W":"removed"/ && /("runWith"|"runWithDefault"|"posixUser"|"services","[^"]*")\]/ { user[which] = "" }
+        which != "" && /"W":"changed"/ && /"posixUser"\]/ && match($0, /"V":"[^"]*"/) {
+            user[which] = substr($0, RSTART + 5, RLENGTH - 6)
+        }
+        { which = "" }
+        END { print user["mine"] != "" ? user["mine"] : user["shared"] }' "$2" 2>/dev/null
+}
+
 # Sets $user and $group: those Greengrass runs components as.
 find_account() {
     lite_file=$EI_ROOT/etc/greengrass/config.d/greengrass-lite.yaml
@@ -418,15 +465,21 @@ find_account() {
         user=ggcore
         group=ggcore
         account_file=$lite_file
+        # Lite knows no user of a single component.
+        posix_user=$(yaml_user '' "$account_file")
     else
         user=ggc_user
         group=ggc_group
         # <root>/packages/artifacts/<component>/<version> is where Greengrass puts this script.
-        account_file=${here%/packages/artifacts/*}/config/effectiveConfig.yaml
+        # effectiveConfig.yaml is written when the nucleus starts or stops, so what this deployment
+        # changed is in the log only.
+        account_file=${here%/packages/artifacts/*}/config/config.tlog
+        posix_user=$(tlog_user "$COMPONENT" "$account_file")
+        if [ -z "$posix_user" ]; then
+            account_file=${account_file%/*}/effectiveConfig.yaml
+            posix_user=$(yaml_user "$COMPONENT" "$account_file")
+        fi
     fi
-    posix_user=$(awk '/runWithDefault:/ { seen = 1 }
-        seen && /posixUser:/ { sub(/^[^:]*:/, ""); gsub(/[" \t\r\047]/, ""); print; exit }' \
-        "$account_file" 2>/dev/null)
     [ -n "$posix_user" ] || return 0
 
     wanted=${posix_user%%:*}
@@ -606,7 +659,7 @@ link_binary() {
             skip "$link: links here"
             return
             ;;
-        */EdgeImpulseLinuxRunnerServiceComponent/*/ei-greengrass) ;;
+        */"$COMPONENT"/*/ei-greengrass) ;;
         *)
             warn "$link links to $old, which is not ours, and is left alone"
             return

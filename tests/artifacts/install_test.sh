@@ -444,12 +444,17 @@ configured_account_is_used() {
 }
 it "Lite: a configured posixUser is the account" configured_account_is_used
 
-classic_configured_account_is_used() {
-    bare_machine
+# The script where the classic nucleus puts it.
+classic_place() {
     place=$sandbox/gg/packages/artifacts/EdgeImpulseLinuxRunnerServiceComponent
     mkdir -p "$place" "$sandbox/gg/config"
     mv "$sandbox/artifacts" "$place/2.0.0"
     ln -s "$place/2.0.0" "$sandbox/artifacts"
+}
+
+classic_configured_account_is_used() {
+    bare_machine
+    classic_place
     printf 'configuration:\n  runWithDefault:\n    posixUser: 1000:1000\n' >"$sandbox/gg/config/effectiveConfig.yaml"
     echo 'pi:x:1000:1000::/home/pi:/bin/sh' >>"$root/etc/passwd"
     echo 'pi:x:1000:' >>"$root/etc/group"
@@ -458,6 +463,94 @@ classic_configured_account_is_used() {
     has "$sandbox/out" 'service user pi:pi'
 }
 it "classic: a configured posixUser is the account, numbers too" classic_configured_account_is_used
+
+# effective_config LINE...: as the nucleus writes it; the lines come where the component's runWith does.
+effective_config() {
+    cat <<'YAML'
+---
+services:
+  aws.greengrass.Nucleus:
+    componentType: "NUCLEUS"
+    configuration:
+      awsRegion: "eu-west-1"
+      runWithDefault:
+        posixUser: "ggc_user:ggc_group"
+    dependencies: []
+    version: "2.12.0"
+  AnotherComponent:
+    dependencies: []
+    lifecycle:
+      run:
+        script: |-
+          cat <<EOF
+          runWith:
+            posixUser: nobody
+          EOF
+    runWith:
+      posixUser: "another:another"
+    version: "1.0.0"
+  EdgeImpulseLinuxRunnerServiceComponent:
+    componentType: "GENERIC"
+    configuration:
+      Parameters:
+        device_name: "posixUser: cam"
+    dependencies:
+    - "aws.greengrass.TokenExchangeService:HARD"
+    lifecycle:
+      Setenv:
+        CONFIG_PARAMETERS: "{configuration:/Parameters}"
+      run:
+        Script: "exec \"{artifacts:path}/ei-greengrass\" run"
+YAML
+    printf '%s\n' "$@"
+    cat <<'YAML'
+    version: "2.0.0"
+  main:
+    dependencies:
+    - "EdgeImpulseLinuxRunnerServiceComponent:HARD"
+system:
+  rootpath: "/greengrass/v2"
+YAML
+}
+
+own_account_comes_first() {
+    bare_machine
+    classic_place
+    effective_config '    runWith:' '      posixUser: "edge:staff"' >"$sandbox/gg/config/effectiveConfig.yaml"
+    install_step
+    succeeds
+    has "$sandbox/out" 'service user edge:staff'
+    # Without one of its own the component runs as all do, whatever others have.
+    effective_config >"$sandbox/gg/config/effectiveConfig.yaml"
+    install_step
+    succeeds
+    has "$sandbox/out" 'service user ggc_user:ggc_group'
+}
+it "classic: the component's own posixUser comes before everybody's" own_account_comes_first
+
+deployed_account_is_found_at_once() {
+    bare_machine
+    classic_place
+    effective_config >"$sandbox/gg/config/effectiveConfig.yaml"
+    log=$sandbox/gg/config/config.tlog
+    {
+        echo '{"TS":1,"TP":["services","aws.greengrass.Nucleus","configuration","runWithDefault","posixUser"],"W":"changed","V":"pi:pi"}'
+        echo '{"TS":2,"TP":["services","EdgeImpulseLinuxRunnerServiceComponent","configuration","Parameters","posixUser"],"W":"changed","V":"a:a"}'
+        echo '{"TS":2,"TP":["services","EdgeImpulseLinuxRunnerServiceComponent","runWith","posixUser"],"W":"changed","V":"old:old"}'
+        echo '{"TS":3,"TP":["services","EdgeImpulseLinuxRunnerServiceComponent","runWith","posixUser"],"W":"changed","V":"edge:staff"}'
+        echo '{"TS":4,"TP":["services","EdgeImpulseLinuxRunnerServiceComponent","runWith","posixUser"],"W":"timestampUpdated","V":null}'
+        echo '{"TS":5,"TP":["services","AnotherComponent","runWith","posixUser"],"W":"changed","V":"another:another"}'
+    } >"$log"
+    install_step
+    succeeds
+    has "$sandbox/out" 'service user edge:staff'
+    # Taken back.
+    echo '{"TS":6,"TP":["services","EdgeImpulseLinuxRunnerServiceComponent","runWith"],"W":"removed","V":null}' >>"$log"
+    install_step
+    succeeds
+    has "$sandbox/out" 'service user pi:pi'
+}
+it "classic: the posixUser of this deployment is found before the nucleus writes effectiveConfig.yaml" deployed_account_is_found_at_once
 
 # ------------------------------------------------------------------------------- groups and devices
 
