@@ -460,23 +460,32 @@ tlog_user() {
 
 # Sets $user and $group: those Greengrass runs components as.
 find_account() {
-    lite_file=$EI_ROOT/etc/greengrass/config.d/greengrass-lite.yaml
-    if [ -f "$lite_file" ]; then
+    # <root>/packages/artifacts/<component>/<version> is where Greengrass puts this script.
+    classic=${here%/packages/artifacts/*}/config
+    lite=$EI_ROOT/etc/greengrass
+    if [ ! -f "$classic/config.tlog" ] && [ ! -f "$classic/effectiveConfig.yaml" ] &&
+        { [ -f "$lite/config.yaml" ] || [ -d "$lite/config.d" ]; }; then
         user=ggcore
         group=ggcore
-        account_file=$lite_file
-        # Lite knows no user of a single component.
-        posix_user=$(yaml_user '' "$account_file")
+        account_file="$lite/config.yaml or $lite/config.d"
+        # Lite reads them in this order, and knows no user of a single component.
+        set +f
+        set -- "$lite/config.yaml" "$lite"/config.d/*
+        set -f
+        for file in "$@"; do
+            shift
+            [ ! -f "$file" ] || set -- "$@" "$file"
+        done
+        posix_user=$([ $# = 0 ] || yaml_user '' "$@")
     else
         user=ggc_user
         group=ggc_group
-        # <root>/packages/artifacts/<component>/<version> is where Greengrass puts this script.
         # effectiveConfig.yaml is written when the nucleus starts or stops, so what this deployment
         # changed is in the log only.
-        account_file=${here%/packages/artifacts/*}/config/config.tlog
+        account_file=$classic/config.tlog
         posix_user=$(tlog_user "$COMPONENT" "$account_file")
         if [ -z "$posix_user" ]; then
-            account_file=${account_file%/*}/effectiveConfig.yaml
+            account_file=$classic/effectiveConfig.yaml
             posix_user=$(yaml_user "$COMPONENT" "$account_file")
         fi
     fi

@@ -444,6 +444,41 @@ configured_account_is_used() {
 }
 it "Lite: a configured posixUser is the account" configured_account_is_used
 
+# lite_config FILE POSIX-USER
+lite_config() {
+    mkdir -p "$root/etc/greengrass/config.d"
+    printf -- '---\nservices:\n  aws.greengrass.NucleusLite:\n    configuration:\n      runWithDefault:\n        posixUser: "%s"\n' \
+        "$2" >"$root/etc/greengrass/$1"
+}
+
+lite_is_found_by_config_yaml_alone() {
+    bare_machine
+    lite_config config.yaml edge:staff
+    rmdir "$root/etc/greengrass/config.d"
+    install_step
+    succeeds
+    has "$sandbox/out" 'service user edge:staff'
+    printf 'system:\n  rootPath: /var/lib/greengrass\n' >"$root/etc/greengrass/config.yaml"
+    install_step
+    succeeds
+    has "$sandbox/out" 'service user ggcore:ggcore'
+}
+it "Lite: /etc/greengrass/config.yaml alone makes it Lite" lite_is_found_by_config_yaml_alone
+
+lite_takes_the_last_file() {
+    bare_machine
+    lite_config config.yaml first:first
+    lite_config config.d/greengrass-lite.yaml second:second
+    lite_config config.d/z-mine.yaml edge:staff
+    lite_config config.d/a.yaml third:third
+    # Says nothing of a user.
+    printf 'services: {}\n' >"$root/etc/greengrass/config.d/zz-other.yaml"
+    install_step
+    succeeds
+    has "$sandbox/out" 'service user edge:staff'
+}
+it "Lite: config.yaml, then the files of config.d by name; the last posixUser is the account" lite_takes_the_last_file
+
 # The script where the classic nucleus puts it.
 classic_place() {
     place=$sandbox/gg/packages/artifacts/EdgeImpulseLinuxRunnerServiceComponent
@@ -463,6 +498,22 @@ classic_configured_account_is_used() {
     has "$sandbox/out" 'service user pi:pi'
 }
 it "classic: a configured posixUser is the account, numbers too" classic_configured_account_is_used
+
+lite_beside_classic_changes_nothing() {
+    bare_machine
+    classic_place
+    printf 'runWithDefault:\n  posixUser: "edge:staff"\n' >"$sandbox/gg/config/effectiveConfig.yaml"
+    lite_config config.d/greengrass-lite.yaml ggcore:ggcore
+    install_step
+    succeeds
+    has "$sandbox/out" 'service user edge:staff'
+    # Lite's artifacts lie in the same order, but its root has no such configuration.
+    rm "$sandbox/gg/config/effectiveConfig.yaml"
+    install_step
+    succeeds
+    has "$sandbox/out" 'service user ggcore:ggcore'
+}
+it "classic: a script below its root is not taken for Lite's" lite_beside_classic_changes_nothing
 
 # effective_config LINE...: as the nucleus writes it; the lines come where the component's runWith does.
 effective_config() {
