@@ -573,6 +573,47 @@ provide_account() {
     fi
 }
 
+# Removes a lock file while holding it; ends with 75 where somebody else does: free_lock FILE
+# Root opens it for reading only: creating is what Linux forbids it on others' files in /tmp
+# (fs.protected_regular), and what flock FILE does.
+free_lock() {
+    # shellcheck disable=SC2016 # the inner shell's own
+    set -- "$1" 'exec 9<"$1" && { flock -n 9 || exit $(($? + 74)); } && { [ "$2" = yes ] || rm -f -- "$1"; }'
+    if have timeout; then
+        timeout -k 1 10 sh -c "$2" sh "$1" "$dry_run"
+    else
+        sh -c "$2" sh "$1" "$dry_run"
+    fi >"$log" 2>&1 </dev/null
+}
+
+# A run by hand as root, or as an earlier posixUser, may have left its lock file, which the service
+# user cannot open: the component would end with 2, and be BROKEN. Only at the default place: what
+# lock_filename names could be anything.
+free_locks() {
+    owner=$(id -u "$user" 2>/dev/null)
+    set +f
+    set -- "$EI_ROOT"/tmp/ei_lockfile_runner_*
+    set -f
+    for file in "$@"; do
+        if [ -L "$file" ] || [ ! -f "$file" ]; then
+            continue
+        fi
+        # shellcheck disable=SC2012 # only the owner is read; small images have no stat
+        found=$(ls -ldn "$file" 2>/dev/null | awk 'NR == 1 { print $3 }')
+        [ "$found" != "$owner" ] || continue
+        if ! have flock; then
+            warn "lock file $file belongs to uid $found, not to $user, who cannot use it; the tool flock is missing, so remove it by hand unless its component runs"
+            continue
+        fi
+        free_lock "$file"
+        case $? in
+        0) did "lock file $file of uid $found removed: $user could not use it" ;;
+        75) skip "lock file $file of uid $found: in use by a component that runs" ;;
+        *) warn "lock file $file of uid $found, which $user cannot use, could not be removed ($(reason)); remove it by hand unless its component runs" ;;
+        esac
+    done
+}
+
 # --------------------------------------------------------------------------------- groups, devices
 
 join_group() {
@@ -808,6 +849,7 @@ provide_packages
 wait_for_packages
 check_binary
 provide_account
+free_locks
 join_groups
 open_devices
 link_binary

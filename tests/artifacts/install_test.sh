@@ -37,7 +37,7 @@ bare_machine() {
     stand_in getent 'awk -F: -v name="$2" "\$1 == name || \$3 == name { print; found = 1 } END { exit !found }" "$machine/root/etc/$1"'
     stand_in id 'case "$*" in
         -u) echo 0 ;;
-        "-u "*) grep -q "^$2:" "$machine/root/etc/passwd" ;;
+        "-u "*) awk -F: -v name="$2" "\$1 == name { print \$3; found = 1 } END { exit !found }" "$machine/root/etc/passwd" ;;
         "-nG "*) cat "$machine/members/$2" 2>/dev/null ;;
         esac'
     stand_in groupadd 'shift; echo "$1:x:900:" >>"$machine/root/etc/group"'
@@ -602,6 +602,63 @@ deployed_account_is_found_at_once() {
     has "$sandbox/out" 'service user pi:pi'
 }
 it "classic: the posixUser of this deployment is found before the nucleus writes effectiveConfig.yaml" deployed_account_is_found_at_once
+
+# lock_files OWNER-OF-THE-SERVICE: a machine with a lock file, which belongs to who runs the tests.
+lock_files() {
+    bare_machine
+    ln -s "$(command -v flock)" "$sandbox/bin/flock"
+    echo 'ggc_group:x:900:' >>"$root/etc/group"
+    echo "ggc_user:x:$1:900::/home/ggc_user:/bin/sh" >>"$root/etc/passwd"
+    mkdir "$root/tmp"
+    lock=$root/tmp/ei_lockfile_runner_cam
+    echo 4711 >"$lock"
+}
+
+lock_file_of_another_user_is_removed() {
+    lock_files 4242
+    touch "$root/tmp/ei_lockfile_runner_my cam" "$root/tmp/other"
+    echo precious >"$sandbox/precious"
+    ln -s "$sandbox/precious" "$root/tmp/ei_lockfile_runner_link"
+    mkdir "$root/tmp/ei_lockfile_runner_directory"
+    mkfifo "$root/tmp/ei_lockfile_runner_pipe"
+    install_step --dry-run
+    has "$sandbox/out" "would be done: lock file $lock"
+    [ -e "$lock" ] || fail 'a dry run removed it'
+    install_step
+    succeeds
+    has "$sandbox/out" "done: lock file $lock of uid $(id -u) removed: ggc_user could not use it"
+    same "$(printf '%s\n' ei_lockfile_runner_directory ei_lockfile_runner_link ei_lockfile_runner_pipe other)" \
+        "$(ls "$root/tmp")"
+    same precious "$(cat "$sandbox/precious")"
+}
+it "a lock file that another user left is removed; links and others are left alone" lock_file_of_another_user_is_removed
+
+lock_file_in_use_is_kept() {
+    lock_files 4242
+    exec 8<"$lock"
+    flock -n 8
+    install_step
+    succeeds
+    has "$sandbox/out" "skipped: lock file $lock of uid $(id -u): in use"
+    same 4711 "$(cat "$lock")"
+    exec 8<&-
+    # Nobody can say whether it is held.
+    rm "$sandbox/bin/flock"
+    install_step
+    succeeds
+    has "$sandbox/err" 'the tool flock is missing'
+    same 4711 "$(cat "$lock")"
+}
+it "a lock file that somebody holds is kept" lock_file_in_use_is_kept
+
+own_lock_file_is_kept() {
+    lock_files "$(id -u)"
+    install_step
+    succeeds
+    same 4711 "$(cat "$lock")"
+    has_not "$sandbox/out" 'lock file'
+}
+it "the service user's own lock file is kept" own_lock_file_is_kept
 
 # ------------------------------------------------------------------------------- groups and devices
 
