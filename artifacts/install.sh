@@ -18,6 +18,7 @@ set -uf
 LC_ALL=C
 export LC_ALL
 
+COMPONENT=EdgeImpulseLinuxRunnerServiceComponent
 EI_ROOT=${EI_ROOT:-}
 # A service's PATH may lack the directories of useradd and loginctl.
 [ -n "$EI_ROOT" ] || PATH=${PATH:-/usr/bin:/bin}:/usr/local/sbin:/usr/sbin:/sbin
@@ -45,6 +46,15 @@ KVS_RPM="gcc gcc-c++ make cmake git m4 pkgconf-pkg-config openssl-devel libcurl-
 # the packages are tried again.
 NETWORK_TRIES=30
 NETWORK_WAIT=60
+# How the package managers say (for grep -E) that a download failed. apt only warns about lists.
+APT_UNFETCHED='^[WE]: .*Failed to fetch '
+RPM_UNFETCHED="Cannot download|Failed to download metadata|Could(n't| not) resolve|Curl error|curl#[0-9]"
+RPM_UNFETCHED="$RPM_UNFETCHED|Cannot prepare internal mirrorlist|No more mirrors to try|Cannot find a valid baseurl"
+# That somebody answered, so that the network is there: what is asked for does not exist.
+ANSWERED=' 404 |HTTP Error 404|Status code: 404|No URLs in mirrorlist'
+# That the lists at hand do not have a package.
+UNKNOWN='Unable to locate package|has no installation candidate|is not installable'
+UNKNOWN="$UNKNOWN|No match for argument|Unable to find a match|No package .* available"
 
 # Seconds for everything together: less than the recipe's Timeout (7200), so that this script and
 # not Greengrass ends what hangs, and says what it was.
@@ -126,7 +136,7 @@ time_left() {
 
 # Why the last command failed: the first download that apt says failed, else the last line.
 reason() {
-    why=$(grep '^E: Failed to fetch ' "$log" | head -n 1 | cut -c 1-200)
+    why=$(grep -E "$APT_UNFETCHED" "$log" | head -n 1 | cut -c 1-200)
     [ -n "$why" ] || why=$(grep -v '^[[:space:]]*$' "$log" | tail -n 1 | cut -c 1-200)
     printf '%s' "${why:-no output}"
 }
@@ -217,12 +227,23 @@ apt_get() {
         -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold "$@"
 }
 
-# The lists' own lock has no timeout option, so a busy one is tried again.
+# What the last command said: said REGULAR-EXPRESSION
+said() {
+    grep -Eqi -e "$1" "$log" 2>/dev/null
+}
+
+# The lists' own lock has no timeout option, so a busy one is tried again. Older apt do not know the
+# option Error-Mode, and call an update that fetched nothing a success. Sets $stale to yes where the
+# lists lack what a network that is away has.
 apt_update() {
+    stale=no
     for try in 1 2 3; do
-        apt_get 300 update && return 0
+        apt_get 300 -o APT::Update::Error-Mode=any update && ! said "$APT_UNFETCHED" && return 0
         [ "$try" = 3 ] || sleep 10
     done
+    if grep -E "$APT_UNFETCHED|^it did not end within" "$log" | grep -qEv "$ANSWERED"; then
+        stale=yes
+    fi
     warn "apt-get update failed ($(reason)); the package lists on this machine are used"
 }
 
@@ -241,6 +262,14 @@ install_now() {
     esac
 }
 
+# True where the last installation failed since something could not be downloaded.
+unreachable() {
+    case $manager in
+    apt) said "$APT_UNFETCHED" ;;
+    *) said "$RPM_UNFETCHED" && ! said "$ANSWERED" ;;
+    esac
+}
+
 # Installs what is missing: install_packages WHAT-FOR "PACKAGE..."
 install_packages() {
     missing=$(missing_packages "$2")
@@ -249,25 +278,33 @@ install_packages() {
         skip "packages for $1: all installed"
         return
     fi
+    stale=no
     [ "$manager" != apt ] || apt_update
     # shellcheck disable=SC2086 # the packages are words
     if install_now 1800 $missing; then
         did "packages for $1: $missing"
         return
     fi
-    if grep -q '^E: Failed to fetch ' "$log"; then
+    if unreachable && ! said "$UNKNOWN"; then
         unfetched=yes
         warn "packages for $1 could not be downloaded ($(reason)): $missing"
         return
     fi
     # One package that this release does not have must not cost the others.
+    unlisted=
     for package in $missing; do
         if install_now 300 "$package"; then
             did "package for $1: $package"
+        elif unreachable || { [ "$stale" = yes ] && said "$UNKNOWN"; }; then
+            unlisted="$unlisted $package"
         else
             warn "package $package could not be installed ($(reason)); try: $manager install $package"
         fi
     done
+    if [ -n "$unlisted" ]; then
+        unfetched=yes
+        warn "packages for $1 could not be had, since downloads failed; look at the network and the package sources:$unlisted"
+    fi
 }
 
 # Where nothing can be installed: says what the image lacks.
@@ -375,22 +412,83 @@ check_binary() {
 
 # --------------------------------------------------------------------------------- service account
 
+# Prints the posixUser that YAML files name: COMPONENT's own, else everybody's. The last one counts.
+# yaml_user COMPONENT FILE...
+yaml_user() {
+    own=$1
+    shift
+    awk -v own="/services/$own/runWith/posixUser" '
+        FNR == 1 { depth = 0 }
+        /^ *["\047A-Za-z_][^:]*:/ {
+            match($0, /^ */)
+            indent = RLENGTH
+            while (depth > 0 && indents[depth] >= indent) depth--
+            line = $0
+            sub(/[ \t\r]#.*/, "", line)
+            gsub(/[" \t\r\047]/, "", line)
+            key = line
+            sub(/:.*/, "", key)
+            path = paths[depth] "/" key
+            indents[++depth] = indent
+            paths[depth] = path
+            sub(/^[^:]*:/, "", line)
+            # posixUser in braces, on the same line.
+            if (match(line, /^[{](.*,)?posixUser:/)) {
+                path = path "/posixUser"
+                line = substr(line, RLENGTH + 1)
+                sub(/[,}].*/, "", line)
+            }
+            if (path == own) mine = line
+            if (path ~ /\/runWithDefault\/posixUser$/) shared = line
+        }
+        END { print mine != "" ? mine : shared }' "$@" 2>/dev/null
+}
+
+# The same from the nucleus' log of its configuration, one change a line of JSON: tlog_user COMPONENT FILE
+tlog_user() {
+    awk -v own="\"services\",\"$1\"" '
+        # How much of the path leads to a posixUser: removed is everything below what is removed.
+        index($0, "[" own "]") || index($0, "[" own ",\"runWith\"") { which = "mine" }
+        index($0, "\"runWithDefault\"") { which = "shared" }
+        which != "" && /"W":"removed"/ && /("runWith"|"runWithDefault"|"posixUser"|"services","[^"]*")\]/ { user[which] = "" }
+        which != "" && /"W":"changed"/ && /"posixUser"\]/ && match($0, /"V":"[^"]*"/) {
+            user[which] = substr($0, RSTART + 5, RLENGTH - 6)
+        }
+        { which = "" }
+        END { print user["mine"] != "" ? user["mine"] : user["shared"] }' "$2" 2>/dev/null
+}
+
 # Sets $user and $group: those Greengrass runs components as.
 find_account() {
-    lite_file=$EI_ROOT/etc/greengrass/config.d/greengrass-lite.yaml
-    if [ -f "$lite_file" ]; then
+    # <root>/packages/artifacts/<component>/<version> is where Greengrass puts this script.
+    classic=${here%/packages/artifacts/*}/config
+    lite=$EI_ROOT/etc/greengrass
+    if [ ! -f "$classic/config.tlog" ] && [ ! -f "$classic/effectiveConfig.yaml" ] &&
+        { [ -f "$lite/config.yaml" ] || [ -d "$lite/config.d" ]; }; then
         user=ggcore
         group=ggcore
-        account_file=$lite_file
+        account_file="$lite/config.yaml or $lite/config.d"
+        # Lite reads them in this order, and knows no user of a single component.
+        set +f
+        set -- "$lite/config.yaml" "$lite"/config.d/*
+        set -f
+        for file in "$@"; do
+            shift
+            [ ! -f "$file" ] || set -- "$@" "$file"
+        done
+        posix_user=$([ $# = 0 ] || yaml_user '' "$@")
     else
         user=ggc_user
         group=ggc_group
-        # <root>/packages/artifacts/<component>/<version> is where Greengrass puts this script.
-        account_file=${here%/packages/artifacts/*}/config/effectiveConfig.yaml
+        # effectiveConfig.yaml is written when the nucleus starts or stops, so what this deployment
+        # changed is in the log only.
+        account_file=$classic/config.tlog
+        posix_user=$(tlog_user "$COMPONENT" "$account_file")
+        if [ -z "$posix_user" ]; then
+            account_file=$classic/effectiveConfig.yaml
+            posix_user=$(yaml_user "$COMPONENT" "$account_file")
+        fi
     fi
-    posix_user=$(awk '/runWithDefault:/ { seen = 1 }
-        seen && /posixUser:/ { sub(/^[^:]*:/, ""); gsub(/[" \t\r\047]/, ""); print; exit }' \
-        "$account_file" 2>/dev/null)
     [ -n "$posix_user" ] || return 0
 
     wanted=${posix_user%%:*}
@@ -473,6 +571,47 @@ provide_account() {
     else
         warn "home $home could not be created ($(reason)); GStreamer keeps no plugin cache without it"
     fi
+}
+
+# Removes a lock file while holding it; ends with 75 where somebody else does: free_lock FILE
+# Root opens it for reading only: creating is what Linux forbids it on others' files in /tmp
+# (fs.protected_regular), and what flock FILE does.
+free_lock() {
+    # shellcheck disable=SC2016 # the inner shell's own
+    set -- "$1" 'exec 9<"$1" && { flock -n 9 || exit $(($? + 74)); } && { [ "$2" = yes ] || rm -f -- "$1"; }'
+    if have timeout; then
+        timeout -k 1 10 sh -c "$2" sh "$1" "$dry_run"
+    else
+        sh -c "$2" sh "$1" "$dry_run"
+    fi >"$log" 2>&1 </dev/null
+}
+
+# A run by hand as root, or as an earlier posixUser, may have left its lock file, which the service
+# user cannot open: the component would end with 2, and be BROKEN. Only at the default place: what
+# lock_filename names could be anything.
+free_locks() {
+    owner=$(id -u "$user" 2>/dev/null)
+    set +f
+    set -- "$EI_ROOT"/tmp/ei_lockfile_runner_*
+    set -f
+    for file in "$@"; do
+        if [ -L "$file" ] || [ ! -f "$file" ]; then
+            continue
+        fi
+        # shellcheck disable=SC2012 # only the owner is read; small images have no stat
+        found=$(ls -ldn "$file" 2>/dev/null | awk 'NR == 1 { print $3 }')
+        [ "$found" != "$owner" ] || continue
+        if ! have flock; then
+            warn "lock file $file belongs to uid $found, not to $user, who cannot use it; the tool flock is missing, so remove it by hand unless its component runs"
+            continue
+        fi
+        free_lock "$file"
+        case $? in
+        0) did "lock file $file of uid $found removed: $user could not use it" ;;
+        75) skip "lock file $file of uid $found: in use by a component that runs" ;;
+        *) warn "lock file $file of uid $found, which $user cannot use, could not be removed ($(reason)); remove it by hand unless its component runs" ;;
+        esac
+    done
 }
 
 # --------------------------------------------------------------------------------- groups, devices
@@ -570,7 +709,7 @@ link_binary() {
             skip "$link: links here"
             return
             ;;
-        */EdgeImpulseLinuxRunnerServiceComponent/*/ei-greengrass) ;;
+        */"$COMPONENT"/*/ei-greengrass) ;;
         *)
             warn "$link links to $old, which is not ours, and is left alone"
             return
@@ -710,6 +849,7 @@ provide_packages
 wait_for_packages
 check_binary
 provide_account
+free_locks
 join_groups
 open_devices
 link_binary

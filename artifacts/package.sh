@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Packages the Greengrass component: builds the binary for each target, lays the artifacts out as
 # they go to S3, writes the recipe for your bucket with the manifests of what was built, and
-# prints the two AWS commands that publish it.
+# prints the AWS commands that publish it: a look whether the bucket has this version already (its
+# files must never be replaced: Greengrass checks their digests), the upload, and the registration.
 #
 #   artifacts/package.sh BUCKET [VERSION] [OPTION]...
 #
@@ -28,8 +29,11 @@
 # Needs bash 4 or newer; to build, Rust, a C compiler, pkg-config and GStreamer's development files
 # (sh tests/setup.sh build installs them on Debian and Ubuntu); for --publish the AWS CLI.
 #
+# Who publishes needs s3:ListBucket, s3:PutObject and s3:GetObject for the bucket, and
+# greengrass:CreateComponentVersion.
+#
 # With the Greengrass development kit (gdk): copy the artifacts with the printed "aws s3 cp", then in
-# the output directory "gdk component build" and "gdk component publish", in place of the second
+# the output directory "gdk component build" and "gdk component publish", in place of the last
 # command. The kit uploads nothing and leaves the recipe's addresses as they are.
 #
 # Examples:
@@ -334,29 +338,50 @@ write_gdk_config() {
 JSON
 }
 
-# Runs a command with --publish, prints it otherwise.
-aws_command() {
-    local command=(aws "$@" ${region:+--region "$region"})
-    if [[ $publish == no ]]; then
-        printf '  %s\n' "$(printf '%q ' "${command[@]}" | sed 's/ $//')"
-    else
-        "${command[@]}" || fail "'aws $1 $2' failed; a component version that exists cannot be replaced: give a new VERSION"
-    fi
+# An AWS command as one would type it.
+typed() {
+    printf 'aws%s' "$(printf ' %q' "$@" ${region:+--region "$region"})"
+}
+
+run_aws() {
+    aws "$@" ${region:+--region "$region"}
+}
+
+# Refuses to upload where the bucket has files of this version: a version that is registered could
+# not be deployed any more with other files than those it was registered with.
+refuse_existing() {
+    local place=$1 create=$2 listed result=0
+    listed=$(run_aws s3 ls "$place/") || result=$?
+    # 1: nothing is there.
+    ((result <= 1)) ||
+        fail "'$(typed s3 ls "$place/")' failed with $result, so nothing was uploaded; the bucket must exist, and you need s3:ListBucket on it"
+    [[ -z $listed ]] ||
+        fail "$place/ has files already, and nothing was uploaded: other files would break the version that was registered with them. Give a new VERSION. \
+Only if $version was never registered (an earlier run failed in between): register what is there with '$create', or remove it with '$(typed s3 rm --recursive "$place/")' and publish again"
 }
 
 publish() {
-    if [[ $publish == yes ]]; then
-        command -v aws >/dev/null || fail "the AWS CLI (aws) is missing; without --publish the commands are printed"
-        say "package: publishing to $bucket"
-    else
-        say "To publish, run:"
-    fi
-    aws_command s3 cp --recursive "$out/$PREFIX/$version" "s3://$bucket/$PREFIX/$version"
-    aws_command greengrassv2 create-component-version --inline-recipe "fileb://$recipe"
+    local place=s3://$bucket/$PREFIX/$version
+    local upload=(s3 cp --recursive "$out/$PREFIX/$version" "$place")
+    local register=(greengrassv2 create-component-version --inline-recipe "fileb://$recipe")
+    local create
+    create=$(typed "${register[@]}")
     if [[ $publish == no ]]; then
-        say "With the development kit, instead of the second command:"
+        say "To publish, run the first command, and the others only if it lists nothing (else give a new VERSION):"
+        say "  $(typed s3 ls "$place/")"
+        say "  $(typed "${upload[@]}")"
+        say "  $create"
+        say "With the development kit, instead of the last command:"
         say "  $(printf 'cd %q' "$out") && gdk component build && gdk component publish"
+        return
     fi
+    command -v aws >/dev/null || fail "the AWS CLI (aws) is missing; without --publish the commands are printed"
+    say "package: publishing to $bucket"
+    refuse_existing "$place" "$create"
+    run_aws "${upload[@]}" ||
+        fail "the upload failed; mend that, remove what arrived with '$(typed s3 rm --recursive "$place/")', and publish again"
+    run_aws "${register[@]}" ||
+        fail "the files are in $place, but version $version could not be registered; if it exists already give a new VERSION, else mend that and run '$create'"
 }
 
 parse_arguments "$@"

@@ -37,7 +37,7 @@ bare_machine() {
     stand_in getent 'awk -F: -v name="$2" "\$1 == name || \$3 == name { print; found = 1 } END { exit !found }" "$machine/root/etc/$1"'
     stand_in id 'case "$*" in
         -u) echo 0 ;;
-        "-u "*) grep -q "^$2:" "$machine/root/etc/passwd" ;;
+        "-u "*) awk -F: -v name="$2" "\$1 == name { print \$3; found = 1 } END { exit !found }" "$machine/root/etc/passwd" ;;
         "-nG "*) cat "$machine/members/$2" 2>/dev/null ;;
         esac'
     stand_in groupadd 'shift; echo "$1:x:900:" >>"$machine/root/etc/group"'
@@ -47,19 +47,30 @@ bare_machine() {
     stand_in usermod 'printf "%s " "$2" >>"$machine/members/$3"'
     stand_in dpkg-query 'grep -qx -e "$3" "$machine/installed" && echo installed'
     stand_in apt-get 'case " $* " in
-        # The real one warns only when it is offline, and fails when the lists are locked.
-        *" update "*) [ ! -e "$machine/locked" ] ;;
+        *" update "*)
+            [ ! -e "$machine/locked" ] || exit 100
+            [ -e "$machine/offline" ] || { rm -f "$machine/no-lists"; exit 0; }
+            # A download that fails is a warning, unless a newer apt is told otherwise.
+            kind=W
+            case "$*" in
+            *APT::Update::Error-Mode=any*) [ -e "$machine/old-apt" ] || kind=E ;;
+            esac
+            echo "$kind: Failed to fetch http://deb.debian.org/InRelease  Temporary failure resolving" >&2
+            echo "$kind: Some index files failed to download. They have been ignored, or old ones used instead." >&2
+            [ "$kind" = W ] || exit 100 ;;
         *" install "*)
             while [ "$1" != install ]; do shift; done
             shift
             for name in "$@"; do
+                [ ! -e "$machine/no-lists" ] ||
+                    { echo "E: Unable to locate package $name" >&2; exit 100; }
+                ! grep -qx -e "$name" "$machine/unavailable" 2>/dev/null ||
+                    { echo "E: Unable to locate package $name" >&2; exit 100; }
                 [ ! -e "$machine/offline" ] || {
                     echo "E: Failed to fetch http://deb.debian.org/$name.deb  Temporary failure resolving" >&2
                     echo "E: Unable to fetch some archives, maybe run apt-get update or try with --fix-missing?" >&2
                     exit 100
                 }
-                ! grep -qx -e "$name" "$machine/unavailable" 2>/dev/null ||
-                    { echo "E: Unable to locate package $name" >&2; exit 100; }
             done
             for name in "$@"; do echo "$name" >>"$machine/installed"; done ;;
         esac'
@@ -171,7 +182,7 @@ no_network_is_a_warning() {
     succeeds
     same 1 "$(grep -c '^apt-get.* install' "$sandbox/calls")"
     has "$sandbox/err" 'could not be downloaded (E: Failed to fetch http://deb.debian.org/gstreamer1.0-tools.deb  Temporary failure resolving): gstreamer1.0-tools'
-    has_not "$sandbox/calls" 'sleep '
+    has_not "$sandbox/calls" 'sleep 60'
     has "$sandbox/out" 'joined the group video'
 }
 it "apt: no network is a warning where the component starts all the same" no_network_is_a_warning
@@ -204,7 +215,7 @@ network_is_waited_for() {
     binary_needs_gstreamer
     touch "$sandbox/offline"
     # shellcheck disable=SC2028
-    stand_in sleep '[ "$(grep -c "^sleep" "$machine/calls")" -lt 3 ] || rm -f "$machine/offline"'
+    stand_in sleep '[ "$(grep -c "^sleep 60" "$machine/calls")" -lt 3 ] || rm -f "$machine/offline"'
     install_step
     succeeds
     same 3 "$(grep -c '^sleep 60' "$sandbox/calls")"
@@ -223,6 +234,65 @@ network_is_not_waited_for_for_ever() {
     has "$sandbox/err" 'the shared library libgstreamer-1.0.so.0 is missing'
 }
 it "apt: the network is waited for half an hour" network_is_not_waited_for_for_ever
+
+# A fresh image has no package lists: apt knows none of the packages until the network is there.
+empty_lists_are_waited_for() {
+    place=$sandbox
+    for apt in new-apt old-apt; do
+        sandbox=$place/$apt
+        mkdir "$sandbox"
+        bare_machine
+        binary_needs_gstreamer
+        touch "$sandbox/$apt" "$sandbox/offline" "$sandbox/no-lists"
+        # shellcheck disable=SC2028
+        stand_in sleep '[ "$(grep -c "^sleep 60" "$machine/calls")" -lt 2 ] || rm -f "$machine/offline"'
+        install_step
+        succeeds
+        same 2 "$(grep -c '^sleep 60' "$sandbox/calls")"
+        has "$sandbox/err" 'could not be had, since downloads failed'
+        has_not "$sandbox/err" 'try: apt install'
+        has "$sandbox/out" 'done: packages for GStreamer'
+    done
+}
+it "apt: no network is waited for with empty package lists, too" empty_lists_are_waited_for
+
+# Somebody's own source is away for good, and the release does not have one of the packages.
+dead_source_costs_no_package() {
+    bare_machine
+    echo gstreamer1.0-libav >"$sandbox/unavailable"
+    touch "$sandbox/old-apt"
+    stand_in apt-get-of-debian "$(sed 1,3d "$sandbox/bin/apt-get")"
+    stand_in apt-get 'apt-get-of-debian "$@" || exit
+        case " $* " in
+        *" update "*) echo "W: Failed to fetch http://gone.example/InRelease  Could not resolve" >&2 ;;
+        esac'
+    install_step
+    succeeds
+    has "$sandbox/installed" gstreamer1.0-plugins-bad
+    has "$sandbox/err" 'package sources: gstreamer1.0-libav'
+    has_not "$sandbox/calls" 'sleep 60'
+}
+it "apt: a source that is away costs none of the packages of the others" dead_source_costs_no_package
+
+unknown_package_is_not_waited_for() {
+    bare_machine
+    binary_needs_gstreamer
+    echo gstreamer1.0-tools >"$sandbox/unavailable"
+    install_step
+    same 1 "$status"
+    has_not "$sandbox/calls" 'sleep '
+    has "$sandbox/err" 'gstreamer1.0-tools could not be installed (E: Unable to locate package gstreamer1.0-tools)'
+    # A source that answers is no network that is away.
+    stand_in apt-get-of-debian "$(sed 1,3d "$sandbox/bin/apt-get")"
+    stand_in apt-get 'case " $* " in
+        *" update "*) echo "E: Failed to fetch http://deb.debian.org/Packages  404  Not Found" >&2; exit 100 ;;
+        esac
+        exec apt-get-of-debian "$@"'
+    install_step
+    same 1 "$status"
+    has_not "$sandbox/calls" 'sleep 60'
+}
+it "apt: a package that does not exist is not waited for" unknown_package_is_not_waited_for
 
 raspberry_pi_gets_libcamera() {
     bare_machine
@@ -253,6 +323,56 @@ yum_installs() {
     has "$sandbox/calls" 'yum -y -q install'
 }
 it "yum is used where there is no dnf" yum_installs
+
+# rpm_machine_without_network dnf|yum WHAT-IT-SAYS
+rpm_machine_without_network() {
+    bare_machine
+    rpm_machine "$1"
+    {
+        printf '#!%s\ngrep -qx gstreamer1 "%s/installed" || exit 127\n' "$(command -v sh)" "$sandbox"
+        sed 1d "$binary"
+    } >"$binary.new"
+    mv "$binary.new" "$binary"
+    chmod +x "$binary"
+    touch "$sandbox/offline"
+    printf '%s\n' "$2" >"$sandbox/said"
+    stand_in "$1-online" "$(sed 1,3d "$sandbox/bin/$1")"
+    stand_in "$1" '[ ! -e "$machine/offline" ] || { cat "$machine/said" >&2; exit 1; }
+        exec '"$1-online"' "$@"'
+    # shellcheck disable=SC2028
+    stand_in sleep '[ "$(grep -c "^sleep 60" "$machine/calls")" -lt 2 ] || rm -f "$machine/offline"'
+}
+
+rpm_network_is_waited_for() {
+    rpm_machine_without_network dnf "Error: Failed to download metadata for repo 'amazonlinux': Cannot download repomd.xml: Cannot download repodata/repomd.xml: All mirrors were tried"
+    install_step
+    succeeds
+    same 2 "$(grep -c '^sleep 60' "$sandbox/calls")"
+    has "$sandbox/err" 'packages for GStreamer could not be downloaded'
+    sandbox=$sandbox/yum
+    mkdir "$sandbox"
+    rpm_machine_without_network yum ' One of the configured repositories failed (Unknown),
+Could not retrieve mirrorlist http://amazonlinux.default.amazonaws.com/mirror.list error was
+14: curl#6 - "Could not resolve host: amazonlinux.default.amazonaws.com"'
+    install_step
+    succeeds
+    same 2 "$(grep -c '^sleep 60' "$sandbox/calls")"
+}
+it "dnf, yum: no network is waited for where the component cannot start without" rpm_network_is_waited_for
+
+rpm_unknown_package_is_not_waited_for() {
+    rpm_machine_without_network dnf 'Error: Unable to find a match: gstreamer1'
+    install_step
+    same 1 "$status"
+    has_not "$sandbox/calls" 'sleep '
+    has "$sandbox/err" 'gstreamer1 could not be installed (Error: Unable to find a match: gstreamer1)'
+    printf '%s\n' '  - Status code: 404 for http://mirror.example/repodata/repomd.xml' \
+        "Error: Failed to download metadata for repo 'old': Cannot download repomd.xml: All mirrors were tried" >"$sandbox/said"
+    install_step
+    same 1 "$status"
+    has_not "$sandbox/calls" 'sleep '
+}
+it "dnf: a package that does not exist is not waited for" rpm_unknown_package_is_not_waited_for
 
 yocto_is_checked_and_reported() {
     bare_machine
@@ -324,12 +444,52 @@ configured_account_is_used() {
 }
 it "Lite: a configured posixUser is the account" configured_account_is_used
 
-classic_configured_account_is_used() {
+# lite_config FILE POSIX-USER
+lite_config() {
+    mkdir -p "$root/etc/greengrass/config.d"
+    printf -- '---\nservices:\n  aws.greengrass.NucleusLite:\n    configuration:\n      runWithDefault:\n        posixUser: "%s"\n' \
+        "$2" >"$root/etc/greengrass/$1"
+}
+
+lite_is_found_by_config_yaml_alone() {
     bare_machine
+    lite_config config.yaml edge:staff
+    rmdir "$root/etc/greengrass/config.d"
+    install_step
+    succeeds
+    has "$sandbox/out" 'service user edge:staff'
+    printf 'system:\n  rootPath: /var/lib/greengrass\n' >"$root/etc/greengrass/config.yaml"
+    install_step
+    succeeds
+    has "$sandbox/out" 'service user ggcore:ggcore'
+}
+it "Lite: /etc/greengrass/config.yaml alone makes it Lite" lite_is_found_by_config_yaml_alone
+
+lite_takes_the_last_file() {
+    bare_machine
+    lite_config config.yaml first:first
+    lite_config config.d/greengrass-lite.yaml second:second
+    lite_config config.d/z-mine.yaml edge:staff
+    lite_config config.d/a.yaml third:third
+    # Says nothing of a user.
+    printf 'services: {}\n' >"$root/etc/greengrass/config.d/zz-other.yaml"
+    install_step
+    succeeds
+    has "$sandbox/out" 'service user edge:staff'
+}
+it "Lite: config.yaml, then the files of config.d by name; the last posixUser is the account" lite_takes_the_last_file
+
+# The script where the classic nucleus puts it.
+classic_place() {
     place=$sandbox/gg/packages/artifacts/EdgeImpulseLinuxRunnerServiceComponent
     mkdir -p "$place" "$sandbox/gg/config"
     mv "$sandbox/artifacts" "$place/2.0.0"
     ln -s "$place/2.0.0" "$sandbox/artifacts"
+}
+
+classic_configured_account_is_used() {
+    bare_machine
+    classic_place
     printf 'configuration:\n  runWithDefault:\n    posixUser: 1000:1000\n' >"$sandbox/gg/config/effectiveConfig.yaml"
     echo 'pi:x:1000:1000::/home/pi:/bin/sh' >>"$root/etc/passwd"
     echo 'pi:x:1000:' >>"$root/etc/group"
@@ -338,6 +498,167 @@ classic_configured_account_is_used() {
     has "$sandbox/out" 'service user pi:pi'
 }
 it "classic: a configured posixUser is the account, numbers too" classic_configured_account_is_used
+
+lite_beside_classic_changes_nothing() {
+    bare_machine
+    classic_place
+    printf 'runWithDefault:\n  posixUser: "edge:staff"\n' >"$sandbox/gg/config/effectiveConfig.yaml"
+    lite_config config.d/greengrass-lite.yaml ggcore:ggcore
+    install_step
+    succeeds
+    has "$sandbox/out" 'service user edge:staff'
+    # Lite's artifacts lie in the same order, but its root has no such configuration.
+    rm "$sandbox/gg/config/effectiveConfig.yaml"
+    install_step
+    succeeds
+    has "$sandbox/out" 'service user ggcore:ggcore'
+}
+it "classic: a script below its root is not taken for Lite's" lite_beside_classic_changes_nothing
+
+# effective_config LINE...: as the nucleus writes it; the lines come where the component's runWith does.
+effective_config() {
+    cat <<'YAML'
+---
+services:
+  aws.greengrass.Nucleus:
+    componentType: "NUCLEUS"
+    configuration:
+      awsRegion: "eu-west-1"
+      runWithDefault:
+        posixUser: "ggc_user:ggc_group"
+    dependencies: []
+    version: "2.12.0"
+  AnotherComponent:
+    dependencies: []
+    lifecycle:
+      run:
+        script: |-
+          cat <<EOF
+          runWith:
+            posixUser: nobody
+          EOF
+    runWith:
+      posixUser: "another:another"
+    version: "1.0.0"
+  EdgeImpulseLinuxRunnerServiceComponent:
+    componentType: "GENERIC"
+    configuration:
+      Parameters:
+        device_name: "posixUser: cam"
+    dependencies:
+    - "aws.greengrass.TokenExchangeService:HARD"
+    lifecycle:
+      Setenv:
+        CONFIG_PARAMETERS: "{configuration:/Parameters}"
+      run:
+        Script: "exec \"{artifacts:path}/ei-greengrass\" run"
+YAML
+    printf '%s\n' "$@"
+    cat <<'YAML'
+    version: "2.0.0"
+  main:
+    dependencies:
+    - "EdgeImpulseLinuxRunnerServiceComponent:HARD"
+system:
+  rootpath: "/greengrass/v2"
+YAML
+}
+
+own_account_comes_first() {
+    bare_machine
+    classic_place
+    effective_config '    runWith:' '      posixUser: "edge:staff"' >"$sandbox/gg/config/effectiveConfig.yaml"
+    install_step
+    succeeds
+    has "$sandbox/out" 'service user edge:staff'
+    # Without one of its own the component runs as all do, whatever others have.
+    effective_config >"$sandbox/gg/config/effectiveConfig.yaml"
+    install_step
+    succeeds
+    has "$sandbox/out" 'service user ggc_user:ggc_group'
+}
+it "classic: the component's own posixUser comes before everybody's" own_account_comes_first
+
+deployed_account_is_found_at_once() {
+    bare_machine
+    classic_place
+    effective_config >"$sandbox/gg/config/effectiveConfig.yaml"
+    log=$sandbox/gg/config/config.tlog
+    {
+        echo '{"TS":1,"TP":["services","aws.greengrass.Nucleus","configuration","runWithDefault","posixUser"],"W":"changed","V":"pi:pi"}'
+        echo '{"TS":2,"TP":["services","EdgeImpulseLinuxRunnerServiceComponent","configuration","Parameters","posixUser"],"W":"changed","V":"a:a"}'
+        echo '{"TS":2,"TP":["services","EdgeImpulseLinuxRunnerServiceComponent","runWith","posixUser"],"W":"changed","V":"old:old"}'
+        echo '{"TS":3,"TP":["services","EdgeImpulseLinuxRunnerServiceComponent","runWith","posixUser"],"W":"changed","V":"edge:staff"}'
+        echo '{"TS":4,"TP":["services","EdgeImpulseLinuxRunnerServiceComponent","runWith","posixUser"],"W":"timestampUpdated","V":null}'
+        echo '{"TS":5,"TP":["services","AnotherComponent","runWith","posixUser"],"W":"changed","V":"another:another"}'
+    } >"$log"
+    install_step
+    succeeds
+    has "$sandbox/out" 'service user edge:staff'
+    # Taken back.
+    echo '{"TS":6,"TP":["services","EdgeImpulseLinuxRunnerServiceComponent","runWith"],"W":"removed","V":null}' >>"$log"
+    install_step
+    succeeds
+    has "$sandbox/out" 'service user pi:pi'
+}
+it "classic: the posixUser of this deployment is found before the nucleus writes effectiveConfig.yaml" deployed_account_is_found_at_once
+
+# lock_files OWNER-OF-THE-SERVICE: a machine with a lock file, which belongs to who runs the tests.
+lock_files() {
+    bare_machine
+    ln -s "$(command -v flock)" "$sandbox/bin/flock"
+    echo 'ggc_group:x:900:' >>"$root/etc/group"
+    echo "ggc_user:x:$1:900::/home/ggc_user:/bin/sh" >>"$root/etc/passwd"
+    mkdir "$root/tmp"
+    lock=$root/tmp/ei_lockfile_runner_cam
+    echo 4711 >"$lock"
+}
+
+lock_file_of_another_user_is_removed() {
+    lock_files 4242
+    touch "$root/tmp/ei_lockfile_runner_my cam" "$root/tmp/other"
+    echo precious >"$sandbox/precious"
+    ln -s "$sandbox/precious" "$root/tmp/ei_lockfile_runner_link"
+    mkdir "$root/tmp/ei_lockfile_runner_directory"
+    mkfifo "$root/tmp/ei_lockfile_runner_pipe"
+    install_step --dry-run
+    has "$sandbox/out" "would be done: lock file $lock"
+    [ -e "$lock" ] || fail 'a dry run removed it'
+    install_step
+    succeeds
+    has "$sandbox/out" "done: lock file $lock of uid $(id -u) removed: ggc_user could not use it"
+    same "$(printf '%s\n' ei_lockfile_runner_directory ei_lockfile_runner_link ei_lockfile_runner_pipe other)" \
+        "$(ls "$root/tmp")"
+    same precious "$(cat "$sandbox/precious")"
+}
+it "a lock file that another user left is removed; links and others are left alone" lock_file_of_another_user_is_removed
+
+lock_file_in_use_is_kept() {
+    lock_files 4242
+    exec 8<"$lock"
+    flock -n 8
+    install_step
+    succeeds
+    has "$sandbox/out" "skipped: lock file $lock of uid $(id -u): in use"
+    same 4711 "$(cat "$lock")"
+    exec 8<&-
+    # Nobody can say whether it is held.
+    rm "$sandbox/bin/flock"
+    install_step
+    succeeds
+    has "$sandbox/err" 'the tool flock is missing'
+    same 4711 "$(cat "$lock")"
+}
+it "a lock file that somebody holds is kept" lock_file_in_use_is_kept
+
+own_lock_file_is_kept() {
+    lock_files "$(id -u)"
+    install_step
+    succeeds
+    same 4711 "$(cat "$lock")"
+    has_not "$sandbox/out" 'lock file'
+}
+it "the service user's own lock file is kept" own_lock_file_is_kept
 
 # ------------------------------------------------------------------------------- groups and devices
 

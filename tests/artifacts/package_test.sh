@@ -76,6 +76,9 @@ commands_are_printed() {
     elf "$sandbox/b" "$amd64"
     package my-bucket 2.0.0 --region eu-west-1 --binary amd64="$sandbox/b"
     same 0 "$status"
+    # First the look whether this version is there.
+    same 'ls cp create-component-version' "$(awk '$1 == "aws" { printf "%s%s", sep, $3; sep = " " }' "$sandbox/out")"
+    has "$sandbox/out" 'aws s3 ls s3://my-bucket/artifacts/EdgeImpulseServiceComponent/2.0.0/ --region eu-west-1'
     has "$sandbox/out" "aws s3 cp --recursive $sandbox/build/artifacts/EdgeImpulseServiceComponent/2.0.0 s3://my-bucket/artifacts/EdgeImpulseServiceComponent/2.0.0 --region eu-west-1"
     has "$sandbox/out" "aws greengrassv2 create-component-version --inline-recipe fileb://$sandbox/build/recipes/"
     has "$sandbox/build/gdk-config.json" '"publish": { "bucket": "my-bucket", "region": "eu-west-1" }'
@@ -89,22 +92,65 @@ commands_are_printed() {
 }
 it "package: the AWS commands are printed" commands_are_printed
 
+# aws_cli BODY: an AWS CLI that notes its calls; the bucket is empty, as it says with 1, unless BODY says otherwise.
+aws_cli() {
+    mkdir -p "$sandbox/bin"
+    : >"$sandbox/calls"
+    {
+        printf '#!/bin/sh\necho "$*" >>"%s/calls"\n%s\n' "$sandbox" "$1"
+        echo 'case "$*" in "s3 ls "*) exit 1 ;; esac'
+    } >"$sandbox/bin/aws"
+    chmod +x "$sandbox/bin/aws"
+}
+
+publish() {
+    PATH=$sandbox/bin:$PATH package my-bucket 2.0.0 --binary amd64="$sandbox/b" --publish
+}
+
+called() {
+    cut -d' ' -f2 "$sandbox/calls" | tr '\n' ' '
+}
+
 publish_runs_the_commands() {
     elf "$sandbox/b" "$amd64"
-    mkdir "$sandbox/bin"
-    printf '#!/bin/sh\necho "$*" >>"%s/calls"\n' "$sandbox" >"$sandbox/bin/aws"
-    chmod +x "$sandbox/bin/aws"
-    PATH=$sandbox/bin:$PATH package my-bucket --binary amd64="$sandbox/b" --publish
+    aws_cli ''
+    publish
     same 0 "$status"
-    same 's3 cp greengrassv2 create-component-version ' "$(cut -d' ' -f1,2 "$sandbox/calls" | tr '\n' ' ')"
+    same 'ls cp create-component-version ' "$(called)"
     # A refused upload creates no component.
-    printf '#!/bin/sh\necho "$*" >>"%s/calls"\nexit 1\n' "$sandbox" >"$sandbox/bin/aws"
-    : >"$sandbox/calls"
-    PATH=$sandbox/bin:$PATH package my-bucket --binary amd64="$sandbox/b" --publish
+    aws_cli 'case "$*" in "s3 cp "*) exit 1 ;; esac'
+    publish
     same 2 "$status"
-    same 1 "$(wc -l <"$sandbox/calls" | tr -d ' ')"
+    same 'ls cp ' "$(called)"
+    has "$sandbox/err" "aws s3 rm --recursive s3://my-bucket/artifacts/EdgeImpulseServiceComponent/2.0.0/'"
+    # What was uploaded is not lost where only the registration was refused.
+    aws_cli 'case "$*" in *create-component-version*) exit 254 ;; esac'
+    publish
+    same 2 "$status"
+    has "$sandbox/err" "else mend that and run 'aws greengrassv2 create-component-version --inline-recipe fileb://$sandbox/build/recipes/"
 }
 it "package: --publish runs them, and stops at the first that fails" publish_runs_the_commands
+
+existing_version_is_not_overwritten() {
+    elf "$sandbox/b" "$amd64"
+    aws_cli 'case "$*" in
+        "s3 ls s3://my-bucket/artifacts/EdgeImpulseServiceComponent/2.0.0/") echo "2026-11-23 15:00:00 24837 install.sh"; exit 0 ;;
+        esac'
+    publish
+    same 2 "$status"
+    same 'ls ' "$(called)"
+    has "$sandbox/err" 'EdgeImpulseServiceComponent/2.0.0/ has files already, and nothing was uploaded'
+    has "$sandbox/err" 'Give a new VERSION'
+    has "$sandbox/err" 'aws s3 rm --recursive s3://my-bucket/'
+    has "$sandbox/err" 'aws greengrassv2 create-component-version'
+    # Nor where nobody can say whether it is there.
+    aws_cli 'echo "An error occurred (AccessDenied)" >&2; exit 254'
+    publish
+    same 2 "$status"
+    same 'ls ' "$(called)"
+    has "$sandbox/err" 's3:ListBucket'
+}
+it "package: --publish uploads nothing over a version that is there" existing_version_is_not_overwritten
 
 bad_buckets_are_refused() {
     elf "$sandbox/b" "$amd64"
