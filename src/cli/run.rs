@@ -9,7 +9,7 @@ use clap::Args;
 
 use super::{ConfigArgs, Exit, LogArgs, NO_CONFIGURATION, environment, logging, sentence};
 use crate::config::{Config, Loaded};
-use crate::lifecycle::{LockFile, StopSignals, lock_path};
+use crate::lifecycle::{LockFile, Place, StopSignals, lock_path};
 use crate::supervisor::{Ended, Setup};
 
 /// Worker threads of the runtime: it carries messages and timers; frames have threads of their own.
@@ -18,6 +18,10 @@ const RUNTIME_THREADS: usize = 2;
 const FRESHEN_EVERY: Duration = Duration::from_secs(3600);
 /// Signals come through the runtime, which gets this long to bring one before the program is replaced.
 const LAST_LOOK: Duration = Duration::from_millis(20);
+/// An orderly end takes at most 4 s.
+const ENDING: Duration = Duration::from_secs(5);
+/// There is no event for the end of somebody else's process.
+const LOOK_AT_PLACE: Duration = Duration::from_millis(100);
 
 /// Arguments of `run`.
 #[derive(Debug, Args)]
@@ -108,14 +112,16 @@ struct Duty {
     device: String,
     lock: Arc<LockFile>,
     signals: StopSignals,
+    /// Held until the process ends.
+    _place: Option<Place>,
 }
 
 impl Duty {
     /// # Errors
     /// How to end; why has been said.
-    fn take_up(config: &Config) -> Result<Self, Exit> {
+    async fn take_up(config: &Config) -> Result<Self, Exit> {
         // First of all: a stop signal that comes earlier ends the process the hard way.
-        let signals = StopSignals::listen().map_err(|e| {
+        let mut signals = StopSignals::listen().map_err(|e| {
             tracing::error!("stop signals cannot be received: {e}");
             Exit::Failure
         })?;
@@ -130,17 +136,52 @@ impl Duty {
                 crate::lifecycle::LockError::Io { .. } => Exit::Configuration,
             }
         })?;
+        let place = Place::open(&config.work_dir.join(&device.name));
+        if let Some(place) = &place
+            && let Err(exit) = wait_for(place, config.sleep_time + ENDING, &mut signals).await
+        {
+            lock.remove();
+            return Err(exit);
+        }
         Ok(Self {
             device: device.name,
             lock: Arc::new(lock),
             signals,
+            _place: place,
         })
+    }
+}
+
+/// Waits for an earlier process of the same device, whose lock file was removed: it looks at that file from time to time only.
+async fn wait_for(place: &Place, limit: Duration, signals: &mut StopSignals) -> Result<(), Exit> {
+    if place.try_hold() {
+        return Ok(());
+    }
+    tracing::info!("an earlier run for this device, whose lock file was removed, has not ended yet: it is waited for");
+    let freed = async {
+        while !place.try_hold() {
+            tokio::time::sleep(LOOK_AT_PLACE).await;
+        }
+    };
+    tokio::select! {
+        freed = tokio::time::timeout(limit, freed) => freed.map_err(|_| {
+            tracing::error!(
+                "an earlier run for this device, whose lock file was removed, has not ended within {} s: end it (`pgrep -a ei-greengrass` \
+                 shows it), or give this one another device_name",
+                limit.as_secs()
+            );
+            Exit::AlreadyRunning
+        }),
+        signal = signals.next() => {
+            tracing::info!("stopping: {signal} received");
+            Err(Exit::Orderly)
+        }
     }
 }
 
 /// `--run-http-server`: answers requests instead of watching a camera.
 async fn answer_on_demand(config: Config) -> Exit {
-    let duty = match Duty::take_up(&config) {
+    let duty = match Duty::take_up(&config).await {
         Ok(duty) => duty,
         Err(exit) => return exit,
     };
@@ -159,7 +200,12 @@ async fn answer_on_demand(config: Config) -> Exit {
 }
 
 async fn daemon(setup: Setup) -> Exit {
-    let Duty { device, lock, signals } = match Duty::take_up(&setup.config) {
+    let Duty {
+        device,
+        lock,
+        signals,
+        _place,
+    } = match Duty::take_up(&setup.config).await {
         Ok(duty) => duty,
         Err(exit) => return exit,
     };
@@ -187,13 +233,13 @@ async fn daemon(setup: Setup) -> Exit {
     }
 }
 
-/// Completes when somebody asked the daemon to stop. A second signal after that ends the process at once.
+/// Completes when somebody asked the daemon to stop. Another signal after the first ends the process at once.
 async fn stop_requested(mut signals: StopSignals, lock: Arc<LockFile>, look_every: Duration, freshen_every: Duration) {
     let (mut look, mut freshen) = (tokio::time::interval(look_every), tokio::time::interval(freshen_every));
-    let why = loop {
+    let (signalled, why) = loop {
         tokio::select! {
-            signal = signals.next() => break format!("{signal} received"),
-            _ = look.tick() => if !lock.still_there() { break "the lock file was removed".to_owned() },
+            signal = signals.next() => break (true, format!("{signal} received")),
+            _ = look.tick() => if !lock.still_there() { break (false, "the lock file was removed".to_owned()) },
             _ = freshen.tick() => if let Err(e) = lock.keep_fresh() {
                 tracing::debug!("the times of the lock file cannot be set: {e}");
             },
@@ -201,8 +247,12 @@ async fn stop_requested(mut signals: StopSignals, lock: Arc<LockFile>, look_ever
     };
     tracing::info!("stopping: {why}");
     tokio::spawn(async move {
-        let signal = signals.next().await;
-        tracing::warn!("{signal} received again: ending at once");
+        if !signalled {
+            // `ei-greengrass stop` removes the file, and sends this one when that takes long.
+            signals.next().await;
+        }
+        let signal = signals.insisting().await;
+        tracing::error!("{signal} received again: ending at once; messages in memory are lost");
         std::process::exit(1);
     });
 }

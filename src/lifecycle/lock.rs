@@ -147,10 +147,16 @@ fn open_or_create(path: &Path) -> io::Result<File> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => options.create_new(true).open(path),
         opened => opened,
     }?;
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::other("it is not a regular file"));
+    regular(file)
+}
+
+/// The file, if it is one: others put pipes and directories under the names they find in `/tmp`.
+pub(super) fn regular(file: File) -> io::Result<File> {
+    if file.metadata()?.is_file() {
+        Ok(file)
+    } else {
+        Err(io::Error::other("it is not a regular file"))
     }
-    Ok(file)
 }
 
 /// The pid written inside, when there is one.

@@ -10,7 +10,7 @@ use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::process::{Pid, Signal, kill_process};
 use thiserror::Error;
 
-use super::lock::read_pid;
+use super::lock::{read_pid, regular};
 
 /// Greengrass gives a shutdown script 15 s; removal, SIGTERM and SIGKILL share them.
 const WAIT_AFTER_REMOVAL: Duration = Duration::from_millis(500);
@@ -132,8 +132,10 @@ pub fn holder(path: &Path) -> io::Result<Option<u32>> {
 
 fn open(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
-    options.read(true).custom_flags(OFlags::NOFOLLOW.bits() as i32);
-    options.open(path)
+    // Nobody may ever write into a pipe.
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    options.read(true).custom_flags(flags.bits() as i32);
+    options.open(path).and_then(regular)
 }
 
 /// The pid to signal, if the process with it belongs to the owner of the lock file: `/tmp` is shared, and a file with

@@ -12,6 +12,7 @@ use crate::publisher::Caches;
 use crate::report::Report;
 use crate::uplink::commands::{Answer, Command, CommandError};
 use crate::uplink::{IncomingCommand, Message};
+use crate::wording::excerpt;
 
 /// What is to happen after a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +40,7 @@ impl Carrier<'_> {
                 return After::GoOn;
             }
         };
-        tracing::info!("command {command:?}");
+        tracing::info!("command {}", excerpt(&String::from_utf8_lossy(&incoming.payload)));
         let answer = match &command {
             Command::Restart => {
                 self.answer(&Answer::Restart);

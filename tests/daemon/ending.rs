@@ -65,6 +65,11 @@ fn sigint_ends_it_in_order() {
 }
 
 #[test]
+fn a_terminal_that_is_gone_ends_it_in_order() {
+    ends_with_a_notice(|_, daemon| daemon.signal(Signal::HUP));
+}
+
+#[test]
 fn removing_the_lock_file_ends_it_in_order() {
     ends_with_a_notice(|stage, _| std::fs::remove_file(lock_file(&stage.site).unwrap()).unwrap());
 }
@@ -81,7 +86,7 @@ fn the_command_stop_ends_it_in_order_and_waits_for_that() {
 
 #[test]
 fn a_signal_to_the_whole_process_group_is_no_fault_of_the_model() {
-    for signal in [Signal::TERM, Signal::INT] {
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
         let stage = Stage::new();
         let scripted = stage.site.scripted_model(&script(&[boxed(0.5)]));
         for model in [PathBuf::from("builtin:nop"), scripted] {
@@ -100,6 +105,37 @@ fn a_signal_to_the_whole_process_group_is_no_fault_of_the_model() {
             }
         }
     }
+}
+
+#[test]
+fn a_start_right_after_the_removal_of_the_lock_file_waits_for_the_earlier_run() {
+    let stage = Stage::new();
+    let mut first = stage.run("builtin:nop", CAMERA, &["sleep_time_sec=2"]);
+    first.wait_for_line("capture runs");
+    std::fs::remove_file(lock_file(&stage.site).unwrap()).unwrap();
+    let second = stage.run("builtin:nop", CAMERA, &["sleep_time_sec=2"]);
+    let waiting = "an earlier run for this device";
+    second.wait_for_line(waiting);
+    let (status, _) = first.wait_for_end(LIMIT);
+    assert_eq!(status.code(), Some(0));
+    assert!(!second.log().contains("Connected to"), "{}", second.log());
+    second.wait_for_line("capture runs");
+    second.stop();
+}
+
+#[test]
+fn a_pipe_in_place_of_the_lock_file_holds_nothing_up() {
+    let stage = Stage::new();
+    let mut daemon = stage.run("builtin:nop", CAMERA, &[]);
+    daemon.wait_for_line("capture runs");
+    let lock = lock_file(&stage.site).unwrap();
+    daemon.signal(Signal::TERM);
+    ends_in_order(&mut daemon, &stage.site);
+    rustix::fs::mkfifoat(rustix::fs::CWD, &lock, rustix::fs::Mode::RWXU).unwrap();
+    let output = stage.site.command("stop").output().unwrap();
+    assert_ne!(output.status.code(), Some(0));
+    let said = String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("it is not a regular file"), "{said}");
 }
 
 #[test]
@@ -234,7 +270,7 @@ fn it_ends_in_time_during_a_restart_that_hangs() {
     broker
         .mock
         .publish(&topic, restart, false, false, rumqttc::mqttbytes::QoS::AtLeastOnce);
-    daemon.wait_for_line("command Restart");
+    daemon.wait_for_line(r#"command {"cmd":"restart"}"#);
     broker.mock.behave(|behaviour| behaviour.acks = Acks::Stall);
     daemon.signal(Signal::TERM);
     ends_in_order(&mut daemon, &site);
@@ -351,12 +387,53 @@ fn a_second_signal_forces_the_end() {
     let model = model_of(daemon.pid());
     daemon.signal(Signal::TERM);
     daemon.wait_for_line("stopping: SIGTERM received");
-    daemon.signal(Signal::INT);
+    // At first that is the same wish once more.
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_millis(1200) {
+        daemon.signal(Signal::INT);
+        std::thread::sleep(Duration::from_millis(20));
+    }
     let (status, took) = daemon.wait_for_end(LIMIT);
     assert_eq!(status.code(), Some(1));
     assert!(took < Duration::from_millis(1500), "{took:?}");
+    assert_eq!(lines(&daemon.log(), "ERROR", "messages in memory are lost").len(), 1);
     wait_until("the model has seen its client go", || !is_running(model));
     drop(broker.runtime);
+}
+
+/// Nothing is acknowledged, so that the end takes long; `end` is given the running daemon and its lock file.
+fn an_end_that_takes_long_loses_nothing(end: impl FnOnce(&mut Daemon, PathBuf)) {
+    let (site, broker) = (Site::new(), Broker::start(Behaviour::default()));
+    broker.mock.behave(|behaviour| behaviour.acks = Acks::Stall);
+    let sets = ["sleep_time_sec=1", "iotcore_backoff=1"];
+    let mut command = command(&site, &broker.mock.url(), "builtin:nop", &sets);
+    command.args(["--gst", CAMERA]);
+    let mut daemon = Daemon::start(command);
+    daemon.wait_for_line("capture runs");
+    let lock = lock_file(&site).unwrap();
+    end(&mut daemon, lock);
+    ends_in_order(&mut daemon, &site);
+    assert_eq!(lines(&daemon.log(), "", "wait on disk for the next start").len(), 1);
+    drop(broker.runtime);
+}
+
+#[test]
+fn a_signal_that_comes_twice_at_once_is_one_wish() {
+    an_end_that_takes_long_loses_nothing(|daemon, _| {
+        daemon.signal(Signal::TERM);
+        daemon.wait_for_line("stopping: SIGTERM received");
+        daemon.signal(Signal::TERM);
+        daemon.signal(Signal::INT);
+    });
+}
+
+#[test]
+fn the_signal_that_follows_the_removal_of_the_lock_file_is_the_first_one() {
+    an_end_that_takes_long_loses_nothing(|daemon, lock| {
+        std::fs::remove_file(lock).unwrap();
+        daemon.wait_for_line("stopping: the lock file was removed");
+        daemon.signal(Signal::TERM);
+    });
 }
 
 #[test]
