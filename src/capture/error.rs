@@ -222,6 +222,16 @@ pub(super) fn offending_word(message: &str) -> Option<String> {
     quoted.or_else(linked).map(str::to_owned)
 }
 
+/// Longest debug detail that is passed on, in characters.
+const DEBUG_LENGTH: usize = 400;
+
+pub(super) fn shortened(text: &str) -> String {
+    match text.char_indices().nth(DEBUG_LENGTH) {
+        Some((end, _)) => format!("{} ...", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

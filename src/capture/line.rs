@@ -12,11 +12,12 @@ use gstreamer_app as gst_app;
 use super::elements::{
     AFTER_ENCODER, BYTES, ENCODERS, JPEG_SOURCES, NVIDIA_MEMORY, PASS_THROUGH, SOUND, SOUND_ENCODERS, SPARE_SINKS,
 };
-use super::error::{CaptureError, offending_word, redact};
+use super::error::{CaptureError, offending_word, redact, shortened};
 use super::gst_args;
 use super::packages::MissingElement;
 use super::words::{self, Chain, Kind, Segment};
 use crate::config::SourceLine;
+use crate::model::ModelInput;
 
 /// Name of the element that hands the frames over; it shows up in GStreamer's messages.
 pub(super) const SINK_NAME: &str = "frames-for-the-model";
@@ -34,6 +35,15 @@ pub enum Medium {
 }
 
 impl Medium {
+    /// What a model is fed with; `None`: it wants another sensor.
+    fn of(input: &ModelInput) -> Option<Self> {
+        match *input {
+            ModelInput::Image { .. } => Some(Self::Pictures),
+            ModelInput::Audio { frequency, .. } => Some(Self::Sound { frequency }),
+            ModelInput::Unsupported(_) => None,
+        }
+    }
+
     fn encoders(self) -> &'static [&'static str] {
         match self {
             Self::Pictures => &ENCODERS,
@@ -50,7 +60,7 @@ impl Medium {
     }
 }
 
-/// Frequency of most audio models, for [`describe`], which knows no model.
+/// Frequency of most audio models, for [`describe`] where no model is known.
 const USUAL_FREQUENCY: u32 = 16_000;
 
 /// What `check` tells about a line, found out without starting anything.
@@ -66,12 +76,17 @@ pub struct PipelineDescription {
     pub missing: Vec<MissingElement>,
 }
 
-/// Reads the line and lets GStreamer build it, without opening the camera or anything else. Missing elements are listed
-/// in the description; all other faults are an error.
-pub fn describe(source: &SourceLine) -> Result<PipelineDescription, CaptureError> {
+/// Reads the line and lets GStreamer build it for a model with this `input`, without opening the camera or anything else; without
+/// a model what the line is for is guessed. Missing elements are listed in the description; all other faults are an error.
+pub fn describe(source: &SourceLine, input: Option<&ModelInput>) -> Result<PipelineDescription, CaptureError> {
     let line = launch_line(source)?;
-    let prepared = Prepared::new(&line, guess(&line))?;
+    let medium = input.and_then(Medium::of).unwrap_or_else(|| guess(&line));
+    let prepared = Prepared::new(&line, medium)?;
     let missing = match prepared.parse() {
+        Ok((_, sink)) if medium == Medium::Pictures => {
+            ends_in_jpeg(&sink, &redact(&prepared.launch))?;
+            Vec::new()
+        }
         Ok(_) => Vec::new(),
         Err(CaptureError::MissingElements { elements, .. }) => elements,
         Err(error) => return Err(error),
@@ -81,6 +96,29 @@ pub fn describe(source: &SourceLine) -> Result<PipelineDescription, CaptureError
         runs: redact(&prepared.launch),
         changes: prepared.changes,
         missing,
+    })
+}
+
+/// Whether what would be linked to the sink for pictures offers only JPEG, as far as it can tell at the moment. `line`: without
+/// passwords.
+///
+/// # Errors
+/// It offers neither raw pictures nor JPEG.
+pub(super) fn ends_in_jpeg(sink: &gst_app::AppSink, line: &str) -> Result<bool, CaptureError> {
+    // Not linked yet: a demuxer or decoder links itself when it knows what it has.
+    let Some(before) = sink.static_pad("sink").and_then(|pad| pad.peer()) else {
+        return Ok(false);
+    };
+    let offered = before.query_caps(None);
+    if offered.can_intersect(&gst::Caps::new_empty_simple("video/x-raw")) {
+        return Ok(false);
+    }
+    if offered.can_intersect(&gst::Caps::new_empty_simple("image/jpeg")) {
+        return Ok(true);
+    }
+    Err(CaptureError::NotVideo {
+        caps: shortened(&offered.to_string()),
+        line: line.to_owned(),
     })
 }
 

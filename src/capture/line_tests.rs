@@ -9,7 +9,7 @@ fn runs(line: &str) -> String {
 }
 
 fn described(line: &str) -> Result<PipelineDescription, CaptureError> {
-    describe(&SourceLine::Launch(line.to_owned()))
+    describe(&SourceLine::Launch(line.to_owned()), None)
 }
 
 #[test]
@@ -170,7 +170,7 @@ fn check_lists_every_missing_element_with_its_package() {
 #[test]
 fn check_shows_the_decoded_line_without_its_password() {
     let line = "rtspsrc:location=rtsp://u:secret@10.0.0.5:8554/cam:latency=0:!:decodebin:!:jpegenc";
-    let description = describe(&SourceLine::Encoded(line.to_owned())).unwrap();
+    let description = describe(&SourceLine::Encoded(line.to_owned()), None).unwrap();
     assert_eq!(
         description.line,
         "rtspsrc location=rtsp://u:***@10.0.0.5:8554/cam latency=0 ! decodebin ! jpegenc"
@@ -210,12 +210,12 @@ fn gstreamers_errors_come_with_the_line_and_the_word() {
 #[test]
 fn a_source_without_a_line_says_so() {
     assert_eq!(
-        describe(&SourceLine::Encoded("__none__".to_owned())),
+        describe(&SourceLine::Encoded("__none__".to_owned()), None),
         Err(CaptureError::NoLine)
     );
     let long = SourceLine::Encoded("a".repeat(gst_args::MAX_LENGTH + 1));
     assert_eq!(
-        describe(&long),
+        describe(&long, None),
         Err(CaptureError::TooLong {
             length: gst_args::MAX_LENGTH + 1
         })

@@ -12,8 +12,8 @@ use gstreamer_app as gst_app;
 
 use super::audio;
 use super::devices::Wishes;
-use super::error::{CaptureError, redact};
-use super::line::{Medium, Prepared, launch_line};
+use super::error::{CaptureError, redact, shortened};
+use super::line::{Medium, Prepared, ends_in_jpeg, launch_line};
 use super::packages::MissingElement;
 use super::slot::{Feed, Frame, FrameSlot, Policy, Put, Tap, Ticket};
 use super::windows::{SoundFormat, Window};
@@ -23,8 +23,6 @@ use crate::stats::Stats;
 
 /// How often the watching thread looks at the clock when no message wakes it.
 const TICK: Duration = Duration::from_millis(200);
-/// Longest debug detail that is passed on, in characters.
-const DEBUG_LENGTH: usize = 400;
 
 /// What to capture, and how.
 #[derive(Debug, Clone)]
@@ -342,23 +340,17 @@ impl Built {
     /// Lets only raw video in ordinary memory into the sink, behind a JPEG decoder where the line delivers JPEG. In READY
     /// a camera is open and says what it has.
     fn accept_pictures(&self) -> Result<(), CaptureError> {
-        let raw = gst::Caps::new_empty_simple("video/x-raw");
-        self.sink.set_caps(Some(&raw));
-        let Some(pad) = self.sink.static_pad("sink") else {
+        self.sink.set_caps(Some(&gst::Caps::new_empty_simple("video/x-raw")));
+        if !ends_in_jpeg(&self.sink, &self.line)? {
+            return Ok(());
+        }
+        let Some((pad, before)) = self
+            .sink
+            .static_pad("sink")
+            .and_then(|pad| Some((pad.clone(), pad.peer()?)))
+        else {
             return Ok(());
         };
-        // Not linked yet: a demuxer or decoder links itself when it knows what it has.
-        let Some(before) = pad.peer() else { return Ok(()) };
-        let offered = before.query_caps(None);
-        if offered.can_intersect(&raw) {
-            return Ok(());
-        }
-        if !offered.can_intersect(&gst::Caps::new_empty_simple("image/jpeg")) {
-            return Err(CaptureError::NotVideo {
-                caps: shortened(&offered.to_string()),
-                line: self.line.clone(),
-            });
-        }
         if gst::ElementFactory::find("jpegdec").is_none() {
             let elements = vec![MissingElement::new("jpegdec")];
             return Err(CaptureError::MissingElements {
@@ -541,12 +533,5 @@ fn detail(debug: &str) -> String {
     match lines.split_first() {
         Some((_, rest)) if !rest.is_empty() => rest.join(" "),
         _ => debug.trim().to_owned(),
-    }
-}
-
-fn shortened(text: &str) -> String {
-    match text.char_indices().nth(DEBUG_LENGTH) {
-        Some((end, _)) => format!("{} ...", &text[..end]),
-        None => text.to_owned(),
     }
 }

@@ -11,6 +11,7 @@ use super::{ConfigArgs, Exit, NO_CONFIGURATION, check_online, check_running, com
 use crate::capture::{CaptureError, PipelineDescription, Wishes, camera, describe, microphone};
 use crate::config::{Config, Loaded};
 use crate::device::{Topics, peek};
+use crate::model::ModelInput;
 use crate::supervisor::{Setup, SetupError};
 use crate::wording::sentence;
 
@@ -93,7 +94,7 @@ fn report(loaded: &Loaded, refusals: &[String], model: &ModelCheck, running: Vec
     let warnings = loaded.warnings.iter().map(ToString::to_string);
     section(&mut out, "Warnings", warnings.chain(model.warning.clone()));
     section(&mut out, "Device", device(config));
-    let (lines, source_works) = source(config);
+    let (lines, source_works) = source(config, model.input.as_ref());
     section(&mut out, "Source", lines);
     section(&mut out, "Model", model.lines.iter().cloned());
     section(&mut out, "Running", running);
@@ -165,7 +166,7 @@ fn device(config: &Config) -> Vec<String> {
 }
 
 /// What is known of the source, and whether it can be built as far as that can be told now.
-fn source(config: &Config) -> (Vec<String>, bool) {
+fn source(config: &Config, input: Option<&ModelInput>) -> (Vec<String>, bool) {
     let Some(source) = &config.source else {
         let mut lines = vec![
             "none given: a camera, or for a model that hears a microphone, is looked for at each start".to_owned(),
@@ -174,7 +175,7 @@ fn source(config: &Config) -> (Vec<String>, bool) {
         lines.extend(microphones().into_iter().map(|line| format!("microphone: {line}")));
         return (lines, true);
     };
-    match describe(source) {
+    match describe(source, input) {
         Ok(PipelineDescription {
             line,
             runs,

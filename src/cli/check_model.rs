@@ -15,6 +15,8 @@ pub(super) struct ModelCheck {
     pub lines: Vec<String>,
     /// A configured file that is not there.
     pub warning: Option<String>,
+    /// What the model takes, when it said so.
+    pub input: Option<ModelInput>,
     /// Why this component cannot use the model, which otherwise is well.
     pub unsupported: Option<String>,
 }
@@ -26,6 +28,7 @@ impl ModelCheck {
         let mut check = Self {
             lines: vec![line],
             warning: missing(config),
+            input: None,
             unsupported: None,
         };
         if let (Some(source), true) = (&config.model, can_be_asked) {
@@ -45,6 +48,7 @@ impl ModelCheck {
                     info.model_type,
                     input(&info)
                 ));
+                self.input = Some(info.input);
                 if let ModelInput::Unsupported(sensor) = info.input {
                     self.unsupported = Some(format!(
                         "the model works on sensor \"{sensor}\", and this component feeds cameras and microphones to models; \

@@ -195,6 +195,35 @@ fn check_says_what_run_would_say_of_a_missing_model_and_of_a_source_that_does_no
         report.contains("Warnings\n  the model file /nonexistent.eim (ei_local_model_file) is missing"),
         "{report}"
     );
+    for (model, line, said) in [
+        (
+            "builtin:ball",
+            "audiotestsrc ! audioconvert",
+            "the pipeline ends in audio/x-raw",
+        ),
+        (
+            "builtin:ball",
+            "videotestsrc ! pngenc",
+            "the pipeline ends in image/png",
+        ),
+        ("builtin:audio", "videotestsrc ! videoconvert", "could not link"),
+    ] {
+        let report = check(&["--model", model, "--gst", line]);
+        assert!(
+            report.contains(said) && report.contains("infers nothing until its source works: see Source"),
+            "{report}"
+        );
+    }
+    let report = check(&[
+        "--model",
+        "builtin:audio",
+        "--gst",
+        "filesrc location=/x.wav ! decodebin",
+    ]);
+    assert!(
+        report.contains("decodebin ! audioconvert") && report.contains("rate=16000"),
+        "{report}"
+    );
     let report = check(&["--model", "builtin:ball", "--gst", "nosuchsrc ! videoconvert"]);
     assert!(
         report.contains("infers nothing until its source works: see Source"),
