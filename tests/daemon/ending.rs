@@ -409,7 +409,14 @@ fn an_end_that_takes_long_loses_nothing(end: impl FnOnce(&mut Daemon, PathBuf)) 
     let mut command = command(&site, &broker.mock.url(), "builtin:nop", &sets);
     command.args(["--gst", CAMERA]);
     let mut daemon = Daemon::start(command);
-    daemon.wait_for_line("capture runs");
+    let inferred = |log: &[Entry]| {
+        let published = log.iter().filter_map(Entry::published);
+        published
+            .into_iter()
+            .any(|message| message.topic.ends_with("/inference/output"))
+    };
+    let inference = broker.mock.wait_for("an inference", LIMIT, inferred);
+    broker.runtime.block_on(inference);
     let lock = lock_file(&site).unwrap();
     end(&mut daemon, lock);
     ends_in_order(&mut daemon, &site);
