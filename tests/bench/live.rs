@@ -3,8 +3,6 @@
 
 use std::time::Duration;
 
-use serde_json::json;
-
 use super::bare::{self, Figures};
 use super::median;
 use super::process::Usage;
@@ -15,6 +13,7 @@ use super::support::mosquitto::Mosquitto;
 use super::support::observer::Observer;
 use super::support::ports::free_port;
 use super::unthrottled::inferences;
+use super::viewer::Viewer;
 use super::watcher::Served;
 
 const ROUNDS: usize = 3;
@@ -161,11 +160,6 @@ fn look(daemon: &Daemon, observer: &Observer) -> Round {
 
 /// One daemon with its page, with and without somebody who looks.
 fn page(scene: &Scene, broker: &Mosquitto, reach: &mut Reach) {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .expect("a runtime");
     let site = Site::new();
     let observer = Observer::connect(broker.port, site.device());
     let arguments = scene.arguments(&scene.source(true));
@@ -175,11 +169,8 @@ fn page(scene: &Scene, broker: &Mosquitto, reach: &mut Reach) {
     let rounds: Vec<_> = (0..ROUNDS)
         .map(|_| {
             let alone = look(&served.daemon, &observer);
-            let client = runtime.block_on(served.connect("/"));
-            let watching = runtime.spawn(watch(client));
-            let watched = look(&served.daemon, &observer);
-            watching.abort();
-            (alone, watched)
+            let _viewer = Viewer::of(&served);
+            (alone, look(&served.daemon, &observer))
         })
         .collect();
     let of = |figure: &dyn Fn(&(Round, Round)) -> f64| median(rounds.iter().map(figure).collect());
@@ -198,14 +189,4 @@ fn page(scene: &Scene, broker: &Mosquitto, reach: &mut Reach) {
     );
     reach.at_most("one who looks at the page, more CPU s a second", more, 0.05);
     served.daemon.stop();
-}
-
-/// Takes pictures and results as they come.
-async fn watch(mut client: super::watcher::Client) {
-    client
-        .send(&json!({"type": "set-camera-preview", "enabled": true}))
-        .await;
-    loop {
-        client.next().await;
-    }
 }

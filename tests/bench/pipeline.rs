@@ -15,6 +15,7 @@ mod stages;
 mod support;
 mod times;
 mod unthrottled;
+mod viewer;
 #[path = "../preview/client.rs"]
 #[allow(dead_code)] // the tests of the page use more of it
 mod watcher;

@@ -66,12 +66,7 @@ impl Scene {
 
     /// Starts our program for this scene.
     pub fn run(&self, site: &Site, broker: &Mosquitto, live: bool, more: &[&str]) -> Daemon {
-        self.run_line(site, broker, &self.source(live), more)
-    }
-
-    /// The same with another line for the source.
-    pub fn run_line(&self, site: &Site, broker: &Mosquitto, line: &str, more: &[&str]) -> Daemon {
-        let mut arguments = self.arguments(line);
+        let mut arguments = self.arguments(&self.source(live));
         arguments.extend(more.iter().map(|word| (*word).to_owned()));
         let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
         site.run(&broker.url(), &arguments)

@@ -16,6 +16,9 @@ use super::support::daemon::Site;
 use super::support::events::Events;
 use super::support::mosquitto::Mosquitto;
 use super::support::observer::Observer;
+use super::support::ports::free_port;
+use super::viewer::Viewer;
+use super::watcher::Served;
 
 /// Messages looked at for latencies: ten seconds' worth.
 const MESSAGES: usize = 300;
@@ -32,7 +35,7 @@ pub fn print(broker: &Mosquitto, reach: &mut Reach) {
         short(percentile(&loopback, 50)),
         short(percentile(&loopback, 99))
     );
-    let (times, skipped) = frame_to_message(broker, &[]);
+    let (times, skipped) = frame_to_message(broker, &[], false);
     row(
         &format!("frame made to message at an observer, 30/s ({skipped} frames skipped)"),
         &times,
@@ -40,12 +43,29 @@ pub fn print(broker: &Mosquitto, reach: &mut Reach) {
     );
     reach.at_most("frame to message, p50, ms", percentile(&times, 50), 4.0);
     reach.at_most("frame to message, p99, ms", percentile(&times, 99), 10.0);
-    let (times, skipped) = frame_to_message(broker, &["--set", "publish_inference_base64_image=yes"]);
-    row(
-        &format!("the same with the picture in each message ({skipped} frames skipped)"),
-        &times,
-        &limit,
-    );
+    let cache = tempfile::tempdir().expect("a directory");
+    let directory = format!("cache_file_directory={}", cache.path().display());
+    for (what, settings, is_watched) in [
+        (
+            "the picture in each message",
+            &["publish_inference_base64_image=yes"][..],
+            false,
+        ),
+        (
+            "each pair in the file cache",
+            &["enable_cache_to_file=yes", &directory],
+            false,
+        ),
+        ("somebody looking at the page", &[], true),
+    ] {
+        let settings: Vec<_> = settings.iter().flat_map(|setting| ["--set", setting]).collect();
+        let (times, skipped) = frame_to_message(broker, &settings, is_watched);
+        row(
+            &format!("the same with {what} ({skipped} frames skipped)"),
+            &times,
+            &limit,
+        );
+    }
     let times = command_to_answer(broker);
     row("command to answer", &times, &limit);
     reach.at_most("command to answer, p50, ms", percentile(&times, 50), 5.0);
@@ -68,7 +88,7 @@ fn row(what: &str, times: &[f64], limit: &str) {
 /// Milliseconds from the moment the source pushes a frame until its message is at an observer, and the frames skipped.
 ///
 /// A tee in the line sends a corner of each frame to us before the rest of the line gets it.
-fn frame_to_message(broker: &Mosquitto, more: &[&str]) -> (Vec<f64>, u64) {
+fn frame_to_message(broker: &Mosquitto, more: &[&str], is_watched: bool) -> (Vec<f64>, u64) {
     let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
     let port = socket.local_addr().expect("its number").port();
     socket.set_read_timeout(Some(Duration::from_secs(1))).expect("a limit");
@@ -89,12 +109,26 @@ fn frame_to_message(broker: &Mosquitto, more: &[&str]) -> (Vec<f64>, u64) {
     );
     let site = Site::new();
     let observer = Observer::connect(broker.port, site.device());
-    let arguments = [&["--set", "iotcore_backoff=1"], more].concat();
-    let daemon = scene.run_line(&site, broker, &line, &arguments);
+    let mut arguments = scene.arguments(&line);
+    arguments.extend(
+        ["--set", "iotcore_backoff=1"]
+            .iter()
+            .chain(more)
+            .map(|word| (*word).to_owned()),
+    );
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    let (daemon, _site, viewer) = if is_watched {
+        let served = Served::start_at(site, free_port(), &broker.url(), &arguments);
+        let viewer = Viewer::of(&served);
+        (served.daemon, served.site, Some(viewer))
+    } else {
+        (site.run(&broker.url(), &arguments), site, None)
+    };
     // Only metrics are read here: reading every message again and again would hold up the next one.
     let metrics = observer.wait_for("model/metrics", "the last figures", |metrics| {
         metrics["runner"]["inferences"].as_u64() >= Some(MESSAGES as u64)
     });
+    drop(viewer);
     daemon.stop();
     listening.join().expect("the listener ends");
     let skipped = metrics["runner"]["frames_skipped"].as_u64().unwrap_or(0);
