@@ -1,7 +1,7 @@
 //! From a published inference to a message in the outbox and a pair in the cache.
 //!
-//! Without pictures a message is written on the spot. With pictures (in the message, or for the cache) a thread of its own
-//! encodes them: it computes and never waits for a network or a disk, so what is handed to it is bounded by its speed.
+//! A message without picture is written on the spot. Pictures (in the message, or for the cache) are encoded by a thread of its
+//! own: it computes and never waits for a network or a disk, so what is handed to it is bounded by its speed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -80,7 +80,22 @@ struct Job {
     numbers: Numbers,
     id: Uuid,
     ts: u64,
+    s3: Option<S3Location>,
+    /// The message, when it is in the outbox already.
+    announced: Option<Bytes>,
     picture: Option<Picture>,
+}
+
+impl Job {
+    fn publication(&self) -> Publication<'_> {
+        Publication {
+            result: &self.result,
+            numbers: self.numbers,
+            id: self.id,
+            ts: self.ts,
+            s3: self.s3.as_ref(),
+        }
+    }
 }
 
 struct Writer {
@@ -146,24 +161,29 @@ impl Publisher {
 
     /// Publishes an inference. `picture` is what the model saw; it is copied only when it is needed.
     pub fn publish(&self, result: InferenceResult, numbers: Numbers, picture: &Picture) {
-        let (id, ts) = (Uuid::new_v4(), now_ms());
-        let Some(encoder) = &self.encoder else {
-            self.writer.write(&result, numbers, id, ts, Attachment::None);
-            return;
-        };
-        let waiting = &self.writer.pictures_waiting;
-        let picture = (waiting.load(Ordering::Relaxed) < QUEUED_PICTURES).then(|| {
-            waiting.fetch_add(1, Ordering::Relaxed);
-            picture.clone()
-        });
-        // The thread ends only after the last publisher is gone.
-        let _ = encoder.send(Work::Write(Box::new(Job {
+        let mut job = Job {
             result,
             numbers,
-            id,
-            ts,
-            picture,
-        })));
+            id: Uuid::new_v4(),
+            ts: now_ms(),
+            s3: self.writer.s3.lock().clone(),
+            announced: None,
+            picture: None,
+        };
+        if !self.writer.settings.publish_image {
+            job.announced = self.writer.announce(&job.publication(), PictureInMessage::NotWanted);
+            if job.announced.is_none() {
+                return;
+            }
+        }
+        let Some(encoder) = &self.encoder else { return };
+        let waiting = &self.writer.pictures_waiting;
+        if waiting.load(Ordering::Relaxed) < QUEUED_PICTURES {
+            waiting.fetch_add(1, Ordering::Relaxed);
+            job.picture = Some(picture.clone());
+        }
+        // The thread ends only after the last publisher is gone.
+        let _ = encoder.send(Work::Write(Box::new(job)));
     }
 
     /// Waits until everything published so far is in the outbox, or `give_up` is set; pictures take a moment to encode.
@@ -177,20 +197,28 @@ impl Publisher {
 
     /// Publishes what was heard. `sound` makes the file for the cache; it is called only when there is one.
     pub fn publish_sound(&self, result: InferenceResult, numbers: Numbers, sound: impl FnOnce() -> Bytes) {
-        let file = (self.writer.caches.count() > 0).then(sound);
-        self.writer
-            .write(&result, numbers, Uuid::new_v4(), now_ms(), Attachment::Sound(file));
+        let (id, s3) = (Uuid::new_v4(), self.writer.s3.lock().clone());
+        let publication = Publication {
+            result: &result,
+            numbers,
+            id,
+            ts: now_ms(),
+            s3: s3.as_ref(),
+        };
+        let message = self.writer.announce(&publication, PictureInMessage::NotWanted);
+        if let Some(json) = message
+            && self.writer.caches.count() > 0
+        {
+            self.writer.keep(
+                s3,
+                CacheItem {
+                    id,
+                    image: Some(sound()),
+                    json,
+                },
+            );
+        }
     }
-}
-
-/// What goes with a message.
-enum Attachment<'a> {
-    /// No picture: none was wanted, or it is missing.
-    None,
-    /// Into the message and the cache.
-    Picture(&'a EncodedPicture<'a>),
-    /// Into the cache, if there is one.
-    Sound(Option<Bytes>),
 }
 
 impl Encoder {
@@ -217,7 +245,13 @@ impl Writer {
                 }
             };
             if let Err(panicked) = caught(|| write(self, &job)) {
-                self.say_lost(&panicked);
+                match &job.announced {
+                    Some(_) => {
+                        self.say_missing(&panicked.to_string());
+                        self.stats.cache_failures.add(self.caches.count());
+                    }
+                    None => self.say_lost(&panicked),
+                }
             }
             if job.picture.is_some() {
                 self.pictures_waiting.fetch_sub(1, Ordering::Relaxed);
@@ -235,8 +269,24 @@ impl Writer {
                 None
             }
         };
-        let attachment = picture.as_ref().map_or(Attachment::None, Attachment::Picture);
-        self.write(&job.result, job.numbers, job.id, job.ts, attachment);
+        let announced = job.announced.clone().or_else(|| {
+            let in_message = picture
+                .as_ref()
+                .map_or(PictureInMessage::Missing, PictureInMessage::Encoded);
+            self.announce(&job.publication(), in_message)
+        });
+        let Some(json) = announced else { return };
+        match &picture {
+            Some(picture) => self.keep(
+                job.s3.clone(),
+                CacheItem {
+                    id: job.id,
+                    image: Some(picture.jpeg().clone()),
+                    json,
+                },
+            ),
+            None => self.stats.cache_failures.add(self.caches.count()),
+        }
     }
 
     /// Tells of a message, or a pair for the cache, that lacks its picture.
@@ -267,25 +317,12 @@ impl Writer {
             .check_words(Instant::now(), &format!("{what} {reason}"))
     }
 
-    fn write(&self, result: &InferenceResult, numbers: Numbers, id: Uuid, ts: u64, attachment: Attachment<'_>) {
-        let s3 = self.s3.lock().clone();
-        let publication = Publication {
-            result,
-            numbers,
-            id,
-            ts,
-            s3: s3.as_ref(),
-        };
-        let in_message = match &attachment {
-            _ if !self.settings.publish_image => PictureInMessage::NotWanted,
-            Attachment::Picture(picture) => PictureInMessage::Encoded(picture),
-            Attachment::None => PictureInMessage::Missing,
-            Attachment::Sound(_) => PictureInMessage::NotWanted,
-        };
-        let message = match publication.compose(in_message, &self.stats) {
-            Ok(message) => message,
-            Err(e) => return self.say_lost(&e),
-        };
+    /// Puts the message into the outbox, and gives its text; `None`: there is none.
+    fn announce(&self, publication: &Publication<'_>, picture: PictureInMessage<'_>) -> Option<Bytes> {
+        let message = publication
+            .compose(picture, &self.stats)
+            .inspect_err(|e| self.say_lost(e))
+            .ok()?;
         if message.fit == Fit::Oversized {
             if let Some(more) = self.repeated("oversized", "") {
                 tracing::warn!(
@@ -302,22 +339,7 @@ impl Writer {
                 self.settings.qos,
             ));
         }
-        let file = match attachment {
-            Attachment::Picture(picture) => Some(picture.jpeg().clone()),
-            Attachment::Sound(file) => file,
-            Attachment::None => None,
-        };
-        match file {
-            Some(_) => self.keep(
-                s3,
-                CacheItem {
-                    id,
-                    image: file,
-                    json: message.json,
-                },
-            ),
-            None => self.stats.cache_failures.add(self.caches.count()),
-        }
+        Some(message.json)
     }
 
     fn keep(&self, place: Option<S3Location>, pair: CacheItem) {

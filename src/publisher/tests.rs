@@ -62,6 +62,8 @@ fn job(freeform: usize, picture: Option<Picture>) -> Job {
         },
         id: Uuid::new_v4(),
         ts: now_ms(),
+        s3: None,
+        announced: None,
         picture,
     }
 }
@@ -129,6 +131,24 @@ fn a_panic_costs_one_message_and_the_encoding_goes_on() {
     assert_eq!(writer.outbox.depth(), 3);
     assert_eq!(writer.pictures_waiting.load(Ordering::Relaxed), 0);
     assert!(log.contains("the first picture"), "what panicked: {log}");
+}
+
+#[test]
+fn a_message_without_picture_does_not_wait_for_the_picture_of_its_pair() {
+    for publish_image in [false, true] {
+        let (encoder, queue) = sync_channel(1);
+        let writer = Arc::new(writer(publish_image));
+        let publisher = Publisher {
+            writer: writer.clone(),
+            encoder: Some(encoder),
+        };
+        let Job { result, numbers, .. } = job(1, None);
+        publisher.publish(result, numbers, &damaged_picture());
+        assert_eq!(writer.outbox.depth(), usize::from(!publish_image));
+        drop(publisher);
+        writer.work_off(&queue, Writer::write_with_picture);
+        assert_eq!(writer.outbox.depth(), 1, "each message once");
+    }
 }
 
 #[test]
