@@ -161,15 +161,7 @@ impl Publisher {
 
     /// Publishes an inference. `picture` is what the model saw; it is copied only when it is needed.
     pub fn publish(&self, result: InferenceResult, numbers: Numbers, picture: &Picture) {
-        let mut job = Job {
-            result,
-            numbers,
-            id: Uuid::new_v4(),
-            ts: now_ms(),
-            s3: self.writer.s3.lock().clone(),
-            announced: None,
-            picture: None,
-        };
+        let mut job = self.job(result, numbers);
         if !self.writer.settings.publish_image {
             job.announced = self.writer.announce(&job.publication(), PictureInMessage::NotWanted);
             if job.announced.is_none() {
@@ -197,26 +189,30 @@ impl Publisher {
 
     /// Publishes what was heard. `sound` makes the file for the cache; it is called only when there is one.
     pub fn publish_sound(&self, result: InferenceResult, numbers: Numbers, sound: impl FnOnce() -> Bytes) {
-        let (id, s3) = (Uuid::new_v4(), self.writer.s3.lock().clone());
-        let publication = Publication {
-            result: &result,
-            numbers,
-            id,
-            ts: now_ms(),
-            s3: s3.as_ref(),
-        };
-        let message = self.writer.announce(&publication, PictureInMessage::NotWanted);
+        let job = self.job(result, numbers);
+        let message = self.writer.announce(&job.publication(), PictureInMessage::NotWanted);
         if let Some(json) = message
             && self.writer.caches.count() > 0
         {
-            self.writer.keep(
-                s3,
-                CacheItem {
-                    id,
-                    image: Some(sound()),
-                    json,
-                },
-            );
+            let pair = CacheItem {
+                id: job.id,
+                image: Some(sound()),
+                json,
+            };
+            self.writer.keep(job.s3, pair);
+        }
+    }
+
+    /// A published inference with an id and a time of its own.
+    fn job(&self, result: InferenceResult, numbers: Numbers) -> Job {
+        Job {
+            result,
+            numbers,
+            id: Uuid::new_v4(),
+            ts: now_ms(),
+            s3: self.writer.s3.lock().clone(),
+            announced: None,
+            picture: None,
         }
     }
 }

@@ -93,9 +93,7 @@ impl Provider {
     /// # Errors
     /// [`FetchError`]
     pub async fn fetch_once(&self, stage: &watch::Sender<Stage>) -> Result<StoredModel, FetchError> {
-        let base = base_url(self.ei_host.as_deref())?;
-        let key = self.key().await?;
-        let studio = Studio::new(base, &key, self.limits)?;
+        let studio = self.studio().await?;
         let job = Job {
             wanted: &self.wanted,
             machine: &self.machine,
@@ -110,9 +108,7 @@ impl Provider {
     /// # Errors
     /// [`FetchError`]
     pub async fn probe(&self) -> Result<String, FetchError> {
-        let base = base_url(self.ei_host.as_deref())?;
-        let key = self.key().await?;
-        let studio = Studio::new(base, &key, self.limits)?;
+        let studio = self.studio().await?;
         let Project { id, name, owner } = first_project(&studio).await?;
         Ok(format!(
             "{} knows the key: project {owner} / {name} ({id})",
@@ -201,6 +197,13 @@ impl Provider {
         while !tokio::fs::try_exists(path).await.unwrap_or(false) {
             tokio::time::sleep(LOOK).await;
         }
+    }
+
+    /// Studio, with the API key.
+    async fn studio(&self) -> Result<Studio, FetchError> {
+        let base = base_url(self.ei_host.as_deref())?;
+        let key = self.key().await?;
+        Ok(Studio::new(base, &key, self.limits)?)
     }
 
     /// Secrets Manager first; `--api-key` when it definitely has none.
