@@ -90,8 +90,9 @@ impl Passes {
 fn between(input: &gst_video::VideoInfo, output: &gst_video::VideoInfo, shown: Rect) -> Option<VideoFormat> {
     let grey_of_another_matrix =
         output.format() == VideoFormat::Gray8 && input.colorimetry().matrix() != output.colorimetry().matrix();
-    if input.format() == VideoFormat::Uyvy && grey_of_another_matrix {
-        // At the same size GStreamer would take the luma as it is, with neither matrix nor range (1.22).
+    let scales = (shown.width, shown.height) != (output.width(), output.height());
+    if input.format() == VideoFormat::Uyvy && grey_of_another_matrix && !scales {
+        // At the same size GStreamer takes the luma as it is, with neither matrix nor range (1.22).
         return Some(VideoFormat::Yuy2);
     }
     let pixels = |width: u32, height: u32| u64::from(width) * u64::from(height);
