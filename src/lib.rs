@@ -9,26 +9,19 @@
 #![deny(unsafe_code)]
 
 pub mod aws;
-pub mod backoff;
 pub mod cache;
 pub mod capture;
 pub mod cli;
+pub mod commands;
 pub mod config;
 pub mod device;
-pub mod health;
+pub mod http;
 pub mod inference;
 pub mod lifecycle;
-pub mod log_limit;
 pub mod model;
-pub mod on_demand;
-pub mod panics;
-pub mod preview;
-pub mod private_file;
-pub mod publisher;
 pub mod report;
-pub mod secret;
-pub mod stats;
+pub mod status;
 pub mod studio;
 pub mod supervisor;
 pub mod uplink;
-mod wording;
+pub mod util;

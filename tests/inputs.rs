@@ -7,10 +7,12 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, Once};
 use std::time::Duration;
 
-use ei_greengrass::capture::{Capture, CaptureError, FrameSlot, Settings, Taken, Wishes, camera, line::Medium};
+use ei_greengrass::capture::{
+    Capture, CaptureError, DeviceSelection, FrameMailbox, Settings, Taken, camera, launch_line::MediaKind,
+};
 use ei_greengrass::config::{ModelSource, Sources, load};
 use ei_greengrass::model::{self, Interrupt, Model};
-use ei_greengrass::stats::Stats;
+use ei_greengrass::status::stats::Stats;
 use ei_greengrass::supervisor::{Setup, run};
 use gstreamer as gst;
 use gstreamer::glib;
@@ -130,11 +132,11 @@ fn plug(cameras: &[Plugged]) {
     *PLUGGED.lock().unwrap() = cameras.to_vec();
 }
 
-fn wishes(camera: &str) -> Wishes {
-    Wishes {
+fn wishes(camera: &str) -> DeviceSelection {
+    DeviceSelection {
         camera: Some(camera.to_owned()),
         model_size: (96, 96),
-        ..Wishes::default()
+        ..DeviceSelection::default()
     }
 }
 
@@ -147,15 +149,15 @@ fn a_camera_of_the_device_monitor_is_opened_in_its_chosen_mode() {
         lines.contains(&"Test Camera Two (/dev/testcamera1)".to_owned()),
         "{lines:?}"
     );
-    let line = wishes("test camera two").find(Medium::Pictures).unwrap();
+    let line = wishes("test camera two").find(MediaKind::Pictures).unwrap();
     assert_eq!(
         line,
         "videotestsrc pattern=ball timestamp-offset=2 is-live=true ! video/x-raw,format=YUY2,width=640,height=480"
     );
 
-    let (slot, stats) = (Arc::new(FrameSlot::new()), Arc::new(Stats::default()));
+    let (slot, stats) = (Arc::new(FrameMailbox::new()), Arc::new(Stats::default()));
     let settings = Settings {
-        wishes: Wishes {
+        wishes: DeviceSelection {
             resolution: Some((1000, 700)),
             ..wishes("/dev/testcamera0")
         },
@@ -171,7 +173,7 @@ fn a_camera_of_the_device_monitor_is_opened_in_its_chosen_mode() {
     capture.stop(Duration::from_secs(1));
 
     plug(&[Plugged("Test Camera One", 1)]);
-    let gone = wishes("Test Camera Two").find(Medium::Pictures).unwrap_err();
+    let gone = wishes("Test Camera Two").find(MediaKind::Pictures).unwrap_err();
     let CaptureError::NoCamera { wanted, found, .. } = gone else {
         panic!("{gone}")
     };

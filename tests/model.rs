@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use ei_greengrass::config::{ModelSource, ResizeMode, ShmBehavior, Threshold};
 use ei_greengrass::model::{Interrupt, Model, ModelError, ModelInput, Settings, builtin, sweep_in};
-use ei_greengrass::stats::Stats;
+use ei_greengrass::status::stats::Stats;
 use serde_json::{Map, Value, json};
 
 /// No test waits longer than this for anything.

@@ -7,12 +7,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use ei_greengrass::backoff::BackoffPolicy;
 use ei_greengrass::config::Qos;
 use ei_greengrass::device::Topics;
-use ei_greengrass::stats::Stats;
+use ei_greengrass::status::stats::Stats;
 use ei_greengrass::uplink::outbox::Bounds;
-use ei_greengrass::uplink::{self, Limits, Message, Outbox, Pacing, Policy, Settings, Spool, SpoolSettings, Uplink};
+use ei_greengrass::uplink::{
+    self, Limits, Message, Outbox, Policy, RateLimits, Settings, Spool, SpoolSettings, Uplink,
+};
+use ei_greengrass::util::backoff::BackoffPolicy;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use redb::{ReadableDatabase, ReadableTable, TableDefinition};
@@ -295,7 +297,7 @@ impl Bench {
             topics: Topics::new("cam"),
             qos: Qos::AtLeastOnce,
             ca: None,
-            pacing: Pacing::UNLIMITED,
+            pacing: RateLimits::UNLIMITED,
             limits: Limits {
                 backoff: BackoffPolicy {
                     min: Duration::from_millis(5),

@@ -13,14 +13,14 @@ mod support;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ei_greengrass::backoff::BackoffPolicy;
 use ei_greengrass::config::Qos;
 use ei_greengrass::device::Topics;
-use ei_greengrass::stats::Stats;
+use ei_greengrass::status::stats::Stats;
 use ei_greengrass::uplink::outbox::Bounds;
 use ei_greengrass::uplink::{
-    self, IncomingCommand, Limits, LinkState, Message, Outbox, Pacing, Reason, Settings, Status, Uplink,
+    self, ConnectionError, Limits, LinkState, Message, Outbox, RateLimits, ReceivedCommand, Settings, Status, Uplink,
 };
+use ei_greengrass::util::backoff::BackoffPolicy;
 use rumqttc::mqttbytes::QoS;
 use rumqttc::mqttbytes::v4::{ConnectReturnCode, Packet};
 use serde_json::Value;
@@ -37,7 +37,7 @@ struct Bench {
     outbox: Arc<Outbox>,
     stats: Arc<Stats>,
     uplink: Uplink,
-    commands: mpsc::Receiver<IncomingCommand>,
+    commands: mpsc::Receiver<ReceivedCommand>,
 }
 
 fn settings(url: &str) -> Settings {
@@ -48,7 +48,7 @@ fn settings(url: &str) -> Settings {
         topics: Topics::new("cam"),
         qos: Qos::AtLeastOnce,
         ca: None,
-        pacing: Pacing::UNLIMITED,
+        pacing: RateLimits::UNLIMITED,
         limits: Limits {
             connect: LIMIT / 2,
             acknowledgement: LIMIT / 2,
@@ -100,7 +100,7 @@ impl Bench {
         self.state(|state| matches!(state, LinkState::Online { .. })).await;
     }
 
-    async fn offline(&self) -> Reason {
+    async fn offline(&self) -> ConnectionError {
         match self.state(|state| matches!(state, LinkState::Offline { .. })).await {
             LinkState::Offline { reason, .. } => reason,
             state => panic!("{state:?}"),
@@ -277,7 +277,10 @@ async fn after_a_reconnect_the_subscription_is_made_again_and_online_is_told() {
     bench.infer(0..10);
     bench.drained().await;
     broker.down().await;
-    assert!(matches!(bench.offline().await, Reason::Closed | Reason::Refused));
+    assert!(matches!(
+        bench.offline().await,
+        ConnectionError::Closed | ConnectionError::Refused
+    ));
     bench.infer(10..20);
     broker.up().await;
     bench.online().await;
@@ -332,7 +335,7 @@ async fn a_broker_that_acknowledges_everything_twice_gets_everything_all_the_sam
 async fn iot_core_never_sees_more_than_its_limits_and_an_answer_overtakes_the_backlog() {
     let broker = MockBroker::start(Behaviour::default()).await;
     let mut settings = settings(&broker.url());
-    settings.pacing = Pacing::IOT_CORE;
+    settings.pacing = RateLimits::IOT_CORE;
     let bench = Bench::with(settings);
     bench.infer(0..150);
     bench.online().await;

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::request::{self, CallError};
 use super::{Aws, IOT, STS};
-use crate::uplink::IotHost;
+use crate::aws::IotHost;
 
 /// `DescribeEndpoint` for the endpoint whose certificate Amazon Trust Services signed.
 /// <https://docs.aws.amazon.com/iot/latest/apireference/API_DescribeEndpoint.html>
@@ -44,7 +44,7 @@ pub async fn caller(aws: &Aws) -> Result<String, CallError> {
 fn arn_in(xml: &str) -> Option<String> {
     let (_, rest) = xml.split_once("<Arn>")?;
     let (arn, _) = rest.split_once("</Arn>")?;
-    arn.starts_with("arn:").then(|| crate::wording::first_line(arn))
+    arn.starts_with("arn:").then(|| crate::util::text::first_line(arn))
 }
 
 #[cfg(test)]

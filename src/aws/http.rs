@@ -48,7 +48,7 @@ struct Routes {
 
 impl HttpClient for Routes {
     fn http_connector(&self, settings: &HttpConnectorSettings, components: &RuntimeComponents) -> SharedHttpConnector {
-        SharedHttpConnector::new(Junction {
+        SharedHttpConnector::new(ProxyRouter {
             routes: self.clone(),
             settings: settings.clone(),
             components: components.clone(),
@@ -69,21 +69,21 @@ impl HttpClient for Routes {
 }
 
 /// The routes with the settings of one client. Each route makes its connector when it is first used, and keeps it.
-struct Junction {
+struct ProxyRouter {
     routes: Routes,
     settings: HttpConnectorSettings,
     components: RuntimeComponents,
 }
 
-impl fmt::Debug for Junction {
+impl fmt::Debug for ProxyRouter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Junction")
+        f.debug_struct("ProxyRouter")
             .field("routes", &self.routes)
             .finish_non_exhaustive()
     }
 }
 
-impl HttpConnector for Junction {
+impl HttpConnector for ProxyRouter {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let route = if is_nearby(request.uri()) {
             &self.routes.direct

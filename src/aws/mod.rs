@@ -7,8 +7,9 @@
 pub(crate) mod advice;
 mod clock;
 pub mod discovery;
+mod endpoint_cache;
 mod http;
-mod remembered;
+mod iot_host;
 pub mod request;
 pub mod secret;
 pub mod sigv4;
@@ -21,10 +22,11 @@ use aws_credential_types::Credentials;
 use aws_credential_types::provider::ProvideCredentials;
 use aws_types::service_config::ServiceConfigKey;
 
-use crate::wording::{first_line, sentence};
+use crate::util::text::{first_line, sentence};
 
 pub use clock::ClockSkew;
-pub use remembered::Remembered;
+pub use endpoint_cache::EndpointCache;
+pub use iot_host::IotHost;
 
 /// Loads the default chain. Finding credentials happens later, when they are needed; the region may ask the instance
 /// metadata service on EC2. Every client made of it uses the proxy of the environment.

@@ -7,7 +7,7 @@ use serde_json::Value;
 use url::Url;
 
 use super::{Aws, AwsError, ClockSkew, Service, sigv4};
-use crate::wording::first_line;
+use crate::util::text::first_line;
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// For the whole exchange.
@@ -97,7 +97,7 @@ pub async fn get(aws: &Aws, service: Service, path_and_query: &str) -> Result<St
     };
     let unreachable = |error: reqwest::Error| CallError::Unreachable {
         host: host.to_owned(),
-        problem: crate::wording::sentence(&error.without_url()),
+        problem: crate::util::text::sentence(&error.without_url()),
     };
     let client = Client::builder()
         .connect_timeout(CONNECT_LIMIT)

@@ -11,9 +11,9 @@ use aws_sdk_secretsmanager::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_secretsmanager::operation::get_secret_value::GetSecretValueError;
 use serde_json::Value;
 
-use crate::backoff::Retry;
-use crate::secret::Secret;
-use crate::wording::{excerpt, innermost, sentence};
+use crate::util::backoff::Retry;
+use crate::util::secret::Secret;
+use crate::util::text::{excerpt, innermost, sentence};
 
 /// Asking once, the SDK's own retries included, takes at most this long.
 const LIMIT: Duration = Duration::from_secs(30);

@@ -9,7 +9,7 @@ use aws_sigv4::sign::v4;
 use url::form_urlencoded;
 
 use super::{AwsError, Session};
-use crate::secret::Secret;
+use crate::util::secret::Secret;
 
 /// Name of IoT Core's data plane in signatures.
 /// <https://docs.aws.amazon.com/iot/latest/developerguide/protocols.html#mqtt-ws>
@@ -66,7 +66,7 @@ fn signed(
     settings: SigningSettings,
     now: SystemTime,
 ) -> Result<SigningInstructions, AwsError> {
-    let failed = |error: &dyn std::error::Error| AwsError::Signing(crate::wording::sentence(error));
+    let failed = |error: &dyn std::error::Error| AwsError::Signing(crate::util::text::sentence(error));
     let identity = session.credentials.clone().into();
     let params = v4::SigningParams::builder()
         .identity(&identity)

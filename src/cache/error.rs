@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use uuid::Uuid;
 
 use super::s3::S3Error;
-use crate::panics::Panicked;
+use crate::util::panics::Panicked;
 
 /// A failure of a cache. None of them stops anything but the pair at hand.
 #[derive(Debug, thiserror::Error)]

@@ -12,7 +12,7 @@ use super::index::{Index, Pair};
 use super::names::{Part, file_name, unfinished_name};
 use super::{CacheError, CacheItem, Store};
 use crate::config::FileCacheConfig;
-use crate::private_file::{Durability, replace_by_way_of};
+use crate::util::atomic_file::{Durability, replace_by_way_of};
 
 /// How long a directory that cannot be used is left alone.
 const TRY_AGAIN: Duration = Duration::from_secs(60);

@@ -26,10 +26,10 @@ use self::client::Bucket;
 use self::engine::Engine;
 use super::requests::{self, Requests};
 use super::{CacheError, CacheItem, S3Location};
-use crate::health::Gauge;
-use crate::log_limit::{RepeatGuard, like};
-use crate::panics::Relief;
-use crate::stats::Stats;
+use crate::status::health::HealthFlag;
+use crate::status::stats::Stats;
+use crate::util::log_limiter::{LogLimiter, like};
+use crate::util::panics::PanicRestart;
 
 /// Bytes of pairs in memory: waiting for the thread, for an upload, or being uploaded for the first time.
 const MEMORY_BYTES: usize = 8 << 20;
@@ -68,8 +68,8 @@ type Waiting = requests::Waiting<Placed>;
 /// What both sides of the queue know.
 struct Shared {
     stats: Arc<Stats>,
-    said: Mutex<RepeatGuard>,
-    gauge: Gauge,
+    said: Mutex<LogLimiter>,
+    flag: HealthFlag,
 }
 
 impl Shared {
@@ -104,13 +104,13 @@ impl S3Cache {
         let shared = Arc::new(Shared {
             stats,
             said: Mutex::default(),
-            gauge: Gauge::default(),
+            flag: HealthFlag::default(),
         });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let for_thread = shared.clone();
         std::thread::Builder::new().name("cache-s3".into()).spawn(move || {
             runtime.block_on(async {
-                let mut relief = Relief::new("the S3 cache");
+                let mut relief = PanicRestart::new("the S3 cache");
                 loop {
                     let engine = Engine::new(settings.clone(), &mut jobs, stopping.clone(), for_thread.clone());
                     let Err(wait) = relief.attempt(engine.run()).await else {
@@ -140,8 +140,8 @@ impl S3Cache {
     }
 
     /// Whether S3 takes what is sent, as far as that was tried.
-    pub fn gauge(&self) -> Gauge {
-        self.shared.gauge.clone()
+    pub fn flag(&self) -> HealthFlag {
+        self.shared.flag.clone()
     }
 
     /// Removes every object that this device uploaded, and every pair that still waits, as far as they were offered

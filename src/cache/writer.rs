@@ -10,10 +10,10 @@ use tokio::sync::{mpsc, watch};
 
 use super::requests::{Job, Requests};
 use super::{CacheError, CacheItem, Store};
-use crate::health::Gauge;
-use crate::log_limit::RepeatGuard;
-use crate::panics::{Panicked, caught};
-use crate::stats::Stats;
+use crate::status::health::HealthFlag;
+use crate::status::stats::Stats;
+use crate::util::log_limiter::LogLimiter;
+use crate::util::panics::{Panicked, caught};
 
 /// Bytes of pairs that may wait.
 const QUEUE_BYTES: usize = 16 << 20;
@@ -23,8 +23,8 @@ struct Shared {
     stats: Arc<Stats>,
     /// Set when stopping took too long: what still waits is given up.
     given_up: AtomicBool,
-    failures: Mutex<RepeatGuard>,
-    gauge: Gauge,
+    failures: Mutex<LogLimiter>,
+    flag: HealthFlag,
 }
 
 /// Hands pairs to a store on a thread of its own. Writes and removals happen in the order in which they were asked for.
@@ -47,7 +47,7 @@ impl CacheWriter {
             stats,
             given_up: AtomicBool::new(false),
             failures: Mutex::default(),
-            gauge: Gauge::default(),
+            flag: HealthFlag::default(),
         });
         let for_thread = Arc::clone(&shared);
         std::thread::Builder::new()
@@ -72,8 +72,8 @@ impl CacheWriter {
     }
 
     /// Whether the store takes what it is given.
-    pub fn gauge(&self) -> Gauge {
-        self.shared.gauge.clone()
+    pub fn flag(&self) -> HealthFlag {
+        self.shared.flag.clone()
     }
 
     /// Removes every pair, after what was offered before. Takes as long as the store does: bound it where that matters.
@@ -115,7 +115,7 @@ impl Shared {
     /// Counts a pair that was not kept.
     fn failed(&self, error: &CacheError) {
         self.stats.cache_failures.inc();
-        self.gauge.fails(error);
+        self.flag.fails(error);
         self.say(error);
     }
 
@@ -135,7 +135,7 @@ fn run(mut store: impl Store, mut jobs: mpsc::Receiver<Job<CacheItem>>, shared: 
     if let Err(error) = guarded(&mut store, |store| store.open(Instant::now())) {
         // Nothing is lost yet; the pairs that will be are counted and said as they come.
         tracing::error!("the cache is not ready: {error}");
-        shared.gauge.fails(error);
+        shared.flag.fails(error);
     }
     while let Some(job) = jobs.blocking_recv() {
         // Whoever asked may have gone: nobody needs the answer then.
@@ -144,7 +144,7 @@ fn run(mut store: impl Store, mut jobs: mpsc::Receiver<Job<CacheItem>>, shared: 
             Job::Put(item) => match guarded(&mut store, |store| store.put(&item, Instant::now())) {
                 Ok(()) => {
                     shared.stats.cache_writes.inc();
-                    shared.gauge.works();
+                    shared.flag.works();
                 }
                 Err(error) => shared.failed(&error),
             },

@@ -7,14 +7,14 @@ use gstreamer as gst;
 use gstreamer_app as gst_app;
 use parking_lot::Mutex;
 
+use super::audio_framer::{AudioFormat, AudioFramer, Silence, SilenceWatch, Window};
+use super::mailbox::{MailboxSender, MailboxSink, Put};
 use super::pipeline::FrameClock;
-use super::slot::{Feed, Put, Tap};
-use super::windows::{Silence, SilenceWatch, SoundFormat, Window, Windower};
-use crate::stats::Stats;
+use crate::status::stats::Stats;
 
 /// What GStreamer's thread keeps from buffer to buffer.
-struct Ear {
-    windower: Windower,
+struct AudioCallback {
+    windower: AudioFramer,
     silence: SilenceWatch,
     /// The buffer's samples; its memory is used again.
     samples: Vec<i16>,
@@ -24,13 +24,13 @@ struct Ear {
 
 /// Cuts each buffer (16-bit, mono, at the model's frequency: the line sees to that) into windows and queues them.
 pub(super) fn callbacks(
-    feed: &Feed<Window>,
-    format: SoundFormat,
+    feed: &MailboxSender<Window>,
+    format: AudioFormat,
     stats: &Arc<Stats>,
     clock: &Arc<FrameClock>,
 ) -> gst_app::AppSinkCallbacks {
-    let ear = Mutex::new(Ear {
-        windower: Windower::new(format),
+    let ear = Mutex::new(AudioCallback {
+        windower: AudioFramer::new(format),
         silence: SilenceWatch::new(format.frequency),
         samples: Vec::new(),
         heard: false,
@@ -48,7 +48,7 @@ pub(super) fn callbacks(
             if std::mem::replace(&mut ear.heard, true) && buffer.flags().contains(gst::BufferFlags::DISCONT) {
                 stats.audio_gaps.inc();
             }
-            let open = ear.hear(buffer, at, &feed, &stats);
+            let open = ear.push_samples(buffer, at, &feed, &stats);
             // The capture is being stopped. Flushing ends the stream without an error message.
             if open {
                 Ok(gst::FlowSuccess::Ok)
@@ -60,9 +60,15 @@ pub(super) fn callbacks(
         .build()
 }
 
-impl Ear {
+impl AudioCallback {
     /// `false`: nobody takes windows any more.
-    fn hear(&mut self, buffer: &gst::BufferRef, at: Instant, feed: &Feed<Window>, stats: &Stats) -> bool {
+    fn push_samples(
+        &mut self,
+        buffer: &gst::BufferRef,
+        at: Instant,
+        feed: &MailboxSender<Window>,
+        stats: &Stats,
+    ) -> bool {
         let Ok(bytes) = buffer.map_readable() else {
             return true;
         };
@@ -70,12 +76,12 @@ impl Ear {
         let pairs = bytes.chunks_exact(2);
         self.samples
             .extend(pairs.map(|pair| i16::from_le_bytes([pair[0], pair[1]])));
-        match self.silence.hear(&self.samples) {
+        match self.silence.push_samples(&self.samples) {
             Some(Silence::Told) => tell_silence(),
             Some(Silence::Over) => tracing::info!("the microphone delivers sound now"),
             None => {}
         }
-        self.windower.hear(&self.samples, at, |window| {
+        self.windower.push_samples(&self.samples, at, |window| {
             stats.frames_captured.inc();
             match feed.put(window) {
                 Put::Stored => true,

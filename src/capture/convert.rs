@@ -5,9 +5,9 @@ use gstreamer as gst;
 use gstreamer_video as gst_video;
 
 use super::geometry::Layout;
+use super::mailbox::Frame;
 use super::passes::Passes;
 use super::resampling::Resampling;
-use super::slot::Frame;
 use crate::config::ResizeMode;
 use crate::model::ModelInput;
 

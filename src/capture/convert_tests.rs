@@ -6,8 +6,8 @@ use gstreamer as gst;
 use gstreamer_video::{VideoChromaMode, VideoFormat, VideoResamplerMethod};
 
 use super::convert::{ConvertError, Converter, Picture, Target};
+use super::mailbox::Frame;
 use super::resampling::Resampling;
-use super::slot::Frame;
 use super::testing::{Raw, photo};
 use crate::config::ResizeMode;
 

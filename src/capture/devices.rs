@@ -7,7 +7,7 @@ use gstreamer::prelude::*;
 
 use super::camera::{self, Need};
 use super::error::CaptureError;
-use super::line::Medium;
+use super::launch_line::MediaKind;
 use super::microphone;
 use crate::config::RunnerOptions;
 
@@ -25,7 +25,7 @@ const NOT_THE_DEVICE: [&str; 4] = ["name", "parent", "typefind", "num-buffers"];
 
 /// Which device is wanted, and what is asked of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Wishes {
+pub struct DeviceSelection {
     /// `--camera`: a name or a path.
     pub camera: Option<String>,
     /// `--microphone`: a name, a path or an ALSA address.
@@ -40,7 +40,7 @@ pub struct Wishes {
     pub model_size: (u32, u32),
 }
 
-impl Wishes {
+impl DeviceSelection {
     /// What `eiparams` says of devices.
     pub fn of(options: &RunnerOptions) -> Self {
         Self {
@@ -65,11 +65,11 @@ impl Wishes {
     ///
     /// # Errors
     /// [`CaptureError::NoCamera`] or [`CaptureError::NoMicrophone`] with what is there instead.
-    pub fn find(&self, medium: Medium) -> Result<String, CaptureError> {
+    pub fn find(&self, medium: MediaKind) -> Result<String, CaptureError> {
         super::init()?;
         match medium {
-            Medium::Pictures => self.camera_line(),
-            Medium::Sound { .. } => {
+            MediaKind::Pictures => self.camera_line(),
+            MediaKind::Sound { .. } => {
                 let mut line = microphone::line(self.microphone.as_deref())?;
                 if self.enable_camera {
                     match self.camera_line() {
@@ -253,7 +253,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::capture::{Capture, Inlet, Settings, SoundFormat, SoundSlot, Taken};
+    use crate::capture::{AudioFormat, AudioMailbox, Capture, Inlet, Settings, Taken};
     use crate::config::SourceLine;
 
     fn device(name: &str, path: &str) -> Device {
@@ -270,8 +270,8 @@ mod tests {
     fn a_microphone_is_heard_beside_a_camera_that_is_kept_open() {
         const LIMIT: Duration = Duration::from_secs(20);
         let line = beside("videotestsrc is-live=true", "audiotestsrc is-live=true");
-        let slot = Arc::new(SoundSlot::new());
-        let format = SoundFormat {
+        let slot = Arc::new(AudioMailbox::new());
+        let format = AudioFormat {
             frequency: 16_000,
             window: 1600,
             step: 1600,

@@ -2,7 +2,7 @@
 
 use super::gst_args::MAX_LENGTH;
 use super::packages::MissingElement;
-use crate::panics::Panicked;
+use crate::util::panics::Panicked;
 
 /// Why there are no frames.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -1,6 +1,6 @@
 //! `gst_args`: a gst-launch line with its spaces written as `:`.
 
-use super::words::{enclosures, has_outer_space};
+use super::launch_tokens::{enclosures, has_outer_space};
 
 /// Longest line that is read, in bytes. The longest known one has some 600.
 pub const MAX_LENGTH: usize = 64 * 1024;
@@ -108,7 +108,7 @@ fn in_device_path(word: &str, rest: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::words;
+    use super::super::launch_tokens;
     use super::*;
     use proptest::prelude::*;
 
@@ -241,7 +241,7 @@ mod tests {
             }
             text
         };
-        words::split(line)
+        launch_tokens::split(line)
             .into_iter()
             .map(escaped)
             .collect::<Vec<_>>()

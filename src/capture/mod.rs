@@ -9,6 +9,7 @@
 //! short queue. Without a line [`devices`] looks for a [`camera`] or [`microphone`] at each start.
 
 mod audio;
+pub mod audio_framer;
 pub mod camera;
 pub mod convert;
 pub mod devices;
@@ -16,16 +17,15 @@ pub mod elements;
 mod error;
 pub mod geometry;
 pub mod gst_args;
-pub mod line;
+pub mod launch_line;
+mod launch_tokens;
+pub mod mailbox;
 pub mod microphone;
 pub mod pack;
 pub mod packages;
 pub mod passes;
 mod pipeline;
 mod resampling;
-pub mod slot;
-pub mod windows;
-mod words;
 
 #[cfg(test)]
 mod convert_tests;
@@ -34,13 +34,13 @@ mod pipeline_tests;
 #[cfg(test)]
 mod testing;
 
+pub use audio_framer::{AudioFormat, AudioMailbox, Window};
 pub use convert::{ConvertError, Converter, Picture, Target};
-pub use devices::Wishes;
+pub use devices::DeviceSelection;
 pub use error::CaptureError;
-pub use line::{PipelineDescription, describe};
+pub use launch_line::{PipelineDescription, describe};
+pub use mailbox::{Frame, FrameMailbox, Taken};
 pub use pipeline::{Capture, CaptureEvent, Inlet, Settings, Stopped};
-pub use slot::{Frame, FrameSlot, Taken};
-pub use windows::{SoundFormat, SoundSlot, Window};
 
 /// Starts GStreamer. Cheap and harmless when it is started already; everything in this room that needs it calls it.
 pub fn init() -> Result<(), CaptureError> {

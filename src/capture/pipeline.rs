@@ -11,15 +11,15 @@ use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
 
 use super::audio;
-use super::devices::Wishes;
+use super::audio_framer::{AudioFormat, Window};
+use super::devices::DeviceSelection;
 use super::error::{CaptureError, redact, shortened};
-use super::line::{Medium, Prepared, ends_in_jpeg, launch_line};
+use super::launch_line::{MediaKind, Prepared, ends_in_jpeg, launch_line};
+use super::mailbox::{Frame, FrameMailbox, MailboxSender, MailboxSink, Policy, Put, Reservation};
 use super::packages::MissingElement;
-use super::slot::{Feed, Frame, FrameSlot, Policy, Put, Tap, Ticket};
-use super::windows::{SoundFormat, Window};
 use crate::config::SourceLine;
-use crate::panics::caught;
-use crate::stats::Stats;
+use crate::status::stats::Stats;
+use crate::util::panics::caught;
 
 /// How often the watching thread looks at the clock when no message wakes it.
 const TICK: Duration = Duration::from_millis(200);
@@ -30,7 +30,7 @@ pub struct Settings {
     /// The source; `None`: the device that fits, looked for at each start.
     pub line: Option<SourceLine>,
     /// Which device, and how it is asked.
-    pub wishes: Wishes,
+    pub wishes: DeviceSelection,
     /// A source that is not live is played as fast as its frames are taken, each frame once. No effect on live sources.
     pub unthrottled: bool,
     /// A live source that delivers nothing for so long has stalled.
@@ -49,7 +49,7 @@ impl Settings {
     pub fn new(line: impl Into<Option<SourceLine>>) -> Self {
         Self {
             line: line.into(),
-            wishes: Wishes::default(),
+            wishes: DeviceSelection::default(),
             unthrottled: false,
             no_frame_limit: Self::NO_FRAME_LIMIT,
             first_frame_limit: Self::FIRST_FRAME_LIMIT,
@@ -61,23 +61,23 @@ impl Settings {
 #[derive(Debug, Clone)]
 pub enum Inlet {
     /// Frames, the newest wins.
-    Pictures(Ticket<Frame>),
+    Pictures(Reservation<Frame>),
     /// Windows of sound, in order.
-    Sound(Ticket<Window>, SoundFormat),
+    Sound(Reservation<Window>, AudioFormat),
 }
 
-impl From<&Arc<FrameSlot>> for Inlet {
+impl From<&Arc<FrameMailbox>> for Inlet {
     /// Reserves the slot.
-    fn from(slot: &Arc<FrameSlot>) -> Self {
+    fn from(slot: &Arc<FrameMailbox>) -> Self {
         Self::Pictures(slot.reserve())
     }
 }
 
 impl Inlet {
-    fn medium(&self) -> Medium {
+    fn medium(&self) -> MediaKind {
         match self {
-            Self::Pictures(_) => Medium::Pictures,
-            Self::Sound(_, format) => Medium::Sound {
+            Self::Pictures(_) => MediaKind::Pictures,
+            Self::Sound(_, format) => MediaKind::Sound {
                 frequency: format.frequency,
             },
         }
@@ -90,7 +90,7 @@ impl Inlet {
         sink: &gst_app::AppSink,
         stats: &Arc<Stats>,
         clock: &Arc<FrameClock>,
-    ) -> Option<Arc<dyn Tap>> {
+    ) -> Option<Arc<dyn MailboxSink>> {
         match self {
             Self::Pictures(ticket) => {
                 let feed = ticket.open(if lossless { Policy::Lossless } else { Policy::NewestWins })?;
@@ -140,7 +140,7 @@ pub enum Stopped {
 pub struct Capture {
     /// `None` once it was stopped.
     pipeline: Option<gst::Pipeline>,
-    feed: Arc<dyn Tap>,
+    feed: Arc<dyn MailboxSink>,
     stopping: Arc<AtomicBool>,
     live: bool,
     other_branches: bool,
@@ -172,7 +172,7 @@ impl Capture {
             kept: false,
         };
         built.set_state(gst::State::Ready)?;
-        if inlet.medium() == Medium::Pictures {
+        if inlet.medium() == MediaKind::Pictures {
             built.accept_pictures()?;
         }
 
@@ -414,7 +414,7 @@ impl FrameClock {
 }
 
 /// What GStreamer's thread does with each frame: pass on a reference, nothing else. Duplicates come at 2200/s.
-fn callbacks(feed: &Feed, stats: &Arc<Stats>, clock: &Arc<FrameClock>) -> gst_app::AppSinkCallbacks {
+fn callbacks(feed: &MailboxSender, stats: &Arc<Stats>, clock: &Arc<FrameClock>) -> gst_app::AppSinkCallbacks {
     let (ended, feed, stats, clock) = (feed.clone(), feed.clone(), Arc::clone(stats), Arc::clone(clock));
     gst_app::AppSinkCallbacks::builder()
         .new_sample(move |sink| {
@@ -439,7 +439,7 @@ fn callbacks(feed: &Feed, stats: &Arc<Stats>, clock: &Arc<FrameClock>) -> gst_ap
 /// The thread that reads the pipeline's messages and looks at the clock.
 struct Watch {
     pipeline: gst::Pipeline,
-    feed: Arc<dyn Tap>,
+    feed: Arc<dyn MailboxSink>,
     stopping: Arc<AtomicBool>,
     /// First frame, later frames; `None` for a source that is not live.
     limits: Option<(Duration, Duration)>,
@@ -448,7 +448,7 @@ struct Watch {
 
 impl Watch {
     fn run(self, events: &dyn Fn(CaptureEvent)) {
-        // Without a watching thread nobody would ever hear of an end.
+        // Without a watching thread nobody would ever push_samples of an end.
         let watched = caught(|| self.wait_for_end());
         let Some(event) = watched.unwrap_or_else(|panicked| Some(CaptureEvent::Error(panicked.into()))) else {
             return;

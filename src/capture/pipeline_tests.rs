@@ -10,17 +10,17 @@ use gstreamer::prelude::*;
 
 use super::convert::{Converter, Picture, Target};
 use super::error::CaptureError;
+use super::mailbox::{Frame, FrameMailbox, Taken};
 use super::pipeline::{Capture, CaptureEvent, Settings, Stopped};
-use super::slot::{Frame, FrameSlot, Taken};
 use crate::config::{ResizeMode, SourceLine};
-use crate::stats::Stats;
+use crate::status::stats::Stats;
 
 /// No wait in these tests is longer.
 const LIMIT: Duration = Duration::from_secs(20);
 
 struct Run {
     capture: Capture,
-    slot: Arc<FrameSlot>,
+    slot: Arc<FrameMailbox>,
     stats: Arc<Stats>,
     events: Receiver<CaptureEvent>,
 }
@@ -39,7 +39,7 @@ impl Run {
     }
 
     fn with(settings: Settings) -> Result<Self, CaptureError> {
-        let (slot, stats) = (Arc::new(FrameSlot::new()), Arc::new(Stats::default()));
+        let (slot, stats) = (Arc::new(FrameMailbox::new()), Arc::new(Stats::default()));
         let (sender, events) = mpsc::channel();
         let capture = Capture::start(&settings, &slot, &stats, move |event| {
             let _ = sender.send(event);
@@ -394,7 +394,7 @@ fn an_end_that_is_no_picture_is_refused_with_what_it_is() {
 
 #[test]
 fn a_slot_is_filled_again_by_the_next_capture() {
-    let (slot, stats) = (Arc::new(FrameSlot::new()), Arc::new(Stats::default()));
+    let (slot, stats) = (Arc::new(FrameMailbox::new()), Arc::new(Stats::default()));
     let settings = Settings::new(SourceLine::Launch(
         "videotestsrc is-live=true ! video/x-raw,width=16,height=16".to_owned(),
     ));

@@ -8,12 +8,12 @@ use clap::Args;
 
 use super::check_model::ModelCheck;
 use super::{ConfigArgs, Exit, NO_CONFIGURATION, check_online, check_running, complain, environment, say};
-use crate::capture::{CaptureError, PipelineDescription, Wishes, camera, describe, microphone};
+use crate::capture::{CaptureError, DeviceSelection, PipelineDescription, camera, describe, microphone};
 use crate::config::{Config, Loaded};
 use crate::device::{Topics, peek};
 use crate::model::ModelInput;
 use crate::supervisor::{Setup, SetupError};
-use crate::wording::sentence;
+use crate::util::text::sentence;
 
 /// Arguments of `check`.
 #[derive(Debug, Args)]
@@ -39,7 +39,11 @@ pub(super) fn main(args: &CheckArgs) -> Exit {
         complete_environment(config.as_ref().is_some_and(|config| config.install_kvssink));
         let runner = config.map(|config| config.runner);
         let mut out = String::new();
-        section(&mut out, "Cameras", cameras(&Wishes::of(&runner.unwrap_or_default())));
+        section(
+            &mut out,
+            "Cameras",
+            cameras(&DeviceSelection::of(&runner.unwrap_or_default())),
+        );
         section(&mut out, "Microphones", microphones());
         say(&out);
         return Exit::Orderly;
@@ -171,7 +175,7 @@ fn source(config: &Config, input: Option<&ModelInput>) -> (Vec<String>, bool) {
         let mut lines = vec![
             "none given: a camera, or for a model that hears a microphone, is looked for at each start".to_owned(),
         ];
-        lines.extend(cameras(&Wishes::of(&config.runner)).map(|line| format!("camera: {line}")));
+        lines.extend(cameras(&DeviceSelection::of(&config.runner)).map(|line| format!("camera: {line}")));
         lines.extend(microphones().into_iter().map(|line| format!("microphone: {line}")));
         return (lines, true);
     };
@@ -198,7 +202,7 @@ fn source(config: &Config, input: Option<&ModelInput>) -> (Vec<String>, bool) {
 }
 
 /// What is there, and what would be used for a model of common size.
-fn cameras(wishes: &Wishes) -> impl Iterator<Item = String> {
+fn cameras(wishes: &DeviceSelection) -> impl Iterator<Item = String> {
     let lines = match camera::found() {
         Err(e) => vec![capture_sentence(&e)],
         Ok(cameras) => {

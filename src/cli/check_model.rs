@@ -7,7 +7,7 @@ use super::model::input;
 use crate::config::{Config, ModelSource};
 use crate::model::{Interrupt, Model, ModelInput, Settings, Usable, builtin, examine};
 use crate::studio::{Provider, base_url, is_missing, missing_words};
-use crate::wording::sentence;
+use crate::util::text::sentence;
 
 /// What there is to say.
 pub(super) struct ModelCheck {

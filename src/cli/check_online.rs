@@ -7,13 +7,13 @@ use std::time::SystemTime;
 use super::{Exit, complain, say, sentence};
 use crate::aws::secret::api_key;
 use crate::aws::{Aws, discovery};
-use crate::backoff::Retry;
 use crate::cache;
 use crate::config::{Config, IotAuth, ModelSource};
 use crate::device::{Topics, peek};
 use crate::studio::{FetchError, Provider, is_missing};
 use crate::supervisor::{LinkTarget, link_settings, link_target};
 use crate::uplink::{self, Destination, EndpointOrigin, Message, ProbeError};
+use crate::util::backoff::Retry;
 
 /// What the probes look at.
 struct Context {
@@ -182,7 +182,7 @@ async fn endpoint(context: &Context) -> Finding {
     match iot_core.endpoint().await {
         Ok((endpoint, EndpointOrigin::Configured)) => Finding::Works(format!("{endpoint}, from iot_endpoint")),
         Ok((endpoint, EndpointOrigin::Discovered)) => Finding::Works(format!("{endpoint}, from DescribeEndpoint")),
-        Ok((endpoint, EndpointOrigin::Remembered(problem))) => {
+        Ok((endpoint, EndpointOrigin::EndpointCache(problem))) => {
             Finding::Works(format!("{endpoint}, known from before; asking failed: {problem}"))
         }
         Err(reason) => Finding::Fails(reason.to_string()),

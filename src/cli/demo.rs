@@ -7,7 +7,7 @@ use clap::Args;
 use super::{Exit, LogArgs, logging, run};
 use crate::config::{Sources, load};
 use crate::supervisor::Setup;
-use crate::wording::sentence;
+use crate::util::text::sentence;
 
 /// A white ball that bounces on black: a picture with a known truth.
 const BALL: &str = "videotestsrc pattern=ball is-live=true ! video/x-raw,width=640,height=480,framerate=30/1";

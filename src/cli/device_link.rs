@@ -6,8 +6,8 @@ use super::{ConfigArgs, Exit, LogArgs, complain, logging};
 use crate::config::{Sources, Verbosity, load};
 use crate::device::{Topics, peek};
 use crate::supervisor::{link_settings, link_target};
-use crate::uplink::{Settings, Visit};
-use crate::wording::sentence;
+use crate::uplink::{AdHocClient, Settings};
+use crate::util::text::sentence;
 
 /// A device and the way to it.
 pub(super) struct DeviceLink {
@@ -61,11 +61,13 @@ impl DeviceLink {
     ///
     /// # Errors
     /// How to end; why has been said.
-    pub(super) async fn visit(&self, topics: &[&str]) -> Result<Visit, Exit> {
-        Visit::start(self.settings.clone(), topics).await.map_err(|reason| {
-            complain(&format!("no connection to {}: {reason}", self.settings.address));
-            Exit::Failure
-        })
+    pub(super) async fn visit(&self, topics: &[&str]) -> Result<AdHocClient, Exit> {
+        AdHocClient::start(self.settings.clone(), topics)
+            .await
+            .map_err(|reason| {
+                complain(&format!("no connection to {}: {reason}", self.settings.address));
+                Exit::Failure
+            })
     }
 }
 

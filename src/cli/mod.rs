@@ -22,7 +22,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{ConfigError, Loaded, Sources, TextOrigin, Verbosity};
-use crate::wording::sentence;
+use crate::util::text::sentence;
 pub use logging::LogFormat;
 
 /// Environment variable in which the recipe hands over the component configuration.

@@ -113,8 +113,8 @@ fn fetch(loaded: &Loaded, log: &LogArgs) -> Exit {
 
 fn exit_for(error: &FetchError) -> Exit {
     match error.retry() {
-        crate::backoff::Retry::Later => Exit::Configuration,
-        crate::backoff::Retry::Soon => Exit::Failure,
+        crate::util::backoff::Retry::Later => Exit::Configuration,
+        crate::util::backoff::Retry::Soon => Exit::Failure,
     }
 }
 

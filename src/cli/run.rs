@@ -9,7 +9,7 @@ use clap::Args;
 
 use super::{ConfigArgs, Exit, LogArgs, NO_CONFIGURATION, environment, logging, sentence};
 use crate::config::{Config, Loaded};
-use crate::lifecycle::{LockFile, Place, StopSignals, lock_path};
+use crate::lifecycle::{DeviceDirLock, LockFile, StopSignals, lock_path};
 use crate::supervisor::{Ended, Setup};
 
 /// Worker threads of the runtime: it carries messages and timers; frames have threads of their own.
@@ -108,15 +108,15 @@ pub(super) fn report_findings(loaded: &Loaded) {
 }
 
 /// The place of the one process of a device, and what ends it.
-struct Duty {
+struct InstanceGuard {
     device: String,
     lock: Arc<LockFile>,
     signals: StopSignals,
     /// Held until the process ends.
-    _place: Option<Place>,
+    _place: Option<DeviceDirLock>,
 }
 
-impl Duty {
+impl InstanceGuard {
     /// # Errors
     /// How to end; why has been said.
     async fn take_up(config: &Config) -> Result<Self, Exit> {
@@ -136,7 +136,7 @@ impl Duty {
                 crate::lifecycle::LockError::Io { .. } => Exit::Configuration,
             }
         })?;
-        let place = Place::open(&config.work_dir.join(&device.name));
+        let place = DeviceDirLock::open(&config.work_dir.join(&device.name));
         if let Some(place) = &place
             && let Err(exit) = wait_for(place, config.sleep_time + ENDING, &mut signals).await
         {
@@ -153,7 +153,7 @@ impl Duty {
 }
 
 /// Waits for an earlier process of the same device, whose lock file was removed: it looks at that file from time to time only.
-async fn wait_for(place: &Place, limit: Duration, signals: &mut StopSignals) -> Result<(), Exit> {
+async fn wait_for(place: &DeviceDirLock, limit: Duration, signals: &mut StopSignals) -> Result<(), Exit> {
     if place.try_hold() {
         return Ok(());
     }
@@ -181,12 +181,12 @@ async fn wait_for(place: &Place, limit: Duration, signals: &mut StopSignals) -> 
 
 /// `--run-http-server`: answers requests instead of watching a camera.
 async fn answer_on_demand(config: Config) -> Exit {
-    let duty = match Duty::take_up(&config).await {
+    let duty = match InstanceGuard::take_up(&config).await {
         Ok(duty) => duty,
         Err(exit) => return exit,
     };
     let stop = stop_requested(duty.signals, duty.lock.clone(), config.sleep_time, FRESHEN_EVERY);
-    let ran = crate::on_demand::run(&config, &duty.device, stop).await;
+    let ran = crate::http::inference_server::run(&config, &duty.device, stop).await;
     if let Ok(lock) = Arc::try_unwrap(duty.lock) {
         lock.remove();
     }
@@ -200,12 +200,12 @@ async fn answer_on_demand(config: Config) -> Exit {
 }
 
 async fn daemon(setup: Setup) -> Exit {
-    let Duty {
+    let InstanceGuard {
         device,
         lock,
         signals,
         _place,
-    } = match Duty::take_up(&setup.config).await {
+    } = match InstanceGuard::take_up(&setup.config).await {
         Ok(duty) => duty,
         Err(exit) => return exit,
     };
@@ -219,7 +219,7 @@ async fn daemon(setup: Setup) -> Exit {
         let ended = crate::supervisor::run(setup, device, stop.as_mut()).await;
         // Whoever asked for the end at the last moment, or removed the file, wants no new start.
         let wanted =
-            ended == Ended::StartAnew && tokio::time::timeout(LAST_LOOK, stop).await.is_err() && lock.still_there();
+            ended == Ended::Reexec && tokio::time::timeout(LAST_LOOK, stop).await.is_err() && lock.still_there();
         (ended, wanted)
     };
     // The waiting task held a clone only while it ran.
@@ -228,8 +228,8 @@ async fn daemon(setup: Setup) -> Exit {
     }
     match ended {
         Ended::Orderly => Exit::Orderly,
-        Ended::StartAnew if wanted => start_anew(),
-        Ended::StartAnew => Exit::Orderly,
+        Ended::Reexec if wanted => start_anew(),
+        Ended::Reexec => Exit::Orderly,
     }
 }
 

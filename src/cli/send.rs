@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use super::device_link::{DeviceLink, block_on};
 use super::{ConfigArgs, Exit, LogArgs, complain, say};
-use crate::uplink::{Sighting, Visit};
+use crate::uplink::{AdHocClient, ReceivedMessage};
 
 /// Arguments of `send`.
 #[derive(Debug, Args)]
@@ -70,16 +70,16 @@ async fn send(args: &SendArgs, link: &DeviceLink) -> Exit {
 
 /// Sends the command and waits for its answer among what the device says.
 async fn answer(
-    visit: &mut Visit,
+    visit: &mut AdHocClient,
     link: &DeviceLink,
     command: &str,
     payload: Bytes,
-) -> Result<Value, crate::uplink::Reason> {
+) -> Result<Value, crate::uplink::ConnectionError> {
     let mut seen = Vec::new();
     visit.publish(&link.topics.command_input, payload, &mut seen).await?;
     let mut seen = seen.into_iter();
     loop {
-        let Sighting { payload, .. } = match seen.next() {
+        let ReceivedMessage { payload, .. } = match seen.next() {
             Some(sighting) => sighting,
             None => visit.next().await?,
         };

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::device_link::{DeviceLink, block_on};
 use super::{ConfigArgs, Exit, LogArgs, complain, say};
-use crate::uplink::Sighting;
+use crate::uplink::ReceivedMessage;
 
 /// Before a lost connection is tried again.
 const AGAIN: Duration = Duration::from_secs(2);
@@ -107,7 +107,7 @@ impl Paint {
 
 /// One message as a line, and one more for each problem that it tells of; none for the empty one that clears a retained
 /// command.
-fn lines(sighting: &Sighting, paint: Paint) -> Vec<String> {
+fn lines(sighting: &ReceivedMessage, paint: Paint) -> Vec<String> {
     if sighting.payload.is_empty() {
         return Vec::new();
     }
@@ -262,7 +262,7 @@ fn answer(result: &Value, paint: Paint) -> String {
 /// Text from outside, without what could steer a terminal, and of bearable length.
 pub(super) fn shown(text: &str) -> String {
     const MOST: usize = 400;
-    let mut shown = crate::wording::clean(text, MOST);
+    let mut shown = crate::util::text::clean(text, MOST);
     if text.chars().count() > MOST {
         shown.push('…');
     }
@@ -276,7 +276,7 @@ mod tests {
     use serde_json::json;
 
     fn shown_lines(ending: &str, payload: &Value) -> Vec<String> {
-        let sighting = Sighting {
+        let sighting = ReceivedMessage {
             topic: format!("/edgeimpulse/device/d/{ending}"),
             payload: payload.to_string().into(),
         };

@@ -5,10 +5,10 @@ use std::collections::HashSet;
 use serde_json::{Value, json};
 
 use super::error::{self, Warning};
-use super::redact::{self, STARS};
 use super::types::{ModelSource, ResizeMode, RunnerOptions, ShmBehavior, SourceLine, Threshold, Verbosity};
 use super::values;
-use crate::secret::Secret;
+use crate::util::redact::{self, STARS};
+use crate::util::secret::Secret;
 
 /// Port of `--mode http-server`, as in the existing runner.
 const HTTP_SERVER_PORT: u16 = 1337;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::redact;
+use crate::util::redact;
 
 /// Where configuration text came from.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use super::show;
 use super::types::{Criteria, Launch, ModelSource, Qos, ShutdownBehavior, SourceLine};
 use super::values::{self, Reader};
 use crate::device::DEFAULT_TEMPLATE;
-use crate::secret::Secret;
+use crate::util::secret::Secret;
 
 /// A default as the recipe writes it.
 #[derive(Debug, Clone, Copy, PartialEq)]

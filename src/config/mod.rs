@@ -10,7 +10,6 @@ mod eiparams;
 mod error;
 mod keys;
 mod names;
-mod redact;
 mod resolve;
 mod show;
 mod text;
@@ -21,6 +20,7 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
+use crate::util::redact;
 pub use eiparams::Understood;
 pub use error::{ConfigError, SyntaxProblem, TextOrigin, Warning};
 pub use keys::{DefaultValue, KEYS, KeyInfo, defaults};

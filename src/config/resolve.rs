@@ -8,8 +8,8 @@ use serde_json::Value;
 use super::eiparams::EiParams;
 use super::error::{self, Warning};
 use super::keys::{self, KEYS, Key, KeyInfo};
-use super::redact::{self, STARS};
 use super::values;
+use crate::util::redact::{self, STARS};
 
 /// Where an effective value comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,8 +4,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::redact;
-use crate::secret::Secret;
+use crate::util::redact;
+use crate::util::secret::Secret;
 
 /// The effective configuration of one device.
 #[derive(Clone, PartialEq)]

@@ -8,7 +8,7 @@ use url::Url;
 
 use super::names;
 use super::types::{Criteria, Launch, ModelSource, Qos, ShutdownBehavior, SourceLine};
-use crate::secret::Secret;
+use crate::util::secret::Secret;
 
 /// A value that was understood.
 #[derive(Debug)]

@@ -15,5 +15,5 @@ pub(super) fn read(file: &Path) -> Option<Mac> {
 
 /// Keeps the address: readable by the service's user only, complete or not there at all.
 pub(super) fn write(file: &Path, mac: &Mac) -> io::Result<()> {
-    crate::private_file::replace(file, format!("{mac}\n").as_bytes())
+    crate::util::atomic_file::replace(file, format!("{mac}\n").as_bytes())
 }

@@ -4,45 +4,45 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::fault::Refusals;
-use super::{Ends, InferenceFault, LOOK_EVERY, Progress, Workbench, carry_out_orders};
-use crate::capture::windows::{loudness, wav};
-use crate::capture::{SoundFormat, Taken, Window};
+use super::{Ends, InferenceContext, InferenceFault, LOOK_EVERY, Progress, carry_out_orders};
+use crate::capture::audio_framer::{loudness, wav};
+use crate::capture::{AudioFormat, Taken, Window};
+use crate::inference::live_tap::InferenceEvent;
 use crate::model::{Model, ModelError};
-use crate::preview::Glance;
-use crate::report::Verdict;
+use crate::report::Decision;
 
 /// Infers window after window until told to finish, then ends the model.
 pub(super) fn infer_until_finished(
     mut model: Model,
-    format: SoundFormat,
-    bench: &mut Workbench,
-    tell: &dyn Fn(Progress),
+    format: AudioFormat,
+    context: &mut InferenceContext,
+    notify: &dyn Fn(Progress),
 ) -> Result<(), InferenceFault> {
-    let result = listen(&mut model, format, bench, tell);
+    let result = listen(&mut model, format, context, notify);
     model.stop();
     result
 }
 
 fn listen(
     model: &mut Model,
-    format: SoundFormat,
-    bench: &mut Workbench,
-    tell: &dyn Fn(Progress),
+    format: AudioFormat,
+    context: &mut InferenceContext,
+    notify: &dyn Fn(Progress),
 ) -> Result<(), InferenceFault> {
     let (mut ends, mut refusals) = (Ends::default(), Refusals::default());
-    while !bench.finish.load(Ordering::Relaxed) {
-        match bench.sounds.take(LOOK_EVERY) {
-            Taken::Frame(window) => match infer(model, format, &window, bench, tell) {
+    while !context.finish.load(Ordering::Relaxed) {
+        match context.sounds.take(LOOK_EVERY) {
+            Taken::Frame(window) => match infer(model, format, &window, context, notify) {
                 Ok(()) => refusals.over(),
                 Err(e) => {
-                    bench.stats.frames_dropped.inc();
+                    context.stats.frames_dropped.inc();
                     refusals.note(Instant::now(), "a window of sound", e)?;
                 }
             },
-            Taken::TimedOut => carry_out_orders(model, &bench.feed)?,
+            Taken::TimedOut => carry_out_orders(model, &context.live_tap)?,
             Taken::Closed(generation) => {
-                ends.closed(generation, bench, tell);
-                bench.sounds.wait_until_open(LOOK_EVERY);
+                ends.closed(generation, context, notify);
+                context.sounds.wait_until_open(LOOK_EVERY);
             }
         }
     }
@@ -51,30 +51,30 @@ fn listen(
 
 fn infer(
     model: &mut Model,
-    format: SoundFormat,
+    format: AudioFormat,
     window: &Window,
-    bench: &mut Workbench,
-    tell: &dyn Fn(Progress),
+    context: &mut InferenceContext,
+    notify: &dyn Fn(Progress),
 ) -> Result<(), ModelError> {
     let begun = Instant::now();
     let result = classify(model, window.features())?;
-    let (wall_ms, verdict) = bench.accept(&result, begun);
-    if bench.feed.is_watched() {
-        bench.feed.show(Glance {
+    let (wall_ms, decision) = context.accept(&result, begun);
+    if context.live_tap.is_watched() {
+        context.live_tap.show(InferenceEvent {
             result: &result,
             picture: None,
             original: None,
             level: Some(loudness(window.features())),
             wall_ms,
-            verdict,
+            decision,
         });
-        carry_out_orders(model, &bench.feed)?;
+        carry_out_orders(model, &context.live_tap)?;
     }
-    if let Verdict::Publish(numbers) = verdict {
+    if let Decision::Publish(numbers) = decision {
         let sound = || wav(&window.samples, format.frequency);
-        bench.publisher.publish_sound(result, numbers, sound);
+        context.publisher.publish_sound(result, numbers, sound);
     }
-    bench.announce_first(tell);
+    context.announce_first(notify);
     Ok(())
 }
 

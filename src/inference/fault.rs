@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::log_limit::{RepeatGuard, like};
 use crate::model::ModelError;
-use crate::panics::Panicked;
+use crate::util::log_limiter::{LogLimiter, like};
+use crate::util::panics::Panicked;
 
 /// So many refusals in a row, over so much time, are no accident.
 const REFUSALS: u32 = 20;
@@ -59,7 +59,7 @@ impl InferenceFault {
 pub(super) struct Refusals {
     times: u32,
     since: Option<Instant>,
-    said: RepeatGuard,
+    said: LogLimiter,
 }
 
 impl Refusals {

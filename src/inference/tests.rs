@@ -1,12 +1,12 @@
 use super::*;
 use crate::config::{Criteria, FilterConfig, Qos, Verbosity};
 use crate::device::Topics;
-use crate::publisher::{Caches, PublisherSettings};
+use crate::inference::publisher::{Caches, PublisherSettings};
 use crate::report::ReportSettings;
 use crate::uplink::Outbox;
 use crate::uplink::outbox::Bounds;
 
-fn bench() -> Workbench {
+fn context() -> InferenceContext {
     let stats = Arc::new(Stats::default());
     let settings = PublisherSettings {
         publish_image: false,
@@ -24,14 +24,14 @@ fn bench() -> Workbench {
         },
         publish_every: 1,
     };
-    Workbench {
+    InferenceContext {
         slot: Arc::default(),
         sounds: Arc::default(),
         report: Arc::new(Mutex::new(Report::new(settings, stats.clone()))),
         publisher,
         stats,
-        spoken: Spoken::new(true, Verbosity::Normal),
-        feed: Arc::default(),
+        prediction_logger: PredictionLogger::new(true, Verbosity::Normal),
+        live_tap: Arc::default(),
         forced_resize: None,
         unnamed_resize: ResizeMode::FitLongest,
         announce: Arc::default(),
@@ -41,16 +41,16 @@ fn bench() -> Workbench {
 
 #[test]
 fn the_end_of_a_source_is_told_once_and_a_stop_is_none() {
-    let (mut ends, bench) = (Ends::default(), bench());
+    let (mut ends, context) = (Ends::default(), context());
     let told = Mutex::new(Vec::new());
-    let tell = |progress| match progress {
+    let notify = |progress| match progress {
         Progress::Drained(generation) => told.lock().push(generation),
         other => panic!("{other:?}"),
     };
     for generation in [1, 1, 2, 2] {
-        ends.closed(generation, &bench, &tell);
+        ends.closed(generation, &context, &notify);
     }
-    bench.finish.store(true, Ordering::Relaxed);
-    ends.closed(3, &bench, &tell);
+    context.finish.store(true, Ordering::Relaxed);
+    ends.closed(3, &context, &notify);
     assert_eq!(*told.lock(), [1, 2]);
 }

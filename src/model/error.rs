@@ -27,7 +27,7 @@ pub enum ModelError {
     Builtin(#[from] BuiltinError),
     /// No place for the socket.
     #[error("no directory for the model's socket could be made: {0}; /dev/shm or $TMPDIR must be writable")]
-    RunDir(#[source] io::Error),
+    RuntimeDir(#[source] io::Error),
     /// The process could not be started.
     #[error("the model {} could not be started: {source}", path.display())]
     Spawn {

@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tracing::{debug, error, warn};
 
 use super::output::Output;
-use super::rundir::signal_to_end;
+use super::runtime_dir::signal_to_end;
 use super::tvm;
 
 /// How often a process is looked at while it is waited for.

@@ -17,11 +17,11 @@ use super::hello::{self, Hello, MAX_FEATURES};
 use super::interrupt::Interrupt;
 use super::process::{Memory, Process};
 use super::protocol::{InferenceResult, ModelInfo, ModelInput};
-use super::rundir::RunDir;
+use super::runtime_dir::RuntimeDir;
 use super::settings::{Limits, Settings};
 use super::{builtin, request, shm};
 use crate::config::{ModelSource, ShmBehavior, Threshold};
-use crate::stats::Stats;
+use crate::status::stats::Stats;
 
 const STARTING: &str = "while it was starting";
 const HELLO: &str = "when asked what it is";
@@ -53,7 +53,7 @@ pub struct Model {
 struct Link {
     connection: Connection,
     process: Option<Process>,
-    directory: Option<RunDir>,
+    directory: Option<RuntimeDir>,
     /// Whether the shared memory of the process is known.
     memory: Memory,
     limits: Limits,
@@ -409,7 +409,8 @@ impl Link {
                 Usable::Socket(socket) => return Self::connect(&socket, None, None, settings.limits, interrupt),
             },
         };
-        let mut directory = RunDir::create(&settings.run_bases, &settings.device).map_err(ModelError::RunDir)?;
+        let mut directory =
+            RuntimeDir::create(&settings.run_bases, &settings.device).map_err(ModelError::RuntimeDir)?;
         let socket = directory.socket();
         let mut words: Vec<_> = arguments.iter().map(AsRef::as_ref).collect();
         words.push(socket.as_os_str());
@@ -423,7 +424,7 @@ impl Link {
     fn connect(
         socket: &Path,
         mut process: Option<Process>,
-        mut directory: Option<RunDir>,
+        mut directory: Option<RuntimeDir>,
         limits: Limits,
         interrupt: &Interrupt,
     ) -> Result<Self, ModelError> {
@@ -591,7 +592,7 @@ impl Drop for Link {
 }
 
 /// Ends the process and removes what it leaves, also the memory of one that did not live to name it.
-fn end(process: &mut Option<Process>, directory: &mut Option<RunDir>, memory: Memory) {
+fn end(process: &mut Option<Process>, directory: &mut Option<RuntimeDir>, memory: Memory) {
     let held = process.take().map(|mut process| process.end(memory));
     // Only now: what the directory removes must not be made again by the process.
     if let Some(mut directory) = directory.take() {

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::rundir::default_bases;
+use super::runtime_dir::default_bases;
 use crate::config::{ModelSource, ShmBehavior, Threshold};
-use crate::stats::Stats;
+use crate::status::stats::Stats;
 
 /// What is started, and how.
 #[derive(Debug, Clone)]

@@ -1,25 +1,25 @@
 //! How sure a result is: one figure for the filter, single figures for the metrics.
 
-use super::findings::Findings;
+use super::findings::Detections;
 use crate::model::BoundingBox;
 
 /// Confidence of a whole result: the arithmetic mean of the boxes or cells, the highest class; `None` for freeform and
 /// for nothing.
-pub fn of(findings: Findings<'_>) -> Option<f64> {
+pub fn of(findings: Detections<'_>) -> Option<f64> {
     match findings {
-        Findings::Grid(items) | Findings::Boxes(items) => mean(items),
-        Findings::Classes(classes) => Some(highest(classes)),
-        Findings::Freeform(_) | Findings::Nothing => None,
+        Detections::Grid(items) | Detections::Boxes(items) => mean(items),
+        Detections::Classes(classes) => Some(highest(classes)),
+        Detections::Freeform(_) | Detections::Nothing => None,
     }
 }
 
 /// Every single confidence, for the metrics: one per box or cell, one (the highest) per classification, none for
 /// freeform.
-pub fn each(findings: Findings<'_>) -> impl Iterator<Item = f64> {
+pub fn each(findings: Detections<'_>) -> impl Iterator<Item = f64> {
     let (items, class) = match findings {
-        Findings::Grid(items) | Findings::Boxes(items) => (items, None),
-        Findings::Classes(classes) => (&[][..], Some(highest(classes))),
-        Findings::Freeform(_) | Findings::Nothing => (&[][..], None),
+        Detections::Grid(items) | Detections::Boxes(items) => (items, None),
+        Detections::Classes(classes) => (&[][..], Some(highest(classes))),
+        Detections::Freeform(_) | Detections::Nothing => (&[][..], None),
     };
     items.iter().map(|item| item.value).chain(class)
 }
@@ -45,7 +45,7 @@ mod tests {
     #[test]
     fn boxes_and_cells_have_their_arithmetic_mean() {
         let items = [boxed(0.9), boxed(0.5), boxed(0.1)];
-        for findings in [Findings::Boxes(&items), Findings::Grid(&items)] {
+        for findings in [Detections::Boxes(&items), Detections::Grid(&items)] {
             assert!((of(findings).unwrap() - 0.5).abs() < 1e-12);
             assert_eq!(each(findings).collect::<Vec<_>>(), [0.9, 0.5, 0.1]);
         }
@@ -54,20 +54,20 @@ mod tests {
     #[test]
     fn equal_values_have_exactly_that_mean() {
         let result = boxes(&[0.7, 0.7, 0.7]);
-        assert_eq!(of(Findings::of(&result)), Some(0.7));
+        assert_eq!(of(Detections::of(&result)), Some(0.7));
     }
 
     #[test]
     fn a_classification_has_its_highest_value_and_counts_once() {
         let result = classes(&[("a", 0.2), ("b", 0.7), ("c", 0.1)]);
-        assert_eq!(of(Findings::of(&result)), Some(0.7));
-        assert_eq!(each(Findings::of(&result)).collect::<Vec<_>>(), [0.7]);
+        assert_eq!(of(Detections::of(&result)), Some(0.7));
+        assert_eq!(each(Detections::of(&result)).collect::<Vec<_>>(), [0.7]);
     }
 
     #[test]
     fn freeform_has_no_confidence() {
         let arrays = [vec![0.3]];
-        assert_eq!(of(Findings::Freeform(&arrays)), None);
-        assert_eq!(each(Findings::Freeform(&arrays)).count(), 0);
+        assert_eq!(of(Detections::Freeform(&arrays)), None);
+        assert_eq!(each(Detections::Freeform(&arrays)).count(), 0);
     }
 }

@@ -5,7 +5,7 @@ use crate::model::{BoundingBox, InferenceResult};
 /// The part of a result that is counted, judged and published. Of several kinds in one result the first in the order of
 /// the variants that holds anything: a kind the model sent empty has as little to say as one it did not send.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Findings<'a> {
+pub enum Detections<'a> {
     /// Arrays of numbers, at least one number in all.
     Freeform(&'a [Vec<f32>]),
     /// Cells of a visual anomaly grid, at least one.
@@ -18,7 +18,7 @@ pub enum Findings<'a> {
     Nothing,
 }
 
-impl<'a> Findings<'a> {
+impl<'a> Detections<'a> {
     /// Picks the kind. A model that reports `object_tracking` is judged by it alone, even while it tracks nothing and
     /// sees boxes: the tracker decides which boxes are objects.
     pub fn of(result: &'a InferenceResult) -> Self {
@@ -62,32 +62,32 @@ mod tests {
             bounding_boxes: Some(vec![boxed(0.9)]),
             ..Default::default()
         };
-        assert_eq!(Findings::of(&result).count(), 1);
+        assert_eq!(Detections::of(&result).count(), 1);
 
         result.object_tracking = Some(vec![]);
-        assert_eq!(Findings::of(&result), Findings::Nothing);
+        assert_eq!(Detections::of(&result), Detections::Nothing);
 
         // Tracks linger for some frames after the boxes are gone.
         let tracked = [boxed(0.8), boxed(0.7)];
         result.bounding_boxes = Some(vec![]);
         result.object_tracking = Some(tracked.to_vec());
-        assert_eq!(Findings::of(&result), Findings::Boxes(&tracked));
+        assert_eq!(Detections::of(&result), Detections::Boxes(&tracked));
     }
 
     #[test]
     fn of_several_kinds_the_first_that_holds_anything_counts() {
         let mut result = classes(&[("a", 0.1), ("b", 0.9)]);
-        assert!(matches!(Findings::of(&result), Findings::Classes(_)));
+        assert!(matches!(Detections::of(&result), Detections::Classes(_)));
         result.bounding_boxes = Some(vec![boxed(0.5)]);
-        assert!(matches!(Findings::of(&result), Findings::Boxes(_)));
+        assert!(matches!(Detections::of(&result), Detections::Boxes(_)));
         result.visual_anomaly_grid = Some(vec![boxed(0.5)]);
-        assert!(matches!(Findings::of(&result), Findings::Grid(_)));
+        assert!(matches!(Detections::of(&result), Detections::Grid(_)));
         result.freeform = Some(vec![vec![0.5]]);
-        assert!(matches!(Findings::of(&result), Findings::Freeform(_)));
+        assert!(matches!(Detections::of(&result), Detections::Freeform(_)));
 
         result.freeform = Some(vec![]);
         result.visual_anomaly_grid = Some(vec![]);
-        assert!(matches!(Findings::of(&result), Findings::Boxes(_)));
+        assert!(matches!(Detections::of(&result), Detections::Boxes(_)));
     }
 
     #[test]
@@ -96,7 +96,7 @@ mod tests {
             freeform: Some(vec![vec![], vec![]]),
             ..Default::default()
         };
-        assert_eq!(Findings::of(&result), Findings::Nothing);
+        assert_eq!(Detections::of(&result), Detections::Nothing);
     }
 
     #[test]
@@ -107,6 +107,6 @@ mod tests {
             visual_anomaly_grid: Some(vec![]),
             ..Default::default()
         };
-        assert_eq!(Findings::of(&result), Findings::Nothing);
+        assert_eq!(Detections::of(&result), Detections::Nothing);
     }
 }

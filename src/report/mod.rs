@@ -26,13 +26,13 @@ pub use self::payload::{Fit, MAX_MESSAGE, Message, Numbers, PictureInMessage, Pu
 pub use self::runner::{RunnerFigures, resident_bytes};
 
 use self::filter::Filter;
-use self::findings::Findings;
+use self::findings::Detections;
 use self::gate::Gate;
 use self::latency::{Latency, LatencyWindow};
 use self::metrics::ConfidenceMetrics;
 use crate::config::{Criteria, FilterConfig};
 use crate::model::InferenceResult;
-use crate::stats::Stats;
+use crate::status::stats::Stats;
 
 /// What the configuration says about reporting.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -45,7 +45,7 @@ pub struct ReportSettings {
 
 /// What happens to an inference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Decision {
     /// Nothing was found: not published, and the gate did not move.
     Empty,
     /// Rejected by the confidence filter; the gate did not move.
@@ -84,27 +84,27 @@ impl Report {
 
     /// Takes one inference in and says what becomes of it. `wall_ms` is the wall-clock time of the round trip to the
     /// model. Counts `inferences`, and `empty`, `filtered` or `gated`; [`Publication::compose`] counts the rest.
-    pub fn accept(&mut self, result: &InferenceResult, wall_ms: f32) -> Verdict {
-        let findings = Findings::of(result);
+    pub fn accept(&mut self, result: &InferenceResult, wall_ms: f32) -> Decision {
+        let findings = Detections::of(result);
         let inference_count = findings.count();
         self.stats.inferences.inc();
         self.latency.add(wall_ms);
         self.total_inferences += inference_count;
         confidence::each(findings).for_each(|confidence| self.confidences.add(confidence));
 
-        if findings == Findings::Nothing {
+        if findings == Detections::Nothing {
             self.stats.empty.inc();
-            return Verdict::Empty;
+            return Decision::Empty;
         }
         if !self.filter.passes(confidence::of(findings)) {
             self.stats.filtered.inc();
-            return Verdict::Filtered;
+            return Decision::Filtered;
         }
         if !self.gate.opens() {
             self.stats.gated.inc();
-            return Verdict::Gated;
+            return Decision::Gated;
         }
-        Verdict::Publish(Numbers {
+        Decision::Publish(Numbers {
             inference_count,
             total_inferences: self.total_inferences,
         })
@@ -179,8 +179,8 @@ mod tests {
         )
     }
 
-    fn numbers(inference_count: u64, total_inferences: u64) -> Verdict {
-        Verdict::Publish(Numbers {
+    fn numbers(inference_count: u64, total_inferences: u64) -> Decision {
+        Decision::Publish(Numbers {
             inference_count,
             total_inferences,
         })
@@ -194,10 +194,10 @@ mod tests {
         assert_eq!(
             verdicts,
             [
-                Verdict::Gated,
-                Verdict::Filtered,
-                Verdict::Empty,
-                Verdict::Filtered,
+                Decision::Gated,
+                Decision::Filtered,
+                Decision::Empty,
+                Decision::Filtered,
                 numbers(2, 6)
             ],
             "the total counts what is not published too"
@@ -209,7 +209,7 @@ mod tests {
     #[test]
     fn metrics_take_in_what_the_filter_rejects() {
         let (mut report, _) = report(1, true);
-        assert_eq!(report.accept(&boxes(&[0.25, 0.5]), 1.0), Verdict::Filtered);
+        assert_eq!(report.accept(&boxes(&[0.25, 0.5]), 1.0), Decision::Filtered);
         report.accept(&classes(&[("a", 0.1), ("b", 0.75)]), 1.0);
         let message = report.metrics_message(1, Uuid::nil(), RunnerFigures::default());
         assert_eq!(message["details"]["n"], 3);
@@ -220,11 +220,11 @@ mod tests {
     fn commands_change_the_filter_in_force() {
         let (mut report, _) = report(1, true);
         let result = classes(&[("a", 0.5)]);
-        assert_eq!(report.accept(&result, 1.0), Verdict::Filtered);
+        assert_eq!(report.accept(&result, 1.0), Decision::Filtered);
         report.set_threshold(0.5);
         assert_eq!(report.accept(&result, 1.0), numbers(1, 2));
         report.set_criteria(Criteria::Greater);
-        assert_eq!(report.accept(&result, 1.0), Verdict::Filtered);
+        assert_eq!(report.accept(&result, 1.0), Decision::Filtered);
         report.set_filter_enabled(false);
         assert_eq!(report.accept(&result, 1.0), numbers(1, 4));
         assert_eq!(

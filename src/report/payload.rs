@@ -7,11 +7,11 @@ use serde::ser::Serializer;
 use serde::{Serialize, ser::SerializeMap};
 use uuid::Uuid;
 
-use super::findings::Findings;
+use super::findings::Detections;
 use super::image::EncodedPicture;
 use crate::cache::S3Location;
 use crate::model::{BoundingBox, InferenceResult};
-use crate::stats::Stats;
+use crate::status::stats::Stats;
 
 /// Largest message AWS IoT Core takes, in bytes ("Message broker and protocol limits": maximum payload 128 KiB).
 pub const MAX_MESSAGE: usize = 131_072;
@@ -24,7 +24,7 @@ const IMAGE_OMITTED: &str = r#","image_omitted":true}"#;
 /// How many items a result has and how many there were so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Numbers {
-    /// Items in this result: see [`Findings::count`].
+    /// Items in this result: see [`Detections::count`].
     pub inference_count: u64,
     /// Their running sum since the start, this result included, published or not.
     pub total_inferences: u64,
@@ -78,7 +78,7 @@ pub struct Message {
 
 /// The message in the order of its fields on the wire. Exactly one of the first four options is set.
 #[derive(Serialize)]
-struct Wire<'a> {
+struct Payload<'a> {
     time_ms: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     info: Option<&'a str>,
@@ -143,9 +143,9 @@ impl Publication<'_> {
         Ok(Message { json: json.into(), fit })
     }
 
-    fn wire(&self) -> Wire<'_> {
+    fn wire(&self) -> Payload<'_> {
         let result = self.result;
-        let mut wire = Wire {
+        let mut wire = Payload {
             time_ms: result.model_ms.max(1),
             info: result.info.as_deref(),
             inference_count: self.numbers.inference_count,
@@ -162,13 +162,13 @@ impl Publication<'_> {
             s3_bucket: self.s3.map_or("unset", |s3| &s3.bucket),
             s3_prefix: self.s3.map_or("unset", |s3| &s3.prefix),
         };
-        match Findings::of(result) {
-            Findings::Freeform(arrays) => wire.freeform = Some(arrays),
-            Findings::Grid(cells) => wire.grid = Some(cells),
-            Findings::Boxes(boxes) => wire.boxes = Some(boxes),
-            Findings::Classes(classes) => wire.c = Some(classes),
+        match Detections::of(result) {
+            Detections::Freeform(arrays) => wire.freeform = Some(arrays),
+            Detections::Grid(cells) => wire.grid = Some(cells),
+            Detections::Boxes(boxes) => wire.boxes = Some(boxes),
+            Detections::Classes(classes) => wire.c = Some(classes),
             // Never published; written like a classification without labels.
-            Findings::Nothing => wire.c = Some(&[]),
+            Detections::Nothing => wire.c = Some(&[]),
         }
         wire
     }

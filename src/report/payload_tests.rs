@@ -8,7 +8,7 @@ const ID: Uuid = Uuid::from_u128(0x6f1c_2f0e_9a5b_4c3d_8e7f_0123_4567_89ab);
 
 fn publication(result: &InferenceResult) -> Publication<'_> {
     let numbers = Numbers {
-        inference_count: Findings::of(result).count(),
+        inference_count: Detections::of(result).count(),
         total_inferences: 42,
     };
     Publication {

@@ -6,8 +6,8 @@ use serde_json::{Map, Value};
 
 use super::latency::Latency;
 use super::metrics::six_places;
-use crate::health::Health;
-use crate::stats::Stats;
+use crate::status::health::Health;
+use crate::status::stats::Stats;
 
 /// Figures about the process that come from outside this room.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -67,7 +67,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::health::{Condition, Part};
+    use crate::status::health::{HealthStatus, Part};
 
     #[test]
     fn resident_memory_is_read_from_the_status_text() {
@@ -97,8 +97,8 @@ mod tests {
             rss_bytes: None,
             waiting: 7,
             health: Health::new([
-                Condition::well(Part::Model, "running"),
-                Condition::ill(Part::Source, "waiting", "no camera was found"),
+                HealthStatus::well(Part::Model, "running"),
+                HealthStatus::ill(Part::Source, "waiting", "no camera was found"),
             ]),
         };
         let runner = figures.to_json(

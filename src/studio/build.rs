@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::private_file;
+use crate::util::atomic_file;
 
 const MAX_BYTES: u64 = 4096;
 
@@ -64,7 +64,7 @@ impl KnownJob {
         let build = self.build.clone();
         let written = serde_json::to_vec(&Record { build, job })
             .map_err(Into::into)
-            .and_then(|text| private_file::replace(&self.file, &text));
+            .and_then(|text| atomic_file::replace(&self.file, &text));
         if let Err(e) = written {
             tracing::debug!("the build job {job} cannot be noted in {}: {e}", self.file.display());
         }

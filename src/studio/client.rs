@@ -9,8 +9,8 @@ use serde_json::Value;
 use url::Url;
 
 use super::error::StudioError;
-use crate::secret::Secret;
-use crate::wording::{excerpt, innermost};
+use crate::util::secret::Secret;
+use crate::util::text::{excerpt, innermost};
 
 /// The header that carries the API key.
 const KEY_HEADER: &str = "x-api-key";
@@ -81,7 +81,7 @@ impl Studio {
             // The client would take the key along to any other host.
             .redirect(reqwest::redirect::Policy::none())
             .build()
-            .map_err(|e| StudioError::Client(crate::wording::sentence(&e)))?;
+            .map_err(|e| StudioError::Client(crate::util::text::sentence(&e)))?;
         Ok(Self {
             http,
             base,
@@ -397,7 +397,7 @@ mod tests {
                     sentence(studio.understand::<api::JobStatus>("the job", status, &bytes)),
                     sentence(studio.understand::<api::JobOutput>("the job", status, &bytes)),
                 ] {
-                    prop_assert!(said.chars().count() < 2 * crate::wording::EXCERPT + 300 && !said.contains(char::is_control), "{said:?}");
+                    prop_assert!(said.chars().count() < 2 * crate::util::text::EXCERPT + 300 && !said.contains(char::is_control), "{said:?}");
                 }
             }
         }

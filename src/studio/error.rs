@@ -7,9 +7,9 @@ use std::time::Duration;
 use super::host::HostError;
 use super::target::UnsupportedMachine;
 use crate::aws::secret::SecretError;
-use crate::backoff::Retry;
 use crate::model::FileError;
-use crate::wording::excerpt;
+use crate::util::backoff::Retry;
+use crate::util::text::excerpt;
 
 /// Why there is no model from Studio.
 #[derive(Debug, thiserror::Error)]

@@ -16,8 +16,8 @@ use super::download::{download, megabytes};
 use super::error::StudioError;
 use super::store::{About, Origin, Store, StoredModel};
 use super::target::Machine;
-use crate::backoff::Retry;
-use crate::wording::excerpt;
+use crate::util::backoff::Retry;
+use crate::util::text::excerpt;
 
 /// Lines of a failed job that are shown.
 const TAIL: usize = 5;

@@ -14,10 +14,10 @@ use super::host::base_url;
 use super::store::{Origin, Store, StoredModel};
 use super::target::Machine;
 use crate::aws::secret::{SecretError, api_key};
-use crate::backoff::{Backoff, BackoffPolicy, Retry};
 use crate::config::{Config, ModelSource};
-use crate::log_limit::{RepeatGuard, like};
-use crate::secret::Secret;
+use crate::util::backoff::{Backoff, BackoffPolicy, Retry};
+use crate::util::log_limiter::{LogLimiter, like};
+use crate::util::secret::Secret;
 
 /// How often a configured model file that is missing is looked for while another one is sought.
 const LOOK: Duration = Duration::from_secs(2);
@@ -124,7 +124,7 @@ impl Provider {
         self.store.sweep();
         let mut standing_in = None;
         let mut backoff = Backoff::new(BackoffPolicy::default());
-        let mut said = RepeatGuard::default();
+        let mut said = LogLimiter::default();
         loop {
             match self.attempt(&mut standing_in, &tell).await {
                 Ok(model) => return tell(Found::Model(Box::new(model))),
@@ -252,7 +252,7 @@ pub(crate) fn missing_words(path: &Path) -> String {
     )
 }
 
-fn say(said: &mut RepeatGuard, error: &FetchError, wait: Duration, runs: bool) {
+fn say(said: &mut LogLimiter, error: &FetchError, wait: Duration, runs: bool) {
     let Some(more) = said.check(Instant::now(), &error.to_string()) else {
         return;
     };

@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use super::event::{Event, PipelineEvent, Tagged};
-use super::hanging::Hanging;
-use crate::backoff::{Backoff, BackoffPolicy};
-use crate::capture::{Capture, CaptureEvent, FrameSlot, Inlet, Settings, SoundFormat, SoundSlot, Stopped};
+use super::stuck_threads::StuckThreads;
+use crate::capture::{AudioFormat, AudioMailbox, Capture, CaptureEvent, FrameMailbox, Inlet, Settings, Stopped};
 use crate::config::ShutdownBehavior;
-use crate::log_limit::{RepeatGuard, like};
 use crate::model::ModelInput;
-use crate::panics::caught;
-use crate::stats::Stats;
+use crate::status::stats::Stats;
+use crate::util::backoff::{Backoff, BackoffPolicy};
+use crate::util::log_limiter::{LogLimiter, like};
+use crate::util::panics::caught;
 
 /// Stopping a pipeline can block in a driver; after this long it is abandoned.
 const STOP_LIMIT: Duration = Duration::from_secs(1);
@@ -31,7 +31,7 @@ pub(super) enum Consequence {
     /// The source of this slot generation ended and is not started again.
     Paused(u64),
     /// Too many pipelines hang.
-    StartAnew,
+    Reexec,
 }
 
 enum State {
@@ -55,7 +55,7 @@ enum State {
 pub(super) struct CapturePart {
     settings: Settings,
     behavior: ShutdownBehavior,
-    slots: (Arc<FrameSlot>, Arc<SoundSlot>),
+    slots: (Arc<FrameMailbox>, Arc<AudioMailbox>),
     /// What the model wants to see or hear.
     wanted: Option<(ModelInput, usize)>,
     /// What the source was started for that runs or is being started.
@@ -63,21 +63,21 @@ pub(super) struct CapturePart {
     stats: Arc<Stats>,
     events: mpsc::UnboundedSender<Tagged>,
     state: State,
-    incarnation: u64,
+    epoch: u64,
     /// How the capture ended that is still being started: its watching thread can be faster than the one that starts it.
     early: Option<CaptureEvent>,
     /// The threads of this source and of those before it that may hang.
-    hanging: Arc<Hanging>,
+    stuck_threads: Arc<StuckThreads>,
     backoff: Backoff,
-    failures: RepeatGuard,
+    failures: LogLimiter,
 }
 
 impl CapturePart {
     pub(super) fn new(
         settings: Settings,
         behavior: ShutdownBehavior,
-        slots: (Arc<FrameSlot>, Arc<SoundSlot>),
-        hanging: Arc<Hanging>,
+        slots: (Arc<FrameMailbox>, Arc<AudioMailbox>),
+        stuck_threads: Arc<StuckThreads>,
         stats: Arc<Stats>,
         events: mpsc::UnboundedSender<Tagged>,
     ) -> Self {
@@ -90,11 +90,11 @@ impl CapturePart {
             stats,
             events,
             state: State::Idle,
-            incarnation: 0,
+            epoch: 0,
             early: None,
-            hanging,
+            stuck_threads,
             backoff: Backoff::new(BackoffPolicy::default()),
-            failures: RepeatGuard::default(),
+            failures: LogLimiter::default(),
         }
     }
 
@@ -125,7 +125,7 @@ impl CapturePart {
     fn inlet(&self) -> Inlet {
         let format = self
             .wanted
-            .and_then(|(input, features)| SoundFormat::of(&input, features));
+            .and_then(|(input, features)| AudioFormat::of(&input, features));
         match format {
             Some(format) => Inlet::Sound(self.slots.1.reserve(), format),
             None => Inlet::Pictures(self.slots.0.reserve()),
@@ -144,8 +144,8 @@ impl CapturePart {
     /// A waiting time is over, or a start took too long.
     pub(super) fn on_due(&mut self) -> Consequence {
         if matches!(self.state, State::Starting(_)) {
-            // What comes of it later belongs to no incarnation any more, and finds the slots shut.
-            self.incarnation += 1;
+            // What comes of it later belongs to no epoch any more, and finds the slots shut.
+            self.epoch += 1;
             self.slots.0.revoke();
             self.slots.1.revoke();
             self.wait_after(&format!("the source did not start within {} s", START_LIMIT.as_secs()));
@@ -155,22 +155,22 @@ impl CapturePart {
         Consequence::Nothing
     }
 
-    pub(super) fn is_current(&self, incarnation: u64) -> bool {
-        incarnation == self.incarnation
+    pub(super) fn is_current(&self, epoch: u64) -> bool {
+        epoch == self.epoch
     }
 
     fn start(&mut self) {
-        self.incarnation += 1;
+        self.epoch += 1;
         self.early = None;
         self.started_for = self.wanted;
-        let (incarnation, events) = (self.incarnation, self.events.clone());
+        let (epoch, events) = (self.epoch, self.events.clone());
         let (settings, inlet, stats) = (self.settings.clone(), self.inlet(), self.stats.clone());
-        let hanging = self.hanging.clone();
+        let stuck_threads = self.stuck_threads.clone();
         let thread = std::thread::Builder::new().name("capture-start".into()).spawn(move || {
             let sender = events.clone();
             let send = move |event| {
                 sender.send(Tagged {
-                    incarnation,
+                    epoch,
                     event: Event::Capture(event),
                 })
             };
@@ -187,13 +187,13 @@ impl CapturePart {
             })) = send(PipelineEvent::Started(started))
             {
                 // The generation is over.
-                stop(capture, &hanging);
+                stop(capture, &stuck_threads);
             }
         });
         match thread {
             Ok(thread) => {
                 let now = Instant::now();
-                self.hanging.watch(thread, now + START_LIMIT);
+                self.stuck_threads.watch(thread, now + START_LIMIT);
                 self.state = State::Starting(now);
             }
             Err(e) => self.wait_after(&format!("the system gives no thread for it: {e}")),
@@ -217,7 +217,7 @@ impl CapturePart {
                 Consequence::Nothing
             }
             PipelineEvent::Started(Err(e)) => {
-                self.wait_after(&crate::wording::sentence(&e));
+                self.wait_after(&crate::util::text::sentence(&e));
                 Consequence::Nothing
             }
             PipelineEvent::Said(event) if matches!(self.state, State::Starting(_)) => {
@@ -225,7 +225,7 @@ impl CapturePart {
                 Consequence::Nothing
             }
             PipelineEvent::Said(CaptureEvent::EndOfStream) => self.on_end(),
-            PipelineEvent::Said(CaptureEvent::Error(e)) => self.on_failure(&crate::wording::sentence(&e)),
+            PipelineEvent::Said(CaptureEvent::Error(e)) => self.on_failure(&crate::util::text::sentence(&e)),
             PipelineEvent::Said(CaptureEvent::Stalled { after }) => {
                 self.on_failure(&format!("it delivered no frame for {:.0} s", after.as_secs_f32()))
             }
@@ -237,7 +237,7 @@ impl CapturePart {
     fn say_again(&self, event: CaptureEvent) {
         // Nobody listens any more once the generation is over.
         let _ = self.events.send(Tagged {
-            incarnation: self.incarnation,
+            epoch: self.epoch,
             event: Event::Capture(PipelineEvent::Said(event)),
         });
     }
@@ -287,12 +287,12 @@ impl CapturePart {
     }
 
     fn too_many_hang(&self) -> Consequence {
-        let hanging = self.hanging.count(Instant::now());
-        if hanging < HANGING_LIMIT {
+        let stuck_threads = self.stuck_threads.count(Instant::now());
+        if stuck_threads < HANGING_LIMIT {
             return Consequence::Nothing;
         }
-        tracing::error!("{hanging} sources hang in their drivers");
-        Consequence::StartAnew
+        tracing::error!("{stuck_threads} sources hang in their drivers");
+        Consequence::Reexec
     }
 
     /// Stops the running pipeline on a thread of its own; `then`: how long after that it is started again.
@@ -301,11 +301,11 @@ impl CapturePart {
             self.state = then.map_or(State::Paused, |wait| State::Waiting(Instant::now() + wait));
             return;
         };
-        let (incarnation, events, hanging) = (self.incarnation, self.events.clone(), self.hanging.clone());
+        let (epoch, events, stuck_threads) = (self.epoch, self.events.clone(), self.stuck_threads.clone());
         tokio::task::spawn_blocking(move || {
-            let how = stop(capture, &hanging);
+            let how = stop(capture, &stuck_threads);
             let _ = events.send(Tagged {
-                incarnation,
+                epoch,
                 event: Event::Capture(PipelineEvent::Stopped(how)),
             });
         });
@@ -334,10 +334,10 @@ impl CapturePart {
 
     /// Stops for good.
     pub(super) async fn stop(&mut self, deadline: tokio::time::Instant) {
-        self.incarnation += 1;
+        self.epoch += 1;
         if let State::Running { capture, .. } = std::mem::replace(&mut self.state, State::Paused) {
-            let hanging = self.hanging.clone();
-            let stopping = tokio::task::spawn_blocking(move || stop(capture, &hanging));
+            let stuck_threads = self.stuck_threads.clone();
+            let stopping = tokio::task::spawn_blocking(move || stop(capture, &stuck_threads));
             match tokio::time::timeout_at(deadline, stopping).await {
                 Ok(Ok(Stopped::Clean)) => {}
                 _ => tracing::warn!("the source could not be stopped: it hangs in its driver and is abandoned"),
@@ -346,11 +346,11 @@ impl CapturePart {
     }
 }
 
-/// Stops a source, and counts it as hanging for as long as it does. May block for [`STOP_LIMIT`].
-pub(super) fn stop(capture: Capture, hanging: &Hanging) -> Stopped {
+/// Stops a source, and counts it as stuck_threads for as long as it does. May block for [`STOP_LIMIT`].
+pub(super) fn stop(capture: Capture, stuck_threads: &StuckThreads) -> Stopped {
     match capture.stop(STOP_LIMIT) {
         Stopped::Abandoned(Some(thread)) => {
-            hanging.watch(thread, Instant::now());
+            stuck_threads.watch(thread, Instant::now());
             Stopped::Abandoned(None)
         }
         how => how,
@@ -394,7 +394,7 @@ mod tests {
             while !slow.is_finished() {
                 std::thread::yield_now();
             }
-            part.hanging.watch(slow, Instant::now());
+            part.stuck_threads.watch(slow, Instant::now());
             assert_eq!(abandoned(&mut part), Consequence::Nothing, "it was only slow");
         }
         let (release, held) = std::sync::mpsc::channel::<()>();
@@ -403,13 +403,13 @@ mod tests {
             .map(|_| {
                 let held = held.clone();
                 let stuck = std::thread::spawn(move || assert!(held.lock().unwrap().recv().is_err()));
-                part.hanging.watch(stuck, Instant::now());
+                part.stuck_threads.watch(stuck, Instant::now());
                 abandoned(&mut part)
             })
             .collect();
         assert_eq!(
             consequences,
-            [Consequence::Nothing, Consequence::Nothing, Consequence::StartAnew]
+            [Consequence::Nothing, Consequence::Nothing, Consequence::Reexec]
         );
         drop(release);
     }
@@ -473,7 +473,7 @@ mod tests {
         let mut consequences = Vec::new();
         while !matches!(consequences.last(), Some(Consequence::Paused(_))) {
             let tagged = tokio::time::timeout(limit, events.recv()).await.unwrap().unwrap();
-            assert!(part.is_current(tagged.incarnation));
+            assert!(part.is_current(tagged.epoch));
             if let Event::Capture(event) = tagged.event {
                 consequences.push(part.on_event(event));
             }

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use serde_json::Value;
 
-use super::Common;
+use super::Context;
+use crate::commands::{Answer, Command, CommandError};
 use crate::config::{Criteria, parse_threshold};
+use crate::inference::publisher::Caches;
 use crate::model::ModelInfo;
-use crate::publisher::Caches;
 use crate::report::Report;
-use crate::uplink::commands::{Answer, Command, CommandError};
-use crate::uplink::{IncomingCommand, Message};
-use crate::wording::excerpt;
+use crate::uplink::{Message, ReceivedCommand};
+use crate::util::text::excerpt;
 
 /// What is to happen after a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,16 +22,16 @@ pub(super) enum After {
 }
 
 /// What commands act on.
-pub(super) struct Carrier<'a> {
-    pub common: &'a Common,
+pub(super) struct CommandHandler<'a> {
+    pub context: &'a Context,
     pub report: &'a Mutex<Report>,
     pub model: Option<&'a Arc<ModelInfo>>,
     pub caches: &'a Caches,
 }
 
-impl Carrier<'_> {
+impl CommandHandler<'_> {
     /// Does what the command says and publishes the answer.
-    pub(super) fn carry_out(&self, incoming: &IncomingCommand) -> After {
+    pub(super) fn carry_out(&self, incoming: &ReceivedCommand) -> After {
         let command = match incoming.parse() {
             Ok(command) => command,
             Err(e) => {
@@ -72,10 +72,10 @@ impl Carrier<'_> {
     }
 
     fn answer(&self, answer: &Answer) {
-        self.common.outbox.push(Message::answer(
-            &self.common.topics,
+        self.context.outbox.push(Message::answer(
+            &self.context.topics,
             answer,
-            self.common.setup.config.qos,
+            self.context.setup.config.qos,
         ));
     }
 
@@ -178,9 +178,9 @@ impl Carrier<'_> {
 
     fn reply(&self) -> impl Fn(&Answer) + Send + 'static {
         let (outbox, topics, qos) = (
-            self.common.outbox.clone(),
-            self.common.topics.clone(),
-            self.common.setup.config.qos,
+            self.context.outbox.clone(),
+            self.context.topics.clone(),
+            self.context.setup.config.qos,
         );
         move |answer| {
             outbox.push(Message::answer(&topics, answer, qos));

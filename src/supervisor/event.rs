@@ -4,10 +4,10 @@ use crate::capture::{Capture, CaptureError, CaptureEvent, Stopped};
 use crate::inference::{InferenceFault, Progress};
 use crate::studio::Found;
 
-/// Something a part reports, with the number of its incarnation: what an abandoned one says late is ignored.
+/// Something a part reports, with the number of its epoch: what an abandoned one says late is ignored.
 #[derive(Debug)]
 pub(super) struct Tagged {
-    pub incarnation: u64,
+    pub epoch: u64,
     pub event: Event,
 }
 
@@ -23,12 +23,12 @@ pub(super) enum Event {
 pub(super) enum ModelEvent {
     Progress(Progress),
     Ended(Result<(), InferenceFault>),
-    /// There is a model to start, or still none; belongs to no incarnation.
+    /// There is a model to start, or still none; belongs to no epoch.
     Found(Found),
 }
 
 impl ModelEvent {
-    /// Whether it matters whichever incarnation runs.
+    /// Whether it matters whichever epoch runs.
     pub(super) fn is_timeless(&self) -> bool {
         matches!(self, Self::Found(_))
     }

@@ -8,12 +8,12 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::setup::{LinkTarget, Setup};
-use crate::aws::{Aws, Remembered};
+use crate::aws::{Aws, EndpointCache};
 use crate::config::{Config, IotAuth};
 use crate::device::Topics;
-use crate::preview::LinkView;
-use crate::stats::Stats;
-use crate::uplink::{self, ClientCertificate, Destination, IncomingCommand, IotCore, Message, Outbox, SignIn, Uplink};
+use crate::status::LinkView;
+use crate::status::stats::Stats;
+use crate::uplink::{self, ClientCertificate, Destination, IotCore, Message, Outbox, ReceivedCommand, SignIn, Uplink};
 
 /// The way out (and, with a broker, in).
 pub(super) enum Link {
@@ -29,7 +29,7 @@ impl Link {
         topics: &Topics,
         outbox: &Arc<Outbox>,
         stats: &Arc<Stats>,
-    ) -> (Self, mpsc::Receiver<IncomingCommand>) {
+    ) -> (Self, mpsc::Receiver<ReceivedCommand>) {
         match link_settings(&setup.config, &setup.link, device, topics) {
             Some(settings) => {
                 let (uplink, commands) = uplink::start(settings, outbox.clone(), stats.clone());
@@ -96,13 +96,13 @@ pub fn link_settings(config: &Config, target: &LinkTarget, device: &str, topics:
             Aws::default(),
             endpoint,
             certificate.map_or(SignIn::SigV4, SignIn::Certificate),
-            Remembered::new(&config.work_dir.join(device)),
+            EndpointCache::new(&config.work_dir.join(device)),
         ))),
     };
     let pacing = if address.is_iot_core() {
-        uplink::Pacing::IOT_CORE
+        uplink::RateLimits::IOT_CORE
     } else {
-        uplink::Pacing::UNLIMITED
+        uplink::RateLimits::UNLIMITED
     };
     Some(uplink::Settings {
         address,
@@ -123,11 +123,11 @@ pub(super) struct Screen {
     /// Told when stdout takes nothing more.
     unread: Option<oneshot::Receiver<()>>,
     /// Nobody sends commands to a screen; the channel must stay open all the same.
-    _commands: mpsc::Sender<IncomingCommand>,
+    _commands: mpsc::Sender<ReceivedCommand>,
 }
 
 impl Screen {
-    fn start(outbox: Arc<Outbox>) -> (Self, mpsc::Receiver<IncomingCommand>) {
+    fn start(outbox: Arc<Outbox>) -> (Self, mpsc::Receiver<ReceivedCommand>) {
         let (stop, mut stopped) = oneshot::channel();
         let (commands, receiver) = mpsc::channel(1);
         let (tell_unread, unread) = oneshot::channel();

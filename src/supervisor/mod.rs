@@ -6,13 +6,13 @@
 mod capture_part;
 mod commands;
 mod event;
-mod generation;
-mod hanging;
 mod link;
 mod model_part;
+mod model_resolver;
+mod session;
 mod setup;
 mod storage;
-mod supply;
+mod stuck_threads;
 
 use std::io;
 use std::pin::{Pin, pin};
@@ -22,19 +22,21 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::backoff::{Backoff, BackoffPolicy};
+use crate::commands::{Answer, CommandError};
 use crate::device::Topics;
-use crate::log_limit::{RepeatGuard, like};
-use crate::preview::{self, About, Board, Feed};
-use crate::stats::Stats;
-use crate::uplink::commands::{Answer, CommandError};
+use crate::http::live_page;
+use crate::inference::LiveTap;
+use crate::status::stats::Stats;
+use crate::status::{About, StatusRegistry};
 use crate::uplink::outbox::Bounds;
-use crate::uplink::{IncomingCommand, Message, Outbox, Status};
-use generation::{Generation, Next};
-use hanging::Hanging;
+use crate::uplink::{Message, Outbox, ReceivedCommand, Status};
+use crate::util::backoff::{Backoff, BackoffPolicy};
+use crate::util::log_limiter::{LogLimiter, like};
 use link::Link;
 pub use link::link_settings;
+use session::{Next, Session};
 pub use setup::{LinkTarget, Setup, SetupError, link_target};
+use stuck_threads::StuckThreads;
 
 /// Parts and link stop within this; with what the disk gets an orderly stop stays below 4 s (Greengrass sends SIGKILL 5 s after SIGTERM).
 const STOP_LIMIT: Duration = Duration::from_millis(3_200);
@@ -50,19 +52,19 @@ pub enum Ended {
     /// Everything was stopped in order.
     Orderly,
     /// Too many threads hang in drivers: the program is to be started anew in place.
-    StartAnew,
+    Reexec,
 }
 
 /// What outlives a generation.
-pub(crate) struct Common {
+pub(crate) struct Context {
     pub setup: Setup,
     pub device: String,
     pub topics: Arc<Topics>,
     pub stats: Arc<Stats>,
     pub outbox: Arc<Outbox>,
-    pub feed: Arc<Feed>,
-    pub board: Arc<Board>,
-    pub hanging: Arc<Hanging>,
+    pub live_tap: Arc<LiveTap>,
+    pub registry: Arc<StatusRegistry>,
+    pub stuck_threads: Arc<StuckThreads>,
 }
 
 /// Runs the daemon until `stop` completes.
@@ -81,43 +83,43 @@ pub async fn run(setup: Setup, device: String, stop: impl Future<Output = ()>) -
             () = abandoned => {}
         }
     });
-    let feed = Arc::new(Feed::new(setup.config.runner.preview_original_resolution));
+    let live_tap = Arc::new(LiveTap::new(setup.config.runner.preview_original_resolution));
     let about = About {
         device: device.clone(),
         file_cache: setup.config.file_cache.is_some(),
         s3_cache: setup.config.s3_cache_bucket.clone(),
         page: setup.config.preview.enabled,
     };
-    let board = Arc::new(Board::new(
+    let registry = Arc::new(StatusRegistry::new(
         about,
         link.view(),
-        feed.clone(),
+        live_tap.clone(),
         outbox.clone(),
         stats.clone(),
     ));
     let device_dir = setup.config.work_dir.join(&device);
-    let _preview = preview::start(&setup.config.preview, device_dir, feed.clone(), board.clone());
-    let common = Common {
+    let _preview = live_page::start(&setup.config.preview, device_dir, live_tap.clone(), registry.clone());
+    let context = Context {
         setup,
         device,
         topics,
         stats,
         outbox,
-        feed,
-        board,
-        hanging: Arc::default(),
+        live_tap,
+        registry,
+        stuck_threads: Arc::default(),
     };
-    let (mut ended, deadline) = keep_going(&common, stop.as_mut(), &mut commands).await;
-    refuse_commands(&mut commands, &common);
-    let notice = Message::notice(&common.topics, Status::Stopped, common.setup.config.qos);
+    let (mut ended, deadline) = keep_going(&context, stop.as_mut(), &mut commands).await;
+    refuse_commands(&mut commands, &context);
+    let notice = Message::notice(&context.topics, Status::Stopped, context.setup.config.qos);
     let mut leaving = pin!(async {
         link.stop(notice, deadline).await;
-        storage::report_rest(spool, &common.outbox, deadline + SPOOL_STOP_LIMIT).await;
+        storage::report_rest(spool, &context.outbox, deadline + SPOOL_STOP_LIMIT).await;
     });
     tokio::select! {
         () = &mut leaving => {}
         // Whoever asks for the end now wants no new start.
-        () = &mut stop, if ended == Ended::StartAnew => {
+        () = &mut stop, if ended == Ended::Reexec => {
             ended = Ended::Orderly;
             leaving.await;
         }
@@ -128,12 +130,12 @@ pub async fn run(setup: Setup, device: String, stop: impl Future<Output = ()>) -
 
 /// One generation after the other, up to the end. Also gives by when everything must be over.
 async fn keep_going(
-    common: &Common,
+    context: &Context,
     mut stop: Pin<&mut impl Future<Output = ()>>,
-    commands: &mut mpsc::Receiver<IncomingCommand>,
+    commands: &mut mpsc::Receiver<ReceivedCommand>,
 ) -> (Ended, Instant) {
     loop {
-        let make = || Generation::new(common);
+        let make = || Session::new(context);
         let Some(mut generation) = once_possible(make, BackoffPolicy::default(), stop.as_mut()).await else {
             return (Ended::Orderly, Instant::now() + STOP_LIMIT);
         };
@@ -151,12 +153,12 @@ async fn keep_going(
         }
         match next {
             Next::Restart => {
-                common.outbox.count_anew();
-                common.stats.reset();
+                context.outbox.count_anew();
+                context.stats.reset();
                 tracing::info!("restarting on command");
             }
             Next::Stop => return (Ended::Orderly, deadline),
-            Next::StartAnew => return (Ended::StartAnew, deadline),
+            Next::Reexec => return (Ended::Reexec, deadline),
         }
     }
 }
@@ -167,7 +169,7 @@ async fn once_possible<T>(
     waits: BackoffPolicy,
     mut stop: Pin<&mut impl Future<Output = ()>>,
 ) -> Option<T> {
-    let (mut backoff, mut said) = (Backoff::new(waits), RepeatGuard::default());
+    let (mut backoff, mut said) = (Backoff::new(waits), LogLimiter::default());
     loop {
         let error = match make() {
             Ok(made) => return Some(made),
@@ -190,13 +192,13 @@ async fn once_possible<T>(
 }
 
 /// Answers the commands that were not carried out any more; those that come from now on are refused by the uplink.
-fn refuse_commands(commands: &mut mpsc::Receiver<IncomingCommand>, common: &Common) {
+fn refuse_commands(commands: &mut mpsc::Receiver<ReceivedCommand>, context: &Context) {
     commands.close();
     while commands.try_recv().is_ok() {
         let answer = Answer::Error(CommandError::Stopping);
-        common
+        context
             .outbox
-            .push(Message::answer(&common.topics, &answer, common.setup.config.qos));
+            .push(Message::answer(&context.topics, &answer, context.setup.config.qos));
     }
 }
 

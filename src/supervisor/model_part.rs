@@ -7,16 +7,16 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 
 use super::event::{Event, ModelEvent, Tagged};
-use super::supply::Supply;
-use crate::backoff::{Backoff, BackoffPolicy};
-use crate::capture::{FrameSlot, SoundSlot};
+use super::model_resolver::ModelResolver;
+use crate::capture::{AudioMailbox, FrameMailbox};
 use crate::config::ModelSource;
-use crate::inference::{self, InferenceFault, Progress, Workbench};
-use crate::log_limit::{RepeatGuard, like};
+use crate::inference::{self, InferenceContext, InferenceFault, Progress};
 use crate::model::{Interrupt, ModelInfo, Settings};
-use crate::panics::caught;
-use crate::stats::Stats;
+use crate::status::stats::Stats;
 use crate::studio::Found;
+use crate::util::backoff::{Backoff, BackoffPolicy};
+use crate::util::log_limiter::{LogLimiter, like};
+use crate::util::panics::caught;
 
 /// An answer that is already on its way at the stop is waited for this long.
 const FINISH_LIMIT: Duration = Duration::from_millis(400);
@@ -48,34 +48,34 @@ type MakeSettings = Box<dyn Fn(ModelSource) -> Settings + Send>;
 
 /// The supervised model.
 pub(super) struct ModelPart {
-    supply: Supply,
+    model_resolver: ModelResolver,
     settings: MakeSettings,
     stats: Arc<Stats>,
     events: mpsc::UnboundedSender<Tagged>,
     state: State,
-    incarnation: u64,
+    epoch: u64,
     info: Option<Arc<ModelInfo>>,
     backoff: Backoff,
-    failures: RepeatGuard,
+    failures: LogLimiter,
 }
 
 impl ModelPart {
     pub(super) fn new(
-        supply: Supply,
+        model_resolver: ModelResolver,
         settings: MakeSettings,
         stats: Arc<Stats>,
         events: mpsc::UnboundedSender<Tagged>,
     ) -> Self {
         Self {
-            supply,
+            model_resolver,
             settings,
             stats,
             events,
             state: State::Waiting(Instant::now()),
-            incarnation: 0,
+            epoch: 0,
             info: None,
             backoff: Backoff::new(BackoffPolicy::default()),
-            failures: RepeatGuard::default(),
+            failures: LogLimiter::default(),
         }
     }
 
@@ -98,27 +98,27 @@ impl ModelPart {
     }
 
     /// Starts the model on a thread of its own, or looks for one.
-    pub(super) fn start(&mut self, mut bench: Workbench) {
-        let Some(source) = self.supply.next() else {
+    pub(super) fn start(&mut self, mut context: InferenceContext) {
+        let Some(source) = self.model_resolver.next() else {
             self.state = State::Looking;
             return;
         };
         let settings = (self.settings)(source);
-        let finish = bench.finish.clone();
+        let finish = context.finish.clone();
         self.launch(finish, move |interrupt, tell| {
-            inference::run(&settings, interrupt, &mut bench, tell)
+            inference::run(&settings, interrupt, &mut context, tell)
         });
     }
 
-    /// Does the work of an incarnation on a thread of its own and reports its end. Everything that `work` holds is gone by
+    /// Does the work of an epoch on a thread of its own and reports its end. Everything that `work` holds is gone by
     /// then.
     fn launch(
         &mut self,
         finish: Arc<AtomicBool>,
         work: impl FnOnce(&Interrupt, &dyn Fn(Progress)) -> Result<(), InferenceFault> + Send + 'static,
     ) {
-        self.incarnation += 1;
-        let (incarnation, events) = (self.incarnation, self.events.clone());
+        self.epoch += 1;
+        let (epoch, events) = (self.epoch, self.events.clone());
         let interrupt = Interrupt::new();
         let (done, ended) = oneshot::channel();
         let thread_interrupt = interrupt.clone();
@@ -126,7 +126,7 @@ impl ModelPart {
             let send = |event| {
                 // Nobody listens any more once the generation is over.
                 let _ = events.send(Tagged {
-                    incarnation,
+                    epoch,
                     event: Event::Model(event),
                 });
             };
@@ -149,18 +149,18 @@ impl ModelPart {
 
     /// There is a model: started at once, unless one runs.
     pub(super) fn found(&mut self, found: Found) {
-        let is_new = self.supply.found(found);
+        let is_new = self.model_resolver.found(found);
         match self.state {
             State::Looking => self.state = State::Waiting(Instant::now()),
             State::Waiting(_) | State::Unsupported if is_new => self.state = State::Waiting(Instant::now()),
-            State::Starting(_) | State::Running(_) if is_new => self.supply.say_waiting(),
+            State::Starting(_) | State::Running(_) if is_new => self.model_resolver.say_waiting(),
             _ => {}
         }
     }
 
     /// Whether an event belongs to the model that runs now.
-    pub(super) fn is_current(&self, incarnation: u64) -> bool {
-        incarnation == self.incarnation
+    pub(super) fn is_current(&self, epoch: u64) -> bool {
+        epoch == self.epoch
     }
 
     /// The model is loaded.
@@ -231,8 +231,13 @@ impl ModelPart {
     }
 
     /// Ends the model: what it works on is finished, if that does not take long. `false`: it was abandoned.
-    pub(super) async fn stop(&mut self, slot: &FrameSlot, sounds: &SoundSlot, deadline: tokio::time::Instant) -> bool {
-        self.supply.stop();
+    pub(super) async fn stop(
+        &mut self,
+        slot: &FrameMailbox,
+        sounds: &AudioMailbox,
+        deadline: tokio::time::Instant,
+    ) -> bool {
+        self.model_resolver.stop();
         let (State::Starting(mut running) | State::Running(mut running)) =
             std::mem::replace(&mut self.state, State::Stopped)
         else {
@@ -260,9 +265,9 @@ mod tests {
         let (sender, events) = mpsc::unbounded_channel();
         let config = load(&Sources::default()).unwrap().config;
         let source = Some(ModelSource::Builtin("nop".to_owned()));
-        let supply = Supply::new(source, Provider::new(&config, None), sender.clone());
+        let model_resolver = ModelResolver::new(source, Provider::new(&config, None), sender.clone());
         let settings = Box::new(|source| Settings::new(source, "d", std::path::Path::new("."), Arc::default()));
-        (ModelPart::new(supply, settings, Arc::default(), sender), events)
+        (ModelPart::new(model_resolver, settings, Arc::default(), sender), events)
     }
 
     #[tokio::test]
@@ -271,7 +276,7 @@ mod tests {
         part.launch(Arc::default(), |_, _| panic!("index 7 of 3"));
         let limit = Duration::from_secs(20);
         let tagged = tokio::time::timeout(limit, events.recv()).await.unwrap().unwrap();
-        assert!(part.is_current(tagged.incarnation));
+        assert!(part.is_current(tagged.epoch));
         let Event::Model(ModelEvent::Ended(result)) = tagged.event else {
             panic!("{tagged:?}");
         };

@@ -1,8 +1,9 @@
 //! What `run` needs to know, and what makes it refuse.
 
+use crate::aws::IotHost;
 use crate::config::{Config, Launch, ModelSource, SourceLine};
 use crate::model::builtin;
-use crate::uplink::{Broker, BrokerAddress, IotHost};
+use crate::uplink::{Broker, BrokerAddress};
 
 /// Where messages go.
 #[derive(Debug, Clone)]

@@ -5,8 +5,8 @@ use std::str::FromStr;
 
 use url::{Host, Url};
 
-use super::iothost::IotHost;
-use crate::secret::Secret;
+use crate::aws::IotHost;
+use crate::util::secret::Secret;
 
 /// What the user gave as `iot_endpoint` or `--mqtt`.
 #[derive(Debug, Clone, PartialEq, Eq)]

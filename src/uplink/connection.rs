@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use rumqttc::mqttbytes::QoS;
 use rumqttc::{
-    AsyncClient, ConnectionError, Event, EventLoop, Incoming, LastWill, MqttOptions, NetworkOptions, Outgoing, Publish,
-    SubscribeReasonCode, TlsConfiguration, Transport as RumqttcTransport,
+    AsyncClient, ConnectionError as ClientError, Event, EventLoop, Incoming, LastWill, MqttOptions, NetworkOptions,
+    Outgoing, Publish, SubscribeReasonCode, TlsConfiguration, Transport as RumqttcTransport,
 };
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -18,10 +18,10 @@ use tokio::time::timeout;
 
 use super::Settings;
 use super::address::{BrokerAddress, Transport};
-use super::destination::Dial;
+use super::connection_error::{Circumstances, ConnectionError};
+use super::destination::ConnectParams;
 use super::message::Message;
 use super::proxy::Proxy;
-use super::reason::{Circumstances, Reason};
 use super::tls;
 use crate::config::Qos;
 
@@ -31,7 +31,7 @@ const INFLIGHT: u16 = 1000;
 const REQUEST_CAPACITY: usize = 64;
 /// Events on their way to the driver; beyond it the broker waits.
 const EVENT_CAPACITY: usize = 16;
-/// Larger messages from the broker end the connection; see [`Reason::TooLarge`].
+/// Larger messages from the broker end the connection; see [`ConnectionError::TooLarge`].
 pub(super) const MAX_INCOMING_BYTES: usize = 4 << 20;
 const MAX_OUTGOING_BYTES: usize = 256 * 1024;
 /// For finding the endpoint and credentials, beside the limit for the connection itself.
@@ -53,7 +53,7 @@ pub(super) enum LinkEvent {
     /// DISCONNECT was written.
     DisconnectWritten,
     /// The end; nothing follows.
-    Closed(Reason),
+    Closed(ConnectionError),
 }
 
 /// One connection; dropping it closes the socket.
@@ -72,11 +72,15 @@ impl Drop for Connection {
 
 impl Connection {
     /// Begins to connect. What the broker's address needs (endpoint, credentials, a signature) is found before, anew each time.
-    pub async fn open(settings: &Settings, last_will: Option<Message>, clean_session: bool) -> Result<Self, Reason> {
+    pub async fn open(
+        settings: &Settings,
+        last_will: Option<Message>,
+        clean_session: bool,
+    ) -> Result<Self, ConnectionError> {
         let limits = &settings.limits;
         let dial = timeout(PREPARATION_LIMIT, settings.address.dial())
             .await
-            .unwrap_or(Err(Reason::Preparation(PREPARATION_LIMIT)))?;
+            .unwrap_or(Err(ConnectionError::Preparation(PREPARATION_LIMIT)))?;
         let mut options = options(settings, &dial, clean_session);
         let tls = tls_for(settings, &dial).await?;
         let proxy = Proxy::for_address(&dial.address)?;
@@ -164,7 +168,7 @@ fn wire(qos: Qos) -> QoS {
     }
 }
 
-fn options(settings: &Settings, dial: &Dial, clean_session: bool) -> MqttOptions {
+fn options(settings: &Settings, dial: &ConnectParams, clean_session: bool) -> MqttOptions {
     let BrokerAddress {
         transport,
         host,
@@ -191,7 +195,7 @@ fn options(settings: &Settings, dial: &Dial, clean_session: bool) -> MqttOptions
 }
 
 /// What TLS needs to know; `None` for a connection without.
-async fn tls_for(settings: &Settings, dial: &Dial) -> Result<Option<TlsConfiguration>, Reason> {
+async fn tls_for(settings: &Settings, dial: &ConnectParams) -> Result<Option<TlsConfiguration>, ConnectionError> {
     if !matches!(dial.address.transport, Transport::Tls | Transport::Wss) {
         return Ok(None);
     }
@@ -203,9 +207,9 @@ async fn tls_for(settings: &Settings, dial: &Dial) -> Result<Option<TlsConfigura
     read_tls(wanted).await.map(Some)
 }
 
-async fn read_tls(wanted: tls::Wanted) -> Result<TlsConfiguration, Reason> {
+async fn read_tls(wanted: tls::Wanted) -> Result<TlsConfiguration, ConnectionError> {
     let read = tokio::task::spawn_blocking(move || tls::configuration(&wanted)).await;
-    read.unwrap_or_else(|error| Err(Reason::Other(error.to_string())))
+    read.unwrap_or_else(|error| Err(ConnectionError::Other(error.to_string())))
 }
 
 struct Poller {
@@ -218,7 +222,7 @@ impl Poller {
     async fn run(mut self) {
         let mut polled = match timeout(self.circumstances.connect_limit, self.event_loop.poll()).await {
             Ok(polled) => polled,
-            Err(_) => Err(ConnectionError::NetworkTimeout),
+            Err(_) => Err(ClientError::NetworkTimeout),
         };
         loop {
             match polled {
@@ -236,8 +240,8 @@ impl Poller {
     }
 
     /// Passes on what came before the failure. Not what was to be written: whether it was is unknown.
-    async fn finish(mut self, error: &ConnectionError) {
-        let reason = Reason::of(error, &self.circumstances);
+    async fn finish(mut self, error: &ClientError) {
+        let reason = ConnectionError::of(error, &self.circumstances);
         let read = std::mem::take(&mut self.event_loop.state.events);
         let read = read.into_iter().filter(|event| matches!(event, Event::Incoming(_)));
         let events = read.filter_map(translated).chain([LinkEvent::Closed(reason)]);

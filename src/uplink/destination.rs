@@ -6,9 +6,9 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use super::address::{AddressError, BrokerAddress, Transport};
-use super::iotcore::IotCore;
-use super::reason::Reason;
-use crate::secret::Secret;
+use super::connection_error::ConnectionError;
+use super::iot_core::IotCore;
+use crate::util::secret::Secret;
 
 /// The broker: one with a URL, or IoT Core, whose address and signature are found for each attempt.
 #[derive(Debug, Clone)]
@@ -40,9 +40,9 @@ impl Destination {
     }
 
     /// What the next attempt needs. May ask AWS for the endpoint and for credentials.
-    pub(super) async fn dial(&self) -> Result<Dial, Reason> {
+    pub(super) async fn dial(&self) -> Result<ConnectParams, ConnectionError> {
         match self {
-            Self::Broker { address, certificate } => Ok(Dial {
+            Self::Broker { address, certificate } => Ok(ConnectParams {
                 certificate: certificate
                     .clone()
                     .filter(|_| matches!(address.transport, Transport::Tls | Transport::Wss)),
@@ -84,7 +84,7 @@ impl fmt::Display for Destination {
 
 /// What one attempt needs to know.
 #[derive(Debug)]
-pub(super) struct Dial {
+pub(super) struct ConnectParams {
     pub address: BrokerAddress,
     /// The URL of a WebSocket handshake that is signed in its query.
     pub signed_url: Option<Secret>,

@@ -10,17 +10,17 @@ use tokio::select;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{sleep, timeout, timeout_at};
 
-use super::commands::{Answer, CommandError};
+use super::command_inbox::{CommandInbox, ReceivedCommand};
 use super::connection::{Connection, LinkEvent, MAX_INCOMING_BYTES};
-use super::desk::{Desk, IncomingCommand};
+use super::connection_error::ConnectionError;
 use super::message::{Message, Status};
 use super::outage::{Outage, log_failure};
 use super::outbox::{Outbox, Token};
-use super::pacing::Pacer;
-use super::reason::Reason;
+use super::rate_limiter::RateLimiter;
 use super::{LinkState, Settings, StopOrder};
-use crate::backoff::Backoff;
-use crate::stats::Stats;
+use crate::commands::{Answer, CommandError};
+use crate::status::stats::Stats;
+use crate::util::backoff::Backoff;
 use session::Link;
 
 /// So many connections in a row that end right after they began are no accident.
@@ -36,12 +36,12 @@ pub(super) struct Driver {
     settings: Settings,
     outbox: Arc<Outbox>,
     stats: Arc<Stats>,
-    commands: mpsc::Sender<IncomingCommand>,
+    commands: mpsc::Sender<ReceivedCommand>,
     state: watch::Sender<LinkState>,
-    desk: Desk,
+    desk: CommandInbox,
     backoff: Backoff,
     outage: Outage,
-    pacer: Pacer,
+    pacer: RateLimiter,
     /// Connections in a row that the broker closed right after accepting them.
     thrown_out: u32,
     was_online: bool,
@@ -74,7 +74,7 @@ enum End {
     /// On purpose: connect again at once.
     Again,
     /// Unasked.
-    Lost(Reason),
+    Lost(ConnectionError),
 }
 
 impl Driver {
@@ -82,13 +82,13 @@ impl Driver {
         settings: Settings,
         outbox: Arc<Outbox>,
         stats: Arc<Stats>,
-        commands: mpsc::Sender<IncomingCommand>,
+        commands: mpsc::Sender<ReceivedCommand>,
         state: watch::Sender<LinkState>,
     ) -> Self {
         Self {
-            desk: Desk::new(settings.limits.same_command),
+            desk: CommandInbox::new(settings.limits.same_command),
             backoff: Backoff::new(settings.limits.backoff),
-            pacer: Pacer::new(settings.pacing, Instant::now()),
+            pacer: RateLimiter::new(settings.pacing, Instant::now()),
             settings,
             outbox,
             stats,
@@ -161,7 +161,7 @@ impl Driver {
         self.outbox.connection_lost();
         match end {
             End::Lost(reason) => {
-                self.wary = matches!(reason, Reason::Protocol(_));
+                self.wary = matches!(reason, ConnectionError::Protocol(_));
                 End::Lost(self.with_suspicion(reason, &link))
             }
             end => end,
@@ -169,11 +169,11 @@ impl Driver {
     }
 
     /// Counts connections that the broker closed right after accepting them.
-    fn with_suspicion(&mut self, reason: Reason, link: &Link) -> Reason {
+    fn with_suspicion(&mut self, reason: ConnectionError, link: &Link) -> ConnectionError {
         let short = link
             .connected
             .is_some_and(|at| at.elapsed() < self.settings.limits.short_lived);
-        if !short || reason != Reason::Closed {
+        if !short || reason != ConnectionError::Closed {
             self.thrown_out = 0;
             return reason;
         }
@@ -181,7 +181,7 @@ impl Driver {
         if self.thrown_out < THROWN_OUT_TIMES {
             return reason;
         }
-        Reason::ThrownOut {
+        ConnectionError::ThrownOut {
             times: self.thrown_out,
             client_id: self.settings.client_id.clone(),
             command_topic: self.settings.topics.command_input.clone(),
@@ -189,13 +189,13 @@ impl Driver {
     }
 
     /// Logs, tells the state, and returns how long to wait.
-    fn lost(&mut self, reason: Reason) -> Duration {
+    fn lost(&mut self, reason: ConnectionError) -> Duration {
         let now = Instant::now();
         let retry_in = self.backoff.failed(now);
         let (since, failures) = self.outage.failed(now);
         let suspicion_is_new = matches!(
             reason,
-            Reason::ThrownOut {
+            ConnectionError::ThrownOut {
                 times: THROWN_OUT_TIMES,
                 ..
             }
@@ -209,7 +209,7 @@ impl Driver {
                 retry_in,
             );
         }
-        if let Reason::TooLarge(bytes) = reason {
+        if let ConnectionError::TooLarge(bytes) = reason {
             self.refuse_oversized(bytes);
         }
         self.outbox.report_drops();
@@ -270,7 +270,7 @@ impl Driver {
                 Ok(Some(_)) => {}
                 Ok(None) => return End::Lost(client_failed()),
                 Err(_) if cleared => return End::Again,
-                Err(_) => return End::Lost(Reason::NoAcknowledgement(limit)),
+                Err(_) => return End::Lost(ConnectionError::NoAcknowledgement(limit)),
             }
         }
     }
@@ -305,6 +305,6 @@ impl Driver {
     }
 }
 
-fn client_failed() -> Reason {
-    Reason::Other("the MQTT client failed; see the log for a panic".into())
+fn client_failed() -> ConnectionError {
+    ConnectionError::Other("the MQTT client failed; see the log for a panic".into())
 }

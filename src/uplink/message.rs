@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::commands::Answer;
+use crate::commands::Answer;
 use crate::config::Qos;
 use crate::device::Topics;
 

@@ -4,25 +4,24 @@
 //! commands on. [`start`] starts it, [`Uplink::stop`] ends it in order.
 
 pub mod address;
-pub mod commands;
+mod command_inbox;
 mod connection;
-mod desk;
 mod destination;
 mod driver;
-mod iotcore;
-mod iothost;
+mod iot_core;
+
+mod ad_hoc_client;
+mod connection_error;
+mod in_flight;
 pub mod message;
 mod outage;
 pub mod outbox;
-mod pacing;
 mod probe;
 mod proxy;
-mod reason;
+mod rate_limiter;
 pub mod recent;
 mod spool;
 mod tls;
-mod visit;
-mod window;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -31,24 +30,23 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
+pub use ad_hoc_client::{AdHocClient, ReceivedMessage};
 pub use address::{Broker, BrokerAddress};
-pub use desk::IncomingCommand;
+pub use command_inbox::ReceivedCommand;
+pub use connection_error::ConnectionError;
 pub use destination::{ClientCertificate, Destination};
-pub use iotcore::{EndpointOrigin, IotCore, SignIn};
-pub use iothost::IotHost;
+pub use iot_core::{EndpointOrigin, IotCore, SignIn};
 pub use message::{Class, Message, Status};
 pub use outbox::Outbox;
-pub use pacing::{Pacing, Rate};
 pub use probe::{ProbeError, probe};
-pub use reason::Reason;
+pub use rate_limiter::{Rate, RateLimits};
 pub use spool::{Policy, Spool, SpoolSettings};
-pub use visit::{Sighting, Visit};
 
-use crate::backoff::BackoffPolicy;
 use crate::config::Qos;
 use crate::device::Topics;
-use crate::panics::Relief;
-use crate::stats::Stats;
+use crate::status::stats::Stats;
+use crate::util::backoff::BackoffPolicy;
+use crate::util::panics::PanicRestart;
 
 /// How to reach the broker, and as whom.
 #[derive(Debug, Clone)]
@@ -63,8 +61,8 @@ pub struct Settings {
     pub qos: Qos,
     /// Certificates (PEM) that must have signed the broker's; `None`: the machine's own roots.
     pub ca: Option<PathBuf>,
-    /// How fast messages are sent: [`Pacing::IOT_CORE`] there, [`Pacing::UNLIMITED`] elsewhere.
-    pub pacing: Pacing,
+    /// How fast messages are sent: [`RateLimits::IOT_CORE`] there, [`RateLimits::UNLIMITED`] elsewhere.
+    pub pacing: RateLimits,
     /// Times; the default is right outside tests.
     pub limits: Limits,
 }
@@ -115,7 +113,7 @@ pub enum LinkState {
     /// Waiting for the next attempt.
     Offline {
         /// Why.
-        reason: Reason,
+        reason: ConnectionError,
         /// Since when there has been no connection.
         since: Instant,
         /// Length of the wait that began when this state was set.
@@ -149,8 +147,8 @@ pub struct Uplink {
 /// Starts the driver on the current tokio runtime. The first connection attempt begins at once.
 ///
 /// Commands come out of the receiver cleared and in order; when it is full or dropped, their senders get an error answer.
-pub fn start(settings: Settings, outbox: Arc<Outbox>, stats: Arc<Stats>) -> (Uplink, mpsc::Receiver<IncomingCommand>) {
-    let (commands, received) = mpsc::channel(desk::MAX_PENDING);
+pub fn start(settings: Settings, outbox: Arc<Outbox>, stats: Arc<Stats>) -> (Uplink, mpsc::Receiver<ReceivedCommand>) {
+    let (commands, received) = mpsc::channel(command_inbox::MAX_PENDING);
     let (state_sender, state) = watch::channel(LinkState::Connecting { attempt: 1 });
     let (stop, stop_order) = oneshot::channel();
     let waits = settings.limits.backoff;
@@ -177,7 +175,7 @@ async fn keep_driving(
     outbox: Arc<Outbox>,
     mut stop_order: oneshot::Receiver<StopOrder>,
 ) {
-    let mut relief = Relief::with_policy("the connection to the broker", waits);
+    let mut relief = PanicRestart::with_policy("the connection to the broker", waits);
     while let Err(wait) = relief.attempt(start().run(&mut stop_order)).await {
         outbox.connection_lost();
         if stop_order.is_terminated() {

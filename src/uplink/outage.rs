@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::reason::Reason;
+use super::connection_error::ConnectionError;
 
 const REPEAT_EVERY: Duration = Duration::from_secs(60);
 
@@ -45,7 +45,7 @@ impl Outage {
 }
 
 /// The line for a failure.
-pub(super) fn log_failure(broker: &str, reason: &Reason, failures: u32, waiting: u64, retry_in: Duration) {
+pub(super) fn log_failure(broker: &str, reason: &ConnectionError, failures: u32, waiting: u64, retry_in: Duration) {
     let retry_in = retry_in.as_secs_f32();
     if failures == 1 {
         tracing::warn!("No connection to {broker}: {reason}. {waiting} messages wait; next attempt in {retry_in:.1} s");

@@ -23,8 +23,8 @@ use tokio::sync::Notify;
 use super::message::{Class, Message};
 use super::recent::Recent;
 use super::spool::{Done, Job, Policy};
-use crate::health::Gauge;
-use crate::stats::Stats;
+use crate::status::health::HealthFlag;
+use crate::status::stats::Stats;
 use drops::DropReport;
 use inferences::Inferences;
 use waiting::Waiting;
@@ -82,7 +82,7 @@ pub struct Outbox {
     job_due: Condvar,
     stats: Arc<Stats>,
     recent: Recent,
-    spool_gauge: Gauge,
+    spool_flag: HealthFlag,
 }
 
 #[derive(Debug)]
@@ -144,7 +144,7 @@ impl Outbox {
             job_due: Condvar::new(),
             stats,
             recent: Recent::default(),
-            spool_gauge: Gauge::default(),
+            spool_flag: HealthFlag::default(),
         }
     }
 
@@ -300,8 +300,8 @@ impl Outbox {
     }
 
     /// Whether the spool, where there is one, can be used.
-    pub fn spool_gauge(&self) -> &Gauge {
-        &self.spool_gauge
+    pub fn spool_flag(&self) -> &HealthFlag {
+        &self.spool_flag
     }
 
     /// Payload bytes of all classes in memory.
@@ -330,7 +330,7 @@ impl Outbox {
 
     /// The spool can be used and holds so many messages.
     pub(super) fn spool_opened(&self, held: u64) {
-        self.spool_gauge.works();
+        self.spool_flag.works();
         let mut inner = self.inner.lock();
         inner.inferences.opened(held);
         self.wake_spool(&inner, Instant::now());
@@ -340,7 +340,7 @@ impl Outbox {
 
     /// The spool cannot be used for now, for this reason. A job under way counts as not done.
     pub(super) fn spool_failed(&self, reason: impl Display) {
-        self.spool_gauge.fails(reason);
+        self.spool_flag.fails(reason);
         self.inner.lock().inferences.failed(Instant::now());
         self.pushed.notify_one();
     }

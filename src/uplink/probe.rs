@@ -6,16 +6,16 @@ use tokio::time::timeout;
 
 use super::Settings;
 use super::connection::{Connection, LinkEvent};
+use super::connection_error::ConnectionError;
 use super::message::Message;
-use super::reason::Reason;
 
 /// Where a probe failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ProbeError {
     /// There was no connection.
-    Connect(Reason),
+    Connect(ConnectionError),
     /// The connection stood, and the message was not acknowledged.
-    Publish(Reason),
+    Publish(ConnectionError),
 }
 
 /// Connects with a clean session and without a last will, publishes `message` and disconnects.
@@ -35,9 +35,9 @@ pub async fn probe(settings: &Settings, message: Message) -> Result<Duration, Pr
     loop {
         let event = match timeout(limit, connection.events.recv()).await {
             Ok(event) => event,
-            Err(_) => Some(LinkEvent::Closed(Reason::NoAcknowledgement(limit))),
+            Err(_) => Some(LinkEvent::Closed(ConnectionError::NoAcknowledgement(limit))),
         };
-        match event.unwrap_or(LinkEvent::Closed(Reason::Closed)) {
+        match event.unwrap_or(LinkEvent::Closed(ConnectionError::Closed)) {
             LinkEvent::Connected => {
                 connected = Some(begun.elapsed());
                 connection.publish(message.clone()).await;

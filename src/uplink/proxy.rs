@@ -10,8 +10,8 @@ use http::Uri;
 use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 
 use super::address::{BrokerAddress, Transport};
-use super::reason::Reason;
-use crate::secret::Secret;
+use super::connection_error::ConnectionError;
+use crate::util::secret::Secret;
 
 /// A proxy that is asked to CONNECT. Prints without the credentials.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,11 +31,11 @@ impl fmt::Display for Proxy {
 
 impl Proxy {
     /// The proxy that the environment names for this address.
-    pub fn for_address(address: &BrokerAddress) -> Result<Option<Self>, Reason> {
+    pub fn for_address(address: &BrokerAddress) -> Result<Option<Self>, ConnectionError> {
         Self::chosen_by(&Matcher::from_env(), address)
     }
 
-    fn chosen_by(matcher: &Matcher, address: &BrokerAddress) -> Result<Option<Self>, Reason> {
+    fn chosen_by(matcher: &Matcher, address: &BrokerAddress) -> Result<Option<Self>, ConnectionError> {
         if !matches!(address.transport, Transport::Tls | Transport::Wss) {
             return Ok(None);
         }
@@ -54,12 +54,12 @@ impl Proxy {
             .transpose()
     }
 
-    fn from_intercept(proxy: &Intercept) -> Result<Self, Reason> {
+    fn from_intercept(proxy: &Intercept) -> Result<Self, ConnectionError> {
         let uri = proxy.uri();
         let https = match uri.scheme_str() {
             Some("http") | None => false,
             Some("https") => true,
-            Some(other) => return Err(Reason::ProxyScheme(other.chars().take(16).collect())),
+            Some(other) => return Err(ConnectionError::ProxyScheme(other.chars().take(16).collect())),
         };
         Ok(Self {
             https,
@@ -104,7 +104,7 @@ impl Proxy {
 mod tests {
     use super::*;
 
-    fn chosen(https: &str, no: &str, address: &str) -> Result<Option<Proxy>, Reason> {
+    fn chosen(https: &str, no: &str, address: &str) -> Result<Option<Proxy>, ConnectionError> {
         let matcher = Matcher::builder().https(https.to_owned()).no(no.to_owned()).build();
         Proxy::chosen_by(&matcher, &address.parse().unwrap())
     }

@@ -16,7 +16,7 @@ use tokio::time::timeout_at;
 
 use super::message::Message;
 use super::outbox::{Outbox, Rest, Token};
-use crate::log_limit::{RepeatGuard, like};
+use crate::util::log_limiter::{LogLimiter, like};
 use store::{Store, StoreError};
 
 /// Where the spool is and how it is used.
@@ -114,7 +114,7 @@ impl Spool {
             store: Store::new(settings.path, settings.max_bytes),
             outbox: Arc::clone(&outbox),
             retry: settings.policy.retry,
-            said: RepeatGuard::default(),
+            said: LogLimiter::default(),
         };
         let thread = std::thread::Builder::new().name("spool".to_owned());
         // Before the thread: whoever pushes after this call must find the spool attached.
@@ -151,7 +151,7 @@ struct Worker {
     store: Store,
     outbox: Arc<Outbox>,
     retry: Duration,
-    said: RepeatGuard,
+    said: LogLimiter,
 }
 
 impl Worker {

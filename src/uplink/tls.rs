@@ -9,8 +9,8 @@ use rumqttc::tokio_rustls::rustls::pki_types::pem::{self, PemObject};
 use rumqttc::tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rumqttc::tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
 
+use super::connection_error::ConnectionError;
 use super::destination::ClientCertificate;
-use super::reason::Reason;
 
 /// What TLS is to do.
 #[derive(Debug, Clone, Default)]
@@ -25,7 +25,7 @@ pub(super) struct Wanted {
 }
 
 /// Reads the files: blocking.
-pub(super) fn configuration(wanted: &Wanted) -> Result<TlsConfiguration, Reason> {
+pub(super) fn configuration(wanted: &Wanted) -> Result<TlsConfiguration, ConnectionError> {
     let roots = match &wanted.ca {
         Some(file) => roots_from(file)?,
         None => machine_roots()?,
@@ -33,7 +33,7 @@ pub(super) fn configuration(wanted: &Wanted) -> Result<TlsConfiguration, Reason>
     // The provider is named because rustls panics on the choice as soon as some other crate brings a second one.
     let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
-        .map_err(|error| Reason::Tls(error.to_string()))?
+        .map_err(|error| ConnectionError::Tls(error.to_string()))?
         .with_root_certificates(roots);
     let mut config = match &wanted.certificate {
         Some(files) => {
@@ -48,8 +48,8 @@ pub(super) fn configuration(wanted: &Wanted) -> Result<TlsConfiguration, Reason>
     Ok(config.into())
 }
 
-fn chain(file: &Path) -> Result<Vec<CertificateDer<'static>>, Reason> {
-    let unusable = |problem: String| Reason::CertificateFile {
+fn chain(file: &Path) -> Result<Vec<CertificateDer<'static>>, ConnectionError> {
+    let unusable = |problem: String| ConnectionError::CertificateFile {
         key: "iot_cert",
         file: file.to_owned(),
         problem,
@@ -63,8 +63,8 @@ fn chain(file: &Path) -> Result<Vec<CertificateDer<'static>>, Reason> {
     Ok(chain)
 }
 
-fn key(file: &Path) -> Result<PrivateKeyDer<'static>, Reason> {
-    PrivateKeyDer::from_pem_file(file).map_err(|error| Reason::CertificateFile {
+fn key(file: &Path) -> Result<PrivateKeyDer<'static>, ConnectionError> {
+    PrivateKeyDer::from_pem_file(file).map_err(|error| ConnectionError::CertificateFile {
         key: "iot_key",
         file: file.to_owned(),
         problem: match error {
@@ -84,22 +84,22 @@ fn pem_problem(error: &pem::Error) -> String {
     }
 }
 
-fn mismatch(files: &ClientCertificate, error: &rustls::Error) -> Reason {
+fn mismatch(files: &ClientCertificate, error: &rustls::Error) -> ConnectionError {
     let problem = match error {
         rustls::Error::InconsistentKeys(_) => {
             format!("it is not the key of the certificate in {}", files.cert.display())
         }
         error => format!("together with the certificate in {}: {error}", files.cert.display()),
     };
-    Reason::CertificateFile {
+    ConnectionError::CertificateFile {
         key: "iot_key",
         file: files.key.clone(),
         problem,
     }
 }
 
-fn roots_from(file: &Path) -> Result<RootCertStore, Reason> {
-    let unusable = |problem: String| Reason::CaFile {
+fn roots_from(file: &Path) -> Result<RootCertStore, ConnectionError> {
+    let unusable = |problem: String| ConnectionError::CaFile {
         file: file.to_owned(),
         problem,
     };
@@ -114,13 +114,13 @@ fn roots_from(file: &Path) -> Result<RootCertStore, Reason> {
     Ok(roots)
 }
 
-fn machine_roots() -> Result<RootCertStore, Reason> {
+fn machine_roots() -> Result<RootCertStore, ConnectionError> {
     let found = rustls_native_certs::load_native_certs();
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(found.certs);
     if roots.is_empty() {
         let problems: Vec<_> = found.errors.iter().map(ToString::to_string).collect();
-        return Err(Reason::NoRoots(problems.join("; ")));
+        return Err(ConnectionError::NoRoots(problems.join("; ")));
     }
     Ok(roots)
 }

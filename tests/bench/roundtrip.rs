@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use ei_greengrass::config::ModelSource;
 use ei_greengrass::model::{Interrupt, Model, Settings};
-use ei_greengrass::stats::Stats;
+use ei_greengrass::status::stats::Stats;
 
 use super::support::daemon::{LIMIT, binary};
 

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ei_greengrass::capture::pack::pack_features;
-use ei_greengrass::capture::{Capture, Converter, FrameSlot, Picture, Settings, Taken, Target};
+use ei_greengrass::capture::{Capture, Converter, FrameMailbox, Picture, Settings, Taken, Target};
 use ei_greengrass::config::{Criteria, FilterConfig, Qos, ResizeMode, SourceLine};
 use ei_greengrass::device::Topics;
+use ei_greengrass::inference::publisher::{Caches, Publisher, PublisherSettings};
 use ei_greengrass::model::Model;
-use ei_greengrass::publisher::{Caches, Publisher, PublisherSettings};
-use ei_greengrass::report::{EncodedPicture, PictureRef, Report, ReportSettings, Verdict};
-use ei_greengrass::stats::Stats;
+use ei_greengrass::report::{Decision, EncodedPicture, PictureRef, Report, ReportSettings};
+use ei_greengrass::status::stats::Stats;
 use ei_greengrass::uplink::Outbox;
 use ei_greengrass::uplink::outbox::Bounds;
 
@@ -110,7 +110,7 @@ impl Parts {
 /// Microseconds of each stage, frame by frame, in the order of [`NAMES`].
 fn measure(scene: &Scene) -> Vec<Vec<f64>> {
     let mut parts = Parts::new(scene);
-    let (slot, stats) = (Arc::new(FrameSlot::new()), Arc::new(Stats::default()));
+    let (slot, stats) = (Arc::new(FrameMailbox::new()), Arc::new(Stats::default()));
     // Faster than a camera, and slow enough that each frame is waited for.
     let line = scene.source(true).replace("framerate=30/1", "framerate=100/1");
     let capture = Capture::start(&Settings::new(SourceLine::Launch(line)), &slot, &stats, |_| {}).expect("the source");
@@ -127,7 +127,7 @@ fn measure(scene: &Scene) -> Vec<Vec<f64>> {
     stages
 }
 
-fn infer(slot: &FrameSlot, parts: &mut Parts) -> [f64; NAMES.len()] {
+fn infer(slot: &FrameMailbox, parts: &mut Parts) -> [f64; NAMES.len()] {
     let Taken::Frame(frame) = slot.take(LIMIT) else {
         panic!("the source delivers nothing");
     };
@@ -141,9 +141,9 @@ fn infer(slot: &FrameSlot, parts: &mut Parts) -> [f64; NAMES.len()] {
     let packed = Instant::now();
     let result = parts.model.classify(elements).expect("an answer");
     let answered = Instant::now();
-    let verdict = parts.report.accept(&result, (answered - packed).as_secs_f32() * 1e3);
+    let decision = parts.report.accept(&result, (answered - packed).as_secs_f32() * 1e3);
     let reported = Instant::now();
-    let Verdict::Publish(numbers) = verdict else {
+    let Decision::Publish(numbers) = decision else {
         panic!("each inference is published");
     };
     parts.publisher.publish(result, numbers, &parts.picture);

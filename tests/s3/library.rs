@@ -7,7 +7,7 @@ use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_s3::config::{Credentials, SharedCredentialsProvider};
 use bytes::Bytes;
 use ei_greengrass::cache::{CacheError, CacheItem, S3Cache, S3Location, S3Settings};
-use ei_greengrass::stats::Stats;
+use ei_greengrass::status::stats::Stats;
 use uuid::Uuid;
 
 use crate::site::BUCKET;

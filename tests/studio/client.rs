@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use ei_greengrass::backoff::Retry;
-use ei_greengrass::secret::Secret;
 use ei_greengrass::studio::{
     Job, Limits, Machine, Origin, Stage, Store, StoredModel, Studio, StudioError, Wanted, base_url,
 };
+use ei_greengrass::util::backoff::Retry;
+use ei_greengrass::util::secret::Secret;
 use serde_json::json;
 use tokio::sync::watch;
 

@@ -12,7 +12,10 @@ async fn repeated_and_invented_acknowledgements_end_the_connection_and_lose_noth
         .await;
         let bench = Bench::new(&broker.url());
         bench.infer(0..40);
-        assert!(matches!(bench.offline().await, Reason::Protocol(_)), "{acks:?}");
+        assert!(
+            matches!(bench.offline().await, ConnectionError::Protocol(_)),
+            "{acks:?}"
+        );
         broker.behave(|behaviour| behaviour.acks = Acks::Normal);
         bench.drained().await;
         assert_eq!(
@@ -62,7 +65,7 @@ async fn a_broker_that_never_acknowledges_is_left_and_gets_everything_again() {
     .await;
     let bench = Bench::hasty(&broker.url());
     bench.infer(0..30);
-    assert!(matches!(bench.offline().await, Reason::NoAcknowledgement(_)));
+    assert!(matches!(bench.offline().await, ConnectionError::NoAcknowledgement(_)));
     broker.behave(|behaviour| behaviour.acks = Acks::Normal);
     bench.drained().await;
     let published = broker.published(&bench.topics.inference_output);
@@ -99,7 +102,7 @@ async fn a_broker_that_accepts_and_says_nothing_is_given_up() {
     })
     .await;
     let bench = Bench::hasty(&broker.url());
-    assert!(matches!(bench.offline().await, Reason::Silent(_)));
+    assert!(matches!(bench.offline().await, ConnectionError::Silent(_)));
     broker.behave(|behaviour| behaviour.on_connect = OnConnect::Accept);
     broker.behave(|behaviour| behaviour.stall_suback = true);
     bench
@@ -107,7 +110,7 @@ async fn a_broker_that_accepts_and_says_nothing_is_given_up() {
             matches!(
                 state,
                 LinkState::Offline {
-                    reason: Reason::NoAcknowledgement(_),
+                    reason: ConnectionError::NoAcknowledgement(_),
                     ..
                 }
             )
@@ -145,9 +148,9 @@ async fn refusals_are_told_in_words() {
         "{reason}"
     );
     let nobody = format!("mqtt://127.0.0.1:{}", support::ports::free_port());
-    assert_eq!(Bench::new(&nobody).offline().await, Reason::Refused);
+    assert_eq!(Bench::new(&nobody).offline().await, ConnectionError::Refused);
     let reason = Bench::new("mqtt://no-such-host.invalid").offline().await;
-    assert!(matches!(reason, Reason::Dns(_)), "{reason}");
+    assert!(matches!(reason, ConnectionError::Dns(_)), "{reason}");
 }
 
 #[tokio::test]
@@ -163,7 +166,7 @@ async fn being_thrown_out_three_times_names_the_client_id() {
             matches!(
                 state,
                 LinkState::Offline {
-                    reason: Reason::ThrownOut { .. },
+                    reason: ConnectionError::ThrownOut { .. },
                     ..
                 }
             )

@@ -93,7 +93,7 @@ impl<'a> Engine<'a> {
         Self {
             pending: Pending::new(settings.directory.join("s3-pending"), PENDING),
             index: Some(new_index(&settings)),
-            state: State::new(shared.gauge.clone()),
+            state: State::new(shared.flag.clone()),
             settings,
             jobs,
             stop,

@@ -9,7 +9,7 @@ use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::{DateTime, DateTimeFormat};
 
 use crate::aws::advice::for_credentials;
-use crate::wording::{causes, first_line, innermost, sentence};
+use crate::util::text::{causes, first_line, innermost, sentence};
 
 /// SigV4 is refused beyond this difference of clocks ("RequestTimeTooSkewed": 15 minutes); a refusal without a reason is
 /// put down to the clock from here on.

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::cache::names::pair_id;
 use crate::cache::{CacheError, CacheItem};
-use crate::private_file::{Durability, replace_by_way_of};
+use crate::util::atomic_file::{Durability, replace_by_way_of};
 
 /// Only the component's user reads what its camera saw.
 const DIRECTORY_MODE: u32 = 0o700;

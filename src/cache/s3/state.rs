@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use super::client::{Bucket, Found};
 use super::error::{Retry, S3Error};
-use crate::backoff::{Backoff, BackoffPolicy};
-use crate::health::Gauge;
-use crate::log_limit::{RepeatGuard, like};
+use crate::status::health::HealthFlag;
+use crate::util::backoff::{Backoff, BackoffPolicy};
+use crate::util::log_limiter::{LogLimiter, like};
 
 /// Uploads side by side.
 const UPLOADS: usize = 4;
@@ -24,20 +24,20 @@ pub(super) struct State {
     /// Whether the last that was heard of S3 was a failure.
     failing: bool,
     backoff: Backoff,
-    said: RepeatGuard,
-    gauge: Gauge,
+    said: LogLimiter,
+    flag: HealthFlag,
 }
 
 impl State {
-    pub(super) fn new(gauge: Gauge) -> Self {
+    pub(super) fn new(flag: HealthFlag) -> Self {
         Self {
             bucket: None,
             looking_up: false,
             hold: None,
             failing: false,
             backoff: Backoff::new(BackoffPolicy::default()),
-            said: RepeatGuard::default(),
-            gauge,
+            said: LogLimiter::default(),
+            flag,
         }
     }
 
@@ -61,7 +61,7 @@ impl State {
                 );
                 self.bucket = Some(Arc::new(bucket));
                 self.hold = None;
-                self.gauge.works();
+                self.flag.works();
             }
             Err(error) => self.failed(&error, now, waiting),
         }
@@ -94,7 +94,7 @@ impl State {
 
     /// S3 took something.
     pub(super) fn succeeded(&mut self) {
-        self.gauge.works();
+        self.flag.works();
         if self.failing {
             tracing::info!("S3 takes pairs again");
             self.failing = false;
@@ -105,7 +105,7 @@ impl State {
     /// S3 took something not. Says so once a minute, and waits. `waiting`: pairs that do so.
     pub(super) fn failed(&mut self, error: &S3Error, now: Instant, waiting: usize) {
         self.failing = true;
-        self.gauge.fails(error);
+        self.flag.fails(error);
         // Those that were under way together fail together.
         if self.holds(now) {
             return;
@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn a_network_that_is_away_is_tried_with_backoff_and_a_refusal_after_minutes() {
-        let (mut state, now) = (State::new(Gauge::default()), Instant::now());
+        let (mut state, now) = (State::new(HealthFlag::default()), Instant::now());
         assert!(state.begins_look_up(now));
         assert!(!state.begins_look_up(now), "one look-up at a time");
         state.looked_up(Err(unreachable()), now, 0);
@@ -165,7 +165,7 @@ mod tests {
 
     #[test]
     fn uploads_that_fail_together_count_as_one_failure() {
-        let (mut state, now) = (State::new(Gauge::default()), Instant::now());
+        let (mut state, now) = (State::new(HealthFlag::default()), Instant::now());
         state.failed(&unreachable(), now, 1);
         let due = state.due(now);
         (0..3).for_each(|_| state.failed(&unreachable(), now, 1));

@@ -7,10 +7,10 @@ use tokio::select;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::sleep_until;
 
+use super::super::command_inbox::{Arrival, ReceivedCommand, Verdict};
 use super::super::connection::{Connection, LinkEvent};
-use super::super::desk::{Arrival, IncomingCommand, Verdict};
-use super::super::window::Window;
-use super::{CommandError, Driver, End, LinkState, Message, Reason, Status, StopSignal, Token, client_failed};
+use super::super::in_flight::InFlight;
+use super::{CommandError, ConnectionError, Driver, End, LinkState, Message, Status, StopSignal, Token, client_failed};
 
 /// The driver looks around at least this often, to report what was dropped.
 const HOUSEKEEPING: Duration = Duration::from_secs(60);
@@ -32,7 +32,7 @@ enum Phase {
 /// A connection and what is known of it.
 pub(super) struct Link {
     connection: Connection,
-    window: Window,
+    window: InFlight,
     phase: Phase,
     /// When CONNACK came.
     pub connected: Option<Instant>,
@@ -46,7 +46,7 @@ impl Link {
     pub fn new(connection: Connection) -> Self {
         Self {
             connection,
-            window: Window::default(),
+            window: InFlight::default(),
             phase: Phase::Connecting,
             connected: None,
             settled: false,
@@ -117,7 +117,7 @@ impl Driver {
             // An acknowledgement of a subscription nobody asked for.
             LinkEvent::Subscribed { .. } if !matches!(link.phase, Phase::Subscribing(_)) => {}
             LinkEvent::Subscribed { granted: false } => {
-                return Some(End::Lost(Reason::SubscriptionRefused(
+                return Some(End::Lost(ConnectionError::SubscriptionRefused(
                     self.settings.topics.command_input.clone(),
                 )));
             }
@@ -195,7 +195,7 @@ impl Driver {
         }
     }
 
-    fn hand_on(&self, command: IncomingCommand) {
+    fn hand_on(&self, command: ReceivedCommand) {
         let error = match self.commands.try_send(command) {
             Ok(()) => return,
             Err(TrySendError::Full(_)) => CommandError::Busy,
@@ -268,7 +268,7 @@ impl Driver {
         }
         Some(match link.phase {
             Phase::Leaving(_) => End::Stopped,
-            _ => End::Lost(Reason::NoAcknowledgement(limit)),
+            _ => End::Lost(ConnectionError::NoAcknowledgement(limit)),
         })
     }
 

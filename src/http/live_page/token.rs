@@ -1,0 +1,103 @@
+//! The token for what changes something, when the configuration names none: made once, kept in a file of its owner.
+
+use std::fs::{DirBuilder, OpenOptions, Permissions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
+
+use crate::util::secret::Secret;
+
+/// Name of the file in the device's directory.
+const FILE: &str = "preview_token";
+/// Digits of a token: 128 bits.
+const DIGITS: usize = 32;
+
+/// Reads the token of the device's directory (`<work_dir>/<device>`), or makes one, in a file that only its owner can read.
+///
+/// # Errors
+/// When the file can be neither read nor written.
+pub(super) fn load_or_create(directory: &Path) -> io::Result<(Secret, PathBuf)> {
+    let path = directory.join(FILE);
+    if let Some(token) = read(&path)? {
+        return Ok((token, path));
+    }
+    DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    let token = format!("{:0DIGITS$x}", rand::random::<u128>());
+    let fresh = directory.join(format!("{FILE}.new"));
+    match std::fs::remove_file(&fresh) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&fresh)?;
+    writeln!(file, "{token}")?;
+    file.sync_all()?;
+    std::fs::rename(&fresh, &path)?;
+    Ok((Secret::new(token), path))
+}
+
+/// The token in the file; `None` when there is none, or nothing that was written here.
+fn read(path: &Path) -> io::Result<Option<Secret>> {
+    let opened = OpenOptions::new()
+        .read(true)
+        .custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32)
+        .open(path);
+    let file = match opened {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(e),
+    };
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other(format!("{} is no file", path.display())));
+    }
+    let mut bytes = Vec::new();
+    (&file).take(4096).read_to_end(&mut bytes)?;
+    let text = String::from_utf8_lossy(&bytes);
+    let text = text.trim();
+    if text.len() != DIGITS || !text.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        return Ok(None);
+    }
+    file.set_permissions(Permissions::from_mode(0o600))?;
+    Ok(Some(Secret::new(text)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        path.metadata().unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn a_token_is_made_once_and_only_its_owner_reads_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let device = dir.path().join("device");
+        let (first, path) = load_or_create(&device).unwrap();
+        assert_eq!((first.reveal().len(), mode(&path)), (DIGITS, 0o600));
+        std::fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+        let (second, _) = load_or_create(&device).unwrap();
+        assert_eq!((second, mode(&path)), (first, 0o600));
+    }
+
+    #[test]
+    fn what_is_no_token_is_replaced_and_links_are_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(FILE);
+        for nonsense in ["", "short", &"x".repeat(DIGITS), &"0".repeat(5000)] {
+            std::fs::write(&path, nonsense).unwrap();
+            let (token, _) = load_or_create(dir.path()).unwrap();
+            assert_eq!(std::fs::read_to_string(&path).unwrap().trim(), token.reveal());
+        }
+        let secret = dir.path().join("elsewhere");
+        std::fs::write(&secret, "0".repeat(DIGITS)).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink(&secret, &path).unwrap();
+        assert!(load_or_create(dir.path()).is_err());
+    }
+}

@@ -1,0 +1,155 @@
+//! Commands between their arrival and their being handed on.
+//!
+//! The old component was sent its commands with the retain flag. A retained `restart` would come back after the restart it
+//! caused, so no command is handed on before the broker acknowledged the empty retained message that removes it.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::outbox::Token;
+use crate::commands::{Command, CommandError, MAX_COMMAND_BYTES, parse};
+
+/// Commands that wait for their clearing, and as many again that wait for the component.
+pub(super) const MAX_PENDING: usize = 64;
+
+/// A command that may be carried out now: it is no longer retained at the broker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReceivedCommand {
+    /// The message as it came, at most 64 KiB.
+    pub payload: Bytes,
+}
+
+impl ReceivedCommand {
+    /// Reads the command.
+    ///
+    /// # Errors
+    /// [`CommandError`], to be answered to the sender.
+    pub fn parse(&self) -> Result<Command, CommandError> {
+        parse(&self.payload)
+    }
+}
+
+/// One message on `command/input`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Arrival<'a> {
+    pub payload: &'a [u8],
+    /// Flagged as possibly sent before (DUP) or as stored by the broker (RETAIN).
+    pub repeated: bool,
+}
+
+/// What became of an arrival.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Empty: a clearing, usually our own.
+    Empty,
+    /// A command that came already; cleared once more.
+    Same,
+    /// Waits for its clearing.
+    Taken,
+    /// Not taken; cleared all the same.
+    Refused(CommandError),
+}
+
+#[derive(Debug)]
+struct Pending {
+    payload: Bytes,
+    clearing: Token,
+    cleared: bool,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct CommandInbox {
+    same_within: Duration,
+    pending: VecDeque<Pending>,
+    recent: VecDeque<(Bytes, Instant)>,
+    /// A clearing that was pushed and has not left: it will do for what arrives until it does.
+    waiting_clearing: Option<Token>,
+}
+
+impl CommandInbox {
+    /// `same_within`: the same payload again within this time, flagged as repeated, is the same command.
+    pub fn new(same_within: Duration) -> Self {
+        Self {
+            same_within,
+            pending: VecDeque::new(),
+            recent: VecDeque::new(),
+            waiting_clearing: None,
+        }
+    }
+
+    /// Takes a message. `push_clearing` puts an empty retained message into the outbox.
+    pub fn arrived(&mut self, arrival: Arrival<'_>, now: Instant, push_clearing: impl FnOnce() -> Token) -> Verdict {
+        let Arrival { payload, repeated } = arrival;
+        if payload.is_empty() {
+            return Verdict::Empty;
+        }
+        let clearing = *self.waiting_clearing.get_or_insert_with(push_clearing);
+        if payload.len() > MAX_COMMAND_BYTES {
+            return Verdict::Refused(CommandError::TooLarge(payload.len()));
+        }
+        if repeated && self.knows(payload, now) {
+            return Verdict::Same;
+        }
+        if self.pending.len() >= MAX_PENDING {
+            return Verdict::Refused(CommandError::Busy);
+        }
+        // A copy, so that a small command does not hold on to the connection's whole read buffer.
+        let payload = Bytes::copy_from_slice(payload);
+        self.remember(payload.clone(), now);
+        self.pending.push_back(Pending {
+            payload,
+            clearing,
+            cleared: false,
+        });
+        Verdict::Taken
+    }
+
+    /// The message `token` has left the outbox: what arrives from now on needs a clearing of its own.
+    pub fn left(&mut self, token: Token) {
+        if self.waiting_clearing == Some(token) {
+            self.waiting_clearing = None;
+        }
+    }
+
+    /// The broker acknowledged `token`. Returns the commands that may be handed on, in the order of their arrival.
+    pub fn acknowledged(&mut self, token: Token, now: Instant) -> Vec<ReceivedCommand> {
+        for pending in self.pending.iter_mut().filter(|pending| pending.clearing == token) {
+            pending.cleared = true;
+        }
+        let ready = self.pending.iter().take_while(|pending| pending.cleared).count();
+        let commands: Vec<_> = self
+            .pending
+            .drain(..ready)
+            .map(|Pending { payload, .. }| ReceivedCommand { payload })
+            .collect();
+        for command in &commands {
+            self.remember(command.payload.clone(), now);
+        }
+        commands
+    }
+
+    /// Commands that wait for their clearing.
+    pub fn pending(&self) -> usize {
+        self.pending.len()
+    }
+
+    fn knows(&self, payload: &[u8], now: Instant) -> bool {
+        let fresh = |seen: Instant| now.saturating_duration_since(seen) < self.same_within;
+        self.pending.iter().any(|pending| pending.payload == payload)
+            || self.recent.iter().any(|(known, seen)| known == payload && fresh(*seen))
+    }
+
+    fn remember(&mut self, payload: Bytes, now: Instant) {
+        self.recent.retain(|(known, _)| *known != payload);
+        self.recent.push_back((payload, now));
+        if self.recent.len() > MAX_PENDING {
+            self.recent.pop_front();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,220 @@
+//! How fast messages are sent: IoT Core closes connections that exceed its limits (100 publishes and 512 KiB a second).
+
+use std::time::{Duration, Instant};
+
+use super::message::Message;
+
+/// So much in a second on average, and at most `burst` at once; no second sees more than both together.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rate {
+    /// Messages or bytes a second.
+    pub per_second: f64,
+    /// Messages or bytes that may go at once after a pause. What is larger than this alone goes when nothing was sent
+    /// for long enough.
+    pub burst: f64,
+}
+
+/// Limits of a connection; `None`: as fast as acknowledgements allow.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct RateLimits {
+    /// All messages.
+    pub messages: Option<Rate>,
+    /// Bytes of all messages on the wire.
+    pub bytes: Option<Rate>,
+    /// Inferences of a backlog: from the disk, or in memory for a second or longer.
+    pub backlog: Option<Rate>,
+}
+
+impl RateLimits {
+    /// No limits: for any broker but IoT Core.
+    pub const UNLIMITED: Self = Self {
+        messages: None,
+        bytes: None,
+        backlog: None,
+    };
+
+    /// In any second at most 90 messages and 450 KiB, of a backlog at most 50 messages.
+    pub const IOT_CORE: Self = Self {
+        messages: Some(Rate {
+            per_second: 80.0,
+            burst: 10.0,
+        }),
+        bytes: Some(Rate {
+            per_second: 320.0 * 1024.0,
+            burst: 130.0 * 1024.0,
+        }),
+        backlog: Some(Rate {
+            per_second: 45.0,
+            burst: 5.0,
+        }),
+    };
+}
+
+/// Keeps to a [`RateLimits`]. The clock comes in with each call.
+#[derive(Debug)]
+pub(super) struct RateLimiter {
+    messages: Option<Bucket>,
+    bytes: Option<Bucket>,
+    backlog: Option<Bucket>,
+    resume_at: Option<Instant>,
+}
+
+impl RateLimiter {
+    pub fn new(pacing: RateLimits, now: Instant) -> Self {
+        let bucket = |rate: Option<Rate>| rate.map(|rate| Bucket::new(rate, now));
+        Self {
+            messages: bucket(pacing.messages),
+            bytes: bucket(pacing.bytes),
+            backlog: bucket(pacing.backlog),
+            resume_at: None,
+        }
+    }
+
+    /// A new round: nothing was refused yet.
+    pub fn begin(&mut self) {
+        self.resume_at = None;
+    }
+
+    /// Whether the message may go now; then it counts as gone. Otherwise [`RateLimiter::resume_at`] says when.
+    pub fn admits(&mut self, message: &Message, backlog: bool, now: Instant) -> bool {
+        let size = (message.payload.len() + message.topic.len() + PACKET_HEADER) as f64;
+        let backlog = self.backlog.as_mut().filter(|_| backlog);
+        let mut buckets = [
+            (self.messages.as_mut(), 1.0),
+            (self.bytes.as_mut(), size),
+            (backlog, 1.0),
+        ];
+        let ready = |(bucket, amount): &mut (Option<&mut Bucket>, f64)| bucket.as_mut()?.ready_at(*amount, now);
+        self.resume_at = buckets.iter_mut().filter_map(ready).max();
+        if self.resume_at.is_some() {
+            return false;
+        }
+        for (bucket, amount) in &mut buckets {
+            if let Some(bucket) = bucket {
+                bucket.level -= *amount;
+            }
+        }
+        true
+    }
+
+    /// When the message that was refused in this round may go.
+    pub fn resume_at(&self) -> Option<Instant> {
+        self.resume_at
+    }
+}
+
+/// Most bytes of a PUBLISH beside topic and payload.
+const PACKET_HEADER: usize = 9;
+
+#[derive(Debug)]
+struct Bucket {
+    rate: Rate,
+    level: f64,
+    filled: Instant,
+}
+
+impl Bucket {
+    fn new(rate: Rate, now: Instant) -> Self {
+        Self {
+            rate,
+            level: rate.burst,
+            filled: now,
+        }
+    }
+
+    /// `None`: now.
+    fn ready_at(&mut self, amount: f64, now: Instant) -> Option<Instant> {
+        let passed = now.saturating_duration_since(self.filled).as_secs_f64();
+        self.filled = self.filled.max(now);
+        self.level = (self.level + passed * self.rate.per_second).min(self.rate.burst);
+        let missing = amount.min(self.rate.burst) - self.level;
+        // A thousandth less than a message is rounding.
+        (missing > 1e-3).then(|| now + Duration::from_secs_f64(missing / self.rate.per_second))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::config::Qos;
+    use crate::device::Topics;
+
+    fn message(size: usize) -> Message {
+        Message::inference(&Topics::new("d"), vec![0; size], Qos::AtLeastOnce)
+    }
+
+    /// When each message goes if all of them want to at once.
+    fn times(sizes: &[usize], backlog: bool) -> Vec<Duration> {
+        let start = Instant::now();
+        let mut pacer = RateLimiter::new(RateLimits::IOT_CORE, start);
+        let mut now = start;
+        let mut times = Vec::new();
+        for size in sizes {
+            while !pacer.admits(&message(*size), backlog, now) {
+                now = pacer.resume_at().expect("a time to go on");
+            }
+            times.push(now - start);
+        }
+        times
+    }
+
+    /// Most messages, and bytes, in any one second.
+    fn busiest_second(times: &[Duration], sizes: &[usize]) -> (usize, usize) {
+        let second = Duration::from_secs(1);
+        let within = |from: Duration| {
+            let of = times
+                .iter()
+                .zip(sizes)
+                .filter(move |(at, _)| **at >= from && **at < from + second);
+            (of.clone().count(), of.map(|(_, size)| size).sum::<usize>())
+        };
+        let all: Vec<_> = times.iter().map(|at| within(*at)).collect();
+        let most = |figure: fn(&(usize, usize)) -> usize| all.iter().map(figure).max().unwrap_or(0);
+        (most(|(count, _)| *count), most(|(_, bytes)| *bytes))
+    }
+
+    #[test]
+    fn a_backlog_goes_at_fifty_messages_a_second_at_most_and_hardly_slower() {
+        let sizes = [300; 1000];
+        let times = times(&sizes, true);
+        assert!(busiest_second(&times, &sizes).0 <= 50);
+        let last = times.last().expect("1000 times").as_secs_f64();
+        assert!((20.0..24.0).contains(&last), "{last} s");
+    }
+
+    #[test]
+    fn what_is_live_goes_at_ninety_messages_a_second_at_most() {
+        let sizes = [300; 1000];
+        let times = times(&sizes, false);
+        assert!(busiest_second(&times, &sizes).0 <= 90);
+        assert!(times.last().is_some_and(|last| last.as_secs_f64() < 13.0));
+    }
+
+    #[test]
+    fn a_message_larger_than_any_burst_goes_all_the_same() {
+        let times = times(&[250 * 1024, 10], false);
+        assert_eq!(times[0], Duration::ZERO);
+        assert!(times[1] > Duration::from_millis(300), "and is paid for: {times:?}");
+    }
+
+    #[test]
+    fn nothing_waits_at_other_brokers() {
+        let now = Instant::now();
+        let mut pacer = RateLimiter::new(RateLimits::UNLIMITED, now);
+        assert!((0..10_000).all(|_| pacer.admits(&message(1000), true, now)));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn no_second_sees_more_than_ninety_messages_or_450_kib(
+            sizes in prop::collection::vec(0_usize..125 * 1024, 1..200)
+        ) {
+            let (messages, bytes) = busiest_second(&times(&sizes, false), &sizes);
+            prop_assert!(messages <= 90);
+            prop_assert!(bytes <= 450 * 1024, "{bytes}");
+        }
+    }
+}

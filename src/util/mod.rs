@@ -1,0 +1,10 @@
+//! Helpers without knowledge of the component: time, retries, files, text and secrets.
+
+pub mod atomic_file;
+pub mod backoff;
+pub mod clock;
+pub mod log_limiter;
+pub mod panics;
+pub(crate) mod redact;
+pub mod secret;
+pub(crate) mod text;
