@@ -120,12 +120,8 @@ impl Shared {
     }
 
     fn say(&self, error: &CacheError) {
-        match self.failures.lock().check(Instant::now(), &error.kind()) {
-            Some(0) => tracing::error!("a pair of picture and message was not cached: {error}"),
-            Some(more) => {
-                tracing::error!("a pair of picture and message was not cached, like {more} before it: {error}")
-            }
-            None => {}
+        if let Some(suppressed) = self.failures.lock().check(Instant::now(), &error.kind()) {
+            tracing::error!(suppressed = suppressed.count(), %error, "A pair of picture and message was not cached");
         }
     }
 }

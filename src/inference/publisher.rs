@@ -22,7 +22,7 @@ use crate::report::{EncodedPicture, Fit, Numbers, PictureInMessage, PictureRef, 
 use crate::status::stats::Stats;
 use crate::uplink::{Message, Outbox};
 use crate::util::clock::now_ms;
-use crate::util::log_limiter::{LogLimiter, like};
+use crate::util::log_limiter::{LogLimiter, Suppressed, like};
 use crate::util::panics::caught;
 
 /// Inferences waiting for the encoding thread.
@@ -308,7 +308,7 @@ impl Writer {
     }
 
     /// See [`LogLimiter::check_words`].
-    fn repeated(&self, what: &str, reason: &str) -> Option<u64> {
+    fn repeated(&self, what: &str, reason: &str) -> Option<Suppressed> {
         self.said
             .lock()
             .check_words(Instant::now(), &format!("{what} {reason}"))

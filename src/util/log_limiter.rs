@@ -1,62 +1,65 @@
-//! Saying the same thing once, then once a minute with how often it happened in between.
+//! Limits how often the same log line is written: at once, then once a minute with the number of lines left out.
 
 use std::time::{Duration, Instant};
 
-/// How long the same words are kept back after they were said.
+/// The same line is written at most once in this time.
 pub const INTERVAL: Duration = Duration::from_secs(60);
 
-/// `, like 3 before it` for a log line that stands for others that were kept back; empty for none.
-pub fn like(kept_back: u64) -> String {
-    match kept_back {
-        0 => String::new(),
-        n => format!(", like {n} before it"),
+/// How many different lines one limiter tells apart. Beyond it the line that was written longest ago is forgotten.
+const MAX_KEYS: usize = 16;
+
+/// How many similar lines were left out since the last one was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Suppressed(u64);
+
+impl Suppressed {
+    /// For the log field `suppressed`; `None`, which adds no field, when nothing was left out.
+    pub fn count(self) -> Option<u64> {
+        (self.0 > 0).then_some(self.0)
     }
 }
-
-/// How many different words one guard keeps apart; beyond it the longest unsaid are forgotten and may be said anew.
-const REMEMBERED: usize = 16;
 
 /// Decides whether a repeated event is worth a log line. The clock comes in with each call.
 ///
 /// ```
 /// # use ei_greengrass::util::log_limiter::LogLimiter;
 /// # use std::time::Instant;
-/// let mut guard = LogLimiter::default();
-/// if let Some(kept_back) = guard.check(Instant::now(), "disk full") {
-///     println!("the disk is full ({kept_back} more of these since this was last said)");
+/// let mut limiter = LogLimiter::default();
+/// if let Some(suppressed) = limiter.check(Instant::now(), "disk full") {
+///     tracing::warn!(suppressed = suppressed.count(), "The disk is full");
 /// }
 /// ```
 #[derive(Debug, Default)]
 pub struct LogLimiter {
-    said: Vec<Said>,
+    entries: Vec<Entry>,
 }
 
 #[derive(Debug)]
-struct Said {
+struct Entry {
     key: String,
-    last: Instant,
-    kept_back: u64,
+    written: Instant,
+    suppressed: u64,
 }
 
 impl LogLimiter {
-    /// Notes that the event called `key` happened at `now`. `Some(n)`: say it, `n` of the same were kept back since it was
-    /// last said. `None`: it was said less than [`INTERVAL`] ago.
-    pub fn check(&mut self, now: Instant, key: &str) -> Option<u64> {
-        let Some(said) = self.said.iter_mut().find(|said| said.key == key) else {
-            self.remember(now, key);
-            return Some(0);
+    /// Records that the event `key` happened at `now`. `None`: its line was written less than [`INTERVAL`] ago, so leave
+    /// this one out.
+    pub fn check(&mut self, now: Instant, key: &str) -> Option<Suppressed> {
+        let Some(entry) = self.entries.iter_mut().find(|entry| entry.key == key) else {
+            self.insert(now, key);
+            return Some(Suppressed(0));
         };
-        if now.saturating_duration_since(said.last) < INTERVAL {
-            said.kept_back += 1;
+        if now.saturating_duration_since(entry.written) < INTERVAL {
+            entry.suppressed += 1;
             return None;
         }
-        said.last = now;
-        Some(std::mem::take(&mut said.kept_back))
+        entry.written = now;
+        Some(Suppressed(std::mem::take(&mut entry.suppressed)))
     }
 
     /// [`Self::check`] for a text in which words with a digit do not count: numbers, addresses and numbered elements differ
     /// each time.
-    pub fn check_words(&mut self, now: Instant, text: &str) -> Option<u64> {
+    pub fn check_words(&mut self, now: Instant, text: &str) -> Option<Suppressed> {
         let words = text.split(|c: char| !c.is_alphanumeric());
         let lasting: Vec<_> = words
             .filter(|word| !word.contains(|c: char| c.is_ascii_digit()))
@@ -64,17 +67,25 @@ impl LogLimiter {
         self.check(now, &lasting.join(" "))
     }
 
-    fn remember(&mut self, now: Instant, key: &str) {
-        if self.said.len() >= REMEMBERED
-            && let Some(oldest) = (0..self.said.len()).min_by_key(|i| self.said[*i].last)
+    fn insert(&mut self, now: Instant, key: &str) {
+        if self.entries.len() >= MAX_KEYS
+            && let Some(oldest) = (0..self.entries.len()).min_by_key(|i| self.entries[*i].written)
         {
-            self.said.swap_remove(oldest);
+            self.entries.swap_remove(oldest);
         }
-        self.said.push(Said {
+        self.entries.push(Entry {
             key: key.to_owned(),
-            last: now,
-            kept_back: 0,
+            written: now,
+            suppressed: 0,
         });
+    }
+}
+
+/// The number of lines left out as text, for log lines without fields.
+pub fn like(suppressed: Suppressed) -> String {
+    match suppressed.0 {
+        0 => String::new(),
+        n => format!(" ({n} similar lines suppressed)"),
     }
 }
 
@@ -82,39 +93,44 @@ impl LogLimiter {
 mod tests {
     use super::*;
 
+    const FIRST: Option<Suppressed> = Some(Suppressed(0));
+
     #[test]
-    fn the_same_words_are_said_once_then_once_a_minute_with_a_count() {
-        let (mut guard, start) = (LogLimiter::default(), Instant::now());
-        let said: Vec<_> = [0, 1, 59, 60, 61, 200]
-            .map(|s| guard.check(start + Duration::from_secs(s), "full"))
+    fn the_same_line_is_written_once_then_once_a_minute_with_a_count() {
+        let (mut limiter, start) = (LogLimiter::default(), Instant::now());
+        let written: Vec<_> = [0, 1, 59, 60, 61, 200]
+            .map(|s| limiter.check(start + Duration::from_secs(s), "full"))
             .into();
-        assert_eq!(said, [Some(0), None, None, Some(2), None, Some(1)]);
+        assert_eq!(
+            written,
+            [FIRST, None, None, Some(Suppressed(2)), None, Some(Suppressed(1))]
+        );
     }
 
     #[test]
-    fn other_words_are_said_at_once() {
-        let (mut guard, now) = (LogLimiter::default(), Instant::now());
-        assert_eq!(guard.check(now, "full"), Some(0));
-        assert_eq!(guard.check(now, "gone"), Some(0));
-        assert_eq!(guard.check(now, "full"), None);
+    fn a_different_line_is_written_at_once() {
+        let (mut limiter, now) = (LogLimiter::default(), Instant::now());
+        assert_eq!(limiter.check(now, "full"), FIRST);
+        assert_eq!(limiter.check(now, "gone"), FIRST);
+        assert_eq!(limiter.check(now, "full"), None);
     }
 
     #[test]
-    fn a_number_makes_no_other_words() {
-        let (mut guard, now) = (LogLimiter::default(), Instant::now());
-        let said: Vec<_> = (0..5)
-            .map(|i| guard.check_words(now, &format!("frame {i} at 0x{i}fe")))
+    fn a_different_number_is_no_different_line() {
+        let (mut limiter, now) = (LogLimiter::default(), Instant::now());
+        let written: Vec<_> = (0..5)
+            .map(|i| limiter.check_words(now, &format!("frame {i} at 0x{i}fe")))
             .collect();
-        assert_eq!(said, [Some(0), None, None, None, None]);
+        assert_eq!(written, [FIRST, None, None, None, None]);
     }
 
     #[test]
-    fn ever_new_words_do_not_grow_the_memory() {
-        let (mut guard, now) = (LogLimiter::default(), Instant::now());
+    fn memory_stays_bounded_when_every_line_is_different() {
+        let (mut limiter, now) = (LogLimiter::default(), Instant::now());
         for i in 0..1000 {
-            assert_eq!(guard.check(now + Duration::from_millis(i), &i.to_string()), Some(0));
+            assert_eq!(limiter.check(now + Duration::from_millis(i), &i.to_string()), FIRST);
         }
-        assert_eq!(guard.said.len(), REMEMBERED);
-        assert_eq!(guard.check(now + Duration::from_secs(1), "999"), None);
+        assert_eq!(limiter.entries.len(), MAX_KEYS);
+        assert_eq!(limiter.check(now + Duration::from_secs(1), "999"), None);
     }
 }
