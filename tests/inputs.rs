@@ -1,7 +1,6 @@
 //! Cameras that come and go, and a model that takes its time, in this process.
 
-#[path = "support/mod.rs"]
-mod support;
+use crate::support;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, Once};

@@ -1,15 +1,10 @@
 //! The real binary against stand-ins of IoT Core and what belongs to it.
 
-#[path = "iot_core/certificates.rs"]
 mod certificates;
-#[path = "iot_core/online.rs"]
 mod online;
-#[path = "iot_core/signing.rs"]
 mod signing;
-mod support;
-#[path = "iot_core/tools.rs"]
+use crate::support;
 mod tools;
-#[path = "iot_core/trouble.rs"]
 mod trouble;
 
 use std::process::Command;

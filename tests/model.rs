@@ -1,8 +1,6 @@
 //! The model room against model processes (`tests/support/scripted_model.rs`) and recorded conversations.
 
-#[path = "model/built_in.rs"]
 mod built_in;
-#[path = "model/recorded.rs"]
 mod recorded;
 
 use std::fs;

@@ -1,7 +1,7 @@
 //! The recipe: what Greengrass accepts, what the program reads out of it, what its scripts do, and what the README says
 //! of all this.
 
-mod support;
+use crate::support;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

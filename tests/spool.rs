@@ -1,6 +1,6 @@
 //! The spool with a broker that goes and comes, and with daemons that are killed.
 
-mod support;
+use crate::support;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -389,7 +389,7 @@ fn cpu() -> Duration {
     Duration::from_millis(ticks * 10)
 }
 
-/// `cargo test --release --test spool figures -- --ignored --nocapture`
+/// `cargo test --release --test integration figures -- --ignored --nocapture`
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "prints figures; to be run by hand on a release build"]
 async fn figures_of_the_spool() {

@@ -1,15 +1,10 @@
 //! The API key from Secrets Manager and the model from Edge Impulse Studio, against stand-ins on loopback.
 
-#[path = "studio/client.rs"]
 mod client;
-#[path = "studio/command_line.rs"]
 mod command_line;
-#[path = "studio/daemon.rs"]
 mod daemon;
-#[path = "studio/on_demand.rs"]
 mod on_demand;
-mod support;
-#[path = "studio/trouble.rs"]
+use crate::support;
 mod trouble;
 
 use std::path::{Path, PathBuf};

@@ -1,14 +1,10 @@
 //! The uplink against a mock broker that misbehaves on demand, and against a real Mosquitto.
 
-#[path = "uplink/commands.rs"]
 mod commands;
-#[path = "uplink/faulty_brokers.rs"]
 mod faulty_brokers;
-#[path = "uplink/mosquitto.rs"]
-mod real;
-#[path = "uplink/stopping.rs"]
+mod mosquitto;
 mod stopping;
-mod support;
+use crate::support;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -3,10 +3,10 @@
 use std::io::{self, IsTerminal, Write};
 
 use tracing::{Level, Metadata, Subscriber};
-use tracing_subscriber::filter::{ParseError, filter_fn};
+use tracing_subscriber::filter::{ParseError, Targets, filter_fn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Layer, fmt};
+use tracing_subscriber::{Layer, fmt};
 
 use crate::config::Verbosity;
 
@@ -40,16 +40,21 @@ pub fn init(format: LogFormat, verbosity: Verbosity) {
 }
 
 /// What is shown, and why `wished` is not, when it is not.
-fn filter(wished: Option<&str>, verbosity: Verbosity) -> (EnvFilter, Option<ParseError>) {
+fn filter(wished: Option<&str>, verbosity: Verbosity) -> (Targets, Option<ParseError>) {
     let level = match verbosity {
-        Verbosity::Silent => "warn",
-        Verbosity::Normal => "info",
-        Verbosity::Verbose => "debug",
+        Verbosity::Silent => Level::WARN,
+        Verbosity::Normal => Level::INFO,
+        Verbosity::Verbose => Level::DEBUG,
     };
     // What matters of the warnings of the AWS crates, which go over many lines ("failed to load region from IMDS"), is in one
     // line of ours.
-    let default = || EnvFilter::new(format!("warn,aws=error,ei_greengrass={level}"));
-    match wished.map(|text| EnvFilter::builder().parse(text)) {
+    let default = || {
+        Targets::new()
+            .with_default(Level::WARN)
+            .with_target("aws", Level::ERROR)
+            .with_target("ei_greengrass", level)
+    };
+    match wished.map(str::parse::<Targets>) {
         None => (default(), None),
         Some(Ok(filter)) => (filter, None),
         Some(Err(problem)) => (default(), Some(problem)),
@@ -58,7 +63,7 @@ fn filter(wished: Option<&str>, verbosity: Verbosity) -> (EnvFilter, Option<Pars
 
 fn subscriber<W: Write + 'static>(
     format: LogFormat,
-    filter: EnvFilter,
+    filter: Targets,
     colours: bool,
     writer: impl Fn() -> W + Send + Sync + 'static,
 ) -> impl Subscriber + Send + Sync {

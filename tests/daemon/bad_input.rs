@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::by_hand::{bare, check, finish, recipe, section, settings, tutorial, warnings};
+use crate::daemon::by_hand::{bare, check, finish, recipe, section, settings, tutorial, warnings};
 use crate::support::daemon::{Daemon, LIMIT, Site};
 use crate::support::mosquitto::Mosquitto;
 use crate::support::observer::Observer;

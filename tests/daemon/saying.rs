@@ -4,7 +4,7 @@ use std::process::Stdio;
 
 use serde_json::Value;
 
-use crate::by_hand::{bare, check, finish, section, settings, tutorial};
+use crate::daemon::by_hand::{bare, check, finish, section, settings, tutorial};
 use crate::support::daemon::{Daemon, Site};
 use crate::support::mosquitto::Mosquitto;
 use crate::support::observer::Observer;

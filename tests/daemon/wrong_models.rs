@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::json;
 
-use crate::by_hand::{check, section};
+use crate::daemon::by_hand::{check, section};
 use crate::support::daemon::{Site, scripted_model};
 use crate::support::mosquitto::Mosquitto;
 use crate::support::observer::Observer;

@@ -2,10 +2,10 @@
 
 use std::process::Output;
 
-use super::support::http::{self, Reply};
-use super::support::s3::{Behaviour, Storage};
-use super::support::studio::{self as stand_in, API_KEY, aws_error, good_secret, secret};
 use super::*;
+use crate::support::http::{self, Reply};
+use crate::support::s3::{Behaviour, Storage};
+use crate::support::studio::{self as stand_in, API_KEY, aws_error, good_secret, secret};
 
 fn check(command: &mut Command) -> (Option<i32>, String) {
     let Output {

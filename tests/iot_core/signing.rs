@@ -2,10 +2,10 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::support::aws::proxy::ConnectProxy;
-use super::support::aws::token_exchange::TokenExchange;
-use super::support::daemon::LIMIT;
 use super::*;
+use crate::support::aws::proxy::ConnectProxy;
+use crate::support::aws::token_exchange::TokenExchange;
+use crate::support::daemon::LIMIT;
 
 #[test]
 fn each_connection_is_signed_with_fresh_credentials_of_the_token_exchange_service() {

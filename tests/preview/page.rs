@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::chromium::{Chromium, View};
-use crate::client::{BALL, NO_BROKER, Served};
+use crate::preview::chromium::{Chromium, View};
+use crate::preview::client::{BALL, NO_BROKER, Served};
 use crate::support::daemon::Site;
 use crate::support::mosquitto::Mosquitto;
 use crate::support::observer::Observer;

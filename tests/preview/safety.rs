@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
-use crate::client::{NO_BROKER, Served};
+use crate::preview::client::{NO_BROKER, Served};
 use crate::support::daemon::{LIMIT, Site};
 use crate::support::ports::free_port;
 
@@ -158,7 +158,10 @@ async fn a_port_in_use_is_a_warning_and_tried_again() {
         "--model",
         "builtin:ball",
     ];
-    let daemon = site.run(NO_BROKER, &[&arguments[..], &["--gst", crate::client::BALL]].concat());
+    let daemon = site.run(
+        NO_BROKER,
+        &[&arguments[..], &["--gst", crate::preview::client::BALL]].concat(),
+    );
     daemon.wait_for_line("WARN the live page cannot be opened");
     daemon.wait_for_line("capture runs");
     drop(taken);
@@ -171,7 +174,14 @@ async fn switched_off_no_port_is_opened() {
     let site = Site::new();
     let port = free_port();
     let key = format!("preview_port={port}");
-    let arguments = ["--set", &key, "--model", "builtin:ball", "--gst", crate::client::BALL];
+    let arguments = [
+        "--set",
+        &key,
+        "--model",
+        "builtin:ball",
+        "--gst",
+        crate::preview::client::BALL,
+    ];
     let daemon = site.run(NO_BROKER, &arguments);
     daemon.wait_for_line("capture runs");
     assert!(TcpStream::connect(("127.0.0.1", port)).await.is_err());

@@ -3,7 +3,7 @@
 use base64::Engine;
 use serde_json::{Value, json};
 
-use crate::client::{NO_BROKER, Served};
+use crate::preview::client::{NO_BROKER, Served};
 
 #[tokio::test]
 async fn an_application_is_greeted_and_gets_every_inference() {

@@ -2,7 +2,7 @@
 
 use std::process::Output;
 
-use crate::client::BALL;
+use crate::preview::client::BALL;
 use crate::support::daemon::{Daemon, Site};
 use crate::support::mosquitto::Mosquitto;
 use crate::support::observer::Observer;

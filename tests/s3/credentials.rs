@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
-use crate::site::Place;
+use crate::s3::site::Place;
 use crate::support::aws::token_exchange::TokenExchange;
 use crate::support::daemon::Daemon;
 use crate::support::s3::uploads;

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::pairs::assert_picture_first;
-use crate::site::Place;
+use crate::s3::pairs::assert_picture_first;
+use crate::s3::site::Place;
 use crate::support::daemon::{Daemon, LIMIT};
 use crate::support::s3::Behaviour;
 use crate::support::scripts::{boxed, frames};

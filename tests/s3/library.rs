@@ -10,7 +10,7 @@ use ei_greengrass::cache::{CacheError, CacheItem, S3Cache, S3Location, S3Setting
 use ei_greengrass::status::stats::Stats;
 use uuid::Uuid;
 
-use crate::site::BUCKET;
+use crate::s3::site::BUCKET;
 use crate::support::s3::{ACCESS_KEY, Answered, Behaviour, REGION, SECRET_KEY, Storage};
 
 const LIMIT: Duration = Duration::from_secs(10);

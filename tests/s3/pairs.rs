@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::site::{BUCKET, PREFIX, Place};
+use crate::s3::site::{BUCKET, PREFIX, Place};
 use crate::support::daemon::Daemon;
 use crate::support::s3::REGION;
 use crate::support::scripts::{boxed, frames};

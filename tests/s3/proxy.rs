@@ -1,7 +1,7 @@
 //! The proxy in the environment. S3 is at 0.0.0.0, which leads to this machine and is none of its loopback addresses.
 
-use crate::credentials::from_exchange;
-use crate::site::Place;
+use crate::s3::credentials::from_exchange;
+use crate::s3::site::Place;
 use crate::support::aws::proxy::ConnectProxy;
 use crate::support::aws::token_exchange::TokenExchange;
 use crate::support::daemon::{Daemon, LIMIT};

@@ -10,10 +10,10 @@ use ei_greengrass::util::secret::Secret;
 use serde_json::json;
 use tokio::sync::watch;
 
-use super::support::http::{HttpServer, Reply};
-use super::support::small_disk::SmallDisk;
-use super::support::studio::{self as stand_in, API_KEY, Shared, TARGET};
 use super::{leftovers, place};
+use crate::support::http::{HttpServer, Reply};
+use crate::support::small_disk::SmallDisk;
+use crate::support::studio::{self as stand_in, API_KEY, Shared, TARGET};
 
 fn limits() -> Limits {
     Limits {

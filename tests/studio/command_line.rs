@@ -2,14 +2,14 @@
 
 use serde_json::{Value, json};
 
-use super::support::aws::proxy::ConnectProxy;
-use super::support::aws::token_exchange::TokenExchange;
-use super::support::daemon::{LIMIT, Site, scripted_model};
-use super::support::http::{HttpServer, Reply};
-use super::support::ports::free_port;
-use super::support::scripts::{boxed, script};
-use super::support::studio::{self as stand_in, API_KEY, TARGET, aws_error, good_secret};
 use super::{assert_none_of, fetch, place, said, write_script};
+use crate::support::aws::proxy::ConnectProxy;
+use crate::support::aws::token_exchange::TokenExchange;
+use crate::support::daemon::{LIMIT, Site, scripted_model};
+use crate::support::http::{HttpServer, Reply};
+use crate::support::ports::free_port;
+use crate::support::scripts::{boxed, script};
+use crate::support::studio::{self as stand_in, API_KEY, TARGET, aws_error, good_secret};
 
 const ARGUMENTS: [&str; 2] = ["--set", "eiparams=--force-target runner-linux-x86_64"];
 

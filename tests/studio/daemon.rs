@@ -4,15 +4,15 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::support::aws::token_exchange::TokenExchange;
-use super::support::daemon::{Daemon, Site, scripted_model};
-use super::support::http::{HttpServer, Reply};
-use super::support::mosquitto::Mosquitto;
-use super::support::observer::Observer;
-use super::support::ports::free_port;
-use super::support::scripts::{boxed, script};
-use super::support::studio::{self as stand_in, Shared, good_secret};
 use super::{assert_no_secret, assert_none_of, leftovers, place, write_script};
+use crate::support::aws::token_exchange::TokenExchange;
+use crate::support::daemon::{Daemon, Site, scripted_model};
+use crate::support::http::{HttpServer, Reply};
+use crate::support::mosquitto::Mosquitto;
+use crate::support::observer::Observer;
+use crate::support::ports::free_port;
+use crate::support::scripts::{boxed, script};
+use crate::support::studio::{self as stand_in, Shared, good_secret};
 
 const SOURCE: &str = "videotestsrc is-live=true ! video/x-raw,width=64,height=48,framerate=30/1";
 
@@ -138,7 +138,7 @@ fn a_silent_studio_does_not_hold_up_the_stop() {
     let mut daemon = bench.run(&studio.url(), |_| {});
     studio
         .requests
-        .wait_for("a request", super::support::daemon::LIMIT, |all| all.first().map(drop));
+        .wait_for("a request", crate::support::daemon::LIMIT, |all| all.first().map(drop));
     daemon.signal(rustix::process::Signal::TERM);
     let (status, took) = daemon.wait_for_end(Duration::from_secs(5));
     assert_eq!(status.code(), Some(0));

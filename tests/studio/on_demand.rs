@@ -3,10 +3,10 @@
 use serde_json::{Value, json};
 
 use super::daemon::Bench;
-use super::support::http::Reply;
-use super::support::ports::free_port;
-use super::support::studio as stand_in;
 use super::write_script;
+use crate::support::http::Reply;
+use crate::support::ports::free_port;
+use crate::support::studio as stand_in;
 
 async fn get(url: &str) -> (u16, String) {
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
@@ -63,12 +63,12 @@ async fn the_model_of_studio_answers_requests_and_a_newer_one_takes_over() {
         state.version = None;
         state.job = stand_in::Job::Builds(4);
     }
-    let mut hello = super::support::scripts::hello(8, 4);
+    let mut hello = crate::support::scripts::hello(8, 4);
     hello["project"]["deploy_version"] = json!(8);
     write_script(
         bench.site.path(),
         4,
-        &json!({"hello": hello, "answers": [super::support::scripts::boxed(0.5)]}),
+        &json!({"hello": hello, "answers": [crate::support::scripts::boxed(0.5)]}),
     );
     let daemon = server(&studio.url());
     daemon.wait_for_line("an earlier model runs meanwhile");

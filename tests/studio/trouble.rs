@@ -4,8 +4,8 @@ use serde_json::json;
 
 use super::daemon::Bench;
 use super::leftovers;
-use super::support::http::{HttpServer, Reply};
-use super::support::studio::{self as stand_in, API_KEY, aws_error, secret};
+use crate::support::http::{HttpServer, Reply};
+use crate::support::studio::{self as stand_in, API_KEY, aws_error, secret};
 
 /// The daemon with a model of an earlier start, and these answers from now on.
 #[track_caller]

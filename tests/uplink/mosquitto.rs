@@ -3,8 +3,8 @@
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rumqttc::{AsyncClient, Event, Incoming, MqttOptions};
 
-use super::support::mosquitto::Mosquitto;
 use super::*;
+use crate::support::mosquitto::Mosquitto;
 
 /// Another client of the broker: sees everything under `/edgeimpulse`, and publishes.
 struct Onlooker {

@@ -1,8 +1,5 @@
 //! The real binary, from a configuration to messages on a broker.
 
-#[path = "../support/mod.rs"]
-mod support;
-
 mod audio;
 mod bad_input;
 mod branches;

@@ -1,0 +1,13 @@
+//! All integration tests in one program, which is linked once.
+
+mod daemon;
+mod inputs;
+mod iot_core;
+mod model;
+mod preview;
+mod recipe;
+mod s3;
+mod spool;
+mod studio;
+mod support;
+mod uplink;
