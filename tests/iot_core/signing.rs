@@ -40,7 +40,7 @@ fn each_connection_is_signed_with_fresh_credentials_of_the_token_exchange_servic
     assert_eq!(control.requests.with(<[_]>::len), 1, "the endpoint is asked for once");
     let log = daemon.stop();
     assert!(log.contains("Connected to AWS IoT Core (localhost:"), "{log}");
-    assert!(log.contains("DEBUG the log shows trace"), "{log}");
+    assert!(log.contains("DEBUG The log filter is set filter=trace"), "{log}");
     assert_no_secret_in(&log, &exchange.keys().all(), &world.gateway);
 }
 

@@ -48,7 +48,10 @@ fn uploads_go_on_beyond_the_end_of_credentials_and_the_log_at_its_most_talkative
     assert!(keys.len() > 1, "{keys:?}");
 
     let log = daemon.stop();
-    assert!(log.contains("DEBUG the log shows trace"), "RUST_LOG is in force: {log}");
+    assert!(
+        log.contains("DEBUG The log filter is set filter=trace"),
+        "RUST_LOG is in force: {log}"
+    );
     for secret in exchange.keys().secrets() {
         let leak = log.lines().find(|line| line.contains(&secret));
         assert_eq!(leak, None, "{secret} is in the log");

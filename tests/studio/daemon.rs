@@ -234,7 +234,7 @@ fn the_secret_is_asked_for_with_fresh_credentials_after_the_first_have_expired()
     });
     bench.observer.wait_for_status("started", 1);
     let log = daemon.stop();
-    assert!(log.contains("DEBUG the log shows trace"), "{log}");
+    assert!(log.contains("DEBUG The log filter is set filter=trace"), "{log}");
     assert!(
         exchange.keys().all().len() > 1,
         "the first credentials were not the last"
