@@ -1,10 +1,12 @@
-//! Finding the IoT Core data endpoint of the account, and who the account's caller is.
+//! Discovery of the account's IoT Core data endpoint, and of the identity of the caller.
 
 use serde_json::Value;
 
-use super::request::{self, CallError};
-use super::{Aws, IOT, STS};
-use crate::aws::IotHost;
+use super::access::{AwsConfig, IOT, STS};
+use super::error::AwsError;
+use super::iot_host::IotHost;
+use super::request::{get, xml_text};
+use crate::util::text::first_line;
 
 /// `DescribeEndpoint` for the endpoint whose certificate Amazon Trust Services signed.
 /// <https://docs.aws.amazon.com/iot/latest/apireference/API_DescribeEndpoint.html>
@@ -15,12 +17,12 @@ const GET_CALLER_IDENTITY: &str = "/?Action=GetCallerIdentity&Version=2011-06-15
 /// Asks IoT Core for the data endpoint. Needs `iot:DescribeEndpoint`.
 ///
 /// # Errors
-/// See [`CallError`].
-pub async fn iot_endpoint(aws: &Aws) -> Result<IotHost, CallError> {
-    let answer = request::get(aws, IOT, DESCRIBE_ENDPOINT).await?;
-    endpoint_in(&answer).ok_or_else(|| CallError::Answer {
-        host: "IoT Core".into(),
-        problem: "it names no endpointAddress".into(),
+/// See [`AwsError`].
+pub async fn iot_endpoint(aws: &AwsConfig) -> Result<IotHost, AwsError> {
+    let answer = get(aws, IOT, DESCRIBE_ENDPOINT, "iot:DescribeEndpoint").await?;
+    endpoint_in(&answer).ok_or_else(|| AwsError::NotUnderstood {
+        service: "AWS IoT".into(),
+        problem: "it has no endpointAddress".into(),
     })
 }
 
@@ -29,22 +31,21 @@ fn endpoint_in(answer: &str) -> Option<IotHost> {
     json["endpointAddress"].as_str()?.parse().ok()
 }
 
-/// Asks STS for the ARN of the role or user whose credentials we have. Every credential may ask that.
+/// Asks STS for the ARN of the role or user that the credentials belong to. No policy can forbid that.
 ///
 /// # Errors
-/// See [`CallError`].
-pub async fn caller(aws: &Aws) -> Result<String, CallError> {
-    let answer = request::get(aws, STS, GET_CALLER_IDENTITY).await?;
-    arn_in(&answer).ok_or_else(|| CallError::Answer {
-        host: "STS".into(),
-        problem: "it names no Arn".into(),
+/// See [`AwsError`].
+pub async fn caller(aws: &AwsConfig) -> Result<String, AwsError> {
+    let answer = get(aws, STS, GET_CALLER_IDENTITY, "sts:GetCallerIdentity").await?;
+    arn_in(&answer).ok_or_else(|| AwsError::NotUnderstood {
+        service: "AWS STS".into(),
+        problem: "it has no Arn".into(),
     })
 }
 
 fn arn_in(xml: &str) -> Option<String> {
-    let (_, rest) = xml.split_once("<Arn>")?;
-    let (arn, _) = rest.split_once("</Arn>")?;
-    arn.starts_with("arn:").then(|| crate::util::text::first_line(arn))
+    let arn = xml_text(xml, "Arn")?;
+    arn.starts_with("arn:").then(|| first_line(arn))
 }
 
 #[cfg(test)]
@@ -53,7 +54,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn the_endpoint_is_a_host_name_or_nothing() {
+    fn an_endpoint_is_a_host_name_or_none() {
         let host = endpoint_in(r#"{"endpointAddress":"a1-ats.iot.eu-west-1.amazonaws.com"}"#);
         assert_eq!(
             host.map(|h| h.to_string()).as_deref(),
@@ -79,7 +80,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_answer_is_a_host_and_an_arn_or_nothing(text in "\\PC{0,60}", odd in "(?s).{0,20}") {
+        fn any_answer_gives_valid_values_or_none(text in "\\PC{0,60}", odd in "(?s).{0,20}") {
             for answer in [text.clone(), serde_json::json!({"endpointAddress": text}).to_string()] {
                 if let Some(host) = endpoint_in(&answer) {
                     prop_assert_eq!(host.to_string().parse(), Ok(host));

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use crate::uplink::address::AddressError;
 
-/// The port on which no IoT Core listens: who writes it means a plain broker.
+/// Port of plain MQTT. IoT Core does not listen there: the user means another broker.
 const PLAIN_MQTT: u16 = 1883;
 
 /// `host` or `host:port`, as in `iot_endpoint`.
@@ -13,7 +13,7 @@ const PLAIN_MQTT: u16 = 1883;
 pub struct IotHost {
     /// Host name, lower case.
     pub host: String,
-    /// The port, when one is given; else what the way of signing in has as default.
+    /// The port; `None`: the default of the authentication method.
     pub port: Option<u16>,
 }
 
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn the_port_of_plain_mqtt_is_taken_for_a_mistake() {
+    fn the_port_of_plain_mqtt_is_refused() {
         let error = "localhost:1883".parse::<IotHost>().unwrap_err().to_string();
         assert!(error.contains("mqtt://host:1883"), "{error}");
         for text in ["h:0", "h:x", "h:99999", "u:p@h", "::1", ""] {

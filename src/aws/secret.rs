@@ -1,75 +1,35 @@
-//! The Edge Impulse API key, out of AWS Secrets Manager.
+//! The Edge Impulse API key in AWS Secrets Manager.
 
-use std::error::Error;
 use std::time::Duration;
 
 use aws_config::SdkConfig;
 use aws_config::timeout::TimeoutConfig;
-use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_secretsmanager::config::http::HttpResponse;
 use aws_sdk_secretsmanager::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_secretsmanager::operation::get_secret_value::GetSecretValueError;
 use serde_json::Value;
 
+use super::error::AwsError;
 use crate::util::backoff::Retry;
 use crate::util::secret::Secret;
-use crate::util::text::{excerpt, innermost, sentence};
+use crate::util::text::excerpt;
 
-/// Asking once, the SDK's own retries included, takes at most this long.
+const SERVICE: &str = "Secrets Manager";
+/// For the whole call, the SDK's own retries included.
 const LIMIT: Duration = Duration::from_secs(30);
-/// Key names that a message lists at most.
+/// Most key names that a message lists.
 const LISTED: usize = 20;
 
 /// Why there is no API key. Never holds a value of the secret.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
-    /// The credential chain is empty.
-    #[error(
-        "the secret {id} cannot be read: there are no AWS credentials. In Greengrass let the component depend on \
-         aws.greengrass.TokenExchangeService; by hand set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY ({reason})"
-    )]
-    NoCredentials {
+    /// Secrets Manager did not give it.
+    #[error("the secret {id} cannot be read: {error}")]
+    Aws {
         /// Secret id.
         id: String,
-        /// What the chain said.
-        reason: String,
-    },
-    /// A provider of the chain is there and fails.
-    #[error(
-        "the secret {id} cannot be read: the AWS credentials could not be fetched ({reason}). {}",
-        super::advice::for_credentials(reason)
-    )]
-    CredentialsUnavailable {
-        /// Secret id.
-        id: String,
-        /// What the provider said.
-        reason: String,
-    },
-    /// No region.
-    #[error(
-        "the secret {id} cannot be read: no AWS region is set; Greengrass sets AWS_REGION, by hand set it yourself"
-    )]
-    NoRegion {
-        /// Secret id.
-        id: String,
-    },
-    /// A permission is missing.
-    #[error(
-        "{who} may not read the secret {id} ({code}): allow {permission} on {resource} in the policy of that role{kms}"
-    )]
-    Denied {
-        /// Secret id.
-        id: String,
-        /// The role, as AWS names it.
-        who: Box<str>,
-        /// AWS error code.
-        code: String,
-        /// The IAM action.
-        permission: Box<str>,
-        /// What to allow it on.
-        resource: Box<str>,
-        /// More to do when the key that encrypts the secret refuses.
-        kms: &'static str,
+        /// Why.
+        error: AwsError,
     },
     /// No such secret.
     #[error(
@@ -92,7 +52,7 @@ pub enum SecretError {
         id: String,
         /// Key asked for.
         key: String,
-        /// What it is instead.
+        /// What it is.
         what: &'static str,
     },
     /// The object has no such key.
@@ -115,62 +75,8 @@ pub enum SecretError {
         id: String,
         /// Key asked for.
         key: String,
-        /// What it is instead.
+        /// What it is.
         what: &'static str,
-    },
-    /// AWS asks for patience.
-    #[error("Secrets Manager is busy and did not give the secret {id} ({code}); it is asked again")]
-    Throttled {
-        /// Secret id.
-        id: String,
-        /// AWS error code.
-        code: String,
-    },
-    /// No answer.
-    #[error(
-        "Secrets Manager could not be reached for the secret {id}: {reason}; look at the network, DNS and proxy (HTTPS_PROXY) of this device"
-    )]
-    Unreachable {
-        /// Secret id.
-        id: String,
-        /// Why.
-        reason: String,
-    },
-    /// The signature was refused for its time.
-    #[error(
-        "AWS refuses the request for the secret {id} ({code}): {message}; the clock of this device may be off, set it (NTP)"
-    )]
-    Clock {
-        /// Secret id.
-        id: String,
-        /// AWS error code.
-        code: String,
-        /// AWS's words.
-        message: String,
-    },
-    /// The credentials themselves are refused.
-    #[error("AWS does not accept the credentials that were used for the secret {id} ({code}): {message}")]
-    BadCredentials {
-        /// Secret id.
-        id: String,
-        /// AWS error code.
-        code: String,
-        /// AWS's words.
-        message: String,
-        /// Whether fresh ones may do.
-        expired: bool,
-    },
-    /// Anything else.
-    #[error("Secrets Manager did not give the secret {id} ({code}): {message}")]
-    Other {
-        /// Secret id.
-        id: String,
-        /// AWS error code, or the HTTP status.
-        code: String,
-        /// AWS's words.
-        message: String,
-        /// A fault on the side of AWS.
-        theirs: bool,
     },
 }
 
@@ -178,11 +84,7 @@ impl SecretError {
     /// When asking again makes sense.
     pub fn retry(&self) -> Retry {
         match self {
-            Self::CredentialsUnavailable { .. }
-            | Self::Throttled { .. }
-            | Self::Unreachable { .. }
-            | Self::BadCredentials { expired: true, .. }
-            | Self::Other { theirs: true, .. } => Retry::Soon,
+            Self::Aws { error, .. } => error.retry(),
             _ => Retry::Later,
         }
     }
@@ -209,8 +111,11 @@ fn listed(names: &[String]) -> String {
 /// # Errors
 /// [`SecretError`], each with what to do about it.
 pub async fn api_key(config: &SdkConfig, id: &str, key: &str) -> Result<Secret, SecretError> {
-    let Some(region) = config.region().map(ToString::to_string) else {
-        return Err(SecretError::NoRegion { id: id.to_owned() });
+    let Some(region) = config.region() else {
+        return Err(SecretError::Aws {
+            id: id.to_owned(),
+            error: AwsError::NoRegion,
+        });
     };
     let timeouts = TimeoutConfig::builder()
         .operation_timeout(LIMIT)
@@ -221,13 +126,13 @@ pub async fn api_key(config: &SdkConfig, id: &str, key: &str) -> Result<Secret, 
         .build();
     let client = aws_sdk_secretsmanager::Client::from_conf(settings);
     match client.get_secret_value().secret_id(id).send().await {
-        Ok(answer) => take(answer.secret_string(), id, key),
-        Err(error) => Err(classify(&error, id, &region)),
+        Ok(answer) => parse(answer.secret_string(), id, key),
+        Err(error) => Err(classify(&error, id, region.as_ref())),
     }
 }
 
-/// Takes the key out of the secret's text.
-fn take(text: Option<&str>, id: &str, key: &str) -> Result<Secret, SecretError> {
+/// The value of `key` in the text of the secret.
+fn parse(text: Option<&str>, id: &str, key: &str) -> Result<Secret, SecretError> {
     let not_json = |what| SecretError::NotJson {
         id: id.to_owned(),
         key: key.to_owned(),
@@ -242,7 +147,7 @@ fn take(text: Option<&str>, id: &str, key: &str) -> Result<Secret, SecretError> 
         Some(Value::String(text)) if !text.trim().is_empty() => return Ok(Secret::new(text.trim())),
         Some(Value::String(_)) => "an empty text",
         Some(Value::Null) => "null",
-        Some(_) => "no text",
+        Some(_) => "a value that is not text",
         None => {
             return Err(SecretError::KeyAbsent {
                 id: id.to_owned(),
@@ -259,122 +164,62 @@ fn take(text: Option<&str>, id: &str, key: &str) -> Result<Secret, SecretError> 
 }
 
 fn classify(error: &SdkError<GetSecretValueError, HttpResponse>, id: &str, region: &str) -> SecretError {
-    let id = id.to_owned();
-    if let Some((service, code)) = error.as_service_error().and_then(|e| Some((e, e.code()?))) {
-        return refusal(id, region, code, &excerpt(service.message().unwrap_or_default()));
+    let (mut code, mut message) = (None, "");
+    if let Some(refusal) = error.as_service_error() {
+        code = refusal.code();
+        message = refusal.message().unwrap_or_default();
     }
-    if let Some(credentials) = cause::<CredentialsError>(error) {
-        let reason = excerpt(&sentence(credentials));
-        return match credentials {
-            CredentialsError::CredentialsNotLoaded(_) | CredentialsError::InvalidConfiguration(_) => {
-                SecretError::NoCredentials { id, reason }
-            }
-            _ => SecretError::CredentialsUnavailable { id, reason },
-        };
-    }
-    SecretError::Unreachable {
-        id,
-        reason: match error {
-            SdkError::TimeoutError(_) => format!("no answer within {} s", LIMIT.as_secs()),
-            SdkError::ResponseError(_) | SdkError::ServiceError(_) => {
-                let status = error.raw_response().map_or(0, |answer| answer.status().as_u16());
-                format!("what came back is no answer of Secrets Manager (HTTP {status}; a login page, or a proxy?)")
-            }
-            _ => excerpt(&innermost(error).to_string()),
-        },
-    }
-}
-
-/// An answer of AWS that is no secret.
-fn refusal(id: String, region: &str, code: &str, message: &str) -> SecretError {
-    let (code, message) = (code.to_owned(), message.to_owned());
-    match &*code {
-        "AccessDeniedException" | "AccessDenied" | "DecryptionFailure" | "KMSAccessDeniedException" => {
-            denied(id, region, code, &message)
+    let error = match (error, code) {
+        (_, Some("ResourceNotFoundException")) => {
+            return SecretError::NotFound {
+                id: id.to_owned(),
+                region: region.to_owned(),
+                code: "ResourceNotFoundException".to_owned(),
+            };
         }
-        "ResourceNotFoundException" => SecretError::NotFound {
-            id,
-            region: region.to_owned(),
-            code,
+        // Secrets Manager always names a code.
+        (SdkError::ServiceError(answer), None) => AwsError::NotUnderstood {
+            service: SERVICE.to_owned(),
+            problem: format!("HTTP {}", answer.raw().status().as_u16()),
         },
-        "ThrottlingException"
-        | "Throttling"
-        | "TooManyRequestsException"
-        | "RequestLimitExceeded"
-        | "LimitExceededException" => SecretError::Throttled { id, code },
-        "SignatureDoesNotMatch"
-        | "InvalidSignatureException"
-        | "RequestTimeTooSkewed"
-        | "RequestExpired"
-        | "RequestInTheFuture" => SecretError::Clock { id, code, message },
-        "ExpiredTokenException" | "ExpiredToken" => SecretError::BadCredentials {
-            id,
-            code,
-            message,
-            expired: true,
-        },
-        "UnrecognizedClientException" | "InvalidClientTokenId" | "IncompleteSignature" => SecretError::BadCredentials {
-            id,
-            code,
-            message,
-            expired: false,
-        },
-        _ => SecretError::Other {
-            theirs: matches!(
-                &*code,
-                "InternalServiceError" | "InternalFailure" | "ServiceUnavailable"
-            ),
-            id,
-            code,
-            message,
-        },
-    }
-}
-
-/// AWS says who lacks which permission: `User: <arn> is not authorized to perform: <action> on resource: ...`.
-fn denied(id: String, region: &str, code: String, message: &str) -> SecretError {
-    let word_after = |mark: &str| {
-        let (_, rest) = message.split_once(mark)?;
-        rest.split_whitespace()
-            .next()
-            .map(|word| Box::<str>::from(word.trim_end_matches([',', '.'])))
+        _ => AwsError::of_sdk(
+            SERVICE,
+            error,
+            &permission(id, region, code.unwrap_or_default(), message),
+        ),
     };
-    let is_kms = code != "AccessDeniedException" && code != "AccessDenied" || message.contains("KMS");
-    SecretError::Denied {
-        who: word_after("User: ").unwrap_or_else(|| "the role of this device".into()),
-        permission: word_after("to perform: ").unwrap_or_else(|| "secretsmanager:GetSecretValue".into()),
-        code,
-        resource: if id.starts_with("arn:") {
-            (*id).into()
-        } else {
-            format!("arn:*:secretsmanager:{region}:*:secret:{id}-*").into()
-        },
-        id,
-        kms: if is_kms {
-            ", and kms:Decrypt on the key that encrypts the secret"
-        } else {
-            ""
-        },
+    SecretError::Aws {
+        id: id.to_owned(),
+        error,
     }
 }
 
-fn cause<'a, T: Error + 'static>(mut error: &'a (dyn Error + 'static)) -> Option<&'a T> {
-    loop {
-        match error.downcast_ref() {
-            Some(found) => return Some(found),
-            None => error = error.source()?,
-        }
-    }
+/// The IAM action and its resource; with the one on the KMS key if that key refuses.
+fn permission(id: &str, region: &str, code: &str, message: &str) -> String {
+    let resource = if id.starts_with("arn:") {
+        id.to_owned()
+    } else {
+        format!("arn:*:secretsmanager:{region}:*:secret:{id}-*")
+    };
+    let is_of_kms = matches!(code, "DecryptionFailure" | "KMSAccessDeniedException") || message.contains("KMS");
+    let kms = if is_of_kms {
+        ", and kms:Decrypt on the key that encrypts the secret,"
+    } else {
+        ""
+    };
+    format!("secretsmanager:GetSecretValue on {resource}{kms}")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use aws_sdk_secretsmanager::error::ErrorMetadata;
+    use aws_smithy_types::body::SdkBody;
     use proptest::prelude::*;
 
     #[test]
-    fn the_key_comes_out_of_the_json_without_white_space_around_it() {
-        let key = take(
+    fn white_space_around_the_key_is_removed() {
+        let key = parse(
             Some(r#"{"ei_api_key": " ei_0123\n", "other": "x"}"#),
             "EI_API_KEY",
             "ei_api_key",
@@ -384,8 +229,8 @@ mod tests {
     }
 
     #[test]
-    fn each_wrong_secret_has_its_own_sentence_and_none_shows_a_value() {
-        for (text, expected) in [
+    fn each_unusable_secret_has_its_own_message_and_none_shows_a_value() {
+        for (content, expected) in [
             (None, "is binary"),
             (Some("ei_0123456789"), "is not JSON"),
             (Some(r#"["ei_0123456789"]"#), "not an object"),
@@ -395,57 +240,53 @@ mod tests {
             ),
             (Some("{}"), "it has none"),
             (Some(r#"{"ei_api_key": " "}"#), "holds an empty text"),
-            (Some(r#"{"ei_api_key": {"a": "ei_0123456789"}}"#), "holds no text"),
+            (
+                Some(r#"{"ei_api_key": {"a": "ei_0123456789"}}"#),
+                "holds a value that is not text",
+            ),
         ] {
-            let error = take(text, "EI_API_KEY", "ei_api_key").unwrap_err();
-            let said = format!("{error} {error:?}");
+            let error = parse(content, "EI_API_KEY", "ei_api_key").unwrap_err();
+            let text = format!("{error} {error:?}");
             assert!(
-                said.contains(expected) && said.contains("EI_API_KEY"),
-                "{said} lacks {expected}"
+                text.contains(expected) && text.contains("EI_API_KEY"),
+                "{text} lacks {expected}"
             );
-            assert!(!said.contains("0123456789"), "{said}");
+            assert!(!text.contains("0123456789"), "{text}");
             assert_eq!(error.retry(), Retry::Later);
         }
+    }
+
+    fn refused(code: &str, message: &str) -> SecretError {
+        let metadata = ErrorMetadata::builder().code(code).message(message).build();
+        let response = HttpResponse::new(400.try_into().unwrap(), SdkBody::empty());
+        let error = SdkError::service_error(GetSecretValueError::generic(metadata), response);
+        classify(&error, "EI_API_KEY", "eu-west-1")
     }
 
     #[test]
     fn a_refusal_names_role_permission_and_what_to_do() {
         let message = "User: arn:aws:sts::123456789012:assumed-role/GreengrassV2TokenExchangeRole/abc is not authorized \
                        to perform: secretsmanager:GetSecretValue on resource: EI_API_KEY because no identity-based policy allows it";
-        let error = refusal("EI_API_KEY".into(), "eu-west-1", "AccessDeniedException", message);
-        let said = error.to_string();
+        let text = refused("AccessDeniedException", message).to_string();
         for part in [
             "assumed-role/GreengrassV2TokenExchangeRole/abc",
-            "secretsmanager:GetSecretValue",
+            "allow secretsmanager:GetSecretValue on",
             "secret:EI_API_KEY-*",
             "AccessDeniedException",
         ] {
-            assert!(said.contains(part), "{said} lacks {part}");
+            assert!(text.contains(part), "{text} lacks {part}");
         }
-        assert!(!said.contains("kms"), "{said}");
-        let kms = refusal(
-            "EI_API_KEY".into(),
-            "eu-west-1",
-            "AccessDeniedException",
-            "Access to KMS is not allowed",
-        );
+        assert!(!text.contains("kms"), "{text}");
+        let kms = refused("AccessDeniedException", "Access to KMS is not allowed");
         assert!(kms.to_string().contains("kms:Decrypt"), "{kms}");
     }
 
     #[test]
-    fn what_may_pass_by_itself_is_tried_soon_and_the_rest_later() {
-        for (code, retry) in [
-            ("ThrottlingException", Retry::Soon),
-            ("InternalServiceError", Retry::Soon),
-            ("ExpiredTokenException", Retry::Soon),
-            ("ResourceNotFoundException", Retry::Later),
-            ("AccessDeniedException", Retry::Later),
-            ("UnrecognizedClientException", Retry::Later),
-            ("InvalidSignatureException", Retry::Later),
-            ("InvalidRequestException", Retry::Later),
-        ] {
-            assert_eq!(refusal("s".into(), "r", code, "").retry(), retry, "{code}");
-        }
+    fn a_missing_secret_is_asked_for_later() {
+        let error = refused("ResourceNotFoundException", "");
+        assert!(matches!(error, SecretError::NotFound { .. }), "{error}");
+        assert_eq!(error.retry(), Retry::Later);
+        assert_eq!(refused("ThrottlingException", "").retry(), Retry::Soon);
     }
 
     proptest! {
@@ -456,7 +297,7 @@ mod tests {
             value in prop_oneof![Just("\"VALUE\""), Just("[\"VALUE\"]"), Just("{\"a\":\"VALUE\"}"), Just("VALUE")],
         ) {
             for text in [format!("{{\"{name}\":{value}}}"), format!("{{\"{name}\"{around}{value}{around}}}"), around] {
-                match take(Some(&text), "id", "a") {
+                match parse(Some(&text), "id", "a") {
                     Ok(key) => prop_assert_eq!(key.reveal(), "VALUE"),
                     Err(error) => prop_assert!(!format!("{error} {error:?}").contains("VALUE"), "{}", error),
                 }

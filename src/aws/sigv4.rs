@@ -1,4 +1,4 @@
-//! AWS Signature Version 4, for the two requests that no SDK crate makes: the WebSocket handshake of IoT Core and plain GETs.
+//! AWS Signature Version 4 for the requests that no SDK crate makes: the WebSocket handshake of IoT Core and plain GETs.
 
 use std::time::{Duration, SystemTime};
 
@@ -8,30 +8,31 @@ use aws_sigv4::http_request::{
 use aws_sigv4::sign::v4;
 use url::form_urlencoded;
 
-use super::{AwsError, Session};
+use super::access::SigningContext;
+use super::error::AwsError;
 use crate::util::secret::Secret;
 
-/// Name of IoT Core's data plane in signatures.
+/// Service name of IoT Core's data plane in signatures.
 /// <https://docs.aws.amazon.com/iot/latest/developerguide/protocols.html#mqtt-ws>
 const IOT_GATEWAY: &str = "iotdevicegateway";
-/// How long a signed handshake may be used: it is made for one attempt.
+/// How long a signed handshake can be used: it is made for one attempt.
 const VALID_FOR: Duration = Duration::from_secs(300);
 
-/// The URL of a WebSocket handshake with IoT Core, signed at `now` by presigned query. It is as good as a password.
+/// The URL of a WebSocket handshake with IoT Core, presigned at `now`. It gives access like a password.
 ///
-/// `authority` is the host, with the port when that is not 443: exactly what the `Host` header will hold. The session token is
-/// appended after signing: IoT Core does not take it as a part of what is signed.
+/// `authority` is the host, with the port unless that is 443: exactly the `Host` header of the request. The session token is
+/// appended after signing: IoT Core refuses it as a part of the signed query.
 ///
 /// # Errors
-/// [`AwsError::Signing`], for an authority that is none.
-pub fn iot_websocket_url(authority: &str, session: &Session, now: SystemTime) -> Result<Secret, AwsError> {
+/// [`AwsError::Signing`] for an invalid authority.
+pub fn iot_websocket_url(authority: &str, context: &SigningContext, now: SystemTime) -> Result<Secret, AwsError> {
     let mut settings = SigningSettings::default();
     settings.signature_location = SignatureLocation::QueryParams;
     settings.session_token_mode = SessionTokenMode::Exclude;
     settings.expires_in = Some(VALID_FOR);
     let url = format!("wss://{authority}/mqtt");
-    let instructions = signed(&url, authority, IOT_GATEWAY, session, settings, now)?;
-    let query = form_urlencoded_strictly(
+    let instructions = signed(&url, authority, IOT_GATEWAY, context, settings, now)?;
+    let query = percent_encoded(
         instructions
             .params()
             .iter()
@@ -40,18 +41,18 @@ pub fn iot_websocket_url(authority: &str, session: &Session, now: SystemTime) ->
     Ok(Secret::new(format!("{url}?{query}")))
 }
 
-/// The headers that sign a GET without a body, at `now`. Their values are secrets.
+/// The headers that sign a GET without a body at `now`. Their values are secrets.
 ///
 /// # Errors
-/// [`AwsError::Signing`], for a URL that is none.
+/// [`AwsError::Signing`] for an invalid URL.
 pub fn get_headers(
     url: &str,
     authority: &str,
     service: &str,
-    session: &Session,
+    context: &SigningContext,
     now: SystemTime,
 ) -> Result<Vec<(String, Secret)>, AwsError> {
-    let instructions = signed(url, authority, service, session, SigningSettings::default(), now)?;
+    let instructions = signed(url, authority, service, context, SigningSettings::default(), now)?;
     Ok(instructions
         .headers()
         .map(|(name, value)| (name.to_owned(), Secret::new(value)))
@@ -62,15 +63,15 @@ fn signed(
     url: &str,
     authority: &str,
     service: &str,
-    session: &Session,
+    context: &SigningContext,
     settings: SigningSettings,
     now: SystemTime,
 ) -> Result<SigningInstructions, AwsError> {
     let failed = |error: &dyn std::error::Error| AwsError::Signing(crate::util::text::sentence(error));
-    let identity = session.credentials.clone().into();
+    let identity = context.credentials.clone().into();
     let params = v4::SigningParams::builder()
         .identity(&identity)
-        .region(&session.region)
+        .region(&context.region)
         .name(service)
         .time(now)
         .settings(settings)
@@ -85,8 +86,8 @@ fn signed(
     Ok(instructions)
 }
 
-/// Percent encoding as Signature Version 4 wants it: a space would be `%20`, and `/` is `%2F`.
-fn form_urlencoded_strictly<'a>(params: impl Iterator<Item = (&'a str, &'a str)>) -> String {
+/// Percent encoding as Signature Version 4 requires it: `%20` for a space, `%2F` for `/`.
+fn percent_encoded<'a>(params: impl Iterator<Item = (&'a str, &'a str)>) -> String {
     form_urlencoded::Serializer::new(String::new())
         .extend_pairs(params)
         .finish()
@@ -98,8 +99,8 @@ mod tests {
     use super::*;
     use aws_credential_types::Credentials;
 
-    fn session(token: Option<&str>) -> Session {
-        Session {
+    fn context(token: Option<&str>) -> SigningContext {
+        SigningContext {
             credentials: Credentials::new("AKIDEXAMPLE", "the secret", token.map(str::to_owned), None, "test"),
             region: "eu-west-1".into(),
         }
@@ -107,12 +108,12 @@ mod tests {
 
     fn url(token: Option<&str>) -> String {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
-        let url = iot_websocket_url("a1-ats.iot.eu-west-1.amazonaws.com", &session(token), now).unwrap();
+        let url = iot_websocket_url("a1-ats.iot.eu-west-1.amazonaws.com", &context(token), now).unwrap();
         url.reveal().to_owned()
     }
 
     #[test]
-    fn the_session_token_comes_last_and_changes_no_signature() {
+    fn the_session_token_is_last_and_does_not_change_the_signature() {
         let (without, with) = (url(None), url(Some("to/ken+=")));
         assert_eq!(with, format!("{without}&X-Amz-Security-Token=to%2Fken%2B%3D"));
         assert!(without.starts_with("wss://a1-ats.iot.eu-west-1.amazonaws.com/mqtt?X-Amz-Algorithm=AWS4-HMAC-SHA256&"));
@@ -123,8 +124,8 @@ mod tests {
     }
 
     #[test]
-    fn a_host_that_is_none_is_an_error() {
+    fn an_invalid_host_is_an_error() {
         let now = SystemTime::now();
-        assert!(iot_websocket_url("a b", &session(None), now).is_err());
+        assert!(iot_websocket_url("a b", &context(None), now).is_err());
     }
 }

@@ -107,7 +107,7 @@ impl CacheError {
             Self::Remove { source, .. } => format!("remove: {:?}", source.kind()),
             Self::Read { source, .. } => format!("read: {:?}", source.kind()),
             Self::Damaged { .. } => "damaged".to_owned(),
-            Self::S3(error) => error.kind(),
+            Self::S3(error) => error.kind().to_owned(),
             Self::TooLarge { .. } | Self::TooLargeToWait { .. } => "too large".to_owned(),
             Self::NotAnId | Self::NoSuchPair { .. } => "no such pair".to_owned(),
             Self::WaitedTooLong => "waited too long".to_owned(),

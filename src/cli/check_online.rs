@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use super::{Exit, complain, say, sentence};
 use crate::aws::secret::api_key;
-use crate::aws::{Aws, discovery};
+use crate::aws::{AwsConfig, discovery};
 use crate::cache;
 use crate::config::{Config, IotAuth, ModelSource};
 use crate::device::{Topics, peek};
@@ -22,7 +22,7 @@ struct Context {
     link: Result<LinkTarget, String>,
     /// As which client, and to where, the MQTT probe connects; not the daemon's own id.
     settings: Option<uplink::Settings>,
-    aws: Aws,
+    aws: AwsConfig,
 }
 
 /// What came of a probe.
@@ -102,7 +102,7 @@ impl Context {
             config: config.clone(),
             link,
             settings,
-            aws: Aws::default(),
+            aws: AwsConfig::default(),
         }
     }
 

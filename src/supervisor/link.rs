@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::setup::{LinkTarget, Setup};
-use crate::aws::{Aws, EndpointCache};
+use crate::aws::{AwsConfig, EndpointCache};
 use crate::config::{Config, IotAuth};
 use crate::device::Topics;
 use crate::status::LinkView;
@@ -93,7 +93,7 @@ pub fn link_settings(config: &Config, target: &LinkTarget, device: &str, topics:
         LinkTarget::Screen => return None,
         LinkTarget::Broker(address) => Destination::Broker { address, certificate },
         LinkTarget::IotCore(endpoint) => Destination::IotCore(Arc::new(IotCore::new(
-            Aws::default(),
+            AwsConfig::default(),
             endpoint,
             certificate.map_or(SignIn::SigV4, SignIn::Certificate),
             EndpointCache::new(&config.work_dir.join(device)),

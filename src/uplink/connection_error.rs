@@ -9,8 +9,6 @@ use rumqttc::mqttbytes::Error as PacketError;
 use rumqttc::tokio_rustls::rustls::{self, CertificateError};
 use rumqttc::{ConnectReturnCode, ConnectionError as ClientError, StateError};
 
-use crate::aws::advice::for_credentials;
-use crate::aws::request::CallError;
 use crate::aws::{AwsError, ClockSkew};
 use crate::util::text::first_line;
 
@@ -61,7 +59,7 @@ pub enum ConnectionError {
     ClientCertificate(String),
     /// The IoT Core endpoint is neither configured nor found nor remembered.
     #[error("the IoT Core endpoint could not be asked for: {}{}", .0, endpoint_advice(.0))]
-    Endpoint(CallError),
+    Endpoint(AwsError),
     /// Nothing can be signed.
     #[error("{0}")]
     Aws(String),
@@ -296,21 +294,13 @@ impl ConnectionError {
     }
 }
 
-/// What to do, by what went wrong. A missing permission is no cause but that of a denied answer.
-fn endpoint_advice(error: &CallError) -> String {
-    const BY_HAND: &str =
-        "set iot_endpoint (`aws iot describe-endpoint --endpoint-type iot:Data-ATS` shows it where AWS is reached)";
-    match error {
-        error if error.is_denied() => {
-            format!(". Allow iot:DescribeEndpoint to the component's role, or {BY_HAND}")
-        }
-        // It says itself what to do.
-        CallError::Aws(error) if *error != AwsError::NoRegion => String::new(),
-        error if error.is_of_credentials() => format!(". {}", for_credentials(&error.to_string())),
-        // With a wrong clock nothing else would be accepted either.
-        CallError::Clock(_) => String::new(),
-        _ => format!("; or {BY_HAND}"),
+/// What else to do about it.
+fn endpoint_advice(error: &AwsError) -> &'static str {
+    // Such an error says what to do, and without credentials the endpoint alone is of no use.
+    if error.concerns_every_request() {
+        return "";
     }
+    "; or set iot_endpoint (`aws iot describe-endpoint --endpoint-type iot:Data-ATS` shows it where AWS is reached)"
 }
 
 /// The first error of type `T` in the chain. `io::Error` leaves the error it wraps out of its `source()`.

@@ -9,7 +9,7 @@ use super::address::{BrokerAddress, Transport};
 use super::connection_error::ConnectionError;
 use super::destination::{ClientCertificate, ConnectParams};
 use crate::aws::IotHost;
-use crate::aws::{Aws, AwsError, EndpointCache, Session, discovery, sigv4};
+use crate::aws::{AwsConfig, AwsError, EndpointCache, SigningContext, discovery, sigv4};
 
 /// Announced on port 443, so that the TLS port of IoT Core speaks MQTT with client certificates there.
 /// <https://docs.aws.amazon.com/iot/latest/developerguide/protocols.html>
@@ -41,7 +41,7 @@ pub enum EndpointOrigin {
 /// IoT Core as seen from one device.
 #[derive(Debug)]
 pub struct IotCore {
-    aws: Aws,
+    aws: AwsConfig,
     configured: Option<IotHost>,
     sign_in: SignIn,
     remembered: EndpointCache,
@@ -57,7 +57,7 @@ struct Found {
 
 impl IotCore {
     /// Touches nothing yet. Without a `configured` endpoint it is asked for, and kept in `remembered`.
-    pub fn new(aws: Aws, configured: Option<IotHost>, sign_in: SignIn, remembered: EndpointCache) -> Self {
+    pub fn new(aws: AwsConfig, configured: Option<IotHost>, sign_in: SignIn, remembered: EndpointCache) -> Self {
         Self {
             aws,
             configured,
@@ -178,8 +178,8 @@ impl IotCore {
     }
 
     /// The endpoint's own region goes before that of the environment.
-    async fn session(&self, endpoint: &IotHost) -> Result<Session, AwsError> {
-        Ok(Session {
+    async fn session(&self, endpoint: &IotHost) -> Result<SigningContext, AwsError> {
+        Ok(SigningContext {
             region: match endpoint.region() {
                 Some(region) => region.to_owned(),
                 None => self.aws.region().await?,

@@ -63,7 +63,7 @@ fn each_probe_says_what_to_change() {
     let (code, text) = check(&mut command);
     assert_eq!(code, Some(1), "{text}");
     assert!(line(&text, "identity").contains("FAILS"));
-    assert!(line(&text, "endpoint").contains("Allow iot:DescribeEndpoint"));
+    assert!(line(&text, "endpoint").contains("allow iot:DescribeEndpoint"));
     assert!(line(&text, "mqtt").contains("FAILS"));
     let endpoint = format!("iot_endpoint={}", world.gateway.endpoint());
     let mut command = with_key(world.command("check", &[&endpoint]), &key(None));

@@ -142,7 +142,11 @@ fn the_endpoint_is_remembered_for_a_start_without_permission_or_network() {
     let refusing = HttpServer::start(|_| denied("no permission"));
     for (round, control, why) in [
         (2, refusing.url(), "no permission"),
-        (3, "http://127.0.0.1:9".to_owned(), "127.0.0.1 was not reached"),
+        (
+            3,
+            "http://127.0.0.1:9".to_owned(),
+            "AWS IoT (127.0.0.1) cannot be reached",
+        ),
     ] {
         let daemon = run(&control);
         let line = daemon.wait_for_line("known from before");

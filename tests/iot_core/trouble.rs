@@ -67,7 +67,7 @@ fn a_denied_discovery_says_which_permission_and_is_tried_again() {
     for part in [
         "403 AccessDeniedException",
         "assumed-role/R/i",
-        "Allow iot:DescribeEndpoint",
+        "allow iot:DescribeEndpoint",
         "set iot_endpoint",
     ] {
         assert!(line.contains(part), "{part}: {line}");
@@ -83,7 +83,7 @@ fn no_region_no_credentials_and_no_network_have_words_of_their_own() {
     for (region, with_credentials, words, or_set_endpoint) in [
         (None, true, "no AWS region is known", true),
         (Some(REGION), false, "no AWS credentials were found", false),
-        (Some(REGION), true, "was not reached", true),
+        (Some(REGION), true, "cannot be reached", true),
     ] {
         let mut command = world.command("run", &[]);
         if with_credentials {
@@ -146,7 +146,7 @@ fn expired_single_sign_on_is_answered_with_the_login() {
         .env("AWS_REGION", REGION)
         .env("AWS_ENDPOINT_URL_IOT", "http://127.0.0.1:9");
     let daemon = Daemon::start(command);
-    let line = daemon.wait_for_line("AWS credentials could not be had");
+    let line = daemon.wait_for_line("AWS credentials could not be fetched");
     assert!(line.contains("aws sso login"), "{line}");
     for wrong in ["Greengrass", "role alias", "iot_endpoint", "DescribeEndpoint"] {
         assert!(!line.contains(wrong), "{wrong}: {line}");

@@ -62,7 +62,7 @@ fn uploads_go_on_beyond_the_end_of_credentials_and_the_log_at_its_most_talkative
 fn without_credentials_or_region_the_log_says_what_to_set() {
     for (variable, words) in [
         ("AWS_ACCESS_KEY_ID", "no AWS credentials"),
-        ("AWS_REGION", "no AWS region is known; Greengrass sets AWS_REGION"),
+        ("AWS_REGION", "no AWS region is known: Greengrass sets AWS_REGION"),
     ] {
         let place = Place::new();
         let mut command = place.command(&[boxed(0.9)], &frames(3), &["iotcore_backoff=1"]);

@@ -83,7 +83,7 @@ fn each_failure_of_the_secret_has_its_own_message() {
     let cases = [
         (
             aws_error("AccessDeniedException", denied),
-            "assumed-role/TokenRole/x may not read the secret EI_API_KEY (AccessDeniedException): allow secretsmanager:GetSecretValue",
+            "the secret EI_API_KEY cannot be read: Secrets Manager denies access (400 AccessDeniedException: User: arn:aws:sts::123456789012:assumed-role/TokenRole/x ... allow secretsmanager:GetSecretValue on",
             2,
         ),
         (
@@ -106,7 +106,7 @@ fn each_failure_of_the_secret_has_its_own_message() {
         ),
         (
             aws_error("ThrottlingException", "Rate exceeded"),
-            "is busy and did not give the secret EI_API_KEY (ThrottlingException)",
+            "the secret EI_API_KEY cannot be read: Secrets Manager has a fault or asks to slow down (400 ThrottlingException",
             1,
         ),
         (
@@ -114,7 +114,7 @@ fn each_failure_of_the_secret_has_its_own_message() {
                 "InvalidSignatureException",
                 "Signature expired: 20200101T000000Z is now earlier than",
             ),
-            "the clock of this device may be off",
+            "set this machine's clock, or let NTP do it",
             2,
         ),
         (
@@ -122,18 +122,21 @@ fn each_failure_of_the_secret_has_its_own_message() {
                 "UnrecognizedClientException",
                 "The security token included in the request is invalid.",
             ),
-            "AWS does not accept the credentials",
+            "Secrets Manager does not accept the AWS credentials",
             2,
         ),
         (
             Reply::bytes("text/html", "<html>log in</html>"),
-            "could not be reached for the secret EI_API_KEY: what came back is no answer",
+            "the secret EI_API_KEY cannot be read: Secrets Manager gave an answer that is not understood (HTTP 200)",
             1,
         ),
     ];
     for (reply, expected, code) in cases {
         let (text, exit) = with_secrets(reply, &ARGUMENTS);
-        assert!(text.contains(expected), "lacks {expected}:\n{}", errors(&text));
+        // `...` stands for any text.
+        for part in expected.split(" ... ") {
+            assert!(text.contains(part), "lacks {part}:\n{}", errors(&text));
+        }
         assert_eq!(exit, Some(code), "{expected}");
     }
 }
@@ -151,7 +154,7 @@ fn no_network_and_no_credentials_have_their_own_messages() {
     let output = fetch(&site, &nowhere, &nowhere, |_| {});
     let text = said(&output);
     assert!(
-        text.contains("could not be reached for the secret EI_API_KEY"),
+        text.contains("the secret EI_API_KEY cannot be read: Secrets Manager cannot be reached"),
         "{}",
         errors(&text)
     );
@@ -162,14 +165,14 @@ fn no_network_and_no_credentials_have_their_own_messages() {
         c.env_remove("AWS_ACCESS_KEY_ID").env_remove("AWS_SECRET_ACCESS_KEY");
     });
     let text = said(&output);
-    assert!(text.contains("there are no AWS credentials"), "{}", errors(&text));
+    assert!(text.contains("no AWS credentials were found"), "{}", errors(&text));
     assert_eq!(output.status.code(), Some(2));
 
     let output = fetch(&site, &nowhere, &nowhere, |c| {
         c.env_remove("AWS_REGION");
     });
     let text = said(&output);
-    assert!(text.contains("no AWS region is set"), "{}", errors(&text));
+    assert!(text.contains("no AWS region is known"), "{}", errors(&text));
 }
 
 #[test]
@@ -241,7 +244,7 @@ fn a_proxy_that_refuses_secrets_manager_is_told() {
     let text = said(&output);
     assert_eq!(output.status.code(), Some(1), "{text}");
     for part in [
-        "could not be reached for the secret EI_API_KEY",
+        "the secret EI_API_KEY cannot be read: Secrets Manager cannot be reached",
         "proxy auth",
         "HTTPS_PROXY",
     ] {

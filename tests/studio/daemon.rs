@@ -156,7 +156,7 @@ fn a_local_model_needs_no_key_and_one_that_appears_late_is_used() {
             .env("AWS_ENDPOINT_URL_SECRETS_MANAGER", denied.url());
     });
     daemon.wait_for_line("late.eim (ei_local_model_file) is missing");
-    daemon.wait_for_line("may not read the secret EI_API_KEY");
+    daemon.wait_for_line("the secret EI_API_KEY cannot be read: Secrets Manager denies access");
     let model = bench.site.scripted_model(&script(&[boxed(0.5)]));
     std::fs::rename(format!("{}.json", model.display()), format!("{}.json", late.display())).unwrap();
     std::fs::rename(&model, &late).unwrap();
@@ -192,7 +192,7 @@ async fn a_refused_secret_is_the_state_of_the_model() {
     });
     let refused = |text: &serde_json::Value| {
         let text = text.as_str().unwrap_or_default();
-        text.contains("may not read the secret EI_API_KEY")
+        text.contains("the secret EI_API_KEY cannot be read: Secrets Manager denies access")
     };
     let metrics = bench
         .observer

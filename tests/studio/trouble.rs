@@ -46,7 +46,7 @@ fn a_secret_that_is_wrong_leaves_the_earlier_model_running() {
         &["is not JSON", "{\"ei_api_key\": \"<API key>\"}"],
     );
     let skewed = aws_error("InvalidSignatureException", "Signature expired: 20200101T000000Z");
-    goes_on_with(Some(skewed), None, &["the clock of this device may be off"]);
+    goes_on_with(Some(skewed), None, &["set this machine's clock"]);
 }
 
 #[test]

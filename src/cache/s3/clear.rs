@@ -7,10 +7,11 @@ use uuid::Uuid;
 
 use super::S3Settings;
 use super::client::{Bucket, key};
-use super::error::{Retry, S3Error};
+use super::error::{RetryPlan, S3Error};
 use super::index::{Index, Uploaded};
 use crate::cache::names::Part;
 use crate::cache::{CacheError, S3Location};
+use crate::util::backoff::Retry;
 
 /// Pairs removed together: two requests.
 const BATCH: usize = 1000;
@@ -110,9 +111,9 @@ async fn delete_all(bucket: &Bucket, uploaded: Uploaded) -> (Uploaded, Result<()
         if let Err(error) = delete(bucket, place, &ids).await {
             left.extend_from_slice(batch);
             match error.retry() {
-                Retry::Soon => over = true,
-                Retry::Later | Retry::LookUp => closed.push(place.bucket.clone()),
-                Retry::Object => {}
+                RetryPlan::Wait(Retry::Soon) => over = true,
+                RetryPlan::Wait(Retry::Later) | RetryPlan::LookUp => closed.push(place.bucket.clone()),
+                RetryPlan::NextObject => {}
             }
             result = Err(error);
         }

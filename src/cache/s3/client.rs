@@ -11,6 +11,7 @@ use aws_sdk_s3::types::{BucketLocationConstraint, CreateBucketConfiguration, Del
 use bytes::Bytes;
 
 use super::error::S3Error;
+use crate::aws::AwsError;
 use crate::cache::CacheItem;
 use crate::cache::names::{Part, file_name};
 
@@ -52,13 +53,13 @@ impl Bucket {
     /// Makes a client; asks nobody but, where no region is set, the instance metadata service.
     ///
     /// # Errors
-    /// [`S3Error::NoRegion`].
+    /// [`AwsError::NoRegion`].
     pub(super) async fn connect(name: &str, sdk: Option<SdkConfig>) -> Result<Self, S3Error> {
         let sdk = match sdk {
             Some(sdk) => sdk,
             None => crate::aws::load().await,
         };
-        let region = sdk.region().ok_or(S3Error::NoRegion)?.to_string();
+        let region = sdk.region().ok_or(AwsError::NoRegion)?.to_string();
         Ok(Self {
             name: name.to_owned(),
             client: client(&sdk, &region),
@@ -87,7 +88,7 @@ impl Bucket {
     /// Finds the bucket, or makes it in the component's region.
     ///
     /// # Errors
-    /// [`S3Error::NotYours`], [`S3Error::Denied`], and those of [`Self::look_up`].
+    /// [`S3Error::NotYours`], [`AwsError::Denied`], and those of [`Self::look_up`].
     pub(super) async fn ready(&mut self) -> Result<Found, S3Error> {
         match self.look_up().await {
             Ok(()) => Ok(Found::There),
@@ -100,8 +101,10 @@ impl Bucket {
         let request = self.client.head_bucket().bucket(&self.name);
         match request.customize().config_override(small()).send().await {
             Ok(_) => Ok(()),
-            Err(error) => Err(match S3Error::read(&error, &self.name, "s3:ListBucket") {
-                S3Error::Denied { bucket, .. } => S3Error::Forbidden { bucket },
+            Err(error) => Err(match S3Error::of(&error, &self.name, "s3:ListBucket") {
+                S3Error::Aws(AwsError::Denied { .. }) => S3Error::Forbidden {
+                    bucket: self.name.clone(),
+                },
                 other => other,
             }),
         }
@@ -128,7 +131,7 @@ impl Bucket {
             {
                 Ok(Found::There)
             }
-            Err(error) => Err(S3Error::read(&error, &self.name, "s3:CreateBucket")),
+            Err(error) => Err(S3Error::of(&error, &self.name, "s3:CreateBucket")),
         }
     }
 
@@ -161,7 +164,7 @@ impl Bucket {
             .body(ByteStream::from(bytes));
         match request.send().await {
             Ok(_) => Ok(()),
-            Err(error) => Err(S3Error::read(&error, &self.name, "s3:PutObject")),
+            Err(error) => Err(S3Error::of(&error, &self.name, "s3:PutObject")),
         }
     }
 
@@ -180,7 +183,7 @@ impl Bucket {
             let request = self.client.delete_objects().bucket(bucket).delete(delete);
             let answer = match request.customize().config_override(small()).send().await {
                 Ok(answer) => answer,
-                Err(error) => return Err(S3Error::read(&error, bucket, "s3:DeleteObject")),
+                Err(error) => return Err(S3Error::of(&error, bucket, "s3:DeleteObject")),
             };
             if let Some(first) = answer.errors().first() {
                 return Err(S3Error::of_deletion(bucket, first.code(), first.message()));

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::clear::{self, What};
 use super::client::{Bucket, Found};
-use super::error::{Retry, S3Error};
+use super::error::{RetryPlan, S3Error};
 use super::index::Index;
 use super::pending::{Bounds, Pending};
 use super::state::State;
@@ -328,12 +328,12 @@ impl<'a> Engine<'a> {
             tracing::error!("a task of the S3 cache ended by a panic: {error}");
         }
         if let Some(upload) = self.uploads.remove(&error.id()) {
-            self.uploaded(upload, Err(S3Error::Timeout), now);
+            self.uploaded(upload, Err(S3Error::Interrupted), now);
         } else if self.index.is_none() {
             self.index = Some(new_index(&self.settings));
             self.answer(Err(CacheError::Stopped));
         } else {
-            self.state.looked_up(Err(S3Error::Timeout), now, self.waiting());
+            self.state.looked_up(Err(S3Error::Interrupted), now, self.waiting());
         }
     }
 
@@ -361,7 +361,7 @@ impl<'a> Engine<'a> {
                     self.keep(number, &waiting.pair);
                 }
                 self.state.failed(&error, now, self.waiting());
-                if error.retry() == Retry::Object && self.is_hopeless(number) {
+                if error.retry() == RetryPlan::NextObject && self.is_hopeless(number) {
                     self.pending.remove(number);
                     self.shared.lost(1, &CacheError::S3(error));
                 }

@@ -1,18 +1,16 @@
 //! Whether S3 can be used at the moment, and when it is tried again.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::client::{Bucket, Found};
-use super::error::{Retry, S3Error};
+use super::error::{RetryPlan, S3Error};
 use crate::status::health::HealthFlag;
-use crate::util::backoff::{Backoff, BackoffPolicy};
+use crate::util::backoff::{Backoff, BackoffPolicy, Retry};
 use crate::util::log_limiter::{LogLimiter, like};
 
 /// Uploads side by side.
 const UPLOADS: usize = 4;
-/// What needs somebody to change something is tried again this often.
-const LATER: Duration = Duration::from_secs(5 * 60);
 
 /// The way to the bucket.
 #[derive(Debug)]
@@ -111,19 +109,21 @@ impl State {
             return;
         }
         let retry = error.retry();
-        if retry == Retry::LookUp {
+        if retry == RetryPlan::LookUp {
             self.bucket = None;
         }
-        let wait = match retry {
-            Retry::Later => LATER,
-            Retry::Soon | Retry::LookUp | Retry::Object => self.backoff.failed(now),
+        let needs_change = retry == RetryPlan::Wait(Retry::Later);
+        let wait = if needs_change {
+            Retry::LATER
+        } else {
+            self.backoff.failed(now)
         };
         self.hold = Some(now + wait);
-        let Some(more) = self.said.check(now, &error.kind()) else {
+        let Some(more) = self.said.check(now, error.kind()) else {
             return;
         };
         let again = format!("tried again in {:.0} s{}", wait.as_secs_f32().ceil(), like(more));
-        if retry == Retry::Later {
+        if needs_change {
             tracing::error!("the S3 cache does not work; {waiting} pairs wait, {again}: {error}");
         } else {
             tracing::warn!("S3 takes no pairs; {waiting} wait, {again}: {error}");
@@ -134,11 +134,15 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::aws::AwsError;
+    use std::time::Duration;
 
     fn unreachable() -> S3Error {
-        S3Error::Unreachable {
+        AwsError::Unreachable {
+            service: "S3".to_owned(),
             reason: "connection refused".to_owned(),
         }
+        .into()
     }
 
     #[test]
@@ -160,7 +164,7 @@ mod tests {
             bucket: "photos".to_owned(),
         };
         state.looked_up(Err(forbidden), later, 0);
-        assert_eq!(state.due(later), Some(later + LATER));
+        assert_eq!(state.due(later), Some(later + Retry::LATER));
     }
 
     #[test]

@@ -1,12 +1,12 @@
-//! Whether this machine's clock is what AWS objects to.
+//! The difference between this machine's clock and that of a server.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
-/// A signature is refused when its time is further off than this (AWS Signature Version 4).
+/// AWS refuses a signature (Signature Version 4) whose time is further off than this.
 const TOLERANCE: Duration = Duration::from_secs(5 * 60);
 
-/// How far this machine's clock is off, as the `Date` of a server's answer shows.
+/// How far this machine's clock is off, according to the `Date` header of a server's answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClockSkew {
     ours: SystemTime,
@@ -14,7 +14,8 @@ pub struct ClockSkew {
 }
 
 impl ClockSkew {
-    /// Compares the `Date` header of an answer with our time; `None` when they agree well enough, or the header is no date.
+    /// Compares the `Date` header of an answer with our time; `None` when both differ by 5 minutes at most, or the header is no
+    /// date.
     pub fn from_date(header: &str, ours: SystemTime) -> Option<Self> {
         let server = httpdate::parse_http_date(header).ok()?;
         let skew = Self { ours, server };
@@ -64,14 +65,14 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_is_off_is_told_with_direction_and_amount() {
+    fn a_wrong_clock_is_described_with_direction_and_amount() {
         assert!(skew(-3600).unwrap().contains("60 minutes behind"));
         assert!(skew(3 * 86400).unwrap().contains("3 days ahead"));
         assert!(skew(5 * 3600).unwrap().contains("5 hours ahead"));
     }
 
     #[test]
-    fn five_minutes_are_tolerated_and_no_date_is_no_complaint() {
+    fn five_minutes_are_tolerated_and_an_invalid_date_is_ignored() {
         assert_eq!(skew(300), None);
         assert_eq!(skew(-300), None);
         assert_eq!(ClockSkew::from_date("yesterday", SystemTime::now()), None);
@@ -79,7 +80,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_date_header_is_a_difference_in_words_or_nothing(
+        fn any_date_header_is_a_described_difference_or_nothing(
             text in "\\PC{0,40}",
             seconds in 0..253_402_300_799_u64,
             ours in 0..253_402_300_799_u64,
@@ -87,8 +88,8 @@ mod tests {
             let ours = SystemTime::UNIX_EPOCH + Duration::from_secs(ours);
             let date = httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
             for header in [text, date] {
-                let said = ClockSkew::from_date(&header, ours).map(|skew| skew.to_string());
-                prop_assert!(said.is_none_or(|said| said.contains("this machine's clock is")));
+                let text = ClockSkew::from_date(&header, ours).map(|skew| skew.to_string());
+                prop_assert!(text.is_none_or(|text| text.contains("this machine's clock is")));
             }
         }
     }

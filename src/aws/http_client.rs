@@ -1,4 +1,4 @@
-//! The HTTP client of the AWS SDK, with the proxy of the environment, which the SDK's own client does not look at.
+//! The HTTP client of the AWS SDK with the proxy of the environment, which the SDK's own client ignores.
 
 use std::fmt;
 
@@ -16,10 +16,9 @@ use aws_smithy_runtime_api::client::runtime_components::{RuntimeComponents, Runt
 use aws_smithy_types::config_bag::ConfigBag;
 use url::{Host, Url};
 
-/// A client for all services: through the proxy of `HTTPS_PROXY`, `HTTP_PROXY` and `ALL_PROXY` (upper or lower case), but for
-/// hosts in `NO_PROXY` and for what is always nearby: this machine (the token exchange service) and the metadata services of
-/// EC2, ECS and EKS.
-pub(super) fn client() -> SharedHttpClient {
+/// A client for all services. It uses the proxy of `HTTPS_PROXY`, `HTTP_PROXY` and `ALL_PROXY` (upper or lower case), except
+/// for the hosts in `NO_PROXY`, for this machine (the token exchange service) and for the metadata services of EC2, ECS and EKS.
+pub(super) fn new() -> SharedHttpClient {
     SharedHttpClient::new(Routes {
         proxied: route(ProxyConfig::from_env),
         direct: route(ProxyConfig::disabled),
@@ -39,7 +38,7 @@ fn route(proxy: fn() -> ProxyConfig) -> SharedHttpClient {
     })
 }
 
-/// Two ways out; which one is decided for each request by its host.
+/// The client with and the client without proxy. The host of each request decides.
 #[derive(Debug, Clone)]
 struct Routes {
     proxied: SharedHttpClient,
@@ -68,7 +67,7 @@ impl HttpClient for Routes {
     }
 }
 
-/// The routes with the settings of one client. Each route makes its connector when it is first used, and keeps it.
+/// The routes with the settings of one client. Each route makes its connector at first use and keeps it.
 struct ProxyRouter {
     routes: Routes,
     settings: HttpConnectorSettings,
@@ -85,7 +84,7 @@ impl fmt::Debug for ProxyRouter {
 
 impl HttpConnector for ProxyRouter {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        let route = if is_nearby(request.uri()) {
+        let route = if is_local(request.uri()) {
             &self.routes.direct
         } else {
             &self.routes.proxied
@@ -94,9 +93,9 @@ impl HttpConnector for ProxyRouter {
     }
 }
 
-/// Whether a URL leads to this machine or to the metadata services of EC2, ECS and EKS, which no proxy can reach for us.
+/// Whether a URL leads to this machine or to the metadata services of EC2, ECS and EKS, which no proxy can reach.
 /// <https://docs.aws.amazon.com/sdkref/latest/guide/feature-container-credentials.html>
-fn is_nearby(url: &str) -> bool {
+fn is_local(url: &str) -> bool {
     /// `fd00:ec2::254` is EC2's, `fd00:ec2::23` is EKS's.
     const EC2: [u16; 2] = [0xfd00, 0x0ec2];
     let Ok(url) = Url::parse(url) else { return false };
@@ -113,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn this_machine_and_the_metadata_services_are_nearby_and_nothing_else_is() {
+    fn only_this_machine_and_the_metadata_services_are_local() {
         for near in [
             "http://localhost:8080/2016-11-01/credentialprovider/",
             "http://127.0.0.1/",
@@ -122,7 +121,7 @@ mod tests {
             "http://169.254.170.23/v1/credentials",
             "http://[fd00:ec2::254]/latest/api/token",
         ] {
-            assert!(is_nearby(near), "{near}");
+            assert!(is_local(near), "{near}");
         }
         for far in [
             "https://secretsmanager.eu-west-1.amazonaws.com/",
@@ -131,7 +130,7 @@ mod tests {
             "http://[fd00::1]/",
             "no url",
         ] {
-            assert!(!is_nearby(far), "{far}");
+            assert!(!is_local(far), "{far}");
         }
     }
 }
