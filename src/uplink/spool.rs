@@ -16,8 +16,9 @@ use tokio::time::timeout_at;
 
 use super::message::Message;
 use super::outbox::{Outbox, Rest, Token};
+use crate::util::database::{self, DatabaseError};
 use crate::util::log_limiter::{LogLimiter, like};
-use store::{Store, StoreError};
+use store::Store;
 
 /// Where the spool is and how it is used.
 #[derive(Debug, Clone)]
@@ -202,17 +203,17 @@ impl Worker {
     }
 
     /// Damage that the store meets as a panic is damage all the same.
-    fn guarded<T>(&mut self, work: impl FnOnce(&mut Store) -> Result<T, StoreError>) -> Result<T, StoreError> {
+    fn guarded<T>(&mut self, work: impl FnOnce(&mut Store) -> Result<T, DatabaseError>) -> Result<T, DatabaseError> {
         let store = &mut self.store;
         catch_unwind(AssertUnwindSafe(|| work(store))).unwrap_or_else(|_| {
-            Err(StoreError::Damaged(
+            Err(DatabaseError::Damaged(
                 "the database code panicked on it, see the log".to_owned(),
             ))
         })
     }
 
     /// Reports, puts a file that is beyond use aside, and says whether a new one can be begun.
-    fn failed(&mut self, error: &StoreError) -> bool {
+    fn failed(&mut self, error: &DatabaseError) -> bool {
         // Closing a broken database fails as it pleases; it is gone afterwards.
         let _ = self.guarded(Store::close);
         self.outbox.spool_failed(error);
@@ -230,7 +231,7 @@ impl Worker {
             }
             return false;
         }
-        match self.store.set_aside() {
+        match database::set_aside(self.store.path()) {
             Ok(aside) => {
                 tracing::error!(
                     "The spool {path} is of no use: {error}. It is kept as {}, the messages in it are not delivered, and a new \

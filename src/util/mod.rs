@@ -3,6 +3,7 @@
 pub mod atomic_file;
 pub mod backoff;
 pub mod clock;
+pub(crate) mod database;
 pub mod log_limiter;
 pub mod panics;
 pub(crate) mod redact;

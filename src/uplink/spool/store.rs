@@ -1,97 +1,23 @@
 //! The file: a redb database with one table of messages, in the order of their tokens.
 //!
 //! It exists only while it holds messages: an empty one is removed, which also gives back what it grew to.
-//! redb 4 writes its file format 3 and refuses others; our own tables have a number too, [`FORMAT`].
 
-use std::fs::{self, File, OpenOptions};
-use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
-use redb::{
-    Builder, Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, Table, TableDefinition, TableError,
-};
+use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, Table, TableDefinition};
 
 use super::{Done, Job, Load, Loaded};
 use crate::config::Qos;
 use crate::uplink::message::{Class, Message};
 use crate::uplink::outbox::Token;
+use crate::util::database::{self, DatabaseError};
 
 /// Key to topic, quality of service, payload. Keys grow with time, over all runs.
 const MESSAGES: TableDefinition<u64, (&str, u8, &[u8])> = TableDefinition::new("inferences");
-/// What the file is.
-const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
-/// Version of these tables, under "format" in [`META`]. To be raised with any change of them.
+/// Version of these tables. To be raised with any change of them.
 pub(super) const FORMAT: u64 = 1;
-/// redb's page cache. Messages are written once and read once.
-const CACHE_BYTES: usize = 1 << 20;
-
-/// Why the store cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum StoreError {
-    /// It is not what was written.
-    #[error("it is damaged ({0})")]
-    Damaged(String),
-    /// redb's file format is another one.
-    #[error("it has version {0} of the database's file format, from another version of this component")]
-    OtherFile(u8),
-    /// Our own format is another one.
-    #[error("it has format {found:?}, from another version of this component; accepted: {FORMAT}")]
-    OtherFormat {
-        /// `None`: not one of ours.
-        found: Option<u64>,
-    },
-    /// Another process has it.
-    #[error("another process has it open; two instances must not share one device name and work_dir")]
-    Locked,
-    /// The system refused.
-    #[error("{}{}", .0, io_advice(.0))]
-    Io(io::Error),
-}
-
-fn io_advice(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            " (free space on that disk, or set work_dir to a larger one)"
-        }
-        io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {
-            " (make it writable for the user of the component, or set work_dir)"
-        }
-        _ => "",
-    }
-}
-
-impl StoreError {
-    /// Trying again would not help.
-    pub fn is_final(&self) -> bool {
-        !matches!(self, Self::Locked | Self::Io(_))
-    }
-}
-
-impl<E: Into<redb::Error>> From<E> for StoreError {
-    fn from(error: E) -> Self {
-        match error.into() {
-            redb::Error::DatabaseAlreadyOpen | redb::Error::LockProtocolMismatch => Self::Locked,
-            redb::Error::UpgradeRequired(version) => Self::OtherFile(version),
-            redb::Error::Io(error) => Self::of_io(error),
-            redb::Error::PreviousIo => Self::Io(io::Error::other("an earlier write failed")),
-            other => Self::Damaged(other.to_string()),
-        }
-    }
-}
-
-impl StoreError {
-    fn of_io(error: io::Error) -> Self {
-        match error.kind() {
-            // What redb says of files that are none of its own, or are cut off.
-            io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => Self::Damaged(error.to_string()),
-            _ => Self::Io(error),
-        }
-    }
-}
-
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Store {
@@ -126,27 +52,18 @@ impl Store {
     }
 
     /// Opens the file if there is one, checks all of it, and gives the number of messages in it.
-    pub fn open(&mut self) -> Result<u64, StoreError> {
-        if !self.path.try_exists().map_err(StoreError::Io)? {
+    pub fn open(&mut self) -> Result<u64, DatabaseError> {
+        let Some(database) = database::open(&self.path, FORMAT)? else {
             return Ok(0);
-        }
-        let database = builder().open(&self.path)?;
-        let transaction = database.begin_read()?;
-        let found = match transaction.open_table(META) {
-            Ok(meta) => meta.get("format")?.map(|format| format.value()),
-            Err(TableError::TableDoesNotExist(_) | TableError::TableTypeMismatch { .. }) => None,
-            Err(error) => return Err(error.into()),
         };
-        if found != Some(FORMAT) {
-            return Err(StoreError::OtherFormat { found });
-        }
+        let transaction = database.begin_read()?;
         let messages = transaction.open_table(MESSAGES)?;
         let mut payload_bytes = 0;
         for entry in messages.iter()? {
             payload_bytes += entry?.1.value().2.len() as u64;
         }
         let last = messages.last()?.map_or(0, |(key, _)| key.value());
-        let last = i64::try_from(last).map_err(|_| StoreError::Damaged(format!("key {last}")))?;
+        let last = i64::try_from(last).map_err(|_| DatabaseError::Damaged(format!("key {last}")))?;
         self.offset.get_or_insert(last);
         let held = messages.len()?;
         drop((messages, transaction));
@@ -159,7 +76,7 @@ impl Store {
     }
 
     /// Does a job as a whole: after an error nothing of it counts.
-    pub fn perform(&mut self, job: &Job) -> Result<Done, StoreError> {
+    pub fn perform(&mut self, job: &Job) -> Result<Done, DatabaseError> {
         let mut done = Done::default();
         if !job.write.is_empty() {
             done.dropped = self.change(job)?;
@@ -177,7 +94,7 @@ impl Store {
     }
 
     /// One commit. Returns what was dropped.
-    fn change(&mut self, job: &Job) -> Result<Vec<Token>, StoreError> {
+    fn change(&mut self, job: &Job) -> Result<Vec<Token>, DatabaseError> {
         if self.open.is_none() {
             self.create()?;
         }
@@ -214,7 +131,7 @@ impl Store {
         Ok(dropped)
     }
 
-    fn load(&self, load: Load) -> Result<Loaded, StoreError> {
+    fn load(&self, load: Load) -> Result<Loaded, DatabaseError> {
         let mut loaded = Loaded {
             messages: Vec::new(),
             next: None,
@@ -244,27 +161,11 @@ impl Store {
         Ok(loaded)
     }
 
-    /// A new file appears under its name only when it is complete.
-    fn create(&mut self) -> Result<(), StoreError> {
-        if let Some(directory) = self.path.parent() {
-            let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
-            made.map_err(StoreError::Io)?;
-        }
-        let unfinished = with_ending(&self.path, ".new");
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&unfinished);
-        drop(file.map_err(StoreError::Io)?);
-        let database = builder().create(&unfinished)?;
-        let transaction = database.begin_write()?;
-        transaction.open_table(META)?.insert("format", FORMAT)?;
-        transaction.open_table(MESSAGES)?;
-        transaction.commit()?;
-        fs::rename(&unfinished, &self.path).map_err(StoreError::Io)?;
-        self.sync_directory();
+    fn create(&mut self) -> Result<(), DatabaseError> {
+        let database = database::create(&self.path, FORMAT, |transaction| {
+            transaction.open_table(MESSAGES)?;
+            Ok(())
+        })?;
         self.offset.get_or_insert(0);
         self.open = Some(Opened {
             database,
@@ -274,56 +175,21 @@ impl Store {
         Ok(())
     }
 
-    fn remove(&mut self) -> Result<(), StoreError> {
+    fn remove(&mut self) -> Result<(), DatabaseError> {
         self.open = None;
-        fs::remove_file(&self.path).map_err(StoreError::Io)
+        fs::remove_file(&self.path).map_err(DatabaseError::Io)
     }
 
     /// Ends the use of the file in order.
-    pub fn close(&mut self) -> Result<(), StoreError> {
+    pub fn close(&mut self) -> Result<(), DatabaseError> {
         match self.open.take() {
             Some(open) => Ok(open.database.close()?),
             None => Ok(()),
         }
     }
-
-    /// Renames the file and removes one that was renamed before. Returns the new name.
-    pub fn set_aside(&mut self) -> io::Result<PathBuf> {
-        self.open = None;
-        let prefix = with_ending(&self.path, ".damaged-");
-        for old in fs::read_dir(self.path.parent().unwrap_or(Path::new(".")))? {
-            let old = old?.path();
-            if old
-                .as_os_str()
-                .as_encoded_bytes()
-                .starts_with(prefix.as_os_str().as_encoded_bytes())
-            {
-                fs::remove_file(&old)?;
-            }
-        }
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let aside = with_ending(&prefix, &now.as_secs().to_string());
-        fs::rename(&self.path, &aside)?;
-        Ok(aside)
-    }
-
-    /// So that a new name survives a power cut. Not every file system can; then the name is written with the next commit.
-    fn sync_directory(&self) {
-        let directory = self.path.parent().unwrap_or(Path::new("."));
-        if let Err(error) = File::open(directory).and_then(|directory| directory.sync_all()) {
-            tracing::debug!("{} cannot be synchronised: {error}", directory.display());
-        }
-    }
 }
 
-/// Every page is checked when a file is opened: redb trusts what it closed in order, and may panic on what was changed since.
-fn builder() -> Builder {
-    let mut builder = Database::builder();
-    builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
-    builder
-}
-
-fn removed(messages: &mut Messages<'_>, key: u64) -> Result<u64, StoreError> {
+fn removed(messages: &mut Messages<'_>, key: u64) -> Result<u64, DatabaseError> {
     let before = messages.remove(key)?;
     Ok(before.map_or(0, |before| before.value().2.len() as u64))
 }
@@ -352,10 +218,4 @@ fn message(topic: &Arc<str>, qos: u8, payload: &[u8]) -> Message {
         retain: false,
         status: None,
     }
-}
-
-fn with_ending(path: &Path, ending: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(ending);
-    name.into()
 }

@@ -1,0 +1,178 @@
+//! redb databases: opened with a check of their format, created complete, set aside when they are damaged.
+//!
+//! redb 4 writes its file format 3 and refuses others. The tables of each database have a version of their own.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use redb::{Builder, Database, ReadableDatabase, TableDefinition, TableError, WriteTransaction};
+
+/// Describes the database: under "format", the version of its tables.
+const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
+/// redb's page cache.
+const CACHE_BYTES: usize = 1 << 20;
+
+/// Why a database cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DatabaseError {
+    /// The content is not what was written.
+    #[error("it is damaged ({0})")]
+    Damaged(String),
+    /// Another file format of redb.
+    #[error("it has version {0} of the database's file format, from another version of this component")]
+    OtherFileFormat(u8),
+    /// Another version of the tables.
+    #[error("it has format {found:?}, from another version of this component; accepted: {accepted}")]
+    OtherTableFormat {
+        /// `None`: not a database of this component.
+        found: Option<u64>,
+        /// The version that this component writes.
+        accepted: u64,
+    },
+    /// Another process uses it.
+    #[error("another process has it open; two instances must not share one device name and work_dir")]
+    Locked,
+    /// The system refuses.
+    #[error("{}{}", .0, io_advice(.0))]
+    Io(io::Error),
+}
+
+fn io_advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            " (free space on that disk, or set work_dir to a larger one)"
+        }
+        io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {
+            " (make it writable for the user of the component, or set work_dir)"
+        }
+        _ => "",
+    }
+}
+
+impl DatabaseError {
+    /// Whether trying again cannot help: the file has to be set aside.
+    pub fn is_final(&self) -> bool {
+        !matches!(self, Self::Locked | Self::Io(_))
+    }
+}
+
+impl<E: Into<redb::Error>> From<E> for DatabaseError {
+    fn from(error: E) -> Self {
+        match error.into() {
+            redb::Error::DatabaseAlreadyOpen | redb::Error::LockProtocolMismatch => Self::Locked,
+            redb::Error::UpgradeRequired(version) => Self::OtherFileFormat(version),
+            // redb's error for files that are not databases, or are cut off.
+            redb::Error::Io(error)
+                if matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) =>
+            {
+                Self::Damaged(error.to_string())
+            }
+            redb::Error::Io(error) => Self::Io(error),
+            redb::Error::PreviousIo => Self::Io(io::Error::other("an earlier write failed")),
+            other => Self::Damaged(other.to_string()),
+        }
+    }
+}
+
+/// Opens the database if the file exists, and checks all of it.
+///
+/// # Errors
+/// [`DatabaseError`]; nothing is changed.
+pub(crate) fn open(path: &Path, format: u64) -> Result<Option<Database>, DatabaseError> {
+    if !path.try_exists().map_err(DatabaseError::Io)? {
+        return Ok(None);
+    }
+    let database = builder().open(path)?;
+    let transaction = database.begin_read()?;
+    let found = match transaction.open_table(META) {
+        Ok(meta) => meta.get("format")?.map(|format| format.value()),
+        Err(TableError::TableDoesNotExist(_) | TableError::TableTypeMismatch { .. }) => None,
+        Err(error) => return Err(error.into()),
+    };
+    if found != Some(format) {
+        return Err(DatabaseError::OtherTableFormat {
+            found,
+            accepted: format,
+        });
+    }
+    drop(transaction);
+    Ok(Some(database))
+}
+
+/// Creates a database, and its directory (0700) if that is missing. `fill` makes the tables. The file (0600) appears under its
+/// name only when it is complete.
+///
+/// # Errors
+/// [`DatabaseError`]; the file does not exist then.
+pub(crate) fn create(
+    path: &Path,
+    format: u64,
+    fill: impl FnOnce(&WriteTransaction) -> Result<(), DatabaseError>,
+) -> Result<Database, DatabaseError> {
+    if let Some(directory) = path.parent() {
+        let created = fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
+        created.map_err(DatabaseError::Io)?;
+    }
+    let unfinished = with_suffix(path, ".new");
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&unfinished);
+    drop(file.map_err(DatabaseError::Io)?);
+    let database = builder().create(&unfinished)?;
+    let transaction = database.begin_write()?;
+    transaction.open_table(META)?.insert("format", format)?;
+    fill(&transaction)?;
+    transaction.commit()?;
+    fs::rename(&unfinished, path).map_err(DatabaseError::Io)?;
+    sync_directory(path);
+    Ok(database)
+}
+
+/// Renames a damaged database, which nobody has open, and removes one that was renamed before. Returns the new name.
+///
+/// # Errors
+/// Those of the file system.
+pub(crate) fn set_aside(path: &Path) -> io::Result<PathBuf> {
+    let prefix = with_suffix(path, ".damaged-");
+    for earlier in fs::read_dir(path.parent().unwrap_or(Path::new(".")))? {
+        let earlier = earlier?.path();
+        if earlier
+            .as_os_str()
+            .as_encoded_bytes()
+            .starts_with(prefix.as_os_str().as_encoded_bytes())
+        {
+            fs::remove_file(&earlier)?;
+        }
+    }
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let aside = with_suffix(&prefix, &now.as_secs().to_string());
+    fs::rename(path, &aside)?;
+    Ok(aside)
+}
+
+/// redb trusts a file that it closed in order and may panic on one that was changed since: let it check every page.
+fn builder() -> Builder {
+    let mut builder = Database::builder();
+    builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
+    builder
+}
+
+/// Lets a new name survive a power cut. File systems that cannot do this write the name with the next commit.
+fn sync_directory(path: &Path) {
+    let directory = path.parent().unwrap_or(Path::new("."));
+    if let Err(error) = File::open(directory).and_then(|directory| directory.sync_all()) {
+        tracing::debug!(path = %directory.display(), %error, "The directory cannot be synchronised");
+    }
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
