@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, Once};
 use std::time::Duration;
 
 use ei_greengrass::capture::{
-    Capture, CaptureError, DeviceSelection, FrameMailbox, Settings, Taken, camera, launch_line::MediaKind,
+    Capture, CaptureError, CaptureSettings, DeviceSelection, FrameMailbox, MediaKind, Received, camera,
 };
 use ei_greengrass::config::{ModelSource, Sources, load};
 use ei_greengrass::model::{self, Interrupt, Model};
@@ -131,7 +131,7 @@ fn plug(cameras: &[Plugged]) {
     *PLUGGED.lock().unwrap() = cameras.to_vec();
 }
 
-fn wishes(camera: &str) -> DeviceSelection {
+fn selection(camera: &str) -> DeviceSelection {
     DeviceSelection {
         camera: Some(camera.to_owned()),
         model_size: (96, 96),
@@ -143,27 +143,27 @@ fn wishes(camera: &str) -> DeviceSelection {
 fn a_camera_of_the_device_monitor_is_opened_in_its_chosen_mode() {
     let _turn = TURN.lock();
     plug(&[Plugged("Test Camera One", 1), Plugged("Test Camera Two", 2)]);
-    let lines = camera::found().unwrap().lines();
+    let lines = camera::list().unwrap().descriptions();
     assert!(
         lines.contains(&"Test Camera Two (/dev/testcamera1)".to_owned()),
         "{lines:?}"
     );
-    let line = wishes("test camera two").find(MediaKind::Pictures).unwrap();
+    let line = selection("test camera two").find_launch_line(MediaKind::Video).unwrap();
     assert_eq!(
         line,
         "videotestsrc pattern=ball timestamp-offset=2 is-live=true ! video/x-raw,format=YUY2,width=640,height=480"
     );
 
     let (slot, stats) = (Arc::new(FrameMailbox::new()), Arc::new(Stats::default()));
-    let settings = Settings {
-        wishes: DeviceSelection {
+    let settings = CaptureSettings {
+        devices: DeviceSelection {
             resolution: Some((1000, 700)),
-            ..wishes("/dev/testcamera0")
+            ..selection("/dev/testcamera0")
         },
-        ..Settings::new(None)
+        ..CaptureSettings::new(None)
     };
     let capture = Capture::start(&settings, &slot, &stats, |_| {}).unwrap();
-    let Taken::Frame(frame) = slot.take(LIMIT) else {
+    let Received::Value(frame) = slot.receive(LIMIT) else {
         panic!("no frame")
     };
     let caps = frame.sample.caps().unwrap();
@@ -172,7 +172,9 @@ fn a_camera_of_the_device_monitor_is_opened_in_its_chosen_mode() {
     capture.stop(Duration::from_secs(1));
 
     plug(&[Plugged("Test Camera One", 1)]);
-    let gone = wishes("Test Camera Two").find(MediaKind::Pictures).unwrap_err();
+    let gone = selection("Test Camera Two")
+        .find_launch_line(MediaKind::Video)
+        .unwrap_err();
     let CaptureError::NoCamera { wanted, found, .. } = gone else {
         panic!("{gone}")
     };

@@ -4,8 +4,8 @@
 use gstreamer as gst;
 use gstreamer_video as gst_video;
 
+use super::frame::Frame;
 use super::geometry::Layout;
-use super::mailbox::Frame;
 use super::passes::Passes;
 use super::resampling::Resampling;
 use crate::config::ResizeMode;

@@ -6,7 +6,7 @@ use gstreamer as gst;
 use gstreamer_video::{VideoChromaMode, VideoFormat, VideoResamplerMethod};
 
 use super::convert::{ConvertError, Converter, Picture, Target};
-use super::mailbox::Frame;
+use super::frame::Frame;
 use super::resampling::Resampling;
 use super::testing::{Raw, photo};
 use crate::config::ResizeMode;

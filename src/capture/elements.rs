@@ -1,7 +1,7 @@
-//! GStreamer elements by what they are to a launch line.
+//! GStreamer elements by their role in a launch line.
 
-/// JPEG encoders: the last step of a line that stored files.
-pub(super) const ENCODERS: [&str; 7] = [
+/// JPEG encoders.
+pub(super) const JPEG_ENCODERS: [&str; 7] = [
     "jpegenc",
     "avenc_mjpeg",
     "nvjpegenc",
@@ -10,8 +10,8 @@ pub(super) const ENCODERS: [&str; 7] = [
     "v4l2jpegenc",
     "qsvjpegenc",
 ];
-/// Encoders at the end of a line that stored sound.
-pub(super) const SOUND_ENCODERS: [&str; 9] = [
+/// Audio encoders.
+pub(super) const AUDIO_ENCODERS: [&str; 9] = [
     "wavenc",
     "flacenc",
     "opusenc",
@@ -22,8 +22,8 @@ pub(super) const SOUND_ENCODERS: [&str; 9] = [
     "fdkaacenc",
     "mulawenc",
 ];
-/// Sinks that only a program that stores, shows or plays needs.
-pub(super) const SPARE_SINKS: [&str; 14] = [
+/// Sinks that store, show, play or drop frames: at the end of the model's branch they are replaced.
+pub(super) const REPLACEABLE_SINKS: [&str; 14] = [
     "autoaudiosink",
     "alsasink",
     "pulsesink",
@@ -39,7 +39,7 @@ pub(super) const SPARE_SINKS: [&str; 14] = [
     "glimagesink",
     "fpsdisplaysink",
 ];
-/// Elements that may stand between an encoder and the end of the line, of no use without the encoder.
+/// Elements between an encoder and the end of the line that are useless without the encoder.
 pub(super) const AFTER_ENCODER: [&str; 8] = [
     "queue",
     "queue2",
@@ -50,10 +50,10 @@ pub(super) const AFTER_ENCODER: [&str; 8] = [
     "oggmux",
     "flacparse",
 ];
-/// Elements that give the bytes of a file, whatever is in it.
-pub(super) const BYTES: [&str; 3] = ["filesrc", "souphttpsrc", "fdsrc"];
-/// Elements that only a line with sound has.
-pub(super) const SOUND: [&str; 10] = [
+/// Sources that deliver the bytes of a file in an unknown format.
+pub(super) const BYTE_SOURCES: [&str; 3] = ["filesrc", "souphttpsrc", "fdsrc"];
+/// Elements that only a line with audio has.
+pub(super) const AUDIO_ELEMENTS: [&str; 10] = [
     "alsasrc",
     "pulsesrc",
     "autoaudiosrc",
@@ -67,7 +67,8 @@ pub(super) const SOUND: [&str; 10] = [
 ];
 /// Elements whose output is JPEG.
 pub(super) const JPEG_SOURCES: [&str; 3] = ["multipartdemux", "rtpjpegdepay", "jpegparse"];
-/// Elements that pass on the memory they get.
+/// Elements that do not copy the memory of their input.
 pub(super) const PASS_THROUGH: [&str; 7] = ["queue", "queue2", "identity", "tee", "valve", "videorate", "capsfilter"];
-/// Elements whose output is NVIDIA's own memory unless caps say otherwise.
-pub(super) const NVIDIA_MEMORY: [&str; 4] = ["nvarguscamerasrc", "nvv4l2camerasrc", "nvv4l2decoder", "nvcompositor"];
+/// Elements whose output is in NVIDIA memory unless caps after them require something else.
+pub(super) const NVIDIA_MEMORY_SOURCES: [&str; 4] =
+    ["nvarguscamerasrc", "nvv4l2camerasrc", "nvv4l2decoder", "nvcompositor"];

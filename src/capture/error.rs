@@ -1,16 +1,20 @@
-//! What can go wrong between the configured line and a running pipeline, in sentences.
+//! The errors between a configured source and a running pipeline.
+
+use gstreamer as gst;
+use gstreamer::prelude::*;
 
 use super::gst_args::MAX_LENGTH;
 use super::packages::MissingElement;
+use super::redact::redact;
 use crate::util::panics::Panicked;
 
-/// Why there are no frames.
+/// Why a capture does not start, or why it ended.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CaptureError {
     /// GStreamer itself does not start.
     #[error("GStreamer does not start: {0}; is libgstreamer1.0-0 with its plugins installed?")]
     Init(String),
-    /// `__none__` or nothing.
+    /// `gst_args` is empty or `__none__`.
     #[error(
         "gst_args names no pipeline; give a gst-launch line with spaces written as \":\", for example \"v4l2src:device=/dev/video0\""
     )]
@@ -21,7 +25,7 @@ pub enum CaptureError {
         /// Bytes given.
         length: usize,
     },
-    /// GStreamer cannot read the line.
+    /// GStreamer cannot parse the line.
     #[error(
         "GStreamer cannot build the pipeline: {message}; {}the line as it was understood: {line}",
         at_word(word)
@@ -29,96 +33,121 @@ pub enum CaptureError {
     Parse {
         /// GStreamer's own text.
         message: String,
-        /// The word it stumbled over, where it says so.
+        /// The part of the line that GStreamer names in its message.
         word: Option<String>,
-        /// The line as it was decoded and changed, without passwords.
+        /// The line as decoded and rewritten, without passwords.
         line: String,
     },
     /// Elements that are not installed.
-    #[error("not installed: {}; the line as it was understood: {line}", list(elements))]
+    #[error("not installed: {}; the line as it was understood: {line}", joined(elements))]
     MissingElements {
         /// All of them.
         elements: Vec<MissingElement>,
-        /// The line as it was decoded and changed, without passwords.
+        /// The line as decoded and rewritten, without passwords.
         line: String,
     },
-    /// Every branch ends in a sink.
+    /// No branch of the line has an open end.
     #[error(
         "the pipeline has no open end to take pictures from: each branch ends in a sink (the last is \"{last}\"); \
          add `tee name=t` before it and end the line in `t. ! queue ! videoconvert`; the line as it was understood: {line}"
     )]
     NoOpenEnd {
-        /// The sink at the end.
+        /// The sink at the end of the last branch.
         last: String,
         /// The line, without passwords.
         line: String,
     },
-    /// The end gives neither raw video nor JPEG.
+    /// The end of the line delivers neither raw video nor JPEG.
     #[error(
         "the pipeline ends in {caps}, not in pictures; decode it (for example with `decodebin ! videoconvert`); \
          the line as it was understood: {line}"
     )]
     NotVideo {
-        /// What the end gives.
+        /// What the end delivers.
         caps: String,
         /// The line, without passwords.
         line: String,
     },
-    /// An element reported an error, at the start or while it ran.
-    #[error("{element}: {message}{}", detail(debug))]
+    /// An element reported an error.
+    #[error("{element}: {message}{}", in_parentheses(debug))]
     Element {
         /// Name of the element.
         element: String,
         /// GStreamer's own text.
         message: String,
-        /// GStreamer's debug detail, shortened; empty when there is none.
+        /// GStreamer's debug detail, shortened; may be empty.
         debug: String,
     },
-    /// The pipeline refused to start and no element said why.
+    /// The pipeline does not start, and no element reported an error.
     #[error("the pipeline does not start and GStreamer gives no reason; the line as it was understood: {line}")]
     NoStart {
         /// The line, without passwords.
         line: String,
     },
-    /// No camera, or not the one that is wanted.
+    /// No camera is connected, or not the one that is wanted.
     #[error(
         "{}; {}, or give a pipeline in gst_args{}",
-        looked_for("camera", wanted),
-        found_list(found, "--camera"),
+        not_found("camera", wanted),
+        what_was_found(found, "--camera"),
         hint_text(hint)
     )]
     NoCamera {
         /// `--camera`
         wanted: Option<String>,
-        /// What is there, one line each.
+        /// The devices that are connected, one line each.
         found: Vec<String>,
-        /// What may be the cause, where the machine shows it.
+        /// The probable cause, if known.
         hint: Option<String>,
     },
-    /// No microphone, or not the one that is wanted.
+    /// No microphone is connected, or not the one that is wanted.
     #[error(
         "{}; {}, or give a pipeline in gst_args{}",
-        looked_for("microphone", wanted),
-        found_list(found, "--microphone"),
+        not_found("microphone", wanted),
+        what_was_found(found, "--microphone"),
         hint_text(hint)
     )]
     NoMicrophone {
         /// `--microphone`
         wanted: Option<String>,
-        /// What is there, one line each.
+        /// The devices that are connected, one line each.
         found: Vec<String>,
-        /// What may be the cause.
+        /// The probable cause, if known.
         hint: Option<String>,
     },
-    /// It came up after it had been given up.
+    /// The pipeline came up after its mailbox was reserved for another capture.
     #[error("the source came up so late that it had been given up")]
     GivenUp,
     /// A thread of the capture panicked.
     #[error(transparent)]
     Panicked(#[from] Panicked),
-    /// The operating system gave no thread.
+    /// The operating system did not start a thread.
     #[error("no thread for the capture: {0}")]
     Thread(String),
+}
+
+impl CaptureError {
+    /// The error that an element reported.
+    pub(super) fn from_message(message: &gst::message::Error) -> Self {
+        let element = message
+            .src()
+            .map_or_else(|| "pipeline".to_owned(), |source| source.name().to_string());
+        let debug = message.debug().map_or_else(String::new, |debug| debug.to_string());
+        Self::Element {
+            element,
+            message: redact(message.error().message()),
+            debug: shortened(&redact(&without_location(&debug))),
+        }
+    }
+}
+
+/// GStreamer's debug detail is `file.c(123): function (): /GstPipeline:...:\nexplanation`. Only the lines after the first one
+/// explain the error.
+fn without_location(debug: &str) -> String {
+    let lines: Vec<&str> = debug.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    match lines.split_first() {
+        Some((_, rest)) if !rest.is_empty() => rest.join(" "),
+        _ => debug.trim().to_owned(),
+    }
 }
 
 fn at_word(word: &Option<String>) -> String {
@@ -126,15 +155,14 @@ fn at_word(word: &Option<String>) -> String {
         .map_or_else(String::new, |word| format!("look at \"{word}\"; "))
 }
 
-fn looked_for(kind: &str, wanted: &Option<String>) -> String {
+fn not_found(kind: &str, wanted: &Option<String>) -> String {
     match wanted {
         Some(name) => format!("there is no {kind} \"{name}\""),
         None => format!("there is no {kind}"),
     }
 }
 
-/// What is there, and what can be done with it.
-fn found_list(found: &[String], option: &str) -> String {
+fn what_was_found(found: &[String], option: &str) -> String {
     match found {
         [] => "none was found; plug one in".to_owned(),
         found => format!(
@@ -148,11 +176,11 @@ fn hint_text(hint: &Option<String>) -> String {
     hint.as_ref().map_or_else(String::new, |hint| format!(". {hint}"))
 }
 
-fn list(elements: &[MissingElement]) -> String {
+fn joined(elements: &[MissingElement]) -> String {
     elements.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
-fn detail(debug: &str) -> String {
+fn in_parentheses(debug: &str) -> String {
     if debug.is_empty() {
         String::new()
     } else {
@@ -160,73 +188,19 @@ fn detail(debug: &str) -> String {
     }
 }
 
-/// Properties whose value is a secret.
-const SECRET_PROPERTIES: [&str; 9] = [
-    "user-pw=",
-    "proxy-pw=",
-    "password=",
-    "passphrase=",
-    "secret-key=",
-    "access-key=",
-    "session-token=",
-    "auth-token=",
-    "token=",
-];
-
-/// `text` with passwords of URIs and secret properties written as `***`.
-pub(super) fn redact(text: &str) -> String {
-    let mut clean = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(c) = rest.chars().next() {
-        if let Some(property) = SECRET_PROPERTIES.iter().find(|property| rest.starts_with(**property)) {
-            clean.push_str(property);
-            clean.push_str("***");
-            rest = after_value(&rest[property.len()..]);
-        } else if let Some(authority) = rest.strip_prefix("://") {
-            clean.push_str("://");
-            let end = authority
-                .find(|c: char| matches!(c, '/' | '"' | '\'') || c.is_whitespace())
-                .unwrap_or(authority.len());
-            rest = authority;
-            if let Some(at) = authority[..end].rfind('@')
-                && let Some(colon) = authority[..at].find(':')
-            {
-                clean.push_str(&authority[..colon]);
-                clean.push_str(":***");
-                rest = &authority[at..];
-            }
-        } else {
-            clean.push(c);
-            rest = &rest[c.len_utf8()..];
-        }
-    }
-    clean
-}
-
-/// What follows a property's value.
-fn after_value(text: &str) -> &str {
-    let (start, closer): (usize, fn(char) -> bool) = match text.chars().next() {
-        Some('"') => (1, |c| c == '"'),
-        Some('\'') => (1, |c| c == '\''),
-        _ => (0, char::is_whitespace),
-    };
-    let end = text[start..].find(closer).map_or(text.len(), |end| start + end + start);
-    &text[end..]
-}
-
-/// The first word in quotes of one of GStreamer's messages (`no element "foo"`), or the element named in
-/// `could not link foo0 to bar0`.
+/// The part of the launch line that a message of GStreamer names: the first quoted word (`no element "foo"`), or the element
+/// in `could not link foo0 to bar0`.
 pub(super) fn offending_word(message: &str) -> Option<String> {
     let quoted = message.split('"').nth(1).filter(|word| !word.is_empty());
     let linked = || message.strip_prefix("could not link ")?.split([' ', ',']).next();
     quoted.or_else(linked).map(str::to_owned)
 }
 
-/// Longest debug detail that is passed on, in characters.
-const DEBUG_LENGTH: usize = 400;
+/// Longest text of GStreamer in an error, in characters.
+const MAX_DETAIL: usize = 400;
 
 pub(super) fn shortened(text: &str) -> String {
-    match text.char_indices().nth(DEBUG_LENGTH) {
+    match text.char_indices().nth(MAX_DETAIL) {
         Some((end, _)) => format!("{} ...", &text[..end]),
         None => text.to_owned(),
     }
@@ -235,25 +209,6 @@ pub(super) fn shortened(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn passwords_are_not_shown() {
-        for (text, clean) in [
-            (
-                "rtspsrc location=rtsp://u:secret@h:1/x latency=0",
-                "rtspsrc location=rtsp://u:***@h:1/x latency=0",
-            ),
-            ("a user-pw=secret b", "a user-pw=*** b"),
-            (
-                "kvssink access-key=\"x y\" secret-key='q' z",
-                "kvssink access-key=*** secret-key=*** z",
-            ),
-            ("rtsp://h:554/a:b@c", "rtsp://h:554/a:b@c"),
-            ("password=", "password=***"),
-        ] {
-            assert_eq!(redact(text), clean);
-        }
-    }
 
     #[test]
     fn the_offending_word_is_found_in_gstreamers_text() {

@@ -1,19 +1,18 @@
 //! `gst_args`: a gst-launch line with its spaces written as `:`.
 
-use super::launch_tokens::{enclosures, has_outer_space};
+use super::launch_tokens::{closing_indices, has_unquoted_space};
 
-/// Longest line that is read, in bytes. The longest known one has some 600.
+/// Maximum length of a line in bytes. The longest known line has about 600.
 pub const MAX_LENGTH: usize = 64 * 1024;
 
-/// The launch line behind `text`; `None` when no pipeline was given (`__none__`, empty) or `text` is longer than
-/// [`MAX_LENGTH`].
+/// Decodes `text` into a launch line. `None` when `text` is empty, `__none__`, or longer than [`MAX_LENGTH`].
 ///
-/// A text with white space (outside quotes and brackets) is already a launch line and stays as it is. Else `:` separates
-/// words, except
-/// - inside `(...)`, `[...]`, `{...}`, `<...>` and quotes, when they are closed: `video/x-raw(memory:NVMM)`;
+/// A text with white space outside quotes and brackets is already a launch line and is returned unchanged. Otherwise each `:`
+/// becomes a space, except
+/// - inside `(...)`, `[...]`, `{...}`, `<...>` and quotes that are closed: `video/x-raw(memory:NVMM)`;
 /// - in `://`, and in the user and port part of the URI after it: `rtsp://user:pass@10.0.0.5:8554/cam`. A password with a
 ///   colon in it must be quoted, or written with `%3A`;
-/// - before a digit in the path of a device: `/dev/v4l/by-path/pci-0000:00:14.0-usb-0:5:1.0-video-index0`;
+/// - before a digit in a device path: `/dev/v4l/by-path/pci-0000:00:14.0-usb-0:5:1.0-video-index0`;
 /// - in the address of a sound card: `device=hw:1,0`, `device=plughw:CARD=C920`;
 /// - as `\:`, which becomes `:`.
 pub fn decode(text: &str) -> Option<String> {
@@ -21,16 +20,16 @@ pub fn decode(text: &str) -> Option<String> {
     if trimmed.is_empty() || trimmed == "__none__" || text.len() > MAX_LENGTH {
         return None;
     }
-    if has_outer_space(trimmed) {
+    if has_unquoted_space(trimmed) {
         return Some(text.to_owned());
     }
-    Some(separate(trimmed))
+    Some(replace_separators(trimmed))
 }
 
-fn separate(text: &str) -> String {
-    let closed_by = enclosures(text);
+fn replace_separators(text: &str) -> String {
+    let closed_by = closing_indices(text);
     let mut line = String::with_capacity(text.len());
-    let mut word = 0;
+    let mut token = 0;
     let mut at = 0;
     while let Some(c) = text[at..].chars().next() {
         let rest = &text[at..];
@@ -42,9 +41,9 @@ fn separate(text: &str) -> String {
             closed_by[at] + 1 - at
         } else if let Some(authority) = rest.strip_prefix("://") {
             3 + authority_length(authority)
-        } else if c == ':' && !in_device_path(&line[word..], &rest[1..]) {
+        } else if c == ':' && !is_in_device_path(&line[token..], &rest[1..]) {
             line.push(' ');
-            word = line.len();
+            token = line.len();
             at += 1;
             continue;
         } else {
@@ -56,7 +55,7 @@ fn separate(text: &str) -> String {
     line
 }
 
-/// Length of `user:pass@host:port` at the start of `text`: the part of a URI in which colons do not separate words.
+/// Length of `user:pass@host:port` at the start of `text`: the part of a URI in which a colon is no separator.
 fn authority_length(text: &str) -> usize {
     let mut length = 0;
     while let Some(user) = user_length(&text[length..]) {
@@ -66,7 +65,7 @@ fn authority_length(text: &str) -> usize {
     length + port_length(&text[length..])
 }
 
-/// `user@` or `user:pass@`, with the `@`.
+/// Length of `user@` or `user:pass@`, with the `@`.
 fn user_length(text: &str) -> Option<usize> {
     let ends = |c: char| matches!(c, ':' | '@' | '/' | '?' | '#' | '"' | '\'') || c.is_whitespace();
     let first = text.find(ends)?;
@@ -88,7 +87,7 @@ fn host_length(text: &str) -> usize {
     text.find([':', '/', '?', '#', '\\', '"', '\'']).unwrap_or(text.len())
 }
 
-/// `:8554`, when digits and then the end of the authority follow; 0 otherwise.
+/// Length of `:8554` when the authority ends after the digits; 0 otherwise.
 fn port_length(text: &str) -> usize {
     let Some(port) = text.strip_prefix(':') else { return 0 };
     let digits = port.len() - port.trim_start_matches(|c: char| c.is_ascii_digit()).len();
@@ -99,10 +98,10 @@ fn port_length(text: &str) -> usize {
     if digits > 0 && ended { 1 + digits } else { 0 }
 }
 
-/// `word` holds a path under /dev or names a device, and goes on with a digit: no word of a launch line starts with one.
-/// Or it names a sound card.
-fn in_device_path(word: &str, rest: &str) -> bool {
-    let names_device = word.contains("/dev/") || word.starts_with("device=");
+/// Whether a colon between `token` and `rest` belongs to a device path or the address of a sound card. No token of a launch line
+/// starts with a digit.
+fn is_in_device_path(token: &str, rest: &str) -> bool {
+    let names_device = token.contains("/dev/") || token.starts_with("device=");
     names_device && (rest.starts_with(|c: char| c.is_ascii_digit()) || rest.starts_with("CARD="))
 }
 
@@ -119,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn the_lines_of_the_tutorial_come_out_as_written_there() {
+    fn the_lines_of_the_tutorial_are_decoded() {
         let lines: Vec<_> = TUTORIAL.lines().map(decoded).collect();
         assert_eq!(
             lines,
@@ -132,14 +131,14 @@ mod tests {
     }
 
     #[test]
-    fn no_pipeline_is_none() {
+    fn an_empty_text_is_no_pipeline() {
         for text in ["", "  \n", "__none__", " __none__\n"] {
             assert_eq!(decode(text), None, "{text:?}");
         }
     }
 
     #[test]
-    fn a_text_over_the_bound_is_not_read() {
+    fn a_text_over_the_maximum_length_is_refused() {
         assert_eq!(decode(&"a".repeat(MAX_LENGTH + 1)), None);
         assert!(decode(&"a:".repeat(MAX_LENGTH / 2)).is_some());
     }
@@ -151,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn colons_that_belong_to_a_word_stay() {
+    fn colons_that_belong_to_a_token_stay() {
         let cases = [
             (
                 "nvarguscamerasrc:!:video/x-raw(memory:NVMM),width=1:!:x",
@@ -224,13 +223,13 @@ mod tests {
         }
     }
 
-    /// The opposite of [`decode`]: what a careful person would write.
+    /// The opposite of [`decode`]: with a backslash before each colon that must stay.
     fn encode(line: &str) -> String {
-        let escaped = |word: &str| {
-            let closed_by = enclosures(word);
+        let escaped = |token: &str| {
+            let closed_by = closing_indices(token);
             let mut text = String::new();
             let mut skip_to = 0;
-            for (at, c) in word.char_indices() {
+            for (at, c) in token.char_indices() {
                 if at >= skip_to && closed_by[at] > 0 {
                     skip_to = closed_by[at] + 1;
                 }
@@ -241,14 +240,14 @@ mod tests {
             }
             text
         };
-        launch_tokens::split(line)
+        launch_tokens::split_tokens(line)
             .into_iter()
             .map(escaped)
             .collect::<Vec<_>>()
             .join(":")
     }
 
-    fn word() -> impl Strategy<Value = String> {
+    fn token() -> impl Strategy<Value = String> {
         prop_oneof![
             "[a-z][a-z0-9]{0,8}",
             "[a-z]{1,6}=[a-z0-9/._-]{1,12}",
@@ -269,8 +268,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_encoded_launch_line_decodes_to_itself(words in prop::collection::vec(word(), 2..12)) {
-            let line = words.join(" ");
+        fn an_encoded_launch_line_decodes_to_itself(tokens in prop::collection::vec(token(), 2..12)) {
+            let line = tokens.join(" ");
             prop_assert_eq!(decode(&encode(&line)), Some(line));
         }
 

@@ -1,43 +1,43 @@
-//! Which microphone, when no line is given.
+//! Selects the microphone when the configuration has no launch line.
 
 use gstreamer as gst;
 use gstreamer::prelude::*;
 
-use super::devices::{self, Class, Device, is_installed, named, quoted};
+use super::devices::{Device, DeviceClass, find_by_name, list_devices, resolve_link};
 use super::error::CaptureError;
+use super::launch_tokens::quote;
 use super::packages::MissingElement;
+use super::registry::{init, is_installed};
 
-/// Sources of the machine's own choice, the first that opens is taken. `autoaudiosrc` comes in only where neither of the
-/// others is installed: when it finds nothing it delivers silence without a word.
-const DEFAULTS: [&str; 2] = ["alsasrc", "pulsesrc"];
+/// Sources that open the machine's default device; the first one that opens is taken.
+const DEFAULT_SOURCES: [&str; 2] = ["alsasrc", "pulsesrc"];
+/// Used only when none of the [`DEFAULT_SOURCES`] is installed: without a device it delivers silence and reports no error.
 const LAST_RESORT: &str = "autoaudiosrc";
 
-/// The launch line of the microphone that `wanted` names, else of the machine's default one.
+/// The launch line of the microphone that `wanted` names, or of the machine's default one. Blocks while the device opens.
 ///
 /// # Errors
-/// [`CaptureError::NoMicrophone`], or what is not installed.
-pub(super) fn line(wanted: Option<&str>) -> Result<String, CaptureError> {
-    let chosen = match wanted {
-        Some(wanted) => by_name(
-            &devices::list(Class::Microphone)?,
-            &devices::resolved(wanted),
-            &is_installed,
-        )?,
-        None => default(&is_installed, &opens)?,
-    };
-    tracing::info!("microphone: {chosen}");
-    Ok(chosen)
+/// [`CaptureError::NoMicrophone`], or [`CaptureError::MissingElements`].
+pub(super) fn select(wanted: Option<&str>) -> Result<String, CaptureError> {
+    init()?;
+    match wanted {
+        Some(wanted) => {
+            let devices = list_devices(DeviceClass::Microphone)?;
+            select_by_name(&devices, &resolve_link(wanted), &is_installed)
+        }
+        None => select_default(&is_installed, &try_open),
+    }
 }
 
-/// One line for each microphone that is there.
+/// One line of text for each microphone that is connected.
 ///
 /// # Errors
-/// [`CaptureError::Init`] when GStreamer does not start.
-pub fn found() -> Result<Vec<String>, CaptureError> {
-    Ok(titles(&devices::list(Class::Microphone)?))
+/// [`CaptureError::Init`]
+pub fn list() -> Result<Vec<String>, CaptureError> {
+    Ok(descriptions(&list_devices(DeviceClass::Microphone)?))
 }
 
-fn titles(devices: &[Device]) -> Vec<String> {
+fn descriptions(devices: &[Device]) -> Vec<String> {
     devices
         .iter()
         .map(|device| match device.is_monitor {
@@ -47,12 +47,12 @@ fn titles(devices: &[Device]) -> Vec<String> {
         .collect()
 }
 
-fn by_name(devices: &[Device], wanted: &str, installed: &dyn Fn(&str) -> bool) -> Result<String, CaptureError> {
+fn select_by_name(devices: &[Device], wanted: &str, installed: &dyn Fn(&str) -> bool) -> Result<String, CaptureError> {
     let (monitors, microphones): (Vec<_>, Vec<_>) = devices.iter().partition(|device| device.is_monitor);
-    if let Some(device) = named(microphones, wanted).or_else(|| named(monitors, wanted)) {
+    if let Some(device) = find_by_name(microphones, wanted).or_else(|| find_by_name(monitors, wanted)) {
         return Ok(device.source.clone());
     }
-    // Addresses of ALSA (`hw:1,0`, `plughw:CARD=C920`, `default`) are in no list.
+    // The device monitor does not list addresses of ALSA (`hw:1,0`, `plughw:CARD=C920`, `default`).
     if wanted == "default" || (wanted.contains(':') && !wanted.contains(' ')) {
         if !installed("alsasrc") {
             return Err(CaptureError::MissingElements {
@@ -60,43 +60,43 @@ fn by_name(devices: &[Device], wanted: &str, installed: &dyn Fn(&str) -> bool) -
                 line: format!("alsasrc device={wanted}"),
             });
         }
-        return Ok(format!("alsasrc device={}", quoted(wanted)));
+        return Ok(format!("alsasrc device={}", quote(wanted)));
     }
     Err(CaptureError::NoMicrophone {
         wanted: Some(wanted.to_owned()),
-        found: titles(devices),
+        found: descriptions(devices),
         hint: None,
     })
 }
 
-/// `opens`: tries a source; `Err`: why it does not open.
-fn default(
+/// `try_open` opens the default device of a source, and returns the reason when that fails.
+fn select_default(
     installed: &dyn Fn(&str) -> bool,
-    opens: &dyn Fn(&str) -> Result<(), String>,
+    try_open: &dyn Fn(&str) -> Result<(), String>,
 ) -> Result<String, CaptureError> {
-    let candidates: Vec<_> = DEFAULTS.into_iter().filter(|name| installed(name)).collect();
+    let candidates: Vec<_> = DEFAULT_SOURCES.into_iter().filter(|name| installed(name)).collect();
     if candidates.is_empty() && installed(LAST_RESORT) {
         return Ok(LAST_RESORT.to_owned());
     }
     if candidates.is_empty() {
         return Err(CaptureError::MissingElements {
-            elements: DEFAULTS.map(MissingElement::new).into(),
-            line: DEFAULTS[0].to_owned(),
+            elements: DEFAULT_SOURCES.map(MissingElement::new).into(),
+            line: DEFAULT_SOURCES[0].to_owned(),
         });
     }
     let mut reasons = Vec::new();
     for name in candidates {
-        match opens(name) {
+        match try_open(name) {
             Ok(()) => return Ok(name.to_owned()),
             Err(reason) => reasons.push(format!("{name}: {reason}")),
         }
     }
-    if !installed(DEFAULTS[0]) {
-        reasons.push(format!("{} is not installed", MissingElement::new(DEFAULTS[0])));
+    if !installed(DEFAULT_SOURCES[0]) {
+        reasons.push(format!("{} is not installed", MissingElement::new(DEFAULT_SOURCES[0])));
     }
     Err(CaptureError::NoMicrophone {
         wanted: None,
-        found: found().unwrap_or_default(),
+        found: list().unwrap_or_default(),
         hint: Some(format!(
             "What was tried: {}. The service user must be in the group audio",
             reasons.join("; ")
@@ -104,8 +104,8 @@ fn default(
     })
 }
 
-/// Opens the default device of a source and lets it go again.
-fn opens(name: &str) -> Result<(), String> {
+/// Opens and closes the default device of a source.
+fn try_open(name: &str) -> Result<(), String> {
     let source = gst::ElementFactory::make(name)
         .build()
         .map_err(|e| e.message.to_string())?;
@@ -124,9 +124,10 @@ fn opens(name: &str) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::capture::registry::init;
 
     fn microphone(name: &str, path: &str, is_monitor: bool) -> Device {
-        crate::capture::init().unwrap();
+        init().unwrap();
         Device {
             name: name.to_owned(),
             path: Some(path.to_owned()),
@@ -137,12 +138,12 @@ mod tests {
     }
 
     #[test]
-    fn a_microphone_is_chosen_by_name_and_never_a_loudspeaker_instead() {
+    fn a_microphone_is_preferred_to_the_monitor_of_a_loudspeaker_with_the_same_name() {
         let devices = [
             microphone("Monitor of USB Audio", "alsa_output.usb.monitor", true),
             microphone("USB Audio", "alsa_input.usb", false),
         ];
-        let chosen = |wanted: &str| by_name(&devices, wanted, &|_| true);
+        let chosen = |wanted: &str| select_by_name(&devices, wanted, &|_| true);
         assert_eq!(chosen("usb audio"), Ok("pulsesrc device=alsa_input.usb".to_owned()));
         assert_eq!(chosen("usb"), Ok("pulsesrc device=alsa_input.usb".to_owned()));
         assert_eq!(
@@ -163,7 +164,7 @@ mod tests {
 
     #[test]
     fn an_alsa_address_without_alsa_names_the_package() {
-        let text = by_name(&[], "hw:1", &|_| false).unwrap_err().to_string();
+        let text = select_by_name(&[], "hw:1", &|_| false).unwrap_err().to_string();
         assert!(text.contains("gstreamer1.0-alsa"), "{text}");
     }
 
@@ -176,15 +177,17 @@ mod tests {
                 Ok(())
             }
         };
-        assert_eq!(default(&|_| true, &|_| Ok(())), Ok("alsasrc".to_owned()));
-        assert_eq!(default(&|_| true, &broken), Ok("pulsesrc".to_owned()));
+        assert_eq!(select_default(&|_| true, &|_| Ok(())), Ok("alsasrc".to_owned()));
+        assert_eq!(select_default(&|_| true, &broken), Ok("pulsesrc".to_owned()));
         assert_eq!(
-            default(&|name| name == "autoaudiosrc", &broken),
+            select_default(&|name| name == "autoaudiosrc", &broken),
             Ok("autoaudiosrc".to_owned())
         );
-        let text = default(&|name| name == "alsasrc", &broken).unwrap_err().to_string();
+        let text = select_default(&|name| name == "alsasrc", &broken)
+            .unwrap_err()
+            .to_string();
         assert!(text.contains("alsasrc: no card"), "{text}");
-        let text = default(&|_| false, &broken).unwrap_err().to_string();
+        let text = select_default(&|_| false, &broken).unwrap_err().to_string();
         assert!(
             text.contains("gstreamer1.0-alsa") && text.contains("gstreamer1.0-pulseaudio"),
             "{text}"

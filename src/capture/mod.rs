@@ -1,48 +1,56 @@
-//! From a GStreamer line, a camera or a microphone to the numbers a model is fed with.
+//! Capture: from a launch line, a camera or a microphone to the input of a model.
 //!
-//! [`gst_args`] decodes the line of the configuration, [`line`] makes it end in raw frames, [`pipeline`] runs it and puts
-//! the newest frame into the one-place [`slot`]. The inference loop takes a frame from there, [`convert`] brings it to the
-//! model's size in one or two [`passes`], and [`pack`] turns the pixels into features. Nothing here queues: a frame that is not
-//! inferred costs one reference.
+//! [`session`] starts and stops a capture. It takes the launch line of the configuration ([`gst_args`] decodes it) or of the
+//! selected device ([`device_selection`]), lets [`launch_line`] rewrite its end, and lets [`pipeline`] bring it up. [`output`]
+//! connects the pipeline's `appsink` to a [`mailbox`], and [`watchdog`] reports the end of the capture.
 //!
-//! Sound goes the same way: [`line`] makes it end in the model's kind of samples, [`windows`] cuts them, and the slot is a
-//! short queue. Without a line [`devices`] looks for a [`camera`] or [`microphone`] at each start.
+//! The inference loop receives video frames from the mailbox, [`convert`] scales and converts them to the model's format, and
+//! [`pack`] turns the pixels into features. No frame is queued: one that is not inferred costs one reference. Audio is cut
+//! into windows ([`audio`]), which wait in a short queue.
 
-mod audio;
-pub mod audio_framer;
+pub mod audio;
 pub mod camera;
 pub mod convert;
-pub mod devices;
-pub mod elements;
+mod description;
+mod device_selection;
+mod devices;
+mod elements;
 mod error;
+mod frame;
 pub mod geometry;
-pub mod gst_args;
-pub mod launch_line;
+mod gst_args;
+mod launch_line;
 mod launch_tokens;
-pub mod mailbox;
+mod mailbox;
 pub mod microphone;
+mod output;
 pub mod pack;
-pub mod packages;
+mod packages;
 pub mod passes;
 mod pipeline;
+mod redact;
+mod registry;
 mod resampling;
+mod session;
+mod watchdog;
 
 #[cfg(test)]
 mod convert_tests;
 #[cfg(test)]
-mod pipeline_tests;
+mod session_tests;
 #[cfg(test)]
 mod testing;
 
-pub use audio_framer::{AudioFormat, AudioMailbox, Window};
+pub use audio::{AudioFormat, AudioMailbox, AudioWindow};
 pub use convert::{ConvertError, Converter, Picture, Target};
-pub use devices::DeviceSelection;
+pub use description::{PipelineDescription, describe_pipeline};
+pub use device_selection::DeviceSelection;
 pub use error::CaptureError;
-pub use launch_line::{PipelineDescription, describe};
-pub use mailbox::{Frame, FrameMailbox, Taken};
-pub use pipeline::{Capture, CaptureEvent, Inlet, Settings, Stopped};
-
-/// Starts GStreamer. Cheap and harmless when it is started already; everything in this room that needs it calls it.
-pub fn init() -> Result<(), CaptureError> {
-    gstreamer::init().map_err(|error| CaptureError::Init(error.to_string()))
-}
+pub use frame::{Frame, FrameMailbox};
+pub use launch_line::MediaKind;
+pub use mailbox::{Mailbox, MailboxSender, OverflowPolicy, Received, Reservation, SendOutcome};
+pub use output::CaptureOutput;
+pub use packages::MissingElement;
+pub use registry::init;
+pub use session::{Capture, CaptureSettings, StopOutcome};
+pub use watchdog::CaptureEvent;

@@ -5,7 +5,7 @@ use std::time::Instant;
 use gstreamer as gst;
 use gstreamer_video as gst_video;
 
-use super::mailbox::Frame;
+use super::frame::Frame;
 
 /// A test picture in RGB, three bytes a pixel: smooth shades, a slanted fine texture and a few hard edges, in brightness and in
 /// colour, as in a photo.

@@ -8,7 +8,7 @@ use clap::Args;
 
 use super::check_model::ModelCheck;
 use super::{ConfigArgs, Exit, NO_CONFIGURATION, check_online, check_running, complain, environment, say};
-use crate::capture::{CaptureError, DeviceSelection, PipelineDescription, camera, describe, microphone};
+use crate::capture::{CaptureError, DeviceSelection, PipelineDescription, camera, describe_pipeline, microphone};
 use crate::config::{Config, Loaded};
 use crate::device::{Topics, peek};
 use crate::model::ModelInput;
@@ -42,7 +42,7 @@ pub(super) fn main(args: &CheckArgs) -> Exit {
         section(
             &mut out,
             "Cameras",
-            cameras(&DeviceSelection::of(&runner.unwrap_or_default())),
+            cameras(&DeviceSelection::from_options(&runner.unwrap_or_default())),
         );
         section(&mut out, "Microphones", microphones());
         say(&out);
@@ -175,21 +175,21 @@ fn source(config: &Config, input: Option<&ModelInput>) -> (Vec<String>, bool) {
         let mut lines = vec![
             "none given: a camera, or for a model that hears a microphone, is looked for at each start".to_owned(),
         ];
-        lines.extend(cameras(&DeviceSelection::of(&config.runner)).map(|line| format!("camera: {line}")));
+        lines.extend(cameras(&DeviceSelection::from_options(&config.runner)).map(|line| format!("camera: {line}")));
         lines.extend(microphones().into_iter().map(|line| format!("microphone: {line}")));
         return (lines, true);
     };
-    match describe(source, input) {
+    match describe_pipeline(source, input) {
         Ok(PipelineDescription {
             line,
-            runs,
+            effective_line,
             changes,
-            missing,
+            missing_elements,
         }) => {
-            let mut lines = vec![format!("line: {line}"), format!("runs: {runs}")];
+            let mut lines = vec![format!("line: {line}"), format!("runs: {effective_line}")];
             lines.extend(changes.iter().map(|change| format!("changed: {change}")));
-            lines.extend(missing.iter().map(|element| format!("missing: {element}")));
-            (lines, missing.is_empty())
+            lines.extend(missing_elements.iter().map(|element| format!("missing: {element}")));
+            (lines, missing_elements.is_empty())
         }
         Err(e) => {
             let line = format!(
@@ -202,16 +202,20 @@ fn source(config: &Config, input: Option<&ModelInput>) -> (Vec<String>, bool) {
 }
 
 /// What is there, and what would be used for a model of common size.
-fn cameras(wishes: &DeviceSelection) -> impl Iterator<Item = String> {
-    let lines = match camera::found() {
+fn cameras(selection: &DeviceSelection) -> impl Iterator<Item = String> {
+    let lines = match camera::list() {
         Err(e) => vec![capture_sentence(&e)],
         Ok(cameras) => {
-            let mut lines = cameras.lines();
-            match cameras.choose(wishes.camera.as_deref(), wishes.need(), wishes.color_format.as_deref()) {
-                Ok(choice) => {
-                    lines.push(format!("used, for models up to 640 x 480: {choice}"));
-                    lines.push(format!("the same as gst_args: {}", choice.line()));
-                    lines.extend(choice.remarks);
+            let mut lines = cameras.descriptions();
+            match cameras.select(
+                selection.camera.as_deref(),
+                selection.minimum_size(),
+                selection.color_format.as_deref(),
+            ) {
+                Ok(camera) => {
+                    lines.push(format!("used, for models up to 640 x 480: {camera}"));
+                    lines.push(format!("the same as gst_args: {}", camera.launch_line()));
+                    lines.extend(camera.warnings);
                 }
                 Err(e) => lines.push(capture_sentence(&e)),
             }
@@ -222,7 +226,7 @@ fn cameras(wishes: &DeviceSelection) -> impl Iterator<Item = String> {
 }
 
 fn microphones() -> Vec<String> {
-    match microphone::found() {
+    match microphone::list() {
         Err(e) => vec![capture_sentence(&e)],
         Ok(found) if found.is_empty() => {
             vec!["none was found; --microphone also takes an ALSA address such as hw:1,0".to_owned()]

@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use super::fault::Refusals;
 use super::{Ends, InferenceContext, InferenceFault, LOOK_EVERY, Progress, carry_out_orders};
-use crate::capture::audio_framer::{loudness, wav};
-use crate::capture::{AudioFormat, Taken, Window};
+use crate::capture::audio::{loudness, wav};
+use crate::capture::{AudioFormat, AudioWindow, Received};
 use crate::inference::live_tap::InferenceEvent;
 use crate::model::{Model, ModelError};
 use crate::report::Decision;
@@ -31,17 +31,17 @@ fn listen(
 ) -> Result<(), InferenceFault> {
     let (mut ends, mut refusals) = (Ends::default(), Refusals::default());
     while !context.finish.load(Ordering::Relaxed) {
-        match context.sounds.take(LOOK_EVERY) {
-            Taken::Frame(window) => match infer(model, format, &window, context, notify) {
+        match context.sounds.receive(LOOK_EVERY) {
+            Received::Value(window) => match infer(model, format, &window, context, notify) {
                 Ok(()) => refusals.over(),
                 Err(e) => {
                     context.stats.frames_dropped.inc();
                     refusals.note(Instant::now(), "a window of sound", e)?;
                 }
             },
-            Taken::TimedOut => carry_out_orders(model, &context.live_tap)?,
-            Taken::Closed(generation) => {
-                ends.closed(generation, context, notify);
+            Received::TimedOut => carry_out_orders(model, &context.live_tap)?,
+            Received::Closed(epoch) => {
+                ends.closed(epoch, context, notify);
                 context.sounds.wait_until_open(LOOK_EVERY);
             }
         }
@@ -52,7 +52,7 @@ fn listen(
 fn infer(
     model: &mut Model,
     format: AudioFormat,
-    window: &Window,
+    window: &AudioWindow,
     context: &mut InferenceContext,
     notify: &dyn Fn(Progress),
 ) -> Result<(), ModelError> {
@@ -71,7 +71,7 @@ fn infer(
         carry_out_orders(model, &context.live_tap)?;
     }
     if let Decision::Publish(numbers) = decision {
-        let sound = || wav(&window.samples, format.frequency);
+        let sound = || wav(&window.samples, format.sample_rate);
         context.publisher.publish_sound(result, numbers, sound);
     }
     context.announce_first(notify);

@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use crate::capture::pack::pack_features;
-use crate::capture::{AudioFormat, AudioMailbox, Converter, Frame, FrameMailbox, Picture, Taken, Target};
+use crate::capture::{AudioFormat, AudioMailbox, Converter, Frame, FrameMailbox, Picture, Received, Target};
 use crate::config::ResizeMode;
 use crate::inference::live_tap::{InferenceEvent, Original};
 use crate::inference::publisher::Publisher;
@@ -197,11 +197,11 @@ impl Session {
         let mut ends = Ends::default();
         while !context.finish.load(Ordering::Relaxed) {
             if !self.is_ahead {
-                match context.slot.take(LOOK_EVERY) {
-                    Taken::Frame(frame) => self.prepare(frame, context),
-                    Taken::TimedOut => carry_out_orders(&mut self.model, &context.live_tap)?,
-                    Taken::Closed(generation) => {
-                        ends.closed(generation, context, notify);
+                match context.slot.receive(LOOK_EVERY) {
+                    Received::Value(frame) => self.prepare(frame, context),
+                    Received::TimedOut => carry_out_orders(&mut self.model, &context.live_tap)?,
+                    Received::Closed(epoch) => {
+                        ends.closed(epoch, context, notify);
                         context.slot.wait_until_open(LOOK_EVERY);
                     }
                 }
@@ -275,7 +275,7 @@ impl Session {
         self.model.send(elements)?;
         // The model's memory is its own now. A frame that no newer one can replace is converted meanwhile; for a camera the
         // newest frame after the answer is the better one.
-        if let Some(frame) = context.slot.take_ahead() {
+        if let Some(frame) = context.slot.prefetch() {
             self.prepare(frame, context);
         }
         self.model.receive().map(Some)

@@ -7,7 +7,9 @@ use tokio::sync::mpsc;
 
 use super::event::{Event, PipelineEvent, Tagged};
 use super::stuck_threads::StuckThreads;
-use crate::capture::{AudioFormat, AudioMailbox, Capture, CaptureEvent, FrameMailbox, Inlet, Settings, Stopped};
+use crate::capture::{
+    AudioFormat, AudioMailbox, Capture, CaptureEvent, CaptureOutput, CaptureSettings, FrameMailbox, StopOutcome,
+};
 use crate::config::ShutdownBehavior;
 use crate::model::ModelInput;
 use crate::status::stats::Stats;
@@ -53,7 +55,7 @@ enum State {
 
 /// The supervised capture.
 pub(super) struct CapturePart {
-    settings: Settings,
+    settings: CaptureSettings,
     behavior: ShutdownBehavior,
     slots: (Arc<FrameMailbox>, Arc<AudioMailbox>),
     /// What the model wants to see or hear.
@@ -74,7 +76,7 @@ pub(super) struct CapturePart {
 
 impl CapturePart {
     pub(super) fn new(
-        settings: Settings,
+        settings: CaptureSettings,
         behavior: ShutdownBehavior,
         slots: (Arc<FrameMailbox>, Arc<AudioMailbox>),
         stuck_threads: Arc<StuckThreads>,
@@ -103,7 +105,7 @@ impl CapturePart {
         let wanted = Some((input, features));
         self.wanted = wanted;
         if let ModelInput::Image { width, height, .. } = input {
-            self.settings.wishes.model_size = (width, height);
+            self.settings.devices.model_size = (width, height);
         }
         match self.state {
             State::Idle => self.start(),
@@ -122,13 +124,13 @@ impl CapturePart {
     }
 
     /// Where the source is to deliver; no source before it can from here on.
-    fn inlet(&self) -> Inlet {
+    fn output(&self) -> CaptureOutput {
         let format = self
             .wanted
             .and_then(|(input, features)| AudioFormat::of(&input, features));
         match format {
-            Some(format) => Inlet::Sound(self.slots.1.reserve(), format),
-            None => Inlet::Pictures(self.slots.0.reserve()),
+            Some(format) => CaptureOutput::Audio(self.slots.1.reserve(), format),
+            None => CaptureOutput::Video(self.slots.0.reserve()),
         }
     }
 
@@ -164,7 +166,7 @@ impl CapturePart {
         self.early = None;
         self.started_for = self.wanted;
         let (epoch, events) = (self.epoch, self.events.clone());
-        let (settings, inlet, stats) = (self.settings.clone(), self.inlet(), self.stats.clone());
+        let (settings, output, stats) = (self.settings.clone(), self.output(), self.stats.clone());
         let stuck_threads = self.stuck_threads.clone();
         let thread = std::thread::Builder::new().name("capture-start".into()).spawn(move || {
             let sender = events.clone();
@@ -176,7 +178,7 @@ impl CapturePart {
             };
             let say = send.clone();
             let start = || {
-                Capture::start(&settings, inlet, &stats, move |event| {
+                Capture::start(&settings, output, &stats, move |event| {
                     let _ = say(PipelineEvent::Said(event));
                 })
             };
@@ -258,7 +260,7 @@ impl CapturePart {
         let State::Running { capture, since } = &self.state else {
             return Consequence::Nothing;
         };
-        let generation = capture.slot_generation();
+        let generation = capture.mailbox_epoch();
         if self.behavior == ShutdownBehavior::WaitForRestart {
             tracing::info!("the source ended; waiting for the command restart (ei_shutdown_behavior)");
             self.stop_running(None);
@@ -275,12 +277,12 @@ impl CapturePart {
         Consequence::Nothing
     }
 
-    fn on_stopped(&mut self, how: Stopped) -> Consequence {
+    fn on_stopped(&mut self, how: StopOutcome) -> Consequence {
         let State::Stopping(then) = self.state else {
             return Consequence::Nothing;
         };
         self.state = then.map_or(State::Paused, |wait| State::Waiting(Instant::now() + wait));
-        if matches!(how, Stopped::Abandoned(_)) {
+        if matches!(how, StopOutcome::Abandoned(_)) {
             tracing::warn!("the source could not be stopped: it hangs in its driver and is abandoned");
         }
         self.too_many_hang()
@@ -339,7 +341,7 @@ impl CapturePart {
             let stuck_threads = self.stuck_threads.clone();
             let stopping = tokio::task::spawn_blocking(move || stop(capture, &stuck_threads));
             match tokio::time::timeout_at(deadline, stopping).await {
-                Ok(Ok(Stopped::Clean)) => {}
+                Ok(Ok(StopOutcome::Clean)) => {}
                 _ => tracing::warn!("the source could not be stopped: it hangs in its driver and is abandoned"),
             }
         }
@@ -347,11 +349,11 @@ impl CapturePart {
 }
 
 /// Stops a source, and counts it as stuck_threads for as long as it does. May block for [`STOP_LIMIT`].
-pub(super) fn stop(capture: Capture, stuck_threads: &StuckThreads) -> Stopped {
+pub(super) fn stop(capture: Capture, stuck_threads: &StuckThreads) -> StopOutcome {
     match capture.stop(STOP_LIMIT) {
-        Stopped::Abandoned(Some(thread)) => {
+        StopOutcome::Abandoned(Some(thread)) => {
             stuck_threads.watch(thread, Instant::now());
-            Stopped::Abandoned(None)
+            StopOutcome::Abandoned(None)
         }
         how => how,
     }
@@ -372,7 +374,7 @@ mod tests {
     fn part(line: &str) -> (CapturePart, mpsc::UnboundedReceiver<Tagged>) {
         let (sender, events) = mpsc::unbounded_channel();
         let part = CapturePart::new(
-            Settings::new(SourceLine::Launch(line.to_owned())),
+            CaptureSettings::new(SourceLine::Launch(line.to_owned())),
             ShutdownBehavior::WaitForRestart,
             (Arc::default(), Arc::default()),
             Arc::default(),
@@ -387,7 +389,7 @@ mod tests {
         let (mut part, _events) = part("videotestsrc");
         let abandoned = |part: &mut CapturePart| {
             part.state = State::Stopping(None);
-            part.on_event(PipelineEvent::Stopped(Stopped::Abandoned(None)))
+            part.on_event(PipelineEvent::Stopped(StopOutcome::Abandoned(None)))
         };
         for _ in 0..2 * HANGING_LIMIT {
             let slow = std::thread::spawn(|| {});
@@ -419,7 +421,7 @@ mod tests {
         let line = "videotestsrc num-buffers=2 ! video/x-raw,width=16,height=16";
         let (mut part, mut events) = part(line);
         // As `start` does it for the source that hangs.
-        let late = part.inlet();
+        let late = part.output();
         part.state = State::Starting(Instant::now());
         assert_eq!(part.on_due(), Consequence::Nothing);
         assert!(matches!(part.state, State::Waiting(_)), "given up");
@@ -439,7 +441,7 @@ mod tests {
         // The successor, which is not live and has no watchdog, plays to its end.
         let slot = part.slots.0.clone();
         let played =
-            tokio::task::spawn_blocking(move || while let crate::capture::Taken::Frame(_) = slot.take(limit) {});
+            tokio::task::spawn_blocking(move || while let crate::capture::Received::Value(_) = slot.receive(limit) {});
         played.await.unwrap();
         assert!(matches!(
             next().await,

@@ -1,6 +1,6 @@
 //! What the parts report to the generation that keeps them.
 
-use crate::capture::{Capture, CaptureError, CaptureEvent, Stopped};
+use crate::capture::{Capture, CaptureError, CaptureEvent, StopOutcome};
 use crate::inference::{InferenceFault, Progress};
 use crate::studio::Found;
 
@@ -39,5 +39,5 @@ impl ModelEvent {
 pub(super) enum PipelineEvent {
     Started(Result<Capture, CaptureError>),
     Said(CaptureEvent),
-    Stopped(Stopped),
+    Stopped(StopOutcome),
 }

@@ -95,10 +95,10 @@ impl<'a> Session<'a> {
         let (sender, events) = mpsc::unbounded_channel();
         let (slot, sounds) = (Arc::new(FrameMailbox::new()), Arc::new(AudioMailbox::new()));
         let capture = CapturePart::new(
-            capture::Settings {
-                wishes: DeviceSelection::of(&config.runner),
+            capture::CaptureSettings {
+                devices: DeviceSelection::from_options(&config.runner),
                 unthrottled: context.setup.unthrottled,
-                ..capture::Settings::new(context.setup.source.clone())
+                ..capture::CaptureSettings::new(context.setup.source.clone())
             },
             config.shutdown_behavior,
             (slot.clone(), sounds.clone()),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ei_greengrass::capture::pack::pack_features;
-use ei_greengrass::capture::{Capture, Converter, FrameMailbox, Picture, Settings, Taken, Target};
+use ei_greengrass::capture::{Capture, CaptureSettings, Converter, FrameMailbox, Picture, Received, Target};
 use ei_greengrass::config::{Criteria, FilterConfig, Qos, ResizeMode, SourceLine};
 use ei_greengrass::device::Topics;
 use ei_greengrass::inference::publisher::{Caches, Publisher, PublisherSettings};
@@ -113,7 +113,8 @@ fn measure(scene: &Scene) -> Vec<Vec<f64>> {
     let (slot, stats) = (Arc::new(FrameMailbox::new()), Arc::new(Stats::default()));
     // Faster than a camera, and slow enough that each frame is waited for.
     let line = scene.source(true).replace("framerate=30/1", "framerate=100/1");
-    let capture = Capture::start(&Settings::new(SourceLine::Launch(line)), &slot, &stats, |_| {}).expect("the source");
+    let capture =
+        Capture::start(&CaptureSettings::new(SourceLine::Launch(line)), &slot, &stats, |_| {}).expect("the source");
     let mut stages = vec![Vec::new(); NAMES.len()];
     for frame in 0..FRAMES + WARM_UP {
         let times = infer(&slot, &mut parts);
@@ -128,7 +129,7 @@ fn measure(scene: &Scene) -> Vec<Vec<f64>> {
 }
 
 fn infer(slot: &FrameMailbox, parts: &mut Parts) -> [f64; NAMES.len()] {
-    let Taken::Frame(frame) = slot.take(LIMIT) else {
+    let Received::Value(frame) = slot.receive(LIMIT) else {
         panic!("the source delivers nothing");
     };
     let taken = Instant::now();

@@ -39,7 +39,7 @@ fn a_second_branch_goes_on_while_the_model_is_started_again() {
     wait_for_size(&recording, during + 64 * 48);
     let log = daemon.stop();
     assert_eq!(
-        log.matches("capture started").count(),
+        log.matches("Capture started").count(),
         1,
         "the pipeline was never stopped:\n{log}"
     );
@@ -51,6 +51,6 @@ fn a_failing_source_takes_its_other_branches_along_and_the_log_says_so() {
     let line = "videotestsrc is-live=true ! identity error-after=20 ! tee name=t t. ! queue ! fakesink t. ! queue ! videoconvert";
     let daemon = site.run(&broker.url(), &["--model", "builtin:ball", "--gst", line]);
     daemon.wait_for_line("the other branches of the line stop with the source");
-    daemon.wait_for_lines("capture started", 2);
+    daemon.wait_for_lines("Capture started", 2);
     daemon.stop();
 }

@@ -1,25 +1,27 @@
-//! Which camera, and in which of its modes, when no line is given.
+//! Selects the camera and its mode when the configuration has no launch line.
 //!
-//! The choice is a pure function of what the machine has. GStreamer's device monitor does not know two kinds: the CSI
-//! camera of a Jetson shows up as a V4L2 node with unprocessed (Bayer) pictures and is opened by `nvarguscamerasrc`; that of
-//! a Raspberry Pi by `libcamerasrc`, while the nodes of its parts are of no use alone.
+//! The selection is a pure function of the connected devices. GStreamer's device monitor does not recognise two kinds of
+//! cameras. The CSI camera of a Jetson is listed as a V4L2 node with unprocessed (Bayer) frames, and must be opened with
+//! `nvarguscamerasrc`. The camera of a Raspberry Pi must be opened with `libcamerasrc`; the V4L2 nodes of its parts are not
+//! usable alone.
 
 mod mode;
 #[cfg(test)]
-mod table;
+mod tests;
 
 use std::fmt;
 
-pub use mode::{Mode, Need, Stream};
+pub use mode::{CameraMode, MinimumSize, StreamFormat};
 
-use super::devices::{self, Class, Device, is_installed, named};
+use super::devices::{Device, DeviceClass, find_by_name, list_devices, resolve_link};
 use super::error::CaptureError;
-use mode::{modes, nearest};
+use super::registry::is_installed;
+use mode::{best_mode, supported_modes};
 
-/// Names of the nodes of a Jetson's CSI cameras (`tegra-video`): `vi-output, imx219 9-0010`.
-const JETSON_CSI: &str = "vi-output";
-/// Names of the nodes of a Raspberry Pi's camera and codec that give no pictures alone.
-const RASPBERRY_PARTS: [&str; 8] = [
+/// Start of the node names of a Jetson's CSI cameras (driver `tegra-video`): `vi-output, imx219 9-0010`.
+const JETSON_CSI_NODE: &str = "vi-output";
+/// Start of the node names of a Raspberry Pi's camera and codec, which deliver no pictures alone.
+const RASPBERRY_PI_NODES: [&str; 8] = [
     "unicam",
     "rp1-cfe",
     "bcm2835-isp",
@@ -29,81 +31,82 @@ const RASPBERRY_PARTS: [&str; 8] = [
     "rpi-hevc",
     "rpi-codec",
 ];
-/// Of which these are its sensors.
-const RASPBERRY_SENSORS: [&str; 2] = ["unicam", "rp1-cfe"];
-/// What a Jetson's image processor gives: the sizes of common sensors' modes, all 16:9.
+/// Those of them that belong to a sensor.
+const RASPBERRY_PI_SENSORS: [&str; 2] = ["unicam", "rp1-cfe"];
+/// What a Jetson's image processor delivers: the sizes of common sensor modes, all 16:9.
 const JETSON_CAPS: &str = "video/x-raw(memory:NVMM), width=1280, height=720; video/x-raw(memory:NVMM), width=1920, height=1080; \
      video/x-raw(memory:NVMM), width=3840, height=2160";
-/// Sizes to ask of a Raspberry Pi's camera where libcamera does not list any.
+/// Sizes for a Raspberry Pi's camera when libcamera lists none.
 const LIBCAMERA_CAPS: &str = "video/x-raw, format=NV12, width=640, height=480; video/x-raw, format=NV12, width=1280, height=720; \
      video/x-raw, format=NV12, width=1920, height=1080";
 
-/// What the machine has.
+/// The cameras of this machine.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Cameras {
     usable: Vec<Device>,
-    /// Why the others cannot be used, one line each.
+    /// One line for each other camera: its title and why it is not usable.
     unusable: Vec<String>,
+    /// The probable cause when no camera is usable.
     hint: Option<String>,
 }
 
-/// A camera in one of its modes.
+/// A camera and the mode to use.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Choice {
+pub struct SelectedCamera {
     /// Name and path.
-    pub camera: String,
-    /// What it is asked for.
-    pub mode: Mode,
-    /// What was wanted and cannot be had.
-    pub remarks: Vec<String>,
+    pub name: String,
+    /// The mode to request.
+    pub mode: CameraMode,
+    /// One sentence for each requested option that the camera does not support.
+    pub warnings: Vec<String>,
     source: String,
 }
 
-impl Choice {
-    /// As a launch line, ending in what the camera delivers.
-    pub fn line(&self) -> String {
+impl SelectedCamera {
+    /// The launch line; it ends in the caps of the mode.
+    pub fn launch_line(&self) -> String {
         format!("{} ! {}", self.source, self.mode.caps())
     }
 }
 
-impl fmt::Display for Choice {
+impl fmt::Display for SelectedCamera {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}, {}", self.camera, self.mode)
+        write!(f, "{}, {}", self.name, self.mode)
     }
 }
 
-/// The cameras that are there now. Blocks while devices are listed.
+/// The cameras that are connected now. Blocks while GStreamer lists the devices.
 ///
 /// # Errors
-/// [`CaptureError::Init`] when GStreamer does not start.
-pub fn found() -> Result<Cameras, CaptureError> {
-    let mut cameras = Cameras::of(devices::list(Class::Camera)?, &is_installed);
+/// [`CaptureError::Init`]
+pub fn list() -> Result<Cameras, CaptureError> {
+    let mut cameras = Cameras::from_devices(list_devices(DeviceClass::Camera)?, &is_installed);
     if cameras.usable.is_empty() {
-        cameras.hint = hint();
+        cameras.hint = probable_cause();
     }
     Ok(cameras)
 }
 
-/// What the machine shows of cameras that GStreamer does not see.
-fn hint() -> Option<String> {
+/// Why GStreamer may list no camera.
+fn probable_cause() -> Option<String> {
     if !is_installed("v4l2src") {
         return Some("v4l2src is not installed (gstreamer1.0-plugins-good)".to_owned());
     }
     let nodes = std::fs::read_dir("/dev").ok()?.flatten().map(|entry| entry.path());
-    let closed = nodes
+    let forbidden = nodes
         .filter(|path| path.to_string_lossy().starts_with("/dev/video"))
         .find(|path| {
             std::fs::File::open(path).is_err_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
         })?;
     Some(format!(
         "{} is there and may not be opened: the service user must be in the group video",
-        closed.display()
+        forbidden.display()
     ))
 }
 
 impl Cameras {
-    /// Sorts out what the monitor listed. `installed`: which elements GStreamer has.
-    pub fn of(devices: Vec<Device>, installed: &dyn Fn(&str) -> bool) -> Self {
+    /// Sorts the devices of the monitor. `installed`: whether GStreamer has an element.
+    fn from_devices(devices: Vec<Device>, installed: &dyn Fn(&str) -> bool) -> Self {
         let mut cameras = Self {
             usable: Vec::new(),
             unusable: Vec::new(),
@@ -112,24 +115,24 @@ impl Cameras {
         let has_libcamera = devices.iter().any(|device| device.factory() == "libcamerasrc");
         let mut built_in = Vec::new();
         for device in devices {
-            let is_part = |names: &[&str]| names.iter().any(|name| device.name.starts_with(name));
-            if device.name.starts_with(JETSON_CSI) {
+            let name_starts_with = |names: &[&str]| names.iter().any(|name| device.name.starts_with(name));
+            if device.name.starts_with(JETSON_CSI_NODE) {
                 match installed("nvarguscamerasrc") {
-                    true => built_in.push(jetson(&device, built_in.len())),
-                    false => cameras.refuse(&device, "needs nvarguscamerasrc (nvidia-l4t-gstreamer)"),
+                    true => built_in.push(jetson_camera(&device, built_in.len())),
+                    false => cameras.add_unusable(&device, "needs nvarguscamerasrc (nvidia-l4t-gstreamer)"),
                 }
-            } else if is_part(&RASPBERRY_SENSORS) && !has_libcamera {
+            } else if name_starts_with(&RASPBERRY_PI_SENSORS) && !has_libcamera {
                 match installed("libcamerasrc") {
-                    true if built_in.is_empty() => built_in.push(raspberry(&device)),
+                    true if built_in.is_empty() => built_in.push(raspberry_pi_camera(&device)),
                     true => {}
-                    false => cameras.refuse(&device, "needs libcamerasrc (gstreamer1.0-libcamera)"),
+                    false => cameras.add_unusable(&device, "needs libcamerasrc (gstreamer1.0-libcamera)"),
                 }
-            } else if is_part(&RASPBERRY_PARTS) {
+            } else if name_starts_with(&RASPBERRY_PI_NODES) {
                 // Not a camera.
-            } else if modes(&device.caps).is_empty() {
-                cameras.refuse(&device, "delivers neither raw pictures nor JPEG");
+            } else if supported_modes(&device.caps).is_empty() {
+                cameras.add_unusable(&device, "delivers neither raw pictures nor JPEG");
             } else if device.factory() == "libcamerasrc" {
-                // libcamera lists USB cameras too; V4L2 does it better, with their names.
+                // libcamera lists USB cameras too, but without the names that V4L2 has.
                 if !device.source.contains("usb") {
                     built_in.push(device);
                 }
@@ -137,82 +140,92 @@ impl Cameras {
                 cameras.usable.push(device);
             }
         }
-        // What is built in comes before what somebody may plug in or out.
+        // Built-in cameras come first: USB cameras may be unplugged.
         cameras.usable.splice(0..0, built_in);
         cameras
     }
 
-    fn refuse(&mut self, device: &Device, reason: &str) {
+    fn add_unusable(&mut self, device: &Device, reason: &str) {
         self.unusable.push(format!("{}, which {reason}", device.title()));
     }
 
     /// One line for each camera, the usable ones first.
-    pub fn lines(&self) -> Vec<String> {
+    pub fn descriptions(&self) -> Vec<String> {
         let usable = self.usable.iter().map(Device::title);
         usable.chain(self.unusable.iter().cloned()).collect()
     }
 
-    /// The camera that `wanted` names, else the first, in the mode nearest at or above `need`.
+    /// The camera that `wanted` names, or the first one, in its smallest mode of at least `minimum`.
     ///
     /// # Errors
-    /// [`CaptureError::NoCamera`] with what is there instead.
-    pub fn choose(&self, wanted: Option<&str>, need: Need, color_format: Option<&str>) -> Result<Choice, CaptureError> {
+    /// [`CaptureError::NoCamera`], with the cameras that are connected.
+    pub fn select(
+        &self,
+        wanted: Option<&str>,
+        minimum: MinimumSize,
+        color_format: Option<&str>,
+    ) -> Result<SelectedCamera, CaptureError> {
         let device = match wanted {
-            Some(wanted) => named(&self.usable, &devices::resolved(wanted)),
+            Some(wanted) => find_by_name(&self.usable, &resolve_link(wanted)),
             None => self.usable.first(),
         };
-        let modes = device.map(|device| (device, modes(&device.caps)));
-        let chosen = modes.and_then(|(device, modes)| Some((device, nearest(&modes, need, color_format)?)));
-        let Some((device, (mode, has_format))) = chosen else {
+        let selected = device.and_then(|device| {
+            let modes = supported_modes(&device.caps);
+            Some((device, best_mode(&modes, minimum, color_format)?))
+        });
+        let Some((device, (mode, has_format))) = selected else {
             return Err(CaptureError::NoCamera {
                 wanted: wanted.map(str::to_owned),
-                found: self.lines(),
+                found: self.descriptions(),
                 hint: self.hint.clone(),
             });
         };
-        let mut remarks = Vec::new();
+        let mut warnings = Vec::new();
         if let (false, Some(format)) = (has_format, color_format) {
-            remarks.push(format!(
+            warnings.push(format!(
                 "--camera-color-format: {} does not deliver {format:?}; {mode} is used",
                 device.title()
             ));
         }
-        if mode.width < need.width || mode.height < need.height {
-            remarks.push(format!(
+        if mode.width < minimum.width || mode.height < minimum.height {
+            warnings.push(format!(
                 "{} delivers at most {mode}, which is smaller than the wanted {} x {}",
                 device.title(),
-                need.width,
-                need.height
+                minimum.width,
+                minimum.height
             ));
         }
-        Ok(Choice {
-            camera: device.title(),
+        Ok(SelectedCamera {
+            name: device.title(),
             mode,
-            remarks,
+            warnings,
             source: device.source.clone(),
         })
     }
 }
 
-fn jetson(node: &Device, sensor: usize) -> Device {
-    let name = node.name.trim_start_matches(JETSON_CSI).trim_start_matches([',', ' ']);
+fn jetson_camera(node: &Device, sensor: usize) -> Device {
+    let name = node
+        .name
+        .trim_start_matches(JETSON_CSI_NODE)
+        .trim_start_matches([',', ' ']);
     Device {
         name: format!("CSI camera {name}"),
         source: format!("nvarguscamerasrc sensor-id={sensor}"),
-        caps: caps(JETSON_CAPS),
+        caps: parse_caps(JETSON_CAPS),
         ..node.clone()
     }
 }
 
-fn raspberry(node: &Device) -> Device {
+fn raspberry_pi_camera(node: &Device) -> Device {
     Device {
         name: "Raspberry Pi camera".to_owned(),
         source: "libcamerasrc".to_owned(),
-        caps: caps(LIBCAMERA_CAPS),
+        caps: parse_caps(LIBCAMERA_CAPS),
         ..node.clone()
     }
 }
 
-fn caps(text: &str) -> gstreamer::Caps {
+fn parse_caps(text: &str) -> gstreamer::Caps {
     text.parse().unwrap_or_else(|_| gstreamer::Caps::new_empty())
 }

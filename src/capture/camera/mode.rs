@@ -1,14 +1,14 @@
-//! The pictures that a camera can give, and the ones to ask for.
+//! The modes of a camera, and the best one for a model.
 
 use std::fmt;
 
 use gstreamer as gst;
 
-/// No picture of a camera is asked for that is smaller: models are built from pictures of ordinary cameras.
-const LEAST: (u32, u32) = (640, 480);
-/// Formats that are read without loss of time, the best first; others come after them.
-const EASY: [&str; 8] = ["I420", "NV12", "YUY2", "UYVY", "YV12", "NV21", "BGRx", "RGB"];
-/// What people and V4L2 call GStreamer's formats.
+/// No smaller mode is used unless the user asks for it: models are trained with pictures of ordinary cameras.
+const DEFAULT_MINIMUM: (u32, u32) = (640, 480);
+/// Formats that are cheap to convert, the cheapest first.
+const CHEAP_FORMATS: [&str; 8] = ["I420", "NV12", "YUY2", "UYVY", "YV12", "NV21", "BGRx", "RGB"];
+/// Other names of GStreamer's formats, as V4L2 and users write them.
 const ALIASES: [(&str, &str); 7] = [
     ("YUYV", "YUY2"),
     ("YU12", "I420"),
@@ -18,58 +18,59 @@ const ALIASES: [(&str, &str); 7] = [
     ("GREY", "GRAY8"),
     ("MJPEG", "MJPG"),
 ];
+/// Names of JPEG.
 const JPEG: [&str; 3] = ["MJPG", "JPEG", "JPG"];
 
-/// The size that is wanted at least, in pixels.
+/// The smallest size of a suitable mode, in pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Need {
+pub struct MinimumSize {
     /// Pixels.
     pub width: u32,
     /// Pixels.
     pub height: u32,
 }
 
-impl Need {
-    /// For a model with this input: 640 x 480 or more.
-    pub fn of_model((width, height): (u32, u32)) -> Self {
+impl MinimumSize {
+    /// For a model with this input size: at least 640 x 480.
+    pub fn for_model((width, height): (u32, u32)) -> Self {
         Self {
-            width: width.max(LEAST.0),
-            height: height.max(LEAST.1),
+            width: width.max(DEFAULT_MINIMUM.0),
+            height: height.max(DEFAULT_MINIMUM.1),
         }
     }
 }
 
-/// What a camera sends.
+/// The format of a camera's stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Stream {
-    /// Raw frames in this format; `None`: the source decides.
+pub enum StreamFormat {
+    /// Raw frames in this format; `None`: the source selects one.
     Raw(Option<String>),
-    /// Raw frames in the memory of NVIDIA's image processor.
+    /// Raw frames in NVIDIA memory (`memory:NVMM`).
     Nvidia,
-    /// JPEG files.
+    /// Motion JPEG.
     Jpeg,
 }
 
-/// Pictures of one kind and size.
+/// A format and a size.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mode {
-    /// What is sent.
-    pub stream: Stream,
+pub struct CameraMode {
+    /// The format.
+    pub format: StreamFormat,
     /// Pixels.
     pub width: u32,
     /// Pixels.
     pub height: u32,
 }
 
-impl Mode {
-    /// As caps in a launch line.
+impl CameraMode {
+    /// The caps of this mode in launch-line syntax.
     pub fn caps(&self) -> String {
         let size = format!("width={},height={}", self.width, self.height);
-        match &self.stream {
-            Stream::Raw(Some(format)) => format!("video/x-raw,format={format},{size}"),
-            Stream::Raw(None) => format!("video/x-raw,{size}"),
-            Stream::Nvidia => format!("video/x-raw(memory:NVMM),{size}"),
-            Stream::Jpeg => format!("image/jpeg,{size}"),
+        match &self.format {
+            StreamFormat::Raw(Some(format)) => format!("video/x-raw,format={format},{size}"),
+            StreamFormat::Raw(None) => format!("video/x-raw,{size}"),
+            StreamFormat::Nvidia => format!("video/x-raw(memory:NVMM),{size}"),
+            StreamFormat::Jpeg => format!("image/jpeg,{size}"),
         }
     }
 
@@ -77,55 +78,55 @@ impl Mode {
         u64::from(self.width) * u64::from(self.height)
     }
 
-    /// Raw before JPEG, easy formats before others.
-    fn effort(&self) -> usize {
-        match &self.stream {
-            Stream::Nvidia => 0,
-            Stream::Raw(format) => {
-                let easy = |name: &String| EASY.iter().position(|easy| easy == name);
-                format.as_ref().and_then(easy).unwrap_or(EASY.len())
+    /// Relative cost of reading a frame: cheap raw formats, then other raw formats, then JPEG.
+    fn conversion_cost(&self) -> usize {
+        match &self.format {
+            StreamFormat::Nvidia => 0,
+            StreamFormat::Raw(format) => {
+                let rank = |name: &String| CHEAP_FORMATS.iter().position(|cheap| cheap == name);
+                format.as_ref().and_then(rank).unwrap_or(CHEAP_FORMATS.len())
             }
-            Stream::Jpeg => EASY.len() + 1,
+            StreamFormat::Jpeg => CHEAP_FORMATS.len() + 1,
         }
     }
 }
 
-impl fmt::Display for Mode {
+impl fmt::Display for CameraMode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let stream = match &self.stream {
-            Stream::Raw(Some(format)) => format,
-            Stream::Raw(None) | Stream::Nvidia => "raw",
-            Stream::Jpeg => "JPEG",
+        let format = match &self.format {
+            StreamFormat::Raw(Some(name)) => name,
+            StreamFormat::Raw(None) | StreamFormat::Nvidia => "raw",
+            StreamFormat::Jpeg => "JPEG",
         };
-        write!(f, "{} x {} {stream}", self.width, self.height)
+        write!(f, "{} x {} {format}", self.width, self.height)
     }
 }
 
-/// All modes that caps offer for some size.
+/// The modes of one caps structure: each of its formats in each of its sizes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Offer {
-    streams: Vec<Stream>,
-    width: Extent,
-    height: Extent,
+pub(super) struct SupportedModes {
+    formats: Vec<StreamFormat>,
+    width: Dimension,
+    height: Dimension,
 }
 
-/// One side of a picture.
+/// The possible widths or heights, in pixels.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Extent {
+enum Dimension {
     OneOf(Vec<u32>),
     Range { min: u32, max: u32, step: u32 },
 }
 
-impl Extent {
-    /// The smallest at or above `least`, and the largest.
-    fn around(&self, least: u32) -> (Option<u32>, Option<u32>) {
+impl Dimension {
+    /// The smallest value of at least `minimum`, and the largest value.
+    fn bounds(&self, minimum: u32) -> (Option<u32>, Option<u32>) {
         match self {
             Self::OneOf(sides) => (
-                sides.iter().copied().filter(|side| *side >= least).min(),
+                sides.iter().copied().filter(|side| *side >= minimum).min(),
                 sides.iter().copied().max(),
             ),
             Self::Range { min, max, step } => {
-                let above = least.saturating_sub(*min).div_ceil(*step).saturating_mul(*step);
+                let above = minimum.saturating_sub(*min).div_ceil(*step).saturating_mul(*step);
                 let side = min.saturating_add(above);
                 (Some(side).filter(|side| side <= max), Some(*max))
             }
@@ -133,28 +134,28 @@ impl Extent {
     }
 }
 
-/// What is usable in a device's caps: raw frames in ordinary or NVIDIA memory, and JPEG.
-pub(super) fn modes(caps: &gst::Caps) -> Vec<Offer> {
+/// The usable modes in a device's caps: raw frames in system or NVIDIA memory, and JPEG.
+pub(super) fn supported_modes(caps: &gst::Caps) -> Vec<SupportedModes> {
     let structures = caps.iter_with_features();
     structures
         .filter_map(|(structure, features)| {
-            Some(Offer {
-                streams: streams(structure, features)?,
-                width: extent(structure, "width")?,
-                height: extent(structure, "height")?,
+            Some(SupportedModes {
+                formats: formats(structure, features)?,
+                width: dimension(structure, "width")?,
+                height: dimension(structure, "height")?,
             })
         })
         .collect()
 }
 
-fn streams(structure: &gst::StructureRef, features: &gst::CapsFeaturesRef) -> Option<Vec<Stream>> {
+fn formats(structure: &gst::StructureRef, features: &gst::CapsFeaturesRef) -> Option<Vec<StreamFormat>> {
     match structure.name().as_str() {
-        "image/jpeg" => Some(vec![Stream::Jpeg]),
-        "video/x-raw" if features.contains("memory:NVMM") => Some(vec![Stream::Nvidia]),
+        "image/jpeg" => Some(vec![StreamFormat::Jpeg]),
+        "video/x-raw" if features.contains("memory:NVMM") => Some(vec![StreamFormat::Nvidia]),
         "video/x-raw" if features.is_equal(&gst::CAPS_FEATURES_MEMORY_SYSTEM_MEMORY) => {
-            let formats = match structure.value("format") {
-                Err(_) => return Some(vec![Stream::Raw(None)]),
-                Ok(value) => texts(value),
+            let names = match structure.value("format") {
+                Err(_) => return Some(vec![StreamFormat::Raw(None)]),
+                Ok(value) => strings(value),
             };
             let known = |name: &String| {
                 let format = gstreamer_video::VideoFormat::from_string(name);
@@ -163,10 +164,10 @@ fn streams(structure: &gst::StructureRef, features: &gst::CapsFeaturesRef) -> Op
                     gstreamer_video::VideoFormat::Unknown | gstreamer_video::VideoFormat::Encoded
                 )
             };
-            let raw: Vec<_> = formats
+            let raw: Vec<_> = names
                 .into_iter()
                 .filter(known)
-                .map(|name| Stream::Raw(Some(name)))
+                .map(|name| StreamFormat::Raw(Some(name)))
                 .collect();
             (!raw.is_empty()).then_some(raw)
         }
@@ -174,7 +175,7 @@ fn streams(structure: &gst::StructureRef, features: &gst::CapsFeaturesRef) -> Op
     }
 }
 
-fn texts(value: &gst::glib::SendValue) -> Vec<String> {
+fn strings(value: &gst::glib::SendValue) -> Vec<String> {
     match value.get::<String>() {
         Ok(text) => vec![text],
         Err(_) => value.get::<gst::List>().map_or_else(
@@ -184,14 +185,14 @@ fn texts(value: &gst::glib::SendValue) -> Vec<String> {
     }
 }
 
-fn extent(structure: &gst::StructureRef, side: &str) -> Option<Extent> {
+fn dimension(structure: &gst::StructureRef, side: &str) -> Option<Dimension> {
     let value = structure.value(side).ok()?;
     let pixels = |value: i32| u32::try_from(value).ok().filter(|side| *side > 0);
     if let Ok(side) = value.get::<i32>() {
-        return Some(Extent::OneOf(vec![pixels(side)?]));
+        return Some(Dimension::OneOf(vec![pixels(side)?]));
     }
     if let Ok(range) = value.get::<gst::IntRange<i32>>() {
-        return Some(Extent::Range {
+        return Some(Dimension::Range {
             min: pixels(range.min().max(1))?,
             max: pixels(range.max())?,
             step: pixels(range.step())?,
@@ -202,44 +203,50 @@ fn extent(structure: &gst::StructureRef, side: &str) -> Option<Extent> {
         .iter()
         .filter_map(|value| pixels(value.get::<i32>().ok()?))
         .collect();
-    (!sides.is_empty()).then_some(Extent::OneOf(sides))
+    (!sides.is_empty()).then_some(Dimension::OneOf(sides))
 }
 
-/// The mode nearest at or above `need`, raw before JPEG; where there is none so large, the largest. With `color_format` only
-/// its modes count, unless there are none: then the answer's second part is `false`.
-pub(super) fn nearest(offers: &[Offer], need: Need, color_format: Option<&str>) -> Option<(Mode, bool)> {
-    let all: Vec<(Mode, bool)> = offers.iter().flat_map(|offer| candidates(offer, need)).collect();
+/// The smallest mode of at least `minimum` (raw before JPEG), or the largest mode when all are smaller.
+///
+/// With `color_format` only modes of this format count. When the camera has none, all modes count and the second value is
+/// `false`.
+pub(super) fn best_mode(
+    modes: &[SupportedModes],
+    minimum: MinimumSize,
+    color_format: Option<&str>,
+) -> Option<(CameraMode, bool)> {
+    let all: Vec<(CameraMode, bool)> = modes.iter().flat_map(|modes| candidates(modes, minimum)).collect();
     let wanted = color_format.map(canonical);
-    let of_format = |mode: &Mode| match (&wanted, &mode.stream) {
+    let of_format = |mode: &CameraMode| match (&wanted, &mode.format) {
         (None, _) => true,
-        (Some(name), Stream::Jpeg) => JPEG.contains(&name.as_str()),
-        (Some(name), Stream::Raw(format)) => format.as_ref() == Some(name),
-        (Some(_), Stream::Nvidia) => false,
+        (Some(name), StreamFormat::Jpeg) => JPEG.contains(&name.as_str()),
+        (Some(name), StreamFormat::Raw(format)) => format.as_ref() == Some(name),
+        (Some(_), StreamFormat::Nvidia) => false,
     };
     let has_format = all.iter().any(|(mode, _)| of_format(mode));
     let fitting = all.into_iter().filter(|(mode, _)| !has_format || of_format(mode));
     let best = fitting.min_by_key(|(mode, enough)| {
-        // Large enough: the smallest. Else: the largest.
+        // The smallest of those that are large enough, else the largest.
         let size = if *enough { mode.area() } else { u64::MAX - mode.area() };
-        (!enough, size, mode.effort())
+        (!enough, size, mode.conversion_cost())
     });
     best.map(|(mode, _)| (mode, has_format))
 }
 
-/// The smallest mode of an offer that is large enough, and its largest.
-fn candidates(offer: &Offer, need: Need) -> Vec<(Mode, bool)> {
-    let (width, widest) = offer.width.around(need.width);
-    let (height, highest) = offer.height.around(need.height);
+/// For each format the smallest mode that is large enough, and the largest mode; each with whether it is large enough.
+fn candidates(supported: &SupportedModes, minimum: MinimumSize) -> Vec<(CameraMode, bool)> {
+    let (width, widest) = supported.width.bounds(minimum.width);
+    let (height, highest) = supported.height.bounds(minimum.height);
     let mut modes = Vec::new();
-    for stream in &offer.streams {
+    for format in &supported.formats {
         let mut add = |width: Option<u32>, height: Option<u32>| {
             if let (Some(width), Some(height)) = (width, height) {
-                let mode = Mode {
-                    stream: stream.clone(),
+                let mode = CameraMode {
+                    format: format.clone(),
                     width,
                     height,
                 };
-                modes.push((mode, width >= need.width && height >= need.height));
+                modes.push((mode, width >= minimum.width && height >= minimum.height));
             }
         };
         add(width, height);
@@ -253,7 +260,7 @@ fn canonical(format: &str) -> String {
     let alias = ALIASES.iter().find(|(alias, _)| *alias == upper);
     match alias {
         Some((_, name)) => (*name).to_owned(),
-        // The one format of GStreamer that is used and not all in capitals.
+        // GStreamer writes the unused byte of these formats as a lower-case x.
         None if matches!(upper.as_str(), "BGRX" | "RGBX" | "XRGB" | "XBGR") => upper.replace('X', "x"),
         None => upper,
     }

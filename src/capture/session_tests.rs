@@ -1,4 +1,4 @@
-//! Whole pipelines in this process, from a line to frames in the slot.
+//! Whole pipelines in this process, from a launch line to frames in the mailbox.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,8 +10,11 @@ use gstreamer::prelude::*;
 
 use super::convert::{Converter, Picture, Target};
 use super::error::CaptureError;
-use super::mailbox::{Frame, FrameMailbox, Taken};
-use super::pipeline::{Capture, CaptureEvent, Settings, Stopped};
+use super::frame::{Frame, FrameMailbox};
+use super::mailbox::Received;
+use super::registry::init;
+use super::session::{Capture, CaptureSettings, StopOutcome};
+use super::watchdog::CaptureEvent;
 use crate::config::{ResizeMode, SourceLine};
 use crate::status::stats::Stats;
 
@@ -20,53 +23,53 @@ const LIMIT: Duration = Duration::from_secs(20);
 
 struct Run {
     capture: Capture,
-    slot: Arc<FrameMailbox>,
+    mailbox: Arc<FrameMailbox>,
     stats: Arc<Stats>,
     events: Receiver<CaptureEvent>,
 }
 
 impl Run {
     fn of(line: &str) -> Self {
-        Self::with(Settings::new(SourceLine::Launch(line.to_owned()))).unwrap()
+        Self::with(CaptureSettings::new(SourceLine::Launch(line.to_owned()))).unwrap()
     }
 
     fn unthrottled(line: &str) -> Self {
-        Self::with(Settings {
+        Self::with(CaptureSettings {
             unthrottled: true,
-            ..Settings::new(SourceLine::Launch(line.to_owned()))
+            ..CaptureSettings::new(SourceLine::Launch(line.to_owned()))
         })
         .unwrap()
     }
 
-    fn with(settings: Settings) -> Result<Self, CaptureError> {
-        let (slot, stats) = (Arc::new(FrameMailbox::new()), Arc::new(Stats::default()));
+    fn with(settings: CaptureSettings) -> Result<Self, CaptureError> {
+        let (mailbox, stats) = (Arc::new(FrameMailbox::new()), Arc::new(Stats::default()));
         let (sender, events) = mpsc::channel();
-        let capture = Capture::start(&settings, &slot, &stats, move |event| {
+        let capture = Capture::start(&settings, &mailbox, &stats, move |event| {
             let _ = sender.send(event);
         })?;
         Ok(Self {
             capture,
-            slot,
+            mailbox,
             stats,
             events,
         })
     }
 
     fn frame(&self) -> Frame {
-        match self.slot.take(LIMIT) {
-            Taken::Frame(frame) => frame,
+        match self.mailbox.receive(LIMIT) {
+            Received::Value(frame) => frame,
             other => panic!("no frame but {other:?}; {:?}", self.events.try_recv()),
         }
     }
 
-    /// All frames to the end, each with its place in the stream in milliseconds.
-    fn places(&self) -> Vec<u64> {
-        let mut places = Vec::new();
+    /// The timestamps of all frames until the end, in milliseconds.
+    fn timestamps(&self) -> Vec<u64> {
+        let mut timestamps = Vec::new();
         loop {
-            match self.slot.take(LIMIT) {
-                Taken::Frame(frame) => places.push(frame.sample.buffer().unwrap().pts().unwrap().mseconds()),
-                Taken::Closed(_) => return places,
-                Taken::TimedOut => panic!("no end after {places:?}"),
+            match self.mailbox.receive(LIMIT) {
+                Received::Value(frame) => timestamps.push(frame.sample.buffer().unwrap().pts().unwrap().mseconds()),
+                Received::Closed(_) => return timestamps,
+                Received::TimedOut => panic!("no end after {timestamps:?}"),
             }
         }
     }
@@ -78,7 +81,7 @@ impl Run {
 
 /// Makes a file with GStreamer's own elements.
 fn make(line: &str) {
-    super::init().unwrap();
+    init().unwrap();
     let pipeline = gst::parse::launch(line).unwrap();
     let bus = pipeline.bus().unwrap();
     pipeline.set_state(gst::State::Playing).unwrap();
@@ -91,8 +94,8 @@ fn make(line: &str) {
 }
 
 /// 20 frames of MJPEG at 20/s: one second.
-fn film(directory: &Path) -> String {
-    let path = directory.join("film.avi").display().to_string();
+fn video_file(directory: &Path) -> String {
+    let path = directory.join("video.avi").display().to_string();
     make(&format!(
         "videotestsrc num-buffers=20 pattern=ball ! video/x-raw,format=I420,width=160,height=120,framerate=20/1 ! \
          jpegenc ! avimux ! filesink location={path}"
@@ -109,8 +112,8 @@ fn a_live_source_delivers_frames_until_it_is_stopped() {
     assert!(second.at > first.at);
     assert_eq!(first.sample.caps().unwrap().structure(0).unwrap().name(), "video/x-raw");
     assert!(run.stats.frames_captured.get() >= 2);
-    assert!(matches!(run.capture.stop(LIMIT), Stopped::Clean));
-    assert!(matches!(run.slot.take(LIMIT), Taken::Closed(_)));
+    assert!(matches!(run.capture.stop(LIMIT), StopOutcome::Clean));
+    assert!(matches!(run.mailbox.receive(LIMIT), Received::Closed(_)));
     assert!(
         run.events.recv_timeout(LIMIT).is_err(),
         "a stop that was asked for is no event"
@@ -118,7 +121,7 @@ fn a_live_source_delivers_frames_until_it_is_stopped() {
 }
 
 #[test]
-fn the_newest_live_frame_wins_and_the_others_are_counted() {
+fn a_live_source_keeps_the_newest_frame_and_counts_the_others() {
     let run = Run::of("videotestsrc is-live=true num-buffers=30 ! video/x-raw,width=16,height=16,framerate=300/1");
     // Nobody takes anything until all frames have come: the source's end waits for the last one.
     let start = Instant::now();
@@ -131,7 +134,7 @@ fn the_newest_live_frame_wins_and_the_others_are_counted() {
         "the end comes after the last frame was taken"
     );
     // A live source may start its stream some time after 0, so only the earliest place of the last frame is known.
-    assert!(matches!(run.places()[..], [last] if last >= 29 * 1000 / 300));
+    assert!(matches!(run.timestamps()[..], [last] if last >= 29 * 1000 / 300));
     assert_eq!(run.stats.frames_skipped.get(), 29);
     assert_eq!(run.event(), CaptureEvent::EndOfStream);
 }
@@ -139,39 +142,39 @@ fn the_newest_live_frame_wins_and_the_others_are_counted() {
 #[test]
 fn a_file_plays_in_real_time_in_order_to_its_end() {
     let directory = tempfile::tempdir().unwrap();
-    let path = film(directory.path());
+    let path = video_file(directory.path());
     let run = Run::of(&format!("filesrc location={path} ! decodebin ! videoconvert ! jpegenc"));
     assert!(!run.capture.is_live());
     let first = run.frame();
     let mut last = first.at;
-    let mut places = vec![first.sample.buffer().unwrap().pts().unwrap()];
-    while let Taken::Frame(frame) = run.slot.take(LIMIT) {
-        places.push(frame.sample.buffer().unwrap().pts().unwrap());
+    let mut timestamps = vec![first.sample.buffer().unwrap().pts().unwrap()];
+    while let Received::Value(frame) = run.mailbox.receive(LIMIT) {
+        timestamps.push(frame.sample.buffer().unwrap().pts().unwrap());
         last = frame.at;
     }
-    assert!(places.is_sorted_by(|a, b| a < b));
-    assert_eq!(places.last().unwrap().mseconds(), 950);
+    assert!(timestamps.is_sorted_by(|a, b| a < b));
+    assert_eq!(timestamps.last().unwrap().mseconds(), 950);
     let lasted = last - first.at;
     assert!(
         (Duration::from_millis(700)..Duration::from_secs(5)).contains(&lasted),
         "20 frames at 20/s took {lasted:?}"
     );
     assert_eq!(run.stats.frames_captured.get(), 20);
-    assert_eq!(places.len() as u64 + run.stats.frames_skipped.get(), 20);
+    assert_eq!(timestamps.len() as u64 + run.stats.frames_skipped.get(), 20);
     assert_eq!(run.event(), CaptureEvent::EndOfStream);
     assert!(
         run.events.recv_timeout(Duration::from_millis(1)).is_err(),
-        "the end is told once"
+        "the end is reported once"
     );
 }
 
 #[test]
-fn unthrottled_gives_every_frame_once_and_faster() {
+fn unthrottled_delivers_every_frame_once_and_faster() {
     let directory = tempfile::tempdir().unwrap();
-    let path = film(directory.path());
+    let path = video_file(directory.path());
     let run = Run::unthrottled(&format!("filesrc location={path} ! decodebin ! jpegenc"));
     let start = run.frame().at;
-    assert_eq!(run.places(), (1..20).map(|frame| frame * 50).collect::<Vec<_>>());
+    assert_eq!(run.timestamps(), (1..20).map(|frame| frame * 50).collect::<Vec<_>>());
     assert!(
         start.elapsed() < Duration::from_millis(800),
         "it took {:?}",
@@ -187,12 +190,12 @@ fn unthrottled_gives_every_frame_once_and_faster() {
 #[test]
 fn unthrottled_counts_are_exact_over_many_frames() {
     let run = Run::unthrottled("videotestsrc num-buffers=2000 ! video/x-raw,width=16,height=16,framerate=1000/1");
-    assert_eq!(run.places(), (0..2000).collect::<Vec<_>>());
+    assert_eq!(run.timestamps(), (0..2000).collect::<Vec<_>>());
     assert_eq!(run.stats.frames_captured.get(), 2000);
 }
 
 #[test]
-fn multiplied_frames_pass_at_their_rate_and_cost_a_reference() {
+fn duplicates_of_videorate_arrive_at_their_rate_and_share_their_memory() {
     let run = Run::of(
         "videotestsrc num-buffers=10 ! video/x-raw,width=320,height=240,framerate=20/1 ! videorate ! \
          video/x-raw,framerate=2200/1 ! jpegenc",
@@ -211,7 +214,7 @@ fn multiplied_frames_pass_at_their_rate_and_cost_a_reference() {
     }
     assert!(shared > 0);
     drop(held);
-    while let Taken::Frame(_) = run.slot.take(LIMIT) {}
+    while let Received::Value(_) = run.mailbox.receive(LIMIT) {}
     let captured = run.stats.frames_captured.get();
     assert!(captured > 900, "{captured} frames of half a second at 2200/s");
     assert_eq!(run.event(), CaptureEvent::EndOfStream);
@@ -232,12 +235,12 @@ fn a_failing_element_is_reported_once_with_gstreamers_text() {
     assert!(message.contains("Failed after iterations as requested"), "{message}");
     assert!(debug.contains("GstIdentity:bad"), "{debug}");
     assert!(run.events.recv_timeout(Duration::from_millis(300)).is_err());
-    assert!(matches!(run.capture.stop(LIMIT), Stopped::Clean));
+    assert!(matches!(run.capture.stop(LIMIT), StopOutcome::Clean));
 }
 
 #[test]
 fn a_missing_file_is_an_error_at_the_start_that_names_it() {
-    let settings = Settings::new(SourceLine::Encoded(
+    let settings = CaptureSettings::new(SourceLine::Encoded(
         "filesrc:location=/nosuch/film.mp4:!:decodebin".to_owned(),
     ));
     let error = Run::with(settings).err().unwrap().to_string();
@@ -245,18 +248,18 @@ fn a_missing_file_is_an_error_at_the_start_that_names_it() {
 }
 
 #[test]
-fn a_live_source_that_goes_quiet_has_stalled() {
+fn a_live_source_that_delivers_nothing_has_stalled() {
     let quiet = |line: &str, first: u64| {
-        let settings = Settings {
+        let settings = CaptureSettings {
             no_frame_limit: Duration::from_millis(300),
             first_frame_limit: Duration::from_millis(first),
-            ..Settings::new(SourceLine::Launch(line.to_owned()))
+            ..CaptureSettings::new(SourceLine::Launch(line.to_owned()))
         };
         let run = Run::with(settings).unwrap();
         let CaptureEvent::Stalled { after } = run.event() else {
             panic!()
         };
-        assert!(matches!(run.capture.stop(LIMIT), Stopped::Clean));
+        assert!(matches!(run.capture.stop(LIMIT), StopOutcome::Clean));
         (after, run.stats.frames_captured.get())
     };
     let caps = "video/x-raw,width=16,height=16,framerate=50/1";
@@ -275,42 +278,42 @@ fn a_live_source_that_goes_quiet_has_stalled() {
 }
 
 #[test]
-fn a_file_may_take_its_time() {
-    let settings = Settings {
+fn a_source_that_is_not_live_never_stalls() {
+    let settings = CaptureSettings {
         no_frame_limit: Duration::from_millis(50),
         first_frame_limit: Duration::from_millis(50),
-        ..Settings::new(SourceLine::Launch(
+        ..CaptureSettings::new(SourceLine::Launch(
             "videotestsrc num-buffers=3 ! video/x-raw,width=16,height=16,framerate=2/1".to_owned(),
         ))
     };
     let run = Run::with(settings).unwrap();
-    assert_eq!(run.places(), [0, 500, 1000]);
+    assert_eq!(run.timestamps(), [0, 500, 1000]);
     assert_eq!(run.event(), CaptureEvent::EndOfStream);
 }
 
 #[test]
-fn stopping_wakes_a_source_that_waits_for_the_slot() {
+fn stopping_wakes_a_callback_that_waits_for_the_mailbox() {
     let run = Run::unthrottled("videotestsrc ! video/x-raw,width=16,height=16");
     let start = Instant::now();
-    // The first frame is in the slot, the second in the callback that waits.
+    // The first frame is in the mailbox, the second in the callback that waits.
     while run.stats.frames_captured.get() < 2 {
         assert!(start.elapsed() < LIMIT);
         std::thread::yield_now();
     }
-    assert!(matches!(run.capture.stop(LIMIT), Stopped::Clean));
+    assert!(matches!(run.capture.stop(LIMIT), StopOutcome::Clean));
     assert_eq!(run.stats.frames_captured.get(), 2);
 }
 
 #[test]
-fn stopping_wakes_an_end_that_waits_for_its_last_frame() {
+fn stopping_wakes_a_watchdog_that_waits_for_the_last_frame() {
     let run = Run::of("videotestsrc num-buffers=1 ! video/x-raw,width=16,height=16");
     let start = Instant::now();
     while run.stats.frames_captured.get() < 1 {
         assert!(start.elapsed() < LIMIT);
         std::thread::yield_now();
     }
-    assert!(matches!(run.capture.stop(LIMIT), Stopped::Clean));
-    assert!(run.events.recv_timeout(LIMIT).is_err(), "nobody is told");
+    assert!(matches!(run.capture.stop(LIMIT), StopOutcome::Clean));
+    assert!(run.events.recv_timeout(LIMIT).is_err(), "a stop is not reported");
 }
 
 #[test]
@@ -320,14 +323,14 @@ fn a_pipeline_that_hangs_is_abandoned() {
     let start = Instant::now();
     // A thread in identity's sleep keeps the pipeline from stopping, as a driver does; wait until it is in there.
     run.frame();
-    let next = run.slot.take(Duration::from_millis(300));
+    let next = run.mailbox.receive(Duration::from_millis(300));
     assert!(
-        matches!(next, Taken::TimedOut),
+        matches!(next, Received::TimedOut),
         "the next frame sleeps in there: {next:?}"
     );
     assert!(matches!(
         run.capture.stop(Duration::from_millis(100)),
-        Stopped::Abandoned(Some(_))
+        StopOutcome::Abandoned(Some(_))
     ));
     assert!(start.elapsed() < Duration::from_secs(6));
 }
@@ -340,15 +343,15 @@ fn both_branches_of_a_tee_run() {
         "videotestsrc num-buffers=5 ! video/x-raw,format=I420,width=16,height=16,framerate=10/1 ! tee name=t \
          t. ! queue ! jpegenc ! fakesink t. ! queue ! y4menc ! filesink location={stored}"
     ));
-    assert_eq!(run.places(), [0, 100, 200, 300, 400]);
+    assert_eq!(run.timestamps(), [0, 100, 200, 300, 400]);
     assert_eq!(run.event(), CaptureEvent::EndOfStream);
-    assert!(matches!(run.capture.stop(LIMIT), Stopped::Clean));
+    assert!(matches!(run.capture.stop(LIMIT), StopOutcome::Clean));
     let bytes = std::fs::metadata(stored).unwrap().len();
     assert!(bytes > 5 * 16 * 16 * 3 / 2, "{bytes}");
 }
 
 #[test]
-fn a_source_of_jpeg_is_decoded_and_shows_the_same_picture() {
+fn a_source_of_jpeg_is_decoded_to_the_same_picture() {
     let picture = |line: &str| {
         let run = Run::unthrottled(line);
         let mut picture = Picture::default();
@@ -365,7 +368,7 @@ fn a_source_of_jpeg_is_decoded_and_shows_the_same_picture() {
     let source = "videotestsrc num-buffers=2 pattern=ball ! \
                   video/x-raw,format=I420,width=64,height=48,framerate=10/1,colorimetry=1:4:0:0";
     let plain = picture(source);
-    // Told by the last caps, and found out from what the last element offers.
+    // Known from the last caps, and found from what the last element offers.
     for end in [
         "jpegenc quality=95 ! queue name=q ! image/jpeg,width=64 ! identity",
         "jpegenc quality=95 ! valve",
@@ -383,8 +386,8 @@ fn a_source_of_jpeg_is_decoded_and_shows_the_same_picture() {
 }
 
 #[test]
-fn an_end_that_is_no_picture_is_refused_with_what_it_is() {
-    let settings = Settings::new(SourceLine::Launch("audiotestsrc ! audio/x-raw ! queue".to_owned()));
+fn a_line_that_delivers_no_video_is_refused_with_its_caps() {
+    let settings = CaptureSettings::new(SourceLine::Launch("audiotestsrc ! audio/x-raw ! queue".to_owned()));
     let error = Run::with(settings).err().unwrap();
     assert!(
         matches!(&error, CaptureError::NotVideo { caps, .. } if caps.contains("audio/x-raw")),
@@ -393,14 +396,14 @@ fn an_end_that_is_no_picture_is_refused_with_what_it_is() {
 }
 
 #[test]
-fn a_slot_is_filled_again_by_the_next_capture() {
-    let (slot, stats) = (Arc::new(FrameMailbox::new()), Arc::new(Stats::default()));
-    let settings = Settings::new(SourceLine::Launch(
+fn the_next_capture_fills_the_same_mailbox() {
+    let (mailbox, stats) = (Arc::new(FrameMailbox::new()), Arc::new(Stats::default()));
+    let settings = CaptureSettings::new(SourceLine::Launch(
         "videotestsrc is-live=true ! video/x-raw,width=16,height=16".to_owned(),
     ));
     for _ in 0..3 {
-        let capture = Capture::start(&settings, &slot, &stats, |_| {}).unwrap();
-        assert!(matches!(slot.take(LIMIT), Taken::Frame(_)));
-        assert!(matches!(capture.stop(LIMIT), Stopped::Clean));
+        let capture = Capture::start(&settings, &mailbox, &stats, |_| {}).unwrap();
+        assert!(matches!(mailbox.receive(LIMIT), Received::Value(_)));
+        assert!(matches!(capture.stop(LIMIT), StopOutcome::Clean));
     }
 }

@@ -1,4 +1,4 @@
-//! The choice over what real devices say of themselves (`gst-device-monitor-1.0 Video/Source`, shortened).
+//! The selection from the caps of real devices (`gst-device-monitor-1.0 Video/Source`, shortened).
 
 use super::*;
 
@@ -54,11 +54,14 @@ fn v4l2(name: &str, node: u32, caps: &str) -> Device {
 
 fn desktop() -> Cameras {
     let devices = vec![v4l2("HD Pro Webcam C920", 0, C920), v4l2("USB Camera", 2, NO_NAME)];
-    Cameras::of(devices, &|name| name == "v4l2src")
+    Cameras::from_devices(devices, &|name| name == "v4l2src")
 }
 
 fn chosen(cameras: &Cameras, wanted: Option<&str>, model: (u32, u32)) -> String {
-    cameras.choose(wanted, Need::of_model(model), None).unwrap().line()
+    cameras
+        .select(wanted, MinimumSize::for_model(model), None)
+        .unwrap()
+        .launch_line()
 }
 
 #[test]
@@ -80,56 +83,56 @@ fn the_nearest_size_at_or_above_the_model_is_taken_raw_before_jpeg() {
 }
 
 #[test]
-fn a_model_larger_than_every_mode_gets_the_largest_and_a_remark() {
-    let need = Need::of_model((3000, 3000));
-    let choice = desktop().choose(None, need, None).unwrap();
-    assert_eq!((choice.mode.width, choice.mode.height), (2304, 1536));
+fn a_model_larger_than_every_mode_gets_the_largest_and_a_warning() {
+    let minimum = MinimumSize::for_model((3000, 3000));
+    let selected = desktop().select(None, minimum, None).unwrap();
+    assert_eq!((selected.mode.width, selected.mode.height), (2304, 1536));
     assert!(
-        choice.remarks[0].contains("smaller than the wanted 3000 x 3000"),
-        "{choice:?}"
+        selected.warnings[0].contains("smaller than the wanted 3000 x 3000"),
+        "{selected:?}"
     );
 }
 
 #[test]
 fn a_forced_resolution_may_be_smaller_than_usual() {
-    let need = Need { width: 160, height: 90 };
-    let choice = desktop().choose(None, need, None).unwrap();
+    let minimum = MinimumSize { width: 160, height: 90 };
+    let selected = desktop().select(None, minimum, None).unwrap();
     assert_eq!(
-        choice.line(),
+        selected.launch_line(),
         "v4l2src device=/dev/video0 ! video/x-raw,format=YUY2,width=160,height=90"
     );
 }
 
 #[test]
-fn a_colour_format_limits_the_choice_where_the_camera_has_it() {
-    let need = Need::of_model((96, 96));
-    for (format, expected, remarks) in [
+fn a_colour_format_limits_the_selection_where_the_camera_has_it() {
+    let minimum = MinimumSize::for_model((96, 96));
+    for (format, expected, warnings) in [
         ("MJPG", "image/jpeg,width=640,height=480", 0),
         ("yuyv", "video/x-raw,format=YUY2,width=640,height=480", 0),
         ("RGB", "video/x-raw,format=YUY2,width=640,height=480", 1),
     ] {
-        let choice = desktop().choose(None, need, Some(format)).unwrap();
+        let selected = desktop().select(None, minimum, Some(format)).unwrap();
         assert_eq!(
-            (choice.mode.caps().as_str(), choice.remarks.len()),
-            (expected, remarks),
+            (selected.mode.caps().as_str(), selected.warnings.len()),
+            (expected, warnings),
             "{format}"
         );
     }
 }
 
 #[test]
-fn a_camera_that_is_not_there_is_told_with_what_is() {
+fn a_camera_that_is_not_there_is_an_error_that_lists_the_others() {
     let text = desktop()
-        .choose(Some("Brio"), Need::of_model((96, 96)), None)
+        .select(Some("Brio"), MinimumSize::for_model((96, 96)), None)
         .unwrap_err()
         .to_string();
     assert!(
         text.starts_with("there is no camera \"Brio\"; found: HD Pro Webcam C920 (/dev/video0); USB Camera (/dev/video2); plug one in"),
         "{text}"
     );
-    let none = Cameras::of(Vec::new(), &|_| true);
+    let none = Cameras::from_devices(Vec::new(), &|_| true);
     let text = none
-        .choose(None, Need::of_model((96, 96)), None)
+        .select(None, MinimumSize::for_model((96, 96)), None)
         .unwrap_err()
         .to_string();
     assert!(
@@ -147,7 +150,7 @@ fn the_csi_camera_of_a_jetson_is_opened_by_nvarguscamerasrc() {
             v4l2("HD Pro Webcam C920", 2, C920),
         ]
     };
-    let jetson = Cameras::of(devices(), &|_| true);
+    let jetson = Cameras::from_devices(devices(), &|_| true);
     assert_eq!(
         chosen(&jetson, None, (320, 320)),
         "nvarguscamerasrc sensor-id=0 ! video/x-raw(memory:NVMM),width=1280,height=720"
@@ -156,13 +159,13 @@ fn the_csi_camera_of_a_jetson_is_opened_by_nvarguscamerasrc() {
         chosen(&jetson, Some("/dev/video1"), (1200, 800)),
         "nvarguscamerasrc sensor-id=1 ! video/x-raw(memory:NVMM),width=1920,height=1080"
     );
-    assert_eq!(jetson.lines()[1], "CSI camera imx219 10-0010 (/dev/video1)");
-    let without = Cameras::of(devices(), &|name| name != "nvarguscamerasrc");
+    assert_eq!(jetson.descriptions()[1], "CSI camera imx219 10-0010 (/dev/video1)");
+    let without = Cameras::from_devices(devices(), &|name| name != "nvarguscamerasrc");
     assert!(chosen(&without, None, (96, 96)).starts_with("v4l2src device=/dev/video2 "));
     assert!(
-        without.lines()[1].contains("nvidia-l4t-gstreamer"),
+        without.descriptions()[1].contains("nvidia-l4t-gstreamer"),
         "{:?}",
-        without.lines()
+        without.descriptions()
     );
 }
 
@@ -189,7 +192,7 @@ fn the_camera_of_a_raspberry_pi_is_opened_by_libcamerasrc() {
         "libcamerasrc camera-name=/base/usb@1/uvc",
         LIBCAMERA,
     ));
-    let cameras = Cameras::of(devices, &|_| true);
+    let cameras = Cameras::from_devices(devices, &|_| true);
     assert_eq!(
         chosen(&cameras, None, (320, 320)),
         format!("{source} ! video/x-raw,format=NV12,width=640,height=480")
@@ -198,23 +201,23 @@ fn the_camera_of_a_raspberry_pi_is_opened_by_libcamerasrc() {
         chosen(&cameras, None, (801, 600)),
         format!("{source} ! video/x-raw,format=NV12,width=802,height=600")
     );
-    assert_eq!(cameras.lines().len(), 2, "{:?}", cameras.lines());
-    let old = Cameras::of(parts(), &|_| true);
+    assert_eq!(cameras.descriptions().len(), 2, "{:?}", cameras.descriptions());
+    let old = Cameras::from_devices(parts(), &|_| true);
     assert_eq!(
         chosen(&old, None, (96, 96)),
         "libcamerasrc ! video/x-raw,format=NV12,width=640,height=480"
     );
-    let without = Cameras::of(parts(), &|name| name == "v4l2src");
+    let without = Cameras::from_devices(parts(), &|name| name == "v4l2src");
     assert!(
-        without.lines()[1].contains("gstreamer1.0-libcamera"),
+        without.descriptions()[1].contains("gstreamer1.0-libcamera"),
         "{:?}",
-        without.lines()
+        without.descriptions()
     );
 }
 
 #[test]
-fn a_camera_with_free_sizes_gives_exactly_what_is_needed() {
-    let firmware = Cameras::of(vec![v4l2("mmal service 16.1", 0, MMAL)], &|_| true);
+fn a_camera_with_free_sizes_delivers_exactly_the_minimum_size() {
+    let firmware = Cameras::from_devices(vec![v4l2("mmal service 16.1", 0, MMAL)], &|_| true);
     assert_eq!(
         chosen(&firmware, None, (700, 700)),
         "v4l2src device=/dev/video0 ! video/x-raw,format=I420,width=700,height=700"
@@ -222,18 +225,18 @@ fn a_camera_with_free_sizes_gives_exactly_what_is_needed() {
 }
 
 #[test]
-fn what_cannot_be_read_is_not_asked_for() {
-    let grabber = Cameras::of(vec![v4l2("UltraStudio", 0, GRABBER)], &|_| true);
+fn a_mode_that_cannot_be_read_is_never_selected() {
+    let grabber = Cameras::from_devices(vec![v4l2("UltraStudio", 0, GRABBER)], &|_| true);
     assert_eq!(
         chosen(&grabber, None, (96, 96)),
         "v4l2src device=/dev/video0 ! video/x-raw,format=NV12,width=1920,height=1080"
     );
-    let h264 = Cameras::of(
+    let h264 = Cameras::from_devices(
         vec![v4l2("Encoder", 0, "video/x-h264, width=1920, height=1080")],
         &|_| true,
     );
     let text = h264
-        .choose(None, Need::of_model((96, 96)), None)
+        .select(None, MinimumSize::for_model((96, 96)), None)
         .unwrap_err()
         .to_string();
     assert!(

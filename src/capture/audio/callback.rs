@@ -1,0 +1,109 @@
+//! The callback that turns GStreamer's audio buffers into windows.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use gstreamer as gst;
+use gstreamer_app as gst_app;
+use parking_lot::Mutex;
+
+use super::framer::{AudioFormat, AudioFramer, AudioWindow};
+use super::silence::{SilenceDetector, SilenceEvent};
+use crate::capture::mailbox::{MailboxControl, MailboxSender, SendOutcome};
+use crate::capture::watchdog::FrameClock;
+use crate::status::stats::Stats;
+
+/// The state from one buffer to the next.
+struct AudioCallback {
+    framer: AudioFramer,
+    silence: SilenceDetector,
+    /// The samples of one buffer; the memory is reused.
+    samples: Vec<i16>,
+    /// The first buffer of a stream always has the flag DISCONT, which is no gap.
+    is_first_buffer: bool,
+    sender: MailboxSender<AudioWindow>,
+    stats: Arc<Stats>,
+    span: tracing::Span,
+}
+
+/// Cuts each buffer into windows and sends them. The buffers are 16-bit mono at the model's sample rate: the elements before
+/// the sink see to that.
+pub(in crate::capture) fn audio_callbacks(
+    sender: &MailboxSender<AudioWindow>,
+    format: AudioFormat,
+    stats: &Arc<Stats>,
+    clock: &Arc<FrameClock>,
+) -> gst_app::AppSinkCallbacks {
+    let callback = Mutex::new(AudioCallback {
+        framer: AudioFramer::new(format),
+        silence: SilenceDetector::new(format.sample_rate),
+        samples: Vec::new(),
+        is_first_buffer: true,
+        sender: sender.clone(),
+        stats: Arc::clone(stats),
+        span: tracing::Span::current(),
+    });
+    let (sender, clock) = (sender.clone(), Arc::clone(clock));
+    gst_app::AppSinkCallbacks::builder()
+        .new_sample(move |sink| {
+            let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
+            let Some(buffer) = sample.buffer() else {
+                return Ok(gst::FlowSuccess::Ok);
+            };
+            let at = Instant::now();
+            clock.record_frame(at);
+            if callback.lock().push_buffer(buffer, at) {
+                Ok(gst::FlowSuccess::Ok)
+            } else {
+                // The capture is being stopped. Flushing ends the stream without an error message.
+                Err(gst::FlowError::Flushing)
+            }
+        })
+        .eos(move |_| sender.finish())
+        .build()
+}
+
+impl AudioCallback {
+    /// Returns whether the mailbox is still open.
+    fn push_buffer(&mut self, buffer: &gst::BufferRef, at: Instant) -> bool {
+        let is_first_buffer = std::mem::take(&mut self.is_first_buffer);
+        if !is_first_buffer && buffer.flags().contains(gst::BufferFlags::DISCONT) {
+            self.stats.audio_gaps.inc();
+        }
+        let Ok(bytes) = buffer.map_readable() else {
+            return true;
+        };
+        self.samples.clear();
+        let pairs = bytes.chunks_exact(2);
+        self.samples
+            .extend(pairs.map(|pair| i16::from_le_bytes([pair[0], pair[1]])));
+        if let Some(event) = self.silence.push_samples(&self.samples) {
+            self.span.in_scope(|| log_silence(event));
+        }
+        let (sender, stats) = (&self.sender, &self.stats);
+        self.framer.push_samples(&self.samples, at, |window| {
+            stats.frames_captured.inc();
+            match sender.send(window) {
+                SendOutcome::Stored => true,
+                SendOutcome::Replaced => {
+                    stats.audio_overruns.inc();
+                    true
+                }
+                SendOutcome::Closed => false,
+            }
+        })
+    }
+}
+
+fn log_silence(event: SilenceEvent) {
+    match event {
+        SilenceEvent::Silent => tracing::warn!(
+            after = ?SilenceDetector::LIMIT,
+            advice = "the microphone may be muted or its capture volume 0 (alsamixer, F4); another card may be the default \
+                      one (select yours with --microphone; `ei-greengrass check --cameras` lists them); the source may be the \
+                      monitor of a loudspeaker; the microphone of a USB camera may need the camera open (--enable-camera)",
+            "The audio source has delivered nothing but silence since its start"
+        ),
+        SilenceEvent::SoundStarted => tracing::info!("The audio source delivers sound now"),
+    }
+}

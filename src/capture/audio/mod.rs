@@ -1,0 +1,9 @@
+//! Audio: from GStreamer's buffers to the windows that a model classifies.
+
+pub(super) mod callback;
+mod framer;
+mod samples;
+mod silence;
+
+pub use framer::{AudioFormat, AudioFramer, AudioMailbox, AudioWindow};
+pub use samples::{loudness, wav};

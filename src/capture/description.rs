@@ -1,0 +1,166 @@
+//! What `check` shows about a launch line, without opening a device.
+
+use super::elements::AUDIO_ELEMENTS;
+use super::error::CaptureError;
+use super::launch_line::{MediaKind, PreparedLine, decode_source};
+use super::launch_tokens::parse_chains;
+use super::packages::MissingElement;
+use super::pipeline::delivers_jpeg;
+use super::redact::redact;
+use crate::config::SourceLine;
+use crate::model::ModelInput;
+
+/// The sample rate of most audio models, used when no model is known.
+const DEFAULT_SAMPLE_RATE: u32 = 16_000;
+
+/// A launch line and what would run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PipelineDescription {
+    /// The line as decoded, without passwords.
+    pub line: String,
+    /// The line as GStreamer would get it, without passwords.
+    pub effective_line: String,
+    /// What was changed and why, one sentence each.
+    pub changes: Vec<String>,
+    /// Elements that are not installed. The pipeline runs only when there are none.
+    pub missing_elements: Vec<MissingElement>,
+}
+
+/// Lets GStreamer build the line for a model with this `input`, without opening a device. Without a model the line itself tells
+/// whether it delivers video or audio.
+///
+/// # Errors
+/// All errors in the line except missing elements, which are part of the description.
+pub fn describe_pipeline(source: &SourceLine, input: Option<&ModelInput>) -> Result<PipelineDescription, CaptureError> {
+    let line = decode_source(source)?;
+    let kind = input.and_then(MediaKind::of).unwrap_or_else(|| guess_kind(&line));
+    let prepared = PreparedLine::new(&line, kind)?;
+    let effective_line = redact(&prepared.launch);
+    let missing_elements = match prepared.parse() {
+        Ok((_, sink)) => {
+            if kind == MediaKind::Video {
+                delivers_jpeg(&sink, &effective_line)?;
+            }
+            Vec::new()
+        }
+        Err(CaptureError::MissingElements { elements, .. }) => elements,
+        Err(error) => return Err(error),
+    };
+    Ok(PipelineDescription {
+        line: redact(&line),
+        effective_line,
+        changes: prepared.changes,
+        missing_elements,
+    })
+}
+
+/// Audio when the line has an audio element and no video, otherwise video.
+fn guess_kind(line: &str) -> MediaKind {
+    let chains = parse_chains(line);
+    let mut nodes = chains.iter().flat_map(|chain| &chain.nodes);
+    let has_video = nodes.clone().any(|node| node.name().starts_with("video"));
+    if !has_video && nodes.any(|node| node.is_one_of(&AUDIO_ELEMENTS)) {
+        return MediaKind::Audio {
+            sample_rate: DEFAULT_SAMPLE_RATE,
+        };
+    }
+    MediaKind::Video
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::capture::gst_args;
+
+    fn described(line: &str) -> Result<PipelineDescription, CaptureError> {
+        describe_pipeline(&SourceLine::Launch(line.to_owned()), None)
+    }
+
+    #[test]
+    fn a_line_with_audio_elements_is_described_as_audio() {
+        assert_eq!(
+            guess_kind("audiotestsrc ! audioconvert"),
+            MediaKind::Audio { sample_rate: 16_000 }
+        );
+        for line in [
+            "v4l2src ! videoconvert",
+            "alsasrc ! a. v4l2src ! video/x-raw",
+            "filesrc ! decodebin",
+        ] {
+            assert_eq!(guess_kind(line), MediaKind::Video, "{line}");
+        }
+        let description = described("audiotestsrc ! wavenc ! filesink location=x").unwrap();
+        assert!(
+            description.effective_line.contains("rate=16000"),
+            "{}",
+            description.effective_line
+        );
+    }
+
+    #[test]
+    fn every_missing_element_is_listed_with_its_package() {
+        let description = described("nosuchsrc ! x264enc ! nosuchfilter ! videoconvert ! jpegenc").unwrap();
+        let missing: Vec<_> = description.missing_elements.iter().map(|m| m.name.as_str()).collect();
+        assert_eq!(missing, ["nosuchfilter", "nosuchsrc", "x264enc"]);
+        assert_eq!(
+            description.missing_elements[2].package,
+            Some("gstreamer1.0-plugins-ugly")
+        );
+        assert_eq!(description.changes.len(), 1);
+    }
+
+    #[test]
+    fn the_decoded_line_is_shown_without_its_password() {
+        let line = "rtspsrc:location=rtsp://u:secret@10.0.0.5:8554/cam:latency=0:!:decodebin:!:jpegenc";
+        let description = describe_pipeline(&SourceLine::Encoded(line.to_owned()), None).unwrap();
+        assert_eq!(
+            description.line,
+            "rtspsrc location=rtsp://u:***@10.0.0.5:8554/cam latency=0 ! decodebin ! jpegenc"
+        );
+        assert!(!description.effective_line.contains("secret"));
+        assert!(description.missing_elements.is_empty());
+    }
+
+    #[test]
+    fn an_error_of_gstreamer_has_the_line_and_the_offending_word() {
+        for (line, wanted) in [
+            ("videotestsrc nosuch=1 ! videoconvert", Some("nosuch")),
+            ("videotestsrc pattern=nosuch ! videoconvert", Some("pattern")),
+            ("videotestsrc ! nosuch/x ! videoconvert", None),
+            ("videotestsrc ! audioconvert", Some("videotestsrc0")),
+        ] {
+            let error = described(line).unwrap_err();
+            let CaptureError::Parse {
+                word,
+                line: shown,
+                message,
+            } = &error
+            else {
+                panic!("{line}: {error:?}")
+            };
+            assert!(shown.starts_with(line), "{shown}");
+            assert!(!message.is_empty());
+            if wanted.is_some()
+                && word.as_deref().map(|w| w.trim_end_matches(char::is_numeric))
+                    != wanted.map(|w| w.trim_end_matches(char::is_numeric))
+            {
+                panic!("{line}: {word:?} in {message}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_empty_or_too_long_source_is_an_error() {
+        assert_eq!(
+            describe_pipeline(&SourceLine::Encoded("__none__".to_owned()), None),
+            Err(CaptureError::NoLine)
+        );
+        let long = SourceLine::Encoded("a".repeat(gst_args::MAX_LENGTH + 1));
+        assert_eq!(
+            describe_pipeline(&long, None),
+            Err(CaptureError::TooLong {
+                length: gst_args::MAX_LENGTH + 1
+            })
+        );
+    }
+}

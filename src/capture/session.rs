@@ -1,0 +1,209 @@
+//! A capture session: it builds and starts a pipeline, delivers its frames to a mailbox, and stops it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use gstreamer as gst;
+use gstreamer::prelude::*;
+
+use super::device_selection::DeviceSelection;
+use super::error::CaptureError;
+use super::launch_line::{MediaKind, PreparedLine, decode_source};
+use super::mailbox::MailboxControl;
+use super::output::CaptureOutput;
+use super::pipeline::{StartingPipeline, TearDown, tear_down};
+use super::redact::redact;
+use super::watchdog::{CaptureEvent, FrameClock, StallLimits, Watchdog};
+use crate::config::SourceLine;
+use crate::status::stats::Stats;
+
+/// What to capture, and how.
+#[derive(Debug, Clone)]
+pub struct CaptureSettings {
+    /// The launch line; `None`: the device of `devices` that fits best, selected at each start.
+    pub source: Option<SourceLine>,
+    /// Which camera or microphone to use when there is no launch line.
+    pub devices: DeviceSelection,
+    /// Play a source that is not live as fast as its frames are received, each frame once. No effect on live sources.
+    pub unthrottled: bool,
+    /// A live source that delivers nothing for this long has stalled.
+    pub no_frame_limit: Duration,
+    /// The same for its first frame: network cameras negotiate, and sensors warm up.
+    pub first_frame_limit: Duration,
+}
+
+impl CaptureSettings {
+    /// Default of [`Self::no_frame_limit`].
+    pub const NO_FRAME_LIMIT: Duration = Duration::from_secs(10);
+    /// Default of [`Self::first_frame_limit`].
+    pub const FIRST_FRAME_LIMIT: Duration = Duration::from_secs(30);
+
+    /// The default settings for a launch line; `None`: for a device.
+    pub fn new(source: impl Into<Option<SourceLine>>) -> Self {
+        Self {
+            source: source.into(),
+            devices: DeviceSelection::default(),
+            unthrottled: false,
+            no_frame_limit: Self::NO_FRAME_LIMIT,
+            first_frame_limit: Self::FIRST_FRAME_LIMIT,
+        }
+    }
+}
+
+/// How stopping a capture went.
+#[derive(Debug)]
+pub enum StopOutcome {
+    /// The pipeline is stopped.
+    Clean,
+    /// The pipeline hangs, probably in a driver. This thread still tries to stop it; `None`: no thread could be started.
+    Abandoned(Option<JoinHandle<()>>),
+}
+
+/// A pipeline that runs until it is stopped or dropped.
+#[derive(Debug)]
+pub struct Capture {
+    /// `None` after it was stopped.
+    pipeline: Option<gst::Pipeline>,
+    mailbox: Arc<dyn MailboxControl>,
+    stopping: Arc<AtomicBool>,
+    is_live: bool,
+    has_other_branches: bool,
+    span: tracing::Span,
+}
+
+impl Capture {
+    /// Builds and starts the pipeline of `settings`. It delivers to `output` and counts in `stats`. When it ends by itself,
+    /// it calls `report` once, from a thread of its own.
+    ///
+    /// May block in a driver: call it where blocking is allowed.
+    ///
+    /// # Errors
+    /// The launch line is not usable, no device fits, or the pipeline does not start.
+    pub fn start(
+        settings: &CaptureSettings,
+        output: impl Into<CaptureOutput>,
+        stats: &Arc<Stats>,
+        report: impl Fn(CaptureEvent) + Send + Sync + 'static,
+    ) -> Result<Self, CaptureError> {
+        let output = output.into();
+        let kind = output.kind();
+        let span = tracing::info_span!("capture_session", kind = kind.name());
+        let _entered = span.clone().entered();
+        let line = match &settings.source {
+            Some(source) => decode_source(source)?,
+            None => settings.devices.find_launch_line(kind)?,
+        };
+        let prepared = PreparedLine::new(&line, kind)?;
+        let (pipeline, sink) = prepared.parse()?;
+        let starting = StartingPipeline::new(pipeline, sink, redact(&prepared.launch));
+        starting.set_state(gst::State::Ready)?;
+        if kind == MediaKind::Video {
+            starting.require_raw_video()?;
+        }
+
+        starting.sink.set_property("max-buffers", 1u32);
+        starting.sink.set_property("wait-on-eos", false);
+        starting.sink.set_property("enable-last-sample", false);
+        starting.sink.set_property("qos", false);
+        let is_live = starting.set_state(gst::State::Paused)? == gst::StateChangeSuccess::NoPreroll;
+        let lossless = settings.unthrottled && !is_live;
+        starting.sink.set_property("sync", !is_live && !settings.unthrottled);
+
+        let clock = Arc::new(FrameClock::new());
+        // The sink renders nothing before PLAYING, so no frame misses the callbacks.
+        let mailbox = output
+            .connect(lossless, &starting.sink, stats, &clock)
+            .ok_or(CaptureError::GivenUp)?;
+        if let Err(error) = starting.set_state(gst::State::Playing) {
+            mailbox.close();
+            return Err(error);
+        }
+        let has_other_branches = starting.pipeline.iterate_sinks().into_iter().flatten().count() > 1;
+        let capture = Self {
+            pipeline: Some(starting.keep_running()),
+            mailbox,
+            stopping: Arc::default(),
+            is_live,
+            has_other_branches,
+            span,
+        };
+        capture.spawn_watchdog(settings, clock, report)?;
+        tracing::info!(is_live, line = redact(&prepared.launch), "Capture started");
+        Ok(capture)
+    }
+
+    fn spawn_watchdog(
+        &self,
+        settings: &CaptureSettings,
+        clock: Arc<FrameClock>,
+        report: impl Fn(CaptureEvent) + Send + Sync + 'static,
+    ) -> Result<(), CaptureError> {
+        let Some(pipeline) = self.pipeline.clone() else {
+            return Ok(());
+        };
+        let watchdog = Watchdog {
+            pipeline,
+            mailbox: self.mailbox.clone(),
+            stopping: Arc::clone(&self.stopping),
+            limits: self.is_live.then_some(StallLimits {
+                first_frame: settings.first_frame_limit,
+                next_frame: settings.no_frame_limit,
+            }),
+            clock,
+        };
+        let span = self.span.clone();
+        thread::Builder::new()
+            .name("capture-watch".to_owned())
+            .spawn(move || span.in_scope(|| watchdog.run(&report)))
+            .map(drop)
+            .map_err(|error| CaptureError::Thread(error.to_string()))
+    }
+
+    /// Whether the source delivers by its own clock (a camera) and not on demand (a file).
+    pub fn is_live(&self) -> bool {
+        self.is_live
+    }
+
+    /// Whether the line has branches besides the model's (`kvssink`, a recording). They stop and start with the source.
+    pub fn has_other_branches(&self) -> bool {
+        self.has_other_branches
+    }
+
+    /// The epoch of the mailbox in which this capture delivers.
+    pub fn mailbox_epoch(&self) -> u64 {
+        self.mailbox.epoch()
+    }
+
+    /// Stops the pipeline, on a thread of its own because a driver may hang, and waits for that at most `limit`. A frame in
+    /// the mailbox is dropped. Blocks.
+    pub fn stop(mut self, limit: Duration) -> StopOutcome {
+        let Some(tear_down) = self.begin_stop() else {
+            return StopOutcome::Clean;
+        };
+        if tear_down.done.recv_timeout(limit).is_ok() {
+            return StopOutcome::Clean;
+        }
+        let _entered = self.span.enter();
+        tracing::error!(
+            ?limit,
+            "The pipeline did not stop in time and was abandoned; a driver hangs"
+        );
+        StopOutcome::Abandoned(tear_down.thread)
+    }
+
+    fn begin_stop(&mut self) -> Option<TearDown> {
+        let pipeline = self.pipeline.take()?;
+        self.stopping.store(true, Ordering::Release);
+        // A callback that waits for room in the mailbox and the watchdog that waits for the last frame return now.
+        self.mailbox.close();
+        Some(self.span.in_scope(|| tear_down(pipeline)))
+    }
+}
+
+impl Drop for Capture {
+    fn drop(&mut self) {
+        self.begin_stop();
+    }
+}
