@@ -1,27 +1,27 @@
-//! Why an inference thread ended, and a model that will have nothing of what it is given.
+//! Why an inference loop ended, and when a model that refuses its input counts as failed.
 
 use std::time::{Duration, Instant};
 
 use crate::model::ModelError;
-use crate::util::log_limiter::{LogLimiter, like};
+use crate::util::log_limiter::LogLimiter;
 use crate::util::panics::Panicked;
 
-/// So many refusals in a row, over so much time, are no accident.
-const REFUSALS: u32 = 20;
-const REFUSING_FOR: Duration = Duration::from_secs(5);
+/// A model that refuses at least this many inputs in a row, over at least this time, has failed.
+const MIN_REFUSALS: u32 = 20;
+const MIN_REFUSING_TIME: Duration = Duration::from_secs(5);
 
 /// What ended the loop. The caller starts the model again.
 #[derive(Debug, thiserror::Error)]
 pub enum InferenceFault {
-    /// The model process is of no use any more.
+    /// The model process cannot be used any more.
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// The model is there and has refused everything for a while.
-    #[error("the model refused all of {times} inputs in {:.0} s, the last one with these words: {last}", over.as_secs_f32())]
+    /// The model is running and refuses every input.
+    #[error("the model refused all of {times} inputs within {:.0} s; last error: {last}", over.as_secs_f32())]
     Refusing {
         /// Refusals in a row.
         times: u32,
-        /// How long that took.
+        /// Time from the first to the last of them.
         over: Duration,
         /// The last one.
         last: ModelError,
@@ -54,47 +54,51 @@ impl InferenceFault {
     }
 }
 
-/// Requests that a model refused, one after the other.
+/// Counts inputs that a model refuses in a row.
 #[derive(Debug, Default)]
-pub(super) struct Refusals {
+pub(super) struct RefusalTracker {
     times: u32,
     since: Option<Instant>,
-    said: LogLimiter,
+    log_limiter: LogLimiter,
 }
 
-impl Refusals {
+impl RefusalTracker {
     /// The model answered.
-    pub(super) fn over(&mut self) {
+    pub(super) fn reset(&mut self) {
         self.times = 0;
         self.since = None;
     }
 
-    /// A request failed; `what` it was about is skipped.
+    /// A request failed; its `input` (for the log) is skipped.
     ///
     /// # Errors
-    /// The model cannot be used any more, or refuses everything.
-    pub(super) fn note(&mut self, now: Instant, what: &str, error: ModelError) -> Result<(), InferenceFault> {
+    /// The model cannot be used any more, or refuses every input.
+    pub(super) fn refused(&mut self, now: Instant, input: &str, error: ModelError) -> Result<(), InferenceFault> {
         if error.is_fatal() {
             return Err(error.into());
         }
         let over = now.saturating_duration_since(*self.since.get_or_insert(now));
         self.times += 1;
-        if self.times >= REFUSALS && over >= REFUSING_FOR {
+        if self.times >= MIN_REFUSALS && over >= MIN_REFUSING_TIME {
             return Err(InferenceFault::Refusing {
                 times: self.times,
                 over,
                 last: error,
             });
         }
-        // The model is well and will not have this one: the next one may do.
-        self.say(now, what, &error);
+        self.log_skipped(now, input, &error);
         Ok(())
     }
 
-    /// Tells that something is skipped.
-    pub(super) fn say(&mut self, now: Instant, what: &str, error: &dyn std::error::Error) {
-        if let Some(more) = self.said.check_words(now, &error.to_string()) {
-            tracing::warn!("{what} cannot be used and is skipped{}: {error}", like(more));
+    /// Logs that an input is skipped.
+    pub(super) fn log_skipped(&mut self, now: Instant, input: &str, error: &dyn std::error::Error) {
+        if let Some(suppressed) = self.log_limiter.check_words(now, &error.to_string()) {
+            tracing::warn!(
+                input,
+                %error,
+                suppressed = suppressed.count(),
+                "The input cannot be used and is skipped"
+            );
         }
     }
 }
@@ -103,42 +107,42 @@ impl Refusals {
 mod tests {
     use super::*;
 
-    fn refused(number: u32) -> ModelError {
+    fn refusal(number: u32) -> ModelError {
         ModelError::Refused {
             request: "the features",
             reason: format!("arena at {number:#x} exhausted"),
         }
     }
 
-    /// How the refusals at these milliseconds end; `None`: the model is kept.
-    fn end(times: impl IntoIterator<Item = u64>) -> Option<InferenceFault> {
-        let (mut refusals, start) = (Refusals::default(), Instant::now());
-        let mut notes = times
+    /// The fault after refusals at these milliseconds; `None`: the model is kept.
+    fn fault_after(times: impl IntoIterator<Item = u64>) -> Option<InferenceFault> {
+        let (mut refusals, start) = (RefusalTracker::default(), Instant::now());
+        let mut outcomes = times
             .into_iter()
-            .map(|ms| refusals.note(start + Duration::from_millis(ms), "a frame", refused(ms as u32)));
-        notes.find_map(Result::err)
+            .map(|ms| refusals.refused(start + Duration::from_millis(ms), "frame", refusal(ms as u32)));
+        outcomes.find_map(Result::err)
     }
 
     #[test]
-    fn a_model_that_refuses_everything_for_a_while_is_given_up() {
-        let fault = end((0..1000).map(|i| i * 10)).unwrap();
+    fn a_model_that_refuses_every_input_for_five_seconds_has_failed() {
+        let fault = fault_after((0..1000).map(|i| i * 10)).unwrap();
         assert!(
-            matches!(&fault, InferenceFault::Refusing { times: 501, over, .. } if *over == REFUSING_FOR),
+            matches!(&fault, InferenceFault::Refusing { times: 501, over, .. } if *over == MIN_REFUSING_TIME),
             "{fault}"
         );
-        assert!(end((0..20).map(|i| i * 10)).is_none(), "too short a time");
-        assert!(end((0..19).map(|i| i * 1000)).is_none(), "too few");
+        assert!(fault_after((0..20).map(|i| i * 10)).is_none(), "too short a time");
+        assert!(fault_after((0..19).map(|i| i * 1000)).is_none(), "too few");
     }
 
     #[test]
-    fn an_answer_in_between_begins_the_count_anew() {
-        let (mut refusals, start) = (Refusals::default(), Instant::now());
+    fn an_answer_in_between_resets_the_count() {
+        let (mut refusals, start) = (RefusalTracker::default(), Instant::now());
         for second in 0..100 {
             refusals
-                .note(start + Duration::from_secs(second), "a frame", refused(7))
+                .refused(start + Duration::from_secs(second), "frame", refusal(7))
                 .unwrap();
             if second % 10 == 9 {
-                refusals.over();
+                refusals.reset();
             }
         }
     }

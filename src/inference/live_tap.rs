@@ -1,111 +1,59 @@
-//! What the inference loop hands over while somebody looks, and what those who look ask of it.
+//! Copies of inferences for viewers, made only while there are viewers.
 //!
-//! With nobody looking an inference costs one relaxed load here. With somebody, the result is cloned, and at most
+//! Without a viewer an inference costs one relaxed load here. With one, the result is cloned, and at most
 //! [`VIEWS_PER_SECOND`] times a second the picture is copied; everything else happens away from the inference thread.
-//! Nothing here ever waits: what is not fetched in time is replaced by what is newer.
+//! Nothing here waits: a view that is not fetched in time is replaced by a newer one.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use tokio::sync::{Notify, broadcast, oneshot};
+use tokio::sync::{Notify, broadcast};
 
+use super::event::{InferenceEvent, OriginalFrame};
+use super::threshold_changes::ThresholdChanges;
 use super::view::InferenceView;
-use crate::capture::{Frame, Picture, Target};
-use crate::config::Threshold;
-use crate::model::{InferenceResult, ModelError};
-use crate::report::Decision;
+use crate::capture::Picture;
 use crate::status::stats::Counter;
 
-/// Pictures (and results without one) for the page: at most so many a second.
+/// Upper limit of views (with or without a picture) per second.
 pub const VIEWS_PER_SECOND: u32 = 12;
-/// Results that a client may be behind before it misses the oldest.
+/// Results that a subscriber may be behind before it misses the oldest.
 const RESULTS_BEHIND: usize = 32;
-/// Threshold changes that wait for the inference loop.
-const MAX_ORDERS: usize = 16;
 
-/// One inference as the loop has it in hand.
+/// A result with a copy of its picture, not encoded yet.
 #[derive(Debug)]
-pub struct InferenceEvent<'a> {
-    /// What the model answered.
-    pub result: &'a InferenceResult,
-    /// What the model saw; `None` for sound.
-    pub picture: Option<&'a Picture>,
-    /// What the camera saw, where [`LiveTap::wants_original`] said so.
-    pub original: Option<Original>,
-    /// Loudness of the sound, 0 to 1; `None` for pictures.
-    pub level: Option<f32>,
-    /// Wall-clock time of the round trip to the model.
-    pub wall_ms: f32,
-    /// What was decided about it.
-    pub decision: Decision,
+pub(crate) struct UnencodedView {
+    pub view: Arc<InferenceView>,
+    /// `None` for audio, and while no viewer wants pictures.
+    pub picture: Option<UnencodedPicture>,
 }
 
-/// The frame of the camera that became the model's picture, in memory of its own.
+/// The picture of a view.
 #[derive(Debug)]
-pub struct Original {
-    /// The frame.
-    pub frame: Frame,
-    /// How the model's picture was made of it.
-    pub target: Target,
-}
-
-/// What is to be shown of an inference.
-#[derive(Debug)]
-pub(crate) enum RawPicture {
-    /// What the model saw.
-    Models(Picture),
-    /// What the camera saw.
-    Cameras(Original),
-}
-
-/// A result with a copy of its picture, on its way to the encoder.
-#[derive(Debug)]
-pub(crate) struct Raw {
-    pub seen: Arc<InferenceView>,
-    pub picture: Option<RawPicture>,
-}
-
-/// A threshold that somebody wants changed.
-#[derive(Debug)]
-struct Order {
-    threshold: Threshold,
-    reply: oneshot::Sender<Result<(), String>>,
-}
-
-/// Why a threshold was not changed.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum OrderError {
-    /// Too many are waiting.
-    #[error("too many threshold changes are waiting; send this one again later")]
-    Busy,
-    /// The model did not take it up.
-    #[error("the model is not running at the moment; send this again when it is")]
-    NotRunning,
-    /// The model's own words.
-    #[error("{0}")]
-    Refused(String),
+pub(crate) enum UnencodedPicture {
+    /// The model's input picture.
+    ModelInput(Picture),
+    /// The camera's frame.
+    Original(OriginalFrame),
 }
 
 /// See the module.
 #[derive(Debug)]
 pub struct LiveTap {
-    /// Everybody who looks at anything.
     viewers: AtomicUsize,
-    /// Those of them who want pictures.
+    /// Those of the viewers that want pictures.
     picture_viewers: AtomicUsize,
-    /// Pictures are shown in the resolution of the camera.
+    /// Pictures are shown in the camera's resolution.
     original_resolution: bool,
     results: broadcast::Sender<Arc<InferenceView>>,
-    next_glance: Mutex<Option<Instant>>,
-    raw: Mutex<Option<Raw>>,
-    raw_changed: Notify,
-    orders: Mutex<VecDeque<Order>>,
-    /// Thresholds changed since the last `restart`: a model that is started again gets them too.
-    changed: Mutex<Vec<Threshold>>,
-    /// Pictures turned into JPEG for those who look.
+    next_view_due: Mutex<Option<Instant>>,
+    newest: Mutex<Option<UnencodedView>>,
+    newest_changed: Notify,
+    /// Threshold changes that viewers request.
+    pub thresholds: ThresholdChanges,
+    /// Pictures encoded as JPEG for viewers.
     pub(crate) encoded: Counter,
 }
 
@@ -116,128 +64,81 @@ impl Default for LiveTap {
 }
 
 impl LiveTap {
-    /// A live_tap with nobody who looks. `original_resolution`: pictures are shown as the camera took them, not as the model
-    /// gets them.
+    /// A live tap without viewers. `original_resolution`: show the camera's frame instead of the model's input picture.
     pub fn new(original_resolution: bool) -> Self {
         Self {
             viewers: AtomicUsize::new(0),
             picture_viewers: AtomicUsize::new(0),
             original_resolution,
             results: broadcast::channel(RESULTS_BEHIND).0,
-            next_glance: Mutex::new(None),
-            raw: Mutex::new(None),
-            raw_changed: Notify::new(),
-            orders: Mutex::default(),
-            changed: Mutex::default(),
+            next_view_due: Mutex::new(None),
+            newest: Mutex::new(None),
+            newest_changed: Notify::new(),
+            thresholds: ThresholdChanges::default(),
             encoded: Counter::default(),
         }
     }
 
-    /// Whether anybody looks: one relaxed load. Nothing needs to be prepared for [`show`](Self::show) when nobody does.
-    pub fn is_watched(&self) -> bool {
+    /// Whether there is a viewer: one relaxed load. Without one, [`send`](Self::send) need not be called.
+    pub fn has_viewers(&self) -> bool {
         self.viewers.load(Ordering::Relaxed) > 0
     }
 
-    /// Whether inferences are to be shown with the frame of the camera. It is asked for before the model works, when nobody
-    /// knows yet whether this inference will be due.
-    pub fn wants_original(&self) -> bool {
+    /// Whether events must bring the camera's frame. The loop asks before the model works, when it is not known yet
+    /// whether a view will be due.
+    pub fn wants_original_frames(&self) -> bool {
         self.original_resolution && self.picture_viewers.load(Ordering::Relaxed) > 0
     }
 
-    /// Shows one inference to those who look.
-    pub fn show(&self, event: InferenceEvent<'_>) {
-        let due = self.is_due(Instant::now());
-        if !due && self.results.receiver_count() == 0 {
+    /// Passes an inference on to the viewers.
+    pub fn send(&self, event: InferenceEvent<'_>) {
+        let is_due = self.is_due(Instant::now());
+        if !is_due && self.results.receiver_count() == 0 {
             return;
         }
-        let seen = Arc::new(InferenceView::of(&event));
-        // Nobody may be listening just now.
-        let _ = self.results.send(seen.clone());
-        if !due {
+        let view = Arc::new(InferenceView::from(&event));
+        // Fails when there is no subscriber.
+        let _ = self.results.send(view.clone());
+        if !is_due {
             return;
         }
-        let wanted = self.picture_viewers.load(Ordering::Relaxed) > 0;
+        let is_wanted = self.picture_viewers.load(Ordering::Relaxed) > 0;
         let picture = match event.original {
-            _ if !wanted => None,
-            Some(original) => Some(RawPicture::Cameras(original)),
-            // Somebody has come since; the next one has it.
+            _ if !is_wanted => None,
+            Some(original) => Some(UnencodedPicture::Original(original)),
+            // The viewer came after the loop had asked; the next event has the frame.
             None if self.original_resolution => None,
-            None => event.picture.cloned().map(RawPicture::Models),
+            None => event.picture.cloned().map(UnencodedPicture::ModelInput),
         };
-        *self.raw.lock() = Some(Raw { seen, picture });
-        self.raw_changed.notify_one();
+        *self.newest.lock() = Some(UnencodedView { view, picture });
+        self.newest_changed.notify_one();
     }
 
-    /// Carries out the threshold changes that were asked for, between two inferences.
-    ///
-    /// # Errors
-    /// A fatal one of `set`; who asked has been told then.
-    pub fn carry_out(&self, mut set: impl FnMut(&Threshold) -> Result<(), ModelError>) -> Result<(), ModelError> {
-        while let Some(Order { threshold, reply }) = self.next_order() {
-            let result = set(&threshold);
-            // Who asked may have gone in the meantime.
-            let _ = reply.send(result.as_ref().map(|_| ()).map_err(ToString::to_string));
-            match result {
-                Ok(()) => self.remember(threshold),
-                Err(e) if e.is_fatal() => return Err(e),
-                Err(_) => {}
-            }
-        }
-        Ok(())
-    }
-
-    /// Thresholds changed since the last [`forget`](Self::forget), for a model that was started again.
-    pub fn changed_thresholds(&self) -> Vec<Threshold> {
-        self.changed.lock().clone()
-    }
-
-    /// A new generation begins with the thresholds of the configuration.
-    pub fn forget(&self) {
-        self.changed.lock().clear();
-    }
-
-    /// Asks the inference loop to change a threshold, and waits at most `limit` for the model's answer.
-    pub(crate) async fn set_threshold(&self, threshold: Threshold, limit: Duration) -> Result<(), OrderError> {
-        let (reply, answer) = oneshot::channel();
-        {
-            let mut orders = self.orders.lock();
-            orders.retain(|order| !order.reply.is_closed());
-            if orders.len() >= MAX_ORDERS {
-                return Err(OrderError::Busy);
-            }
-            orders.push_back(Order { threshold, reply });
-        }
-        match tokio::time::timeout(limit, answer).await {
-            Ok(Ok(result)) => result.map_err(OrderError::Refused),
-            Ok(Err(_)) | Err(_) => Err(OrderError::NotRunning),
-        }
-    }
-
-    /// Somebody looks from now on, until the guard is dropped.
-    pub(crate) fn look(self: &Arc<Self>) -> ViewerGuard {
+    /// Registers a viewer until the guard is dropped.
+    pub(crate) fn add_viewer(self: &Arc<Self>) -> ViewerGuard {
         self.viewers.fetch_add(1, Ordering::Relaxed);
         ViewerGuard {
             live_tap: self.clone(),
-            pictures: false,
+            wants_pictures: false,
         }
     }
 
-    /// Every result from now on; who falls behind misses the oldest.
-    pub(crate) fn results(&self) -> broadcast::Receiver<Arc<InferenceView>> {
+    /// Every result from now on; a slow subscriber misses the oldest.
+    pub(crate) fn subscribe(&self) -> broadcast::Receiver<Arc<InferenceView>> {
         self.results.subscribe()
     }
 
-    /// Waits for the next event.
-    pub(crate) async fn next_raw(&self) -> Raw {
+    /// Waits for the next view.
+    pub(crate) async fn next_view(&self) -> UnencodedView {
         loop {
-            if let Some(raw) = self.raw.lock().take() {
-                return raw;
+            if let Some(view) = self.newest.lock().take() {
+                return view;
             }
-            self.raw_changed.notified().await;
+            self.newest_changed.notified().await;
         }
     }
 
-    /// How many look at anything, and how many of them at pictures.
+    /// The number of viewers, and the number of those that want pictures.
     pub(crate) fn viewers(&self) -> (usize, usize) {
         let count = |counter: &AtomicUsize| counter.load(Ordering::Relaxed);
         (count(&self.viewers), count(&self.picture_viewers))
@@ -245,11 +146,10 @@ impl LiveTap {
 
     fn is_due(&self, now: Instant) -> bool {
         let gap = Duration::from_secs(1) / VIEWS_PER_SECOND;
-        let mut next = self.next_glance.lock();
+        let mut next = self.next_view_due.lock();
         match *next {
             Some(at) if now < at => false,
-            // The next one is due a gap after this one was, so that no camera rate is rounded down to half of the limit;
-            // after a break, a gap after now.
+            // Counted from when this one was due, or some camera rates would be rounded down to half of the limit.
             Some(at) if now < at + gap => {
                 *next = Some(at + gap);
                 true
@@ -260,41 +160,25 @@ impl LiveTap {
             }
         }
     }
-
-    fn next_order(&self) -> Option<Order> {
-        let mut orders = self.orders.lock();
-        loop {
-            let order = orders.pop_front()?;
-            if !order.reply.is_closed() {
-                return Some(order);
-            }
-        }
-    }
-
-    fn remember(&self, threshold: Threshold) {
-        let mut changed = self.changed.lock();
-        changed.retain(|known| (known.id, &known.key) != (threshold.id, &threshold.key));
-        changed.push(threshold);
-    }
 }
 
-/// Somebody who looks; dropped when they go.
+/// Counts as a viewer until it is dropped.
 #[derive(Debug)]
 pub(crate) struct ViewerGuard {
     live_tap: Arc<LiveTap>,
-    pictures: bool,
+    wants_pictures: bool,
 }
 
 impl ViewerGuard {
-    /// Whether pictures are wanted too.
+    /// Sets whether the viewer wants pictures besides results.
     pub(crate) fn want_pictures(&mut self, wanted: bool) {
         let viewers = &self.live_tap.picture_viewers;
-        match (self.pictures, wanted) {
+        match (self.wants_pictures, wanted) {
             (false, true) => viewers.fetch_add(1, Ordering::Relaxed),
             (true, false) => viewers.fetch_sub(1, Ordering::Relaxed),
             _ => return,
         };
-        self.pictures = wanted;
+        self.wants_pictures = wanted;
     }
 }
 
@@ -308,8 +192,10 @@ impl Drop for ViewerGuard {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::InferenceResult;
+    use crate::report::Decision;
 
-    fn show(live_tap: &LiveTap) {
+    fn send(live_tap: &LiveTap) {
         let result = InferenceResult::default();
         let picture = Picture {
             width: 1,
@@ -317,7 +203,7 @@ mod tests {
             grey: true,
             data: vec![7],
         };
-        live_tap.show(InferenceEvent {
+        live_tap.send(InferenceEvent {
             result: &result,
             picture: Some(&picture),
             original: None,
@@ -328,37 +214,37 @@ mod tests {
     }
 
     #[test]
-    fn a_picture_is_copied_only_for_who_wants_pictures() {
+    fn a_picture_is_copied_only_while_a_viewer_wants_pictures() {
         let live_tap = Arc::new(LiveTap::default());
-        assert!(!live_tap.is_watched());
-        let mut looking = live_tap.look();
-        assert!(live_tap.is_watched());
-        show(&live_tap);
-        assert!(live_tap.raw.lock().take().is_some_and(|raw| raw.picture.is_none()));
+        assert!(!live_tap.has_viewers());
+        let mut viewer = live_tap.add_viewer();
+        assert!(live_tap.has_viewers());
+        send(&live_tap);
+        assert!(live_tap.newest.lock().take().is_some_and(|view| view.picture.is_none()));
 
-        looking.want_pictures(true);
-        *live_tap.next_glance.lock() = None;
-        show(&live_tap);
-        assert!(live_tap.raw.lock().take().is_some_and(|raw| raw.picture.is_some()));
+        viewer.want_pictures(true);
+        *live_tap.next_view_due.lock() = None;
+        send(&live_tap);
+        assert!(live_tap.newest.lock().take().is_some_and(|view| view.picture.is_some()));
 
-        drop(looking);
-        assert_eq!((live_tap.viewers(), live_tap.is_watched()), ((0, 0), false));
+        drop(viewer);
+        assert_eq!((live_tap.viewers(), live_tap.has_viewers()), ((0, 0), false));
     }
 
     #[test]
-    fn pictures_in_the_cameras_resolution_are_never_the_models() {
+    fn in_camera_resolution_the_models_input_picture_is_never_shown() {
         let live_tap = Arc::new(LiveTap::new(true));
-        assert!(!live_tap.wants_original());
-        let mut looking = live_tap.look();
-        looking.want_pictures(true);
-        show(&live_tap);
-        assert!(live_tap.raw.lock().take().is_some_and(|raw| raw.picture.is_none()));
-        // The next one may be due by the time the model has answered.
-        assert!(live_tap.wants_original());
+        assert!(!live_tap.wants_original_frames());
+        let mut viewer = live_tap.add_viewer();
+        viewer.want_pictures(true);
+        send(&live_tap);
+        assert!(live_tap.newest.lock().take().is_some_and(|view| view.picture.is_none()));
+        // A view may be due by the time the model has answered.
+        assert!(live_tap.wants_original_frames());
     }
 
     #[test]
-    fn glances_are_as_frequent_as_the_limit_and_no_more() {
+    fn views_are_as_frequent_as_the_limit_and_no_more() {
         let live_tap = LiveTap::default();
         let begin = Instant::now();
         // Ten seconds of a camera with 30 frames a second.
@@ -368,42 +254,5 @@ mod tests {
             (VIEWS_PER_SECOND * 10 - 2..=VIEWS_PER_SECOND * 10 + 1).contains(&due),
             "{due}"
         );
-    }
-
-    #[tokio::test]
-    async fn a_threshold_is_set_by_the_loop_and_remembered_for_the_next_model() {
-        let live_tap = Arc::new(LiveTap::default());
-        let threshold = |value| Threshold {
-            id: 1,
-            key: "min_score".to_owned(),
-            value,
-        };
-        for value in [0.3, 0.4] {
-            let (asking, order) = (live_tap.clone(), threshold(value));
-            let asked = tokio::spawn(async move { asking.set_threshold(order, Duration::from_secs(10)).await });
-            while live_tap.orders.lock().is_empty() {
-                tokio::task::yield_now().await;
-            }
-            live_tap.carry_out(|_| Ok(())).unwrap();
-            assert_eq!(asked.await.unwrap(), Ok(()));
-        }
-        assert_eq!(live_tap.changed_thresholds(), [threshold(0.4)]);
-        live_tap.forget();
-        assert_eq!(live_tap.changed_thresholds(), []);
-    }
-
-    #[tokio::test]
-    async fn without_a_model_a_threshold_is_refused_in_time_and_not_set_later() {
-        let live_tap = LiveTap::default();
-        let order = Threshold {
-            id: 1,
-            key: "k".to_owned(),
-            value: 1.0,
-        };
-        let answer = live_tap.set_threshold(order, Duration::from_millis(20)).await;
-        assert_eq!(answer, Err(OrderError::NotRunning));
-        live_tap
-            .carry_out(|_| panic!("nobody waits for this one any more"))
-            .unwrap();
     }
 }

@@ -1,7 +1,7 @@
-//! From a published inference to a message in the outbox and a pair in the cache.
+//! Turns published inferences into messages in the outbox and pairs in the caches.
 //!
-//! A message without picture is written on the spot. Pictures (in the message, or for the cache) are encoded by a thread of its
-//! own: it computes and never waits for a network or a disk, so what is handed to it is bounded by its speed.
+//! A message without picture is queued at once, on the inference thread. Pictures (in the message, or for the caches)
+//! are encoded by a thread of its own, which only computes: it waits for no network and no disk.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -18,27 +18,29 @@ use crate::capture::Picture;
 use crate::config::Qos;
 use crate::device::Topics;
 use crate::model::{InferenceResult, ModelInfo};
-use crate::report::{EncodedPicture, Fit, Numbers, PictureInMessage, PictureRef, Publication};
+use crate::report::{
+    EncodedPicture, InferenceCounts, MAX_MESSAGE, MessageBuilder, MessageFit, PictureInMessage, PictureRef, S3Fields,
+};
 use crate::status::stats::Stats;
 use crate::uplink::{Message, Outbox};
 use crate::util::clock::now_ms;
-use crate::util::log_limiter::{LogLimiter, Suppressed, like};
+use crate::util::log_limiter::{LogLimiter, Suppressed};
 use crate::util::panics::caught;
 
-/// Inferences waiting for the encoding thread.
+/// Inferences that may wait for the encoding thread.
 const QUEUE: usize = 1024;
-/// Of which this many bring their picture along; a message beyond it goes out without.
+/// Pictures that may wait for the encoding thread; a message beyond this limit goes out without its picture.
 const QUEUED_PICTURES: usize = 8;
-/// How often somebody who waits for the encoding thread looks whether the wait is still wanted.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// A [`flush`](Publisher::flush) checks this often whether it shall give up.
+const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
-/// What a publisher needs to know.
+/// Settings of a [`Publisher`].
 pub struct PublisherSettings {
     /// Add the picture to the message.
     pub publish_image: bool,
     /// QoS of inference messages.
     pub qos: Qos,
-    /// Bucket named in the messages while the S3 cache is on.
+    /// The bucket named in the messages; `None`: the S3 cache is off.
     pub s3_bucket: Option<String>,
 }
 
@@ -58,48 +60,51 @@ impl Caches {
     }
 }
 
-/// Turns published inferences into messages. Cheap to clone.
+/// Publishes inferences. Cheap to clone.
 #[derive(Clone)]
 pub struct Publisher {
-    writer: Arc<Writer>,
-    encoder: Option<SyncSender<Work>>,
+    writer: Arc<MessageWriter>,
+    encoder: Option<SyncSender<EncoderTask>>,
 }
 
-/// Keeps the encoding thread; given back by [`Publisher::start`].
+/// The encoding thread, from [`Publisher::start`].
 pub struct Encoder(Option<JoinHandle<()>>);
 
-/// What the encoding thread is given.
-enum Work {
-    Write(Box<Job>),
-    /// Say when everything before it is done.
-    Tell(SyncSender<()>),
+enum EncoderTask {
+    Encode(Box<PendingMessage>),
+    /// Answer when every earlier task is done.
+    Flush(SyncSender<()>),
 }
 
-/// A published inference on its way to the encoding thread.
-struct Job {
+/// A published inference on its way into the outbox and the caches.
+struct PendingMessage {
     result: InferenceResult,
-    numbers: Numbers,
+    counts: InferenceCounts,
     id: Uuid,
     ts: u64,
     s3: Option<S3Location>,
-    /// The message, when it is in the outbox already.
-    announced: Option<Bytes>,
+    /// The message text, when it is in the outbox already.
+    queued: Option<Bytes>,
     picture: Option<Picture>,
 }
 
-impl Job {
-    fn publication(&self) -> Publication<'_> {
-        Publication {
+impl PendingMessage {
+    fn builder(&self) -> MessageBuilder<'_> {
+        MessageBuilder {
             result: &self.result,
-            numbers: self.numbers,
+            counts: self.counts,
             id: self.id,
             ts: self.ts,
-            s3: self.s3.as_ref(),
+            s3: self.s3.as_ref().map(|s3| S3Fields {
+                bucket: &s3.bucket,
+                prefix: &s3.prefix,
+            }),
         }
     }
 }
 
-struct Writer {
+/// Writes messages and pairs; shared by the publishers and the encoding thread.
+struct MessageWriter {
     settings: PublisherSettings,
     topics: Arc<Topics>,
     outbox: Arc<Outbox>,
@@ -107,14 +112,14 @@ struct Writer {
     stats: Arc<Stats>,
     s3: Mutex<Option<S3Location>>,
     pictures_waiting: AtomicUsize,
-    said: Mutex<LogLimiter>,
+    log_limiter: Mutex<LogLimiter>,
 }
 
 impl Publisher {
     /// Starts the encoding thread where pictures are needed.
     ///
     /// # Errors
-    /// When the system gives no thread.
+    /// The system cannot start a thread.
     pub fn start(
         settings: PublisherSettings,
         topics: Arc<Topics>,
@@ -122,8 +127,8 @@ impl Publisher {
         caches: Caches,
         stats: Arc<Stats>,
     ) -> std::io::Result<(Self, Encoder)> {
-        let with_pictures = settings.publish_image || caches.count() > 0;
-        let writer = Arc::new(Writer {
+        let needs_pictures = settings.publish_image || caches.count() > 0;
+        let writer = Arc::new(MessageWriter {
             settings,
             topics,
             outbox,
@@ -131,27 +136,22 @@ impl Publisher {
             stats,
             s3: Mutex::new(None),
             pictures_waiting: AtomicUsize::new(0),
-            said: Mutex::default(),
+            log_limiter: Mutex::default(),
         });
-        if !with_pictures {
+        if !needs_pictures {
             return Ok((Self { writer, encoder: None }, Encoder(None)));
         }
-        let (jobs, queue) = sync_channel::<Work>(QUEUE);
-        let thread_writer = writer.clone();
-        let thread = std::thread::Builder::new().name("encode".into()).spawn(move || {
-            thread_writer.work_off(&queue, Writer::write_with_picture);
-        })?;
-        Ok((
-            Self {
-                writer,
-                encoder: Some(jobs),
-            },
-            Encoder(Some(thread)),
-        ))
+        let (sender, tasks) = sync_channel(QUEUE);
+        let encoder_writer = writer.clone();
+        let thread = std::thread::Builder::new()
+            .name("encode".into())
+            .spawn(move || encoder_writer.run_encoder(&tasks, MessageWriter::write_with_picture))?;
+        let encoder = Some(sender);
+        Ok((Self { writer, encoder }, Encoder(Some(thread))))
     }
 
-    /// Names the model in what follows (the S3 prefix).
-    pub fn use_model(&self, info: &ModelInfo) {
+    /// Sets the model that later messages name (in the S3 prefix).
+    pub fn set_model(&self, info: &ModelInfo) {
         *self.writer.s3.lock() = self
             .writer
             .settings
@@ -160,12 +160,14 @@ impl Publisher {
             .map(|bucket| S3Location::new(bucket, info));
     }
 
-    /// Publishes an inference. `picture` is what the model saw; it is copied only when it is needed.
-    pub fn publish(&self, result: InferenceResult, numbers: Numbers, picture: &Picture) {
-        let mut job = self.job(result, numbers);
+    /// Publishes an inference on a picture. The model's input `picture` is copied only where it is needed.
+    pub fn publish(&self, result: InferenceResult, counts: InferenceCounts, picture: &Picture) {
+        let mut message = self.pending_message(result, counts);
         if !self.writer.settings.publish_image {
-            job.announced = self.writer.announce(&job.publication(), PictureInMessage::NotWanted);
-            if job.announced.is_none() {
+            message.queued = self
+                .writer
+                .queue_message(&message.builder(), PictureInMessage::NotWanted);
+            if message.queued.is_none() {
                 return;
             }
         }
@@ -173,179 +175,191 @@ impl Publisher {
         let waiting = &self.writer.pictures_waiting;
         if waiting.load(Ordering::Relaxed) < QUEUED_PICTURES {
             waiting.fetch_add(1, Ordering::Relaxed);
-            job.picture = Some(picture.clone());
+            message.picture = Some(picture.clone());
         }
-        // The thread ends only after the last publisher is gone.
-        let _ = encoder.send(Work::Write(Box::new(job)));
+        // Cannot fail: the thread ends only after the last publisher is gone.
+        let _ = encoder.send(EncoderTask::Encode(Box::new(message)));
     }
 
-    /// Waits until everything published so far is in the outbox, or `give_up` is set; pictures take a moment to encode.
-    pub fn flush(&self, give_up: &AtomicBool) {
-        let Some(encoder) = &self.encoder else { return };
-        let (done, told) = sync_channel(1);
-        // An error means that the thread is gone: nothing is written any more.
-        let Ok(()) = encoder.send(Work::Tell(done)) else { return };
-        while !give_up.load(Ordering::Relaxed) && told.recv_timeout(LOOK_EVERY) == Err(RecvTimeoutError::Timeout) {}
-    }
-
-    /// Publishes what was heard. `sound` makes the file for the cache; it is called only when there is one.
-    pub fn publish_sound(&self, result: InferenceResult, numbers: Numbers, sound: impl FnOnce() -> Bytes) {
-        let job = self.job(result, numbers);
-        let message = self.writer.announce(&job.publication(), PictureInMessage::NotWanted);
-        if let Some(json) = message
+    /// Publishes an inference on audio. `encode` makes the file for the caches; it is called only when a cache is on.
+    pub fn publish_audio(&self, result: InferenceResult, counts: InferenceCounts, encode: impl FnOnce() -> Bytes) {
+        let message = self.pending_message(result, counts);
+        let queued = self
+            .writer
+            .queue_message(&message.builder(), PictureInMessage::NotWanted);
+        if let Some(json) = queued
             && self.writer.caches.count() > 0
         {
             let pair = CacheItem {
-                id: job.id,
-                image: Some(sound()),
+                id: message.id,
+                image: Some(encode()),
                 json,
             };
-            self.writer.keep(job.s3, pair);
+            self.writer.cache_pair(message.s3, pair);
         }
     }
 
-    /// A published inference with an id and a time of its own.
-    fn job(&self, result: InferenceResult, numbers: Numbers) -> Job {
-        Job {
+    /// Waits until everything published so far is in the outbox, or until `give_up` is set.
+    pub fn flush(&self, give_up: &AtomicBool) {
+        let Some(encoder) = &self.encoder else { return };
+        let (done, finished) = sync_channel(1);
+        // Fails when the thread is gone: nothing is encoded any more.
+        let Ok(()) = encoder.send(EncoderTask::Flush(done)) else {
+            return;
+        };
+        while !give_up.load(Ordering::Relaxed)
+            && finished.recv_timeout(CHECK_INTERVAL) == Err(RecvTimeoutError::Timeout)
+        {}
+    }
+
+    fn pending_message(&self, result: InferenceResult, counts: InferenceCounts) -> PendingMessage {
+        PendingMessage {
             result,
-            numbers,
+            counts,
             id: Uuid::new_v4(),
             ts: now_ms(),
             s3: self.writer.s3.lock().clone(),
-            announced: None,
+            queued: None,
             picture: None,
         }
     }
 }
 
 impl Encoder {
-    /// Waits until everything handed over is encoded. All publishers must be gone by then.
+    /// Waits until all pictures are encoded. All publishers must be gone by then.
     pub fn finish(self) {
         if let Some(thread) = self.0
             && thread.join().is_err()
         {
-            tracing::error!("the encoding thread ended by a panic: the last pictures are lost");
+            tracing::error!("The encoding thread panicked: the last pictures are lost");
         }
     }
 }
 
-impl Writer {
-    /// The encoding thread: one job after the other, with `write`, until the last publisher is gone. A panic costs one job.
-    fn work_off(&self, queue: &Receiver<Work>, write: impl Fn(&Self, &Job)) {
-        for work in queue {
-            let job = match work {
-                Work::Write(job) => job,
-                Work::Tell(done) => {
-                    // Whoever asked may have stopped waiting.
+impl MessageWriter {
+    /// The encoding thread: runs `write` for each message until the last publisher is gone. A panic costs one message.
+    fn run_encoder(&self, tasks: &Receiver<EncoderTask>, write: impl Fn(&Self, &PendingMessage)) {
+        for task in tasks {
+            let message = match task {
+                EncoderTask::Encode(message) => message,
+                EncoderTask::Flush(done) => {
+                    // Fails when the caller has given up.
                     let _ = done.try_send(());
                     continue;
                 }
             };
-            if let Err(panicked) = caught(|| write(self, &job)) {
-                match &job.announced {
+            if let Err(panicked) = caught(|| write(self, &message)) {
+                match &message.queued {
                     Some(_) => {
-                        self.say_missing(&panicked.to_string());
+                        self.log_missing_picture(&panicked);
                         self.stats.cache_failures.add(self.caches.count());
                     }
-                    None => self.say_lost(&panicked),
+                    None => self.log_lost(&panicked),
                 }
             }
-            if job.picture.is_some() {
+            if message.picture.is_some() {
                 self.pictures_waiting.fetch_sub(1, Ordering::Relaxed);
             }
         }
     }
 
-    fn write_with_picture(&self, job: &Job) {
-        let picture = match &job.picture {
+    fn write_with_picture(&self, message: &PendingMessage) {
+        let picture = match &message.picture {
             Some(picture) => EncodedPicture::new(reference(picture))
-                .inspect_err(|e| self.say_missing(&e.to_string()))
+                .inspect_err(|e| self.log_missing_picture(e))
                 .ok(),
             None => {
-                self.say_missing("pictures come faster than this machine encodes them; a higher iotcore_backoff helps");
+                self.log_missing_picture(
+                    &"pictures come faster than this machine encodes them; a higher iotcore_backoff helps",
+                );
                 None
             }
         };
-        let announced = job.announced.clone().or_else(|| {
+        let queued = message.queued.clone().or_else(|| {
             let in_message = picture
                 .as_ref()
                 .map_or(PictureInMessage::Missing, PictureInMessage::Encoded);
-            self.announce(&job.publication(), in_message)
+            self.queue_message(&message.builder(), in_message)
         });
-        let Some(json) = announced else { return };
+        let Some(json) = queued else { return };
         match &picture {
-            Some(picture) => self.keep(
-                job.s3.clone(),
-                CacheItem {
-                    id: job.id,
+            Some(picture) => {
+                let pair = CacheItem {
+                    id: message.id,
                     image: Some(picture.jpeg().clone()),
                     json,
-                },
-            ),
+                };
+                self.cache_pair(message.s3.clone(), pair);
+            }
             None => self.stats.cache_failures.add(self.caches.count()),
         }
     }
 
-    /// Tells of a message, or a pair for the cache, that lacks its picture.
-    fn say_missing(&self, reason: &str) {
-        let Some(more) = self.repeated("missing", reason) else {
-            return;
-        };
-        let more = like(more);
-        match (self.settings.publish_image, self.caches.count() > 0) {
-            (true, true) => {
-                tracing::error!("a picture is missing in its message, and the pair is not cached{more}: {reason}")
-            }
-            (false, true) => tracing::error!("a pair of picture and message is not cached{more}: {reason}"),
-            (_, false) => tracing::warn!("a message goes out without its picture{more}: {reason}"),
-        }
-    }
-
-    fn say_lost(&self, reason: &dyn std::error::Error) {
-        if let Some(more) = self.repeated("lost", &reason.to_string()) {
-            tracing::error!("an inference is lost on its way into a message{}: {reason}", like(more));
-        }
-    }
-
-    /// See [`LogLimiter::check_words`].
-    fn repeated(&self, what: &str, reason: &str) -> Option<Suppressed> {
-        self.said
-            .lock()
-            .check_words(Instant::now(), &format!("{what} {reason}"))
-    }
-
-    /// Puts the message into the outbox, and gives its text; `None`: there is none.
-    fn announce(&self, publication: &Publication<'_>, picture: PictureInMessage<'_>) -> Option<Bytes> {
-        let message = publication
-            .compose(picture, &self.stats)
-            .inspect_err(|e| self.say_lost(e))
+    /// Puts the message into the outbox and returns its text; `None`: it could not be written.
+    fn queue_message(&self, builder: &MessageBuilder<'_>, picture: PictureInMessage<'_>) -> Option<Bytes> {
+        let message = builder
+            .build(picture, &self.stats)
+            .inspect_err(|e| self.log_lost(e))
             .ok()?;
-        if message.fit == Fit::Oversized {
-            if let Some(more) = self.repeated("oversized", "") {
+        if message.fit == MessageFit::Oversized {
+            if let Some(suppressed) = self.check_limit("oversized", "") {
                 tracing::warn!(
-                    "an inference of {} bytes is not published{}: IoT Core takes at most {} a message",
-                    message.json.len(),
-                    like(more),
-                    crate::report::MAX_MESSAGE
+                    bytes = message.json.len(),
+                    limit = MAX_MESSAGE,
+                    suppressed = suppressed.count(),
+                    "An inference is not published: its message is larger than AWS IoT Core accepts"
                 );
             }
         } else {
-            self.outbox.push(Message::inference(
-                &self.topics,
-                message.json.clone(),
-                self.settings.qos,
-            ));
+            let json = message.json.clone();
+            self.outbox
+                .push(Message::inference(&self.topics, json, self.settings.qos));
         }
         Some(message.json)
     }
 
-    fn keep(&self, place: Option<S3Location>, pair: CacheItem) {
-        if let (Some(s3), Some(place)) = (&self.caches.s3, place) {
-            s3.offer(place, pair.clone());
+    fn cache_pair(&self, location: Option<S3Location>, pair: CacheItem) {
+        if let (Some(s3), Some(location)) = (&self.caches.s3, location) {
+            s3.offer(location, pair.clone());
         }
         if let Some(files) = &self.caches.files {
             files.offer(pair);
         }
+    }
+
+    /// Logs that the picture of a message, or of a pair for the caches, is missing.
+    fn log_missing_picture(&self, reason: &dyn std::fmt::Display) {
+        let reason = reason.to_string();
+        let Some(suppressed) = self.check_limit("missing", &reason) else {
+            return;
+        };
+        let suppressed = suppressed.count();
+        match (self.settings.publish_image, self.caches.count() > 0) {
+            (true, true) => tracing::error!(
+                reason,
+                suppressed,
+                "A message is published without its picture, and the pair is not cached"
+            ),
+            (false, true) => tracing::error!(reason, suppressed, "A pair of picture and message is not cached"),
+            (_, false) => tracing::warn!(reason, suppressed, "A message is published without its picture"),
+        }
+    }
+
+    fn log_lost(&self, error: &dyn std::error::Error) {
+        if let Some(suppressed) = self.check_limit("lost", &error.to_string()) {
+            tracing::error!(
+                %error,
+                suppressed = suppressed.count(),
+                "An inference is lost: its message could not be written"
+            );
+        }
+    }
+
+    /// See [`LogLimiter::check_words`].
+    fn check_limit(&self, event: &str, reason: &str) -> Option<Suppressed> {
+        self.log_limiter
+            .lock()
+            .check_words(Instant::now(), &format!("{event} {reason}"))
     }
 }
 

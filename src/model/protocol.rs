@@ -1,5 +1,6 @@
 //! What the model says, as types.
 
+use serde::ser::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
 /// Everything known about a model after its hello.
@@ -95,29 +96,60 @@ pub enum ModelInput {
     Unsupported(&'static str),
 }
 
-/// One answer of the model, cleaned: finite numbers, labels of at most 256 bytes.
-#[derive(Debug, Clone, PartialEq, Default)]
+/// One answer of the model, cleaned: finite numbers, labels of at most 256 bytes. As JSON it has the model's own field
+/// names, and leaves out what the model did not send.
+#[derive(Debug, Clone, PartialEq, Default, serde::Serialize)]
 pub struct InferenceResult {
     /// `classification`: label to value, in the model's order.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "serialize_scores")]
     pub classification: Option<Vec<(String, f64)>>,
     /// `bounding_boxes`
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub bounding_boxes: Option<Vec<BoundingBox>>,
     /// `object_tracking`
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub object_tracking: Option<Vec<BoundingBox>>,
     /// `visual_anomaly_grid`
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub visual_anomaly_grid: Option<Vec<BoundingBox>>,
     /// `visual_anomaly_max`
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub visual_anomaly_max: Option<f64>,
     /// `visual_anomaly_mean`
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub visual_anomaly_mean: Option<f64>,
     /// `anomaly`
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub anomaly: Option<f64>,
     /// `freeform`, from the answer or from shared memory.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub freeform: Option<Vec<Vec<f32>>>,
-    /// dsp + classification + postprocessing + anomaly, whole ms of process CPU time as the model reports it.
+    /// dsp + classification + postprocessing + anomaly: whole ms of process CPU time, as the model reports it.
+    #[serde(skip)]
     pub model_ms: u64,
     /// `info`
+    #[serde(skip)]
     pub info: Option<String>,
+}
+
+impl InferenceResult {
+    /// The time to show to users: the model's own, in whole milliseconds, at least 1.
+    pub fn time_ms(&self) -> u64 {
+        self.model_ms.max(1)
+    }
+}
+
+/// Labels with their values: an object in the model's order.
+pub(crate) struct LabelScores<'a>(pub &'a [(String, f64)]);
+
+impl Serialize for LabelScores<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(label, value)| (label, value)))
+    }
+}
+
+fn serialize_scores<S: Serializer>(scores: &Option<Vec<(String, f64)>>, serializer: S) -> Result<S::Ok, S::Error> {
+    LabelScores(scores.as_deref().unwrap_or_default()).serialize(serializer)
 }
 
 /// A box, tracked object or anomaly cell, in pixels of the model's input.

@@ -1,6 +1,6 @@
 //! How sure a result is: one figure for the filter, single figures for the metrics.
 
-use super::findings::Detections;
+use super::detections::Detections;
 use crate::model::BoundingBox;
 
 /// Confidence of a whole result: the arithmetic mean of the boxes or cells, the highest class; `None` for freeform and

@@ -1,11 +1,13 @@
-//! What becomes of an inference: decided here for each one, in this order: metrics, empty check, confidence filter,
-//! backoff gate. What passes is written as a message by [`payload`], away from the inference loop.
+//! Decides whether an inference is published, and builds the messages.
 //!
-//! Pure: nothing here waits, and time and ids come in as arguments.
+//! Each inference passes these steps on the inference thread: metrics, empty check, confidence filter, backoff gate.
+//! [`payload`] builds the message of an inference that passes all of them.
+//!
+//! No I/O: nothing here waits, and time and ids are arguments.
 
 pub mod confidence;
+pub mod detections;
 pub mod filter;
-pub mod findings;
 pub mod gate;
 pub mod image;
 pub mod latency;
@@ -22,11 +24,13 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 pub use self::image::{EncodedPicture, PictureRef};
-pub use self::payload::{Fit, MAX_MESSAGE, Message, Numbers, PictureInMessage, Publication};
-pub use self::runner::{RunnerFigures, resident_bytes};
+pub use self::payload::{
+    InferenceCounts, InferenceMessage, MAX_MESSAGE, MessageBuilder, MessageFit, PictureInMessage, S3Fields,
+};
+pub use self::runner::RunnerFigures;
 
+use self::detections::Detections;
 use self::filter::Filter;
-use self::findings::Detections;
 use self::gate::Gate;
 use self::latency::{Latency, LatencyWindow};
 use self::metrics::ConfidenceMetrics;
@@ -34,29 +38,29 @@ use crate::config::{Criteria, FilterConfig};
 use crate::model::InferenceResult;
 use crate::status::stats::Stats;
 
-/// What the configuration says about reporting.
+/// Settings of a [`Report`].
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ReportSettings {
-    /// The confidence filter at start.
+    /// The confidence filter at the start.
     pub filter: FilterConfig,
     /// Publish every Nth inference that passes the filter (`iotcore_backoff`); 0 is taken as 1.
     pub publish_every: u32,
 }
 
-/// What happens to an inference.
+/// Whether an inference is published, and why not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
-    /// Nothing was found: not published, and the gate did not move.
+    /// Nothing was found: not published, and the gate did not count it.
     Empty,
-    /// Rejected by the confidence filter; the gate did not move.
+    /// Rejected by the confidence filter; the gate did not count it.
     Filtered,
     /// Held back by the gate.
     Gated,
-    /// To be published and cached, with these numbers.
-    Publish(Numbers),
+    /// Publish and cache it, with these counts.
+    Publish(InferenceCounts),
 }
 
-/// The state that decides. Cheap: it runs on the inference thread, and what it needs per inference is all in place.
+/// The state behind the decisions. [`Report::accept`] runs on the inference thread and allocates nothing.
 #[derive(Debug)]
 pub struct Report {
     filter: Filter,
@@ -68,7 +72,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// The state of a new process. The `restart` command makes a new one; restarts of capture or model keep it.
+    /// The state of a new session: the `restart` command makes a new one, restarts of capture or model keep it.
     pub fn new(settings: ReportSettings, stats: Arc<Stats>) -> Self {
         Self {
             filter: Filter {
@@ -82,29 +86,29 @@ impl Report {
         }
     }
 
-    /// Takes one inference in and says what becomes of it. `wall_ms` is the wall-clock time of the round trip to the
-    /// model. Counts `inferences`, and `empty`, `filtered` or `gated`; [`Publication::compose`] counts the rest.
+    /// Counts one inference and decides about it. `wall_ms` is the wall-clock time of the round trip to the model.
+    /// Counts `inferences`, and `empty`, `filtered` or `gated`; [`MessageBuilder::build`] counts the rest.
     pub fn accept(&mut self, result: &InferenceResult, wall_ms: f32) -> Decision {
-        let findings = Detections::of(result);
-        let inference_count = findings.count();
+        let detections = Detections::of(result);
+        let inference_count = detections.count();
         self.stats.inferences.inc();
         self.latency.add(wall_ms);
         self.total_inferences += inference_count;
-        confidence::each(findings).for_each(|confidence| self.confidences.add(confidence));
+        confidence::each(detections).for_each(|confidence| self.confidences.add(confidence));
 
-        if findings == Detections::Nothing {
+        if detections == Detections::Nothing {
             self.stats.empty.inc();
             return Decision::Empty;
         }
-        if !self.filter.passes(confidence::of(findings)) {
+        if !self.filter.passes(confidence::of(detections)) {
             self.stats.filtered.inc();
             return Decision::Filtered;
         }
-        if !self.gate.opens() {
+        if !self.gate.admit() {
             self.stats.gated.inc();
             return Decision::Gated;
         }
-        Decision::Publish(Numbers {
+        Decision::Publish(InferenceCounts {
             inference_count,
             total_inferences: self.total_inferences,
         })
@@ -135,13 +139,13 @@ impl Report {
         self.filter.config.criteria = criteria;
     }
 
-    /// Sets what the filter compares with: a fraction, 0 < x <= 1; the caller has checked that.
+    /// Sets the filter's threshold. The caller has checked that 0 < `threshold` <= 1.
     pub fn set_threshold(&mut self, threshold: f64) {
         self.filter.config.threshold = threshold;
     }
 
-    /// Forgets the confidences and their trend (`reset_metrics`). `total_inferences`, the counters and the inference times
-    /// are figures since the start and stay.
+    /// Resets the confidences and their trend (`reset_metrics`). `total_inferences`, the counters and the inference times
+    /// count since the start and stay.
     pub fn reset_metrics(&mut self) {
         self.confidences = ConfidenceMetrics::default();
     }
@@ -179,35 +183,35 @@ mod tests {
         )
     }
 
-    fn numbers(inference_count: u64, total_inferences: u64) -> Decision {
-        Decision::Publish(Numbers {
+    fn publish(inference_count: u64, total_inferences: u64) -> Decision {
+        Decision::Publish(InferenceCounts {
             inference_count,
             total_inferences,
         })
     }
 
     #[test]
-    fn what_is_empty_or_filtered_does_not_advance_the_gate() {
+    fn the_gate_does_not_count_empty_and_filtered_inferences() {
         let (mut report, stats) = report(2, true);
         let (good, bad, empty) = (boxes(&[0.9, 0.8]), boxes(&[0.1]), boxes(&[]));
-        let verdicts = [&good, &bad, &empty, &bad, &good].map(|result| report.accept(result, 3.0));
+        let decisions = [&good, &bad, &empty, &bad, &good].map(|result| report.accept(result, 3.0));
         assert_eq!(
-            verdicts,
+            decisions,
             [
                 Decision::Gated,
                 Decision::Filtered,
                 Decision::Empty,
                 Decision::Filtered,
-                numbers(2, 6)
+                publish(2, 6)
             ],
-            "the total counts what is not published too"
+            "the total includes inferences that are not published"
         );
         let counted = [&stats.inferences, &stats.empty, &stats.filtered, &stats.gated].map(|counter| counter.get());
         assert_eq!(counted, [5, 1, 2, 1]);
     }
 
     #[test]
-    fn metrics_take_in_what_the_filter_rejects() {
+    fn metrics_include_what_the_filter_rejects() {
         let (mut report, _) = report(1, true);
         assert_eq!(report.accept(&boxes(&[0.25, 0.5]), 1.0), Decision::Filtered);
         report.accept(&classes(&[("a", 0.1), ("b", 0.75)]), 1.0);
@@ -222,11 +226,11 @@ mod tests {
         let result = classes(&[("a", 0.5)]);
         assert_eq!(report.accept(&result, 1.0), Decision::Filtered);
         report.set_threshold(0.5);
-        assert_eq!(report.accept(&result, 1.0), numbers(1, 2));
+        assert_eq!(report.accept(&result, 1.0), publish(1, 2));
         report.set_criteria(Criteria::Greater);
         assert_eq!(report.accept(&result, 1.0), Decision::Filtered);
         report.set_filter_enabled(false);
-        assert_eq!(report.accept(&result, 1.0), numbers(1, 4));
+        assert_eq!(report.accept(&result, 1.0), publish(1, 4));
         assert_eq!(
             report.filter(),
             FilterConfig {
@@ -244,11 +248,11 @@ mod tests {
             freeform: Some(vec![vec![0.0], vec![0.1]]),
             ..Default::default()
         };
-        assert_eq!(report.accept(&result, 1.0), numbers(2, 2));
+        assert_eq!(report.accept(&result, 1.0), publish(2, 2));
     }
 
     #[test]
-    fn reset_metrics_forgets_confidences_and_keeps_the_total() {
+    fn reset_metrics_resets_confidences_and_keeps_the_total() {
         let (mut report, stats) = report(1, false);
         report.accept(&boxes(&[0.5, 0.9]), 8.0);
         report.reset_metrics();
@@ -259,7 +263,7 @@ mod tests {
         );
         assert_eq!(message["runner"]["inference_ms_p50"], 8.0);
         assert_eq!(stats.inferences.get(), 1);
-        assert_eq!(report.accept(&boxes(&[0.5]), 1.0), numbers(1, 3));
+        assert_eq!(report.accept(&boxes(&[0.5]), 1.0), publish(1, 3));
     }
 
     #[test]

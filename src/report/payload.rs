@@ -3,80 +3,88 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use serde::ser::Serializer;
-use serde::{Serialize, ser::SerializeMap};
+use serde::Serialize;
 use uuid::Uuid;
 
-use super::findings::Detections;
+use super::detections::Detections;
 use super::image::EncodedPicture;
-use crate::cache::S3Location;
+use crate::model::protocol::LabelScores;
 use crate::model::{BoundingBox, InferenceResult};
 use crate::status::stats::Stats;
 
 /// Largest message AWS IoT Core takes, in bytes ("Message broker and protocol limits": maximum payload 128 KiB).
 pub const MAX_MESSAGE: usize = 131_072;
 
-/// What is put around a picture at the end of a message, instead of its last `}`.
+/// The text around a picture at the end of a message; it replaces the last `}`.
 const IMAGE_BEFORE: &str = r#","image":""#;
 const IMAGE_AFTER: &str = r#""}"#;
 const IMAGE_OMITTED: &str = r#","image_omitted":true}"#;
 
-/// How many items a result has and how many there were so far.
+/// The number of detections in a result, and since the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Numbers {
-    /// Items in this result: see [`Detections::count`].
+pub struct InferenceCounts {
+    /// Detections in this result: see [`Detections::count`].
     pub inference_count: u64,
     /// Their running sum since the start, this result included, published or not.
     pub total_inferences: u64,
 }
 
-/// Everything an inference message is made of.
+/// Where the pair of a message is stored in S3.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct S3Fields<'a> {
+    /// `s3_bucket`
+    pub bucket: &'a str,
+    /// `s3_prefix`
+    pub prefix: &'a str,
+}
+
+/// Builds an inference message.
 #[derive(Debug, Clone, Copy)]
-pub struct Publication<'a> {
-    /// What the model answered.
+pub struct MessageBuilder<'a> {
+    /// The model's answer.
     pub result: &'a InferenceResult,
     /// From [`super::Report::accept`].
-    pub numbers: Numbers,
+    pub counts: InferenceCounts,
     /// Id of the message, and of its pair in the caches.
     pub id: Uuid,
-    /// When it was inferred, ms since the Unix epoch.
+    /// Time of the inference, ms since the Unix epoch.
     pub ts: u64,
-    /// Where the pair goes in S3; `None`: that cache is off.
-    pub s3: Option<&'a S3Location>,
+    /// `None`: the S3 cache is off.
+    pub s3: Option<S3Fields<'a>>,
 }
 
 /// The picture of a message.
 #[derive(Debug, Clone, Copy)]
 pub enum PictureInMessage<'a> {
-    /// The messages of this device carry none.
+    /// Messages of this device carry no picture.
     NotWanted,
-    /// It was wanted and is not there: the message says so.
+    /// There should be a picture, but there is none: the message gets `image_omitted`.
     Missing,
-    /// To be added, smaller if need be.
+    /// The picture to add, smaller if the message would be too large.
     Encoded(&'a EncodedPicture<'a>),
 }
 
-/// What became of a message's size.
+/// How a message fits into the limit of AWS IoT Core.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fit {
-    /// To be published. With its picture, if one was given, smaller if need be.
+pub enum MessageFit {
+    /// Publish it. It has its picture, if one was given, possibly smaller.
     Complete,
-    /// To be published, without its picture: no size of it fitted.
+    /// Publish it. It lacks its picture.
     ImageOmitted,
-    /// Not to be published: larger than [`MAX_MESSAGE`] without a picture. Still to be cached.
+    /// Cache it, but do not publish it: without a picture it is still larger than [`MAX_MESSAGE`].
     Oversized,
 }
 
 /// An inference message.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Message {
+pub struct InferenceMessage {
     /// The JSON text, for the broker and for the caches.
     pub json: Bytes,
     /// Whether it may be published.
-    pub fit: Fit,
+    pub fit: MessageFit,
 }
 
-/// The message in the order of its fields on the wire. Exactly one of the first four options is set.
+/// The fields of the message in their order. Exactly one of `freeform`, `grid`, `box` and `c` is set.
 #[derive(Serialize)]
 struct Payload<'a> {
     time_ms: u64,
@@ -92,8 +100,8 @@ struct Payload<'a> {
     grid: Option<&'a [BoundingBox]>,
     #[serde(rename = "box", skip_serializing_if = "Option::is_none")]
     boxes: Option<&'a [BoundingBox]>,
-    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "as_map")]
-    c: Option<&'a [(String, f64)]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    c: Option<LabelScores<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     anomaly: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -104,52 +112,41 @@ struct Payload<'a> {
     s3_prefix: &'a str,
 }
 
-/// Labels to values, in the model's order.
-fn as_map<S: Serializer>(classes: &Option<&[(String, f64)]>, serializer: S) -> Result<S::Ok, S::Error> {
-    let classes = classes.unwrap_or_default();
-    let mut map = serializer.serialize_map(Some(classes.len()))?;
-    for (label, value) in classes {
-        map.serialize_entry(label, value)?;
-    }
-    map.end()
-}
-
-impl Publication<'_> {
-    /// Writes the message and fits it, with `picture` when one is to be sent, into what IoT Core takes. May encode the
-    /// picture several times: call it away from the inference loop. Counts `published`, `oversized` and
-    /// `images_omitted`.
+impl MessageBuilder<'_> {
+    /// Writes the message with its picture, so that it fits into the limit of AWS IoT Core. May encode the picture
+    /// several times: call it away from the inference thread. Counts `published`, `oversized` and `images_omitted`.
     ///
     /// # Errors
-    /// None that a result can cause: [`serde_json`] fails on types it cannot write, and there is none here.
-    pub fn compose(&self, picture: PictureInMessage<'_>, stats: &Stats) -> Result<Message, serde_json::Error> {
-        let mut json = serde_json::to_string(&self.wire())?;
+    /// [`serde_json`] cannot write a field, which no result causes.
+    pub fn build(&self, picture: PictureInMessage<'_>, stats: &Stats) -> Result<InferenceMessage, serde_json::Error> {
+        let mut json = serde_json::to_string(&self.payload())?;
         let fit = if json.len() > MAX_MESSAGE {
-            Fit::Oversized
+            MessageFit::Oversized
         } else {
             match picture {
-                PictureInMessage::NotWanted => Fit::Complete,
+                PictureInMessage::NotWanted => MessageFit::Complete,
                 PictureInMessage::Missing => omit_picture(&mut json),
                 PictureInMessage::Encoded(picture) => add_picture(&mut json, picture),
             }
         };
         match fit {
-            Fit::Complete => {}
-            Fit::ImageOmitted => stats.images_omitted.inc(),
-            Fit::Oversized => stats.oversized.inc(),
+            MessageFit::Complete => {}
+            MessageFit::ImageOmitted => stats.images_omitted.inc(),
+            MessageFit::Oversized => stats.oversized.inc(),
         }
-        if fit != Fit::Oversized {
+        if fit != MessageFit::Oversized {
             stats.published.inc();
         }
-        Ok(Message { json: json.into(), fit })
+        Ok(InferenceMessage { json: json.into(), fit })
     }
 
-    fn wire(&self) -> Payload<'_> {
+    fn payload(&self) -> Payload<'_> {
         let result = self.result;
-        let mut wire = Payload {
-            time_ms: result.model_ms.max(1),
+        let mut payload = Payload {
+            time_ms: result.time_ms(),
             info: result.info.as_deref(),
-            inference_count: self.numbers.inference_count,
-            total_inferences: self.numbers.total_inferences,
+            inference_count: self.counts.inference_count,
+            total_inferences: self.counts.total_inferences,
             id: self.id,
             ts: self.ts,
             freeform: None,
@@ -159,25 +156,24 @@ impl Publication<'_> {
             anomaly: result.anomaly,
             visual_anomaly_max: result.visual_anomaly_max,
             visual_anomaly_mean: result.visual_anomaly_mean,
-            s3_bucket: self.s3.map_or("unset", |s3| &s3.bucket),
-            s3_prefix: self.s3.map_or("unset", |s3| &s3.prefix),
+            s3_bucket: self.s3.map_or("unset", |s3| s3.bucket),
+            s3_prefix: self.s3.map_or("unset", |s3| s3.prefix),
         };
         match Detections::of(result) {
-            Detections::Freeform(arrays) => wire.freeform = Some(arrays),
-            Detections::Grid(cells) => wire.grid = Some(cells),
-            Detections::Boxes(boxes) => wire.boxes = Some(boxes),
-            Detections::Classes(classes) => wire.c = Some(classes),
-            // Never published; written like a classification without labels.
-            Detections::Nothing => wire.c = Some(&[]),
+            Detections::Freeform(arrays) => payload.freeform = Some(arrays),
+            Detections::Grid(cells) => payload.grid = Some(cells),
+            Detections::Boxes(boxes) => payload.boxes = Some(boxes),
+            Detections::Classes(classes) => payload.c = Some(LabelScores(classes)),
+            // Never published.
+            Detections::Nothing => payload.c = Some(LabelScores(&[])),
         }
-        wire
+        payload
     }
 }
 
-/// Adds the picture to a message that fits without it, or the note that it is missing. A message with no room even for
-/// the note goes out without it.
-fn add_picture(json: &mut String, picture: &EncodedPicture<'_>) -> Fit {
-    // Room for base64 text: what the limit leaves beside the message without its last `}`.
+/// Adds the picture to a message that fits without it, else `image_omitted`.
+fn add_picture(json: &mut String, picture: &EncodedPicture<'_>) -> MessageFit {
+    // The limit leaves this much room for base64 text.
     let used = json.len() - 1 + IMAGE_BEFORE.len() + IMAGE_AFTER.len();
     let max_jpeg = MAX_MESSAGE.saturating_sub(used) / 4 * 3;
     if let Some(jpeg) = picture.fit(max_jpeg) {
@@ -185,18 +181,18 @@ fn add_picture(json: &mut String, picture: &EncodedPicture<'_>) -> Fit {
         json.push_str(IMAGE_BEFORE);
         STANDARD.encode_string(&jpeg, json);
         json.push_str(IMAGE_AFTER);
-        return Fit::Complete;
+        return MessageFit::Complete;
     }
     omit_picture(json)
 }
 
-/// Adds the note that the picture is missing, where there is room for it.
-fn omit_picture(json: &mut String) -> Fit {
+/// Adds `image_omitted`, if there is room for it.
+fn omit_picture(json: &mut String) -> MessageFit {
     if json.len() - 1 + IMAGE_OMITTED.len() <= MAX_MESSAGE {
         json.pop();
         json.push_str(IMAGE_OMITTED);
     }
-    Fit::ImageOmitted
+    MessageFit::ImageOmitted
 }
 
 #[cfg(test)]

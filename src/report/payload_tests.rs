@@ -6,14 +6,14 @@ use serde_json::Value;
 
 const ID: Uuid = Uuid::from_u128(0x6f1c_2f0e_9a5b_4c3d_8e7f_0123_4567_89ab);
 
-fn publication(result: &InferenceResult) -> Publication<'_> {
-    let numbers = Numbers {
+fn builder(result: &InferenceResult) -> MessageBuilder<'_> {
+    let counts = InferenceCounts {
         inference_count: Detections::of(result).count(),
         total_inferences: 42,
     };
-    Publication {
+    MessageBuilder {
         result,
-        numbers,
+        counts,
         id: ID,
         ts: 1_736_016_142_920,
         s3: None,
@@ -21,15 +21,15 @@ fn publication(result: &InferenceResult) -> Publication<'_> {
 }
 
 fn text(result: &InferenceResult) -> String {
-    let message = publication(result)
-        .compose(PictureInMessage::NotWanted, &Stats::default())
+    let message = builder(result)
+        .build(PictureInMessage::NotWanted, &Stats::default())
         .unwrap();
-    assert_eq!(message.fit, Fit::Complete);
+    assert_eq!(message.fit, MessageFit::Complete);
     String::from_utf8(message.json.to_vec()).unwrap()
 }
 
 /// The message with what comes between the timestamp and the S3 fields.
-fn wire(count: u64, between: &str) -> String {
+fn message(count: u64, between: &str) -> String {
     format!(
         r#"{{"time_ms":1,"inference_count":{count},"total_inferences":42,"id":"6f1c2f0e-9a5b-4c3d-8e7f-0123456789ab","ts":1736016142920,{between},"s3_bucket":"unset","s3_prefix":"unset"}}"#
     )
@@ -44,7 +44,8 @@ fn a_message_with_boxes_has_the_documented_fields_in_their_order() {
         info: Some("first".into()),
         ..boxes(&[0.91])
     };
-    let expected = wire(1, &format!(r#""box":[{CAT}]"#)).replacen(r#""time_ms":1"#, r#""time_ms":3,"info":"first""#, 1);
+    let expected =
+        message(1, &format!(r#""box":[{CAT}]"#)).replacen(r#""time_ms":1"#, r#""time_ms":3,"info":"first""#, 1);
     assert_eq!(text(&result), expected);
 }
 
@@ -52,7 +53,7 @@ fn a_message_with_boxes_has_the_documented_fields_in_their_order() {
 fn a_classification_is_an_object_in_the_models_order() {
     assert_eq!(
         text(&classes(&[("zebra", 0.25), ("ant", 0.75)])),
-        wire(1, r#""c":{"zebra":0.25,"ant":0.75}"#)
+        message(1, r#""c":{"zebra":0.25,"ant":0.75}"#)
     );
 }
 
@@ -65,7 +66,7 @@ fn a_visual_anomaly_grid_comes_with_its_anomaly_values() {
         ..Default::default()
     };
     let between = format!(r#""grid":[{CAT},{CAT}],"visual_anomaly_max":9.5,"visual_anomaly_mean":1.25"#);
-    assert_eq!(text(&result), wire(2, &between));
+    assert_eq!(text(&result), message(2, &between));
 }
 
 #[test]
@@ -74,7 +75,7 @@ fn anomaly_is_added_to_a_classification() {
         anomaly: Some(-0.5),
         ..classes(&[("a", 1.0)])
     };
-    assert_eq!(text(&result), wire(1, r#""c":{"a":1.0},"anomaly":-0.5"#));
+    assert_eq!(text(&result), message(1, r#""c":{"a":1.0},"anomaly":-0.5"#));
 }
 
 #[test]
@@ -83,7 +84,7 @@ fn freeform_is_an_array_of_arrays_counted_by_array() {
         freeform: Some(vec![vec![0.1, 2.0], vec![]]),
         ..Default::default()
     };
-    assert_eq!(text(&result), wire(2, r#""freeform":[[0.1,2.0],[]]"#));
+    assert_eq!(text(&result), message(2, r#""freeform":[[0.1,2.0],[]]"#));
 }
 
 #[test]
@@ -96,7 +97,7 @@ fn tracked_objects_are_sent_as_boxes_with_their_id() {
     };
     assert_eq!(
         text(&result),
-        wire(1, &format!(r#""box":[{}]"#, CAT.replace('}', r#","object_id":7}"#)))
+        message(1, &format!(r#""box":[{}]"#, CAT.replace('}', r#","object_id":7}"#)))
     );
 }
 
@@ -106,21 +107,21 @@ fn exactly_one_kind_is_sent_of_a_result_with_several() {
         bounding_boxes: Some(vec![boxed(0.91)]),
         ..classes(&[("a", 1.0)])
     };
-    assert_eq!(text(&result), wire(1, &format!(r#""box":[{CAT}]"#)));
+    assert_eq!(text(&result), message(1, &format!(r#""box":[{CAT}]"#)));
 }
 
 #[test]
 fn bucket_and_prefix_are_named_when_the_s3_cache_is_on() {
-    let s3 = S3Location {
-        bucket: "photos".into(),
-        prefix: "Fruit_v25/".into(),
+    let s3 = S3Fields {
+        bucket: "photos",
+        prefix: "Fruit_v25/",
     };
     let result = boxes(&[0.91]);
-    let message = Publication {
-        s3: Some(&s3),
-        ..publication(&result)
+    let message = MessageBuilder {
+        s3: Some(s3),
+        ..builder(&result)
     }
-    .compose(PictureInMessage::NotWanted, &Stats::default())
+    .build(PictureInMessage::NotWanted, &Stats::default())
     .unwrap();
     let value: Value = serde_json::from_slice(&message.json).unwrap();
     assert_eq!(
@@ -139,8 +140,8 @@ fn a_picture_is_the_last_field_and_decodes_to_the_cached_jpeg() {
         data: &data,
     })
     .unwrap();
-    let message = publication(&boxes(&[0.91]))
-        .compose(PictureInMessage::Encoded(&picture), &Stats::default())
+    let message = builder(&boxes(&[0.91]))
+        .build(PictureInMessage::Encoded(&picture), &Stats::default())
         .unwrap();
     let value: Value = serde_json::from_slice(&message.json).unwrap();
     assert_eq!(value.as_object().unwrap().keys().next_back().unwrap(), "image");
@@ -162,10 +163,10 @@ fn a_large_picture_is_made_smaller_until_the_message_fits() {
     })
     .unwrap();
     assert!(picture.jpeg().len() > MAX_MESSAGE);
-    let message = publication(&boxes(&[0.91]))
-        .compose(PictureInMessage::Encoded(&picture), &stats)
+    let message = builder(&boxes(&[0.91]))
+        .build(PictureInMessage::Encoded(&picture), &stats)
         .unwrap();
-    assert_eq!(message.fit, Fit::Complete);
+    assert_eq!(message.fit, MessageFit::Complete);
     assert!(
         (MAX_MESSAGE / 2..=MAX_MESSAGE).contains(&message.json.len()),
         "{}",
@@ -175,7 +176,7 @@ fn a_large_picture_is_made_smaller_until_the_message_fits() {
 }
 
 #[test]
-fn a_picture_is_kept_whole_up_to_the_last_byte_of_room() {
+fn a_picture_keeps_its_quality_up_to_the_last_byte_of_room() {
     let data = noise(64 * 64);
     let picture = EncodedPicture::new(PictureRef {
         width: 64,
@@ -184,21 +185,21 @@ fn a_picture_is_kept_whole_up_to_the_last_byte_of_room() {
         data: &data,
     })
     .unwrap();
-    let compose = |info: usize| {
+    let build = |info: usize| {
         let result = InferenceResult {
             info: Some("i".repeat(info)),
             ..boxes(&[0.91])
         };
-        publication(&result)
-            .compose(PictureInMessage::Encoded(&picture), &Stats::default())
+        builder(&result)
+            .build(PictureInMessage::Encoded(&picture), &Stats::default())
             .unwrap()
             .json
     };
-    let filler = MAX_MESSAGE - compose(0).len();
-    assert_eq!(compose(filler).len(), MAX_MESSAGE);
-    let value: Value = serde_json::from_slice(&compose(filler + 1)).unwrap();
+    let filler = MAX_MESSAGE - build(0).len();
+    assert_eq!(build(filler).len(), MAX_MESSAGE);
+    let value: Value = serde_json::from_slice(&build(filler + 1)).unwrap();
     assert!(STANDARD.decode(value["image"].as_str().unwrap()).unwrap().len() < picture.jpeg().len());
-    assert!(compose(filler + 1).len() <= MAX_MESSAGE);
+    assert!(build(filler + 1).len() <= MAX_MESSAGE);
 }
 
 #[test]
@@ -214,10 +215,10 @@ fn a_picture_that_cannot_fit_is_left_out_with_a_note() {
     .unwrap();
     // Room for the note beside it, not for a picture.
     let result = freeform_message_of(MAX_MESSAGE - 100);
-    let message = publication(&result)
-        .compose(PictureInMessage::Encoded(&picture), &stats)
+    let message = builder(&result)
+        .build(PictureInMessage::Encoded(&picture), &stats)
         .unwrap();
-    assert_eq!(message.fit, Fit::ImageOmitted);
+    assert_eq!(message.fit, MessageFit::ImageOmitted);
     let value: Value = serde_json::from_slice(&message.json).unwrap();
     assert_eq!(value["image_omitted"], true);
     assert!(value.get("image").is_none());
@@ -225,17 +226,17 @@ fn a_picture_that_cannot_fit_is_left_out_with_a_note() {
 }
 
 #[test]
-fn a_message_too_large_without_a_picture_is_oversized_but_whole() {
+fn a_message_too_large_without_a_picture_is_oversized_but_complete() {
     let stats = Stats::default();
-    let largest = publication(&freeform_message_of(MAX_MESSAGE))
-        .compose(PictureInMessage::NotWanted, &stats)
+    let largest = builder(&freeform_message_of(MAX_MESSAGE))
+        .build(PictureInMessage::NotWanted, &stats)
         .unwrap();
-    assert_eq!((largest.json.len(), largest.fit), (MAX_MESSAGE, Fit::Complete));
+    assert_eq!((largest.json.len(), largest.fit), (MAX_MESSAGE, MessageFit::Complete));
 
-    let over = publication(&freeform_message_of(MAX_MESSAGE + 1))
-        .compose(PictureInMessage::NotWanted, &stats)
+    let over = builder(&freeform_message_of(MAX_MESSAGE + 1))
+        .build(PictureInMessage::NotWanted, &stats)
         .unwrap();
-    assert_eq!((over.json.len(), over.fit), (MAX_MESSAGE + 1, Fit::Oversized));
+    assert_eq!((over.json.len(), over.fit), (MAX_MESSAGE + 1, MessageFit::Oversized));
     assert!(serde_json::from_slice::<Value>(&over.json).is_ok());
     assert_eq!((stats.published.get(), stats.oversized.get()), (1, 1));
 }
@@ -286,14 +287,14 @@ prop_compose! {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
-    fn whatever_the_result_and_picture_a_message_to_publish_is_json_that_fits(
+    fn every_message_to_publish_is_json_that_fits(
         result in any_result(), width in 1u32..400, height in 1u32..400, filler in 0usize..140_000,
     ) {
         let result = InferenceResult { info: Some("i".repeat(filler)), ..result };
         let data = noise((width * height * 3) as usize);
         let picture = EncodedPicture::new(PictureRef { width, height, grey: false, data: &data }).unwrap();
-        let message = publication(&result).compose(PictureInMessage::Encoded(&picture), &Stats::default()).unwrap();
-        prop_assert_eq!(message.json.len() > MAX_MESSAGE, message.fit == Fit::Oversized);
+        let message = builder(&result).build(PictureInMessage::Encoded(&picture), &Stats::default()).unwrap();
+        prop_assert_eq!(message.json.len() > MAX_MESSAGE, message.fit == MessageFit::Oversized);
         let value: Value = serde_json::from_slice(&message.json).unwrap();
         let kinds = ["freeform", "grid", "box", "c"].iter().filter(|kind| value.get(kind).is_some()).count();
         prop_assert_eq!(kinds, 1);
@@ -301,15 +302,15 @@ proptest! {
 }
 
 #[test]
-fn a_picture_that_could_not_be_had_is_named_missing() {
+fn a_missing_picture_is_noted_in_the_message() {
     let stats = Stats::default();
-    let message = publication(&boxes(&[0.91]))
-        .compose(PictureInMessage::Missing, &stats)
+    let message = builder(&boxes(&[0.91]))
+        .build(PictureInMessage::Missing, &stats)
         .unwrap();
     let value: Value = serde_json::from_slice(&message.json).unwrap();
     assert_eq!(
         (&value["image_omitted"], message.fit),
-        (&Value::Bool(true), Fit::ImageOmitted)
+        (&Value::Bool(true), MessageFit::ImageOmitted)
     );
     assert_eq!((stats.images_omitted.get(), stats.published.get()), (1, 1));
 }

@@ -1,4 +1,4 @@
-//! The `runner` object of the metrics message: what this component adds to the figures of the old one.
+//! The `runner` object of the metrics message: what this component adds to the figures of its predecessor.
 
 use std::time::Duration;
 
@@ -9,23 +9,23 @@ use super::metrics::six_places;
 use crate::status::health::Health;
 use crate::status::stats::Stats;
 
-/// Figures about the process that come from outside this room.
+/// Figures about the process, for the metrics message.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RunnerFigures {
     /// Since the start of the daemon, or the `restart` command.
     pub uptime: Duration,
-    /// Resident memory of this process in bytes; `None`: could not be read, left out.
+    /// Resident memory of this process in bytes; left out where it could not be read.
     pub rss_bytes: Option<u64>,
-    /// Messages that are not delivered yet, in memory and on disk.
+    /// Undelivered messages, in memory and on disk.
     pub waiting: u64,
-    /// How each part is.
+    /// Health of each part.
     pub health: Health,
 }
 
 impl RunnerFigures {
-    /// The object: every counter under its own name, then `inference_ms_last`, `inference_ms_p50`, `inference_ms_p95`,
-    /// `waiting`, `uptime_s`, `rss_bytes`, `health` with the word of each part, and `problems` with a sentence for each part
-    /// that is not well.
+    /// Every counter under its own name, then `inference_ms_last`, `inference_ms_p50`, `inference_ms_p95`, `waiting`,
+    /// `uptime_s`, `rss_bytes`, `health` with the state of each part, and `problems` with a sentence for each unhealthy
+    /// part.
     pub(super) fn to_json(&self, stats: &Stats, latency: Latency) -> Map<String, Value> {
         let mut runner: Map<String, Value> = stats
             .each()
@@ -49,19 +49,6 @@ impl RunnerFigures {
     }
 }
 
-/// Resident memory of this process in bytes, as Linux reports it now; `None` where it does not.
-pub fn resident_bytes() -> Option<u64> {
-    parse_status(&std::fs::read_to_string("/proc/self/status").ok()?)
-}
-
-/// Reads `VmRSS` out of the text of `/proc/<pid>/status`. That file and not `statm`, which counts in pages of a size that
-/// differs between ARM kernels; `kB` there means 1024 bytes (proc(5)).
-fn parse_status(text: &str) -> Option<u64> {
-    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    kib.checked_mul(1024)
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -70,26 +57,7 @@ mod tests {
     use crate::status::health::{HealthStatus, Part};
 
     #[test]
-    fn resident_memory_is_read_from_the_status_text() {
-        let text = "Name:\tei-greengrass\nVmHWM:\t   9000 kB\nVmRSS:\t   5120 kB\nThreads:\t4\n";
-        assert_eq!(parse_status(text), Some(5120 * 1024));
-        for bad in [
-            "",
-            "VmRSS:\t kB\n",
-            "VmRSS:\t12 MB\n",
-            "VmRSS:\t18446744073709551615 kB\n",
-        ] {
-            assert_eq!(parse_status(bad), None, "{bad:?}");
-        }
-    }
-
-    #[test]
-    fn this_process_uses_some_memory() {
-        assert!(resident_bytes().is_some_and(|bytes| bytes > 100_000));
-    }
-
-    #[test]
-    fn the_object_names_every_counter_and_the_figures() {
+    fn the_object_has_every_counter_and_the_figures() {
         let stats = Stats::default();
         stats.spool_dropped.add(2);
         let figures = RunnerFigures {

@@ -13,7 +13,7 @@ use prometheus_client::registry::Registry;
 
 use super::registry::StatusRegistry;
 use crate::inference::live_tap::LiveTap;
-use crate::report::resident_bytes;
+use crate::util::memory::resident_bytes;
 
 /// Of the text.
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";

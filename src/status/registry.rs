@@ -13,12 +13,13 @@ use crate::config::Threshold;
 use crate::inference::live_tap::LiveTap;
 use crate::inference::publisher::Caches;
 use crate::model::{ModelInfo, ModelInput};
-use crate::report::{Report, resident_bytes};
+use crate::report::Report;
 use crate::status::health::{Health, HealthFlag, HealthStatus, Part};
 use crate::status::stats::Stats;
 use crate::uplink::recent::RecentMessage;
 use crate::uplink::{LinkState, Outbox};
 use crate::util::clock::now_ms;
+use crate::util::memory::resident_bytes;
 
 /// A rate is taken over at least this long.
 const RATE_OVER: Duration = Duration::from_millis(900);
@@ -109,7 +110,7 @@ impl StatusRegistry {
 
     /// A generation begins, with this state and these caches of its own.
     pub fn begin(&self, report: Arc<Mutex<Report>>, caches: &Caches) {
-        self.live_tap.forget();
+        self.live_tap.thresholds.clear();
         self.model_supply.works();
         let mut state = self.state.lock();
         state.report = Some(report);
@@ -182,7 +183,7 @@ impl StatusRegistry {
     /// The `hello` of the existing runner's WebSocket.
     pub(crate) fn hello(&self, info: &ModelInfo) -> Value {
         let mut parameters = info.parameters_with_sensor_type();
-        show_changed(&mut parameters, &self.live_tap.changed_thresholds());
+        show_changed(&mut parameters, &self.live_tap.thresholds.applied());
         json!({
             "type": "hello",
             "project": info.raw_project,

@@ -22,11 +22,12 @@ use crate::capture::{AudioMailbox, CaptureEvent, DeviceSelection, FrameMailbox};
 use crate::config::{ResizeMode, SourceLine};
 use crate::inference::publisher::{Caches, Encoder, Publisher, PublisherSettings};
 use crate::inference::{InferenceContext, PredictionLogger, Progress};
-use crate::report::{Report, ReportSettings, RunnerFigures, resident_bytes};
+use crate::report::{Report, ReportSettings, RunnerFigures};
 use crate::status::{ModelState, SourceState};
 use crate::studio::{Found, Provider};
 use crate::uplink::{Message, ReceivedCommand, Status};
 use crate::util::clock::now_ms;
+use crate::util::memory::resident_bytes;
 use crate::{capture, model};
 
 /// The caches get at least this long to put on disk what they hold, even when everything before took all of its time.
@@ -198,8 +199,8 @@ impl<'a> Session<'a> {
         self.announce.store(true, Ordering::Relaxed);
         self.context.registry.model(ModelState::Starting);
         self.model.start(InferenceContext {
-            slot: self.slot.clone(),
-            sounds: self.sounds.clone(),
+            frames: self.slot.clone(),
+            audio: self.sounds.clone(),
             report: self.report.clone(),
             publisher: self.publisher.clone(),
             stats: self.context.stats.clone(),

@@ -5,6 +5,7 @@ pub mod backoff;
 pub mod clock;
 pub(crate) mod database;
 pub mod log_limiter;
+pub(crate) mod memory;
 pub mod panics;
 pub(crate) mod redact;
 pub mod secret;

@@ -9,7 +9,7 @@ use crate::support::mosquitto::Mosquitto;
 use crate::support::observer::Observer;
 use crate::support::scripts::{boxed, frames, hello, recorded};
 
-struct Seen {
+struct Outcome {
     messages: Vec<Value>,
     log: String,
     record: PathBuf,
@@ -17,7 +17,7 @@ struct Seen {
 }
 
 /// Runs a source through a scripted model to its end.
-fn run(mut script: Value, source: &str) -> Seen {
+fn run(mut script: Value, source: &str) -> Outcome {
     let (site, broker) = (Site::new(), Mosquitto::start());
     let observer = Observer::connect(broker.port, site.device());
     let record = site.path().join("record");
@@ -44,7 +44,7 @@ fn run(mut script: Value, source: &str) -> Seen {
         .iter()
         .map(|seen| seen.json())
         .collect();
-    Seen {
+    Outcome {
         messages,
         log,
         record,
@@ -60,9 +60,9 @@ fn message(model_type: &str, answer: Value, more: Value) -> Value {
     for (key, value) in more.as_object().unwrap() {
         script[key] = value.clone();
     }
-    let seen = run(script, &frames(1));
-    assert_eq!(seen.messages.len(), 1, "{}", seen.log);
-    let message = seen.messages[0].clone();
+    let outcome = run(script, &frames(1));
+    assert_eq!(outcome.messages.len(), 1, "{}", outcome.log);
+    let message = outcome.messages[0].clone();
     let kinds = ["freeform", "grid", "box", "c"];
     assert_eq!(
         kinds.iter().filter(|kind| message.get(**kind).is_some()).count(),
@@ -77,7 +77,7 @@ fn found(label: &str, value: f64, x: i64) -> Value {
 }
 
 #[test]
-fn centroids_of_a_fomo_model_are_boxes() {
+fn centroids_of_a_fomo_model_are_published_as_boxes() {
     let boxes = json!([found("face", 0.75, 1), found("face", 0.5, 4)]);
     let message = message(
         "constrained_object_detection",
@@ -92,7 +92,7 @@ fn centroids_of_a_fomo_model_are_boxes() {
 }
 
 #[test]
-fn a_classification_comes_with_its_anomaly() {
+fn a_classification_is_published_with_its_anomaly() {
     let answer = json!({"classification": {"b": 0.25, "a": 0.75}, "anomaly": -0.5});
     let message = message("classification", answer, json!({}));
     assert_eq!(
@@ -107,7 +107,7 @@ fn a_classification_comes_with_its_anomaly() {
 }
 
 #[test]
-fn visual_anomalies_come_as_a_grid_with_their_maximum_and_mean() {
+fn visual_anomalies_are_published_as_a_grid_with_maximum_and_mean() {
     let grid = json!([found("anomaly", 4.5, 0), found("anomaly", 3.5, 2)]);
     let answer = json!({"visual_anomaly_grid": grid, "visual_anomaly_max": 4.5, "visual_anomaly_mean": 1.25,
         "classification": {"normal": 0.5}});
@@ -121,7 +121,7 @@ fn visual_anomalies_come_as_a_grid_with_their_maximum_and_mean() {
 }
 
 #[test]
-fn freeform_values_come_out_of_shared_memory() {
+fn freeform_values_are_read_from_shared_memory() {
     let more = json!({"freeform_shm": [[0.5, -1.25], [3.0]]});
     let message = message("freeform", json!({"freeform": "shm"}), more);
     assert_eq!(message["freeform"], json!([[0.5, -1.25], [3.0]]));
@@ -129,7 +129,7 @@ fn freeform_values_come_out_of_shared_memory() {
 }
 
 #[test]
-fn tracked_objects_stand_in_for_raw_boxes() {
+fn tracked_objects_replace_raw_boxes() {
     let mut tracked = found("car", 0.875, 3);
     tracked["object_id"] = json!(17);
     let answer = json!({"bounding_boxes": [found("car", 0.5, 1), found("car", 0.5, 2)], "object_tracking": [tracked]});
@@ -139,7 +139,7 @@ fn tracked_objects_stand_in_for_raw_boxes() {
 }
 
 #[test]
-fn a_model_of_several_pictures_is_refused_by_name_and_the_daemon_stays_up() {
+fn a_model_that_needs_several_pictures_is_refused_and_the_daemon_stays_up() {
     let (site, broker) = (Site::new(), Mosquitto::start());
     let mut greeting = hello(8, 8);
     greeting["model_parameters"]["image_input_frames"] = json!(4);
@@ -153,7 +153,7 @@ fn a_model_of_several_pictures_is_refused_by_name_and_the_daemon_stays_up() {
 }
 
 #[test]
-fn check_asks_the_model_what_it_is_and_refuses_one_of_another_sensor() {
+fn check_describes_the_model_and_refuses_one_for_another_sensor() {
     let site = Site::new();
     let check = |hello: Value| {
         let model = site.scripted_model(&json!({"hello": hello}));
@@ -183,7 +183,7 @@ fn check_asks_the_model_what_it_is_and_refuses_one_of_another_sensor() {
 }
 
 #[test]
-fn check_says_what_run_would_say_of_a_missing_model_and_of_a_source_that_does_not_work() {
+fn check_reports_a_missing_model_and_a_broken_source_as_run_does() {
     let site = Site::new();
     let check = |arguments: &[&str]| {
         let output = site.command("check").args(arguments).output().unwrap();
@@ -195,7 +195,7 @@ fn check_says_what_run_would_say_of_a_missing_model_and_of_a_source_that_does_no
         report.contains("Warnings\n  the model file /nonexistent.eim (ei_local_model_file) is missing"),
         "{report}"
     );
-    for (model, line, said) in [
+    for (model, line, expected) in [
         (
             "builtin:ball",
             "audiotestsrc ! audioconvert",
@@ -210,7 +210,7 @@ fn check_says_what_run_would_say_of_a_missing_model_and_of_a_source_that_does_no
     ] {
         let report = check(&["--model", model, "--gst", line]);
         assert!(
-            report.contains(said) && report.contains("infers nothing until its source works: see Source"),
+            report.contains(expected) && report.contains("infers nothing until its source works: see Source"),
             "{report}"
         );
     }
@@ -235,16 +235,16 @@ fn check_says_what_run_would_say_of_a_missing_model_and_of_a_source_that_does_no
 const TWO_SIZES: &str = "videotestsrc num-buffers=3 ! video/x-raw,format=RGB,width=8,height=4,framerate=30/1 ! c. \
     videotestsrc num-buffers=3 ! video/x-raw,format=RGB,width=6,height=6,framerate=30/1 ! c. concat name=c";
 
-fn of_any_size(takes_sizes: bool) -> Seen {
+fn of_any_size(takes_sizes: bool) -> Outcome {
     let mut greeting = hello(8, 8);
     greeting["model_parameters"]["image_resize_mode"] = json!("none");
     let script = json!({"hello": greeting, "answers": [boxed(0.5)], "parameters": {"ok": takes_sizes}});
     run(script, TWO_SIZES)
 }
 
-/// What the model was told, without the greeting: sizes, and how many values came.
-fn told(seen: &Seen) -> Vec<Value> {
-    let lines = recorded(&seen.record);
+/// What the model received after the hello: sizes, and the number of values.
+fn received(outcome: &Outcome) -> Vec<Value> {
+    let lines = recorded(&outcome.record);
     let line = |line: &Value| {
         line.get("set_parameter")
             .or_else(|| line.get("classify_shm")?.get("count"))
@@ -254,22 +254,27 @@ fn told(seen: &Seen) -> Vec<Value> {
 }
 
 #[test]
-fn a_model_of_any_size_is_told_each_new_size_of_the_camera() {
-    let seen = of_any_size(true);
+fn a_model_of_any_size_receives_each_new_size_of_the_camera() {
+    let outcome = of_any_size(true);
     let size = |width: u32, height: u32| json!({"image_width": width, "image_height": height, "image_channels": 3});
     let expected = json!([size(8, 4), 32, 32, 32, size(6, 6), 36, 36, 36]);
-    assert_eq!(Value::Array(told(&seen)), expected);
-    assert_eq!(seen.messages.len(), 6);
+    assert_eq!(Value::Array(received(&outcome)), expected);
+    assert_eq!(outcome.messages.len(), 6);
 }
 
 #[test]
-fn a_model_that_refuses_sizes_gets_pictures_of_its_own() {
-    let seen = of_any_size(false);
+fn a_model_that_refuses_sizes_gets_pictures_of_its_own_size() {
+    let outcome = of_any_size(false);
     let size = json!({"image_width": 8, "image_height": 4, "image_channels": 3});
     assert_eq!(
-        Value::Array(told(&seen)),
+        Value::Array(received(&outcome)),
         json!([size, 64, 64, 64, 64, 64]),
         "the frame in hand is dropped"
     );
-    assert!(seen.log.contains("pictures are squashed to 8 x 8"), "{}", seen.log);
+    let line = outcome.log.lines().find(|line| line.contains("pictures are squashed"));
+    assert!(
+        line.is_some_and(|line| line.contains("model_width=8 model_height=8")),
+        "{}",
+        outcome.log
+    );
 }

@@ -92,13 +92,16 @@ fn without_shared_memory_the_features_go_as_json() {
 }
 
 #[test]
-fn predictions_are_told_now_and_then_unless_they_are_not_wanted() {
+fn predictions_are_logged_now_and_then_unless_they_are_not_wanted() {
     let (_, log) = run("--greengrass");
-    let told: Vec<_> = log.lines().filter(|line| line.contains(" inference (")).collect();
-    assert_eq!(told.len(), 1, "three inferences within ten seconds: {log}");
-    assert!(told[0].ends_with("ms): thing 0.50 at 1,2 3x4"), "{told:?}");
+    let logged: Vec<_> = log
+        .lines()
+        .filter(|line| line.contains(" Inference wall_ms="))
+        .collect();
+    assert_eq!(logged.len(), 1, "three inferences within ten seconds: {log}");
+    assert!(logged[0].ends_with(r#"found="thing 0.50 at 1,2 3x4""#), "{logged:?}");
     let (_, log) = run("--dont-print-predictions");
-    assert!(!log.contains(" inference ("), "{log}");
+    assert!(!log.contains(" Inference wall_ms="), "{log}");
 }
 
 #[test]

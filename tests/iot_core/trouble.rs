@@ -8,7 +8,7 @@ use super::*;
 /// Inference goes on, and what it finds waits on disk for the next start.
 #[track_caller]
 fn assert_nothing_is_lost(daemon: Daemon) {
-    daemon.wait_for_line(" inference (");
+    daemon.wait_for_line(" Inference wall_ms=");
     let log = daemon.stop();
     let kept = log
         .lines()

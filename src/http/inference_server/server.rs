@@ -25,7 +25,6 @@ use super::picture::{self, PictureError};
 use super::worker::{AskError, Worker};
 use crate::config::ResizeMode;
 use crate::http::live_page::with_policy;
-use crate::inference::view::result_value;
 use crate::model::{InferenceResult, ModelInfo};
 
 /// Bytes of an uploaded picture.
@@ -183,7 +182,7 @@ async fn features(State(site): State<Arc<Site>>, request: Request) -> Result<Res
     };
     let values = tokio::task::spawn_blocking(work).await.map_err(Failure::request)??;
     let (result, timing) = site.worker.ask(values).await?;
-    Ok(pretty(&answer(&result, result_value(&result), timing)))
+    Ok(pretty(&answer(&result, json!(result), timing)))
 }
 
 async fn image(
@@ -207,7 +206,7 @@ async fn image(
     };
     let (mut result, timing) = site.worker.ask(features).await?;
     mapping.map_back(&mut result);
-    let mut shown = result_value(&result);
+    let mut shown = json!(result);
     mapping.describe(&mut shown);
     Ok(pretty(&answer(&result, shown, timing)))
 }

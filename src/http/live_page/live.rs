@@ -8,6 +8,7 @@ use axum::extract::ws::{Message, WebSocket};
 use serde_json::Value;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
+use super::messages;
 use super::server::Site;
 use super::socket::SILENT;
 
@@ -22,7 +23,7 @@ pub(super) async fn serve(mut socket: WebSocket, site: &Site) {
 }
 
 async fn talk(socket: &mut WebSocket, site: &Site) -> Result<(), axum::Error> {
-    let mut viewer = site.live_tap.look();
+    let mut viewer = site.live_tap.add_viewer();
     viewer.want_pictures(true);
     let mut moments = site.moments();
     moments.mark_unchanged();
@@ -52,7 +53,7 @@ async fn talk(socket: &mut WebSocket, site: &Site) -> Result<(), axum::Error> {
             }
             Ok(()) = moments.changed() => {
                 let Some(moment) = moments.borrow_and_update().clone() else { continue };
-                socket.send(Message::Text(moment.seen.moment(moment.jpeg.is_some(), moment.area))).await?;
+                socket.send(Message::Text(messages::moment(&moment))).await?;
                 if let Some(jpeg) = &moment.jpeg {
                     socket.send(Message::Binary(jpeg.clone())).await?;
                 }

@@ -6,6 +6,7 @@
 //! passed on through bounded channels in which the newest wins, and pictures become JPEG only while somebody wants them.
 
 mod live;
+mod messages;
 mod page;
 mod pictures;
 mod server;

@@ -5,21 +5,48 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::watch;
 
+use crate::capture::geometry::Layout;
 use crate::capture::{Converter, Picture, Target};
 use crate::config::ResizeMode;
-use crate::inference::live_tap::{LiveTap, Original, Raw, RawPicture};
-use crate::inference::view::{Area, InferenceView};
+use crate::inference::event::OriginalFrame;
+use crate::inference::live_tap::{LiveTap, UnencodedPicture, UnencodedView};
+use crate::inference::view::InferenceView;
 use crate::report::{EncodedPicture, PictureRef};
 
 /// What somebody who looks sees at one moment.
 #[derive(Debug)]
 pub(super) struct ViewerFrame {
     /// The inference.
-    pub seen: Arc<InferenceView>,
+    pub view: Arc<InferenceView>,
     /// What the model saw, or the camera; `None` for sound, or when nobody wanted pictures.
     pub jpeg: Option<Bytes>,
     /// Where in that JPEG the model's picture is; `None`: it is the model's picture.
     pub area: Option<Area>,
+}
+
+/// The part of the camera's picture that became the model's input, in the camera's pixels. It extends beyond the camera's
+/// picture where the model's input has borders.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Area {
+    pub x: f64,
+    pub y: f64,
+    pub width: f64,
+    pub height: f64,
+}
+
+impl Area {
+    fn of(camera: (u32, u32), target: Target) -> Self {
+        let layout = Layout::new(camera, (target.width, target.height), target.resize);
+        let (source, dest) = (layout.source, layout.dest);
+        let across = f64::from(source.width) / f64::from(dest.width);
+        let down = f64::from(source.height) / f64::from(dest.height);
+        Self {
+            x: f64::from(source.x) - f64::from(dest.x) * across,
+            y: f64::from(source.y) - f64::from(dest.y) * down,
+            width: f64::from(layout.width) * across,
+            height: f64::from(layout.height) * down,
+        }
+    }
 }
 
 /// The newest moment; `None` before the first.
@@ -29,10 +56,10 @@ pub(super) type ViewerFrames = watch::Receiver<Option<Arc<ViewerFrame>>>;
 pub(super) async fn encode(live_tap: Arc<LiveTap>, moments: watch::Sender<Option<Arc<ViewerFrame>>>) {
     let mut encoder = Encoder::new();
     loop {
-        let raw = live_tap.next_raw().await;
+        let view = live_tap.next_view().await;
         let counted = live_tap.clone();
         let work = move || {
-            let moment = encoder.moment(raw, &counted);
+            let moment = encoder.moment(view, &counted);
             (moment, encoder)
         };
         // Fails only when the runtime ends.
@@ -64,20 +91,20 @@ impl Encoder {
         }
     }
 
-    fn moment(&mut self, Raw { seen, picture }: Raw, live_tap: &LiveTap) -> ViewerFrame {
+    fn moment(&mut self, UnencodedView { view, picture }: UnencodedView, live_tap: &LiveTap) -> ViewerFrame {
         let (jpeg, area) = match picture {
             None => (None, None),
-            Some(RawPicture::Models(picture)) => (jpeg(&picture, live_tap), None),
-            Some(RawPicture::Cameras(original)) => match self.cameras(&original) {
+            Some(UnencodedPicture::ModelInput(picture)) => (jpeg(&picture, live_tap), None),
+            Some(UnencodedPicture::Original(original)) => match self.cameras(&original) {
                 Some(area) => (jpeg(&self.picture, live_tap), Some(area)),
                 None => (None, None),
             },
         };
-        ViewerFrame { seen, jpeg, area }
+        ViewerFrame { view, jpeg, area }
     }
 
     /// Puts the camera's picture into `self.picture`.
-    fn cameras(&mut self, Original { frame, target }: &Original) -> Option<Area> {
+    fn cameras(&mut self, OriginalFrame { frame, target }: &OriginalFrame) -> Option<Area> {
         match self.converter.convert(frame, &mut self.picture) {
             Ok(()) => Some(Area::of((self.picture.width, self.picture.height), *target)),
             Err(e) => {

@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{Instant, interval_at};
 
+use super::messages;
 use super::pictures::ViewerFrame;
 use super::server::Site;
 use crate::config::Threshold;
@@ -26,7 +27,7 @@ const THRESHOLD_LIMIT: Duration = Duration::from_secs(10);
 /// Serves one client until it goes.
 pub(super) async fn serve(mut socket: WebSocket, site: &Site, may_change: bool) {
     let mut client = Client {
-        viewer: site.live_tap.look(),
+        viewer: site.live_tap.add_viewer(),
         site,
         may_change,
         previews: false,
@@ -50,7 +51,7 @@ impl Client<'_> {
         moments.mark_unchanged();
         // A client that comes before the model is greeted when the model is there.
         models.mark_changed();
-        let mut results = self.site.live_tap.results();
+        let mut results = self.site.live_tap.subscribe();
         let mut ping = interval_at(Instant::now() + PING, PING);
         let mut heard = Instant::now();
         let mut greeted = false;
@@ -76,7 +77,7 @@ impl Client<'_> {
                     None => continue,
                 },
                 result = results.recv(), if greeted => match result {
-                    Ok(seen) => Message::Text(seen.classification()),
+                    Ok(seen) => Message::Text(messages::classification(&seen)),
                     Err(RecvError::Lagged(_)) => continue,
                     Err(RecvError::Closed) => return Ok(()),
                 },
@@ -148,7 +149,7 @@ impl Client<'_> {
         let info = self.site.registry.model_info().borrow().clone();
         let threshold = threshold(body, info.as_deref())?;
         let Threshold { id, key, value } = threshold.clone();
-        match self.site.live_tap.set_threshold(threshold, THRESHOLD_LIMIT).await {
+        match self.site.live_tap.thresholds.request(threshold, THRESHOLD_LIMIT).await {
             Ok(()) => {
                 tracing::info!("threshold {id}.{key} is {value} now, through the live page's WebSocket");
                 Ok(())

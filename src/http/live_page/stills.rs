@@ -72,7 +72,7 @@ struct Pictures {
 impl Pictures {
     fn look(site: &Site) -> Result<Self, Full> {
         let place = site.place()?;
-        let mut viewer = site.live_tap.look();
+        let mut viewer = site.live_tap.add_viewer();
         viewer.want_pictures(true);
         let mut moments = site.moments();
         moments.mark_unchanged();

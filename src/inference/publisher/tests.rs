@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicU32;
 use super::*;
 use crate::uplink::outbox::Bounds;
 
-/// What was logged by the thread of the test.
+/// The log of the test's thread.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 
@@ -32,9 +32,9 @@ impl Log {
     }
 }
 
-fn writer(publish_image: bool) -> Writer {
+fn writer(publish_image: bool) -> MessageWriter {
     let stats = Arc::new(Stats::default());
-    Writer {
+    MessageWriter {
         settings: PublisherSettings {
             publish_image,
             qos: Qos::AtLeastOnce,
@@ -46,24 +46,24 @@ fn writer(publish_image: bool) -> Writer {
         stats,
         s3: Mutex::new(None),
         pictures_waiting: AtomicUsize::new(0),
-        said: Mutex::default(),
+        log_limiter: Mutex::default(),
     }
 }
 
-fn job(freeform: usize, picture: Option<Picture>) -> Job {
-    Job {
+fn message(freeform: usize, picture: Option<Picture>) -> PendingMessage {
+    PendingMessage {
         result: InferenceResult {
             freeform: Some(vec![vec![0.25; freeform]]),
             ..Default::default()
         },
-        numbers: Numbers {
+        counts: InferenceCounts {
             inference_count: 1,
             total_inferences: 1,
         },
         id: Uuid::new_v4(),
         ts: now_ms(),
         s3: None,
-        announced: None,
+        queued: None,
         picture,
     }
 }
@@ -79,21 +79,21 @@ fn damaged_picture() -> Picture {
 }
 
 #[test]
-fn what_happens_to_each_message_is_said_once_a_minute() {
-    let cases: [(Job, &str); 3] = [
-        (job(100_000, None), "is not published"),
-        (job(1, None), "without its picture"),
-        (job(1, Some(damaged_picture())), "without its picture"),
+fn what_happens_to_each_message_is_logged_once_a_minute() {
+    let cases: [(PendingMessage, &str); 3] = [
+        (message(100_000, None), "is not published"),
+        (message(1, None), "without its picture"),
+        (message(1, Some(damaged_picture())), "without its picture"),
     ];
-    for (job, words) in cases {
+    for (message, words) in cases {
         let writer = writer(true);
-        let log = Log::of(|| (0..50).for_each(|_| writer.write_with_picture(&job)));
+        let log = Log::of(|| (0..50).for_each(|_| writer.write_with_picture(&message)));
         assert_eq!(log.matches(words).count(), 1, "{log}");
     }
 }
 
 #[tokio::test]
-async fn a_pair_that_is_not_cached_for_want_of_its_picture_is_said() {
+async fn a_pair_without_its_picture_is_not_cached_and_that_is_logged() {
     let directory = tempfile::tempdir().unwrap();
     let mut writer = writer(false);
     let files = crate::cache::FileCache::new(crate::config::FileCacheConfig {
@@ -102,7 +102,7 @@ async fn a_pair_that_is_not_cached_for_want_of_its_picture_is_said() {
     });
     let files = CacheWriter::start("test", files, writer.stats.clone()).unwrap();
     writer.caches.files = Some(Arc::new(files));
-    let log = Log::of(|| (0..50).for_each(|_| writer.write_with_picture(&job(1, None))));
+    let log = Log::of(|| (0..50).for_each(|_| writer.write_with_picture(&message(1, None))));
     assert_eq!(
         log.matches("pair of picture and message is not cached").count(),
         1,
@@ -112,20 +112,21 @@ async fn a_pair_that_is_not_cached_for_want_of_its_picture_is_said() {
 }
 
 #[test]
-fn a_panic_costs_one_message_and_the_encoding_goes_on() {
+fn a_panic_costs_one_message_and_encoding_continues() {
     let writer = writer(true);
-    let (jobs, queue) = sync_channel(8);
+    let (sender, tasks) = sync_channel(8);
     for _ in 0..4 {
         writer.pictures_waiting.fetch_add(1, Ordering::Relaxed);
-        jobs.send(Work::Write(Box::new(job(1, Some(Picture::default())))))
+        sender
+            .send(EncoderTask::Encode(Box::new(message(1, Some(Picture::default())))))
             .unwrap();
     }
-    drop(jobs);
+    drop(sender);
     let calls = AtomicU32::new(0);
     let log = Log::of(|| {
-        writer.work_off(&queue, |writer, job| {
+        writer.run_encoder(&tasks, |writer, message| {
             assert!(calls.fetch_add(1, Ordering::Relaxed) > 0, "the first picture");
-            writer.write_with_picture(job);
+            writer.write_with_picture(message);
         });
     });
     assert_eq!(writer.outbox.depth(), 3);
@@ -136,29 +137,29 @@ fn a_panic_costs_one_message_and_the_encoding_goes_on() {
 #[test]
 fn a_message_without_picture_does_not_wait_for_the_picture_of_its_pair() {
     for publish_image in [false, true] {
-        let (encoder, queue) = sync_channel(1);
+        let (encoder, tasks) = sync_channel(1);
         let writer = Arc::new(writer(publish_image));
         let publisher = Publisher {
             writer: writer.clone(),
             encoder: Some(encoder),
         };
-        let Job { result, numbers, .. } = job(1, None);
-        publisher.publish(result, numbers, &damaged_picture());
+        let PendingMessage { result, counts, .. } = message(1, None);
+        publisher.publish(result, counts, &damaged_picture());
         assert_eq!(writer.outbox.depth(), usize::from(!publish_image));
         drop(publisher);
-        writer.work_off(&queue, Writer::write_with_picture);
+        writer.run_encoder(&tasks, MessageWriter::write_with_picture);
         assert_eq!(writer.outbox.depth(), 1, "each message once");
     }
 }
 
 #[test]
 fn a_flush_that_is_given_up_does_not_wait_for_the_encoding() {
-    let (encoder, queue) = sync_channel(1);
+    let (encoder, tasks) = sync_channel(1);
     let publisher = Publisher {
         writer: Arc::new(writer(true)),
         encoder: Some(encoder),
     };
-    // Nobody works it off: only giving up ends the wait.
+    // No thread runs the tasks: only giving up ends the wait.
     publisher.flush(&AtomicBool::new(true));
-    drop(queue);
+    drop(tasks);
 }

@@ -1,0 +1,89 @@
+//! What the inference loop works with, and what it reports to the supervisor.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use parking_lot::Mutex;
+
+use super::live_tap::LiveTap;
+use super::prediction_logger::PredictionLogger;
+use super::publisher::Publisher;
+use crate::capture::{AudioMailbox, FrameMailbox};
+use crate::config::ResizeMode;
+use crate::model::{InferenceResult, Model, ModelError, ModelInfo};
+use crate::report::{Decision, Report};
+use crate::status::stats::Stats;
+
+/// What the loop works with. It outlives the model process: the next process continues with it.
+pub struct InferenceContext {
+    /// Frames from the capture.
+    pub frames: Arc<FrameMailbox>,
+    /// Audio windows from the capture.
+    pub audio: Arc<AudioMailbox>,
+    /// Decides about each inference.
+    pub report: Arc<Mutex<Report>>,
+    /// Publishes inferences.
+    pub publisher: Publisher,
+    /// Counters.
+    pub stats: Arc<Stats>,
+    /// Writes inferences into the log.
+    pub prediction_logger: PredictionLogger,
+    /// Copies inferences for viewers.
+    pub live_tap: Arc<LiveTap>,
+    /// `--force-resize-mode`.
+    pub forced_resize: Option<ResizeMode>,
+    /// For models that name no resize mode (those before 2024).
+    pub unnamed_resize: ResizeMode,
+    /// Set: report the next inference as the first one after a (re)start.
+    pub announce: Arc<AtomicBool>,
+    /// Set: finish the frame in hand, then return.
+    pub finish: Arc<AtomicBool>,
+}
+
+impl InferenceContext {
+    /// Whether the loop shall return.
+    pub(super) fn is_finishing(&self) -> bool {
+        self.finish.load(Ordering::Relaxed)
+    }
+
+    /// Logs the answer to a request that began at `begun`, and decides about it. Also returns the milliseconds since
+    /// `begun`.
+    pub(super) fn accept(&mut self, result: &InferenceResult, begun: Instant) -> (f32, Decision) {
+        let wall_ms = begun.elapsed().as_secs_f32() * 1e3;
+        self.prediction_logger.log(Instant::now(), result, wall_ms);
+        (wall_ms, self.report.lock().accept(result, wall_ms))
+    }
+
+    /// Reports an inference if it is the first one after a (re)start.
+    pub(super) fn notify_first_inference(&self, notify: &dyn Fn(Progress)) {
+        if self.announce.load(Ordering::Relaxed) && self.announce.swap(false, Ordering::Relaxed) {
+            notify(Progress::FirstInference);
+        }
+    }
+
+    /// Applies the threshold changes that viewers requested.
+    ///
+    /// # Errors
+    /// A fatal [`ModelError`].
+    pub(super) fn apply_threshold_changes(&self, model: &mut Model) -> Result<(), ModelError> {
+        self.live_tap
+            .thresholds
+            .apply_pending(|threshold| model.set_threshold(threshold))
+    }
+}
+
+/// What the loop reports to the supervisor.
+#[derive(Debug)]
+pub enum Progress {
+    /// The model prepares its first answer, which may take up to an hour.
+    WarmingUp(Arc<ModelInfo>),
+    /// The model is loaded and takes pictures or audio.
+    Ready(Arc<ModelInfo>),
+    /// The model needs a sensor that this component does not support.
+    Unsupported(Arc<ModelInfo>),
+    /// The first inference after a (re)start of capture or model.
+    FirstInference,
+    /// The capture of this epoch has ended, and all its messages are in the outbox.
+    Drained(u64),
+}
