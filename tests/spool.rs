@@ -188,7 +188,7 @@ async fn a_spool_of_one_mebibyte_keeps_the_newest_in_order_and_counts_the_rest()
     let site = Site::new();
     let count = 9_000;
     let offline = daemon(&site, &nobody(), &frames(count), &["spool_max_mb=1"]);
-    offline.wait_for_line("the source ended");
+    offline.wait_for_line("The source ended");
     let log = offline.stop();
     assert!(
         log.contains("ERROR") && log.contains("The spool on disk is full"),
@@ -232,7 +232,7 @@ async fn a_full_disk_under_the_spool_is_told_once_and_what_waits_is_delivered_al
     ] {
         assert!(line.contains(part), "{part}: {line}");
     }
-    daemon.wait_for_line("the source ended");
+    daemon.wait_for_line("The source ended");
     broker.up().await;
     wait_for_inferences(&broker, COUNT as usize).await;
     let log = daemon.stop();

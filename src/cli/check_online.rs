@@ -11,7 +11,7 @@ use crate::cache;
 use crate::config::{Config, IotAuth, ModelSource};
 use crate::device::{Topics, peek};
 use crate::studio::{FetchError, Provider, is_missing};
-use crate::supervisor::{LinkTarget, link_settings, link_target};
+use crate::supervisor::{SinkTarget, sink_target, uplink_settings};
 use crate::uplink::{self, Destination, EndpointOrigin, Message, ProbeError};
 use crate::util::backoff::Retry;
 
@@ -19,7 +19,7 @@ use crate::util::backoff::Retry;
 struct Context {
     config: Config,
     /// Where messages go; an error is a refused `iot_endpoint`.
-    link: Result<LinkTarget, String>,
+    link: Result<SinkTarget, String>,
     /// As which client, and to where, the MQTT probe connects; not the daemon's own id.
     settings: Option<uplink::Settings>,
     aws: AwsConfig,
@@ -92,9 +92,9 @@ pub(super) fn main(config: &Config) -> Exit {
 impl Context {
     fn new(config: &Config) -> Self {
         let device = peek(&config.device_name, &config.work_dir, Path::new("/")).name;
-        let link = link_target(config);
+        let link = sink_target(config);
         let settings = link.as_ref().ok().and_then(|target| {
-            let mut settings = link_settings(config, target, &device, &Topics::new(&device))?;
+            let mut settings = uplink_settings(config, target, &device, &Topics::new(&device))?;
             settings.client_id = passing_client_id(&device);
             Some(settings)
         });
@@ -119,7 +119,7 @@ impl Context {
     fn uses_aws(&self) -> bool {
         let signs = match &self.link {
             // With a certificate they are needed only to ask for the endpoint.
-            Ok(LinkTarget::IotCore(endpoint)) => endpoint.is_none() || self.config.iot_auth == IotAuth::SigV4,
+            Ok(SinkTarget::IotCore(endpoint)) => endpoint.is_none() || self.config.iot_auth == IotAuth::SigV4,
             _ => false,
         };
         self.downloads() || self.config.s3_cache_bucket.is_some() || signs

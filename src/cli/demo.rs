@@ -37,7 +37,7 @@ pub(super) fn main(args: &DemoArgs, log: &LogArgs) -> Exit {
     let exit = match setup(args, work_dir.clone()) {
         Ok(setup) => {
             tracing::info!("demo: a bouncing ball, the built-in model, one line a message; Ctrl-C ends it");
-            run::run_to_end(setup)
+            run::run_daemon(setup)
         }
         Err(text) => {
             tracing::error!("{text}");
@@ -67,10 +67,10 @@ fn setup(args: &DemoArgs, work_dir: PathBuf) -> Result<Setup, String> {
         ..Sources::default()
     })
     .map_err(|e| sentence(&e))?;
-    run::report_findings(&loaded);
+    run::log_findings(&loaded);
     std::fs::create_dir_all(&work_dir).map_err(|e| format!("{} cannot be created: {e}", work_dir.display()))?;
     if args.mqtt.is_some() {
         return Setup::new(loaded.config, false).map_err(|e| sentence(&e));
     }
-    Setup::on_screen(loaded.config).map_err(|e| sentence(&e))
+    Setup::with_stdout(loaded.config).map_err(|e| sentence(&e))
 }

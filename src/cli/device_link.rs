@@ -5,7 +5,7 @@ use std::path::Path;
 use super::{ConfigArgs, Exit, LogArgs, complain, logging};
 use crate::config::{Sources, Verbosity, load};
 use crate::device::{Topics, peek};
-use crate::supervisor::{link_settings, link_target};
+use crate::supervisor::{sink_target, uplink_settings};
 use crate::uplink::{AdHocClient, Settings};
 use crate::util::text::sentence;
 
@@ -42,11 +42,11 @@ impl DeviceLink {
             None => peek(&config.device_name, &config.work_dir, Path::new("/")).name,
         };
         let topics = Topics::new(&device);
-        let target = link_target(&config).map_err(|e| {
+        let target = sink_target(&config).map_err(|e| {
             complain(&e);
             Exit::Configuration
         })?;
-        let Some(settings) = link_settings(&config, &target, &device, &topics) else {
+        let Some(settings) = uplink_settings(&config, &target, &device, &topics) else {
             complain("there is no broker to connect to; name one with --mqtt");
             return Err(Exit::Configuration);
         };

@@ -7,21 +7,22 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{ConfigArgs, Exit, LogArgs, NO_CONFIGURATION, environment, logging, sentence};
+use super::{ConfigArgs, Exit, LogArgs, NO_CONFIGURATION, environment, logging};
 use crate::config::{Config, Loaded};
-use crate::lifecycle::{DeviceDirLock, LockFile, StopSignals, lock_path};
-use crate::supervisor::{Ended, Setup};
+use crate::lifecycle::{DeviceDirLock, LockError, LockFile, StopSignals, lock_path};
+use crate::supervisor::{RunEnd, Setup};
+use crate::util::text::sentence;
 
-/// Worker threads of the runtime: it carries messages and timers; frames have threads of their own.
+/// Worker threads of the runtime, which runs messages and timers. Frames have threads of their own.
 const RUNTIME_THREADS: usize = 2;
-/// What cleans `/tmp` looks once a day for files that are days old.
-const FRESHEN_EVERY: Duration = Duration::from_secs(3600);
-/// Signals come through the runtime, which gets this long to bring one before the program is replaced.
-const LAST_LOOK: Duration = Duration::from_millis(20);
-/// An orderly end takes at most 4 s.
-const ENDING: Duration = Duration::from_secs(5);
-/// There is no event for the end of somebody else's process.
-const LOOK_AT_PLACE: Duration = Duration::from_millis(100);
+/// How often the times of the lock file are set. Cleaners of `/tmp` run once a day and remove files that are days old.
+const FRESHEN_INTERVAL: Duration = Duration::from_secs(3600);
+/// Before a re-execution: how long to wait for a stop signal that is still on its way through the runtime.
+const SIGNAL_GRACE: Duration = Duration::from_millis(20);
+/// An orderly stop takes at most 4 s.
+const STOP_LIMIT: Duration = Duration::from_secs(5);
+/// The end of an earlier process is polled: there is no event for it.
+const LOCK_POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Arguments of `run`.
 #[derive(Debug, Args)]
@@ -32,7 +33,7 @@ const LOOK_AT_PLACE: Duration = Duration::from_millis(100);
 pub struct RunArgs {
     #[command(flatten)]
     config: ConfigArgs,
-    /// Play a source that is not live as fast as inference goes, every frame once.
+    /// Play a source that is not live as fast as inference runs, every frame once.
     #[arg(long)]
     unthrottled: bool,
 }
@@ -47,7 +48,7 @@ pub(super) fn main(args: &RunArgs, log: &LogArgs) -> Exit {
         }
         Err(e) => {
             logging::init(log.log_format, log.verbosity().unwrap_or_default());
-            // A place in a text is shown as an excerpt with a caret below: lines that belong below each other.
+            // A syntax error comes with an excerpt and a caret below it: these lines must stay below each other.
             for line in sentence(&e).lines() {
                 tracing::error!("{line}");
             }
@@ -61,9 +62,9 @@ pub(super) fn main(args: &RunArgs, log: &LogArgs) -> Exit {
     if let Err(e) = environment::complete(loaded.config.install_kvssink) {
         tracing::warn!("{}{e}", environment::GOES_ON);
     }
-    report_findings(&loaded);
+    log_findings(&loaded);
     if loaded.config.runner.http_server.is_some() {
-        return on_runtime(answer_on_demand(loaded.config));
+        return on_runtime(serve_inference(loaded.config));
     }
     let setup = match Setup::new(loaded.config, args.unthrottled) {
         Ok(setup) => setup,
@@ -72,11 +73,11 @@ pub(super) fn main(args: &RunArgs, log: &LogArgs) -> Exit {
             return Exit::Configuration;
         }
     };
-    run_to_end(setup)
+    run_daemon(setup)
 }
 
 /// Runs the daemon until it is stopped.
-pub(super) fn run_to_end(setup: Setup) -> Exit {
+pub(super) fn run_daemon(setup: Setup) -> Exit {
     on_runtime(daemon(setup))
 }
 
@@ -87,18 +88,19 @@ fn on_runtime(task: impl Future<Output = Exit>) -> Exit {
         .build()
     {
         Ok(runtime) => runtime,
-        Err(e) => {
-            tracing::error!("the runtime cannot be started: {e}");
+        Err(error) => {
+            tracing::error!(%error, "The async runtime cannot be started");
             return Exit::Failure;
         }
     };
     let exit = runtime.block_on(task);
-    // Threads that hang in a driver must not hold up the end.
+    // Threads that are stuck in a driver must not delay the end.
     runtime.shutdown_background();
     exit
 }
 
-pub(super) fn report_findings(loaded: &Loaded) {
+/// Logs the warnings and notes of a loaded configuration.
+pub(super) fn log_findings(loaded: &Loaded) {
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
@@ -107,22 +109,22 @@ pub(super) fn report_findings(loaded: &Loaded) {
     }
 }
 
-/// The place of the one process of a device, and what ends it.
+/// Makes this process the only one of its device, and receives its stop requests.
 struct InstanceGuard {
     device: String,
     lock: Arc<LockFile>,
     signals: StopSignals,
     /// Held until the process ends.
-    _place: Option<DeviceDirLock>,
+    _device_dir_lock: Option<DeviceDirLock>,
 }
 
 impl InstanceGuard {
     /// # Errors
-    /// How to end; why has been said.
-    async fn take_up(config: &Config) -> Result<Self, Exit> {
-        // First of all: a stop signal that comes earlier ends the process the hard way.
-        let mut signals = StopSignals::listen().map_err(|e| {
-            tracing::error!("stop signals cannot be received: {e}");
+    /// The exit code; the reason is already logged.
+    async fn acquire(config: &Config) -> Result<Self, Exit> {
+        // First of all: until the handlers are installed a stop signal kills the process.
+        let mut signals = StopSignals::listen().map_err(|error| {
+            tracing::error!(%error, "Stop signals cannot be received");
             Exit::Failure
         })?;
         let device = crate::device::resolve(&config.device_name, &config.work_dir, Path::new("/"));
@@ -132,13 +134,13 @@ impl InstanceGuard {
         let lock = LockFile::acquire(&lock_path(&config.lock_filename, &device.name)).map_err(|e| {
             tracing::error!("{}", sentence(&e));
             match e {
-                crate::lifecycle::LockError::Held { .. } => Exit::AlreadyRunning,
-                crate::lifecycle::LockError::Io { .. } => Exit::Configuration,
+                LockError::Held { .. } => Exit::AlreadyRunning,
+                LockError::Io { .. } => Exit::Configuration,
             }
         })?;
-        let place = DeviceDirLock::open(&config.work_dir.join(&device.name));
-        if let Some(place) = &place
-            && let Err(exit) = wait_for(place, config.sleep_time + ENDING, &mut signals).await
+        let device_dir_lock = DeviceDirLock::open(&config.work_dir.join(&device.name));
+        if let Some(device_dir_lock) = &device_dir_lock
+            && let Err(exit) = wait_for_lock(device_dir_lock, config.sleep_time + STOP_LIMIT, &mut signals).await
         {
             lock.remove();
             return Err(exit);
@@ -147,50 +149,51 @@ impl InstanceGuard {
             device: device.name,
             lock: Arc::new(lock),
             signals,
-            _place: place,
+            _device_dir_lock: device_dir_lock,
         })
     }
 }
 
-/// Waits for an earlier process of the same device, whose lock file was removed: it looks at that file from time to time only.
-async fn wait_for(place: &DeviceDirLock, limit: Duration, signals: &mut StopSignals) -> Result<(), Exit> {
-    if place.try_hold() {
+/// Waits for the end of an earlier process of the same device. Its lock file is gone, which it notices only after up to
+/// `sleep_time_sec`.
+async fn wait_for_lock(lock: &DeviceDirLock, limit: Duration, signals: &mut StopSignals) -> Result<(), Exit> {
+    if lock.try_hold() {
         return Ok(());
     }
-    tracing::info!("an earlier run for this device, whose lock file was removed, has not ended yet: it is waited for");
-    let freed = async {
-        while !place.try_hold() {
-            tokio::time::sleep(LOOK_AT_PLACE).await;
+    tracing::info!("An earlier run for this device has not ended yet; waiting for it");
+    let free = async {
+        while !lock.try_hold() {
+            tokio::time::sleep(LOCK_POLL_INTERVAL).await;
         }
     };
     tokio::select! {
-        freed = tokio::time::timeout(limit, freed) => freed.map_err(|_| {
+        free = tokio::time::timeout(limit, free) => free.map_err(|_| {
             tracing::error!(
-                "an earlier run for this device, whose lock file was removed, has not ended within {} s: end it (`pgrep -a ei-greengrass` \
-                 shows it), or give this one another device_name",
-                limit.as_secs()
+                waited = ?limit,
+                advice = "end it (`pgrep -a ei-greengrass` shows it), or give this run another device_name",
+                "An earlier run for this device, whose lock file was removed, does not end"
             );
             Exit::AlreadyRunning
         }),
         signal = signals.next() => {
-            tracing::info!("stopping: {signal} received");
+            tracing::info!(reason = %format_args!("{signal} received"), "Stopping");
             Err(Exit::Orderly)
         }
     }
 }
 
-/// `--run-http-server`: answers requests instead of watching a camera.
-async fn answer_on_demand(config: Config) -> Exit {
-    let duty = match InstanceGuard::take_up(&config).await {
-        Ok(duty) => duty,
+/// `--run-http-server`: answers inference requests over HTTP instead of running a camera.
+async fn serve_inference(config: Config) -> Exit {
+    let guard = match InstanceGuard::acquire(&config).await {
+        Ok(guard) => guard,
         Err(exit) => return exit,
     };
-    let stop = stop_requested(duty.signals, duty.lock.clone(), config.sleep_time, FRESHEN_EVERY);
-    let ran = crate::http::inference_server::run(&config, &duty.device, stop).await;
-    if let Ok(lock) = Arc::try_unwrap(duty.lock) {
+    let stop = stop_requested(guard.signals, guard.lock.clone(), config.sleep_time, FRESHEN_INTERVAL);
+    let result = crate::http::inference_server::run(&config, &guard.device, stop).await;
+    if let Ok(lock) = Arc::try_unwrap(guard.lock) {
         lock.remove();
     }
-    match ran {
+    match result {
         Ok(()) => Exit::Orderly,
         Err(e) => {
             tracing::error!("{}", sentence(&e));
@@ -204,67 +207,74 @@ async fn daemon(setup: Setup) -> Exit {
         device,
         lock,
         signals,
-        _place,
-    } = match InstanceGuard::take_up(&setup.config).await {
-        Ok(duty) => duty,
+        _device_dir_lock,
+    } = match InstanceGuard::acquire(&setup.config).await {
+        Ok(guard) => guard,
         Err(exit) => return exit,
     };
-    let (ended, wanted) = {
+    let wants_reexec = {
         let mut stop = pin!(stop_requested(
             signals,
             lock.clone(),
             setup.config.sleep_time,
-            FRESHEN_EVERY
+            FRESHEN_INTERVAL
         ));
-        let ended = crate::supervisor::run(setup, device, stop.as_mut()).await;
-        // Whoever asked for the end at the last moment, or removed the file, wants no new start.
-        let wanted =
-            ended == Ended::Reexec && tokio::time::timeout(LAST_LOOK, stop).await.is_err() && lock.still_there();
-        (ended, wanted)
+        let end = crate::supervisor::run(setup, device, stop.as_mut()).await;
+        // A stop signal or a removal of the lock file at the last moment cancels the re-execution.
+        end == RunEnd::Reexec && tokio::time::timeout(SIGNAL_GRACE, stop).await.is_err() && lock.still_there()
     };
-    // The waiting task held a clone only while it ran.
+    // `stop_requested` owned the other clone, and is dropped.
     if let Ok(lock) = Arc::try_unwrap(lock) {
         lock.remove();
     }
-    match ended {
-        Ended::Orderly => Exit::Orderly,
-        Ended::Reexec if wanted => start_anew(),
-        Ended::Reexec => Exit::Orderly,
-    }
+    if wants_reexec { reexec() } else { Exit::Orderly }
 }
 
-/// Completes when somebody asked the daemon to stop. Another signal after the first ends the process at once.
-async fn stop_requested(mut signals: StopSignals, lock: Arc<LockFile>, look_every: Duration, freshen_every: Duration) {
-    let (mut look, mut freshen) = (tokio::time::interval(look_every), tokio::time::interval(freshen_every));
-    let (signalled, why) = loop {
+/// Completes when a stop is requested: by a signal, or by the removal of the lock file. A further signal exits the process at
+/// once.
+async fn stop_requested(
+    mut signals: StopSignals,
+    lock: Arc<LockFile>,
+    poll_interval: Duration,
+    freshen_interval: Duration,
+) {
+    let mut poll = tokio::time::interval(poll_interval);
+    let mut freshen = tokio::time::interval(freshen_interval);
+    let signal = loop {
         tokio::select! {
-            signal = signals.next() => break (true, format!("{signal} received")),
-            _ = look.tick() => if !lock.still_there() { break (false, "the lock file was removed".to_owned()) },
-            _ = freshen.tick() => if let Err(e) = lock.keep_fresh() {
-                tracing::debug!("the times of the lock file cannot be set: {e}");
+            signal = signals.next() => break Some(signal),
+            _ = poll.tick() => if !lock.still_there() { break None },
+            _ = freshen.tick() => if let Err(error) = lock.keep_fresh() {
+                tracing::debug!(%error, "The times of the lock file cannot be set");
             },
         }
     };
-    tracing::info!("stopping: {why}");
+    match signal {
+        Some(signal) => tracing::info!(reason = %format_args!("{signal} received"), "Stopping"),
+        None => tracing::info!(reason = %"the lock file was removed", "Stopping"),
+    }
     tokio::spawn(async move {
-        if !signalled {
-            // `ei-greengrass stop` removes the file, and sends this one when that takes long.
+        if signal.is_none() {
+            // `ei-greengrass stop` removes the file, and sends SIGTERM if the process does not end soon.
             signals.next().await;
         }
-        let signal = signals.insisting().await;
-        tracing::error!("{signal} received again: ending at once; messages in memory are lost");
+        let signal = signals.next_distinct().await;
+        tracing::error!(
+            signal,
+            "Another stop signal: exiting at once; messages in memory are lost"
+        );
         std::process::exit(1);
     });
 }
 
-/// Replaces this process by a new one with the same arguments: the way out when threads hang in a driver for good.
-fn start_anew() -> Exit {
+/// Replaces this process by a new one with the same arguments, because threads are stuck in a driver for good.
+fn reexec() -> Exit {
     use std::os::unix::process::CommandExt;
-    tracing::warn!("starting the program anew in place");
+    tracing::warn!("Re-executing the program in place");
     let mut arguments = std::env::args_os();
     arguments.next();
     let error = std::process::Command::new("/proc/self/exe").args(arguments).exec();
-    tracing::error!("the program cannot be started anew: {error}");
+    tracing::error!(%error, "The program cannot be re-executed");
     Exit::Failure
 }
 
@@ -281,8 +291,8 @@ mod tests {
         let path = directory.path().join("lock");
         let lock = Arc::new(LockFile::acquire(&path).unwrap());
         let signals = StopSignals::listen().unwrap();
-        let moment = Duration::from_millis(2);
-        let stop = tokio::spawn(stop_requested(signals, lock, moment, moment));
+        let interval = Duration::from_millis(2);
+        let stop = tokio::spawn(stop_requested(signals, lock, interval, interval));
         let old = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
         let times = FileTimes::new().set_accessed(old).set_modified(old);
         File::options()

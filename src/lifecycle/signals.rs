@@ -1,20 +1,20 @@
-//! SIGTERM, SIGINT and SIGHUP: the first asks for an orderly stop, one that comes later forces the end.
+//! SIGTERM, SIGINT and SIGHUP: the first requests an orderly stop, a later one forces the exit.
 
 use std::io;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// A signal that follows another this soon is the same wish once more: `timeout` signals a process and then its group, `sudo` passes
-/// on what its command gets too.
-const SAME_WISH: Duration = Duration::from_secs(1);
+/// A signal that follows another within this time belongs to the same stop request: `timeout` signals a process and then its
+/// group, and `sudo` forwards a signal that its command gets too.
+const SAME_REQUEST: Duration = Duration::from_secs(1);
 
 /// The stop signals of this process.
 #[derive(Debug)]
 pub struct StopSignals {
     terminate: Signal,
     interrupt: Signal,
-    /// The terminal or ssh session is gone. `None`: whoever started this wants that ignored (`nohup`).
+    /// The terminal or ssh session is gone. `None`: the parent process ignores the signal (`nohup`).
     hangup: Option<Signal>,
 }
 
@@ -34,7 +34,7 @@ impl StopSignals {
         })
     }
 
-    /// Waits for the next stop signal and gives its name.
+    /// Waits for the next stop signal and returns its name.
     pub async fn next(&mut self) -> &'static str {
         let Self {
             terminate,
@@ -54,19 +54,19 @@ impl StopSignals {
         }
     }
 
-    /// After a stop signal: waits for one that is more than the same wish once more, and gives its name.
-    pub async fn insisting(&mut self) -> &'static str {
-        let begun = tokio::time::Instant::now();
+    /// After a stop signal: waits for one that belongs to another stop request, and returns its name.
+    pub async fn next_distinct(&mut self) -> &'static str {
+        let start = tokio::time::Instant::now();
         loop {
             let signal = self.next().await;
-            if begun.elapsed() >= SAME_WISH {
+            if start.elapsed() >= SAME_REQUEST {
                 return signal;
             }
         }
     }
 }
 
-/// Whether the first signal, SIGHUP, is among those ignored, from the text of `/proc/<pid>/status`.
+/// Whether SIGHUP, the first signal of the mask, is ignored according to the text of `/proc/<pid>/status`.
 fn ignores_hangup(status: &str) -> bool {
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use serde_json::Value;
 
-use super::Context;
+use super::context::Context;
 use crate::commands::{Answer, Command, CommandError};
 use crate::config::{Criteria, parse_threshold};
 use crate::inference::publisher::Caches;

@@ -1,43 +1,44 @@
-//! What the parts report to the generation that keeps them.
+//! What the threads of model and capture report to their session.
 
 use crate::capture::{Capture, CaptureError, CaptureEvent, StopOutcome};
 use crate::inference::{InferenceFault, Progress};
 use crate::studio::Found;
 
-/// Something a part reports, with the number of its epoch: what an abandoned one says late is ignored.
+/// An event with the epoch of its sender. The epoch grows with each start, so that a late event of an abandoned thread is
+/// recognised and ignored.
 #[derive(Debug)]
-pub(super) struct Tagged {
+pub(super) struct EpochEvent {
     pub epoch: u64,
-    pub event: Event,
+    pub event: SessionEvent,
 }
 
-/// What a part reports.
+/// An event of the model or of the capture.
 #[derive(Debug)]
-pub(super) enum Event {
+pub(super) enum SessionEvent {
     Model(ModelEvent),
     Capture(PipelineEvent),
 }
 
-/// What an inference thread reports.
+/// An event of the inference thread, or of the search for a model.
 #[derive(Debug)]
 pub(super) enum ModelEvent {
     Progress(Progress),
     Ended(Result<(), InferenceFault>),
-    /// There is a model to start, or still none; belongs to no epoch.
+    /// The search for a model found one, or failed. Belongs to no epoch.
     Found(Found),
 }
 
 impl ModelEvent {
-    /// Whether it matters whichever epoch runs.
-    pub(super) fn is_timeless(&self) -> bool {
+    /// Whether the event is valid in every epoch.
+    pub(super) fn is_for_any_epoch(&self) -> bool {
         matches!(self, Self::Found(_))
     }
 }
 
-/// What the pipeline and the threads around it report.
+/// An event of the pipeline, or of the threads that start and stop it.
 #[derive(Debug)]
 pub(super) enum PipelineEvent {
     Started(Result<Capture, CaptureError>),
-    Said(CaptureEvent),
+    Reported(CaptureEvent),
     Stopped(StopOutcome),
 }

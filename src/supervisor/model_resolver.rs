@@ -1,31 +1,31 @@
-//! Which model is started next: the configured one, or the one that Edge Impulse Studio has.
+//! Decides which model starts next: the configured one, or the one that Edge Impulse Studio deploys.
 
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::event::{Event, ModelEvent, Tagged};
+use super::event::{EpochEvent, ModelEvent, SessionEvent};
 use crate::config::ModelSource;
 use crate::studio::{Found, Provider, StoredModel, is_missing, say_missing};
 use crate::util::panics::PanicRestart;
 
-/// The source of models of one generation.
+/// The model resolver of one session.
 pub(super) struct ModelResolver {
     configured: Option<ModelSource>,
     provider: Arc<Provider>,
-    events: mpsc::UnboundedSender<Tagged>,
-    /// Told of, the newest one.
+    events: mpsc::UnboundedSender<EpochEvent>,
+    /// The newest model that the search found.
     found: Option<StoredModel>,
-    /// Started last; held so that nobody removes it.
+    /// The model that was started last; kept so that the store does not remove it.
     current: Option<StoredModel>,
-    looking: Option<Looking>,
+    search: Option<SearchTask>,
 }
 
-/// A search that goes on until it is dropped.
-struct Looking(JoinHandle<()>);
+/// A search that runs until it is dropped.
+struct SearchTask(JoinHandle<()>);
 
-impl Drop for Looking {
+impl Drop for SearchTask {
     fn drop(&mut self) {
         self.0.abort();
     }
@@ -35,7 +35,7 @@ impl ModelResolver {
     pub(super) fn new(
         configured: Option<ModelSource>,
         provider: Provider,
-        events: mpsc::UnboundedSender<Tagged>,
+        events: mpsc::UnboundedSender<EpochEvent>,
     ) -> Self {
         Self {
             configured,
@@ -43,16 +43,16 @@ impl ModelResolver {
             events,
             found: None,
             current: None,
-            looking: None,
+            search: None,
         }
     }
 
-    /// What to start now. `None`: it is being sought, a [`ModelEvent::Found`] will come.
+    /// The model to start now. `None`: a search has started, and a [`ModelEvent::Found`] follows.
     pub(super) fn next(&mut self) -> Option<ModelSource> {
         match &self.configured {
-            Some(ModelSource::File(path)) if is_missing(path) => self.say_missing(path),
+            Some(ModelSource::File(path)) if is_missing(path) => self.log_missing(path),
             Some(source) => {
-                self.looking = None;
+                self.search = None;
                 return Some(source.clone());
             }
             None => {}
@@ -63,30 +63,30 @@ impl ModelResolver {
         }
         self.found = None;
         let (provider, events) = (self.provider.clone(), self.events.clone());
-        self.looking = Some(Looking(tokio::spawn(async move {
-            let tell = |found| {
-                // Nobody listens any more once the generation is over.
-                let _ = events.send(Tagged {
+        self.search = Some(SearchTask(tokio::spawn(async move {
+            let notify = |found| {
+                // Sending fails only when the session has ended.
+                let _ = events.send(EpochEvent {
                     epoch: 0,
-                    event: Event::Model(ModelEvent::Found(found)),
+                    event: SessionEvent::Model(ModelEvent::Found(found)),
                 });
             };
-            let mut relief = PanicRestart::new("the search for a model in Edge Impulse Studio");
-            while let Err(wait) = relief.attempt(provider.keep_looking(&tell)).await {
+            let mut panic_restart = PanicRestart::new("the search for a model in Edge Impulse Studio");
+            while let Err(wait) = panic_restart.attempt(provider.keep_looking(&notify)).await {
                 tokio::time::sleep(wait).await;
             }
         })));
         None
     }
 
-    fn say_missing(&self, path: &std::path::Path) {
-        if self.found.is_none() && self.looking.is_none() {
+    fn log_missing(&self, path: &std::path::Path) {
+        if self.found.is_none() && self.search.is_none() {
             say_missing(path);
         }
     }
 
-    /// Takes what was found. `true`: it is another one than was started last.
-    pub(super) fn found(&mut self, found: Found) -> bool {
+    /// Takes the result of the search. `true`: it is another model than the one that was started last.
+    pub(super) fn set_found(&mut self, found: Found) -> bool {
         let model = match found {
             Found::Model(model) => model,
             Found::LocalFile => return true,
@@ -97,19 +97,19 @@ impl ModelResolver {
         is_new
     }
 
-    /// Tells that what was found waits for its turn.
-    pub(super) fn say_waiting(&self) {
+    /// Logs that the found model is used later.
+    pub(super) fn log_waiting(&self) {
         if let Some(StoredModel { about, .. }) = &self.found {
             tracing::info!(
-                "version {} of the model ({}) is here: it is used from the next start or the command restart on",
-                about.version,
-                about.project
+                version = about.version,
+                project = %about.project,
+                "A new model is downloaded; it is used from the next start or the command restart on"
             );
         }
     }
 
-    /// Ends the search.
+    /// Stops the search.
     pub(super) fn stop(&mut self) {
-        self.looking = None;
+        self.search = None;
     }
 }

@@ -1,6 +1,6 @@
-//! What lives between two `restart` commands: model, capture, report, cache, and the loop that keeps them going.
+//! A session: the model, the capture, the report and the caches between two `restart` commands.
 
-use std::future::Future;
+use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,12 +11,13 @@ use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 use uuid::Uuid;
 
-use super::Context;
-use super::capture_part::{self, CapturePart, Consequence};
+use super::capture_supervisor::{self, CaptureSupervisor};
 use super::commands::{After, CommandHandler};
-use super::event::{Event, ModelEvent, PipelineEvent, Tagged};
-use super::model_part::ModelPart;
+use super::context::Context;
+use super::event::{EpochEvent, ModelEvent, PipelineEvent, SessionEvent};
 use super::model_resolver::ModelResolver;
+use super::model_supervisor::ModelSupervisor;
+use super::session_end::SessionEnd;
 use crate::cache::{CacheWriter, FileCache, S3Cache, S3Settings};
 use crate::capture::{AudioMailbox, CaptureEvent, DeviceSelection, FrameMailbox};
 use crate::config::{ResizeMode, SourceLine};
@@ -28,48 +29,38 @@ use crate::studio::{Found, Provider};
 use crate::uplink::{Message, ReceivedCommand, Status};
 use crate::util::clock::now_ms;
 use crate::util::memory::resident_bytes;
+use crate::util::text::sentence;
 use crate::{capture, model};
 
-/// The caches get at least this long to put on disk what they hold, even when everything before took all of its time.
+/// The caches have at least this much time to write to disk, even when the other parts used up theirs.
 const CACHES_STOP_LIMIT: Duration = Duration::from_millis(300);
 
-/// How a generation ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Next {
-    /// The command `restart`.
-    Restart,
-    /// The end was asked for.
-    Stop,
-    /// Too much hangs: start the program anew.
-    Reexec,
-}
-
-/// See the module.
+/// See the module documentation.
 pub(super) struct Session<'a> {
     context: &'a Context,
     report: Arc<Mutex<Report>>,
-    slot: Arc<FrameMailbox>,
-    sounds: Arc<AudioMailbox>,
+    frames: Arc<FrameMailbox>,
+    audio: Arc<AudioMailbox>,
     announce: Arc<AtomicBool>,
-    model: ModelPart,
-    capture: CapturePart,
+    model: ModelSupervisor,
+    capture: CaptureSupervisor,
     caches: Caches,
     publisher: Publisher,
     encoder: Encoder,
-    events: mpsc::UnboundedReceiver<Tagged>,
+    events: mpsc::UnboundedReceiver<EpochEvent>,
     /// For the uptime in the metrics.
     started: Instant,
-    /// Last slot generation whose frames were all inferred.
+    /// The last mailbox generation whose frames were all inferred.
     drained: u64,
-    /// Mailbox generation at whose end the pause is to be told.
+    /// The notice `paused` follows when the frames of this mailbox generation are inferred.
     pausing: Option<u64>,
 }
 
 impl<'a> Session<'a> {
-    /// Makes all parts; nothing runs before [`Self::run`].
+    /// Creates all parts. Model and capture start in [`Self::run`].
     ///
     /// # Errors
-    /// When the system gives no thread.
+    /// If the system cannot start a thread.
     pub(super) fn new(context: &'a Context) -> std::io::Result<Self> {
         let config = &context.setup.config;
         let stats = context.stats.clone();
@@ -92,17 +83,17 @@ impl<'a> Session<'a> {
             caches.clone(),
             stats.clone(),
         )?;
-        // Bounded by what can be under way: a few events for each start or end of a part.
+        // Unbounded, but short: each start or end of a part sends a few events.
         let (sender, events) = mpsc::unbounded_channel();
-        let (slot, sounds) = (Arc::new(FrameMailbox::new()), Arc::new(AudioMailbox::new()));
-        let capture = CapturePart::new(
+        let (frames, audio) = (Arc::new(FrameMailbox::new()), Arc::new(AudioMailbox::new()));
+        let capture = CaptureSupervisor::new(
             capture::CaptureSettings {
                 devices: DeviceSelection::from_options(&config.runner),
                 unthrottled: context.setup.unthrottled,
                 ..capture::CaptureSettings::new(context.setup.source.clone())
             },
             config.shutdown_behavior,
-            (slot.clone(), sounds.clone()),
+            (frames.clone(), audio.clone()),
             context.stuck_threads.clone(),
             stats.clone(),
             sender.clone(),
@@ -124,12 +115,12 @@ impl<'a> Session<'a> {
                 ..model::Settings::new(source, &*device, &work_dir, stats.clone())
             }
         });
-        let model = ModelPart::new(model_resolver, settings, stats, sender);
+        let model = ModelSupervisor::new(model_resolver, settings, stats, sender);
         Ok(Self {
             context,
             report,
-            slot,
-            sounds,
+            frames,
+            audio,
             announce: Arc::new(AtomicBool::new(false)),
             model,
             capture,
@@ -143,38 +134,35 @@ impl<'a> Session<'a> {
         })
     }
 
-    /// Keeps everything going until `restart`, or until `stop` completes.
+    /// Runs until the command `restart`, until `stop` completes, or until too many threads are stuck.
     pub(super) async fn run(
         &mut self,
         mut stop: Pin<&mut impl Future<Output = ()>>,
         commands: &mut mpsc::Receiver<ReceivedCommand>,
-    ) -> Next {
+    ) -> SessionEnd {
         let mut metrics = interval(self.context.setup.config.metrics_interval);
         metrics.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let (model_due, capture_due) = (self.model.due(), self.capture.due());
-            tokio::select! {
-                () = &mut stop => return Next::Stop,
-                Some(command) = commands.recv() => if self.carry_out(&command) == After::Restart {
-                    return Next::Restart;
-                },
-                Some(event) = self.events.recv() => if self.on_event(event) == Consequence::Reexec {
-                    return Next::Reexec;
-                },
+            let flow = tokio::select! {
+                () = &mut stop => ControlFlow::Break(SessionEnd::Stop),
+                Some(command) = commands.recv() => self.on_command(&command),
+                Some(event) = self.events.recv() => self.on_event(event),
                 () = at(model_due) => self.start_model(),
-                () = at(capture_due) => if self.start_capture() == Consequence::Reexec {
-                    return Next::Reexec;
-                },
+                () = at(capture_due) => self.on_capture_due(),
                 _ = metrics.tick() => self.publish_metrics(),
+            };
+            if let ControlFlow::Break(end) = flow {
+                return end;
             }
         }
     }
 
-    /// Stops capture and model, and writes what they left.
-    pub(super) async fn stop(mut self, deadline: tokio::time::Instant, next: Next) {
+    /// Stops capture, model and caches. `end` only decides how messages that are still being encoded are logged.
+    pub(super) async fn stop(mut self, deadline: tokio::time::Instant, end: SessionEnd) {
         let ((), inference_ended) = tokio::join!(
             self.capture.stop(deadline),
-            self.model.stop(&self.slot, &self.sounds, deadline)
+            self.model.stop(&self.frames, &self.audio, deadline)
         );
         drop(self.publisher);
         if inference_ended {
@@ -182,25 +170,25 @@ impl<'a> Session<'a> {
             let written = tokio::task::spawn_blocking(move || encoder.finish());
             match tokio::time::timeout_at(deadline, written).await {
                 Ok(_) => {}
-                Err(_) if next == Next::Restart => {
-                    tracing::warn!("pictures are still being encoded: their messages come after the restart");
+                Err(_) if end == SessionEnd::Restart => {
+                    tracing::warn!("Pictures are still being encoded; their messages follow after the restart");
                 }
-                Err(_) => tracing::error!("pictures were still being encoded at the end: their messages are lost"),
+                Err(_) => tracing::error!("Pictures were still being encoded at the end; their messages are lost"),
             }
         } else {
-            tracing::warn!("the model did not end in time and is abandoned");
+            tracing::warn!("The model did not end in time and is abandoned");
         }
         let left = deadline.saturating_duration_since(tokio::time::Instant::now());
         stop_caches(self.caches, left.max(CACHES_STOP_LIMIT)).await;
     }
 
-    fn start_model(&mut self) {
+    fn start_model(&mut self) -> ControlFlow<SessionEnd> {
         let runner = &self.context.setup.config.runner;
         self.announce.store(true, Ordering::Relaxed);
         self.context.registry.model(ModelState::Starting);
         self.model.start(InferenceContext {
-            frames: self.slot.clone(),
-            audio: self.sounds.clone(),
+            frames: self.frames.clone(),
+            audio: self.audio.clone(),
             report: self.report.clone(),
             publisher: self.publisher.clone(),
             stats: self.context.stats.clone(),
@@ -211,42 +199,46 @@ impl<'a> Session<'a> {
             announce: self.announce.clone(),
             finish: Arc::default(),
         });
-        if self.model.is_looking() {
+        if self.model.is_searching() {
             let reason = "it is looked for in Edge Impulse Studio";
             self.context.registry.model(ModelState::Waiting(reason.to_owned()));
         }
+        ControlFlow::Continue(())
     }
 
-    /// Announced from before its first frame can come, or that frame would be followed by a second notice.
-    fn start_capture(&mut self) -> Consequence {
+    fn on_capture_due(&mut self) -> ControlFlow<SessionEnd> {
+        // Set before the first frame can arrive; set later, that frame would lead to a second notice.
         self.announce.store(true, Ordering::Relaxed);
         self.capture.on_due()
     }
 
-    fn on_event(&mut self, Tagged { epoch, event }: Tagged) -> Consequence {
+    fn on_event(&mut self, EpochEvent { epoch, event }: EpochEvent) -> ControlFlow<SessionEnd> {
         match event {
-            Event::Model(event) if event.is_timeless() || self.model.is_current(epoch) => self.on_model_event(event),
-            Event::Capture(event) if self.capture.is_current(epoch) => {
-                self.show_source(&event);
-                let consequence = self.capture.on_event(event);
-                match consequence {
-                    Consequence::Paused(generation) => {
-                        self.context.registry.source(SourceState::Paused);
-                        self.pausing = Some(generation);
-                        self.tell_pause();
-                    }
-                    Consequence::Nothing | Consequence::Reexec => {}
-                }
-                return consequence;
+            SessionEvent::Model(event) if event.is_for_any_epoch() || self.model.is_current(epoch) => {
+                self.on_model_event(event);
             }
-            Event::Capture(PipelineEvent::Started(Ok(capture))) => {
-                // It came up after all, but too late: another one is under way.
+            SessionEvent::Capture(event) if self.capture.is_current(epoch) => return self.on_capture_event(event),
+            SessionEvent::Capture(PipelineEvent::Started(Ok(capture))) => {
+                // An abandoned start succeeded after all, while its successor starts or runs.
                 let stuck_threads = self.context.stuck_threads.clone();
-                tokio::task::spawn_blocking(move || capture_part::stop(capture, &stuck_threads));
+                tokio::task::spawn_blocking(move || capture_supervisor::stop(capture, &stuck_threads));
             }
-            Event::Model(_) | Event::Capture(_) => {}
+            SessionEvent::Model(_) | SessionEvent::Capture(_) => {}
         }
-        Consequence::Nothing
+        ControlFlow::Continue(())
+    }
+
+    fn on_capture_event(&mut self, event: PipelineEvent) -> ControlFlow<SessionEnd> {
+        if let Some(state) = source_state(&event) {
+            self.context.registry.source(state);
+        }
+        self.capture.on_event(event)?;
+        if let Some(generation) = self.capture.take_paused_generation() {
+            self.context.registry.source(SourceState::Paused);
+            self.pausing = Some(generation);
+            self.notify_paused();
+        }
+        ControlFlow::Continue(())
     }
 
     fn on_model_event(&mut self, event: ModelEvent) {
@@ -258,27 +250,27 @@ impl<'a> Session<'a> {
             ModelEvent::Progress(Progress::Ready(info)) => {
                 self.context.registry.model_is(&info);
                 self.context.registry.model(ModelState::Running);
-                self.capture.want(info.input, info.features);
-                self.model.ready(info);
+                self.capture.set_input(info.input, info.features);
+                self.model.on_ready(info);
             }
             ModelEvent::Progress(Progress::Unsupported(info)) => {
                 self.context.registry.model_is(&info);
                 self.context.registry.model(ModelState::Unsupported);
-                self.model.unsupported(info);
+                self.model.on_unsupported(info);
             }
             ModelEvent::Progress(Progress::FirstInference) => self.notice(Status::Started),
             ModelEvent::Progress(Progress::Drained(generation)) => {
                 self.drained = self.drained.max(generation);
-                self.tell_pause();
+                self.notify_paused();
             }
             ModelEvent::Ended(result) => {
                 if let Err(e) = &result {
                     self.context.registry.model(ModelState::Waiting(e.brief()));
                 }
-                self.model.ended(&result);
+                self.model.on_ended(&result);
             }
             ModelEvent::Found(Found::Nothing(reason)) => {
-                if self.model.is_looking() {
+                if self.model.is_searching() {
                     self.context.registry.model(ModelState::Waiting(reason));
                 }
             }
@@ -290,29 +282,13 @@ impl<'a> Session<'a> {
             }
             ModelEvent::Found(found) => {
                 self.context.registry.model_supply().works();
-                self.model.found(found);
+                self.model.on_found(found);
             }
         }
     }
 
-    /// Tells the live page how the source is.
-    fn show_source(&self, event: &PipelineEvent) {
-        let state = match event {
-            PipelineEvent::Started(Ok(_)) => SourceState::Running,
-            PipelineEvent::Started(Err(e)) | PipelineEvent::Said(CaptureEvent::Error(e)) => {
-                SourceState::Waiting(crate::util::text::sentence(e))
-            }
-            PipelineEvent::Said(CaptureEvent::Stalled { after }) => {
-                SourceState::Waiting(format!("it delivered no frame for {:.0} s", after.as_secs_f32()))
-            }
-            PipelineEvent::Said(CaptureEvent::EndOfStream) => SourceState::Starting,
-            PipelineEvent::Stopped(_) => return,
-        };
-        self.context.registry.source(state);
-    }
-
-    /// Tells the pause once the source has ended and its last frame was inferred.
-    fn tell_pause(&mut self) {
+    /// Publishes the notice `paused` once the source has ended and its last frame is inferred.
+    fn notify_paused(&mut self) {
         if self.pausing.is_some_and(|generation| self.drained >= generation) {
             self.pausing = None;
             self.notice(Status::Paused);
@@ -326,7 +302,7 @@ impl<'a> Session<'a> {
             .push(Message::notice(&self.context.topics, status, qos));
     }
 
-    fn publish_metrics(&self) {
+    fn publish_metrics(&self) -> ControlFlow<SessionEnd> {
         let figures = RunnerFigures {
             uptime: self.started.elapsed(),
             rss_bytes: resident_bytes(),
@@ -343,21 +319,41 @@ impl<'a> Session<'a> {
             json,
             self.context.setup.config.qos,
         ));
+        ControlFlow::Continue(())
     }
 
-    fn carry_out(&mut self, command: &ReceivedCommand) -> After {
-        CommandHandler {
+    fn on_command(&self, command: &ReceivedCommand) -> ControlFlow<SessionEnd> {
+        let handler = CommandHandler {
             context: self.context,
             report: &self.report,
             model: self.model.info(),
             caches: &self.caches,
+        };
+        match handler.carry_out(command) {
+            After::GoOn => ControlFlow::Continue(()),
+            After::Restart => ControlFlow::Break(SessionEnd::Restart),
         }
-        .carry_out(command)
     }
 }
 
-/// How pictures are resized for models that do not say: the existing runner letterboxed those of a `gst_args` pipeline and
-/// squashed those of a camera that it chose itself.
+/// The state of the source that an event leads to, if it changes it.
+fn source_state(event: &PipelineEvent) -> Option<SourceState> {
+    match event {
+        PipelineEvent::Started(Ok(_)) => Some(SourceState::Running),
+        PipelineEvent::Started(Err(e)) | PipelineEvent::Reported(CaptureEvent::Error(e)) => {
+            Some(SourceState::Waiting(sentence(e)))
+        }
+        PipelineEvent::Reported(CaptureEvent::Stalled { after }) => {
+            let reason = format!("it delivered no frame for {:.0} s", after.as_secs_f32());
+            Some(SourceState::Waiting(reason))
+        }
+        PipelineEvent::Reported(CaptureEvent::EndOfStream) => Some(SourceState::Starting),
+        PipelineEvent::Stopped(_) => None,
+    }
+}
+
+/// The resize mode for models that do not state one. The existing runner letterboxed pictures of a `gst_args` pipeline and
+/// squashed those of a camera that it selected itself.
 fn unnamed_resize(source: Option<&SourceLine>) -> ResizeMode {
     match source {
         Some(_) => ResizeMode::FitLongest,
@@ -365,7 +361,7 @@ fn unnamed_resize(source: Option<&SourceLine>) -> ResizeMode {
     }
 }
 
-/// Starts the caches that are on.
+/// Starts the configured caches.
 fn start_caches(context: &Context) -> std::io::Result<Caches> {
     let (config, stats) = (&context.setup.config, &context.stats);
     let files = config.file_cache.as_ref();
@@ -383,7 +379,7 @@ fn start_caches(context: &Context) -> std::io::Result<Caches> {
     })
 }
 
-/// Writes what the caches hold. Nobody offers pairs any more; a command that still waits for its answer is told that the
+/// Writes what the caches hold. No pairs arrive any more. A command that still waits for its answer gets the error that the
 /// cache was stopped.
 async fn stop_caches(caches: Caches, limit: Duration) {
     let files = async {
@@ -399,7 +395,7 @@ async fn stop_caches(caches: Caches, limit: Duration) {
     tokio::join!(files, s3);
 }
 
-/// Completes at that time; never without one.
+/// Completes at `time`; `None`: never.
 async fn at(time: Option<Instant>) {
     match time {
         Some(time) => tokio::time::sleep_until(time.into()).await,
@@ -412,7 +408,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn old_models_get_pictures_as_the_existing_runner_gave_them() {
+    fn models_without_a_resize_mode_get_that_of_the_existing_runner() {
         let line = SourceLine::Encoded("v4l2src:!:jpegenc".to_owned());
         assert_eq!(unnamed_resize(Some(&line)), ResizeMode::FitLongest);
         assert_eq!(unnamed_resize(None), ResizeMode::Squash);

@@ -1,19 +1,19 @@
-//! What `run` needs to know, and what makes it refuse.
+//! A configuration checked for `run`.
 
 use crate::aws::IotHost;
 use crate::config::{Config, Launch, ModelSource, SourceLine};
 use crate::model::builtin;
 use crate::uplink::{Broker, BrokerAddress};
 
-/// Where messages go.
+/// The destination of messages.
 #[derive(Debug, Clone)]
-pub enum LinkTarget {
+pub enum SinkTarget {
     /// A broker with a URL.
     Broker(BrokerAddress),
-    /// AWS IoT Core: the endpoint, when it is configured; else it is asked for.
+    /// AWS IoT Core with the configured endpoint; `None`: the endpoint is discovered.
     IotCore(Option<IotHost>),
-    /// The screen, one line a message (`demo`).
-    Screen,
+    /// Stdout, one line per message (`demo`).
+    Stdout,
 }
 
 /// A configuration that can be run.
@@ -21,40 +21,40 @@ pub enum LinkTarget {
 pub struct Setup {
     /// Every setting.
     pub config: Config,
-    /// The model to run; `None`: the one that Edge Impulse Studio has for this machine.
+    /// The model to run; `None`: the one that Edge Impulse Studio deploys for this machine.
     pub model: Option<ModelSource>,
-    /// Where pictures or sound come from; `None`: the camera or microphone that is there.
+    /// The source of pictures or sound; `None`: the first camera or microphone of the machine.
     pub source: Option<SourceLine>,
-    /// Where messages go.
-    pub link: LinkTarget,
-    /// Play a source that is not live as fast as inference goes.
+    /// The destination of messages.
+    pub sink: SinkTarget,
+    /// Play a source that is not live as fast as inference runs.
     pub unthrottled: bool,
 }
 
-/// Why `run` refuses: one sentence for each reason.
+/// Why a configuration cannot be run: one sentence for each reason.
 #[derive(Debug, thiserror::Error)]
 #[error("this configuration cannot be run: {}", .0.join("; "))]
 pub struct SetupError(pub Vec<String>);
 
 impl Setup {
-    /// Accepts a configuration that this version can run, with the broker it names, else IoT Core.
+    /// A setup with the configured broker, or IoT Core without one.
     ///
     /// # Errors
-    /// All reasons at once why it cannot.
+    /// All reasons why this version cannot run the configuration.
     pub fn new(config: Config, unthrottled: bool) -> Result<Self, SetupError> {
-        let link = link_target(&config);
-        Self::from_parts(config, link, unthrottled)
+        let sink = sink_target(&config);
+        Self::with_sink(config, sink, unthrottled)
     }
 
-    /// The same with messages on the screen instead of a broker.
+    /// A setup that prints messages to stdout.
     ///
     /// # Errors
-    /// All reasons at once why it cannot.
-    pub fn on_screen(config: Config) -> Result<Self, SetupError> {
-        Self::from_parts(config, Ok(LinkTarget::Screen), false)
+    /// As [`Self::new`].
+    pub fn with_stdout(config: Config) -> Result<Self, SetupError> {
+        Self::with_sink(config, Ok(SinkTarget::Stdout), false)
     }
 
-    fn from_parts(config: Config, link: Result<LinkTarget, String>, unthrottled: bool) -> Result<Self, SetupError> {
+    fn with_sink(config: Config, sink: Result<SinkTarget, String>, unthrottled: bool) -> Result<Self, SetupError> {
         let mut reasons = Vec::new();
         if config.launch == Launch::Linux {
             reasons.push(
@@ -62,17 +62,16 @@ impl Setup {
                     .to_owned(),
             );
         }
-        let mut part = |result: Result<(), String>| reasons.extend(result.err());
         if let Some(ModelSource::Builtin(name)) = &config.model {
-            part(builtin::check_name(name).map_err(|e| e.to_string()));
+            reasons.extend(builtin::check_name(name).err().map(|e| e.to_string()));
         }
-        part(link.as_ref().map(drop).map_err(Clone::clone));
-        match link {
-            Ok(link) if reasons.is_empty() => Ok(Self {
+        reasons.extend(sink.as_ref().err().cloned());
+        match sink {
+            Ok(sink) if reasons.is_empty() => Ok(Self {
                 source: config.source.clone(),
                 model: config.model.clone(),
                 config,
-                link,
+                sink,
                 unthrottled,
             }),
             _ => Err(SetupError(reasons)),
@@ -80,17 +79,17 @@ impl Setup {
     }
 }
 
-/// Where messages go, by `iot_endpoint`.
+/// The destination that `iot_endpoint` configures.
 ///
 /// # Errors
-/// A sentence, when it is no address.
-pub fn link_target(config: &Config) -> Result<LinkTarget, String> {
+/// A sentence, if the value is not an address.
+pub fn sink_target(config: &Config) -> Result<SinkTarget, String> {
     let Some(text) = config.broker.as_deref() else {
-        return Ok(LinkTarget::IotCore(None));
+        return Ok(SinkTarget::IotCore(None));
     };
     match text.parse() {
-        Ok(Broker::Url(address)) => Ok(LinkTarget::Broker(address)),
-        Ok(Broker::IotCoreHost(host)) => Ok(LinkTarget::IotCore(Some(host))),
+        Ok(Broker::Url(address)) => Ok(SinkTarget::Broker(address)),
+        Ok(Broker::IotCoreHost(host)) => Ok(SinkTarget::IotCore(Some(host))),
         Err(e) => Err(format!("iot_endpoint: {e}")),
     }
 }

@@ -1,34 +1,34 @@
-//! Threads that a driver holds: how many there are now.
+//! Counts the threads that are stuck in a device driver.
 
 use std::thread::JoinHandle;
 use std::time::Instant;
 
 use parking_lot::Mutex;
 
-/// The threads that start and stop sources, of all generations. One that comes back after all hangs no longer.
+/// The threads that start and stop sources, of all sessions. A thread that returns after all is no longer counted.
 #[derive(Debug, Default)]
-pub(crate) struct StuckThreads(Mutex<Vec<Watched>>);
+pub(super) struct StuckThreads(Mutex<Vec<WatchedThread>>);
 
 #[derive(Debug)]
-struct Watched {
+struct WatchedThread {
     thread: JoinHandle<()>,
-    /// It counts as stuck_threads from here on.
-    from: Instant,
+    /// From this time on the thread counts as stuck.
+    due: Instant,
 }
 
 impl StuckThreads {
-    /// Watches a thread, which hangs if it is not done at `from`.
-    pub(super) fn watch(&self, thread: JoinHandle<()>, from: Instant) {
+    /// Watches a thread that counts as stuck if it still runs at `due`.
+    pub(super) fn watch(&self, thread: JoinHandle<()>, due: Instant) {
         let mut threads = self.0.lock();
         threads.retain(|watched| !watched.thread.is_finished());
-        threads.push(Watched { thread, from });
+        threads.push(WatchedThread { thread, due });
     }
 
-    /// How many hang.
+    /// The number of threads that are stuck at `now`.
     pub(super) fn count(&self, now: Instant) -> usize {
         let mut threads = self.0.lock();
         threads.retain(|watched| !watched.thread.is_finished());
-        threads.iter().filter(|watched| watched.from <= now).count()
+        threads.iter().filter(|watched| watched.due <= now).count()
     }
 }
 
@@ -40,19 +40,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_thread_hangs_from_its_time_on_until_it_is_done() {
+    fn a_thread_is_stuck_from_its_due_time_until_it_ends() {
         let (stuck_threads, now) = (StuckThreads::default(), Instant::now());
         let (release, held) = mpsc::channel::<()>();
-        let (tell, done) = mpsc::channel::<()>();
+        let (running, ended) = mpsc::channel::<()>();
         let thread = std::thread::spawn(move || {
             let _ = held.recv();
-            drop(tell);
+            drop(running);
         });
         stuck_threads.watch(thread, now + Duration::from_secs(1));
         assert_eq!(stuck_threads.count(now), 0, "it still has time");
         assert_eq!(stuck_threads.count(now + Duration::from_secs(1)), 1);
         drop(release);
-        assert!(done.recv().is_err());
+        assert!(ended.recv().is_err());
         while stuck_threads.count(now + Duration::from_secs(1)) > 0 {
             std::thread::yield_now();
         }

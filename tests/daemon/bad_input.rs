@@ -318,7 +318,7 @@ fn a_pipeline_that_gstreamer_refuses_is_told_and_tried_again() {
         ("gst_args=v4l2src:device=/dev/video97:!:videoconvert", "/dev/video97"),
     ] {
         let mut daemon = site.run(&broker.url(), &more(line));
-        let told = daemon.wait_for_line("the source is started again in");
+        let told = daemon.wait_for_line("The source failed and restarts");
         assert!(told.contains(words) && told.contains(" WARN "), "{told}");
         daemon.signal(rustix::process::Signal::TERM);
         let (status, took) = daemon.wait_for_end(LIMIT);
@@ -338,7 +338,7 @@ fn a_source_that_appears_later_is_found() {
         file.display()
     );
     let daemon = site.run(&broker.url(), &["--model", model.to_str().unwrap(), "--gst", &source]);
-    daemon.wait_for_line("the source is started again in");
+    daemon.wait_for_line("The source failed and restarts");
     site.write("unfinished", vec![128; 64 * 48 * 3 / 2 * 60]);
     std::fs::rename(site.path().join("unfinished"), &file).unwrap();
     observer.wait_for_status("started", 1);

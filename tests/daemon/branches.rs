@@ -31,7 +31,7 @@ fn a_second_branch_goes_on_while_the_model_is_started_again() {
         recording.display()
     );
     let daemon = site.run(&broker.url(), &["--model", "builtin:crash=3", "--gst", &line]);
-    daemon.wait_for_line("the model is started again in");
+    daemon.wait_for_line("The model failed and restarts");
     let before = wait_for_size(&recording, 0);
     // Half a second of frames; the model is not there for a second at least.
     let during = wait_for_size(&recording, before + 15 * 64 * 48);
@@ -50,7 +50,7 @@ fn a_failing_source_takes_its_other_branches_along_and_the_log_says_so() {
     let (site, broker) = (Site::new(), Mosquitto::start());
     let line = "videotestsrc is-live=true ! identity error-after=20 ! tee name=t t. ! queue ! fakesink t. ! queue ! videoconvert";
     let daemon = site.run(&broker.url(), &["--model", "builtin:ball", "--gst", line]);
-    daemon.wait_for_line("the other branches of the line stop with the source");
+    daemon.wait_for_line("The other branches of the pipeline stop and restart with the source");
     daemon.wait_for_lines("Capture started", 2);
     daemon.stop();
 }

@@ -37,8 +37,8 @@ impl Bench {
         arguments.extend(["--set", "iotcore_backoff=1", "--set", "metrics_sleeptime_ms=200"]);
         arguments.extend(more);
         let daemon = site.run(&url.unwrap_or_else(|| broker.url()), &arguments);
-        let line = daemon.wait_for_line(" starts as device ");
-        let device = line.rsplit(' ').next().expect("a name").to_owned();
+        let line = daemon.wait_for_line("ei-greengrass starts");
+        let device = line.rsplit("device=").next().expect("a name").to_owned();
         Self {
             broker,
             daemon,
@@ -218,7 +218,7 @@ async fn without_a_broker_at_the_start_everything_waits_for_it() {
     bench.daemon.wait_for_line("no broker listens");
     bench
         .daemon
-        .wait_for_line("the source ended; waiting for the command restart");
+        .wait_for_line("The source ended; waiting for the command restart");
     bench.broker.up().await;
     bench.drained().await;
     assert_complete(&bench.firsts("inference/output"), 120);
@@ -354,7 +354,7 @@ fn messages_go_over_a_websocket_too() {
         ],
     );
     daemon.wait_for_line("Connected to ws://");
-    daemon.wait_for_line("the source ended; waiting");
+    daemon.wait_for_line("The source ended; waiting");
     let log = daemon.stop();
     assert!(!log.contains("ERROR") && !log.contains("WARN"), "{log}");
     let seen = broker.log();

@@ -27,7 +27,7 @@ fn without_its_camera_the_daemon_stays_up_says_what_is_there_and_tries_again() {
     );
     let line = daemon.wait_for_line("there is no camera \"No Such Camera\"");
     assert!(
-        line.contains("is started again in") && line.contains("gst_args"),
+        line.contains("The source failed and restarts") && line.contains("gst_args"),
         "{line}"
     );
     observer.wait_for("model/metrics", "a second attempt", |metrics| {

@@ -268,7 +268,7 @@ fn what_is_no_command_is_answered_with_an_error_and_the_daemon_goes_on() {
     let before = bench.observer.all("inference/output").len();
     bench.observer.wait_for_count("inference/output", before + 10);
     let log = bench.daemon.stop();
-    assert!(!log.contains("restarting on command"), "{log}");
+    assert!(!log.contains("Restarting on command"), "{log}");
     assert!(
         log.lines().all(|line| !line.starts_with("2026-01-01T00:00:00Z")),
         "a sender cannot write lines into the log:\n{log}"
@@ -456,7 +456,7 @@ fn a_retained_restart_restarts_once_and_is_gone_at_the_broker() {
     late.wait_for_count("model/metrics", 3);
     assert!(late.all("").iter().all(|seen| !seen.retain), "{:?}", late.all("input"));
     let log = daemon.stop();
-    assert_eq!(log.matches("restarting on command").count(), 1, "{log}");
+    assert_eq!(log.matches("Restarting on command").count(), 1, "{log}");
 
     let daemon = start(&site, &broker, &arguments);
     observer.wait_for_status("started", 3);
@@ -469,7 +469,7 @@ fn a_retained_restart_restarts_once_and_is_gone_at_the_broker() {
         ]
     );
     let log = daemon.stop();
-    assert!(!log.contains("restarting on command"), "{log}");
+    assert!(!log.contains("Restarting on command"), "{log}");
 }
 
 #[test]

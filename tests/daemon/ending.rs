@@ -111,15 +111,15 @@ fn a_signal_to_the_whole_process_group_is_no_fault_of_the_model() {
 fn a_start_right_after_the_removal_of_the_lock_file_waits_for_the_earlier_run() {
     let stage = Stage::new();
     let mut first = stage.run("builtin:nop", CAMERA, &["sleep_time_sec=2"]);
-    first.wait_for_line("capture runs");
+    first.wait_for_line("Capture runs");
     std::fs::remove_file(lock_file(&stage.site).unwrap()).unwrap();
     let second = stage.run("builtin:nop", CAMERA, &["sleep_time_sec=2"]);
-    let waiting = "an earlier run for this device";
+    let waiting = "An earlier run for this device";
     second.wait_for_line(waiting);
     let (status, _) = first.wait_for_end(LIMIT);
     assert_eq!(status.code(), Some(0));
     assert!(!second.log().contains("Connected to"), "{}", second.log());
-    second.wait_for_line("capture runs");
+    second.wait_for_line("Capture runs");
     second.stop();
 }
 
@@ -127,7 +127,7 @@ fn a_start_right_after_the_removal_of_the_lock_file_waits_for_the_earlier_run() 
 fn a_pipe_in_place_of_the_lock_file_holds_nothing_up() {
     let stage = Stage::new();
     let mut daemon = stage.run("builtin:nop", CAMERA, &[]);
-    daemon.wait_for_line("capture runs");
+    daemon.wait_for_line("Capture runs");
     let lock = lock_file(&stage.site).unwrap();
     daemon.signal(Signal::TERM);
     ends_in_order(&mut daemon, &stage.site);
@@ -224,7 +224,7 @@ fn ends_in_time_with_everything_hanging(behaviour: Behaviour) {
     let mut command = command(&site, &broker.mock.url(), hanging_model(&site), &[]);
     command.args(["--gst", HANGING_CAMERA]);
     let mut daemon = Daemon::start(command);
-    daemon.wait_for_line("capture runs");
+    daemon.wait_for_line("Capture runs");
     let model = model_of(daemon.pid());
     // The camera has got stuck, and the model has taken its second frame, when much more time has passed than three
     // frames take: neither tells anybody.
@@ -233,7 +233,7 @@ fn ends_in_time_with_everything_hanging(behaviour: Behaviour) {
     ends_in_order(&mut daemon, &site);
     assert!(!is_running(model));
     assert_eq!(scripted_segments(model), Vec::<PathBuf>::new());
-    assert!(daemon.log().contains("hangs in its driver"), "the camera did hang");
+    assert!(daemon.log().contains("stuck in its driver"), "the camera did hang");
     drop(broker.runtime);
 }
 
@@ -259,7 +259,7 @@ fn it_ends_in_time_during_a_restart_that_hangs() {
     let mut command = command(&site, &broker.mock.url(), hanging_model(&site), &[]);
     command.args(["--gst", HANGING_CAMERA]);
     let mut daemon = Daemon::start(command);
-    daemon.wait_for_line("capture runs");
+    daemon.wait_for_line("Capture runs");
     let connect = daemon.wait_for_line("Connected to");
     let topic = format!(
         "/edgeimpulse/device/{}/command/input",
@@ -293,7 +293,7 @@ fn a_signal_while_it_says_goodbye_before_a_new_start_is_obeyed() {
     let mut command = command(&site, &broker.mock.url(), model, &[]);
     command.args(["--gst", CAMERA_THAT_FAILS_AND_HANGS]);
     let mut daemon = Daemon::start(command);
-    daemon.wait_for_line("3 sources hang in their drivers");
+    daemon.wait_for_line("Too many sources are stuck in their drivers count=3");
     let said_goodbye = |log: &[Entry]| {
         let notices = log.iter().filter_map(Entry::published);
         notices.into_iter().any(|notice| {
@@ -305,7 +305,7 @@ fn a_signal_while_it_says_goodbye_before_a_new_start_is_obeyed() {
     broker.runtime.block_on(goodbye);
     daemon.signal(Signal::TERM);
     ends_in_order(&mut daemon, &site);
-    assert!(!daemon.log().contains("anew in place"));
+    assert!(!daemon.log().contains("Re-executing"));
     drop(broker.runtime);
 }
 
@@ -354,7 +354,7 @@ fn it_ends_in_order_right_after_its_start() {
         let (status, took) = daemon.wait_for_end(LIMIT);
         assert!(took < GREENGRASS, "{took:?}");
         // A signal that comes before the program can listen ends the process; then it has begun nothing.
-        let too_early = status.signal() == Some(15) && !daemon.log().contains("starts as device");
+        let too_early = status.signal() == Some(15) && !daemon.log().contains("ei-greengrass starts");
         assert!(
             status.code() == Some(0) || too_early,
             "{milliseconds} ms: {status}\n{}",
@@ -370,7 +370,7 @@ fn it_ends_in_order_right_after_its_start() {
 fn the_first_thing_it_says_is_said_when_signals_are_obeyed() {
     let stage = Stage::new();
     let mut daemon = stage.run("builtin:nop", CAMERA, &[]);
-    daemon.wait_for_line("starts as device");
+    daemon.wait_for_line("ei-greengrass starts");
     daemon.signal(Signal::TERM);
     ends_in_order(&mut daemon, &stage.site);
     stage.observer.wait_for_status("stopped", 1);
@@ -383,10 +383,10 @@ fn a_second_signal_forces_the_end() {
     let mut command = command(&site, &broker.mock.url(), hanging_model(&site), &[]);
     command.args(["--gst", CAMERA]);
     let mut daemon = Daemon::start(command);
-    daemon.wait_for_line("capture runs");
+    daemon.wait_for_line("Capture runs");
     let model = model_of(daemon.pid());
     daemon.signal(Signal::TERM);
-    daemon.wait_for_line("stopping: SIGTERM received");
+    daemon.wait_for_line("Stopping reason=SIGTERM received");
     // At first that is the same wish once more.
     let begun = Instant::now();
     while begun.elapsed() < Duration::from_millis(1200) {
@@ -428,7 +428,7 @@ fn an_end_that_takes_long_loses_nothing(end: impl FnOnce(&mut Daemon, PathBuf)) 
 fn a_signal_that_comes_twice_at_once_is_one_wish() {
     an_end_that_takes_long_loses_nothing(|daemon, _| {
         daemon.signal(Signal::TERM);
-        daemon.wait_for_line("stopping: SIGTERM received");
+        daemon.wait_for_line("Stopping reason=SIGTERM received");
         daemon.signal(Signal::TERM);
         daemon.signal(Signal::INT);
     });
@@ -438,7 +438,7 @@ fn a_signal_that_comes_twice_at_once_is_one_wish() {
 fn the_signal_that_follows_the_removal_of_the_lock_file_is_the_first_one() {
     an_end_that_takes_long_loses_nothing(|daemon, lock| {
         std::fs::remove_file(lock).unwrap();
-        daemon.wait_for_line("stopping: the lock file was removed");
+        daemon.wait_for_line("Stopping reason=the lock file was removed");
         daemon.signal(Signal::TERM);
     });
 }
@@ -450,7 +450,7 @@ fn it_ends_at_once_when_there_is_no_broker() {
     let mut command = command(&site, &broker, "builtin:nop", &[]);
     command.args(["--gst", CAMERA]);
     let mut daemon = Daemon::start(command);
-    daemon.wait_for_line("capture runs");
+    daemon.wait_for_line("Capture runs");
     daemon.signal(Signal::TERM);
     let (status, took) = daemon.wait_for_end(LIMIT);
     assert_eq!(status.code(), Some(0));

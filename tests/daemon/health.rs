@@ -115,7 +115,7 @@ fn check_prints_how_each_part_of_the_running_daemon_is() {
     ];
     let mut daemon = site.run("mqtt://127.0.0.1:9", &sets);
     daemon.wait_for_line("the live page is at");
-    daemon.wait_for_line("the source is started again");
+    daemon.wait_for_line("The source failed and restarts");
     daemon.wait_for_line("is loaded");
     let lines = running(&site, "preview=on", &port);
     assert_eq!(lines[0], format!("pid {}", daemon.pid()));

@@ -121,7 +121,7 @@ fn a_running_daemon_and_its_model_have_the_libraries_and_keep_the_process() {
         &format!("{tvm}/build_runtime:{tvm}:/usr/local/lib:{libraries}"),
     );
     let log = daemon.stop();
-    assert_eq!(log.matches("starts as device").count(), 1, "{log}");
+    assert_eq!(log.matches("ei-greengrass starts").count(), 1, "{log}");
 }
 
 fn path(path: &Path) -> String {

@@ -82,7 +82,7 @@ fn a_model_that_crashes_again_and_again_is_started_again_and_again_and_told_of_o
     // The ball is not in the picture: what it answers is empty, and counted all the same.
     stage.wait_for_figures("three lives", |runner| runner["inferences"].as_u64() > Some(10));
     let log = daemon.stop();
-    let told = lines(&log, "WARN", "the model is started again");
+    let told = lines(&log, "WARN", "The model failed and restarts");
     assert_eq!(told.len(), 1, "{told:?}");
     assert!(told[0].contains("signal 6"), "how it ended: {}", told[0]);
     assert!(
@@ -105,7 +105,7 @@ fn a_model_that_talks_garbage_is_ended_and_started_again() {
     assert_eq!(figures["inferences"], 0);
     assert!(!children_of(daemon.pid()).contains(&first));
     let log = daemon.stop();
-    assert_eq!(lines(&log, "WARN", "the model is started again").len(), 1);
+    assert_eq!(lines(&log, "WARN", "The model failed and restarts").len(), 1);
 }
 
 #[test]
@@ -114,7 +114,7 @@ fn an_exit_status_and_the_last_words_are_in_the_log() {
     let mut script = script(&[json!({"exit": 3})]);
     script["stderr"] = json!(["a first line", "license server: no seat left"]);
     let daemon = stage.run(stage.site.scripted_model(&script), CAMERA, &[]);
-    let line = daemon.wait_for_line("the model is started again");
+    let line = daemon.wait_for_line("The model failed and restarts");
     assert!(line.contains("exit status 3"), "{line}");
     assert!(line.contains("license server: no seat left"), "{line}");
     daemon.stop();
@@ -129,7 +129,7 @@ fn a_model_that_refuses_every_frame_is_started_again_and_its_words_are_no_flood(
     let daemon = stage.run(stage.site.scripted_model(&cycle(&answers)), CAMERA, &[]);
     daemon.wait_for_line("cannot be used and is skipped");
     let first = model_of(daemon.pid());
-    let line = daemon.wait_for_line("the model is started again");
+    let line = daemon.wait_for_line("The model failed and restarts");
     assert!(
         line.contains("refused all of") && line.contains("no room for tensor"),
         "{line}"

@@ -113,7 +113,7 @@ fn no_password_is_in_the_log_at_any_level() {
         "preview_token=letmein",
     ]);
     let daemon = Daemon::start(command);
-    daemon.wait_for_line("the source is started again in");
+    daemon.wait_for_line("The source failed and restarts");
     daemon.wait_for_line("Connected to");
     let log = daemon.stop();
     for secret in ["hunter2", "swordfish", "opensesame", "letmein"] {

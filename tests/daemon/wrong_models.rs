@@ -25,7 +25,7 @@ fn elf(machine: u16) -> Vec<u8> {
 /// A file that is no model is told in words by `check` and `run`; put a model in its place and it is started.
 #[track_caller]
 fn wrong_model(put: impl FnOnce(&Path), words: &[&str]) {
-    wrong_model_told_by("the model is started again in", put, words, words);
+    wrong_model_told_by("The model failed and restarts", put, words, words);
 }
 
 /// `line` is part of the log line that tells, with all of `words`; `shown_words` are what `check` shows.

@@ -163,7 +163,7 @@ async fn a_port_in_use_is_a_warning_and_tried_again() {
         &[&arguments[..], &["--gst", crate::preview::client::BALL]].concat(),
     );
     daemon.wait_for_line("WARN the live page cannot be opened");
-    daemon.wait_for_line("capture runs");
+    daemon.wait_for_line("Capture runs");
     drop(taken);
     daemon.wait_for_line("the live page is at");
     daemon.stop();
@@ -183,7 +183,7 @@ async fn switched_off_no_port_is_opened() {
         crate::preview::client::BALL,
     ];
     let daemon = site.run(NO_BROKER, &arguments);
-    daemon.wait_for_line("capture runs");
+    daemon.wait_for_line("Capture runs");
     assert!(TcpStream::connect(("127.0.0.1", port)).await.is_err());
     assert!(!daemon.stop().contains("the live page"));
 }

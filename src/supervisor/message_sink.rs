@@ -1,4 +1,4 @@
-//! Where messages go: a broker, or the screen.
+//! The destination of messages: a broker, or stdout.
 
 use std::future::pending;
 use std::io::Write;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::setup::{LinkTarget, Setup};
+use super::setup::{Setup, SinkTarget};
 use crate::aws::{AwsConfig, EndpointCache};
 use crate::config::{Config, IotAuth};
 use crate::device::Topics;
@@ -15,14 +15,14 @@ use crate::status::LinkView;
 use crate::status::stats::Stats;
 use crate::uplink::{self, ClientCertificate, Destination, IotCore, Message, Outbox, ReceivedCommand, SignIn, Uplink};
 
-/// The way out (and, with a broker, in).
-pub(super) enum Link {
+/// Delivers what is in the outbox. A broker also sends commands.
+pub(super) enum MessageSink {
     Broker(Uplink),
-    Screen(Screen),
+    Stdout(StdoutSink),
 }
 
-impl Link {
-    /// Starts delivering what is in the outbox.
+impl MessageSink {
+    /// Starts delivering. Commands arrive at the receiver.
     pub(super) fn start(
         setup: &Setup,
         device: &str,
@@ -30,58 +30,62 @@ impl Link {
         outbox: &Arc<Outbox>,
         stats: &Arc<Stats>,
     ) -> (Self, mpsc::Receiver<ReceivedCommand>) {
-        match link_settings(&setup.config, &setup.link, device, topics) {
+        match uplink_settings(&setup.config, &setup.sink, device, topics) {
             Some(settings) => {
                 let (uplink, commands) = uplink::start(settings, outbox.clone(), stats.clone());
                 (Self::Broker(uplink), commands)
             }
             None => {
-                let (screen, commands) = Screen::start(outbox.clone());
-                (Self::Screen(screen), commands)
+                let (sink, commands) = StdoutSink::start(outbox.clone());
+                (Self::Stdout(sink), commands)
             }
         }
     }
 
-    /// Completes when nobody reads the messages any more and never will (`demo | head`); never with a broker, which
-    /// comes back.
-    pub(super) fn abandoned(&mut self) -> impl Future<Output = ()> + use<> {
-        let unread = match self {
+    /// Completes when stdout is closed (`demo | head`). Never completes with a broker, which may come back.
+    pub(super) fn closed(&mut self) -> impl Future<Output = ()> + use<> {
+        let closed = match self {
             Self::Broker(_) => None,
-            Self::Screen(screen) => screen.unread.take(),
+            Self::Stdout(sink) => sink.closed.take(),
         };
         async {
-            let told = match unread {
-                Some(unread) => unread.await.is_ok(),
+            let is_closed = match closed {
+                Some(closed) => closed.await.is_ok(),
                 None => false,
             };
-            if !told {
+            if !is_closed {
                 pending::<()>().await;
             }
         }
     }
 
-    /// What the live page shows of it.
+    /// The state of the sink, for the status.
     pub(super) fn view(&self) -> LinkView {
         match self {
             Self::Broker(uplink) => LinkView::Broker(uplink.state()),
-            Self::Screen(_) => LinkView::Screen,
+            Self::Stdout(_) => LinkView::Screen,
         }
     }
 
-    /// Delivers what is left and the final notice, until the deadline. What remains is in the outbox.
+    /// Delivers what is left, and then the final notice, until the deadline. The rest stays in the outbox.
     pub(super) async fn stop(self, notice: Message, deadline: Instant) {
         match self {
             Self::Broker(uplink) => {
                 let limit = deadline.saturating_duration_since(Instant::now());
                 uplink.stop(Some(notice), limit).await;
             }
-            Self::Screen(screen) => screen.stop(notice).await,
+            Self::Stdout(sink) => sink.stop(notice).await,
         }
     }
 }
 
-/// How to reach the broker that the configuration names; `None`: messages go to the screen. Touches nothing yet.
-pub fn link_settings(config: &Config, target: &LinkTarget, device: &str, topics: &Topics) -> Option<uplink::Settings> {
+/// How to reach the configured broker; `None` if messages go to stdout. Opens no connection.
+pub fn uplink_settings(
+    config: &Config,
+    target: &SinkTarget,
+    device: &str,
+    topics: &Topics,
+) -> Option<uplink::Settings> {
     let (certificate, ca) = match &config.iot_auth {
         IotAuth::SigV4 => (None, None),
         IotAuth::X509 { cert, key, ca } => {
@@ -90,9 +94,9 @@ pub fn link_settings(config: &Config, target: &LinkTarget, device: &str, topics:
         }
     };
     let address = match target.clone() {
-        LinkTarget::Screen => return None,
-        LinkTarget::Broker(address) => Destination::Broker { address, certificate },
-        LinkTarget::IotCore(endpoint) => Destination::IotCore(Arc::new(IotCore::new(
+        SinkTarget::Stdout => return None,
+        SinkTarget::Broker(address) => Destination::Broker { address, certificate },
+        SinkTarget::IotCore(endpoint) => Destination::IotCore(Arc::new(IotCore::new(
             AwsConfig::default(),
             endpoint,
             certificate.map_or(SignIn::SigV4, SignIn::Certificate),
@@ -116,23 +120,23 @@ pub fn link_settings(config: &Config, target: &LinkTarget, device: &str, topics:
 }
 
 /// Prints each message as it would be published: topic, then payload.
-pub(super) struct Screen {
+pub(super) struct StdoutSink {
     stop: oneshot::Sender<()>,
-    printing: tokio::task::JoinHandle<()>,
+    printer: tokio::task::JoinHandle<()>,
     outbox: Arc<Outbox>,
-    /// Told when stdout takes nothing more.
-    unread: Option<oneshot::Receiver<()>>,
-    /// Nobody sends commands to a screen; the channel must stay open all the same.
+    /// Notified when stdout is closed.
+    closed: Option<oneshot::Receiver<()>>,
+    /// No commands arrive here, but the channel must stay open.
     _commands: mpsc::Sender<ReceivedCommand>,
 }
 
-impl Screen {
+impl StdoutSink {
     fn start(outbox: Arc<Outbox>) -> (Self, mpsc::Receiver<ReceivedCommand>) {
         let (stop, mut stopped) = oneshot::channel();
         let (commands, receiver) = mpsc::channel(1);
-        let (tell_unread, unread) = oneshot::channel();
+        let (notify_closed, closed) = oneshot::channel();
         let source = outbox.clone();
-        let printing = tokio::spawn(async move {
+        let printer = tokio::spawn(async move {
             while print_all(&source).is_ok() {
                 tokio::select! {
                     () = source.pushed() => {}
@@ -142,30 +146,28 @@ impl Screen {
                     }
                 }
             }
-            let _ = tell_unread.send(());
+            let _ = notify_closed.send(());
         });
-        (
-            Self {
-                stop,
-                printing,
-                outbox,
-                unread: Some(unread),
-                _commands: commands,
-            },
-            receiver,
-        )
+        let sink = Self {
+            stop,
+            printer,
+            outbox,
+            closed: Some(closed),
+            _commands: commands,
+        };
+        (sink, receiver)
     }
 
     async fn stop(self, notice: Message) {
         self.outbox.push(notice);
         let _ = self.stop.send(());
-        let _ = self.printing.await;
+        let _ = self.printer.await;
     }
 }
 
 fn print_all(outbox: &Outbox) -> std::io::Result<()> {
     while let Some((token, message)) = outbox.next_to_send() {
-        // Not println!, which panics when nobody reads any more (`demo | head`).
+        // `println!` panics when stdout is closed (`demo | head`).
         let text = String::from_utf8_lossy(&message.payload);
         writeln!(std::io::stdout(), "{} {text}", message.topic)?;
         outbox.acked(token);

@@ -1,0 +1,294 @@
+//! Starts and watches the model with its inference thread, and restarts it with backoff.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::event::{EpochEvent, ModelEvent, SessionEvent};
+use super::model_resolver::ModelResolver;
+use crate::capture::{AudioMailbox, FrameMailbox};
+use crate::config::ModelSource;
+use crate::inference::{self, InferenceContext, InferenceFault, Progress};
+use crate::model::{Interrupt, ModelInfo, Settings};
+use crate::status::stats::Stats;
+use crate::studio::Found;
+use crate::util::backoff::{Backoff, BackoffPolicy};
+use crate::util::clock::rounded;
+use crate::util::log_limiter::LogLimiter;
+use crate::util::panics::caught;
+
+/// At a stop, an inference in progress may take this long to end.
+const FINISH_LIMIT: Duration = Duration::from_millis(400);
+
+enum ModelPhase {
+    /// Not running; restarts at this time.
+    Waiting(Instant),
+    /// There is no model yet: the search goes on.
+    Searching,
+    /// Loads, up to its hello and warm-up.
+    Starting(InferenceThread),
+    /// Infers.
+    Running(InferenceThread),
+    /// The model needs a sensor that this component does not support; only another model or a `restart` changes that.
+    Unsupported,
+    /// Stopped for good.
+    Stopped,
+}
+
+struct InferenceThread {
+    interrupt: Interrupt,
+    finish: Arc<AtomicBool>,
+    ended: oneshot::Receiver<()>,
+}
+
+/// Makes the settings for the model that starts next.
+type MakeSettings = Box<dyn Fn(ModelSource) -> Settings + Send>;
+
+/// The supervised model of one session.
+pub(super) struct ModelSupervisor {
+    model_resolver: ModelResolver,
+    settings: MakeSettings,
+    stats: Arc<Stats>,
+    events: mpsc::UnboundedSender<EpochEvent>,
+    phase: ModelPhase,
+    epoch: u64,
+    info: Option<Arc<ModelInfo>>,
+    backoff: Backoff,
+    log_limiter: LogLimiter,
+}
+
+impl ModelSupervisor {
+    pub(super) fn new(
+        model_resolver: ModelResolver,
+        settings: MakeSettings,
+        stats: Arc<Stats>,
+        events: mpsc::UnboundedSender<EpochEvent>,
+    ) -> Self {
+        Self {
+            model_resolver,
+            settings,
+            stats,
+            events,
+            phase: ModelPhase::Waiting(Instant::now()),
+            epoch: 0,
+            info: None,
+            backoff: Backoff::new(BackoffPolicy::default()),
+            log_limiter: LogLimiter::default(),
+        }
+    }
+
+    /// What the model reported about itself; kept while it restarts.
+    pub(super) fn info(&self) -> Option<&Arc<ModelInfo>> {
+        self.info.as_ref()
+    }
+
+    /// When [`Self::start`] must be called.
+    pub(super) fn due(&self) -> Option<Instant> {
+        match self.phase {
+            ModelPhase::Waiting(at) => Some(at),
+            _ => None,
+        }
+    }
+
+    /// Whether there is no model to start yet.
+    pub(super) fn is_searching(&self) -> bool {
+        matches!(self.phase, ModelPhase::Searching)
+    }
+
+    /// Starts the model on a thread of its own, or searches for one.
+    pub(super) fn start(&mut self, mut context: InferenceContext) {
+        let Some(source) = self.model_resolver.next() else {
+            self.phase = ModelPhase::Searching;
+            return;
+        };
+        let settings = (self.settings)(source);
+        let finish = context.finish.clone();
+        self.launch(finish, move |interrupt, notify| {
+            inference::run(&settings, interrupt, &mut context, notify)
+        });
+    }
+
+    /// Starts an epoch: runs `work` on a thread of its own and reports its end, after everything that `work` owns is dropped.
+    fn launch(
+        &mut self,
+        finish: Arc<AtomicBool>,
+        work: impl FnOnce(&Interrupt, &dyn Fn(Progress)) -> Result<(), InferenceFault> + Send + 'static,
+    ) {
+        self.epoch += 1;
+        let (epoch, events) = (self.epoch, self.events.clone());
+        let interrupt = Interrupt::new();
+        let (done, ended) = oneshot::channel();
+        let thread_interrupt = interrupt.clone();
+        let thread = std::thread::Builder::new().name("inference".into()).spawn(move || {
+            let send = |event| {
+                // Sending fails only when the session has ended.
+                let _ = events.send(EpochEvent {
+                    epoch,
+                    event: SessionEvent::Model(event),
+                });
+            };
+            let notify = |progress| send(ModelEvent::Progress(progress));
+            let result = caught(|| work(&thread_interrupt, &notify)).unwrap_or_else(|panicked| Err(panicked.into()));
+            send(ModelEvent::Ended(result));
+            let _ = done.send(());
+        });
+        match thread {
+            Ok(_) => {
+                self.phase = ModelPhase::Starting(InferenceThread {
+                    interrupt,
+                    finish,
+                    ended,
+                })
+            }
+            Err(e) => self.on_failure(&format!("its thread cannot be started: {e}"), ""),
+        }
+    }
+
+    /// Takes a found model, and starts it at once unless another one runs.
+    pub(super) fn on_found(&mut self, found: Found) {
+        let is_new = self.model_resolver.set_found(found);
+        match self.phase {
+            ModelPhase::Searching => self.phase = ModelPhase::Waiting(Instant::now()),
+            ModelPhase::Waiting(_) | ModelPhase::Unsupported if is_new => {
+                self.phase = ModelPhase::Waiting(Instant::now())
+            }
+            ModelPhase::Starting(_) | ModelPhase::Running(_) if is_new => self.model_resolver.log_waiting(),
+            _ => {}
+        }
+    }
+
+    /// Whether an event of this epoch belongs to the current model.
+    pub(super) fn is_current(&self, epoch: u64) -> bool {
+        epoch == self.epoch
+    }
+
+    /// The model is loaded.
+    pub(super) fn on_ready(&mut self, info: Arc<ModelInfo>) {
+        self.backoff.succeeded(Instant::now());
+        tracing::info!(model = info.name, version = info.deploy_version, "The model is loaded");
+        self.info = Some(info);
+        self.phase = match std::mem::replace(&mut self.phase, ModelPhase::Stopped) {
+            ModelPhase::Starting(running) => ModelPhase::Running(running),
+            other => other,
+        };
+    }
+
+    /// The model needs a sensor that this component does not support.
+    pub(super) fn on_unsupported(&mut self, info: Arc<ModelInfo>) {
+        tracing::error!(
+            model = info.name,
+            version = info.deploy_version,
+            sensor = info.sensor_name(),
+            advice = "configure or deploy a model for a camera or a microphone, then send the command restart",
+            "The sensor of the model is not supported; the component stays idle"
+        );
+        self.info = Some(info);
+        self.phase = ModelPhase::Unsupported;
+    }
+
+    /// The inference thread ended.
+    pub(super) fn on_ended(&mut self, result: &Result<(), InferenceFault>) {
+        match (&self.phase, result) {
+            (ModelPhase::Stopped | ModelPhase::Unsupported, _) => {}
+            (_, Ok(())) => self.on_failure("it ended without a stop request", ""),
+            (_, Err(e)) => {
+                let lines = e.output();
+                if !lines.is_empty() {
+                    tracing::debug!(output = %lines.join("\n"), "Last output of the model");
+                }
+                if e.is_stop_signal() {
+                    tracing::info!("The model ended after a stop signal");
+                    self.wait_after_failure(Instant::now());
+                    return;
+                }
+                let brief = e.brief();
+                let text = e.to_string();
+                self.on_failure(&brief, text.strip_prefix(&brief).unwrap_or_default());
+            }
+        }
+    }
+
+    /// `output` follows the reason in the log: what the model printed last. It may differ each time (times of day, addresses),
+    /// so repeated failures are recognised by the reason alone.
+    fn on_failure(&mut self, reason: &str, output: &str) {
+        let now = Instant::now();
+        let wait = self.wait_after_failure(now);
+        if let Some(suppressed) = self.log_limiter.check_words(now, reason) {
+            tracing::warn!(
+                retry_in = ?rounded(wait),
+                suppressed = suppressed.count(),
+                reason = format_args!("{reason}{output}"),
+                "The model failed and restarts"
+            );
+        }
+    }
+
+    fn wait_after_failure(&mut self, now: Instant) -> Duration {
+        let wait = self.backoff.failed(now);
+        self.stats.model_restarts.inc();
+        self.phase = ModelPhase::Waiting(now + wait);
+        wait
+    }
+
+    /// Stops the model. An inference in progress is finished if that does not take long. `false`: the thread was abandoned.
+    pub(super) async fn stop(
+        &mut self,
+        frames: &FrameMailbox,
+        audio: &AudioMailbox,
+        deadline: tokio::time::Instant,
+    ) -> bool {
+        self.model_resolver.stop();
+        let (ModelPhase::Starting(mut running) | ModelPhase::Running(mut running)) =
+            std::mem::replace(&mut self.phase, ModelPhase::Stopped)
+        else {
+            return true;
+        };
+        running.finish.store(true, Ordering::Relaxed);
+        // Wakes a loop that waits for a frame, and a capture that waits for the loop to take one.
+        frames.close();
+        audio.close();
+        if tokio::time::timeout(FINISH_LIMIT, &mut running.ended).await.is_ok() {
+            return true;
+        }
+        running.interrupt.trip();
+        tokio::time::timeout_at(deadline, &mut running.ended).await.is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Sources, load};
+    use crate::studio::Provider;
+
+    fn supervisor() -> (ModelSupervisor, mpsc::UnboundedReceiver<EpochEvent>) {
+        let (sender, events) = mpsc::unbounded_channel();
+        let config = load(&Sources::default()).unwrap().config;
+        let source = Some(ModelSource::Builtin("nop".to_owned()));
+        let model_resolver = ModelResolver::new(source, Provider::new(&config, None), sender.clone());
+        let settings = Box::new(|source| Settings::new(source, "d", std::path::Path::new("."), Arc::default()));
+        (
+            ModelSupervisor::new(model_resolver, settings, Arc::default(), sender),
+            events,
+        )
+    }
+
+    #[tokio::test]
+    async fn a_panic_of_the_inference_thread_restarts_the_model_with_backoff() {
+        let (mut supervisor, mut events) = supervisor();
+        supervisor.launch(Arc::default(), |_, _| panic!("index 7 of 3"));
+        let limit = Duration::from_secs(20);
+        let tagged = tokio::time::timeout(limit, events.recv()).await.unwrap().unwrap();
+        assert!(supervisor.is_current(tagged.epoch));
+        let SessionEvent::Model(ModelEvent::Ended(result)) = tagged.event else {
+            panic!("{tagged:?}");
+        };
+        assert!(result.as_ref().unwrap_err().to_string().contains("index 7 of 3"));
+        assert_eq!(supervisor.due().filter(|at| *at > Instant::now()), None);
+        supervisor.on_ended(&result);
+        assert!(supervisor.due().is_some_and(|at| at > Instant::now()), "with backoff");
+        assert_eq!(supervisor.stats.model_restarts.get(), 1);
+    }
+}

@@ -1,0 +1,216 @@
+//! The wiring of the daemon: builds the parts, connects them, and runs one session after another.
+
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::context::Context;
+use super::message_sink::MessageSink;
+use super::session::Session;
+use super::session_end::SessionEnd;
+use super::setup::Setup;
+use super::spool;
+use crate::commands::{Answer, CommandError};
+use crate::device::Topics;
+use crate::http::live_page;
+use crate::inference::LiveTap;
+use crate::status::stats::Stats;
+use crate::status::{About, StatusRegistry};
+use crate::uplink::outbox::Bounds;
+use crate::uplink::{Message, Outbox, ReceivedCommand, Status};
+use crate::util::backoff::{Backoff, BackoffPolicy};
+use crate::util::clock::rounded;
+use crate::util::log_limiter::LogLimiter;
+
+/// Session and message sink stop within this time. Greengrass sends SIGKILL 5 s after SIGTERM; with the time for the spool an
+/// orderly stop takes less than 4 s.
+const STOP_LIMIT: Duration = Duration::from_millis(3_200);
+/// The part of [`STOP_LIMIT`] for capture, model and caches; the rest is for the final notice to the broker.
+const SESSION_STOP_LIMIT: Duration = Duration::from_millis(2_300);
+/// Added to [`STOP_LIMIT`] for the spool, which writes what the broker did not take.
+const SPOOL_STOP_LIMIT: Duration = Duration::from_millis(700);
+
+/// How a run of the daemon ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RunEnd {
+    /// Everything was stopped in order.
+    Stopped,
+    /// Too many threads are stuck in drivers: the process must be replaced by a new one.
+    Reexec,
+}
+
+/// Runs the daemon until `stop` completes.
+pub async fn run(setup: Setup, device: String, stop: impl Future<Output = ()>) -> RunEnd {
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), %device, "ei-greengrass starts");
+    crate::model::sweep(&device);
+    let topics = Arc::new(Topics::new(&device));
+    let stats = Arc::new(Stats::default());
+    let outbox = Arc::new(Outbox::new(Bounds::default(), stats.clone()));
+    let spool = spool::start(&setup, &device, &outbox);
+    let (mut sink, mut commands) = MessageSink::start(&setup, &device, &topics, &outbox, &stats);
+    let sink_closed = sink.closed();
+    let mut stop = pin!(async {
+        tokio::select! {
+            () = stop => {}
+            () = sink_closed => {}
+        }
+    });
+    let config = &setup.config;
+    let live_tap = Arc::new(LiveTap::new(config.runner.preview_original_resolution));
+    let about = About {
+        device: device.clone(),
+        file_cache: config.file_cache.is_some(),
+        s3_cache: config.s3_cache_bucket.clone(),
+        page: config.preview.enabled,
+    };
+    let registry = Arc::new(StatusRegistry::new(
+        about,
+        sink.view(),
+        live_tap.clone(),
+        outbox.clone(),
+        stats.clone(),
+    ));
+    let device_dir = config.work_dir.join(&device);
+    let _live_page = live_page::start(&config.preview, device_dir, live_tap.clone(), registry.clone());
+    let context = Context {
+        setup,
+        device,
+        topics,
+        stats,
+        outbox,
+        live_tap,
+        registry,
+        stuck_threads: Arc::default(),
+    };
+    let (mut end, deadline) = run_sessions(&context, stop.as_mut(), &mut commands).await;
+    refuse_commands(&mut commands, &context);
+    let notice = Message::notice(&context.topics, Status::Stopped, context.setup.config.qos);
+    let mut finish = pin!(async {
+        sink.stop(notice, deadline).await;
+        spool::finish(spool, &context.outbox, deadline + SPOOL_STOP_LIMIT).await;
+    });
+    tokio::select! {
+        () = &mut finish => {}
+        // A stop request that arrives now cancels the re-execution.
+        () = &mut stop, if end == RunEnd::Reexec => {
+            end = RunEnd::Stopped;
+            finish.await;
+        }
+    }
+    tracing::info!("Stopped");
+    end
+}
+
+/// Runs one session after another until a stop. Also returns the deadline of the stop.
+async fn run_sessions(
+    context: &Context,
+    mut stop: Pin<&mut impl Future<Output = ()>>,
+    commands: &mut mpsc::Receiver<ReceivedCommand>,
+) -> (RunEnd, Instant) {
+    loop {
+        let create = || Session::new(context);
+        let Some(mut session) = retry_until_created(create, BackoffPolicy::default(), stop.as_mut()).await else {
+            return (RunEnd::Stopped, Instant::now() + STOP_LIMIT);
+        };
+        let mut end = session.run(stop.as_mut(), commands).await;
+        let mut deadline = Instant::now() + STOP_LIMIT;
+        let mut stopping = pin!(session.stop(Instant::now() + SESSION_STOP_LIMIT, end));
+        tokio::select! {
+            () = &mut stopping => {}
+            // A stop request that arrives while the session ends for another reason gets its own full time.
+            () = &mut stop, if end != SessionEnd::Stop => {
+                end = SessionEnd::Stop;
+                deadline = Instant::now() + STOP_LIMIT;
+                stopping.await;
+            }
+        }
+        match end {
+            SessionEnd::Restart => {
+                context.outbox.count_anew();
+                context.stats.reset();
+                tracing::info!("Restarting on command");
+            }
+            SessionEnd::Stop => return (RunEnd::Stopped, deadline),
+            SessionEnd::Reexec => return (RunEnd::Reexec, deadline),
+        }
+    }
+}
+
+/// Calls `create` until the system has the threads for it. `None`: `stop` completed before that.
+async fn retry_until_created<T>(
+    mut create: impl FnMut() -> io::Result<T>,
+    policy: BackoffPolicy,
+    mut stop: Pin<&mut impl Future<Output = ()>>,
+) -> Option<T> {
+    let (mut backoff, mut log_limiter) = (Backoff::new(policy), LogLimiter::default());
+    loop {
+        let error = match create() {
+            Ok(created) => return Some(created),
+            Err(error) => error,
+        };
+        let now = std::time::Instant::now();
+        let wait = backoff.failed(now);
+        if let Some(suppressed) = log_limiter.check_words(now, &error.to_string()) {
+            tracing::error!(
+                %error,
+                retry_in = ?rounded(wait),
+                suppressed = suppressed.count(),
+                "The threads of the model and the caches cannot be started"
+            );
+        }
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = stop.as_mut() => return None,
+        }
+    }
+}
+
+/// Answers the commands that no session handled. The uplink refuses those that arrive from now on.
+fn refuse_commands(commands: &mut mpsc::Receiver<ReceivedCommand>, context: &Context) {
+    commands.close();
+    while commands.try_recv().is_ok() {
+        let answer = Answer::Error(CommandError::Stopping);
+        context
+            .outbox
+            .push(Message::answer(&context.topics, &answer, context.setup.config.qos));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+
+    use super::*;
+
+    fn no_thread<T>() -> io::Result<T> {
+        Err(io::ErrorKind::WouldBlock.into())
+    }
+
+    #[tokio::test]
+    async fn creating_a_session_is_retried_while_there_is_no_thread() {
+        let wait = Duration::from_millis(1);
+        let policy = BackoffPolicy {
+            min: wait,
+            max: wait,
+            reset_after: wait,
+        };
+        let mut attempts = 0;
+        let create = || {
+            attempts += 1;
+            if attempts < 4 { no_thread() } else { Ok(attempts) }
+        };
+        let created = retry_until_created(create, policy, pin!(pending())).await;
+        assert_eq!(created, Some(4));
+    }
+
+    #[tokio::test]
+    async fn a_stop_ends_the_retries_while_there_is_no_thread() {
+        let stop = pin!(ready(()));
+        let created = retry_until_created(no_thread::<()>, BackoffPolicy::default(), stop).await;
+        assert_eq!(created, None);
+    }
+}

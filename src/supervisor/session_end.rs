@@ -1,0 +1,12 @@
+//! Why a session ends, and so what the supervisor does next.
+
+/// The reason. Handlers of events and commands return `ControlFlow<SessionEnd>`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum SessionEnd {
+    /// The command `restart`: a new session follows.
+    Restart,
+    /// A stop was requested: the process ends.
+    Stop,
+    /// Too many threads are stuck: the process is replaced by a new one.
+    Reexec,
+}
