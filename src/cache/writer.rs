@@ -115,7 +115,7 @@ impl Shared {
     /// Counts a pair that was not kept.
     fn failed(&self, error: &CacheError) {
         self.stats.cache_failures.inc();
-        self.flag.fails(error);
+        self.flag.set_failing(error);
         self.say(error);
     }
 
@@ -131,7 +131,7 @@ fn run(mut store: impl Store, mut jobs: mpsc::Receiver<Job<CacheItem>>, shared: 
     if let Err(error) = guarded(&mut store, |store| store.open(Instant::now())) {
         // Nothing is lost yet; the pairs that will be are counted and said as they come.
         tracing::error!("the cache is not ready: {error}");
-        shared.flag.fails(error);
+        shared.flag.set_failing(error);
     }
     while let Some(job) = jobs.blocking_recv() {
         // Whoever asked may have gone: nobody needs the answer then.
@@ -140,7 +140,7 @@ fn run(mut store: impl Store, mut jobs: mpsc::Receiver<Job<CacheItem>>, shared: 
             Job::Put(item) => match guarded(&mut store, |store| store.put(&item, Instant::now())) {
                 Ok(()) => {
                     shared.stats.cache_writes.inc();
-                    shared.flag.works();
+                    shared.flag.set_ok();
                 }
                 Err(error) => shared.failed(&error),
             },

@@ -219,11 +219,11 @@ impl Answer {
                 None
             }
             Self::FilterConfig(filter) => {
-                put("threshold_filter_config", filter_config(filter));
+                put("threshold_filter_config", filter.to_json());
                 None
             }
             Self::Criteria { current, error } => {
-                put("criteria", json!(criteria_text(*current)));
+                put("criteria", json!(current.as_str()));
                 error.clone()
             }
             Self::Confidence { current, error } => {
@@ -258,25 +258,6 @@ impl Answer {
             put("error", Value::String(error));
         }
         json!({ "result": result }).to_string().into()
-    }
-}
-
-/// The filter as `get_threshold_filter_config` shows it.
-pub(crate) fn filter_config(filter: &FilterConfig) -> Value {
-    json!({
-        "enabled": if filter.enabled { "yes" } else { "no" },
-        "confidence_threshold": filter.threshold,
-        "threshold_criteria": criteria_text(filter.criteria),
-    })
-}
-
-fn criteria_text(criteria: Criteria) -> &'static str {
-    match criteria {
-        Criteria::Greater => "gt",
-        Criteria::GreaterOrEqual => "ge",
-        Criteria::Equal => "eq",
-        Criteria::LessOrEqual => "le",
-        Criteria::Less => "lt",
     }
 }
 

@@ -4,6 +4,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde_json::{Value, json};
+
 use crate::util::redact;
 use crate::util::secret::Secret;
 
@@ -199,6 +201,17 @@ pub struct FilterConfig {
     pub threshold: f64,
     /// How to compare: `confidence <criteria> threshold` passes.
     pub criteria: Criteria,
+}
+
+impl FilterConfig {
+    /// As commands and the status show it: `{"enabled":"yes","confidence_threshold":0.7,"threshold_criteria":"ge"}`.
+    pub fn to_json(self) -> Value {
+        json!({
+            "enabled": if self.enabled { "yes" } else { "no" },
+            "confidence_threshold": self.threshold,
+            "threshold_criteria": self.criteria.as_str(),
+        })
+    }
 }
 
 /// Comparison of the confidence filter.

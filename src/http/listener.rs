@@ -28,7 +28,7 @@ pub(crate) async fn bind(host: &str, port: u16, (what, advice): (&str, &str), fl
     loop {
         match TcpListener::bind((host, port)).await {
             Ok(listener) => {
-                flag.works();
+                flag.set_ok();
                 let port = listener.local_addr().map_or(port, |address| address.port());
                 if listener.local_addr().is_ok_and(|address| address.ip().is_unspecified()) {
                     tracing::info!(
@@ -40,7 +40,7 @@ pub(crate) async fn bind(host: &str, port: u16, (what, advice): (&str, &str), fl
                 return listener;
             }
             Err(e) => {
-                flag.fails(format_args!("it cannot be opened at {shown}:{port}: {e}; {advice}"));
+                flag.set_failing(format_args!("it cannot be opened at {shown}:{port}: {e}; {advice}"));
                 let wait = backoff.failed(Instant::now());
                 if let Some(more) = failures.check(Instant::now(), &e.to_string()) {
                     tracing::warn!(

@@ -9,13 +9,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use tokio::sync::{Notify, broadcast};
+use tokio::sync::{Notify, broadcast, watch};
 
 use super::event::{InferenceEvent, OriginalFrame};
 use super::threshold_changes::ThresholdChanges;
 use super::view::InferenceView;
 use crate::capture::Picture;
+use crate::model::ModelInfo;
 use crate::status::stats::Counter;
+use crate::status::{StatusSource, ViewerStatus};
 
 /// Upper limit of views (with or without a picture) per second.
 pub const VIEWS_PER_SECOND: u32 = 12;
@@ -55,6 +57,8 @@ pub struct LiveTap {
     pub thresholds: ThresholdChanges,
     /// Pictures encoded as JPEG for viewers.
     pub(crate) encoded: Counter,
+    /// The model that was loaded last.
+    model: watch::Sender<Option<Arc<ModelInfo>>>,
 }
 
 impl Default for LiveTap {
@@ -76,6 +80,7 @@ impl LiveTap {
             newest_changed: Notify::new(),
             thresholds: ThresholdChanges::default(),
             encoded: Counter::default(),
+            model: watch::Sender::new(None),
         }
     }
 
@@ -138,10 +143,14 @@ impl LiveTap {
         }
     }
 
-    /// The number of viewers, and the number of those that want pictures.
-    pub(crate) fn viewers(&self) -> (usize, usize) {
-        let count = |counter: &AtomicUsize| counter.load(Ordering::Relaxed);
-        (count(&self.viewers), count(&self.picture_viewers))
+    /// The model is loaded and has described itself.
+    pub fn set_model(&self, info: Arc<ModelInfo>) {
+        self.model.send_replace(Some(info));
+    }
+
+    /// Follows which model is loaded.
+    pub(crate) fn model(&self) -> watch::Receiver<Option<Arc<ModelInfo>>> {
+        self.model.subscribe()
     }
 
     fn is_due(&self, now: Instant) -> bool {
@@ -158,6 +167,16 @@ impl LiveTap {
                 *next = Some(now + gap);
                 true
             }
+        }
+    }
+}
+
+impl StatusSource<ViewerStatus> for LiveTap {
+    fn status(&self) -> ViewerStatus {
+        ViewerStatus {
+            viewers: self.viewers.load(Ordering::Relaxed),
+            picture_viewers: self.picture_viewers.load(Ordering::Relaxed),
+            pictures_encoded: self.encoded.get(),
         }
     }
 }
@@ -228,7 +247,10 @@ mod tests {
         assert!(live_tap.newest.lock().take().is_some_and(|view| view.picture.is_some()));
 
         drop(viewer);
-        assert_eq!((live_tap.viewers(), live_tap.has_viewers()), ((0, 0), false));
+        assert_eq!(
+            (live_tap.status(), live_tap.has_viewers()),
+            (ViewerStatus::default(), false)
+        );
     }
 
     #[test]

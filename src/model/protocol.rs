@@ -3,6 +3,8 @@
 use serde::ser::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
+use crate::status::{ModelInputSummary, ModelSummary};
+
 /// Everything known about a model after its hello.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelInfo {
@@ -43,6 +45,29 @@ impl ModelInfo {
         let mut parameters = self.raw_parameters.clone();
         parameters.insert("sensorType".to_owned(), Value::from(self.sensor_name()));
         parameters
+    }
+
+    /// What the status shows of the model.
+    pub fn summary(&self) -> ModelSummary {
+        let mut input = ModelInputSummary {
+            kind: "image",
+            width: None,
+            height: None,
+            frequency: None,
+        };
+        match self.input {
+            ModelInput::Image { width, height, .. } => (input.width, input.height) = (Some(width), Some(height)),
+            ModelInput::Audio { frequency, .. } => (input.kind, input.frequency) = ("audio", Some(frequency)),
+            ModelInput::Unsupported(sensor) => input.kind = sensor,
+        }
+        ModelSummary {
+            name: self.name.clone(),
+            owner: self.owner.clone(),
+            version: format!("v{}", self.deploy_version),
+            model_type: self.model_type.clone(),
+            labels: self.labels.clone(),
+            input,
+        }
     }
 
     /// The thresholds that can be set, as `--thresholds` takes them: `18.min_score=0.5 (object_detection)`.

@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use crate::util::decimal::six_places;
+
 /// Differences this small between a confidence and the mean are rounding, not a trend.
 const FLAT_WITHIN: f64 = 1e-9;
 
@@ -102,11 +104,6 @@ impl ConfidenceMetrics {
     fn standard_deviation(&self) -> f64 {
         (self.squared_distances / self.n.max(1) as f64).max(0.0).sqrt()
     }
-}
-
-/// Rounded to 6 decimal places; never `-0.0`.
-pub(super) fn six_places(value: f64) -> f64 {
-    (value * 1e6).round() / 1e6 + 0.0
 }
 
 #[cfg(test)]

@@ -10,33 +10,32 @@ pub mod detections;
 pub mod filter;
 pub mod gate;
 pub mod image;
-pub mod latency;
 pub mod metrics;
 pub mod payload;
-pub mod runner;
 
 #[cfg(test)]
 mod samples;
 
 use std::sync::Arc;
 
-use serde_json::{Value, json};
+use parking_lot::Mutex;
+use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 pub use self::image::{EncodedPicture, PictureRef};
 pub use self::payload::{
     InferenceCounts, InferenceMessage, MAX_MESSAGE, MessageBuilder, MessageFit, PictureInMessage, S3Fields,
 };
-pub use self::runner::RunnerFigures;
 
 use self::detections::Detections;
 use self::filter::Filter;
 use self::gate::Gate;
-use self::latency::{Latency, LatencyWindow};
 use self::metrics::ConfidenceMetrics;
 use crate::config::{Criteria, FilterConfig};
 use crate::model::InferenceResult;
+use crate::status::latency::LatencyWindow;
 use crate::status::stats::Stats;
+use crate::status::{ReportStatus, StatusSource};
 
 /// Settings of a [`Report`].
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -119,16 +118,6 @@ impl Report {
         self.filter.config
     }
 
-    /// The backoff gate: every how many inferences that pass the filter one is published; at least 1.
-    pub fn publish_every(&self) -> u32 {
-        self.gate.every()
-    }
-
-    /// Wall-clock times of the round trips to the model.
-    pub fn latency(&self) -> Latency {
-        self.latency.figures()
-    }
-
     /// Switches the filter on or off.
     pub fn set_filter_enabled(&mut self, enabled: bool) {
         self.filter.config.enabled = enabled;
@@ -150,8 +139,9 @@ impl Report {
         self.confidences = ConfidenceMetrics::default();
     }
 
-    /// The metrics message. `ts` is now, in ms since the Unix epoch.
-    pub fn metrics_message(&self, ts: u64, id: Uuid, runner: RunnerFigures) -> Value {
+    /// The metrics message. `ts` is now, in ms since the Unix epoch; `runner` comes from
+    /// [`StatusRegistry::runner_object`](crate::status::StatusRegistry::runner_object).
+    pub fn metrics_message(&self, ts: u64, id: Uuid, runner: Map<String, Value>) -> Value {
         let figures = self.confidences.figures();
         json!({
             "mean_confidence": figures.mean_confidence,
@@ -160,8 +150,19 @@ impl Report {
             "details": figures.details,
             "ts": ts,
             "id": id,
-            "runner": runner.to_json(&self.stats, self.latency.figures()),
+            "runner": runner,
         })
+    }
+}
+
+impl StatusSource<ReportStatus> for Mutex<Report> {
+    fn status(&self) -> ReportStatus {
+        let report = self.lock();
+        ReportStatus {
+            filter: report.filter.config,
+            publish_every: report.gate.every(),
+            latency: report.latency.figures(),
+        }
     }
 }
 
@@ -215,7 +216,7 @@ mod tests {
         let (mut report, _) = report(1, true);
         assert_eq!(report.accept(&boxes(&[0.25, 0.5]), 1.0), Decision::Filtered);
         report.accept(&classes(&[("a", 0.1), ("b", 0.75)]), 1.0);
-        let message = report.metrics_message(1, Uuid::nil(), RunnerFigures::default());
+        let message = report.metrics_message(1, Uuid::nil(), Map::new());
         assert_eq!(message["details"]["n"], 3);
         assert_eq!(message["mean_confidence"], 0.5);
     }
@@ -256,12 +257,12 @@ mod tests {
         let (mut report, stats) = report(1, false);
         report.accept(&boxes(&[0.5, 0.9]), 8.0);
         report.reset_metrics();
-        let message = report.metrics_message(1, Uuid::nil(), RunnerFigures::default());
+        let message = report.metrics_message(1, Uuid::nil(), Map::new());
         assert_eq!(
             (&message["details"]["n"], &message["confidence_trend"]),
             (&json!(0), &json!("flat"))
         );
-        assert_eq!(message["runner"]["inference_ms_p50"], 8.0);
+        assert_eq!(report.latency.figures().p50, 8.0);
         assert_eq!(stats.inferences.get(), 1);
         assert_eq!(report.accept(&boxes(&[0.5]), 1.0), publish(1, 3));
     }
@@ -270,9 +271,7 @@ mod tests {
     fn the_metrics_message_has_the_documented_fields_in_their_order() {
         let (report, _) = report(1, false);
         let id = Uuid::from_u128(5);
-        let text = report
-            .metrics_message(1_736_016_142_920, id, RunnerFigures::default())
-            .to_string();
+        let text = report.metrics_message(1_736_016_142_920, id, Map::new()).to_string();
         let documented = r#"{"mean_confidence":0.0,"standard_deviation":0.0,"confidence_trend":"flat","details":{"n":0,"sum_confidences":0.0,"sum_confidences_squared":0.0},"ts":1736016142920,"id":"00000000-0000-0000-0000-000000000005","runner":{"#;
         assert!(text.starts_with(documented), "{text}");
     }

@@ -1,4 +1,4 @@
-//! How each part of the component is: one word for each, and why for those that are not well.
+//! The health of each part: its state in one word, and for parts that fail the reason.
 
 use std::fmt::Display;
 use std::sync::Arc;
@@ -6,15 +6,16 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
 
-/// Characters of a reason that are told; the log has all of it.
-const REASON_LENGTH: usize = 160;
+/// Characters of a reason that are shown; the log has all of it.
+const MAX_REASON: usize = 160;
 
-/// The parts, in the order in which they are told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The parts of the component, in the order in which they are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum Part {
-    /// The model's process.
+    /// The model process.
     Model,
-    /// The camera, microphone or whatever else is captured.
+    /// The camera, microphone or other source.
     Source,
     /// The connection to the broker.
     Mqtt,
@@ -31,107 +32,99 @@ pub enum Part {
 impl Part {
     /// Its name in messages.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Model => "model",
-            Self::Source => "source",
-            Self::Mqtt => "mqtt",
-            Self::Spool => "spool",
-            Self::CacheFile => "cache_file",
-            Self::CacheS3 => "cache_s3",
-            Self::Preview => "preview",
-        }
+        self.into()
     }
 }
 
-/// How one part is.
+/// The health of one part.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HealthStatus {
     part: Part,
-    word: &'static str,
-    reason: Option<String>,
+    state: &'static str,
+    problem: Option<String>,
 }
 
 impl HealthStatus {
-    /// A part that is well, or on its way to be: `word` says which.
-    pub fn well(part: Part, word: &'static str) -> Self {
+    /// A part that works, or is starting: `state` says which.
+    pub fn ok(part: Part, state: &'static str) -> Self {
         Self {
             part,
-            word,
-            reason: None,
+            state,
+            problem: None,
         }
     }
 
-    /// A part that is not, with the reason as a sentence.
-    pub fn ill(part: Part, word: &'static str, reason: impl Display) -> Self {
+    /// A part that does not work, with the reason as a sentence.
+    pub fn failing(part: Part, state: &'static str, reason: impl Display) -> Self {
         Self {
             part,
-            word,
-            reason: Some(brief(&reason.to_string())),
+            state,
+            problem: Some(one_line(&reason.to_string())),
         }
     }
 
-    /// A part that is `off`, or as its flag says: `well`, or `failing`.
-    pub fn read(part: Part, is_on: bool, well: &'static str, flag: &HealthFlag) -> Self {
+    /// The state is `off` for a part that is not enabled, `failing` when the flag says so, else `ok_state`.
+    pub fn from_flag(part: Part, is_enabled: bool, ok_state: &'static str, flag: &HealthFlag) -> Self {
         match flag.failure() {
-            _ if !is_on => Self::well(part, "off"),
-            Some(reason) => Self::ill(part, "failing", reason),
-            None => Self::well(part, well),
+            _ if !is_enabled => Self::ok(part, "off"),
+            Some(reason) => Self::failing(part, "failing", reason),
+            None => Self::ok(part, ok_state),
         }
     }
 }
 
-/// How all parts are at one moment.
+/// The health of all parts at one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Health(Vec<HealthStatus>);
 
 impl Health {
-    /// Of these parts.
-    pub fn new(conditions: impl Into<Vec<HealthStatus>>) -> Self {
-        Self(conditions.into())
+    /// The health of these parts.
+    pub fn new(parts: impl Into<Vec<HealthStatus>>) -> Self {
+        Self(parts.into())
     }
 
-    /// The word of each part by its name.
-    pub fn words(&self) -> Map<String, Value> {
-        let word = |condition: &HealthStatus| (condition.part.name().to_owned(), condition.word.into());
-        self.0.iter().map(word).collect()
+    /// The state of each part by its name.
+    pub fn states(&self) -> Map<String, Value> {
+        let state = |status: &HealthStatus| (status.part.name().to_owned(), status.state.into());
+        self.0.iter().map(state).collect()
     }
 
-    /// `part: reason` for each part that is not well; one line each, of less than 200 characters.
+    /// `part: reason` for each part that fails; one line each, of less than 200 characters.
     pub fn problems(&self) -> Vec<String> {
-        let problem = |condition: &HealthStatus| {
-            let reason = condition.reason.as_ref()?;
-            Some(format!("{}: {reason}", condition.part.name()))
+        let problem = |status: &HealthStatus| {
+            let reason = status.problem.as_ref()?;
+            Some(format!("{}: {reason}", status.part.name()))
         };
         self.0.iter().filter_map(problem).collect()
     }
 }
 
-/// What a part that works on its own last noticed about itself; a clone is the same flag. One that was never set reads well.
+/// Whether a part works, as the part itself noticed last. Clones share the same flag. It is ok until a failure is set.
 #[derive(Debug, Clone, Default)]
 pub struct HealthFlag(Arc<Mutex<Option<String>>>);
 
 impl HealthFlag {
-    /// It does not work, for this reason; no secrets in it.
-    pub fn fails(&self, reason: impl Display) {
+    /// The part fails, for this reason. The reason is published: it must not contain secrets.
+    pub fn set_failing(&self, reason: impl Display) {
         *self.0.lock() = Some(reason.to_string());
     }
 
-    /// It works.
-    pub fn works(&self) {
+    /// The part works.
+    pub fn set_ok(&self) {
         *self.0.lock() = None;
     }
 
-    /// Why it does not work; `None`: it does.
+    /// Why the part fails; `None`: it works.
     pub fn failure(&self) -> Option<String> {
         self.0.lock().clone()
     }
 }
 
-/// One line of bounded length.
-fn brief(reason: &str) -> String {
+/// The text on one line of at most [`MAX_REASON`] characters.
+fn one_line(reason: &str) -> String {
     let line = reason.split_whitespace().collect::<Vec<_>>().join(" ");
     let mut characters = line.chars().filter(|c| !c.is_control());
-    let mut text: String = characters.by_ref().take(REASON_LENGTH).collect();
+    let mut text: String = characters.by_ref().take(MAX_REASON).collect();
     if characters.next().is_some() {
         text.push('…');
     }
@@ -144,33 +137,33 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn every_part_has_a_word_and_those_that_are_not_well_a_reason() {
+    fn every_part_has_a_state_and_failing_parts_a_reason() {
         let flag = HealthFlag::default();
-        flag.clone().fails("the disk\nis full");
+        flag.clone().set_failing("the disk\nis full");
         let health = Health::new([
-            HealthStatus::well(Part::Model, "running"),
-            HealthStatus::ill(Part::Source, "waiting", "no camera was found"),
-            HealthStatus::read(Part::CacheFile, true, "ok", &flag),
-            HealthStatus::read(Part::CacheS3, false, "ok", &flag),
+            HealthStatus::ok(Part::Model, "running"),
+            HealthStatus::failing(Part::Source, "waiting", "no camera was found"),
+            HealthStatus::from_flag(Part::CacheFile, true, "ok", &flag),
+            HealthStatus::from_flag(Part::CacheS3, false, "ok", &flag),
         ]);
         assert_eq!(
-            Value::from(health.words()),
+            Value::from(health.states()),
             json!({"model": "running", "source": "waiting", "cache_file": "failing", "cache_s3": "off"})
         );
         assert_eq!(
             health.problems(),
             ["source: no camera was found", "cache_file: the disk is full"]
         );
-        flag.works();
+        flag.set_ok();
         assert_eq!(
-            HealthStatus::read(Part::CacheFile, true, "ok", &flag),
-            HealthStatus::well(Part::CacheFile, "ok")
+            HealthStatus::from_flag(Part::CacheFile, true, "ok", &flag),
+            HealthStatus::ok(Part::CacheFile, "ok")
         );
     }
 
     #[test]
-    fn a_long_reason_is_one_short_line() {
-        let health = Health::new([HealthStatus::ill(Part::Preview, "failing", "ü\u{1b}\n".repeat(400))]);
+    fn a_long_reason_becomes_one_short_line() {
+        let health = Health::new([HealthStatus::failing(Part::Preview, "failing", "ü\u{1b}\n".repeat(400))]);
         let problem = &health.problems()[0];
         assert!(problem.chars().count() < 200 && problem.ends_with('…'), "{problem}");
         assert!(!problem.contains(char::is_control));

@@ -1,54 +1,49 @@
-//! The states of model and source.
+//! The states of the model and of the source.
 
 use std::time::Instant;
 
-use crate::status::health::{HealthFlag, HealthStatus, Part};
+use super::health::{HealthFlag, HealthStatus, Part};
 
-/// What there is to do about a model that wants another sensor.
-const UNSUPPORTED: &str = "it works on a sensor that this component cannot read; configure or deploy another model";
+/// The problem that is shown for a model that needs another sensor.
+const UNSUPPORTED_MODEL: &str = "it needs a sensor that this component cannot read; configure or deploy another model";
 
-/// How the model is.
-#[derive(Debug, Clone)]
+/// State of the model.
+#[derive(Debug, Clone, strum::IntoStaticStr)]
+#[strum(serialize_all = "kebab-case")]
 pub enum ModelState {
-    /// Loading.
+    /// It is being loaded.
     Starting,
-    /// Preparing its first answer, which may take very long, since this time.
+    /// It prepares its first inference since this time. That may take minutes.
     WarmingUp(Instant),
-    /// Answering.
+    /// It answers requests.
     Running,
-    /// It ended and is started again, or there is none yet.
+    /// It failed and will be started again, or there is no model yet.
     Waiting(
         /// Why, as a sentence.
         String,
     ),
-    /// It wants a sensor this component cannot read.
-    Unsupported,
+    /// It needs a sensor that this component cannot read.
+    UnsupportedModel,
 }
 
 impl ModelState {
-    /// In one word.
-    pub(crate) fn word(&self) -> &'static str {
-        match self {
-            Self::Starting => "starting",
-            Self::WarmingUp(_) => "warming-up",
-            Self::Running => "running",
-            Self::Waiting(_) => "waiting",
-            Self::Unsupported => "unsupported-model",
-        }
+    /// The name of the state in messages.
+    pub(super) fn name(&self) -> &'static str {
+        self.into()
     }
 
-    /// For the health of all parts; `supply`: whether the model is the one that was asked for.
-    pub(crate) fn condition(&self, supply: &HealthFlag) -> HealthStatus {
-        match (self, supply.failure()) {
-            (Self::Waiting(reason), _) => HealthStatus::ill(Part::Model, self.word(), reason),
-            (Self::Unsupported, _) => HealthStatus::ill(Part::Model, self.word(), UNSUPPORTED),
-            (_, Some(reason)) => HealthStatus::ill(Part::Model, self.word(), reason),
-            (_, None) => HealthStatus::well(Part::Model, self.word()),
+    /// `resolver`: whether the model is the one that was asked for.
+    pub(super) fn health(&self, resolver: &HealthFlag) -> HealthStatus {
+        match (self, resolver.failure()) {
+            (Self::Waiting(reason), _) => HealthStatus::failing(Part::Model, self.name(), reason),
+            (Self::UnsupportedModel, _) => HealthStatus::failing(Part::Model, self.name(), UNSUPPORTED_MODEL),
+            (_, Some(reason)) => HealthStatus::failing(Part::Model, self.name(), reason),
+            (_, None) => HealthStatus::ok(Part::Model, self.name()),
         }
     }
 
     /// Why it waits.
-    pub(crate) fn reason(&self) -> Option<&str> {
+    pub(super) fn reason(&self) -> Option<&str> {
         match self {
             Self::Waiting(reason) => Some(reason),
             _ => None,
@@ -56,43 +51,38 @@ impl ModelState {
     }
 }
 
-/// How the source is.
-#[derive(Debug, Clone)]
+/// State of the source.
+#[derive(Debug, Clone, strum::IntoStaticStr)]
+#[strum(serialize_all = "kebab-case")]
 pub enum SourceState {
-    /// Waits for the model, or is being started.
+    /// It waits for the model, or is being started.
     Starting,
-    /// Delivers.
+    /// It delivers frames or audio.
     Running,
-    /// It failed and is started again.
+    /// It failed and will be started again.
     Waiting(
         /// Why it failed, as a sentence.
         String,
     ),
-    /// It ended; waiting for `restart`.
+    /// It ended; the `restart` command starts it again.
     Paused,
 }
 
 impl SourceState {
-    /// In one word.
-    pub(crate) fn word(&self) -> &'static str {
-        match self {
-            Self::Starting => "starting",
-            Self::Running => "running",
-            Self::Waiting(_) => "waiting",
-            Self::Paused => "paused",
-        }
+    /// The name of the state in messages.
+    pub(super) fn name(&self) -> &'static str {
+        self.into()
     }
 
-    /// For the health of all parts.
-    pub(crate) fn condition(&self) -> HealthStatus {
+    pub(super) fn health(&self) -> HealthStatus {
         match self {
-            Self::Waiting(reason) => HealthStatus::ill(Part::Source, self.word(), reason),
-            _ => HealthStatus::well(Part::Source, self.word()),
+            Self::Waiting(reason) => HealthStatus::failing(Part::Source, self.name(), reason),
+            _ => HealthStatus::ok(Part::Source, self.name()),
         }
     }
 
     /// Why it waits.
-    pub(crate) fn reason(&self) -> Option<&str> {
+    pub(super) fn reason(&self) -> Option<&str> {
         match self {
             Self::Waiting(reason) => Some(reason),
             _ => None,

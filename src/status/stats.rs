@@ -1,8 +1,8 @@
-//! Counters of what happened to frames, inferences and messages since the start, shared by all rooms without locks.
+//! Counters of frames, inferences and messages since the start, shared by all threads without locks.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// One counter. Relaxed: the figures are reported, nothing is synchronised by them.
+/// One counter. Its operations are relaxed: the value is only reported, no other memory access depends on it.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
 
@@ -22,13 +22,13 @@ impl Counter {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Back to zero.
+    /// Sets it to zero.
     pub fn reset(&self) {
         self.0.store(0, Ordering::Relaxed);
     }
 }
 
-/// Names each counter once: the field, its place in [`Stats::reset`] and its name in [`Stats::each`] come from one line.
+/// Generates the struct, [`Stats::reset`] and [`Stats::each`] from one list of counters.
 macro_rules! counters {
     ($(#[$about:meta])* pub struct $name:ident { $($(#[$meaning:meta])* $field:ident,)* }) => {
         $(#[$about])*
@@ -38,12 +38,12 @@ macro_rules! counters {
         }
 
         impl $name {
-            /// All counters back to zero, as in a new process.
+            /// Sets all counters to zero, as in a new process.
             pub fn reset(&self) {
                 $(self.$field.reset();)*
             }
 
-            /// Every counter by its name with its value now, in the order of the fields.
+            /// Every counter: its name and its value now, in the order of the fields.
             pub fn each(&self) -> impl Iterator<Item = (&'static str, u64)> {
                 [$((stringify!($field), self.$field.get())),*].into_iter()
             }
@@ -52,20 +52,19 @@ macro_rules! counters {
 }
 
 counters! {
-    /// Everything that is counted. Each field is a number of events since the start of the daemon (or the `restart` command).
-    /// How long inferences take is no count: see [`crate::report::latency`].
+    /// All counters. Each field is a number of events since the start of the process or the last `restart` command.
     pub struct Stats {
-        /// Frames that the source delivered (for an audio model: windows of sound).
+        /// Frames that the source delivered (for an audio model: windows of audio).
         frames_captured,
         /// Frames replaced by a newer one before they could be inferred (intentional: newest wins).
         frames_skipped,
-        /// Frames lost because conversion or the model failed with the frame in hand.
+        /// Frames lost because their conversion or their inference failed.
         frames_dropped,
-        /// Windows of sound dropped, oldest first, because the model was slower than real time (or was being started again).
+        /// Windows of audio dropped, oldest first, because the model was slower than real time or was restarting.
         audio_overruns,
         /// Times the sound card lost samples.
         audio_gaps,
-        /// Answers of the model that were turned into an inference.
+        /// Answers of the model that became an inference.
         inferences,
         /// Inferences with no box, cell or label: never published.
         empty,
@@ -75,10 +74,10 @@ counters! {
         gated,
         /// Inference messages handed to the outbox.
         published,
-        /// Inference messages acknowledged by the broker (QoS 1) or written to the socket (QoS 0): those of an earlier process,
-        /// which the spool kept, are among them, those of before a `restart` command are not.
+        /// Inference messages acknowledged by the broker (QoS 1) or written to the socket (QoS 0). Messages of an earlier process
+        /// that the spool kept are included, messages from before a `restart` command are not.
         delivered,
-        /// Inference messages too large to publish (still cached).
+        /// Inference messages too large to publish; their pairs are still cached.
         oversized,
         /// Messages published without their picture because it did not fit.
         images_omitted,
@@ -90,13 +89,13 @@ counters! {
         spool_dropped,
         /// Pairs written to a cache.
         cache_writes,
-        /// Pairs that could not be written to a cache, or were dropped because the writer was behind.
+        /// Pairs that a cache failed to write, or dropped because its queue was full.
         cache_failures,
         /// Restarts of the capture pipeline after a fault or an end of stream.
         capture_restarts,
         /// Restarts of the model process after a fault.
         model_restarts,
-        /// Values or labels of the model that were not usable as they came (NaN, labels over 256 bytes) and were cleaned.
+        /// Values or labels of the model that were unusable (NaN, labels over 256 bytes) and were cleaned.
         answers_cleaned,
         /// Connections to the broker that were established.
         mqtt_connects,
@@ -108,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reset_reaches_every_counter_that_each_names() {
+    fn reset_sets_every_counter_to_zero() {
         let stats = Stats::default();
         stats.frames_captured.add(3);
         stats.mqtt_connects.inc();

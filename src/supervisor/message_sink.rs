@@ -11,8 +11,8 @@ use super::setup::{Setup, SinkTarget};
 use crate::aws::{AwsConfig, EndpointCache};
 use crate::config::{Config, IotAuth};
 use crate::device::Topics;
-use crate::status::LinkView;
 use crate::status::stats::Stats;
+use crate::status::{LinkStatus, StatusSource};
 use crate::uplink::{self, ClientCertificate, Destination, IotCore, Message, Outbox, ReceivedCommand, SignIn, Uplink};
 
 /// Delivers what is in the outbox. A broker also sends commands.
@@ -59,11 +59,11 @@ impl MessageSink {
         }
     }
 
-    /// The state of the sink, for the status.
-    pub(super) fn view(&self) -> LinkView {
+    /// Where the status of the sink is read.
+    pub(super) fn status_source(&self) -> Arc<dyn StatusSource<LinkStatus>> {
         match self {
-            Self::Broker(uplink) => LinkView::Broker(uplink.state()),
-            Self::Stdout(_) => LinkView::Screen,
+            Self::Broker(uplink) => Arc::new(uplink.state()),
+            Self::Stdout(_) => Arc::new(LinkStatus::Screen),
         }
     }
 

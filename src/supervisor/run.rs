@@ -19,7 +19,7 @@ use crate::device::Topics;
 use crate::http::live_page;
 use crate::inference::LiveTap;
 use crate::status::stats::Stats;
-use crate::status::{About, StatusRegistry};
+use crate::status::{ComponentInfo, StatusRegistry};
 use crate::uplink::outbox::Bounds;
 use crate::uplink::{Message, Outbox, ReceivedCommand, Status};
 use crate::util::backoff::{Backoff, BackoffPolicy};
@@ -61,15 +61,15 @@ pub async fn run(setup: Setup, device: String, stop: impl Future<Output = ()>) -
     });
     let config = &setup.config;
     let live_tap = Arc::new(LiveTap::new(config.runner.preview_original_resolution));
-    let about = About {
+    let info = ComponentInfo {
         device: device.clone(),
         file_cache: config.file_cache.is_some(),
-        s3_cache: config.s3_cache_bucket.clone(),
-        page: config.preview.enabled,
+        s3_bucket: config.s3_cache_bucket.clone(),
+        live_page: config.preview.enabled,
     };
     let registry = Arc::new(StatusRegistry::new(
-        about,
-        sink.view(),
+        info,
+        sink.status_source(),
         live_tap.clone(),
         outbox.clone(),
         stats.clone(),

@@ -23,12 +23,12 @@ use crate::capture::{AudioMailbox, CaptureEvent, DeviceSelection, FrameMailbox};
 use crate::config::{ResizeMode, SourceLine};
 use crate::inference::publisher::{Caches, Encoder, Publisher, PublisherSettings};
 use crate::inference::{InferenceContext, PredictionLogger, Progress};
-use crate::report::{Report, ReportSettings, RunnerFigures};
+use crate::model::ModelInfo;
+use crate::report::{Report, ReportSettings};
 use crate::status::{ModelState, SourceState};
 use crate::studio::{Found, Provider};
 use crate::uplink::{Message, ReceivedCommand, Status};
 use crate::util::clock::now_ms;
-use crate::util::memory::resident_bytes;
 use crate::util::text::sentence;
 use crate::{capture, model};
 
@@ -48,8 +48,6 @@ pub(super) struct Session<'a> {
     publisher: Publisher,
     encoder: Encoder,
     events: mpsc::UnboundedReceiver<EpochEvent>,
-    /// For the uptime in the metrics.
-    started: Instant,
     /// The last mailbox generation whose frames were all inferred.
     drained: u64,
     /// The notice `paused` follows when the frames of this mailbox generation are inferred.
@@ -104,7 +102,10 @@ impl<'a> Session<'a> {
             sender.clone(),
         );
         let report = Arc::new(Mutex::new(report));
-        context.registry.begin(report.clone(), &caches);
+        context.live_tap.thresholds.clear();
+        let file_cache = caches.files.as_ref().map(|cache| cache.flag()).unwrap_or_default();
+        let s3_cache = caches.s3.as_ref().map(|cache| cache.flag()).unwrap_or_default();
+        context.registry.begin_session(report.clone(), file_cache, s3_cache);
         let settings = Box::new({
             let (stats, device) = (stats.clone(), context.device.clone());
             let (shm, thresholds) = (config.runner.shm, config.runner.thresholds.clone());
@@ -128,7 +129,6 @@ impl<'a> Session<'a> {
             publisher,
             encoder,
             events,
-            started: Instant::now(),
             drained: 0,
             pausing: None,
         })
@@ -185,7 +185,7 @@ impl<'a> Session<'a> {
     fn start_model(&mut self) -> ControlFlow<SessionEnd> {
         let runner = &self.context.setup.config.runner;
         self.announce.store(true, Ordering::Relaxed);
-        self.context.registry.model(ModelState::Starting);
+        self.context.registry.set_model_state(ModelState::Starting);
         self.model.start(InferenceContext {
             frames: self.frames.clone(),
             audio: self.audio.clone(),
@@ -201,7 +201,9 @@ impl<'a> Session<'a> {
         });
         if self.model.is_searching() {
             let reason = "it is looked for in Edge Impulse Studio";
-            self.context.registry.model(ModelState::Waiting(reason.to_owned()));
+            self.context
+                .registry
+                .set_model_state(ModelState::Waiting(reason.to_owned()));
         }
         ControlFlow::Continue(())
     }
@@ -230,11 +232,11 @@ impl<'a> Session<'a> {
 
     fn on_capture_event(&mut self, event: PipelineEvent) -> ControlFlow<SessionEnd> {
         if let Some(state) = source_state(&event) {
-            self.context.registry.source(state);
+            self.context.registry.set_source_state(state);
         }
         self.capture.on_event(event)?;
         if let Some(generation) = self.capture.take_paused_generation() {
-            self.context.registry.source(SourceState::Paused);
+            self.context.registry.set_source_state(SourceState::Paused);
             self.pausing = Some(generation);
             self.notify_paused();
         }
@@ -244,18 +246,20 @@ impl<'a> Session<'a> {
     fn on_model_event(&mut self, event: ModelEvent) {
         match event {
             ModelEvent::Progress(Progress::WarmingUp(info)) => {
-                self.context.registry.model_is(&info);
-                self.context.registry.model(ModelState::WarmingUp(Instant::now()));
+                self.on_model_loaded(&info);
+                self.context
+                    .registry
+                    .set_model_state(ModelState::WarmingUp(Instant::now()));
             }
             ModelEvent::Progress(Progress::Ready(info)) => {
-                self.context.registry.model_is(&info);
-                self.context.registry.model(ModelState::Running);
+                self.on_model_loaded(&info);
+                self.context.registry.set_model_state(ModelState::Running);
                 self.capture.set_input(info.input, info.features);
                 self.model.on_ready(info);
             }
             ModelEvent::Progress(Progress::Unsupported(info)) => {
-                self.context.registry.model_is(&info);
-                self.context.registry.model(ModelState::Unsupported);
+                self.on_model_loaded(&info);
+                self.context.registry.set_model_state(ModelState::UnsupportedModel);
                 self.model.on_unsupported(info);
             }
             ModelEvent::Progress(Progress::FirstInference) => self.notice(Status::Started),
@@ -265,26 +269,31 @@ impl<'a> Session<'a> {
             }
             ModelEvent::Ended(result) => {
                 if let Err(e) = &result {
-                    self.context.registry.model(ModelState::Waiting(e.brief()));
+                    self.context.registry.set_model_state(ModelState::Waiting(e.brief()));
                 }
                 self.model.on_ended(&result);
             }
             ModelEvent::Found(Found::Nothing(reason)) => {
                 if self.model.is_searching() {
-                    self.context.registry.model(ModelState::Waiting(reason));
+                    self.context.registry.set_model_state(ModelState::Waiting(reason));
                 }
             }
             ModelEvent::Found(Found::StandsIn(reason)) => {
                 self.context
                     .registry
-                    .model_supply()
-                    .fails(format!("it was downloaded earlier and may not be the newest: {reason}"));
+                    .model_resolver_flag()
+                    .set_failing(format!("it was downloaded earlier and may not be the newest: {reason}"));
             }
             ModelEvent::Found(found) => {
-                self.context.registry.model_supply().works();
+                self.context.registry.model_resolver_flag().set_ok();
                 self.model.on_found(found);
             }
         }
+    }
+
+    fn on_model_loaded(&self, info: &Arc<ModelInfo>) {
+        self.context.registry.set_model_summary(info.summary());
+        self.context.live_tap.set_model(info.clone());
     }
 
     /// Publishes the notice `paused` once the source has ended and its last frame is inferred.
@@ -303,16 +312,11 @@ impl<'a> Session<'a> {
     }
 
     fn publish_metrics(&self) -> ControlFlow<SessionEnd> {
-        let figures = RunnerFigures {
-            uptime: self.started.elapsed(),
-            rss_bytes: resident_bytes(),
-            waiting: self.context.outbox.waiting(),
-            health: self.context.registry.health(),
-        };
+        let runner = self.context.registry.runner_object();
         let json = self
             .report
             .lock()
-            .metrics_message(now_ms(), Uuid::new_v4(), figures)
+            .metrics_message(now_ms(), Uuid::new_v4(), runner)
             .to_string();
         self.context.outbox.push(Message::metrics(
             &self.context.topics,

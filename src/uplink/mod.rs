@@ -19,7 +19,7 @@ pub mod outbox;
 mod probe;
 mod proxy;
 mod rate_limiter;
-pub mod recent;
+mod recent;
 mod spool;
 mod tls;
 
@@ -45,6 +45,7 @@ pub use spool::{Policy, Spool, SpoolSettings};
 use crate::config::Qos;
 use crate::device::Topics;
 use crate::status::stats::Stats;
+use crate::status::{LinkStatus, StatusSource};
 use crate::util::backoff::BackoffPolicy;
 use crate::util::panics::PanicRestart;
 
@@ -119,6 +120,26 @@ pub enum LinkState {
         /// Length of the wait that began when this state was set.
         retry_in: Duration,
     },
+}
+
+impl StatusSource<LinkStatus> for watch::Receiver<LinkState> {
+    fn status(&self) -> LinkStatus {
+        match &*self.borrow() {
+            LinkState::Connecting { attempt } => LinkStatus::Connecting { attempt: *attempt },
+            LinkState::Online { since } => LinkStatus::Online {
+                duration: since.elapsed(),
+            },
+            LinkState::Offline {
+                reason,
+                since,
+                retry_in,
+            } => LinkStatus::Offline {
+                reason: reason.to_string(),
+                duration: since.elapsed(),
+                retry_in: *retry_in,
+            },
+        }
+    }
 }
 
 /// How the uplink ended.

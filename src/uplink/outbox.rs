@@ -25,6 +25,7 @@ use super::recent::Recent;
 use super::spool::{Done, Job, Policy};
 use crate::status::health::HealthFlag;
 use crate::status::stats::Stats;
+use crate::status::{OutboxStatus, StatusSource};
 use drops::DropReport;
 use inferences::Inferences;
 use waiting::Waiting;
@@ -52,6 +53,16 @@ pub struct Bounds {
     pub inference_window: usize,
     /// Answers, notices and clearings sent and not acknowledged; at most [`MAX_WINDOW`].
     pub urgent_window: usize,
+}
+
+impl StatusSource<OutboxStatus> for Outbox {
+    fn status(&self) -> OutboxStatus {
+        OutboxStatus {
+            waiting: self.waiting(),
+            spool: self.spool_flag.clone(),
+            published: self.recent.newest_first(),
+        }
+    }
 }
 
 impl Default for Bounds {
@@ -150,7 +161,7 @@ impl Outbox {
 
     /// Takes a message into custody. Never waits; may be called from any thread. What does not fit drops what is oldest.
     pub fn push(&self, message: Message) -> Token {
-        self.recent.note(&message);
+        self.recent.add(&message);
         let now = Instant::now();
         let mut inner = self.inner.lock();
         inner.last_token += 1;
@@ -272,11 +283,6 @@ impl Outbox {
         self.wake_spool(&inner, now);
     }
 
-    /// The last few messages that were pushed.
-    pub fn recent(&self) -> &Recent {
-        &self.recent
-    }
-
     /// Messages of all classes in memory that are not yet acknowledged.
     pub fn depth(&self) -> usize {
         let inner = self.inner.lock();
@@ -297,11 +303,6 @@ impl Outbox {
             in_memory: inner.inferences.unwritten(),
             others: inner.urgent.len() + inner.metrics.len(),
         }
-    }
-
-    /// Whether the spool, where there is one, can be used.
-    pub fn spool_flag(&self) -> &HealthFlag {
-        &self.spool_flag
     }
 
     /// Payload bytes of all classes in memory.
@@ -330,7 +331,7 @@ impl Outbox {
 
     /// The spool can be used and holds so many messages.
     pub(super) fn spool_opened(&self, held: u64) {
-        self.spool_flag.works();
+        self.spool_flag.set_ok();
         let mut inner = self.inner.lock();
         inner.inferences.opened(held);
         self.wake_spool(&inner, Instant::now());
@@ -340,7 +341,7 @@ impl Outbox {
 
     /// The spool cannot be used for now, for this reason. A job under way counts as not done.
     pub(super) fn spool_failed(&self, reason: impl Display) {
-        self.spool_flag.fails(reason);
+        self.spool_flag.set_failing(reason);
         self.inner.lock().inferences.failed(Instant::now());
         self.pushed.notify_one();
     }

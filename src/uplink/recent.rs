@@ -1,48 +1,38 @@
-//! The last few messages that were published, for whoever looks at the device.
+//! The last few messages that were published, for the status.
 
 use std::collections::VecDeque;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 
 use super::message::Message;
+use crate::status::PublishedMessage;
+use crate::util::clock::now_ms;
 
-/// How many are remembered.
-pub const REMEMBERED: usize = 10;
+/// Number of messages that are kept.
+const MAX_RECENT: usize = 10;
 
-/// A message and when it was published.
-#[derive(Debug, Clone)]
-pub struct RecentMessage {
-    /// Milliseconds since the Unix epoch.
-    pub ts: u64,
-    /// The message; sharing its payload with the one under way.
-    pub message: Message,
-}
-
-/// The newest [`REMEMBERED`] messages of all classes, without the empty ones that clear retained commands.
+/// The newest [`MAX_RECENT`] messages of all classes, without the empty ones that clear retained commands.
 #[derive(Debug, Default)]
-pub struct Recent(Mutex<VecDeque<RecentMessage>>);
+pub(super) struct Recent(Mutex<VecDeque<PublishedMessage>>);
 
 impl Recent {
-    pub(super) fn note(&self, message: &Message) {
+    pub(super) fn add(&self, message: &Message) {
         if message.payload.is_empty() {
             return;
         }
-        let ts = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| since.as_millis() as u64);
         let mut ring = self.0.lock();
-        if ring.len() == REMEMBERED {
+        if ring.len() == MAX_RECENT {
             ring.pop_front();
         }
-        ring.push_back(RecentMessage {
-            ts,
-            message: message.clone(),
+        ring.push_back(PublishedMessage {
+            ts: now_ms(),
+            topic: message.topic.clone(),
+            payload: message.payload.clone(),
         });
     }
 
-    /// What is remembered, the newest first.
-    pub fn newest_first(&self) -> Vec<RecentMessage> {
+    /// The messages, the newest first.
+    pub(super) fn newest_first(&self) -> Vec<PublishedMessage> {
         self.0.lock().iter().rev().cloned().collect()
     }
 }
@@ -54,14 +44,18 @@ mod tests {
     use crate::device::Topics;
 
     #[test]
-    fn the_newest_ten_are_remembered_and_clearings_are_not() {
+    fn the_newest_ten_messages_are_kept_and_empty_ones_are_not() {
         let (recent, topics) = (Recent::default(), Topics::new("d"));
         for n in 0..15 {
-            recent.note(&Message::inference(&topics, n.to_string(), Qos::AtLeastOnce));
-            recent.note(&Message::clear_retained_command(&topics));
+            recent.add(&Message::inference(&topics, n.to_string(), Qos::AtLeastOnce));
+            recent.add(&Message::clear_retained_command(&topics));
         }
-        let payloads: Vec<_> = recent.newest_first().into_iter().map(|r| r.message.payload).collect();
-        assert_eq!(payloads.len(), REMEMBERED);
+        let payloads: Vec<_> = recent
+            .newest_first()
+            .into_iter()
+            .map(|message| message.payload)
+            .collect();
+        assert_eq!(payloads.len(), MAX_RECENT);
         assert_eq!((&payloads[0][..], &payloads[9][..]), (&b"14"[..], &b"5"[..]));
     }
 }

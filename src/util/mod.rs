@@ -4,6 +4,7 @@ pub mod atomic_file;
 pub mod backoff;
 pub mod clock;
 pub(crate) mod database;
+pub mod decimal;
 pub mod log_limiter;
 pub(crate) mod memory;
 pub mod panics;

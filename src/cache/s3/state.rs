@@ -59,7 +59,7 @@ impl State {
                 );
                 self.bucket = Some(Arc::new(bucket));
                 self.hold = None;
-                self.flag.works();
+                self.flag.set_ok();
             }
             Err(error) => self.failed(&error, now, waiting),
         }
@@ -92,7 +92,7 @@ impl State {
 
     /// S3 took something.
     pub(super) fn succeeded(&mut self) {
-        self.flag.works();
+        self.flag.set_ok();
         if self.failing {
             tracing::info!("S3 takes pairs again");
             self.failing = false;
@@ -103,7 +103,7 @@ impl State {
     /// S3 took something not. Says so once a minute, and waits. `waiting`: pairs that do so.
     pub(super) fn failed(&mut self, error: &S3Error, now: Instant, waiting: usize) {
         self.failing = true;
-        self.flag.fails(error);
+        self.flag.set_failing(error);
         // Those that were under way together fail together.
         if self.holds(now) {
             return;

@@ -43,7 +43,7 @@ async fn talk(socket: &mut WebSocket, site: &Site) -> Result<(), axum::Error> {
                 if heard.elapsed() > SILENT {
                     return Ok(());
                 }
-                let mut state = site.registry.status();
+                let mut state = site.registry.status_document();
                 state.insert("type".to_owned(), "status".into());
                 socket.send(Message::Text(Value::Object(state).to_string().into())).await?;
                 ticks += 1;

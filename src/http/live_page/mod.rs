@@ -62,7 +62,7 @@ pub fn start(
                 &config.host,
                 config.port,
                 ("the live page", ADVICE),
-                registry.page_flag(),
+                registry.live_page_flag(),
             )
             .await;
             server::run(listener, access, live_tap.clone(), registry.clone()).await;

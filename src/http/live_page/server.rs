@@ -154,11 +154,11 @@ fn bounded(upgrade: WebSocketUpgrade) -> WebSocketUpgrade {
 }
 
 async fn status(State(site): State<Arc<Site>>) -> Response {
-    Json(site.registry.status()).into_response()
+    Json(site.registry.status_document()).into_response()
 }
 
 async fn measured(State(site): State<Arc<Site>>) -> Response {
-    match prometheus::text(&site.registry, &site.live_tap) {
+    match site.registry.prometheus_text() {
         Ok(text) => ([(header::CONTENT_TYPE, prometheus::CONTENT_TYPE)], text).into_response(),
         Err(e) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{e}\n")).into_response(),
     }

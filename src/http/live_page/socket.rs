@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::extract::ws::{Message, Utf8Bytes, WebSocket};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{Instant, interval_at};
 
@@ -45,7 +45,7 @@ struct Client<'a> {
 
 impl Client<'_> {
     async fn talk(&mut self, socket: &mut WebSocket) -> Result<(), axum::Error> {
-        let mut models = self.site.registry.model_info();
+        let mut models = self.site.live_tap.model();
         let mut moments = self.site.moments();
         // What was seen before this client came is not for it.
         moments.mark_unchanged();
@@ -72,7 +72,7 @@ impl Client<'_> {
                 Ok(()) = models.changed() => match models.borrow_and_update().clone() {
                     Some(info) => {
                         greeted = true;
-                        Message::Text(self.site.registry.hello(&info).to_string().into())
+                        Message::Text(hello(&info, &self.site.live_tap.thresholds.applied()).to_string().into())
                     }
                     None => continue,
                 },
@@ -146,7 +146,7 @@ impl Client<'_> {
                     .to_owned(),
             );
         }
-        let info = self.site.registry.model_info().borrow().clone();
+        let info = self.site.live_tap.model().borrow().clone();
         let threshold = threshold(body, info.as_deref())?;
         let Threshold { id, key, value } = threshold.clone();
         match self.site.live_tap.thresholds.request(threshold, THRESHOLD_LIMIT).await {
@@ -155,6 +155,31 @@ impl Client<'_> {
                 Ok(())
             }
             Err(e) => Err(format!("Failed to set threshold \"{key}\" (block ID: {id}): {e}")),
+        }
+    }
+}
+
+/// The first message to a client, as the existing runner sends it.
+fn hello(info: &ModelInfo, changed: &[Threshold]) -> Value {
+    let mut parameters = info.parameters_with_sensor_type();
+    apply_changed_thresholds(&mut parameters, changed);
+    json!({
+        "type": "hello",
+        "project": info.raw_project,
+        "modelParameters": parameters,
+        "inferencingEngine": info.raw_engine,
+    })
+}
+
+/// Replaces thresholds in the model's parameters by the values to which clients changed them.
+fn apply_changed_thresholds(parameters: &mut Map<String, Value>, changed: &[Threshold]) {
+    let Some(Value::Array(blocks)) = parameters.get_mut("thresholds") else {
+        return;
+    };
+    for Threshold { id, key, value } in changed {
+        let block = blocks.iter_mut().find(|block| block["id"].as_i64() == Some(*id));
+        if let Some(current) = block.and_then(|block| block.get_mut(key)) {
+            *current = json!(value);
         }
     }
 }
@@ -233,7 +258,6 @@ fn preview(moment: Option<&ViewerFrame>) -> Option<Utf8Bytes> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use serde_json::json;
 
     fn model() -> ModelInfo {
         let parameters = json!({"thresholds": [{"id": 18, "type": "object_detection", "min_score": 0.5}]});
@@ -281,6 +305,23 @@ mod tests {
             let error = ask(id, key, value).unwrap_err();
             assert!(error.contains(said), "{error}");
         }
+    }
+
+    #[test]
+    fn the_hello_shows_changed_thresholds() {
+        let changed = |id, key: &str| Threshold {
+            id,
+            key: key.to_owned(),
+            value: 0.25,
+        };
+        let hello = hello(
+            &model(),
+            &[changed(18, "min_score"), changed(18, "other"), changed(1, "min_score")],
+        );
+        assert_eq!(
+            hello["modelParameters"]["thresholds"],
+            json!([{"id": 18, "type": "object_detection", "min_score": 0.25}])
+        );
     }
 
     #[test]

@@ -8,6 +8,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::config::Qos;
 use crate::device::Topics;
+use crate::status::StatusSource;
 use crate::status::stats::Stats;
 use crate::uplink::outbox::Bounds;
 
@@ -277,10 +278,10 @@ async fn a_file_that_another_process_has_open_is_left_alone_until_it_is_free() {
     bench.push(5..10, 4);
     // Live messages are not held up by it.
     assert_eq!(bench.deliver(5).await, (5..10).collect::<Vec<_>>());
-    assert!(bench.outbox.spool_flag().failure().is_some());
+    assert!(bench.outbox.status().spool.failure().is_some());
     drop(other);
     assert_eq!(bench.deliver(5).await, (0..5).collect::<Vec<_>>());
-    assert_eq!(bench.outbox.spool_flag().failure(), None);
+    assert_eq!(bench.outbox.status().spool.failure(), None);
     assert!(asides(path.parent().expect("a directory")).is_empty());
 }
 

@@ -1,9 +1,9 @@
-//! How long inferences take: wall-clock time of the round trip to the model, over the last [`WINDOW`] of them.
+//! Inference latency: wall-clock time of the round trip to the model, over the last [`WINDOW`] inferences.
 
-/// How many round trips are remembered: about half a minute at 15 frames a second.
+/// Number of round trips that are kept: about half a minute at 15 frames per second.
 pub const WINDOW: usize = 512;
 
-/// A fixed ring of round-trip times in milliseconds; adding one allocates nothing.
+/// Ring buffer of round-trip times in milliseconds; adding one allocates nothing.
 #[derive(Debug, Clone)]
 pub struct LatencyWindow {
     ring: [f32; WINDOW],
@@ -11,14 +11,14 @@ pub struct LatencyWindow {
     added: usize,
 }
 
-/// What the window says, in milliseconds; all 0 before the first inference.
+/// The latency in milliseconds; all 0 before the first inference.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Latency {
     /// The newest round trip.
     pub last: f32,
-    /// Half of the round trips took at most this long.
+    /// Median.
     pub p50: f32,
-    /// 95 of 100 round trips took at most this long.
+    /// 95th percentile.
     pub p95: f32,
 }
 
@@ -32,7 +32,7 @@ impl Default for LatencyWindow {
 }
 
 impl LatencyWindow {
-    /// Remembers one round trip, forgetting the oldest when full. A negative time, infinity or NaN is ignored.
+    /// Adds one round trip, which replaces the oldest when the window is full. Negative times, infinity and NaN are ignored.
     pub fn add(&mut self, ms: f32) {
         if ms.is_finite() && ms >= 0.0 {
             self.ring[self.added % WINDOW] = ms;
@@ -40,7 +40,7 @@ impl LatencyWindow {
         }
     }
 
-    /// The figures now.
+    /// The latency now.
     pub fn figures(&self) -> Latency {
         let filled = self.added.min(WINDOW);
         if filled == 0 {
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn times_that_cannot_be_are_ignored() {
+    fn impossible_times_are_ignored() {
         let mut window = LatencyWindow::default();
         for ms in [f32::NAN, f32::INFINITY, -1.0] {
             window.add(ms);

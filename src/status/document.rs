@@ -1,0 +1,96 @@
+//! The status as JSON, for `/api/status` and the live page.
+
+use serde_json::{Map, Value, json};
+
+use super::snapshot::Snapshot;
+use super::source::{ComponentInfo, LinkStatus, PublishedMessage};
+use super::states::ModelState;
+use crate::util::clock::now_ms;
+
+/// Payloads above this size (free-form results) are shown without their large fields.
+const MAX_SHOWN_PAYLOAD: usize = 16 * 1024;
+/// Size of a field, as JSON text, that is left out of such a payload.
+const LARGE_FIELD: usize = 1024;
+
+/// The whole status.
+pub(super) fn status_document(info: &ComponentInfo, snapshot: &Snapshot, per_second: f64) -> Map<String, Value> {
+    let latency = snapshot.latency();
+    let document = json!({
+        "device": info.device,
+        "version": env!("CARGO_PKG_VERSION"),
+        "ts": now_ms(),
+        "uptime_s": snapshot.uptime.as_secs(),
+        "rss_bytes": snapshot.resident_bytes,
+        "model": model(snapshot),
+        "source": {"state": snapshot.source.name(), "reason": snapshot.source.reason()},
+        "mqtt": link(snapshot),
+        "health": snapshot.health.states(),
+        "problems": snapshot.health.problems(),
+        "filter": snapshot.report.map(|report| report.filter.to_json()),
+        "gate": {"publish_every": snapshot.report.map(|report| report.publish_every)},
+        "cache": {"file": info.file_cache, "s3_bucket": info.s3_bucket},
+        "inference": {
+            "per_second": per_second,
+            "ms_last": latency.last, "ms_p50": latency.p50, "ms_p95": latency.p95,
+        },
+        "counters": snapshot.counters.iter().map(|(name, n)| ((*name).to_owned(), (*n).into())).collect::<Map<_, _>>(),
+        "page": {
+            "viewers": snapshot.viewers.viewers,
+            "picture_viewers": snapshot.viewers.picture_viewers,
+            "pictures_encoded": snapshot.viewers.pictures_encoded,
+        },
+        "published": snapshot.outbox.published.iter().map(published).collect::<Vec<_>>(),
+    });
+    match document {
+        Value::Object(document) => document,
+        _ => Map::new(),
+    }
+}
+
+fn model(snapshot: &Snapshot) -> Value {
+    let state = &snapshot.model;
+    let mut model = Map::new();
+    model.insert("state".to_owned(), state.name().into());
+    model.insert("reason".to_owned(), state.reason().into());
+    if let ModelState::WarmingUp(since) = state {
+        model.insert("for_s".to_owned(), since.elapsed().as_secs().into());
+    }
+    if let Value::Object(summary) = json!(snapshot.model_summary.as_deref()) {
+        model.extend(summary);
+    }
+    Value::Object(model)
+}
+
+fn link(snapshot: &Snapshot) -> Value {
+    let waiting = snapshot.outbox.waiting;
+    match &snapshot.link {
+        LinkStatus::Screen => json!({"state": "screen", "waiting": waiting}),
+        LinkStatus::Connecting { attempt } => json!({"state": "connecting", "attempt": attempt, "waiting": waiting}),
+        LinkStatus::Online { duration } => {
+            json!({"state": "online", "for_s": duration.as_secs(), "waiting": waiting})
+        }
+        LinkStatus::Offline {
+            reason,
+            duration,
+            retry_in,
+        } => json!({
+            "state": "offline", "for_s": duration.as_secs(), "reason": reason,
+            "retry_in_s": retry_in.as_secs(), "waiting": waiting,
+        }),
+    }
+}
+
+/// A published message. Its picture is replaced by the picture's size.
+fn published(message: &PublishedMessage) -> Value {
+    let mut payload: Value = serde_json::from_slice(&message.payload).unwrap_or_default();
+    if let Some(image) = payload.get_mut("image") {
+        let length = image.as_str().map_or(0, str::len);
+        *image = json!(format!("({length} characters)"));
+    }
+    if message.payload.len() > MAX_SHOWN_PAYLOAD
+        && let Some(payload) = payload.as_object_mut()
+    {
+        payload.retain(|_, value| value.to_string().len() < LARGE_FIELD);
+    }
+    json!({"ts": message.ts, "topic": &*message.topic, "bytes": message.payload.len(), "payload": payload})
+}

@@ -1,0 +1,89 @@
+//! The `runner` object of the MQTT metrics message.
+
+use serde_json::{Map, Value};
+
+use super::snapshot::Snapshot;
+use crate::util::decimal::six_places;
+
+/// Every counter under its own name, then `inference_ms_last`, `inference_ms_p50`, `inference_ms_p95`, `waiting`, `uptime_s`,
+/// `rss_bytes`, `health` with the state of each part, and `problems` with a sentence for each part that fails.
+pub(super) fn runner_object(snapshot: &Snapshot) -> Map<String, Value> {
+    let mut runner = Map::new();
+    let mut insert = |name: &str, value: Value| runner.insert(name.to_owned(), value);
+    for (name, count) in &snapshot.counters {
+        insert(name, (*count).into());
+    }
+    let latency = snapshot.latency();
+    insert("inference_ms_last", six_places(latency.last.into()).into());
+    insert("inference_ms_p50", six_places(latency.p50.into()).into());
+    insert("inference_ms_p95", six_places(latency.p95.into()).into());
+    insert("waiting", snapshot.outbox.waiting.into());
+    insert("uptime_s", snapshot.uptime.as_secs().into());
+    if let Some(bytes) = snapshot.resident_bytes {
+        insert("rss_bytes", bytes.into());
+    }
+    insert("health", snapshot.health.states().into());
+    insert("problems", snapshot.health.problems().into());
+    runner
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::config::{Criteria, FilterConfig};
+    use crate::status::health::{Health, HealthStatus, Part};
+    use crate::status::latency::Latency;
+    use crate::status::source::{LinkStatus, OutboxStatus, ReportStatus, ViewerStatus};
+    use crate::status::states::{ModelState, SourceState};
+    use crate::status::stats::Stats;
+
+    #[test]
+    fn the_object_names_every_counter_and_the_figures() {
+        let stats = Stats::default();
+        stats.spool_dropped.add(2);
+        let snapshot = Snapshot {
+            uptime: Duration::from_millis(61_900),
+            resident_bytes: None,
+            model: ModelState::Running,
+            model_summary: None,
+            source: SourceState::Running,
+            link: LinkStatus::Screen,
+            outbox: OutboxStatus {
+                waiting: 7,
+                ..OutboxStatus::default()
+            },
+            report: Some(ReportStatus {
+                filter: FilterConfig {
+                    enabled: false,
+                    threshold: 0.7,
+                    criteria: Criteria::Greater,
+                },
+                publish_every: 1,
+                latency: Latency {
+                    last: 3.5,
+                    p50: 2.0,
+                    p95: 9.25,
+                },
+            }),
+            viewers: ViewerStatus::default(),
+            health: Health::new([
+                HealthStatus::ok(Part::Model, "running"),
+                HealthStatus::failing(Part::Source, "waiting", "no camera was found"),
+            ]),
+            counters: stats.each().collect(),
+        };
+        let runner = runner_object(&snapshot);
+        assert_eq!(runner["spool_dropped"], 2);
+        assert_eq!(runner["inference_ms_p95"], 9.25);
+        assert_eq!(runner["uptime_s"], 61);
+        assert_eq!(runner["waiting"], 7);
+        assert_eq!(runner["health"], json!({"model": "running", "source": "waiting"}));
+        assert_eq!(runner["problems"], json!(["source: no camera was found"]));
+        assert!(!runner.contains_key("rss_bytes"));
+        assert!(stats.each().all(|(name, _)| runner.contains_key(name)));
+    }
+}

@@ -1,0 +1,37 @@
+//! Everything the component knows about itself at one moment. All outputs are written from it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::health::Health;
+use super::latency::Latency;
+use super::source::{LinkStatus, ModelSummary, OutboxStatus, ReportStatus, ViewerStatus};
+use super::states::{ModelState, SourceState};
+
+/// See the module.
+#[derive(Debug, Clone)]
+pub(super) struct Snapshot {
+    /// Since the start of the process or the `restart` command.
+    pub uptime: Duration,
+    /// Resident memory of the process; `None`: the system does not report it.
+    pub resident_bytes: Option<u64>,
+    pub model: ModelState,
+    /// `None` until a model is loaded.
+    pub model_summary: Option<Arc<ModelSummary>>,
+    pub source: SourceState,
+    pub link: LinkStatus,
+    pub outbox: OutboxStatus,
+    /// `None` before the first session.
+    pub report: Option<ReportStatus>,
+    pub viewers: ViewerStatus,
+    pub health: Health,
+    /// Every counter with its name.
+    pub counters: Vec<(&'static str, u64)>,
+}
+
+impl Snapshot {
+    /// Round trips to the model; zeros before the first one.
+    pub(super) fn latency(&self) -> Latency {
+        self.report.map(|report| report.latency).unwrap_or_default()
+    }
+}
