@@ -6,15 +6,16 @@ use std::path::PathBuf;
 use uuid::Uuid;
 
 use super::s3::S3Error;
+use crate::util::database::DatabaseError;
 use crate::util::panics::Panicked;
 
-/// A failure of a cache. None of them stops anything but the pair at hand.
+/// A failure of a cache. It affects only the pair or the command at hand.
 #[derive(Debug, thiserror::Error)]
 pub enum CacheError {
-    /// The directory is missing and cannot be made, or cannot be read.
+    /// The directory does not exist and cannot be created, or cannot be read.
     #[error(
-        "the directory {} (cache_file_directory) cannot be used: {source}; give a directory that the component's user \
-         may create and write, it is tried again every minute", directory.display()
+        "the directory {} (cache_file_directory) cannot be used: {source}; set a directory that the component's user \
+         can create and write, it is tried again every minute", directory.display()
     )]
     Directory {
         /// As configured.
@@ -23,8 +24,8 @@ pub enum CacheError {
         source: io::Error,
     },
     /// The directory could not be used less than a minute ago.
-    #[error("the directory {} (cache_file_directory) still waits to be tried again", directory.display())]
-    Waiting {
+    #[error("the directory {} (cache_file_directory) cannot be used and is not tried again yet", directory.display())]
+    DirectoryOnHold {
         /// As configured.
         directory: PathBuf,
     },
@@ -44,7 +45,7 @@ pub enum CacheError {
         /// The system's reason.
         source: io::Error,
     },
-    /// A file holds something else than was written into it.
+    /// The content of a file is not what was written.
     #[error("{} is damaged, probably by a power cut", path.display())]
     Damaged {
         /// The file.
@@ -58,27 +59,35 @@ pub enum CacheError {
         /// The system's reason.
         source: io::Error,
     },
-    /// One pair is larger than the whole cache may be.
+    /// The record of uploaded pairs cannot be used.
+    #[error("the S3 index {} cannot be used: {source}", path.display())]
+    UploadIndex {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: DatabaseError,
+    },
+    /// One pair is larger than the limit of the whole cache.
     #[error("a pair of {bytes} bytes is larger than the whole cache may be ({max} bytes); raise cache_file_max_mb")]
     TooLarge {
         /// Size of the pair.
         bytes: u64,
-        /// The bound.
+        /// The limit.
         max: u64,
     },
-    /// One pair is larger than everything that may wait for S3.
-    #[error("a pair of {bytes} bytes is larger than everything that may wait for S3")]
+    /// One pair is larger than the limit of all pending uploads.
+    #[error("a pair of {bytes} bytes is larger than the limit for all pairs that wait for S3")]
     TooLargeToWait {
         /// Size of the pair.
         bytes: u64,
     },
-    /// More waits for S3 than there is room for, and the oldest go.
-    #[error("S3 has been away so long that no more pairs can wait on disk; the oldest are dropped")]
-    WaitedTooLong,
-    /// S3 did not do it.
+    /// The pending uploads have reached their limit, and the oldest are dropped.
+    #[error("S3 has been unavailable for so long that no more pairs can wait on disk; the oldest are dropped")]
+    PendingFull,
+    /// S3 failed.
     #[error(transparent)]
     S3(#[from] S3Error),
-    /// What should be removed is not named by an id.
+    /// The text that should name a pair is not an id.
     #[error("a cached pair is named by the id of its message, a UUID like 6f1c2f0e-9a5b-4c3d-8e7f-0123456789ab")]
     NotAnId,
     /// There is no such pair.
@@ -87,30 +96,31 @@ pub enum CacheError {
         /// The id asked for.
         id: Uuid,
     },
-    /// The store takes in less than it is offered.
+    /// Pairs come faster than the cache can store them.
     #[error("the cache is slower than inferences arrive")]
     Behind,
     /// The code of the cache panicked.
     #[error(transparent)]
     Panicked(#[from] Panicked),
-    /// The writer has ended.
+    /// The cache has ended.
     #[error("the cache has been stopped")]
     Stopped,
 }
 
 impl CacheError {
-    /// What repeated failures are recognised by in the log: the same for every pair, unlike the text.
+    /// Identifies repeated failures for a log limiter: unlike the text, it is the same for every pair.
     pub(super) fn kind(&self) -> String {
         match self {
-            Self::Directory { .. } | Self::Waiting { .. } => "directory".to_owned(),
+            Self::Directory { .. } | Self::DirectoryOnHold { .. } => "directory".to_owned(),
             Self::Write { source, .. } => format!("write: {:?}", source.kind()),
             Self::Remove { source, .. } => format!("remove: {:?}", source.kind()),
             Self::Read { source, .. } => format!("read: {:?}", source.kind()),
             Self::Damaged { .. } => "damaged".to_owned(),
+            Self::UploadIndex { .. } => "upload index".to_owned(),
             Self::S3(error) => error.kind().to_owned(),
             Self::TooLarge { .. } | Self::TooLargeToWait { .. } => "too large".to_owned(),
             Self::NotAnId | Self::NoSuchPair { .. } => "no such pair".to_owned(),
-            Self::WaitedTooLong => "waited too long".to_owned(),
+            Self::PendingFull => "pending full".to_owned(),
             Self::Panicked(_) => "panicked".to_owned(),
             Self::Behind => "behind".to_owned(),
             Self::Stopped => "stopped".to_owned(),

@@ -8,56 +8,58 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use super::index::{Index, Pair};
-use super::names::{Part, file_name, unfinished_name};
-use super::{CacheError, CacheItem, Store};
+use super::error::CacheError;
+use super::file_index::{FileIndex, StoredPair};
+use super::item::CacheItem;
+use super::names::{PairPart, file_name, unfinished_name};
+use super::store::PairStore;
 use crate::config::FileCacheConfig;
 use crate::util::atomic_file::{Durability, replace_by_way_of};
 
-/// How long a directory that cannot be used is left alone.
-const TRY_AGAIN: Duration = Duration::from_secs(60);
+/// After a failure the directory is tried again after this time.
+const RETRY_AFTER: Duration = Duration::from_secs(60);
 
-/// Only the component's user reads what its camera saw.
+/// Only the component's user can read the pictures.
 const DIRECTORY_MODE: u32 = 0o700;
 
 /// Keeps pairs as files in one directory, the newest up to a number of bytes.
 ///
-/// A message is never there without its picture: the picture is written first and removed last, and each file appears
-/// under its name only when it is complete. Files are not forced to the disk one by one (that wears out SD cards): a power
-/// cut may cost the last seconds.
+/// A message never exists without its picture: the picture is written first and removed last, and each file appears under its
+/// name only when it is complete. Files are not synchronised to the disk one by one, because that wears out SD cards: a power
+/// cut can cost the pairs of the last seconds.
 #[derive(Debug)]
 pub struct FileCache {
     config: FileCacheConfig,
     /// `None`: the directory must be opened first.
-    index: Option<Index>,
-    /// Not before this is a directory that failed tried again.
-    try_again: Option<Instant>,
+    index: Option<FileIndex>,
+    /// The directory failed: it is not tried again before this.
+    retry_at: Option<Instant>,
 }
 
 impl FileCache {
-    /// A cache in that directory, which is neither made nor read yet.
+    /// A cache in that directory. Neither creates nor reads it yet.
     pub fn new(config: FileCacheConfig) -> Self {
         Self {
             config,
             index: None,
-            try_again: None,
+            retry_at: None,
         }
     }
 
-    /// The pairs there are; makes and reads the directory first where that is due.
-    fn index(&mut self, now: Instant) -> Result<&mut Index, CacheError> {
+    /// The index; creates and reads the directory first if necessary.
+    fn index(&mut self, now: Instant) -> Result<&mut FileIndex, CacheError> {
         let directory = &self.config.directory;
         let index = match self.index.take() {
             Some(index) => index,
-            None if self.try_again.is_some_and(|due| now < due) => {
-                return Err(CacheError::Waiting {
+            None if self.retry_at.is_some_and(|due| now < due) => {
+                return Err(CacheError::DirectoryOnHold {
                     directory: directory.clone(),
                 });
             }
-            None => match make_and_scan(directory) {
+            None => match create_and_scan(directory) {
                 Ok(index) => index,
                 Err(source) => {
-                    self.try_again = Some(now + TRY_AGAIN);
+                    self.retry_at = Some(now + RETRY_AFTER);
                     return Err(CacheError::Directory {
                         directory: directory.clone(),
                         source,
@@ -65,43 +67,43 @@ impl FileCache {
                 }
             },
         };
-        self.try_again = None;
+        self.retry_at = None;
         Ok(self.index.insert(index))
     }
 
-    /// Removes the oldest pairs until `bytes` more fit, then writes the pair.
+    /// Drops the oldest pairs until `bytes` more fit, then writes the pair.
     fn keep(&mut self, item: &CacheItem, bytes: u64, now: Instant) -> Result<(), CacheError> {
-        self.make_room(bytes, now)?;
+        self.drop_oldest(bytes, now)?;
         let directory = &self.config.directory;
         if let Some(image) = &item.image {
-            write_part(directory, item.id, Part::Image, image)?;
+            write_part(directory, item.id, PairPart::Image, image)?;
         }
-        if let Err(error) = write_part(directory, item.id, Part::Json, &item.json) {
-            // A picture without its message is of no use to anybody; what cannot be removed is found by the next scan.
-            let _ = fs::remove_file(directory.join(file_name(item.id, Part::Image)));
+        if let Err(error) = write_part(directory, item.id, PairPart::Json, &item.json) {
+            // A picture is useless without its message. If it cannot be removed, the next scan finds it.
+            let _ = fs::remove_file(directory.join(file_name(item.id, PairPart::Image)));
             return Err(error);
         }
-        self.index(now)?.add(Pair { id: item.id, bytes });
+        self.index(now)?.add(StoredPair { id: item.id, bytes });
         Ok(())
     }
 
-    fn make_room(&mut self, bytes: u64, now: Instant) -> Result<(), CacheError> {
-        let room = self.config.max_bytes.saturating_sub(bytes);
+    fn drop_oldest(&mut self, bytes: u64, now: Instant) -> Result<(), CacheError> {
+        let limit = self.config.max_bytes.saturating_sub(bytes);
         loop {
             let index = self.index(now)?;
-            let Some(oldest) = index.oldest().filter(|_| index.bytes() > room) else {
+            let Some(oldest) = index.oldest().filter(|_| index.bytes() > limit) else {
                 return Ok(());
             };
-            // Removed by hand meanwhile is fine too.
+            // It may have been removed by hand.
             remove_pair(&self.config.directory, oldest.id)?;
-            self.index(now)?.forget(oldest.id);
+            self.index(now)?.remove(oldest.id);
         }
     }
 }
 
-impl Store for FileCache {
+impl PairStore for FileCache {
     fn open(&mut self, now: Instant) -> Result<(), CacheError> {
-        self.make_room(0, now)
+        self.drop_oldest(0, now)
     }
 
     fn put(&mut self, item: &CacheItem, now: Instant) -> Result<(), CacheError> {
@@ -110,7 +112,7 @@ impl Store for FileCache {
             return Err(CacheError::TooLarge { bytes, max });
         }
         match self.keep(item, bytes, now) {
-            // Somebody removed the directory: make it again, once.
+            // The directory was removed: create it again, once.
             Err(CacheError::Write { source, .. }) if source.kind() == ErrorKind::NotFound => {
                 self.index = None;
                 self.keep(item, bytes, now)
@@ -119,11 +121,11 @@ impl Store for FileCache {
         }
     }
 
-    /// Removes what the directory holds now, not what the index remembers. A directory that is not there is clear.
+    /// Removes what is in the directory now, whatever the index says. A missing directory is empty.
     fn clear(&mut self) -> Result<(), CacheError> {
         self.index = None;
         let directory = &self.config.directory;
-        let index = match Index::scan(directory) {
+        let index = match FileIndex::scan(directory) {
             Ok(index) => index,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
             Err(source) => {
@@ -133,17 +135,15 @@ impl Store for FileCache {
                 });
             }
         };
-        let failures: Vec<CacheError> = index
-            .iter()
-            .filter_map(|pair| remove_pair(directory, pair.id).err())
-            .collect();
-        failures.into_iter().next().map_or(Ok(()), Err)
+        // One failure does not keep the other pairs.
+        let removals: Vec<_> = index.iter().map(|pair| remove_pair(directory, pair.id)).collect();
+        removals.into_iter().try_for_each(|removed| removed.map(|_| ()))
     }
 
     fn clear_one(&mut self, id: Uuid) -> Result<(), CacheError> {
         let was_there = remove_pair(&self.config.directory, id)?;
         if let Some(index) = &mut self.index {
-            index.forget(id);
+            index.remove(id);
         }
         if was_there {
             Ok(())
@@ -153,26 +153,27 @@ impl Store for FileCache {
     }
 }
 
-fn make_and_scan(directory: &Path) -> io::Result<Index> {
+fn create_and_scan(directory: &Path) -> io::Result<FileIndex> {
     DirBuilder::new()
         .recursive(true)
         .mode(DIRECTORY_MODE)
         .create(directory)?;
-    Index::scan(directory)
+    FileIndex::scan(directory)
 }
 
-/// Writes one file; on failure nothing is left.
-fn write_part(directory: &Path, id: Uuid, part: Part, bytes: &[u8]) -> Result<(), CacheError> {
+/// Writes one file, or nothing of it.
+fn write_part(directory: &Path, id: Uuid, part: PairPart, bytes: &[u8]) -> Result<(), CacheError> {
     let unfinished = directory.join(unfinished_name(id, part));
     let path = directory.join(file_name(id, part));
     replace_by_way_of(&unfinished, &path, bytes, Durability::Restart)
         .map_err(|source| CacheError::Write { path, source })
 }
 
-/// Removes the message, then the picture. `false`: there was neither. Only regular files: a link is not ours.
+/// Removes the message, then the picture; only regular files, since this component writes no links. `false`: there was
+/// neither.
 fn remove_pair(directory: &Path, id: Uuid) -> Result<bool, CacheError> {
     let mut was_there = false;
-    for part in [Part::Json, Part::Image] {
+    for part in [PairPart::Json, PairPart::Image] {
         let path = directory.join(file_name(id, part));
         if !fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_file()) {
             continue;

@@ -36,7 +36,7 @@ fn names(directory: &Path) -> Vec<String> {
 }
 
 fn pair_of(item: &CacheItem) -> [String; 2] {
-    [file_name(item.id, Part::Image), file_name(item.id, Part::Json)]
+    [file_name(item.id, PairPart::Image), file_name(item.id, PairPart::Json)]
 }
 
 /// Puts files there as an earlier run would have, so many seconds after the epoch.
@@ -68,7 +68,7 @@ fn what_has_no_picture_is_kept_as_message_alone() {
     let (_temporary, directory, mut cache) = cache(1000);
     let item = CacheItem { image: None, ..item() };
     cache.put(&item, Instant::now()).unwrap();
-    assert_eq!(names(&directory), [file_name(item.id, Part::Json)]);
+    assert_eq!(names(&directory), [file_name(item.id, PairPart::Json)]);
     cache.clear_one(item.id).unwrap();
     assert!(names(&directory).is_empty());
 }
@@ -123,12 +123,12 @@ fn foreign_files_and_links_are_neither_counted_nor_removed() {
     fs::create_dir(&directory).unwrap();
     let outside = temporary.path().join("outside");
     fs::write(&outside, [0; 5000]).unwrap();
-    let link = file_name(Uuid::new_v4(), Part::Image);
+    let link = file_name(Uuid::new_v4(), PairPart::Image);
     symlink(&outside, directory.join(&link)).unwrap();
-    let folder = file_name(Uuid::new_v4(), Part::Json);
+    let folder = file_name(Uuid::new_v4(), PairPart::Json);
     fs::create_dir(directory.join(&folder)).unwrap();
     fs::write(directory.join("notes.json"), [0; 5000]).unwrap();
-    let unfinished = unfinished_name(Uuid::new_v4(), Part::Image);
+    let unfinished = unfinished_name(Uuid::new_v4(), PairPart::Image);
     symlink(&outside, directory.join(&unfinished)).unwrap();
     let mut foreign = vec![link, folder, "notes.json".to_owned(), unfinished];
     foreign.sort();
@@ -159,18 +159,18 @@ fn a_link_under_the_name_of_an_unfinished_file_is_not_written_through() {
     fs::write(&outside, b"mine").unwrap();
     cache.open(Instant::now()).unwrap();
     let item = item();
-    symlink(&outside, directory.join(unfinished_name(item.id, Part::Image))).unwrap();
+    symlink(&outside, directory.join(unfinished_name(item.id, PairPart::Image))).unwrap();
     cache.put(&item, Instant::now()).unwrap();
     assert_eq!(fs::read(&outside).unwrap(), b"mine");
-    assert!(!directory.join(file_name(item.id, Part::Image)).is_symlink());
+    assert!(!directory.join(file_name(item.id, PairPart::Image)).is_symlink());
 }
 
 #[test]
 fn leftovers_of_a_crash_are_removed_and_half_pairs_counted_as_pairs() {
     let (_temporary, directory, mut cache) = cache(150);
     fs::create_dir(&directory).unwrap();
-    fs::write(directory.join(unfinished_name(Uuid::new_v4(), Part::Json)), b"{").unwrap();
-    let half = file_name(Uuid::new_v4(), Part::Image);
+    fs::write(directory.join(unfinished_name(Uuid::new_v4(), PairPart::Json)), b"{").unwrap();
+    let half = file_name(Uuid::new_v4(), PairPart::Image);
     fs::write(directory.join(&half), [0; 90]).unwrap();
     let now = Instant::now();
     cache.open(now).unwrap();
@@ -186,12 +186,12 @@ fn a_message_that_cannot_be_written_takes_its_picture_with_it() {
     let (_temporary, directory, mut cache) = cache(1000);
     let item = item();
     // A directory in its place: the rename fails after the picture is there.
-    fs::create_dir_all(directory.join(file_name(item.id, Part::Json))).unwrap();
+    fs::create_dir_all(directory.join(file_name(item.id, PairPart::Json))).unwrap();
     assert!(matches!(
         cache.put(&item, Instant::now()),
         Err(CacheError::Write { .. })
     ));
-    assert_eq!(names(&directory), [file_name(item.id, Part::Json)]);
+    assert_eq!(names(&directory), [file_name(item.id, PairPart::Json)]);
 }
 
 #[test]
@@ -210,7 +210,7 @@ fn a_directory_that_cannot_be_made_is_tried_again_after_a_minute() {
     fs::remove_file(&directory).unwrap();
     let item = item();
     let waiting = cache.put(&item, start + Duration::from_secs(59)).unwrap_err();
-    assert!(matches!(waiting, CacheError::Waiting { .. }), "{waiting}");
+    assert!(matches!(waiting, CacheError::DirectoryOnHold { .. }), "{waiting}");
     assert_eq!(names(temporary.path()), [""; 0]);
     cache.put(&item, start + Duration::from_secs(60)).unwrap();
     assert_eq!(names(&directory.join("deep").join("er")), pair_of(&item));

@@ -1,4 +1,4 @@
-//! Names of the files of a pair. Only what is named exactly like this is ever counted or removed.
+//! File names of a pair. Only files with exactly such a name are ever counted or removed.
 
 use std::ffi::OsStr;
 
@@ -9,14 +9,14 @@ const UNFINISHED: &str = ".part";
 
 /// One of the two files of a pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Part {
+pub enum PairPart {
     /// The JPEG, `<id>.img`.
     Image,
     /// The message, `<id>.json`.
     Json,
 }
 
-impl Part {
+impl PairPart {
     fn extension(self) -> &'static str {
         match self {
             Self::Image => "img",
@@ -25,46 +25,46 @@ impl Part {
     }
 }
 
-/// What a file of ours is.
+/// A file that this component writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Own {
-    /// Part of the pair with that id.
+pub(super) enum KnownFile {
+    /// PairPart of the pair with that id.
     Pair(Uuid),
-    /// Left behind by a write that did not finish.
+    /// Left behind by an interrupted write.
     Unfinished,
 }
 
-/// Name of a part, without a directory.
-pub fn file_name(id: Uuid, part: Part) -> String {
+/// File name of a part, without directory.
+pub fn file_name(id: Uuid, part: PairPart) -> String {
     format!("{id}.{}", part.extension())
 }
 
-/// Name under which a part is written before it is renamed.
-pub(super) fn unfinished_name(id: Uuid, part: Part) -> String {
+/// Name of a part while it is written.
+pub(super) fn unfinished_name(id: Uuid, part: PairPart) -> String {
     format!(".{}{UNFINISHED}", file_name(id, part))
 }
 
-/// Reads the id of a pair: a random (version 4) UUID with its four hyphens, in any case. Everything else, paths above
-/// all, is `None`.
+/// Parses the id of a pair: a random (version 4) UUID with its four hyphens, in upper or lower case. Everything else, paths in
+/// particular, is `None`.
 pub fn pair_id(text: &str) -> Option<Uuid> {
-    // The parser also takes forms without hyphens, in braces and as URN; the length leaves only the one.
+    // The parser also accepts forms without hyphens, in braces and as URN; they have other lengths.
     (text.len() == uuid::fmt::Hyphenated::LENGTH)
         .then(|| Uuid::try_parse(text).ok())
         .flatten()
         .filter(|id| id.get_version_num() == 4)
 }
 
-/// Recognises a file of ours by its name.
-pub(super) fn own(name: &OsStr) -> Option<Own> {
+/// Recognises a file of this component by its name.
+pub(super) fn known_file(name: &OsStr) -> Option<KnownFile> {
     let name = name.to_str()?;
     if let Some(inner) = name.strip_prefix('.').and_then(|name| name.strip_suffix(UNFINISHED)) {
-        return finished(inner).map(|_| Own::Unfinished);
+        return id_of(inner).map(|_| KnownFile::Unfinished);
     }
-    finished(name).map(Own::Pair)
+    id_of(name).map(KnownFile::Pair)
 }
 
 /// The id in `<id>.img` or `<id>.json`, written as this component writes it, in lower case.
-fn finished(name: &str) -> Option<Uuid> {
+fn id_of(name: &str) -> Option<Uuid> {
     let (stem, _) = name
         .split_once('.')
         .filter(|(_, extension)| matches!(*extension, "img" | "json"))?;
@@ -97,11 +97,14 @@ mod tests {
     }
 
     #[test]
-    fn only_names_this_component_writes_are_its_own() {
+    fn only_names_that_this_component_writes_are_recognised() {
         let id = pair_id(ID).unwrap();
-        for part in [Part::Image, Part::Json] {
-            assert_eq!(own(file_name(id, part).as_ref()), Some(Own::Pair(id)));
-            assert_eq!(own(unfinished_name(id, part).as_ref()), Some(Own::Unfinished));
+        for part in [PairPart::Image, PairPart::Json] {
+            assert_eq!(known_file(file_name(id, part).as_ref()), Some(KnownFile::Pair(id)));
+            assert_eq!(
+                known_file(unfinished_name(id, part).as_ref()),
+                Some(KnownFile::Unfinished)
+            );
         }
         for foreign in [
             ID.to_owned(),
@@ -113,13 +116,13 @@ mod tests {
             "notes.json".to_owned(),
             ".part".to_owned(),
         ] {
-            assert_eq!(own(foreign.as_ref()), None, "{foreign}");
+            assert_eq!(known_file(foreign.as_ref()), None, "{foreign}");
         }
     }
 
     proptest! {
         #[test]
-        fn no_text_but_an_id_is_taken_for_one(text: String) {
+        fn only_an_id_is_parsed_as_one(text: String) {
             prop_assert!(pair_id(&text).is_none_or(|id| id.to_string() == text.to_lowercase()));
         }
     }

@@ -1,6 +1,6 @@
 use super::*;
 use crate::cache::FileCache;
-use crate::cache::requests::QUEUE;
+use crate::cache::queue::QUEUE_JOBS;
 use crate::config::FileCacheConfig;
 use bytes::Bytes;
 use std::sync::atomic::AtomicUsize;
@@ -31,7 +31,7 @@ impl Stepwise {
     }
 }
 
-impl Store for Stepwise {
+impl PairStore for Stepwise {
     fn open(&mut self, _: Instant) -> Result<(), CacheError> {
         Ok(())
     }
@@ -69,7 +69,7 @@ fn stepwise() -> (
 async fn a_store_that_hangs_never_holds_up_whoever_offers() {
     let (writer, stats, allow, _steps) = stepwise();
     let accepted = (0..1000).filter(|_| writer.offer(item(10))).count();
-    assert!((QUEUE..=QUEUE + 1).contains(&accepted), "{accepted}");
+    assert!((QUEUE_JOBS..=QUEUE_JOBS + 1).contains(&accepted), "{accepted}");
     assert_eq!(stats.cache_failures.get(), 1000 - accepted as u64);
 
     drop(allow);
@@ -193,7 +193,7 @@ struct Panicking {
     puts: usize,
 }
 
-impl Store for Panicking {
+impl PairStore for Panicking {
     fn open(&mut self, _: Instant) -> Result<(), CacheError> {
         self.opened.fetch_add(1, Ordering::Relaxed);
         Ok(())

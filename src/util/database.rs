@@ -17,7 +17,7 @@ const CACHE_BYTES: usize = 1 << 20;
 
 /// Why a database cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum DatabaseError {
+pub enum DatabaseError {
     /// The content is not what was written.
     #[error("it is damaged ({0})")]
     Damaged(String),

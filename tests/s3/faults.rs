@@ -14,7 +14,7 @@ const LIVE: &str = "videotestsrc is-live=true ! video/x-raw,width=64,height=48,f
 fn when_s3_comes_up_later_everything_arrives_oldest_first() {
     let place = Place::new();
     let daemon = place.run_pairs(6, &[]);
-    let line = daemon.wait_for_line("S3 takes no pairs");
+    let line = daemon.wait_for_line("S3 request failed");
     assert!(line.contains("cannot be reached") && line.contains("refused"), "{line}");
     let s3 = place.storage.serve();
     let keys = s3.wait_for_pairs(6);
@@ -98,7 +98,7 @@ fn an_s3_that_hangs_holds_up_neither_inference_nor_the_end_and_the_next_start_se
 fn what_waits_survives_a_sigkill() {
     let place = Place::new();
     let daemon = place.run_pairs(5, &[]);
-    daemon.wait_for_line("S3 takes no pairs");
+    daemon.wait_for_line("S3 request failed");
     // Those that came before the first failure are on disk as soon as it was noticed; clear files show that.
     let end = std::time::Instant::now() + LIMIT;
     while place.waiting().len() < 5 {
@@ -125,8 +125,8 @@ fn a_bucket_of_somebody_else_is_named_and_local_work_goes_on() {
         let local = place.site.path().join("local");
         let directory = format!("cache_file_directory={}", local.display());
         let daemon = place.run_pairs(4, &["enable_cache_to_file=yes", &directory]);
-        let line = daemon.wait_for_line("the S3 cache does not work");
-        assert!(line.contains(words) && line.contains("tried again in 300 s"), "{line}");
+        let line = daemon.wait_for_line("The S3 cache does not work");
+        assert!(line.contains(words) && line.contains("retry_in=300s"), "{line}");
         daemon.stop();
         assert_eq!(std::fs::read_dir(&local).unwrap().count(), 8);
         assert_eq!(place.waiting().len(), 4);
@@ -139,7 +139,7 @@ fn a_clock_that_is_off_and_a_host_without_address_are_told_and_the_pairs_wait() 
     let s3 = place.storage.serve();
     s3.behave(Behaviour::AnotherTime);
     let daemon = place.run_pairs(3, &[]);
-    let line = daemon.wait_for_line("the S3 cache does not work");
+    let line = daemon.wait_for_line("The S3 cache does not work");
     assert!(
         line.contains("this machine's clock is") && line.contains("set the clock"),
         "{line}"
@@ -151,7 +151,7 @@ fn a_clock_that_is_off_and_a_host_without_address_are_told_and_the_pairs_wait() 
     let mut command = place.command(&[boxed(0.9)], &frames(3), &["iotcore_backoff=1"]);
     command.env("AWS_ENDPOINT_URL_S3", "http://s3.invalid");
     let daemon = Daemon::start(command);
-    let line = daemon.wait_for_line("S3 takes no pairs");
+    let line = daemon.wait_for_line("S3 request failed");
     assert!(
         line.contains("S3 cannot be reached") && line.contains("the DNS server"),
         "{line}"

@@ -52,7 +52,7 @@ fn pairs_arrive_as_published_in_a_bucket_made_for_them() {
 
     let log = daemon.stop();
     assert!(
-        log.contains("uses the bucket photos in eu-central-1, made just now"),
+        log.contains(r#"S3 bucket is ready bucket="photos" region="eu-central-1" created=true"#),
         "{log}"
     );
     assert!(!log.contains("not available"), "{log}");
@@ -111,7 +111,7 @@ fn without_s3_clearing_fails_in_time_and_what_waits_is_removed_all_the_same() {
 
     let place = Place::new();
     let daemon = place.run_pairs(3, &[]);
-    daemon.wait_for_line("S3 takes no pairs");
+    daemon.wait_for_line("S3 request failed");
     assert_eq!(
         place.clear(),
         json!({"local": "OK", "s3": "OK"}),

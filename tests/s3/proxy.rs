@@ -61,7 +61,7 @@ fn a_proxy_that_refuses_is_told_and_the_pairs_wait() {
         .env_remove("AWS_ENDPOINT_URL_S3")
         .env("https_proxy", format!("http://127.0.0.1:{}", proxy.port));
     let daemon = Daemon::start(command);
-    let line = daemon.wait_for_line("S3 takes no pairs");
+    let line = daemon.wait_for_line("S3 request failed");
     assert!(line.contains("HTTPS_PROXY") && line.contains("proxy auth"), "{line}");
     place.observer.wait_for_count("inference/output", 3);
     assert_eq!(

@@ -1,132 +1,113 @@
-//! Removing what this device uploaded.
+//! Removes what this device uploaded.
 
-use std::fmt;
 use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::S3Settings;
-use super::client::{Bucket, key};
+use super::bucket::{BucketClient, key};
 use super::error::{RetryPlan, S3Error};
-use super::index::{Index, Uploaded};
-use crate::cache::names::Part;
-use crate::cache::{CacheError, S3Location};
+use super::index::UploadIndex;
+use super::settings::S3Settings;
+use crate::cache::error::CacheError;
+use crate::cache::names::PairPart;
+use crate::cache::s3_location::S3Location;
 use crate::util::backoff::Retry;
 
-/// Pairs removed together: two requests.
+/// Pairs that are removed together, with two requests.
 const BATCH: usize = 1000;
 
-/// What a command wants removed.
+/// What a command removes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum What {
+pub(super) enum ClearTarget {
     All,
     One {
         id: Uuid,
-        /// It still waited, or was on its way.
-        waited: bool,
+        /// It was found among the pairs that wait, or its upload was running.
+        was_waiting: bool,
     },
 }
 
-impl fmt::Display for What {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::All => write!(f, "clearing the cache"),
-            Self::One { id, .. } => write!(f, "removing the pair {id}"),
-        }
-    }
-}
-
-/// Removes from S3, and gives the index back with what is left. Without `bucket` (it was not found yet) a client is made
-/// for it, when there is something to remove.
+/// Removes objects from S3, and returns the index with what is left. Without `bucket` (it is not looked up yet) a client is made,
+/// if there is something to remove.
 pub(super) async fn run(
-    mut index: Index,
-    what: What,
-    bucket: Option<Arc<Bucket>>,
+    mut index: UploadIndex,
+    target: ClearTarget,
+    bucket: Option<Arc<BucketClient>>,
     settings: S3Settings,
-) -> (Index, Result<(), CacheError>) {
-    let client = Client { bucket, settings };
-    let result = match what {
-        What::All => all(&mut index, client).await,
-        What::One { id, waited } => one(&mut index, id, waited, client).await,
+) -> (UploadIndex, Result<(), CacheError>) {
+    let client = LazyClient { bucket, settings };
+    let result = match target {
+        ClearTarget::All => clear_all(&mut index, client).await,
+        ClearTarget::One { id, was_waiting } => clear_one(&mut index, id, was_waiting, client).await,
     };
     (index, result)
 }
 
-struct Client {
-    bucket: Option<Arc<Bucket>>,
+struct LazyClient {
+    bucket: Option<Arc<BucketClient>>,
     settings: S3Settings,
 }
 
-impl Client {
-    async fn connected(self) -> Result<Arc<Bucket>, S3Error> {
+impl LazyClient {
+    async fn connect(self) -> Result<Arc<BucketClient>, S3Error> {
         match self.bucket {
             Some(bucket) => Ok(bucket),
-            None => Bucket::connect(&self.settings.bucket, self.settings.sdk)
+            None => BucketClient::connect(&self.settings.bucket, self.settings.sdk)
                 .await
                 .map(Arc::new),
         }
     }
 }
 
-async fn one(index: &mut Index, id: Uuid, waited: bool, client: Client) -> Result<(), CacheError> {
-    let Some(place) = index.find(id)? else {
-        return if waited {
+async fn clear_one(index: &mut UploadIndex, id: Uuid, was_waiting: bool, client: LazyClient) -> Result<(), CacheError> {
+    let Some(location) = index.find(id)? else {
+        return if was_waiting {
             Ok(())
         } else {
             Err(CacheError::NoSuchPair { id })
         };
     };
-    let bucket = client.connected().await?;
-    delete(&bucket, &place, &[id]).await?;
-    index.forget(id)
+    let bucket = client.connect().await?;
+    delete(&bucket, &location, &[id]).await?;
+    index.forget(&[id])
 }
 
-async fn all(index: &mut Index, client: Client) -> Result<(), CacheError> {
-    let uploaded = index.uploaded()?;
-    if uploaded.pairs.is_empty() {
+/// Continues with the other objects after one that is refused, and with the other buckets after one that is; stops when S3
+/// cannot be reached.
+async fn clear_all(index: &mut UploadIndex, client: LazyClient) -> Result<(), CacheError> {
+    let uploaded = index.all()?;
+    if uploaded.is_empty() {
         return Ok(());
     }
-    let bucket = client.connected().await?;
-    let (left, result) = delete_all(&bucket, uploaded).await;
-    index.replace(&left)?;
-    result.map_err(CacheError::from)
-}
-
-/// Goes on after objects that are refused, and with other buckets after one that is; stops when S3 is not to be had. Gives
-/// the pairs that may still be there.
-async fn delete_all(bucket: &Bucket, uploaded: Uploaded) -> (Uploaded, Result<(), S3Error>) {
-    let Uploaded { places, pairs } = uploaded;
-    let (mut left, mut result) = (Vec::new(), Ok(()));
-    let (mut over, mut closed) = (false, Vec::new());
-    let batches = pairs.chunk_by(|a, b| a.1 == b.1).flat_map(|same| same.chunks(BATCH));
-    for batch in batches {
-        let Some(place) = batch.first().and_then(|(_, number)| places.get(*number)) else {
-            continue;
-        };
-        if over || closed.contains(&place.bucket) {
-            left.extend_from_slice(batch);
-            continue;
-        }
-        let ids: Vec<_> = batch.iter().map(|(id, _)| *id).collect();
-        if let Err(error) = delete(bucket, place, &ids).await {
-            left.extend_from_slice(batch);
-            match error.retry() {
-                RetryPlan::Wait(Retry::Soon) => over = true,
-                RetryPlan::Wait(Retry::Later) | RetryPlan::LookUp => closed.push(place.bucket.clone()),
+    let client = client.connect().await?;
+    let (mut result, mut refused_buckets) = (Ok(()), Vec::new());
+    for (location, ids) in &uploaded {
+        for batch in ids.chunks(BATCH) {
+            if refused_buckets.contains(&&location.bucket) {
+                break;
+            }
+            let Err(error) = delete(&client, location, batch).await else {
+                index.forget(batch)?;
+                continue;
+            };
+            let plan = error.retry();
+            result = Err(error.into());
+            match plan {
+                RetryPlan::Wait(Retry::Soon) => return result,
+                RetryPlan::Wait(Retry::Later) | RetryPlan::LookUp => refused_buckets.push(&location.bucket),
                 RetryPlan::NextObject => {}
             }
-            result = Err(error);
         }
     }
-    (Uploaded { places, pairs: left }, result)
+    result
 }
 
-/// Removes the messages first: one that is still there always has its picture.
-async fn delete(bucket: &Bucket, place: &S3Location, ids: &[Uuid]) -> Result<(), S3Error> {
-    for part in [Part::Json, Part::Image] {
-        let keys = ids.iter().map(|id| key(&place.prefix, *id, part));
-        match bucket.delete(&place.bucket, keys).await {
-            // With the bucket went what was in it.
+/// Removes the messages first: a message that is left always has its picture.
+async fn delete(client: &BucketClient, location: &S3Location, ids: &[Uuid]) -> Result<(), S3Error> {
+    for part in [PairPart::Json, PairPart::Image] {
+        let keys = ids.iter().map(|id| key(&location.prefix, *id, part));
+        match client.delete(&location.bucket, keys).await {
+            // The objects went with the bucket.
             Err(S3Error::NoSuchBucket { .. }) => return Ok(()),
             other => other?,
         }

@@ -1,293 +1,293 @@
 //! Which pairs this device uploaded, so that `clear_cache` removes those and nothing else.
 //!
-//! A text file that only grows, until it is written anew without what is no longer needed. `= <bucket>/<prefix>` names the
-//! place of the lines that follow, `<id>` is a pair there, `- <id>` takes one out again. A pair is recorded before its upload
-//! begins, so an object that is not recorded cannot be; removing one that never came to be is no fault in S3.
+//! A redb database, `s3-index.redb`. A pair is recorded before its upload begins, so every object in the bucket is recorded.
+//! Some recorded pairs were never uploaded; S3 accepts their removal too. Each change is on the disk when it is made. The file
+//! exists only while it records pairs.
 
-use std::collections::HashSet;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufRead, BufReader, BufWriter, ErrorKind, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::collections::BTreeMap;
+use std::fs;
 use std::path::{Path, PathBuf};
 
+use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition, WriteTransaction};
 use uuid::Uuid;
 
-use crate::cache::names::pair_id;
-use crate::cache::{CacheError, S3Location};
+use super::index_import;
+use crate::cache::error::CacheError;
+use crate::cache::s3_location::S3Location;
+use crate::util::database::{self, DatabaseError};
 
-/// Pairs that are remembered: 18 MB on disk. Beyond it the longest uploaded are forgotten, and stay in the bucket.
-const MOST: usize = 500_000;
+/// Pairs that are recorded: about 60 MB on disk. Beyond it the ones uploaded first are forgotten, and stay in the bucket.
+const MAX_PAIRS: u64 = 500_000;
+/// Id of a pair to its number, which grows with time, and the number of its location.
+const PAIRS: TableDefinition<u128, (u64, u32)> = TableDefinition::new("pairs");
+/// Number to bucket and prefix.
+const LOCATIONS: TableDefinition<u32, (&str, &str)> = TableDefinition::new("locations");
+/// Version of these tables. To be raised with any change of them.
+const FORMAT: u64 = 1;
 
-/// The file.
+/// The record of uploaded pairs.
 #[derive(Debug)]
-pub(super) struct Index {
+pub(super) struct UploadIndex {
     path: PathBuf,
-    most: usize,
-    /// `None`: to be opened (again).
-    open: Option<Open>,
+    max_pairs: u64,
+    /// `None`: there is no file, or it has to be opened (again).
+    database: Option<Database>,
+    /// Number of the next pair; known while the database is open.
+    next_number: u64,
 }
 
-#[derive(Debug)]
-struct Open {
-    file: File,
-    lines: usize,
-    /// The place named last.
-    place: Option<S3Location>,
-}
-
-/// Where pairs are, longest uploaded first.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Uploaded {
-    pub(super) places: Vec<S3Location>,
-    /// With the number of their place.
-    pub(super) pairs: Vec<(Uuid, usize)>,
-}
-
-/// One line.
-#[derive(Debug, PartialEq, Eq)]
-enum Line {
-    Place(S3Location),
-    Pair(Uuid),
-    Removed(Uuid),
-    /// The half line of a power cut.
-    Damaged,
-}
-
-impl Line {
-    fn read(text: &str) -> Self {
-        if let Some(place) = text.strip_prefix("= ") {
-            return match place.split_once('/') {
-                Some((bucket, prefix)) => Self::Place(S3Location {
-                    bucket: bucket.to_owned(),
-                    prefix: prefix.to_owned(),
-                }),
-                None => Self::Damaged,
-            };
-        }
-        match text.strip_prefix("- ") {
-            Some(id) => pair_id(id).map_or(Self::Damaged, Self::Removed),
-            None => pair_id(text).map_or(Self::Damaged, Self::Pair),
-        }
-    }
-}
-
-impl Index {
-    /// An index in that file, which is neither made nor read yet.
-    pub(super) fn new(path: PathBuf) -> Self {
+impl UploadIndex {
+    /// The index in a device's directory. Neither creates nor reads it yet.
+    pub(super) fn new(directory: &Path) -> Self {
         Self {
-            path,
-            most: MOST,
-            open: None,
+            path: directory.join("s3-index.redb"),
+            max_pairs: MAX_PAIRS,
+            database: None,
+            next_number: 0,
         }
     }
 
-    /// Remembers a pair. Not forced to the disk: a power cut may cost the last seconds.
+    /// Records a pair.
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub(super) fn record(&mut self, place: &S3Location, id: Uuid) -> Result<(), CacheError> {
-        let named = self.opened()?.place.as_ref() == Some(place);
-        let text = if named {
-            format!("{id}\n")
-        } else {
-            format!("= {}/{}\n{id}\n", place.bucket, place.prefix)
-        };
-        self.append(&text, if named { 1 } else { 2 })?;
-        if let Some(open) = &mut self.open {
-            open.place = Some(place.clone());
-            if open.lines > self.most + self.most / 4 {
-                return self.compact();
-            }
-        }
-        Ok(())
+    pub(super) fn record(&mut self, location: &S3Location, id: Uuid) -> Result<(), CacheError> {
+        self.open()?;
+        self.insert(&[(location.clone(), vec![id])])
+            .map_err(|error| self.failed(error))
     }
 
-    /// Forgets one pair.
+    /// Removes pairs from the record.
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub(super) fn forget(&mut self, id: Uuid) -> Result<(), CacheError> {
-        self.opened()?;
-        self.append(&format!("- {id}\n"), 1)
+    pub(super) fn forget(&mut self, ids: &[Uuid]) -> Result<(), CacheError> {
+        self.open()?;
+        self.remove(ids).map_err(|error| self.failed(error))
     }
 
     /// Where this pair is.
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub(super) fn find(&self, id: Uuid) -> Result<Option<S3Location>, CacheError> {
-        let (mut place, mut found) = (None, None);
-        self.each(|line| match line {
-            Line::Place(named) => place = Some(named),
-            Line::Pair(pair) if pair == id => found.clone_from(&place),
-            Line::Removed(pair) if pair == id => found = None,
-            Line::Pair(_) | Line::Removed(_) | Line::Damaged => {}
-        })?;
-        Ok(found)
+    pub(super) fn find(&mut self, id: Uuid) -> Result<Option<S3Location>, CacheError> {
+        self.open()?;
+        self.location_of(id).map_err(|error| self.failed(error))
     }
 
-    /// All pairs.
+    /// All pairs, those of one location together, the ones uploaded first at the beginning.
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub(super) fn uploaded(&self) -> Result<Uploaded, CacheError> {
-        let (mut all, mut removed) = (Uploaded::default(), HashSet::new());
-        let mut current = None;
-        self.each(|line| match line {
-            Line::Place(place) => {
-                let known = all.places.iter().position(|known| *known == place);
-                current = Some(known.unwrap_or_else(|| {
-                    all.places.push(place);
-                    all.places.len() - 1
-                }));
+    pub(super) fn all(&mut self) -> Result<Vec<(S3Location, Vec<Uuid>)>, CacheError> {
+        self.open()?;
+        self.by_location().map_err(|error| self.failed(error))
+    }
+
+    /// Opens the file if it exists, and imports the index of an earlier version of this component. A damaged file is set
+    /// aside.
+    fn open(&mut self) -> Result<(), CacheError> {
+        if self.database.is_none() {
+            match self.try_open() {
+                Err(error) if error.is_final() => self.set_aside(&error)?,
+                opened => opened.map_err(|error| self.failed(error))?,
             }
-            Line::Pair(id) => all.pairs.extend(current.map(|place| (id, place))),
-            Line::Removed(id) => {
-                removed.insert(id);
-            }
-            Line::Damaged => {}
-        })?;
-        // From here on it is the set of those met: a pair that was tried again is there twice.
-        all.pairs.retain(|(id, _)| removed.insert(*id));
-        Ok(all)
-    }
-
-    /// Remembers exactly these.
-    ///
-    /// # Errors
-    /// When they cannot be written; the file is as it was then.
-    pub(super) fn replace(&mut self, uploaded: &Uploaded) -> Result<(), CacheError> {
-        self.open = None;
-        let unfinished = self.path.with_extension("part");
-        let written = write_all(&unfinished, uploaded).and_then(|()| fs::rename(&unfinished, &self.path));
-        written.map_err(|source| CacheError::Write {
-            path: self.path.clone(),
-            source,
-        })
-    }
-
-    fn compact(&mut self) -> Result<(), CacheError> {
-        let mut uploaded = self.uploaded()?;
-        let too_many = uploaded.pairs.len().saturating_sub(self.most);
-        if too_many > 0 {
-            uploaded.pairs.drain(..too_many);
-            tracing::warn!(
-                "{too_many} pairs in S3 were uploaded so long ago that clear_cache will not remove them: more than {} are not \
-                 remembered",
-                self.most
-            );
         }
-        self.replace(&uploaded)
-    }
-
-    fn opened(&mut self) -> Result<&mut Open, CacheError> {
-        let open = match self.open.take() {
-            Some(open) => open,
-            None => self.open_file()?,
-        };
-        Ok(self.open.insert(open))
-    }
-
-    fn open_file(&self) -> Result<Open, CacheError> {
-        let (mut lines, mut place) = (0, None);
-        self.each(|line| {
-            lines += 1;
-            if let Line::Place(named) = line {
-                place = Some(named);
-            }
-        })?;
-        let path = &self.path;
-        let opened = OpenOptions::new().append(true).create(true).mode(0o600).open(path);
-        let file = opened.map_err(|source| CacheError::Write {
-            path: path.clone(),
-            source,
-        })?;
-        if !ends_in_newline(path) {
-            // Whatever the half line of a power cut was, the next one starts on its own; the place is said again.
-            place = None;
-            append(&file, path, "\n")?;
-        }
-        Ok(Open { file, lines, place })
-    }
-
-    fn append(&mut self, text: &str, lines: usize) -> Result<(), CacheError> {
-        let Some(open) = &mut self.open else { return Ok(()) };
-        if let Err(error) = append(&open.file, &self.path, text) {
-            self.open = None;
-            return Err(error);
-        }
-        open.lines += lines;
         Ok(())
     }
 
-    fn each(&self, mut see: impl FnMut(Line)) -> Result<(), CacheError> {
-        let failed = |source| CacheError::Read {
+    fn try_open(&mut self) -> Result<(), DatabaseError> {
+        if let Some(database) = database::open(&self.path, FORMAT)? {
+            let transaction = database.begin_read()?;
+            let pairs = transaction.open_table(PAIRS)?;
+            for entry in pairs.iter()? {
+                let (number, _) = entry?.1.value();
+                self.next_number = self.next_number.max(number + 1);
+            }
+            transaction.open_table(LOCATIONS)?;
+            self.database = Some(database);
+        }
+        self.import()
+    }
+
+    /// Takes over the text file that earlier versions wrote.
+    fn import(&mut self) -> Result<(), DatabaseError> {
+        let path = self.path.with_file_name("s3-index");
+        let Some(uploaded) = index_import::read(&path).map_err(DatabaseError::Io)? else {
+            return Ok(());
+        };
+        self.insert(&uploaded)?;
+        fs::remove_file(&path).map_err(DatabaseError::Io)?;
+        let pairs: usize = uploaded.iter().map(|(_, ids)| ids.len()).sum();
+        tracing::info!(path = %path.display(), pairs, "Imported the S3 index of an earlier version");
+        Ok(())
+    }
+
+    fn set_aside(&mut self, error: &DatabaseError) -> Result<(), CacheError> {
+        self.database = None;
+        let aside = database::set_aside(&self.path).map_err(|source| CacheError::Write {
             path: self.path.clone(),
             source,
+        })?;
+        tracing::warn!(
+            path = %self.path.display(), %error, kept_as = %aside.display(),
+            "The S3 index cannot be used and a new one is started; clear_cache will not remove what was uploaded before"
+        );
+        Ok(())
+    }
+
+    /// After an error the file is opened again for the next operation.
+    fn failed(&mut self, error: DatabaseError) -> CacheError {
+        self.database = None;
+        CacheError::UploadIndex {
+            path: self.path.clone(),
+            source: error,
+        }
+    }
+
+    /// One commit. Pairs that are recorded already keep their number.
+    fn insert(&mut self, uploaded: &[(S3Location, Vec<Uuid>)]) -> Result<(), DatabaseError> {
+        let database = match self.database.take() {
+            Some(database) => database,
+            None => database::create(&self.path, FORMAT, |transaction| {
+                transaction.open_table(PAIRS)?;
+                transaction.open_table(LOCATIONS)?;
+                Ok(())
+            })?,
         };
-        let file = match File::open(&self.path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-            Err(source) => return Err(failed(source)),
-        };
-        let mut reader = BufReader::new(file);
-        let mut line = Vec::new();
-        loop {
-            line.clear();
-            if reader.read_until(b'\n', &mut line).map_err(failed)? == 0 {
-                return Ok(());
+        let transaction = self.database.insert(database).begin_write()?;
+        let mut is_changed = false;
+        {
+            let mut pairs = transaction.open_table(PAIRS)?;
+            for (location, ids) in uploaded {
+                let location = location_number(&transaction, location)?;
+                for id in ids {
+                    if pairs.get(id.as_u128())?.is_none() {
+                        pairs.insert(id.as_u128(), (self.next_number, location))?;
+                        self.next_number += 1;
+                        is_changed = true;
+                    }
+                }
             }
-            let text = std::str::from_utf8(&line).ok().and_then(|text| text.strip_suffix('\n'));
-            see(text.map_or(Line::Damaged, Line::read));
         }
-    }
-}
-
-/// One `write`: a line is there or not, whatever happens to the process.
-fn append(mut file: &File, path: &Path, text: &str) -> Result<(), CacheError> {
-    file.write_all(text.as_bytes()).map_err(|source| CacheError::Write {
-        path: path.to_owned(),
-        source,
-    })
-}
-
-fn ends_in_newline(path: &Path) -> bool {
-    use std::io::{Read, Seek, SeekFrom};
-    let mut last = [b'\n'];
-    let read = File::open(path).and_then(|mut file| {
-        file.seek(SeekFrom::End(-1))?;
-        file.read_exact(&mut last)
-    });
-    // An empty file has no last byte.
-    read.is_err() || last == [b'\n']
-}
-
-fn write_all(path: &Path, uploaded: &Uploaded) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    let mut file = BufWriter::new(file);
-    let mut current = None;
-    for (id, number) in &uploaded.pairs {
-        if current != Some(number) {
-            let Some(place) = uploaded.places.get(*number) else {
-                continue;
-            };
-            writeln!(file, "= {}/{}", place.bucket, place.prefix)?;
-            current = Some(number);
+        if !is_changed {
+            return Ok(transaction.abort()?);
         }
-        writeln!(file, "{id}")?;
+        let forgotten = forget_oldest(&transaction, self.max_pairs)?;
+        transaction.commit()?;
+        if forgotten > 0 {
+            tracing::warn!(
+                pairs = forgotten,
+                limit = self.max_pairs,
+                "The S3 index is full: clear_cache will not remove the pairs that were uploaded first"
+            );
+        }
+        Ok(())
     }
-    file.into_inner()?.sync_all()
+
+    fn remove(&mut self, ids: &[Uuid]) -> Result<(), DatabaseError> {
+        let Some(database) = &self.database else { return Ok(()) };
+        let transaction = database.begin_write()?;
+        let is_empty = {
+            let mut pairs = transaction.open_table(PAIRS)?;
+            for id in ids {
+                pairs.remove(id.as_u128())?;
+            }
+            pairs.is_empty()?
+        };
+        transaction.commit()?;
+        if is_empty {
+            self.database = None;
+            fs::remove_file(&self.path).map_err(DatabaseError::Io)?;
+        }
+        Ok(())
+    }
+
+    fn location_of(&self, id: Uuid) -> Result<Option<S3Location>, DatabaseError> {
+        let Some(database) = &self.database else {
+            return Ok(None);
+        };
+        let transaction = database.begin_read()?;
+        let Some(pair) = transaction.open_table(PAIRS)?.get(id.as_u128())? else {
+            return Ok(None);
+        };
+        let locations = transaction.open_table(LOCATIONS)?;
+        let location = locations.get(pair.value().1)?;
+        Ok(location.map(|location| to_location(location.value())))
+    }
+
+    fn by_location(&self) -> Result<Vec<(S3Location, Vec<Uuid>)>, DatabaseError> {
+        let Some(database) = &self.database else {
+            return Ok(Vec::new());
+        };
+        let transaction = database.begin_read()?;
+        let mut numbered: BTreeMap<u32, Vec<(u64, Uuid)>> = BTreeMap::new();
+        for entry in transaction.open_table(PAIRS)?.iter()? {
+            let (id, pair) = entry?;
+            let (number, location) = pair.value();
+            let pairs = numbered.entry(location).or_default();
+            pairs.push((number, Uuid::from_u128(id.value())));
+        }
+        let locations = transaction.open_table(LOCATIONS)?;
+        let mut all = Vec::new();
+        for (location, mut pairs) in numbered {
+            pairs.sort_unstable();
+            if let Some(location) = locations.get(location)? {
+                let ids = pairs.into_iter().map(|(_, id)| id).collect();
+                all.push((to_location(location.value()), ids));
+            }
+        }
+        Ok(all)
+    }
+}
+
+fn to_location((bucket, prefix): (&str, &str)) -> S3Location {
+    S3Location {
+        bucket: bucket.to_owned(),
+        prefix: prefix.to_owned(),
+    }
+}
+
+/// The number of a location, which gets one if it has none. There is one location for each deployed model version.
+fn location_number(transaction: &WriteTransaction, location: &S3Location) -> Result<u32, DatabaseError> {
+    let mut locations = transaction.open_table(LOCATIONS)?;
+    let mut next = 0;
+    for entry in locations.iter()? {
+        let (number, known) = entry?;
+        if known.value() == (&*location.bucket, &*location.prefix) {
+            return Ok(number.value());
+        }
+        next = number.value() + 1;
+    }
+    locations.insert(next, (&*location.bucket, &*location.prefix))?;
+    Ok(next)
+}
+
+/// Removes the pairs uploaded first once a quarter more than `max` are recorded. Returns how many.
+fn forget_oldest(transaction: &WriteTransaction, max: u64) -> Result<usize, DatabaseError> {
+    let mut pairs = transaction.open_table(PAIRS)?;
+    let recorded = pairs.len()?;
+    if recorded <= max + max / 4 {
+        return Ok(0);
+    }
+    let mut numbers = Vec::new();
+    for entry in pairs.iter()? {
+        numbers.push(entry?.1.value().0);
+    }
+    numbers.sort_unstable();
+    let excess = (recorded - max) as usize;
+    if let Some(first_kept) = numbers.get(excess) {
+        pairs.retain(|_, (number, _)| number >= *first_kept)?;
+    }
+    Ok(excess)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
 
-    fn place(prefix: &str) -> S3Location {
+    fn location(prefix: &str) -> S3Location {
         S3Location {
             bucket: "photos".to_owned(),
             prefix: prefix.to_owned(),
@@ -298,82 +298,111 @@ mod tests {
         (0..count).map(|_| Uuid::new_v4()).collect()
     }
 
-    fn index(directory: &tempfile::TempDir) -> Index {
-        Index::new(directory.path().join("s3-index"))
+    fn index(directory: &tempfile::TempDir) -> UploadIndex {
+        UploadIndex::new(directory.path())
+    }
+
+    fn all_ids(index: &mut UploadIndex) -> Vec<Uuid> {
+        index.all().unwrap().into_iter().flat_map(|(_, ids)| ids).collect()
     }
 
     #[test]
-    fn what_was_recorded_is_found_by_the_next_process_without_what_was_forgotten() {
+    fn the_next_process_finds_what_was_recorded_and_not_forgotten() {
         let (directory, ids) = (tempfile::tempdir().unwrap(), ids(4));
         let mut first = index(&directory);
-        first.record(&place("a_v1/"), ids[0]).unwrap();
-        first.record(&place("a_v1/"), ids[1]).unwrap();
+        first.record(&location("a_v1/"), ids[0]).unwrap();
+        first.record(&location("a_v1/"), ids[1]).unwrap();
         drop(first);
         let mut second = index(&directory);
-        second.record(&place("b c_v2/"), ids[2]).unwrap();
-        second.record(&place("b c_v2/"), ids[2]).unwrap();
-        second.forget(ids[1]).unwrap();
+        second.record(&location("b c_v2/"), ids[2]).unwrap();
+        second.record(&location("b c_v2/"), ids[2]).unwrap();
+        second.forget(&ids[1..2]).unwrap();
+        drop(second);
 
-        let found = index(&directory);
+        let mut found = index(&directory);
         assert_eq!(
-            found.uploaded().unwrap(),
-            Uploaded {
-                places: vec![place("a_v1/"), place("b c_v2/")],
-                pairs: vec![(ids[0], 0), (ids[2], 1)]
-            }
+            found.all().unwrap(),
+            [(location("a_v1/"), vec![ids[0]]), (location("b c_v2/"), vec![ids[2]])]
         );
-        assert_eq!(found.find(ids[2]).unwrap(), Some(place("b c_v2/")));
+        assert_eq!(found.find(ids[2]).unwrap(), Some(location("b c_v2/")));
         assert_eq!(found.find(ids[1]).unwrap(), None);
         assert_eq!(found.find(ids[3]).unwrap(), None);
     }
 
     #[test]
-    fn the_half_line_of_a_power_cut_costs_that_line_only() {
+    fn what_was_recorded_is_found_after_a_sigkill() {
         let (directory, ids) = (tempfile::tempdir().unwrap(), ids(3));
         let mut before = index(&directory);
-        before.record(&place("a_v1/"), ids[0]).unwrap();
-        before.record(&place("a_v1/"), ids[1]).unwrap();
-        drop(before);
-        let path = directory.path().join("s3-index");
-        let text = fs::read(&path).unwrap();
-        fs::write(&path, &text[..text.len() - 5]).unwrap();
-
-        let mut after = index(&directory);
-        after.record(&place("a_v1/"), ids[2]).unwrap();
-        let pairs = after.uploaded().unwrap().pairs;
-        assert_eq!(pairs, [(ids[0], 0), (ids[2], 0)]);
+        for id in &ids {
+            before.record(&location("a_v1/"), *id).unwrap();
+        }
+        // A copy of an open file is what a killed process leaves behind.
+        let copy = tempfile::tempdir().unwrap();
+        fs::copy(&before.path, copy.path().join("s3-index.redb")).unwrap();
+        assert_eq!(index(&copy).all().unwrap(), [(location("a_v1/"), ids)]);
     }
 
     #[test]
-    fn the_file_is_written_anew_before_it_grows_without_end() {
-        let (directory, ids) = (tempfile::tempdir().unwrap(), ids(1000));
-        let mut index = Index {
-            most: 40,
+    fn the_text_file_of_an_earlier_version_is_imported_once() {
+        let (directory, ids) = (tempfile::tempdir().unwrap(), ids(4));
+        let text = format!("= photos/a_v1/\n{}\n{}\n- {}\n", ids[0], ids[1], ids[0]);
+        let path = directory.path().join("s3-index");
+        fs::write(&path, text).unwrap();
+        let mut imported = index(&directory);
+        imported.record(&location("a_v1/"), ids[2]).unwrap();
+        assert!(!path.exists());
+        drop(imported);
+        assert_eq!(
+            index(&directory).all().unwrap(),
+            [(location("a_v1/"), vec![ids[1], ids[2]])]
+        );
+    }
+
+    #[test]
+    fn a_damaged_file_is_set_aside_and_a_new_one_is_started() {
+        let (directory, ids) = (tempfile::tempdir().unwrap(), ids(2));
+        let path = directory.path().join("s3-index.redb");
+        index(&directory).record(&location("a_v1/"), ids[0]).unwrap();
+        let mut bytes = fs::read(&path).unwrap();
+        bytes.truncate(bytes.len() / 3);
+        for content in [bytes, b"something else".to_vec()] {
+            fs::write(&path, content).unwrap();
+            let mut after = index(&directory);
+            after.record(&location("a_v1/"), ids[1]).unwrap();
+            assert_eq!(all_ids(&mut after), ids[1..]);
+            let names = fs::read_dir(directory.path()).unwrap().flatten();
+            let aside = names.filter(|entry| entry.file_name().to_string_lossy().contains("damaged"));
+            assert_eq!(aside.count(), 1);
+        }
+    }
+
+    #[test]
+    fn the_number_of_recorded_pairs_is_bounded() {
+        let (directory, ids) = (tempfile::tempdir().unwrap(), ids(300));
+        let mut index = UploadIndex {
+            max_pairs: 40,
             ..index(&directory)
         };
         for id in &ids {
-            index.record(&place("a_v1/"), *id).unwrap();
+            index.record(&location("a_v1/"), *id).unwrap();
         }
-        let lines = fs::read_to_string(directory.path().join("s3-index"))
-            .unwrap()
-            .lines()
-            .count();
-        assert!(lines <= 51, "{lines} lines");
-        let pairs = index.uploaded().unwrap().pairs;
-        assert!(pairs.len() >= 40);
-        assert_eq!(pairs.last(), Some(&(ids[999], 0)));
+        let recorded = all_ids(&mut index);
+        assert!((40..=51).contains(&recorded.len()), "{}", recorded.len());
+        assert_eq!(recorded, ids[ids.len() - recorded.len()..]);
     }
 
     #[test]
-    fn only_the_service_user_reads_it() {
-        use std::os::unix::fs::PermissionsExt;
-        let directory = tempfile::tempdir().unwrap();
+    fn only_the_service_user_can_read_the_file_and_an_empty_one_is_removed() {
+        let (directory, ids) = (tempfile::tempdir().unwrap(), ids(2));
         let mut index = index(&directory);
-        index.record(&place("a_v1/"), Uuid::new_v4()).unwrap();
-        let mode = |index: &Index| fs::metadata(&index.path).unwrap().permissions().mode() & 0o777;
-        assert_eq!(mode(&index), 0o600);
-        index.replace(&Uploaded::default()).unwrap();
-        assert_eq!(mode(&index), 0o600);
-        assert_eq!(index.uploaded().unwrap(), Uploaded::default());
+        for id in &ids {
+            index.record(&location("a_v1/"), *id).unwrap();
+        }
+        assert_eq!(fs::metadata(&index.path).unwrap().permissions().mode() & 0o777, 0o600);
+        index.forget(&ids).unwrap();
+        assert!(!index.path.exists());
+        assert_eq!(index.all().unwrap(), []);
+        index.record(&location("a_v1/"), ids[0]).unwrap();
+        assert_eq!(all_ids(&mut index), ids[..1]);
     }
 }

@@ -1,4 +1,4 @@
-//! Which pairs are in the directory, oldest first, and how large they are.
+//! The pairs in a directory, oldest first, with their sizes.
 
 use std::collections::{HashMap, VecDeque};
 use std::path::Path;
@@ -7,52 +7,54 @@ use std::{fs, io};
 
 use uuid::Uuid;
 
-use super::names::{Own, own};
+use super::names::{KnownFile, known_file};
 
 /// The pairs of one directory. 24 bytes a pair.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Index {
+pub(super) struct FileIndex {
     /// Oldest first.
-    pairs: VecDeque<Pair>,
-    /// Bytes of all of them.
+    pairs: VecDeque<StoredPair>,
+    /// Bytes of all pairs.
     bytes: u64,
 }
 
-/// A pair, or what there is of one.
+/// A pair, or one part of it where the other is missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Pair {
-    /// Names the files.
+pub(super) struct StoredPair {
+    /// Id in the file names.
     pub id: Uuid,
-    /// Of both files.
+    /// Size of both files.
     pub bytes: u64,
 }
 
-impl Index {
-    /// Looks through the directory once. Only regular files with our names count, never what a link points to. What
-    /// unfinished writes left behind is removed.
+impl FileIndex {
+    /// Reads the directory. Only regular files with the names of a pair count, never the target of a link. Files of interrupted
+    /// writes are removed.
     ///
     /// # Errors
-    /// When the directory cannot be read. A file that vanishes meanwhile is no error.
+    /// When the directory cannot be read. A file that disappears meanwhile is no error.
     pub fn scan(directory: &Path) -> io::Result<Self> {
         let mut found: HashMap<Uuid, (SystemTime, u64)> = HashMap::new();
         for entry in fs::read_dir(directory)? {
             let entry = entry?;
-            let Some(own) = own(&entry.file_name()) else { continue };
+            let Some(file) = known_file(&entry.file_name()) else {
+                continue;
+            };
             // DirEntry::metadata does not follow links.
             let Ok(metadata) = entry.metadata() else { continue };
             if !metadata.is_file() {
                 continue;
             }
-            match own {
-                Own::Unfinished => {
+            match file {
+                KnownFile::Unfinished => {
                     if let Err(error) = fs::remove_file(entry.path()) {
                         tracing::warn!(
-                            "{}, left by an interrupted write, stays: {error}",
-                            entry.path().display()
+                            path = %entry.path().display(), %error,
+                            "A file of an interrupted write cannot be removed"
                         );
                     }
                 }
-                Own::Pair(id) => {
+                KnownFile::Pair(id) => {
                     let modified = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
                     let (newest, bytes) = found.entry(id).or_insert((modified, 0));
                     *newest = modified.max(*newest);
@@ -62,7 +64,10 @@ impl Index {
         }
         let mut found: Vec<_> = found.into_iter().collect();
         found.sort_unstable_by_key(|(id, (modified, _))| (*modified, *id));
-        let pairs: VecDeque<Pair> = found.into_iter().map(|(id, (_, bytes))| Pair { id, bytes }).collect();
+        let pairs: VecDeque<StoredPair> = found
+            .into_iter()
+            .map(|(id, (_, bytes))| StoredPair { id, bytes })
+            .collect();
         let bytes = pairs.iter().map(|pair| pair.bytes).sum();
         Ok(Self { pairs, bytes })
     }
@@ -73,23 +78,23 @@ impl Index {
     }
 
     /// All pairs, oldest first.
-    pub fn iter(&self) -> impl Iterator<Item = Pair> {
+    pub fn iter(&self) -> impl Iterator<Item = StoredPair> {
         self.pairs.iter().copied()
     }
 
     /// The oldest pair.
-    pub fn oldest(&self) -> Option<Pair> {
+    pub fn oldest(&self) -> Option<StoredPair> {
         self.pairs.front().copied()
     }
 
     /// Adds the newest pair.
-    pub fn add(&mut self, pair: Pair) {
+    pub fn add(&mut self, pair: StoredPair) {
         self.bytes += pair.bytes;
         self.pairs.push_back(pair);
     }
 
-    /// Forgets a pair; the oldest is found at once, others by looking through all.
-    pub fn forget(&mut self, id: Uuid) {
+    /// Removes a pair from the index. The oldest is found at once, others by a search.
+    pub fn remove(&mut self, id: Uuid) {
         let at = self.pairs.iter().position(|pair| pair.id == id);
         if let Some(pair) = at.and_then(|at| self.pairs.remove(at)) {
             self.bytes -= pair.bytes;

@@ -1,4 +1,4 @@
-//! One bucket, through the AWS SDK.
+//! One bucket, accessed with the AWS SDK.
 
 use std::time::Duration;
 
@@ -12,45 +12,45 @@ use bytes::Bytes;
 
 use super::error::S3Error;
 use crate::aws::AwsError;
-use crate::cache::CacheItem;
-use crate::cache::names::{Part, file_name};
+use crate::cache::item::CacheItem;
+use crate::cache::names::{PairPart, file_name};
 
-/// Making a connection.
+/// Limit for a connection.
 const CONNECT: Duration = Duration::from_secs(5);
-/// One attempt to upload a part: long enough for a picture over a slow mobile link that four of them share.
+/// Limit for one attempt to upload an object: enough for a picture on a slow mobile link that four uploads share.
 const UPLOAD_ATTEMPT: Duration = Duration::from_secs(30);
-/// An upload with the SDK's retries.
+/// Limit for an upload with the SDK's retries.
 const UPLOAD: Duration = Duration::from_secs(60);
-/// One attempt of everything that carries no picture.
+/// Limit for one attempt of a request without a picture.
 const SMALL_ATTEMPT: Duration = Duration::from_secs(8);
-/// The same with retries.
+/// Limit for such a request with the SDK's retries.
 const SMALL: Duration = Duration::from_secs(16);
-/// Most keys that one DeleteObjects takes (Amazon S3 API reference).
-const MOST_KEYS: usize = 1000;
-/// The region whose name S3 refuses as LocationConstraint: it is the one without.
-const NO_CONSTRAINT: &str = "us-east-1";
+/// Most keys in one DeleteObjects request (Amazon S3 API reference).
+const MAX_KEYS: usize = 1000;
+/// The region whose name S3 refuses as LocationConstraint; it needs none.
+const REGION_WITHOUT_CONSTRAINT: &str = "us-east-1";
 
-/// How a bucket came to be usable.
+/// Whether a bucket existed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Found {
-    /// It was there.
-    There,
-    /// It was made.
+pub(super) enum BucketOrigin {
+    /// It existed.
+    Existing,
+    /// It was created.
     Created,
 }
 
 /// A bucket and the client that reaches it.
 #[derive(Debug, Clone)]
-pub(super) struct Bucket {
+pub(super) struct BucketClient {
     pub(super) name: String,
-    /// Where it is, or would be made.
+    /// Region in which it is, or would be created.
     pub(super) region: String,
     client: Client,
     sdk: SdkConfig,
 }
 
-impl Bucket {
-    /// Makes a client; asks nobody but, where no region is set, the instance metadata service.
+impl BucketClient {
+    /// Makes a client. Sends no request, except to the instance metadata service if no region is set.
     ///
     /// # Errors
     /// [`AwsError::NoRegion`].
@@ -62,22 +62,22 @@ impl Bucket {
         let region = sdk.region().ok_or(AwsError::NoRegion)?.to_string();
         Ok(Self {
             name: name.to_owned(),
-            client: client(&sdk, &region),
+            client: new_client(&sdk, &region),
             region,
             sdk,
         })
     }
 
-    /// Finds the bucket, in whatever region it is.
+    /// Looks the bucket up, in any region.
     ///
     /// # Errors
-    /// [`S3Error::NoSuchBucket`], [`S3Error::Forbidden`], and those of the way there.
+    /// [`S3Error::NoSuchBucket`], [`S3Error::Forbidden`], [`S3Error::Aws`].
     pub(super) async fn look_up(&mut self) -> Result<(), S3Error> {
         match self.head().await {
             Err(S3Error::OtherRegion {
                 region: Some(region), ..
             }) if region != self.region => {
-                self.client = client(&self.sdk, &region);
+                self.client = new_client(&self.sdk, &region);
                 self.region = region;
                 self.head().await
             }
@@ -85,13 +85,13 @@ impl Bucket {
         }
     }
 
-    /// Finds the bucket, or makes it in the component's region.
+    /// Looks the bucket up, and creates it in the component's region if it does not exist.
     ///
     /// # Errors
     /// [`S3Error::NotYours`], [`AwsError::Denied`], and those of [`Self::look_up`].
-    pub(super) async fn ready(&mut self) -> Result<Found, S3Error> {
+    pub(super) async fn look_up_or_create(&mut self) -> Result<BucketOrigin, S3Error> {
         match self.look_up().await {
-            Ok(()) => Ok(Found::There),
+            Ok(()) => Ok(BucketOrigin::Existing),
             Err(S3Error::NoSuchBucket { .. }) => self.create().await,
             Err(error) => Err(error),
         }
@@ -99,7 +99,7 @@ impl Bucket {
 
     async fn head(&self) -> Result<(), S3Error> {
         let request = self.client.head_bucket().bucket(&self.name);
-        match request.customize().config_override(small()).send().await {
+        match request.customize().config_override(small_request()).send().await {
             Ok(_) => Ok(()),
             Err(error) => Err(match S3Error::of(&error, &self.name, "s3:ListBucket") {
                 S3Error::Aws(AwsError::Denied { .. }) => S3Error::Forbidden {
@@ -110,8 +110,8 @@ impl Bucket {
         }
     }
 
-    async fn create(&self) -> Result<Found, S3Error> {
-        let place = (self.region != NO_CONSTRAINT).then(|| {
+    async fn create(&self) -> Result<BucketOrigin, S3Error> {
+        let constraint = (self.region != REGION_WITHOUT_CONSTRAINT).then(|| {
             CreateBucketConfiguration::builder()
                 .location_constraint(BucketLocationConstraint::from(self.region.as_str()))
                 .build()
@@ -120,16 +120,16 @@ impl Bucket {
             .client
             .create_bucket()
             .bucket(&self.name)
-            .set_create_bucket_configuration(place);
-        match request.customize().config_override(small()).send().await {
-            Ok(_) => Ok(Found::Created),
-            // Another device of this account was quicker.
+            .set_create_bucket_configuration(constraint);
+        match request.customize().config_override(small_request()).send().await {
+            Ok(_) => Ok(BucketOrigin::Created),
+            // Another device of this account has created it meanwhile.
             Err(error)
                 if error
                     .as_service_error()
                     .is_some_and(|e| e.is_bucket_already_owned_by_you()) =>
             {
-                Ok(Found::There)
+                Ok(BucketOrigin::Existing)
             }
             Err(error) => Err(S3Error::of(&error, &self.name, "s3:CreateBucket")),
         }
@@ -138,19 +138,19 @@ impl Bucket {
     /// Uploads a pair, the picture first: a message in the bucket always has its picture.
     ///
     /// # Errors
-    /// When one of both was not taken.
+    /// When an upload fails.
     pub(super) async fn put_pair(&self, prefix: &str, pair: &CacheItem) -> Result<(), S3Error> {
         if let Some(image) = &pair.image {
-            let key = key(prefix, pair.id, Part::Image);
-            // A model that hears leaves its window as WAV.
-            let kind = if image.starts_with(b"RIFF") {
+            let key = key(prefix, pair.id, PairPart::Image);
+            // Audio models store their window as WAV.
+            let content_type = if image.starts_with(b"RIFF") {
                 "audio/wav"
             } else {
                 "image/jpeg"
             };
-            self.put(key, image.clone(), kind).await?;
+            self.put(key, image.clone(), content_type).await?;
         }
-        let key = key(prefix, pair.id, Part::Json);
+        let key = key(prefix, pair.id, PairPart::Json);
         self.put(key, pair.json.clone(), "application/json").await
     }
 
@@ -168,20 +168,20 @@ impl Bucket {
         }
     }
 
-    /// Removes objects of a bucket, which need not be there, a thousand with one request.
+    /// Removes objects of a bucket, a thousand with one request. Missing objects are no error.
     ///
     /// # Errors
-    /// The first object or request that failed; some may be gone all the same.
+    /// The first object or request that failed; others may be removed all the same.
     pub(super) async fn delete(&self, bucket: &str, keys: impl Iterator<Item = String>) -> Result<(), S3Error> {
         let objects: Vec<_> = keys
             .filter_map(|key| ObjectIdentifier::builder().key(key).build().ok())
             .collect();
-        for some in objects.chunks(MOST_KEYS) {
-            let Ok(delete) = Delete::builder().set_objects(Some(some.to_vec())).quiet(true).build() else {
+        for chunk in objects.chunks(MAX_KEYS) {
+            let Ok(delete) = Delete::builder().set_objects(Some(chunk.to_vec())).quiet(true).build() else {
                 continue;
             };
             let request = self.client.delete_objects().bucket(bucket).delete(delete);
-            let answer = match request.customize().config_override(small()).send().await {
+            let answer = match request.customize().config_override(small_request()).send().await {
                 Ok(answer) => answer,
                 Err(error) => return Err(S3Error::of(&error, bucket, "s3:DeleteObject")),
             };
@@ -193,22 +193,22 @@ impl Bucket {
     }
 }
 
-/// The key of one part.
-pub(super) fn key(prefix: &str, id: uuid::Uuid, part: Part) -> String {
+/// The object key of one part of a pair.
+pub(super) fn key(prefix: &str, id: uuid::Uuid, part: PairPart) -> String {
     format!("{prefix}{}", file_name(id, part))
 }
 
-fn client(sdk: &SdkConfig, region: &str) -> Client {
-    let elsewhere = sdk.endpoint_url().is_some() || std::env::var_os("AWS_ENDPOINT_URL_S3").is_some();
+fn new_client(sdk: &SdkConfig, region: &str) -> Client {
+    let is_custom_endpoint = sdk.endpoint_url().is_some() || std::env::var_os("AWS_ENDPOINT_URL_S3").is_some();
     let config = Builder::from(sdk)
         .region(Region::new(region.to_owned()))
-        // Stand-ins and other makes of S3 seldom have a name in the DNS for each bucket.
-        .force_path_style(elsewhere)
+        // Other implementations of S3 seldom have a DNS name for each bucket.
+        .force_path_style(is_custom_endpoint)
         .timeout_config(timeouts(UPLOAD_ATTEMPT, UPLOAD));
     Client::from_conf(config.build())
 }
 
-fn small() -> Builder {
+fn small_request() -> Builder {
     Builder::new().timeout_config(timeouts(SMALL_ATTEMPT, SMALL))
 }
 
@@ -218,4 +218,23 @@ fn timeouts(attempt: Duration, all: Duration) -> TimeoutConfig {
         .operation_attempt_timeout(attempt)
         .operation_timeout(all)
         .build()
+}
+
+/// Looks a bucket up with the default credentials and region, for `check --online`. Changes nothing. Returns a sentence: where
+/// the bucket is, or that `run` will create it. Takes 16 s at most, plus the time to fetch credentials.
+///
+/// Does not test the permission to upload: that would leave an object behind.
+///
+/// # Errors
+/// Why the bucket cannot be used, with what to do.
+pub async fn probe(bucket: &str) -> Result<String, S3Error> {
+    let mut client = BucketClient::connect(bucket, None).await?;
+    match client.look_up().await {
+        Ok(()) => Ok(format!("the bucket {bucket} is there, in {}", client.region)),
+        Err(S3Error::NoSuchBucket { .. }) => Ok(format!(
+            "there is no bucket {bucket} yet; `run` creates it in {} (needs s3:CreateBucket)",
+            client.region
+        )),
+        Err(error) => Err(error),
+    }
 }

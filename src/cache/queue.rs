@@ -1,0 +1,138 @@
+//! The bounded queue from the inference side to the thread of a cache. Offering a pair never blocks.
+
+use std::ops::Deref;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+use tokio::sync::mpsc::{self, error::TrySendError};
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+use super::error::CacheError;
+use super::names::pair_id;
+
+/// Jobs that fit into the queue.
+pub(super) const QUEUE_JOBS: usize = 256;
+
+/// Receives the outcome of a removal.
+pub(super) type Reply = oneshot::Sender<Result<(), CacheError>>;
+
+/// What the thread has to do, in this order.
+pub(super) enum CacheJob<P> {
+    /// Keep a pair.
+    Put(QueuedPair<P>),
+    /// Remove every pair.
+    Clear(Reply),
+    /// Remove one pair.
+    ClearOne(Uuid, Reply),
+}
+
+/// Pairs in memory: in the queue, or held by the thread.
+#[derive(Debug, Default)]
+struct MemoryUsage {
+    pairs: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+/// A pair in memory, counted until it is dropped.
+pub(super) struct QueuedPair<P> {
+    pair: P,
+    bytes: usize,
+    usage: Arc<MemoryUsage>,
+}
+
+impl<P> Deref for QueuedPair<P> {
+    type Target = P;
+
+    fn deref(&self) -> &P {
+        &self.pair
+    }
+}
+
+impl<P> Drop for QueuedPair<P> {
+    fn drop(&mut self) {
+        self.usage.pairs.fetch_sub(1, Ordering::Relaxed);
+        self.usage.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// The sending side of the queue.
+pub(super) struct CacheQueue<P> {
+    /// `None` once closed.
+    sender: Mutex<Option<mpsc::Sender<CacheJob<P>>>>,
+    usage: Arc<MemoryUsage>,
+    max_bytes: usize,
+}
+
+impl<P> CacheQueue<P> {
+    /// Makes a queue and its receiver. Pairs in memory take at most `max_bytes`, except for a single larger pair.
+    pub(super) fn new(max_bytes: usize) -> (Self, mpsc::Receiver<CacheJob<P>>) {
+        let (sender, jobs) = mpsc::channel(QUEUE_JOBS);
+        let queue = Self {
+            sender: Mutex::new(Some(sender)),
+            usage: Arc::default(),
+            max_bytes,
+        };
+        (queue, jobs)
+    }
+
+    /// Offers a pair of that size and returns at once.
+    ///
+    /// # Errors
+    /// The pair was dropped: [`CacheError::Behind`] when the queue is full, [`CacheError::Stopped`] when the thread has ended.
+    pub(super) fn offer(&self, pair: P, bytes: usize) -> Result<(), CacheError> {
+        let used = self.usage.bytes.load(Ordering::Relaxed);
+        if used > 0 && used + bytes > self.max_bytes {
+            return Err(CacheError::Behind);
+        }
+        let sender = self.sender.lock();
+        let Some(sender) = sender.as_ref() else {
+            return Err(CacheError::Stopped);
+        };
+        self.usage.pairs.fetch_add(1, Ordering::Relaxed);
+        self.usage.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let usage = self.usage.clone();
+        let sent = sender.try_send(CacheJob::Put(QueuedPair { pair, bytes, usage }));
+        sent.map_err(|refused| match refused {
+            TrySendError::Full(_) => CacheError::Behind,
+            TrySendError::Closed(_) => CacheError::Stopped,
+        })
+    }
+
+    /// Removes every pair, after the pairs that were offered before.
+    ///
+    /// # Errors
+    /// The thread's own; [`CacheError::Stopped`] when it has ended.
+    pub(super) async fn clear(&self) -> Result<(), CacheError> {
+        self.request(CacheJob::Clear).await
+    }
+
+    /// Removes one pair, after the pairs that were offered before.
+    ///
+    /// # Errors
+    /// [`CacheError::NotAnId`] for everything but a UUID; those of [`Self::clear`].
+    pub(super) async fn clear_one(&self, id: &str) -> Result<(), CacheError> {
+        let id = pair_id(id).ok_or(CacheError::NotAnId)?;
+        self.request(|reply| CacheJob::ClearOne(id, reply)).await
+    }
+
+    async fn request(&self, job: impl FnOnce(Reply) -> CacheJob<P>) -> Result<(), CacheError> {
+        let (reply, outcome) = oneshot::channel();
+        let sender = self.sender.lock().clone().ok_or(CacheError::Stopped)?;
+        sender.send(job(reply)).await.map_err(|_| CacheError::Stopped)?;
+        // Otherwise the thread would not end while this request waits.
+        drop(sender);
+        outcome.await.unwrap_or(Err(CacheError::Stopped))
+    }
+
+    /// Accepts nothing more: the thread ends after the jobs that are queued.
+    pub(super) fn close(&self) {
+        self.sender.lock().take();
+    }
+
+    /// How many pairs are in memory.
+    pub(super) fn pairs(&self) -> usize {
+        self.usage.pairs.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,119 @@
+//! The handle of the S3 cache.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use super::settings::S3Settings;
+use super::upload::{UploadItem, UploadStatus};
+use super::uploader::Uploader;
+use crate::cache::error::CacheError;
+use crate::cache::item::CacheItem;
+use crate::cache::queue::CacheQueue;
+use crate::cache::s3_location::S3Location;
+use crate::status::health::HealthFlag;
+use crate::status::stats::Stats;
+use crate::util::clock::rounded;
+use crate::util::panics::PanicRestart;
+
+/// Bytes of pairs in memory: in the queue, waiting for an upload, or being uploaded for the first time.
+const MEMORY_BYTES: usize = 8 << 20;
+
+/// Uploads pairs to a bucket on a thread of its own.
+pub struct S3Cache {
+    queue: CacheQueue<UploadItem>,
+    status: Arc<UploadStatus>,
+    /// Sends the deadline of the end.
+    stop: watch::Sender<Option<Instant>>,
+    /// Closed when the thread has ended.
+    ended: watch::Receiver<()>,
+}
+
+impl S3Cache {
+    /// Starts the thread, which looks the bucket up.
+    ///
+    /// # Errors
+    /// When the system cannot start a thread.
+    pub fn start(settings: S3Settings, stats: Arc<Stats>) -> io::Result<Self> {
+        let (queue, mut jobs) = CacheQueue::new(MEMORY_BYTES);
+        let (stop, stopping) = watch::channel(None);
+        let (end, ended) = watch::channel(());
+        let status = Arc::new(UploadStatus::new(stats));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let thread_status = status.clone();
+        std::thread::Builder::new().name("cache-s3".into()).spawn(move || {
+            runtime.block_on(async {
+                let mut restart = PanicRestart::new("the S3 cache");
+                loop {
+                    let uploader = Uploader::new(settings.clone(), &mut jobs, stopping.clone(), thread_status.clone());
+                    let Err(wait) = restart.attempt(uploader.run()).await else {
+                        break;
+                    };
+                    tokio::time::sleep(wait).await;
+                }
+            });
+            drop(end);
+            // A DNS look-up that is still running cannot be interrupted.
+            runtime.shutdown_background();
+        })?;
+        Ok(Self {
+            queue,
+            status,
+            stop,
+            ended,
+        })
+    }
+
+    /// Offers a pair and returns at once. `false`: it was dropped, because the queue is full or the cache has been stopped;
+    /// this is counted as a cache failure and logged once a minute.
+    pub fn offer(&self, location: S3Location, pair: CacheItem) -> bool {
+        let bytes = pair.size();
+        let offered = self.queue.offer(UploadItem { location, pair }, bytes);
+        offered.inspect_err(|error| self.status.lost(1, error)).is_ok()
+    }
+
+    /// Whether S3 accepts requests, as far as that was tried.
+    pub fn flag(&self) -> HealthFlag {
+        self.status.flag.clone()
+    }
+
+    /// Removes every object that this device uploaded, and every pair that waits, as far as they were offered before. Ends
+    /// within half a minute when S3 does not answer; each thousand objects take a request.
+    ///
+    /// # Errors
+    /// When something may be left in the bucket: [`CacheError::S3`]; [`CacheError::Stopped`]; [`CacheError::Behind`] when too
+    /// many such commands wait.
+    pub async fn clear(&self) -> Result<(), CacheError> {
+        self.queue.clear().await
+    }
+
+    /// Removes one pair from the bucket, or from those that wait.
+    ///
+    /// # Errors
+    /// [`CacheError::NotAnId`] for everything but a UUID; [`CacheError::NoSuchPair`]; those of [`Self::clear`].
+    pub async fn clear_one(&self, id: &str) -> Result<(), CacheError> {
+        self.queue.clear_one(id).await
+    }
+
+    /// Writes the pairs in memory to the disk, for the next start, and ends the thread. `false`: it took longer than `limit`;
+    /// the pairs that were still in memory are dropped, counted and logged.
+    pub async fn stop(&self, limit: Duration) -> bool {
+        // An error means that the thread has ended already.
+        let _ = self.stop.send(Some(Instant::now() + limit));
+        let mut ended = self.ended.clone();
+        // The thread sends nothing: this resolves, with an error, when it has ended.
+        if tokio::time::timeout(limit, ended.changed()).await.is_ok() {
+            return true;
+        }
+        let pairs = self.queue.pairs();
+        self.status.stats.cache_failures.add(pairs as u64);
+        tracing::error!(
+            pairs,
+            limit = ?rounded(limit),
+            "Pairs of picture and message for S3 are lost: writing them to the disk took too long"
+        );
+        false
+    }
+}
