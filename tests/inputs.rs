@@ -1,4 +1,4 @@
-//! Cameras that come and go, and a model that takes its time, in this process.
+//! Cameras that are plugged in and out, and a slow model, in this process.
 
 use crate::support;
 
@@ -25,12 +25,12 @@ use support::mosquitto::Mosquitto;
 use support::observer::Observer;
 use support::scripts::{boxed, hello};
 
-/// A camera of the test: its name and how many frames it delivers.
+/// A camera of the test: its name, and a number by which its source element is recognised.
 #[derive(Clone, Copy)]
-struct Plugged(&'static str, i32);
+struct TestDevice(&'static str, i32);
 
-/// What is plugged in now.
-static PLUGGED: Mutex<Vec<Plugged>> = Mutex::new(Vec::new());
+/// The cameras that are plugged in now.
+static PLUGGED: Mutex<Vec<TestDevice>> = Mutex::new(Vec::new());
 const CAPS: &str = "video/x-raw, format=YUY2, width=640, height=480; video/x-raw, format=YUY2, width=1280, height=720; \
     image/jpeg, width=640, height=480";
 
@@ -52,11 +52,11 @@ mod device {
 
     impl DeviceImpl for TestCamera {
         fn create_element(&self, name: Option<&str>) -> Result<gst::Element, gst::LoggableError> {
-            let frames: i32 = self.obj().properties().and_then(|p| p.get("frames").ok()).unwrap_or(-1);
+            let number: i32 = self.obj().properties().and_then(|p| p.get("number").ok()).unwrap_or(-1);
             let element = gst::ElementFactory::make("videotestsrc")
                 .property("is-live", true)
                 .property_from_str("pattern", "ball")
-                .property("timestamp-offset", i64::from(frames));
+                .property("timestamp-offset", i64::from(number));
             let element = match name {
                 Some(name) => element.name(name),
                 None => element,
@@ -97,10 +97,10 @@ mod provider {
 
         fn probe(&self) -> Vec<gst::Device> {
             let plugged = PLUGGED.lock().unwrap().clone();
-            let devices = plugged.iter().enumerate().map(|(number, Plugged(name, frames))| {
+            let devices = plugged.iter().enumerate().map(|(index, TestDevice(name, number))| {
                 let properties = gst::Structure::builder("properties")
-                    .field("device.path", format!("/dev/testcamera{number}"))
-                    .field("frames", *frames)
+                    .field("device.path", format!("/dev/testcamera{index}"))
+                    .field("number", *number)
                     .build();
                 glib::Object::builder::<super::TestCamera>()
                     .property("display-name", name)
@@ -119,10 +119,10 @@ glib::wrapper! {
     pub struct TestCameras(ObjectSubclass<provider::TestCameras>) @extends gst::DeviceProvider, gst::Object;
 }
 
-/// The provider is the process's: tests with cameras take turns.
+/// The device provider is global to the process, so tests with cameras run one after the other.
 static TURN: Mutex<()> = Mutex::new(());
 
-fn plug(cameras: &[Plugged]) {
+fn plug(cameras: &[TestDevice]) {
     static REGISTER: Once = Once::new();
     REGISTER.call_once(|| {
         gst::init().unwrap();
@@ -142,7 +142,7 @@ fn selection(camera: &str) -> DeviceSelection {
 #[test]
 fn a_camera_of_the_device_monitor_is_opened_in_its_chosen_mode() {
     let _turn = TURN.lock();
-    plug(&[Plugged("Test Camera One", 1), Plugged("Test Camera Two", 2)]);
+    plug(&[TestDevice("Test Camera One", 1), TestDevice("Test Camera Two", 2)]);
     let lines = camera::list().unwrap().descriptions();
     assert!(
         lines.contains(&"Test Camera Two (/dev/testcamera1)".to_owned()),
@@ -154,7 +154,7 @@ fn a_camera_of_the_device_monitor_is_opened_in_its_chosen_mode() {
         "videotestsrc pattern=ball timestamp-offset=2 is-live=true ! video/x-raw,format=YUY2,width=640,height=480"
     );
 
-    let (slot, stats) = (Arc::new(FrameMailbox::new()), Arc::new(Stats::default()));
+    let (mailbox, stats) = (Arc::new(FrameMailbox::new()), Arc::new(Stats::default()));
     let settings = CaptureSettings {
         devices: DeviceSelection {
             resolution: Some((1000, 700)),
@@ -162,8 +162,8 @@ fn a_camera_of_the_device_monitor_is_opened_in_its_chosen_mode() {
         },
         ..CaptureSettings::new(None)
     };
-    let capture = Capture::start(&settings, &slot, &stats, |_| {}).unwrap();
-    let Received::Value(frame) = slot.receive(LIMIT) else {
+    let capture = Capture::start(&settings, &mailbox, &stats, |_| {}).unwrap();
+    let Received::Value(frame) = mailbox.receive(LIMIT) else {
         panic!("no frame")
     };
     let caps = frame.sample.caps().unwrap();
@@ -171,12 +171,12 @@ fn a_camera_of_the_device_monitor_is_opened_in_its_chosen_mode() {
     assert_eq!((caps.get("width"), caps.get("height")), (Ok(1280), Ok(720)));
     capture.stop(Duration::from_secs(1));
 
-    plug(&[Plugged("Test Camera One", 1)]);
-    let gone = selection("Test Camera Two")
+    plug(&[TestDevice("Test Camera One", 1)]);
+    let error = selection("Test Camera Two")
         .find_launch_line(MediaKind::Video)
         .unwrap_err();
-    let CaptureError::NoCamera { wanted, found, .. } = gone else {
-        panic!("{gone}")
+    let CaptureError::NoCamera { wanted, found, .. } = error else {
+        panic!("{error}")
     };
     assert_eq!(wanted.as_deref(), Some("Test Camera Two"));
     assert!(
@@ -217,18 +217,18 @@ fn a_camera_plugged_in_later_is_found_and_used() {
             let _ = stopped.await;
         }))
     });
-    observer.wait_for("model/metrics", "the camera was missed twice", |metrics| {
+    observer.wait_for("model/metrics", "two attempts without the camera", |metrics| {
         metrics["runner"]["capture_restarts"].as_u64() >= Some(2)
     });
     assert!(observer.all("inference/output").is_empty());
-    plug(&[Plugged("Test Camera", 0)]);
+    plug(&[TestDevice("Test Camera", 0)]);
     observer.wait_for_status("started", 1);
     observer.wait_for_count("inference/output", 3);
     stop.send(()).unwrap();
     daemon.join().unwrap();
 }
 
-/// Collects what is logged.
+/// Collects the log.
 #[derive(Clone, Default)]
 struct Log(Arc<Events<String>>);
 
@@ -244,7 +244,7 @@ impl std::io::Write for Log {
 }
 
 #[test]
-fn a_long_first_answer_is_waited_for_beyond_the_usual_limit_with_progress_in_the_log() {
+fn the_first_answer_may_take_longer_than_the_usual_limit_and_the_log_shows_progress() {
     let site = Site::new();
     let mut greeting = hello(4, 4);
     greeting["inferencing_engine"] = json!({"engine_type": 4, "properties": ["gpu_delegates"]});

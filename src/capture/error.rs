@@ -19,8 +19,8 @@ pub enum CaptureError {
         "gst_args names no pipeline; give a gst-launch line with spaces written as \":\", for example \"v4l2src:device=/dev/video0\""
     )]
     NoLine,
-    /// Longer than [`MAX_LENGTH`].
-    #[error("the pipeline has {length} bytes; at most {max} are read", max = MAX_LENGTH)]
+    /// The line is longer than [`MAX_LENGTH`].
+    #[error("the pipeline has {length} bytes; the maximum is {max}", max = MAX_LENGTH)]
     TooLong {
         /// Bytes given.
         length: usize,
@@ -115,13 +115,13 @@ pub enum CaptureError {
         hint: Option<String>,
     },
     /// The pipeline came up after its mailbox was reserved for another capture.
-    #[error("the source came up so late that it had been given up")]
+    #[error("the source started too late: the program had already given it up")]
     GivenUp,
     /// A thread of the capture panicked.
     #[error(transparent)]
     Panicked(#[from] Panicked),
     /// The operating system did not start a thread.
-    #[error("no thread for the capture: {0}")]
+    #[error("cannot start a thread for the capture: {0}")]
     Thread(String),
 }
 

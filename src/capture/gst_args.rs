@@ -3,7 +3,7 @@
 use super::launch_tokens::{closing_indices, has_unquoted_space};
 
 /// Maximum length of a line in bytes. The longest known line has about 600.
-pub const MAX_LENGTH: usize = 64 * 1024;
+pub(super) const MAX_LENGTH: usize = 64 * 1024;
 
 /// Decodes `text` into a launch line. `None` when `text` is empty, `__none__`, or longer than [`MAX_LENGTH`].
 ///
@@ -15,7 +15,7 @@ pub const MAX_LENGTH: usize = 64 * 1024;
 /// - before a digit in a device path: `/dev/v4l/by-path/pci-0000:00:14.0-usb-0:5:1.0-video-index0`;
 /// - in the address of a sound card: `device=hw:1,0`, `device=plughw:CARD=C920`;
 /// - as `\:`, which becomes `:`.
-pub fn decode(text: &str) -> Option<String> {
+pub(super) fn decode(text: &str) -> Option<String> {
     let trimmed = text.trim();
     if trimmed.is_empty() || trimmed == "__none__" || text.len() > MAX_LENGTH {
         return None;
@@ -107,8 +107,8 @@ fn is_in_device_path(token: &str, rest: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::launch_tokens;
     use super::*;
+    use crate::capture::launch_tokens::split_tokens;
     use proptest::prelude::*;
 
     const TUTORIAL: &str = include_str!("../../tests/data/tutorial-gst_args.txt");
@@ -240,7 +240,7 @@ mod tests {
             }
             text
         };
-        launch_tokens::split_tokens(line)
+        split_tokens(line)
             .into_iter()
             .map(escaped)
             .collect::<Vec<_>>()

@@ -9,7 +9,7 @@ pub(super) fn closing_indices(text: &str) -> Vec<usize> {
     let bytes = text.as_bytes();
     let mut closed_by = vec![0; bytes.len()];
     let mut open: Vec<(usize, u8)> = Vec::new();
-    // How many of each closing bracket are expected: an unmatched one then takes no search, and the function linear time.
+    // How many of each closing bracket are expected. An unmatched one then needs no search, so the time stays linear.
     let mut expected = [0usize; 256];
     let mut no_more_quotes = [false; 256];
     let mut at = 0;

@@ -178,15 +178,6 @@ pub struct Reservation<T> {
     epoch: u64,
 }
 
-impl<T> Clone for Reservation<T> {
-    fn clone(&self) -> Self {
-        Self {
-            mailbox: Arc::clone(&self.mailbox),
-            epoch: self.epoch,
-        }
-    }
-}
-
 impl<T> Reservation<T> {
     /// Opens the mailbox, empty. `None` when the mailbox was reserved again or revoked since.
     pub fn open(&self, policy: OverflowPolicy) -> Option<MailboxSender<T>> {

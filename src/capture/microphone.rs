@@ -41,7 +41,7 @@ fn descriptions(devices: &[Device]) -> Vec<String> {
     devices
         .iter()
         .map(|device| match device.is_monitor {
-            true => format!("{}, what a loudspeaker plays", device.title()),
+            true => format!("{}, which records what a loudspeaker plays", device.title()),
             false => device.title(),
         })
         .collect()
@@ -98,7 +98,7 @@ fn select_default(
         wanted: None,
         found: list().unwrap_or_default(),
         hint: Some(format!(
-            "What was tried: {}. The service user must be in the group audio",
+            "These were tried: {}. The service user must be in the group audio",
             reasons.join("; ")
         )),
     })
@@ -117,7 +117,7 @@ fn try_open(name: &str) -> Result<(), String> {
     match (result, reason.as_ref().map(|message| message.view())) {
         (Ok(_), _) => Ok(()),
         (Err(_), Some(gst::MessageView::Error(error))) => Err(error.error().message().to_owned()),
-        (Err(_), _) => Err("it does not open and gives no reason".to_owned()),
+        (Err(_), _) => Err("it does not open, and GStreamer gives no reason".to_owned()),
     }
 }
 

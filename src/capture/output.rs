@@ -16,7 +16,7 @@ use super::watchdog::FrameClock;
 use crate::status::stats::Stats;
 
 /// Where a capture delivers, and in which form.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub enum CaptureOutput {
     /// Video frames; the newest replaces the one before.
     Video(Reservation<Frame>),

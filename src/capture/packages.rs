@@ -1,4 +1,4 @@
-//! Which package brings which GStreamer element, for the message about a missing one.
+//! The Debian package of each GStreamer element, for the error about a missing element.
 
 use std::fmt;
 
@@ -20,7 +20,7 @@ const L4T: &str = "nvidia-l4t-gstreamer (NVIDIA Jetson Linux)";
 const DEEPSTREAM: &str = "the NVIDIA DeepStream SDK";
 const KVS: &str = "the Amazon Kinesis Video Streams producer SDK (set install_kvssink to \"yes\")";
 
-/// Elements by package (Debian 12, Ubuntu 20.04 to 24.04). Names that end in `*` stand for all that begin so.
+/// Elements by package (Debian 12, Ubuntu 20.04 to 24.04). `*` stands for any characters.
 const ELEMENTS: &[(&str, &[&str])] = &[
     (
         CORE,
@@ -188,9 +188,9 @@ const ELEMENTS: &[(&str, &[&str])] = &[
     (KVS, &["kvssink"]),
 ];
 
-/// The package that brings `element`, where known.
-pub fn package_of(element: &str) -> Option<&'static str> {
-    let brings = |pattern: &str| match pattern.split_once('*') {
+/// The package that contains `element`, if known.
+fn package_of(element: &str) -> Option<&'static str> {
+    let matches = |pattern: &str| match pattern.split_once('*') {
         Some((start, end)) => {
             element.len() >= start.len() + end.len() && element.starts_with(start) && element.ends_with(end)
         }
@@ -198,22 +198,22 @@ pub fn package_of(element: &str) -> Option<&'static str> {
     };
     ELEMENTS
         .iter()
-        .find(|(_, elements)| elements.iter().any(|pattern| brings(pattern)))
+        .find(|(_, elements)| elements.iter().any(|pattern| matches(pattern)))
         .map(|(package, _)| *package)
 }
 
-/// An element of the line that GStreamer does not have here.
+/// An element that is not installed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MissingElement {
-    /// Its name.
+    /// The factory name.
     pub name: String,
-    /// The package that brings it, where known.
+    /// The package that contains it, if known.
     pub package: Option<&'static str>,
 }
 
 impl MissingElement {
-    /// The missing element `name`.
-    pub fn new(name: impl Into<String>) -> Self {
+    /// The missing element `name`, with its package.
+    pub(super) fn new(name: impl Into<String>) -> Self {
         let name = name.into();
         Self {
             package: package_of(&name),

@@ -18,7 +18,7 @@ use super::watchdog::CaptureEvent;
 use crate::config::{ResizeMode, SourceLine};
 use crate::status::stats::Stats;
 
-/// No wait in these tests is longer.
+/// Limit of each wait.
 const LIMIT: Duration = Duration::from_secs(20);
 
 struct Run {
@@ -79,7 +79,7 @@ impl Run {
     }
 }
 
-/// Makes a file with GStreamer's own elements.
+/// Runs a launch line to its end, to make a file.
 fn make(line: &str) {
     init().unwrap();
     let pipeline = gst::parse::launch(line).unwrap();
@@ -123,7 +123,7 @@ fn a_live_source_delivers_frames_until_it_is_stopped() {
 #[test]
 fn a_live_source_keeps_the_newest_frame_and_counts_the_others() {
     let run = Run::of("videotestsrc is-live=true num-buffers=30 ! video/x-raw,width=16,height=16,framerate=300/1");
-    // Nobody takes anything until all frames have come: the source's end waits for the last one.
+    // Nothing is received until all frames have arrived: the end of the stream waits for the last frame.
     let start = Instant::now();
     while run.stats.frames_captured.get() < 30 {
         assert!(start.elapsed() < LIMIT);
@@ -133,7 +133,7 @@ fn a_live_source_keeps_the_newest_frame_and_counts_the_others() {
         run.events.try_recv().is_err(),
         "the end comes after the last frame was taken"
     );
-    // A live source may start its stream some time after 0, so only the earliest place of the last frame is known.
+    // A live source may start its stream some time after 0, so only a lower limit of the last timestamp is known.
     assert!(matches!(run.timestamps()[..], [last] if last >= 29 * 1000 / 300));
     assert_eq!(run.stats.frames_skipped.get(), 29);
     assert_eq!(run.event(), CaptureEvent::EndOfStream);
@@ -202,7 +202,7 @@ fn duplicates_of_videorate_arrive_at_their_rate_and_share_their_memory() {
     );
     let frame = run.frame();
     let memory = |frame: &Frame| frame.sample.buffer().unwrap().map_readable().unwrap().as_ptr();
-    // Among several frames in a row there are two that share their memory: videorate's copies are references.
+    // The copies of videorate are references, so some consecutive frames share their memory.
     let mut before = memory(&frame);
     let mut shared = 0;
     let mut held = vec![frame];
@@ -263,10 +263,10 @@ fn a_live_source_that_delivers_nothing_has_stalled() {
         (after, run.stats.frames_captured.get())
     };
     let caps = "video/x-raw,width=16,height=16,framerate=50/1";
-    // The valve drops all: not even a first frame.
+    // The valve drops every frame, the first one too.
     let (after, frames) = quiet(&format!("videotestsrc is-live=true ! {caps} ! valve drop=true"), 500);
     assert!(after >= Duration::from_millis(500) && frames == 0);
-    // The second input keeps the pipeline from its end after the first one's five frames.
+    // The second input prevents the end of the stream after the five frames of the first one.
     let (after, frames) = quiet(
         &format!(
             "videotestsrc is-live=true num-buffers=5 ! {caps} ! funnel name=f videotestsrc is-live=true ! {caps} ! \
@@ -295,7 +295,7 @@ fn a_source_that_is_not_live_never_stalls() {
 fn stopping_wakes_a_callback_that_waits_for_the_mailbox() {
     let run = Run::unthrottled("videotestsrc ! video/x-raw,width=16,height=16");
     let start = Instant::now();
-    // The first frame is in the mailbox, the second in the callback that waits.
+    // The first frame is in the mailbox; the callback waits with the second one.
     while run.stats.frames_captured.get() < 2 {
         assert!(start.elapsed() < LIMIT);
         std::thread::yield_now();
@@ -321,12 +321,12 @@ fn a_pipeline_that_hangs_is_abandoned() {
     let run =
         Run::of("videotestsrc is-live=true ! video/x-raw,width=16,height=16 ! identity name=slow sleep-time=3000000");
     let start = Instant::now();
-    // A thread in identity's sleep keeps the pipeline from stopping, as a driver does; wait until it is in there.
+    // A thread that sleeps in `identity` prevents the stop, as a driver does. Wait until it sleeps.
     run.frame();
     let next = run.mailbox.receive(Duration::from_millis(300));
     assert!(
         matches!(next, Received::TimedOut),
-        "the next frame sleeps in there: {next:?}"
+        "the next frame is held in `identity`: {next:?}"
     );
     assert!(matches!(
         run.capture.stop(Duration::from_millis(100)),

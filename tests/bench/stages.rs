@@ -110,14 +110,19 @@ impl Parts {
 /// Microseconds of each stage, frame by frame, in the order of [`NAMES`].
 fn measure(scene: &Scene) -> Vec<Vec<f64>> {
     let mut parts = Parts::new(scene);
-    let (slot, stats) = (Arc::new(FrameMailbox::new()), Arc::new(Stats::default()));
+    let (mailbox, stats) = (Arc::new(FrameMailbox::new()), Arc::new(Stats::default()));
     // Faster than a camera, and slow enough that each frame is waited for.
     let line = scene.source(true).replace("framerate=30/1", "framerate=100/1");
-    let capture =
-        Capture::start(&CaptureSettings::new(SourceLine::Launch(line)), &slot, &stats, |_| {}).expect("the source");
+    let capture = Capture::start(
+        &CaptureSettings::new(SourceLine::Launch(line)),
+        &mailbox,
+        &stats,
+        |_| {},
+    )
+    .expect("the source");
     let mut stages = vec![Vec::new(); NAMES.len()];
     for frame in 0..FRAMES + WARM_UP {
-        let times = infer(&slot, &mut parts);
+        let times = infer(&mailbox, &mut parts);
         if frame >= WARM_UP {
             for (stage, time) in stages.iter_mut().zip(times) {
                 stage.push(time);
@@ -128,12 +133,12 @@ fn measure(scene: &Scene) -> Vec<Vec<f64>> {
     stages
 }
 
-fn infer(slot: &FrameMailbox, parts: &mut Parts) -> [f64; NAMES.len()] {
-    let Received::Value(frame) = slot.receive(LIMIT) else {
+fn infer(mailbox: &FrameMailbox, parts: &mut Parts) -> [f64; NAMES.len()] {
+    let Received::Value(frame) = mailbox.receive(LIMIT) else {
         panic!("the source delivers nothing");
     };
-    let taken = Instant::now();
-    let pull = taken.saturating_duration_since(frame.at);
+    let received = Instant::now();
+    let pull = received.saturating_duration_since(frame.at);
     parts.converter.convert(&frame, &mut parts.picture).expect("a picture");
     drop(frame);
     let converted = Instant::now();
@@ -165,13 +170,13 @@ fn infer(slot: &FrameMailbox, parts: &mut Parts) -> [f64; NAMES.len()] {
     let jpeg = encoding.elapsed();
     [
         pull,
-        converted - taken,
+        converted - received,
         packed - converted,
         answered - packed,
         bare,
         reported - answered,
         published - reported,
-        pull + (published - taken),
+        pull + (published - received),
         jpeg,
     ]
     .map(|time| time.as_secs_f64() * 1e6)

@@ -1,4 +1,4 @@
-//! Models that hear, from a microphone line or a sound file to messages, exact in counts and samples.
+//! Audio models: from a launch line or an audio file to messages, with exact counts and samples.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -12,13 +12,13 @@ use crate::support::scripts::{classified, hearing, recorded};
 
 const PAUSE: &str = "ei_shutdown_behavior=wait_for_restart";
 
-/// A WAV file, 16 bits mono.
-fn wav(samples: &[i16], frequency: u32) -> Vec<u8> {
+/// A WAV file of 16-bit mono samples.
+fn wav(samples: &[i16], sample_rate: u32) -> Vec<u8> {
     let mut file = b"RIFF____WAVEfmt ".to_vec();
     file.extend(16u32.to_le_bytes());
     file.extend([1, 0, 1, 0]);
-    file.extend(frequency.to_le_bytes());
-    file.extend((frequency * 2).to_le_bytes());
+    file.extend(sample_rate.to_le_bytes());
+    file.extend((sample_rate * 2).to_le_bytes());
     file.extend([2, 0, 16, 0]);
     file.extend(b"data");
     file.extend((samples.len() as u32 * 2).to_le_bytes());
@@ -28,12 +28,12 @@ fn wav(samples: &[i16], frequency: u32) -> Vec<u8> {
     file
 }
 
-/// Samples that are all different within a window.
+/// Samples that differ from each other within a window.
 fn ramp(count: usize) -> Vec<i16> {
     (0..count).map(|i| (i as i16).wrapping_mul(7)).collect()
 }
 
-struct Heard {
+struct Played {
     site: Site,
     observer: Observer,
     record: PathBuf,
@@ -41,8 +41,8 @@ struct Heard {
     log: String,
 }
 
-/// Lets a scripted model hear a file to its end.
-fn hear(samples: &[i16], hello: &Value, arguments: &[&str]) -> Heard {
+/// Plays a file to its end with a scripted model.
+fn play(samples: &[i16], hello: &Value, arguments: &[&str]) -> Played {
     let (site, broker) = (Site::new(), Mosquitto::start());
     let observer = Observer::connect(broker.port, site.device());
     let file = site.write("sound.wav", wav(samples, 16_000));
@@ -64,7 +64,7 @@ fn hear(samples: &[i16], hello: &Value, arguments: &[&str]) -> Heard {
         runner["inferences"] == json!(inferred) && runner["delivered"] == runner["published"]
     });
     let log = daemon.stop();
-    Heard {
+    Played {
         site,
         observer,
         record,
@@ -94,18 +94,18 @@ fn classify_requests(record: &Path) -> Vec<(String, Vec<i16>)> {
 #[test]
 fn a_whole_window_is_classified_every_slice_with_exactly_the_samples_of_the_file() {
     let samples = ramp(10_300);
-    let heard = hear(&samples, &hearing(16_000, 4_000, 1_000, false), &["--unthrottled"]);
-    let requests = classify_requests(&heard.record);
+    let played = play(&samples, &hearing(16_000, 4_000, 1_000, false), &["--unthrottled"]);
+    let requests = classify_requests(&played.record);
     assert_eq!(requests.len(), 7, "one at 4000 samples and one every 1000 after it");
     for (index, (kind, features)) in requests.iter().enumerate() {
         assert_eq!(kind, "classify_shm");
         let start = index * 1_000;
         assert!(
             features == &samples[start..start + 4_000],
-            "window {index} is not the file's"
+            "window {index} differs from the file"
         );
     }
-    let messages = heard.observer.all("inference/output");
+    let messages = played.observer.all("inference/output");
     assert_eq!(messages.len(), 7);
     let first = messages[0].json();
     assert_eq!(first["c"], json!({"yes": 0.25, "no": 0.75}));
@@ -114,13 +114,13 @@ fn a_whole_window_is_classified_every_slice_with_exactly_the_samples_of_the_file
         (&json!(1), &json!(1))
     );
     assert!(first.get("image").is_none() && first.get("image_omitted").is_none());
-    let runner = &heard.metrics["runner"];
+    let runner = &played.metrics["runner"];
     assert_eq!(
         (&runner["frames_captured"], &runner["audio_overruns"]),
         (&json!(7), &json!(0))
     );
-    assert_eq!(heard.metrics["details"]["n"], 7);
-    assert!(!heard.log.contains("silence"), "{}", heard.log);
+    assert_eq!(played.metrics["details"]["n"], 7);
+    assert!(!played.log.contains("silence"), "{}", played.log);
 }
 
 #[test]
@@ -139,8 +139,8 @@ fn a_continuous_model_gets_each_slice_once_and_its_window_is_cached_as_wav() {
     ];
     let mut arguments = vec!["--unthrottled"];
     arguments.extend(sets);
-    let heard = hear(&samples, &hearing(16_000, 4_000, 2_000, true), &arguments);
-    let requests = classify_requests(&heard.record);
+    let played = play(&samples, &hearing(16_000, 4_000, 2_000, true), &arguments);
+    let requests = classify_requests(&played.record);
     assert!(requests.iter().all(|(kind, _)| kind == "classify_continuous_shm"));
     let slices: Vec<_> = requests.into_iter().map(|(_, slice)| slice).collect();
     assert_eq!(
@@ -148,7 +148,7 @@ fn a_continuous_model_gets_each_slice_once_and_its_window_is_cached_as_wav() {
         samples[..8_000].chunks(2_000).map(<[i16]>::to_vec).collect::<Vec<_>>()
     );
 
-    let messages = heard.observer.all("inference/output");
+    let messages = played.observer.all("inference/output");
     assert_eq!(messages.len(), 4);
     for (index, window) in [(0, 0..2_000), (1, 0..4_000), (3, 4_000..8_000)] {
         let id = messages[index].json()["id"].as_str().unwrap().to_owned();
@@ -164,14 +164,14 @@ fn a_continuous_model_gets_each_slice_once_and_its_window_is_cached_as_wav() {
             "sound has no picture to leave out"
         );
     }
-    drop(heard.site);
+    drop(played.site);
 }
 
 #[test]
-fn a_sound_file_plays_in_real_time() {
+fn an_audio_file_plays_in_real_time() {
     let begun = Instant::now();
-    let heard = hear(&ramp(24_000), &hearing(16_000, 8_000, 4_000, false), &[]);
-    assert_eq!(classify_requests(&heard.record).len(), 5);
+    let played = play(&ramp(24_000), &hearing(16_000, 8_000, 4_000, false), &[]);
+    assert_eq!(classify_requests(&played.record).len(), 5);
     assert!(
         begun.elapsed() > Duration::from_millis(1_400),
         "1.5 s of sound took {:?}",
@@ -180,7 +180,7 @@ fn a_sound_file_plays_in_real_time() {
 }
 
 #[test]
-fn sound_of_another_rate_with_two_channels_is_converted() {
+fn audio_with_another_sample_rate_and_two_channels_is_converted() {
     let (site, broker) = (Site::new(), Mosquitto::start());
     let observer = Observer::connect(broker.port, site.device());
     let record = site.path().join("record");
@@ -220,15 +220,14 @@ fn sound_of_another_rate_with_two_channels_is_converted() {
 }
 
 #[test]
-fn a_model_slower_than_its_sound_keeps_the_order_and_what_is_dropped_is_counted() {
+fn a_model_slower_than_its_source_keeps_the_order_and_dropped_windows_are_counted() {
     let (site, broker) = (Site::new(), Mosquitto::start());
     let observer = Observer::connect(broker.port, site.device());
     let record = site.path().join("record");
     let answer = json!({"delay_ms": 20, "then": classified(0.5)});
     let script = json!({"hello": hearing(16_000, 16_001, 16_001, true), "record": record, "answers": [answer]});
     let model = site.scripted_model(&script);
-    // A live source that does not wait for the clock. Its bytes count on without end, so that the first one of the slice with
-    // number n is 2n.
+    // A live source that does not wait for the clock. Its bytes are a running count, so the first byte of slice n is 2n.
     let line = "fakesrc is-live=true format=time num-buffers=100 sizetype=fixed sizemax=32002 filltype=pattern-span \
                 ! audio/x-raw,format=S16LE,layout=interleaved,rate=16000,channels=1";
     let daemon = site.run(
@@ -250,22 +249,22 @@ fn a_model_slower_than_its_sound_keeps_the_order_and_what_is_dropped_is_counted(
         count("frames_captured") == 100 && count("inferences") + count("audio_overruns") == 100
     });
     daemon.stop();
-    let heard: Vec<_> = recorded(&record)
+    let slices: Vec<_> = recorded(&record)
         .iter()
         .filter_map(|line| line.get("classify_continuous_shm"))
         .map(|slice| (slice["first"].as_f64().unwrap() as i16 as u16 & 0xff) / 2)
         .collect();
-    assert!(heard.is_sorted_by(|a, b| a < b), "{heard:?}");
-    assert!(heard.len() < 50, "the model was too slow: {heard:?}");
+    assert!(slices.is_sorted_by(|a, b| a < b), "{slices:?}");
+    assert!(slices.len() < 50, "the model was too slow: {slices:?}");
     assert_eq!(
-        &heard[heard.len() - 3..],
+        &slices[slices.len() - 3..],
         [97, 98, 99],
         "four seconds of sound wait: {metrics}"
     );
 }
 
 #[test]
-fn a_microphone_that_gives_only_zeros_is_told_once_with_the_usual_causes() {
+fn a_silent_microphone_is_logged_once_with_the_usual_causes() {
     let (site, broker) = (Site::new(), Mosquitto::start());
     let line = "audiotestsrc is-live=true wave=silence ! audio/x-raw,rate=16000,channels=1";
     let daemon = site.run(&broker.url(), &["--model", "builtin:audio", "--gst", line]);
@@ -278,7 +277,7 @@ fn a_microphone_that_gives_only_zeros_is_told_once_with_the_usual_causes() {
 }
 
 #[test]
-fn the_built_in_model_tells_tone_from_silence() {
+fn the_built_in_model_distinguishes_a_tone_from_silence() {
     for (wave, label) in [("sine", "tone"), ("silence", "silence")] {
         let (site, broker) = (Site::new(), Mosquitto::start());
         let observer = Observer::connect(broker.port, site.device());
@@ -305,7 +304,7 @@ fn the_built_in_model_tells_tone_from_silence() {
             20,
             "80000 samples are 20 slices"
         );
-        // No opinion before a whole window was heard.
+        // No classification before the first whole window.
         assert!(
             messages[..3]
                 .iter()

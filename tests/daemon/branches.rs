@@ -1,4 +1,4 @@
-//! A line with a second branch.
+//! Launch lines with a second branch.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::support::daemon::{LIMIT, Site};
 use crate::support::mosquitto::Mosquitto;
 
-/// Waits until the file has more than so many bytes.
+/// Waits until the file has more than `more_than` bytes. Returns its size.
 #[track_caller]
 fn wait_for_size(file: &Path, more_than: u64) -> u64 {
     let begun = Instant::now();
@@ -16,13 +16,13 @@ fn wait_for_size(file: &Path, more_than: u64) -> u64 {
             return size;
         }
         assert!(begun.elapsed() < LIMIT, "{} stays at {size} bytes", file.display());
-        // A file has no event for its growth that every file system gives.
+        // Not every file system reports when a file grows.
         std::thread::sleep(Duration::from_millis(5));
     }
 }
 
 #[test]
-fn a_second_branch_goes_on_while_the_model_is_started_again() {
+fn a_second_branch_keeps_running_while_the_model_is_started_again() {
     let (site, broker) = (Site::new(), Mosquitto::start());
     let recording = site.path().join("recording");
     let line = format!(
@@ -33,7 +33,7 @@ fn a_second_branch_goes_on_while_the_model_is_started_again() {
     let daemon = site.run(&broker.url(), &["--model", "builtin:crash=3", "--gst", &line]);
     daemon.wait_for_line("The model failed and restarts");
     let before = wait_for_size(&recording, 0);
-    // Half a second of frames; the model is not there for a second at least.
+    // Half a second of frames. The model is away for at least one second.
     let during = wait_for_size(&recording, before + 15 * 64 * 48);
     daemon.wait_for_lines("is loaded", 2);
     wait_for_size(&recording, during + 64 * 48);
@@ -46,7 +46,7 @@ fn a_second_branch_goes_on_while_the_model_is_started_again() {
 }
 
 #[test]
-fn a_failing_source_takes_its_other_branches_along_and_the_log_says_so() {
+fn a_failing_source_stops_its_other_branches_and_the_log_shows_it() {
     let (site, broker) = (Site::new(), Mosquitto::start());
     let line = "videotestsrc is-live=true ! identity error-after=20 ! tee name=t t. ! queue ! fakesink t. ! queue ! videoconvert";
     let daemon = site.run(&broker.url(), &["--model", "builtin:ball", "--gst", line]);

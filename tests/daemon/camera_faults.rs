@@ -1,17 +1,17 @@
-//! Cameras that go away while they run.
+//! Cameras that are unplugged while they run.
 
 use super::stage::{Stage, lines};
 use crate::support::scripts::{boxed, script};
 
-/// What a camera does that is unplugged: some drivers fail, some end the stream, some go on without a picture.
+/// A camera with one of the ends that unplugging causes: some drivers fail, others end the stream.
 fn camera(end: &str) -> String {
     format!("videotestsrc is-live=true {end}")
 }
 
 #[test]
-fn a_camera_that_vanishes_while_it_runs_is_found_again_with_no_help() {
+fn a_camera_that_disappears_while_it_runs_is_started_again() {
     let caps = "video/x-raw,format=RGB,width=64,height=48,framerate=30/1";
-    for (end, words) in [
+    for (end, text) in [
         (format!("! {caps} ! identity error-after=20"), "Failed after iterations"),
         (format!("num-buffers=20 ! {caps}"), "ended"),
         (format!("! {caps} ! identity eos-after=20"), "ended"),
@@ -23,9 +23,9 @@ fn a_camera_that_vanishes_while_it_runs_is_found_again_with_no_help() {
         let figures = stage.wait_for_figures("two losses", |runner| {
             runner["capture_restarts"].as_u64() >= Some(2) && runner["inferences"].as_u64() > Some(40)
         });
-        assert_eq!(figures["model_restarts"], 0, "the model has no part in it");
+        assert_eq!(figures["model_restarts"], 0, "the model is not affected");
         let log = daemon.stop();
-        assert!(log.contains(words), "{end}:\n{log}");
+        assert!(log.contains(text), "{end}:\n{log}");
         assert_eq!(lines(&log, "ERROR", ""), Vec::<&str>::new());
     }
 }

@@ -1,4 +1,4 @@
-//! No line for the source: what is told when no camera fits.
+//! No launch line, and no camera that fits.
 
 use serde_json::json;
 
@@ -10,7 +10,7 @@ use crate::support::scripts::{boxed, script};
 const NONE: &str = "eiparams=--camera 'No Such Camera'";
 
 #[test]
-fn without_its_camera_the_daemon_stays_up_says_what_is_there_and_tries_again() {
+fn without_its_camera_the_daemon_keeps_running_lists_the_others_and_tries_again() {
     let (site, broker) = (Site::new(), Mosquitto::start());
     let observer = Observer::connect(broker.port, site.device());
     let model = site.scripted_model(&script(&[boxed(0.5)]));
@@ -37,14 +37,14 @@ fn without_its_camera_the_daemon_stays_up_says_what_is_there_and_tries_again() {
     assert_eq!(
         log.matches("there is no camera").count(),
         1,
-        "the same words are said once a minute"
+        "the same failure is logged once a minute"
     );
     let result = observer.wait_for_status("stopped", 1);
     assert_eq!(result["result"]["status"], json!("stopped"));
 }
 
 #[test]
-fn check_lists_cameras_and_microphones_and_says_which_would_be_used() {
+fn check_lists_cameras_and_microphones_and_shows_the_selected_one() {
     let site = Site::new();
     let output = site
         .bare_command()

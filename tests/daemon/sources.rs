@@ -1,4 +1,4 @@
-//! Files, cameras and lines of every kind.
+//! Launch lines of many kinds: files, live sources, encoders and decoders.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use super::stage::{Stage, lines};
 use crate::support::daemon::Daemon;
 use crate::support::scripts::{boxed, hello, script};
 
-/// A launch line that plays a new video file of so many pictures at 30 a second.
+/// Writes a video file with this many pictures at 30 per second. Returns a launch line that plays it.
 fn video(directory: &Path, pictures: u32) -> String {
     let path = directory.join(format!("{pictures}.avi"));
     gst::init().unwrap();
@@ -44,7 +44,7 @@ fn milliseconds_between(earlier: &Value, later: &Value) -> Duration {
 }
 
 #[test]
-fn a_file_is_played_again_when_it_ends() {
+fn a_file_is_played_again_after_its_end() {
     let stage = Stage::new();
     let source = video(stage.site.path(), 45);
     let daemon = stage.run(model(&stage), &source, &[]);
@@ -53,17 +53,21 @@ fn a_file_is_played_again_when_it_ends() {
         runner["capture_restarts"].as_u64() >= Some(2) && runner["inferences"].as_u64() > Some(60)
     });
     let log = daemon.stop();
-    assert_eq!(lines(&log, "WARN", "source"), Vec::<&str>::new(), "an end is no fault");
+    assert_eq!(
+        lines(&log, "WARN", "source"),
+        Vec::<&str>::new(),
+        "the end of a file is no failure"
+    );
     assert!(!stage.order().contains(&"paused".to_owned()));
 }
 
 #[test]
-fn a_file_ends_in_a_pause_after_its_last_inference_until_the_command_restart() {
+fn the_session_pauses_after_the_last_inference_of_a_file_until_the_command_restart() {
     for spelling in ["wait_for_restart", "wait_on_restart"] {
         let stage = Stage::new();
         let source = video(stage.site.path(), 40);
         let behavior = format!("ei_shutdown_behavior={spelling}");
-        // Pictures take longer than the notice: it must wait for them all the same.
+        // Messages with pictures take longer than the notice. The notice must come after them.
         let sets = [behavior.as_str(), "publish_inference_base64_image=yes"];
         let daemon = stage.run_unthrottled(model(&stage), &source, &sets);
         stage.observer.wait_for_status("paused", 1);
@@ -79,10 +83,10 @@ fn a_file_ends_in_a_pause_after_its_last_inference_until_the_command_restart() {
             Some("paused"),
             "{spelling}: {order:?}"
         );
-        stage.wait_for_figures("all of it", |runner| {
+        stage.wait_for_figures("every frame", |runner| {
             runner["frames_captured"] == 40 && runner["inferences"] == 40 && runner["delivered"] == 40
         });
-        // Two metrics messages later nothing has moved.
+        // Nothing has changed two metrics messages later.
         let seen = stage.observer.all("model/metrics").len();
         stage.observer.wait_for_count("model/metrics", seen + 2);
         assert_eq!(stage.order(), order);
@@ -106,7 +110,7 @@ fn a_file_ends_in_a_pause_after_its_last_inference_until_the_command_restart() {
 }
 
 #[test]
-fn a_file_plays_in_real_time_and_unthrottled_as_fast_as_it_goes() {
+fn a_file_plays_in_real_time_and_unthrottled_as_fast_as_possible() {
     let pictures = 75; // 2.5 s
     let stage = Stage::new();
     let source = video(stage.site.path(), pictures);
@@ -114,7 +118,7 @@ fn a_file_plays_in_real_time_and_unthrottled_as_fast_as_it_goes() {
         let daemon = run();
         let started = stage.observer.wait_for_status("started", number);
         let paused = stage.observer.wait_for_status("paused", number);
-        stage.wait_for_figures("it is through", |runner| runner["frames_captured"] == pictures);
+        stage.wait_for_figures("the end of the file", |runner| runner["frames_captured"] == pictures);
         daemon.stop();
         milliseconds_between(&started, &paused)
     };
@@ -122,8 +126,8 @@ fn a_file_plays_in_real_time_and_unthrottled_as_fast_as_it_goes() {
     let played = play(1, &|| stage.run(&model, &source, &sets));
     assert!((2000..6000).contains(&played.as_millis()), "{played:?}");
     let before = stage.observer.all("inference/output").len();
-    let hurried = play(2, &|| stage.run_unthrottled(&model, &source, &sets));
-    assert!(hurried.as_millis() < 1500, "{hurried:?}");
+    let unthrottled = play(2, &|| stage.run_unthrottled(&model, &source, &sets));
+    assert!(unthrottled.as_millis() < 1500, "{unthrottled:?}");
     stage.settle();
     let totals: Vec<_> = stage.observer.all("inference/output")[before..]
         .iter()
@@ -137,7 +141,7 @@ fn a_file_plays_in_real_time_and_unthrottled_as_fast_as_it_goes() {
 }
 
 #[test]
-fn a_camera_that_fails_is_started_again_and_gstreamers_own_words_are_in_the_log() {
+fn a_camera_that_fails_is_started_again_and_the_error_of_gstreamer_is_logged() {
     let stage = Stage::new();
     let source = "videotestsrc is-live=true ! video/x-raw,width=64,height=48,framerate=30/1 ! identity error-after=20";
     let daemon = stage.run(model(&stage), source, &[]);
@@ -146,13 +150,13 @@ fn a_camera_that_fails_is_started_again_and_gstreamers_own_words_are_in_the_log(
         runner["capture_restarts"].as_u64() >= Some(2) && runner["model_restarts"] == 0
     });
     let log = daemon.stop();
-    let told = lines(&log, "WARN", "Failed after iterations as requested");
-    assert_eq!(told.len(), 1, "the same words once: {told:?}");
-    assert!(told[0].contains("identity"), "{}", told[0]);
+    let logged = lines(&log, "WARN", "Failed after iterations as requested");
+    assert_eq!(logged.len(), 1, "the same error once: {logged:?}");
+    assert!(logged[0].contains("identity"), "{}", logged[0]);
 }
 
 #[test]
-fn an_encoded_line_that_ends_in_an_encoder_works() {
+fn a_line_of_gst_args_that_ends_in_an_encoder_works() {
     let stage = Stage::new();
     let daemon = Daemon::start(stage.command(
         model(&stage),
@@ -165,7 +169,7 @@ fn an_encoded_line_that_ends_in_an_encoder_works() {
 
 #[test]
 fn a_source_that_delivers_jpeg_works() {
-    // Told by the last element, and found out from what it offers.
+    // Known from the last element, and found from what it offers.
     for end in ["rtpjpegpay ! rtpjpegdepay", "valve"] {
         let stage = Stage::new();
         let record = stage.site.path().join("record");
@@ -198,7 +202,7 @@ fn a_source_that_delivers_jpeg_works() {
 }
 
 #[test]
-fn a_source_may_change_its_size_on_the_way() {
+fn a_source_may_change_its_size_while_it_runs() {
     let stage = Stage::new();
     let record = stage.site.path().join("record");
     let mut script = script(&[boxed(0.5)]);
@@ -218,7 +222,7 @@ fn a_source_may_change_its_size_on_the_way() {
     let sets = ["ei_shutdown_behavior=wait_for_restart"];
     let daemon = stage.run_unthrottled(stage.site.scripted_model(&script), &source, &sets);
     stage.observer.wait_for_status("paused", 1);
-    let figures = stage.wait_for_figures("all of it", |runner| runner["inferences"] == 45);
+    let figures = stage.wait_for_figures("every frame", |runner| runner["inferences"] == 45);
     assert_eq!(
         (&figures["frames_dropped"], &figures["capture_restarts"]),
         (&json!(0), &json!(0))
@@ -240,7 +244,7 @@ fn a_source_may_change_its_size_on_the_way() {
 }
 
 #[test]
-fn a_line_that_multiplies_frames_to_2200_a_second_stays_up() {
+fn a_line_that_duplicates_frames_to_2200_per_second_keeps_running() {
     let stage = Stage::new();
     let source = "videotestsrc is-live=true pattern=ball ! video/x-raw,width=320,height=320,framerate=30/1 \
                   ! videorate ! video/x-raw,framerate=2200/1";

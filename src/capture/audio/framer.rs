@@ -73,7 +73,7 @@ impl AudioWindow {
 
 /// Cuts a stream of samples into windows.
 #[derive(Debug)]
-pub struct AudioFramer {
+pub(super) struct AudioFramer {
     format: AudioFormat,
     /// How many samples are kept: a window, or a slice when that is longer.
     keep: usize,

@@ -5,5 +5,5 @@ mod framer;
 mod samples;
 mod silence;
 
-pub use framer::{AudioFormat, AudioFramer, AudioMailbox, AudioWindow};
+pub use framer::{AudioFormat, AudioMailbox, AudioWindow};
 pub use samples::{loudness, wav};

@@ -99,7 +99,7 @@ fn probable_cause() -> Option<String> {
             std::fs::File::open(path).is_err_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
         })?;
     Some(format!(
-        "{} is there and may not be opened: the service user must be in the group video",
+        "no permission to open {}: the service user must be in the group video",
         forbidden.display()
     ))
 }

@@ -13,14 +13,14 @@ const C920: &str = "video/x-raw, format=YUY2, width=2304, height=1536, framerate
     image/jpeg, width=1024, height=576, framerate=30/1; image/jpeg, width=640, height=480, framerate=30/1; \
     video/x-h264, stream-format=byte-stream, alignment=au, width=1920, height=1080";
 
-/// A cheap camera: JPEG is all it has above 640 x 480.
+/// A cheap camera that delivers only JPEG above 640 x 480.
 const NO_NAME: &str = "image/jpeg, width=1280, height=720, framerate=30/1; image/jpeg, width=640, height=480, framerate=30/1; \
     video/x-raw, format=YUY2, width=640, height=480, framerate=30/1; video/x-raw, format=YUY2, width=320, height=240, framerate=30/1";
 
 const BAYER: &str = "video/x-bayer, format=rggb, width=3264, height=2464, framerate=21/1; \
     video/x-bayer, format=rggb, width=1280, height=720, framerate=60/1";
 
-/// imx219 by libcamera 0.2 on a Raspberry Pi 5.
+/// The sensor imx219 with libcamera 0.2 on a Raspberry Pi 5.
 const LIBCAMERA: &str = "video/x-raw, format={ (string)NV21, (string)NV12, (string)YUY2, (string)RGB }, width=[ 32, 3280, 2 ], height=[ 32, 2464, 2 ]; \
     video/x-raw, format=NV12, width=640, height=480; video/x-raw, format=NV12, width=1640, height=1232";
 
