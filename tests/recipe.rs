@@ -380,3 +380,9 @@ fn the_recipes_scripts_run_the_component_with_typed_values() {
 fn the_recipes_scripts_run_the_component_with_values_as_text() {
     the_component_runs_and_shuts_down(as_text);
 }
+
+#[test]
+fn the_readme_has_the_table_of_commands() {
+    let table = ei_greengrass::commands::markdown_table();
+    assert!(readme().contains(&table), "the table of commands should read:\n{table}");
+}

@@ -43,6 +43,7 @@ fn settings(url: &str) -> Settings {
         client_id: "cam".into(),
         topics: Topics::new("cam"),
         qos: Qos::AtLeastOnce,
+        refusal_answer: ei_greengrass::commands::refusal_answer,
         ca: None,
         pacing: RateLimits::UNLIMITED,
         limits: Limits {

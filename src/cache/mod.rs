@@ -3,6 +3,7 @@
 //! A [`CacheWriter`] hands [`CacheItem`]s to a [`PairStore`] on a thread of its own; an [`S3Cache`] uploads them to a bucket,
 //! several at a time. Neither ever blocks the inference loop. A [`CacheItem`] is cheap to clone, so each cache gets its own.
 
+mod caches;
 mod error;
 mod file;
 mod file_index;
@@ -14,6 +15,7 @@ mod s3_location;
 mod store;
 mod writer;
 
+pub use self::caches::Caches;
 pub use self::error::CacheError;
 pub use self::file::FileCache;
 pub use self::item::CacheItem;

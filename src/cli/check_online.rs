@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::pin::Pin;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use super::{Exit, complain, say, sentence};
 use crate::aws::secret::api_key;
@@ -12,7 +12,7 @@ use crate::config::{Config, IotAuth, ModelSource};
 use crate::device::{Topics, peek};
 use crate::studio::{FetchError, Provider, is_missing};
 use crate::supervisor::{SinkTarget, sink_target, uplink_settings};
-use crate::uplink::{self, Destination, EndpointOrigin, Message, ProbeError};
+use crate::uplink::{self, AdHocClient, Destination, EndpointOrigin, Message, ad_hoc_client_id};
 use crate::util::backoff::Retry;
 
 /// What the probes look at.
@@ -95,7 +95,7 @@ impl Context {
         let link = sink_target(config);
         let settings = link.as_ref().ok().and_then(|target| {
             let mut settings = uplink_settings(config, target, &device, &Topics::new(&device))?;
-            settings.client_id = passing_client_id(&device);
+            settings.client_id = ad_hoc_client_id(&device);
             Some(settings)
         });
         Self {
@@ -124,16 +124,6 @@ impl Context {
         };
         self.downloads() || self.config.s3_cache_bucket.is_some() || signs
     }
-}
-
-/// `<device>-<random>`: never the daemon's id, and at most the 128 bytes that IoT Core takes.
-fn passing_client_id(device: &str) -> String {
-    const MOST: usize = 128;
-    let random = format!("-{:08x}", rand::random::<u32>());
-    let device = device
-        .get(..device.floor_char_boundary(MOST - random.len()))
-        .unwrap_or(device);
-    format!("{device}{random}")
 }
 
 const NO_AWS: &str = "nothing of this configuration uses AWS credentials";
@@ -237,34 +227,24 @@ async fn mqtt(context: &Context) -> Finding {
         topics,
         ..
     } = settings;
-    match uplink::probe(settings, Message::check(topics)).await {
-        Ok(time) => Finding::Works(format!(
+    let begun = Instant::now();
+    let mut client = match AdHocClient::connect(settings).await {
+        Ok(client) => client,
+        Err(error) => return Finding::Fails(format!("no connection to {address} as {client_id}: {error}")),
+    };
+    let time = begun.elapsed();
+    let published = client.publish(Message::check(topics)).await;
+    client.disconnect().await;
+    match published {
+        Ok(()) => Finding::Works(format!(
             "{address} accepted {client_id} after {} ms and acknowledged a message to {}",
             time.as_millis(),
             topics.command_output
         )),
-        Err(ProbeError::Connect(reason)) => {
-            Finding::Fails(format!("no connection to {address} as {client_id}: {reason}"))
-        }
-        Err(ProbeError::Publish(reason)) => Finding::Fails(format!(
-            "{address} accepted {client_id} and then took no message to {}: {reason}; on AWS IoT Core the role (or the \
+        Err(error) => Finding::Fails(format!(
+            "{address} accepted {client_id} and then took no message to {}: {error}; on AWS IoT Core the role (or the \
              certificate's policy) needs iot:Publish on topic/{}",
             topics.command_output, topics.command_output
         )),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_id_of_a_probe_is_not_the_daemons_and_fits() {
-        for device in ["cam_a1b2c3d4e5f6", &"x".repeat(128), &"é".repeat(64)] {
-            let id = passing_client_id(device);
-            assert!(id.len() <= 128 && id != device, "{id}");
-            assert!(id.starts_with(device.get(..10).unwrap()));
-        }
-        assert_ne!(passing_client_id("cam"), passing_client_id("cam"));
     }
 }

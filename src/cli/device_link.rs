@@ -1,4 +1,4 @@
-//! What `watch` and `send` share: which device, over which broker.
+//! What `watch` and `send` share: the device and the connection to its broker.
 
 use std::path::Path;
 
@@ -6,10 +6,10 @@ use super::{ConfigArgs, Exit, LogArgs, complain, logging};
 use crate::config::{Sources, Verbosity, load};
 use crate::device::{Topics, peek};
 use crate::supervisor::{sink_target, uplink_settings};
-use crate::uplink::{AdHocClient, Settings};
+use crate::uplink::{AdHocClient, ConnectionError, Settings, ad_hoc_client_id};
 use crate::util::text::sentence;
 
-/// A device and the way to it.
+/// A device and how to reach it.
 pub(super) struct DeviceLink {
     settings: Settings,
     /// The device's name.
@@ -19,15 +19,15 @@ pub(super) struct DeviceLink {
 }
 
 impl DeviceLink {
-    /// Reads the configuration as `run` does. `device`: another device than this one, by its full name.
+    /// Reads the configuration as `run` does. `device`: full name of another device than this one.
     ///
     /// # Errors
-    /// How to end; why has been said.
+    /// The exit code; the reason is already printed.
     pub(super) fn open(config: &ConfigArgs, device: Option<&str>, log: &LogArgs) -> Result<Self, Exit> {
         logging::init(log.log_format, log.verbosity().unwrap_or(Verbosity::Silent));
         let loaded = match config.load() {
             Ok(Some(loaded)) => Ok(loaded),
-            // The defaults name a device too, and IoT Core.
+            // Without configuration the defaults apply: they name a device, and IoT Core as broker.
             Ok(None) => load(&Sources::default()),
             Err(e) => Err(e),
         };
@@ -46,10 +46,11 @@ impl DeviceLink {
             complain(&e);
             Exit::Configuration
         })?;
-        let Some(settings) = uplink_settings(&config, &target, &device, &topics) else {
+        let Some(mut settings) = uplink_settings(&config, &target, &device, &topics) else {
             complain("there is no broker to connect to; name one with --mqtt");
             return Err(Exit::Configuration);
         };
+        settings.client_id = ad_hoc_client_id(&device);
         Ok(Self {
             settings,
             device,
@@ -60,18 +61,21 @@ impl DeviceLink {
     /// Connects and subscribes.
     ///
     /// # Errors
-    /// How to end; why has been said.
-    pub(super) async fn visit(&self, topics: &[&str]) -> Result<AdHocClient, Exit> {
-        AdHocClient::start(self.settings.clone(), topics)
-            .await
-            .map_err(|reason| {
-                complain(&format!("no connection to {}: {reason}", self.settings.address));
-                Exit::Failure
-            })
+    /// The exit code; the reason is already printed.
+    pub(super) async fn connect(&self, topics: &[&str]) -> Result<AdHocClient, Exit> {
+        let connected = async {
+            let mut client = AdHocClient::connect(&self.settings).await?;
+            client.subscribe(topics).await?;
+            Ok(client)
+        };
+        connected.await.map_err(|error: ConnectionError| {
+            complain(&format!("no connection to {}: {error}", self.settings.address));
+            Exit::Failure
+        })
     }
 }
 
-/// Runs a task of the command line until it ends, or Ctrl-C does (which is no failure).
+/// Runs a task until it ends or Ctrl-C is pressed (which is not a failure).
 pub(super) fn block_on(task: impl Future<Output = Exit>) -> Exit {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,

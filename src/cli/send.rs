@@ -1,5 +1,6 @@
-//! `send`: a command to the device, and its answer.
+//! `send`: sends a command to the device and prints its answer.
 
+use std::fmt::Write;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,27 +10,42 @@ use tokio::time::timeout;
 
 use super::device_link::{DeviceLink, block_on};
 use super::{ConfigArgs, Exit, LogArgs, complain, say};
-use crate::uplink::{AdHocClient, ReceivedMessage};
+use crate::commands::{self, COMMANDS};
+use crate::uplink::{AdHocClient, Message, ReceivedMessage};
 
 /// Arguments of `send`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  ei-greengrass send get_model_info --config my.json\n  \
-    ei-greengrass send set_threshold_filter_confidence 0.8 --mqtt mqtt://localhost:1883\n\n\
-    Exit code: 0 when the device did it; 1 when it answered FAILED or an error, or did not answer.")]
+#[command(after_help = after_help())]
 pub struct SendArgs {
     /// The command, for example restart, get_model_info or enable_threshold_filter.
     #[arg(value_name = "CMD")]
     command: String,
-    /// Its value: JSON where it is such, else text.
+    /// The value: JSON if it is valid JSON, else text.
     value: Option<String>,
-    /// Another device than this one, by its full name.
+    /// Full name of another device than this one.
     #[arg(long, value_name = "NAME")]
     device: Option<String>,
-    /// How long the answer is waited for, in seconds.
+    /// Seconds to wait for the answer.
     #[arg(long, value_name = "SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u64).range(1..=3600))]
     timeout: u64,
     #[command(flatten)]
     config: ConfigArgs,
+}
+
+fn after_help() -> String {
+    let mut help = String::from(
+        "Example:\n  ei-greengrass send get_model_info --config my.json\n  \
+         ei-greengrass send set_threshold_filter_confidence 0.8 --mqtt mqtt://localhost:1883\n\n\
+         Exit code: 0 when the device executed the command; 1 when it answered FAILED or an error, or did not answer.\n\nCommands:",
+    );
+    for command in &COMMANDS {
+        let value = command
+            .value
+            .map(|value| format!(" (value: {value})"))
+            .unwrap_or_default();
+        let _ = write!(help, "\n  {}{value}: {}", command.name, command.summary);
+    }
+    help
 }
 
 pub(super) fn main(args: &SendArgs, log: &LogArgs) -> Exit {
@@ -41,16 +57,21 @@ pub(super) fn main(args: &SendArgs, log: &LogArgs) -> Exit {
 }
 
 async fn send(args: &SendArgs, link: &DeviceLink) -> Exit {
-    let mut visit = match link.visit(&[&link.topics.command_output]).await {
-        Ok(visit) => visit,
+    if commands::find(&args.command).is_none() {
+        complain(
+            "this version does not know the command (see --help); it is sent all the same, and the device answers",
+        );
+    }
+    let mut client = match link.connect(&[&link.topics.command_output]).await {
+        Ok(client) => client,
         Err(exit) => return exit,
     };
     let payload = payload(&args.command, args.value.as_deref());
     let limit = Duration::from_secs(args.timeout);
-    let exit = match timeout(limit, answer(&mut visit, link, &args.command, payload)).await {
+    let exit = match timeout(limit, answer(&mut client, link, &args.command, payload)).await {
         Ok(Ok(answer)) => {
             say(&format!("{answer:#}"));
-            judge(&answer)
+            exit_code(&answer)
         }
         Ok(Err(reason)) => {
             complain(&format!("the connection ended before the answer came: {reason}"));
@@ -58,31 +79,26 @@ async fn send(args: &SendArgs, link: &DeviceLink) -> Exit {
         }
         Err(_) => {
             complain(&format!(
-                "device {} did not answer within {} s; is it running, and is that its name? `ei-greengrass watch` shows what it publishes",
+                "device {} did not answer within {} s; is it running, and is this its name? `ei-greengrass watch` shows what it publishes",
                 link.device, args.timeout
             ));
             Exit::Failure
         }
     };
-    visit.leave().await;
+    client.disconnect().await;
     exit
 }
 
-/// Sends the command and waits for its answer among what the device says.
+/// Sends the command and waits for its answer.
 async fn answer(
-    visit: &mut AdHocClient,
+    client: &mut AdHocClient,
     link: &DeviceLink,
     command: &str,
     payload: Bytes,
 ) -> Result<Value, crate::uplink::ConnectionError> {
-    let mut seen = Vec::new();
-    visit.publish(&link.topics.command_input, payload, &mut seen).await?;
-    let mut seen = seen.into_iter();
+    client.publish(Message::command(&link.topics, payload)).await?;
     loop {
-        let ReceivedMessage { payload, .. } = match seen.next() {
-            Some(sighting) => sighting,
-            None => visit.next().await?,
-        };
+        let ReceivedMessage { payload, .. } = client.next().await?;
         let result = serde_json::from_slice::<Value>(&payload).ok().and_then(|mut message| {
             let result = message.get_mut("result")?;
             Some(result.take())
@@ -102,39 +118,27 @@ fn payload(command: &str, value: Option<&str>) -> Bytes {
 }
 
 /// Whether a `result` answers this command: it has the command's own key, or nothing but an error. State notices
-/// (`status`) and the answers to other people's commands pass by.
+/// (`status`) and answers to the commands of other clients do not.
 fn is_answer(command: &str, result: &Value) -> bool {
-    let key = match command {
-        "restart" => "restart",
-        "enable_threshold_filter" | "disable_threshold_filter" | "get_threshold_filter_config" => {
-            "threshold_filter_config"
-        }
-        "set_threshold_filter_criteria" | "get_threshold_filter_criteria" => "criteria",
-        "set_threshold_filter_confidence" | "get_threshold_filter_confidence" => "confidence_threshold",
-        "get_model_info" => "model_info",
-        "reset_metrics" => "metrics_reset",
-        "clear_cache" => "clear_cache",
-        "clear_cache_file" => "clear_cache_file",
-        _ => "error",
-    };
     let Some(fields) = result.as_object() else {
         return false;
     };
-    fields.contains_key(key) || (fields.len() == 1 && fields.contains_key("error"))
+    let has_own_key = commands::find(command).is_some_and(|command| fields.contains_key(command.answer_key));
+    has_own_key || (fields.len() == 1 && fields.contains_key("error"))
 }
 
-/// `OK` or `FAILED`, wherever it stands in the answer.
-fn judge(answer: &Value) -> Exit {
+/// A failure when the answer has an error, or FAILED anywhere.
+fn exit_code(answer: &Value) -> Exit {
     fn fails(value: &Value) -> bool {
         match value {
-            Value::String(word) => word == "FAILED",
+            Value::String(text) => text == "FAILED",
             Value::Object(fields) => fields.values().any(fails),
             _ => false,
         }
     }
-    // A model's own parameters are no outcome.
-    let outcome = answer.get("model_info").is_none() && fails(answer);
-    if outcome || answer.get("error").is_some() {
+    // The parameters of a model are not an outcome.
+    let failed = answer.get("model_info").is_none() && fails(answer);
+    if failed || answer.get("error").is_some() {
         Exit::Failure
     } else {
         Exit::Orderly
@@ -146,14 +150,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_value_is_json_where_it_is_such_and_text_else() {
+    fn a_value_is_json_if_it_is_valid_json_else_text() {
         assert_eq!(payload("a", None), r#"{"cmd":"a"}"#);
         assert_eq!(payload("a", Some("0.8")), r#"{"cmd":"a","value":0.8}"#);
         assert_eq!(payload("a", Some("ge")), r#"{"cmd":"a","value":"ge"}"#);
     }
 
     #[test]
-    fn notices_and_answers_to_others_are_not_taken_for_the_answer() {
+    fn notices_and_answers_to_other_clients_are_not_the_answer() {
         assert!(!is_answer("restart", &json!({"status": "started", "ts": 1})));
         assert!(!is_answer("restart", &json!({"criteria": "ge"})));
         assert!(!is_answer(
@@ -176,7 +180,7 @@ mod tests {
                 Exit::Orderly,
             ),
         ] {
-            assert_eq!(judge(&answer), exit, "{answer}");
+            assert_eq!(exit_code(&answer), exit, "{answer}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! `watch`: what the device publishes, one readable line a message.
+//! `watch`: prints what the device publishes, one readable line per message.
 
 use std::fmt::Write;
 use std::io::{IsTerminal, stdout};
@@ -11,12 +11,12 @@ use super::device_link::{DeviceLink, block_on};
 use super::{ConfigArgs, Exit, LogArgs, complain, say};
 use crate::uplink::ReceivedMessage;
 
-/// Before a lost connection is tried again.
-const AGAIN: Duration = Duration::from_secs(2);
-/// Items of one result that are named; the rest is counted.
-const NAMED: usize = 6;
-/// Problems that are shown of one message: more than a component has parts.
-const MOST_PROBLEMS: usize = 8;
+/// Wait before a lost connection is tried again.
+const RECONNECT_WAIT: Duration = Duration::from_secs(2);
+/// Items of one result that are printed; the rest is counted.
+const MAX_ITEMS: usize = 6;
+/// Problems of one message that are printed: more than the component has parts.
+const MAX_PROBLEMS: usize = 8;
 
 /// Arguments of `watch`.
 #[derive(Debug, Args)]
@@ -24,7 +24,7 @@ const MOST_PROBLEMS: usize = 8;
     after_help = "Example:\n  ei-greengrass watch --config my.json\n  ei-greengrass watch --mqtt mqtt://localhost:1883 --device cam_a1b2c3d4e5f6"
 )]
 pub struct WatchArgs {
-    /// Another device than this one, by its full name.
+    /// Full name of another device than this one.
     #[arg(long, value_name = "NAME")]
     device: Option<String>,
     /// Print each message as it came: topic, then payload.
@@ -43,7 +43,7 @@ pub(super) fn main(args: &WatchArgs, log: &LogArgs) -> Exit {
     block_on(watch(&link, args.raw, paint))
 }
 
-/// Ends only when there is no connection at the beginning; later it is tried again.
+/// Ends only when the first connection fails; a connection lost later is made again.
 async fn watch(link: &DeviceLink, raw: bool, paint: Paint) -> Exit {
     let topics = &link.topics;
     let wanted: [&str; 4] = [
@@ -52,30 +52,30 @@ async fn watch(link: &DeviceLink, raw: bool, paint: Paint) -> Exit {
         &topics.command_output,
         &topics.command_input,
     ];
-    let mut visit = match link.visit(&wanted).await {
-        Ok(visit) => visit,
+    let mut client = match link.connect(&wanted).await {
+        Ok(client) => client,
         Err(exit) => return exit,
     };
     complain(&format!("watching {}; Ctrl-C ends it", link.device));
     loop {
-        match visit.next().await {
-            Ok(sighting) if raw => say(&format!(
+        match client.next().await {
+            Ok(message) if raw => say(&format!(
                 "{} {}",
-                sighting.topic,
-                String::from_utf8_lossy(&sighting.payload)
+                message.topic,
+                String::from_utf8_lossy(&message.payload)
             )),
-            Ok(sighting) => {
-                for line in lines(&sighting, paint) {
+            Ok(message) => {
+                for line in lines(&message, paint) {
                     say(&line);
                 }
             }
-            Err(reason) => {
-                complain(&format!("the connection was lost: {reason}"));
-                visit = loop {
-                    tokio::time::sleep(AGAIN).await;
-                    if let Ok(visit) = link.visit(&wanted).await {
+            Err(error) => {
+                complain(&format!("the connection was lost: {error}"));
+                client = loop {
+                    tokio::time::sleep(RECONNECT_WAIT).await;
+                    if let Ok(client) = link.connect(&wanted).await {
                         complain("connected again");
-                        break visit;
+                        break client;
                     }
                 };
             }
@@ -105,19 +105,19 @@ impl Paint {
     }
 }
 
-/// One message as a line, and one more for each problem that it tells of; none for the empty one that clears a retained
-/// command.
-fn lines(sighting: &ReceivedMessage, paint: Paint) -> Vec<String> {
-    if sighting.payload.is_empty() {
+/// The lines for one message: one, and one more for each problem in a metrics message; none for the empty message that
+/// clears a retained command.
+fn lines(received: &ReceivedMessage, paint: Paint) -> Vec<String> {
+    if received.payload.is_empty() {
         return Vec::new();
     }
-    let kind = sighting.topic.rsplit('/').take(2).collect::<Vec<_>>();
-    let message: Value = serde_json::from_slice(&sighting.payload).unwrap_or(Value::Null);
+    let kind = received.topic.rsplit('/').take(2).collect::<Vec<_>>();
+    let message: Value = serde_json::from_slice(&received.payload).unwrap_or(Value::Null);
     let text = match (kind.as_slice(), &message) {
         (_, Value::Null) => format!(
             "{} {}",
-            sighting.topic,
-            shown(&String::from_utf8_lossy(&sighting.payload))
+            received.topic,
+            shown(&String::from_utf8_lossy(&received.payload))
         ),
         (["output", "inference"], message) => inference(message, paint),
         (["metrics", "model"], message) => {
@@ -127,7 +127,7 @@ fn lines(sighting: &ReceivedMessage, paint: Paint) -> Vec<String> {
         }
         (["input", "command"], message) => format!("{} {}", paint.with("35", "command"), shown(&message.to_string())),
         (["output", "command"], message) => answer(&message["result"], paint),
-        (_, message) => format!("{} {}", sighting.topic, shown(&message.to_string())),
+        (_, message) => format!("{} {}", received.topic, shown(&message.to_string())),
     };
     vec![text]
 }
@@ -145,7 +145,7 @@ fn inference(message: &Value, paint: Paint) -> String {
         let Some(items) = message[key].as_array() else {
             continue;
         };
-        for item in items.iter().take(NAMED) {
+        for item in items.iter().take(MAX_ITEMS) {
             let label = shown(item["label"].as_str().unwrap_or("?"));
             let number = item["object_id"]
                 .as_i64()
@@ -161,14 +161,14 @@ fn inference(message: &Value, paint: Paint) -> String {
                 paint.quiet(&format!("at {x},{y} {width}x{height}"))
             );
         }
-        if items.len() > NAMED {
-            let _ = write!(line, "  and {} more", items.len() - NAMED);
+        if items.len() > MAX_ITEMS {
+            let _ = write!(line, "  and {} more", items.len() - MAX_ITEMS);
         }
     }
     if let Some(classes) = message["c"].as_object() {
         let mut classes: Vec<_> = classes.iter().collect();
         classes.sort_by(|a, b| b.1.as_f64().unwrap_or(0.0).total_cmp(&a.1.as_f64().unwrap_or(0.0)));
-        for (label, confidence) in classes.into_iter().take(NAMED) {
+        for (label, confidence) in classes.into_iter().take(MAX_ITEMS) {
             let _ = write!(line, "  {} {}", paint.strong(&shown(label)), value(confidence));
         }
     }
@@ -218,7 +218,7 @@ fn metrics(message: &Value, paint: Paint) -> String {
     )
 }
 
-/// What did not go smoothly, as far as there is any.
+/// The counters of restarts and losses that are not zero.
 fn setbacks(runner: &Value) -> String {
     let counts: [(&str, &[&str]); 5] = [
         ("source restarts", &["capture_restarts"]),
@@ -235,16 +235,16 @@ fn setbacks(runner: &Value) -> String {
                 .fold(0, u64::saturating_add),
         )
     });
-    let told = counted.into_iter().filter(|(_, count)| *count > 0);
-    told.map(|(what, count)| format!(", {what}: {count}")).collect()
+    let nonzero = counted.into_iter().filter(|(_, count)| *count > 0);
+    nonzero.map(|(what, count)| format!(", {what}: {count}")).collect()
 }
 
-/// What is not well now.
+/// The current problems.
 fn problems(message: &Value, paint: Paint) -> Vec<String> {
     let problems = message["runner"]["problems"].as_array().into_iter().flatten();
     problems
         .filter_map(Value::as_str)
-        .take(MOST_PROBLEMS)
+        .take(MAX_PROBLEMS)
         .map(|problem| format!("{} {}", paint.with("31", "problem"), shown(problem)))
         .collect()
 }
@@ -259,11 +259,11 @@ fn answer(result: &Value, paint: Paint) -> String {
     }
 }
 
-/// Text from outside, without what could steer a terminal, and of bearable length.
+/// Text from outside, shortened and without control characters, which could control the terminal.
 pub(super) fn shown(text: &str) -> String {
-    const MOST: usize = 400;
-    let mut shown = crate::util::text::clean(text, MOST);
-    if text.chars().count() > MOST {
+    const MAX_CHARS: usize = 400;
+    let mut shown = crate::util::text::clean(text, MAX_CHARS);
+    if text.chars().count() > MAX_CHARS {
         shown.push('…');
     }
     shown
@@ -276,11 +276,11 @@ mod tests {
     use serde_json::json;
 
     fn shown_lines(ending: &str, payload: &Value) -> Vec<String> {
-        let sighting = ReceivedMessage {
+        let received = ReceivedMessage {
             topic: format!("/edgeimpulse/device/d/{ending}"),
             payload: payload.to_string().into(),
         };
-        lines(&sighting, Paint(false))
+        lines(&received, Paint(false))
     }
 
     fn shown_line(ending: &str, payload: &Value) -> String {
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn metrics_tell_of_what_did_not_go_smoothly_and_each_problem_has_its_line() {
+    fn metrics_show_nonzero_setbacks_and_each_problem_on_a_line() {
         let smooth = json!({"inferences": 5, "capture_restarts": 0, "waiting": 0, "problems": []});
         let lines = shown_lines("model/metrics", &json!({"runner": smooth}));
         assert!(lines.len() == 1 && lines[0].ends_with("up ? s"), "{lines:?}");
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn states_answers_and_commands_are_told_apart() {
+    fn states_answers_and_commands_look_different() {
         assert_eq!(
             shown_line("command/output", &json!({"result": {"status": "online", "ts": 1}})),
             "state online"
@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn a_label_cannot_steer_the_terminal() {
+    fn a_label_cannot_control_the_terminal() {
         let found = json!({"label": "\u{1b}[2Jcat\n", "value": 0.5, "x": 1, "y": 2, "width": 3, "height": 4});
         let line = shown_line("inference/output", &json!({"box": [found]}));
         assert!(
@@ -353,7 +353,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_message_is_one_line_that_steers_no_terminal(
+        fn no_message_prints_control_characters(
             topic in "(inference|command|model)/(output|input|metrics)",
             key in "(box|grid|c|freeform|anomaly|image|result|runner|time_ms|mean_confidence|id)",
             problem in "(?s).{0,20}",
@@ -364,8 +364,8 @@ mod tests {
                 "(?s).{0,9}".prop_map(|text| json!({"a": text, (text.clone()): {"status": text}, "status": text})),
             ],
         ) {
-            let said = shown_lines(&topic, &json!({"runner": {"problems": [problem]}, (key): value}));
-            prop_assert!(!said.iter().any(|line| line.contains(char::is_control)), "{said:?}");
+            let printed = shown_lines(&topic, &json!({"runner": {"problems": [problem]}, (key): value}));
+            prop_assert!(!printed.iter().any(|line| line.contains(char::is_control)), "{printed:?}");
         }
     }
 }

@@ -31,10 +31,11 @@ mod tests {
     use parking_lot::Mutex;
 
     use super::*;
+    use crate::cache::Caches;
     use crate::config::{Criteria, FilterConfig, Qos, ResizeMode, Verbosity};
     use crate::device::Topics;
     use crate::inference::PredictionLogger;
-    use crate::inference::publisher::{Caches, Publisher, PublisherSettings};
+    use crate::inference::publisher::{Publisher, PublisherSettings};
     use crate::report::{Report, ReportSettings};
     use crate::status::stats::Stats;
     use crate::uplink::Outbox;

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
-use crate::cache::{CacheItem, CacheWriter, S3Cache, S3Location};
+use crate::cache::{CacheItem, Caches, S3Location};
 use crate::capture::Picture;
 use crate::config::Qos;
 use crate::device::Topics;
@@ -42,22 +42,6 @@ pub struct PublisherSettings {
     pub qos: Qos,
     /// The bucket named in the messages; `None`: the S3 cache is off.
     pub s3_bucket: Option<String>,
-}
-
-/// The caches that are on.
-#[derive(Clone, Default)]
-pub struct Caches {
-    /// Local files.
-    pub files: Option<Arc<CacheWriter>>,
-    /// The bucket.
-    pub s3: Option<Arc<S3Cache>>,
-}
-
-impl Caches {
-    /// How many are on.
-    fn count(&self) -> u64 {
-        u64::from(self.files.is_some()) + u64::from(self.s3.is_some())
-    }
 }
 
 /// Publishes inferences. Cheap to clone.

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::setup::{Setup, SinkTarget};
 use crate::aws::{AwsConfig, EndpointCache};
+use crate::commands;
 use crate::config::{Config, IotAuth};
 use crate::device::Topics;
 use crate::status::stats::Stats;
@@ -114,6 +115,7 @@ pub fn uplink_settings(
         client_id: device.to_owned(),
         topics: topics.clone(),
         qos: config.qos,
+        refusal_answer: commands::refusal_answer,
         ca,
         limits: uplink::Limits::default(),
     })

@@ -5,7 +5,6 @@
 //! undelivered message.
 
 mod capture_supervisor;
-mod commands;
 mod context;
 mod event;
 mod message_sink;

@@ -14,14 +14,14 @@ use super::session::Session;
 use super::session_end::SessionEnd;
 use super::setup::Setup;
 use super::spool;
-use crate::commands::{Answer, CommandError};
+use crate::commands::refusal_answer;
 use crate::device::Topics;
 use crate::http::live_page;
 use crate::inference::LiveTap;
 use crate::status::stats::Stats;
 use crate::status::{ComponentInfo, StatusRegistry};
 use crate::uplink::outbox::Bounds;
-use crate::uplink::{Message, Outbox, ReceivedCommand, Status};
+use crate::uplink::{CommandRefusal, Message, Outbox, ReceivedCommand, Status};
 use crate::util::backoff::{Backoff, BackoffPolicy};
 use crate::util::clock::rounded;
 use crate::util::log_limiter::LogLimiter;
@@ -173,10 +173,10 @@ async fn retry_until_created<T>(
 fn refuse_commands(commands: &mut mpsc::Receiver<ReceivedCommand>, context: &Context) {
     commands.close();
     while commands.try_recv().is_ok() {
-        let answer = Answer::Error(CommandError::Stopping);
+        let answer = refusal_answer(CommandRefusal::Stopping);
         context
             .outbox
-            .push(Message::answer(&context.topics, &answer, context.setup.config.qos));
+            .push(Message::answer(&context.topics, answer, context.setup.config.qos));
     }
 }
 

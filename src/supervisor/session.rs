@@ -12,16 +12,16 @@ use tokio::time::{MissedTickBehavior, interval};
 use uuid::Uuid;
 
 use super::capture_supervisor::{self, CaptureSupervisor};
-use super::commands::{After, CommandHandler};
 use super::context::Context;
 use super::event::{EpochEvent, ModelEvent, PipelineEvent, SessionEvent};
 use super::model_resolver::ModelResolver;
 use super::model_supervisor::ModelSupervisor;
 use super::session_end::SessionEnd;
-use crate::cache::{CacheWriter, FileCache, S3Cache, S3Settings};
+use crate::cache::{CacheWriter, Caches, FileCache, S3Cache, S3Settings};
 use crate::capture::{AudioMailbox, CaptureEvent, DeviceSelection, FrameMailbox};
+use crate::commands::{self, Action, AnswerPublisher, CommandContext};
 use crate::config::{ResizeMode, SourceLine};
-use crate::inference::publisher::{Caches, Encoder, Publisher, PublisherSettings};
+use crate::inference::publisher::{Encoder, Publisher, PublisherSettings};
 use crate::inference::{InferenceContext, PredictionLogger, Progress};
 use crate::model::ModelInfo;
 use crate::report::{Report, ReportSettings};
@@ -327,15 +327,19 @@ impl<'a> Session<'a> {
     }
 
     fn on_command(&self, command: &ReceivedCommand) -> ControlFlow<SessionEnd> {
-        let handler = CommandHandler {
-            context: self.context,
+        let context = CommandContext {
             report: &self.report,
             model: self.model.info(),
             caches: &self.caches,
+            answers: AnswerPublisher {
+                outbox: self.context.outbox.clone(),
+                topics: self.context.topics.clone(),
+                qos: self.context.setup.config.qos,
+            },
         };
-        match handler.carry_out(command) {
-            After::GoOn => ControlFlow::Continue(()),
-            After::Restart => ControlFlow::Break(SessionEnd::Restart),
+        match commands::execute(command, &context) {
+            Action::Continue => ControlFlow::Continue(()),
+            Action::Restart => ControlFlow::Break(SessionEnd::Restart),
         }
     }
 }

@@ -1,26 +1,23 @@
-//! A connection of a person at the device: sees what a device publishes and sends it a command, beside the daemon and
-//! without being taken for it (an id of its own, a clean session, no last will).
+//! A short-lived connection beside the daemon's: it has its own client id, a clean session and no last will. `send`,
+//! `watch` and `check --online` use it.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
-use rand::Rng;
 use tokio::time::timeout;
 
 use super::Settings;
 use super::connection::{Connection, LinkEvent};
 use super::connection_error::ConnectionError;
-use super::message::{Class, Message};
-use crate::config::Qos;
+use super::message::Message;
 
-/// How long the broker may take to see a visitor off.
-const FAREWELL: Duration = Duration::from_secs(1);
-/// Letters after the device's name in the client id.
-const SUFFIX: usize = 6;
+/// How long to wait for the broker to close the connection after DISCONNECT.
+const DISCONNECT_LIMIT: Duration = Duration::from_secs(1);
 /// Most bytes of a client id at IoT Core.
 const MAX_CLIENT_ID: usize = 128;
 
-/// What a visitor saw.
+/// A message from a subscribed topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReceivedMessage {
     /// Full topic.
@@ -29,129 +26,124 @@ pub struct ReceivedMessage {
     pub payload: Bytes,
 }
 
-/// See the module. Every topic is subscribed to when it exists.
+/// A connected client. Dropping it closes the connection.
 #[derive(Debug)]
 pub struct AdHocClient {
     connection: Connection,
+    /// Limit for each acknowledgement.
     acknowledgement: Duration,
+    /// Messages received while waiting for an acknowledgement.
+    received: VecDeque<ReceivedMessage>,
 }
 
 impl AdHocClient {
-    /// Connects as `<settings.client_id>-<random>` and subscribes to `topics`.
+    /// Connects as `settings.client_id`, which must not be the daemon's: see [`ad_hoc_client_id`].
     ///
     /// # Errors
-    /// Why there is no connection, or no subscription; within the limits of `settings`.
-    pub async fn start(mut settings: Settings, topics: &[&str]) -> Result<Self, ConnectionError> {
-        settings.client_id = client_id(&settings.client_id);
-        let acknowledgement = settings.limits.acknowledgement;
-        let connection = Connection::open(&settings, None, true).await?;
-        let mut visit = Self {
-            connection,
-            acknowledgement,
+    /// Why there is no connection; within the limits of `settings`.
+    pub async fn connect(settings: &Settings) -> Result<Self, ConnectionError> {
+        let mut client = Self {
+            connection: Connection::open(settings, None, true).await?,
+            acknowledgement: settings.limits.acknowledgement,
+            received: VecDeque::new(),
         };
-        let mut missing = topics.len();
-        loop {
-            match timeout(acknowledgement, visit.connection.events.recv()).await {
-                Ok(Some(LinkEvent::Connected)) => {
-                    for topic in topics {
-                        visit.connection.subscribe(topic).await;
-                    }
-                }
-                Ok(Some(LinkEvent::Subscribed { granted: true })) => {
-                    missing -= 1;
-                    if missing == 0 {
-                        return Ok(visit);
-                    }
-                }
-                Ok(Some(LinkEvent::Subscribed { granted: false })) => {
-                    return Err(ConnectionError::Other(
-                        "the broker refuses the subscription: the policy of these credentials must allow iot:Subscribe and \
-                         iot:Receive for this device's topics"
-                            .to_owned(),
-                    ));
-                }
-                Ok(Some(LinkEvent::Closed(reason))) => return Err(reason),
-                Ok(Some(_)) => {}
-                Ok(None) => return Err(ConnectionError::Closed),
-                Err(_) => return Err(ConnectionError::NoAcknowledgement(acknowledgement)),
-            }
-        }
+        client
+            .wait_for(|event| matches!(event, LinkEvent::Connected).then_some(()))
+            .await?;
+        Ok(client)
     }
 
-    /// The next message on one of the topics.
+    /// Subscribes to `topics` at QoS 1.
+    ///
+    /// # Errors
+    /// The broker refuses a topic, or the connection ended.
+    pub async fn subscribe(&mut self, topics: &[&str]) -> Result<(), ConnectionError> {
+        for topic in topics {
+            self.connection.subscribe(topic).await;
+        }
+        for _ in topics {
+            let granted = self
+                .wait_for(|event| match event {
+                    LinkEvent::Subscribed { granted } => Some(*granted),
+                    _ => None,
+                })
+                .await?;
+            if !granted {
+                return Err(ConnectionError::Other(
+                    "the broker refuses the subscription: the policy of these credentials must allow iot:Subscribe and \
+                     iot:Receive for this device's topics"
+                        .to_owned(),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Publishes a message of QoS 1 and waits until the broker has acknowledged it.
+    ///
+    /// # Errors
+    /// The connection ended, or the acknowledgement did not come in time.
+    pub async fn publish(&mut self, message: Message) -> Result<(), ConnectionError> {
+        self.connection.publish(message).await;
+        self.wait_for(|event| matches!(event, LinkEvent::Acknowledged(_)).then_some(()))
+            .await
+    }
+
+    /// The next message on a subscribed topic. Waits without limit.
     ///
     /// # Errors
     /// Why the connection ended.
     pub async fn next(&mut self) -> Result<ReceivedMessage, ConnectionError> {
         loop {
-            match self.connection.events.recv().await {
-                Some(LinkEvent::Received(publish)) => {
-                    return Ok(ReceivedMessage {
-                        topic: publish.topic,
-                        payload: publish.payload,
-                    });
-                }
-                Some(LinkEvent::Closed(reason)) => return Err(reason),
-                Some(_) => {}
-                None => return Err(ConnectionError::Closed),
+            if let Some(message) = self.received.pop_front() {
+                return Ok(message);
             }
+            let event = self.connection.events.recv().await;
+            self.keep_message(event)?;
         }
     }
 
-    /// Publishes at QoS 1 without the retain flag, and waits until the broker has it. What comes in the meantime is kept for
-    /// [`next`](Self::next) in `seen`.
-    ///
-    /// # Errors
-    /// Why the broker does not have it.
-    pub async fn publish(
-        &mut self,
-        topic: &str,
-        payload: Bytes,
-        seen: &mut Vec<ReceivedMessage>,
-    ) -> Result<(), ConnectionError> {
-        let message = Message {
-            topic: topic.into(),
-            payload,
-            class: Class::Urgent,
-            qos: Qos::AtLeastOnce,
-            retain: false,
-            status: None,
-        };
-        self.connection.publish(message).await;
-        loop {
-            match timeout(self.acknowledgement, self.connection.events.recv()).await {
-                Ok(Some(LinkEvent::Acknowledged(_))) => return Ok(()),
-                Ok(Some(LinkEvent::Received(publish))) => seen.push(ReceivedMessage {
-                    topic: publish.topic,
-                    payload: publish.payload,
-                }),
-                Ok(Some(LinkEvent::Closed(reason))) => return Err(reason),
-                Ok(Some(_)) => {}
-                Ok(None) => return Err(ConnectionError::Closed),
-                Err(_) => return Err(ConnectionError::NoAcknowledgement(self.acknowledgement)),
-            }
-        }
-    }
-
-    /// Disconnects in order.
-    pub async fn leave(mut self) {
+    /// Disconnects in an orderly way.
+    pub async fn disconnect(mut self) {
         self.connection.disconnect().await;
         let closed =
             async { while !matches!(self.connection.events.recv().await, None | Some(LinkEvent::Closed(_))) {} };
-        // The broker closes the connection; when it does not, dropping it will.
-        let _ = timeout(FAREWELL, closed).await;
+        // If the broker does not close the connection, dropping it does.
+        let _ = timeout(DISCONNECT_LIMIT, closed).await;
+    }
+
+    /// Waits for the event that `wanted` accepts, within the limit for acknowledgements.
+    async fn wait_for<T>(&mut self, wanted: impl Fn(&LinkEvent) -> Option<T>) -> Result<T, ConnectionError> {
+        loop {
+            let event = timeout(self.acknowledgement, self.connection.events.recv()).await;
+            let event = event.map_err(|_| ConnectionError::NoAcknowledgement(self.acknowledgement))?;
+            if let Some(found) = event.as_ref().and_then(&wanted) {
+                return Ok(found);
+            }
+            self.keep_message(event)?;
+        }
+    }
+
+    fn keep_message(&mut self, event: Option<LinkEvent>) -> Result<(), ConnectionError> {
+        match event {
+            Some(LinkEvent::Received(publish)) => self.received.push_back(ReceivedMessage {
+                topic: publish.topic,
+                payload: publish.payload,
+            }),
+            Some(LinkEvent::Closed(error)) => return Err(error),
+            Some(_) => {}
+            None => return Err(ConnectionError::Closed),
+        }
+        Ok(())
     }
 }
 
-/// The device's id, shortened if need be, and letters of chance: two clients with one id throw each other out.
-fn client_id(device: &str) -> String {
-    let chance: String = rand::rng()
-        .sample_iter(rand::distr::Alphanumeric)
-        .take(SUFFIX)
-        .map(char::from)
-        .collect();
-    let most = device.floor_char_boundary(MAX_CLIENT_ID - SUFFIX - 1);
-    format!("{}-{chance}", device.get(..most).unwrap_or_default())
+/// `<device>-<random>`: two clients with one id disconnect each other in turn, so this is never the daemon's id. At most
+/// 128 bytes.
+pub fn ad_hoc_client_id(device: &str) -> String {
+    let random = format!("-{:08x}", rand::random::<u32>());
+    let end = device.floor_char_boundary(MAX_CLIENT_ID - random.len());
+    format!("{}{random}", device.get(..end).unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -159,10 +151,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_visitor_never_has_the_devices_own_id_and_fits_iot_core() {
-        let (one, two) = (client_id("cam_a1b2"), client_id("cam_a1b2"));
-        assert!(one.starts_with("cam_a1b2-") && one.len() == "cam_a1b2-".len() + SUFFIX);
-        assert_ne!(one, two);
-        assert_eq!(client_id(&"x".repeat(128)).len(), MAX_CLIENT_ID);
+    fn the_client_id_is_not_the_daemons_and_fits_iot_core() {
+        for device in ["cam_a1b2c3d4e5f6", &"x".repeat(128), &"é".repeat(64)] {
+            let id = ad_hoc_client_id(device);
+            assert!(id.len() <= 128 && id != device, "{id}");
+            assert!(id.starts_with(device.get(..10).unwrap()));
+        }
+        assert_eq!(ad_hoc_client_id(&"x".repeat(128)).len(), MAX_CLIENT_ID);
+        assert_ne!(ad_hoc_client_id("cam"), ad_hoc_client_id("cam"));
     }
 }

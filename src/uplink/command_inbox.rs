@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::outbox::Token;
-use crate::commands::{Command, CommandError, MAX_COMMAND_BYTES, parse};
+
+/// A larger command is refused unread.
+pub const MAX_COMMAND_BYTES: usize = 64 * 1024;
 
 /// Commands that wait for their clearing, and as many again that wait for the component.
 pub(super) const MAX_PENDING: usize = 64;
@@ -21,14 +23,18 @@ pub struct ReceivedCommand {
     pub payload: Bytes,
 }
 
-impl ReceivedCommand {
-    /// Reads the command.
-    ///
-    /// # Errors
-    /// [`CommandError`], to be answered to the sender.
-    pub fn parse(&self) -> Result<Command, CommandError> {
-        parse(&self.payload)
-    }
+/// Why a command is not passed on. The text is meant for its sender.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum CommandRefusal {
+    /// Number of bytes of a command that is too large.
+    #[error("the command has {0} bytes; at most {MAX_COMMAND_BYTES} are read")]
+    TooLarge(usize),
+    /// The queue of commands is full.
+    #[error("too many commands wait to be carried out; send this one again later")]
+    Busy,
+    /// The component is stopping.
+    #[error("the component is stopping and takes no more commands")]
+    Stopping,
 }
 
 /// One message on `command/input`.
@@ -49,7 +55,7 @@ pub(super) enum Verdict {
     /// Waits for its clearing.
     Taken,
     /// Not taken; cleared all the same.
-    Refused(CommandError),
+    Refused(CommandRefusal),
 }
 
 #[derive(Debug)]
@@ -88,13 +94,13 @@ impl CommandInbox {
         }
         let clearing = *self.waiting_clearing.get_or_insert_with(push_clearing);
         if payload.len() > MAX_COMMAND_BYTES {
-            return Verdict::Refused(CommandError::TooLarge(payload.len()));
+            return Verdict::Refused(CommandRefusal::TooLarge(payload.len()));
         }
         if repeated && self.knows(payload, now) {
             return Verdict::Same;
         }
         if self.pending.len() >= MAX_PENDING {
-            return Verdict::Refused(CommandError::Busy);
+            return Verdict::Refused(CommandRefusal::Busy);
         }
         // A copy, so that a small command does not hold on to the connection's whole read buffer.
         let payload = Bytes::copy_from_slice(payload);

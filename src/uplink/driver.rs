@@ -10,7 +10,7 @@ use tokio::select;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{sleep, timeout, timeout_at};
 
-use super::command_inbox::{CommandInbox, ReceivedCommand};
+use super::command_inbox::{CommandInbox, CommandRefusal, ReceivedCommand};
 use super::connection::{Connection, LinkEvent, MAX_INCOMING_BYTES};
 use super::connection_error::ConnectionError;
 use super::message::{Message, Status};
@@ -18,7 +18,6 @@ use super::outage::{Outage, log_failure};
 use super::outbox::{Outbox, Token};
 use super::rate_limiter::RateLimiter;
 use super::{LinkState, Settings, StopOrder};
-use crate::commands::{Answer, CommandError};
 use crate::status::stats::Stats;
 use crate::util::backoff::Backoff;
 use session::Link;
@@ -228,16 +227,14 @@ impl Driver {
             "The broker has a message of {bytes} bytes for {topic}; at most {MAX_INCOMING_BYTES} are read. It is removed by \
              beginning a new session, and with it any other command that waits at the broker"
         );
-        self.answer(CommandError::TooLarge(bytes));
+        self.answer(CommandRefusal::TooLarge(bytes));
         self.purge_next = true;
     }
 
-    fn answer(&self, error: CommandError) {
-        self.outbox.push(Message::answer(
-            &self.settings.topics,
-            &Answer::Error(error),
-            self.settings.qos,
-        ));
+    fn answer(&self, refusal: CommandRefusal) {
+        let payload = (self.settings.refusal_answer)(refusal);
+        self.outbox
+            .push(Message::answer(&self.settings.topics, payload, self.settings.qos));
     }
 
     /// One connection that only makes the broker forget: a clean session drops what is queued, and an empty retained message

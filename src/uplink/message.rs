@@ -7,7 +7,6 @@ use bytes::Bytes;
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::commands::Answer;
 use crate::config::Qos;
 use crate::device::Topics;
 
@@ -62,8 +61,8 @@ impl Message {
     }
 
     /// The answer to a command.
-    pub fn answer(topics: &Topics, answer: &Answer, qos: Qos) -> Self {
-        Self::new(&topics.command_output, answer.to_json(), Class::Urgent, qos)
+    pub fn answer(topics: &Topics, payload: impl Into<Bytes>, qos: Qos) -> Self {
+        Self::new(&topics.command_output, payload.into(), Class::Urgent, qos)
     }
 
     /// A state notice, with the time of now and a fresh id.
@@ -83,6 +82,11 @@ impl Message {
     /// It tells of a state that comes after a pause: one that was not sent yet would be told too late.
     pub fn ends_pause(&self) -> bool {
         matches!(self.status, Some(Status::Started | Status::Stopped))
+    }
+
+    /// A command to a device, as `send` publishes it. Always QoS 1.
+    pub fn command(topics: &Topics, payload: impl Into<Bytes>) -> Self {
+        Self::new(&topics.command_input, payload.into(), Class::Urgent, Qos::AtLeastOnce)
     }
 
     /// What `check --online` publishes: shaped like an answer, in a field that no command has. Always QoS 1.

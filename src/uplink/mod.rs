@@ -16,7 +16,6 @@ mod in_flight;
 pub mod message;
 mod outage;
 pub mod outbox;
-mod probe;
 mod proxy;
 mod rate_limiter;
 mod recent;
@@ -27,18 +26,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
-pub use ad_hoc_client::{AdHocClient, ReceivedMessage};
+pub use ad_hoc_client::{AdHocClient, ReceivedMessage, ad_hoc_client_id};
 pub use address::{Broker, BrokerAddress};
-pub use command_inbox::ReceivedCommand;
+pub use command_inbox::{CommandRefusal, MAX_COMMAND_BYTES, ReceivedCommand};
 pub use connection_error::ConnectionError;
 pub use destination::{ClientCertificate, Destination};
 pub use iot_core::{EndpointOrigin, IotCore, SignIn};
 pub use message::{Class, Message, Status};
 pub use outbox::Outbox;
-pub use probe::{ProbeError, probe};
 pub use rate_limiter::{Rate, RateLimits};
 pub use spool::{Policy, Spool, SpoolSettings};
 
@@ -60,6 +59,8 @@ pub struct Settings {
     pub topics: Topics,
     /// Quality of service of the last will and of the notices and answers that the uplink itself publishes.
     pub qos: Qos,
+    /// Makes the answer to a command that the uplink refuses.
+    pub refusal_answer: fn(CommandRefusal) -> Bytes,
     /// Certificates (PEM) that must have signed the broker's; `None`: the machine's own roots.
     pub ca: Option<PathBuf>,
     /// How fast messages are sent: [`RateLimits::IOT_CORE`] there, [`RateLimits::UNLIMITED`] elsewhere.

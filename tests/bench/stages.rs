@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ei_greengrass::cache::Caches;
 use ei_greengrass::capture::pack::pack_features;
 use ei_greengrass::capture::{Capture, CaptureSettings, Converter, FrameMailbox, Picture, Received, Target};
 use ei_greengrass::config::{Criteria, FilterConfig, Qos, ResizeMode, SourceLine};
 use ei_greengrass::device::Topics;
-use ei_greengrass::inference::publisher::{Caches, Publisher, PublisherSettings};
+use ei_greengrass::inference::publisher::{Publisher, PublisherSettings};
 use ei_greengrass::model::Model;
 use ei_greengrass::report::{Decision, EncodedPicture, PictureRef, Report, ReportSettings};
 use ei_greengrass::status::stats::Stats;

@@ -270,7 +270,7 @@ fn it_ends_in_time_during_a_restart_that_hangs() {
     broker
         .mock
         .publish(&topic, restart, false, false, rumqttc::mqttbytes::QoS::AtLeastOnce);
-    daemon.wait_for_line(r#"command {"cmd":"restart"}"#);
+    daemon.wait_for_line(r#"command={"cmd":"restart"}"#);
     broker.mock.behave(|behaviour| behaviour.acks = Acks::Stall);
     daemon.signal(Signal::TERM);
     ends_in_order(&mut daemon, &site);

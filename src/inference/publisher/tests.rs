@@ -2,6 +2,7 @@ use std::io;
 use std::sync::atomic::AtomicU32;
 
 use super::*;
+use crate::cache::CacheWriter;
 use crate::uplink::outbox::Bounds;
 
 /// The log of the test's thread.

@@ -119,12 +119,12 @@ fn a_large_command_and_one_too_many_are_refused_and_cleared() {
     let large = vec![b'x'; MAX_COMMAND_BYTES + 1];
     assert_eq!(
         bench.arrives(&large, false),
-        Verdict::Refused(CommandError::TooLarge(65537))
+        Verdict::Refused(CommandRefusal::TooLarge(65537))
     );
     assert_eq!(bench.clearings, 1);
     for _ in 0..MAX_PENDING {
         assert_eq!(bench.arrives(b"reset", false), Verdict::Taken);
     }
-    assert_eq!(bench.arrives(b"reset", false), Verdict::Refused(CommandError::Busy));
+    assert_eq!(bench.arrives(b"reset", false), Verdict::Refused(CommandRefusal::Busy));
     assert_eq!(bench.clearings, 1, "one clearing that has not left does for all");
 }

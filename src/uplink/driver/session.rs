@@ -7,10 +7,10 @@ use tokio::select;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::sleep_until;
 
-use super::super::command_inbox::{Arrival, ReceivedCommand, Verdict};
+use super::super::command_inbox::{Arrival, CommandRefusal, ReceivedCommand, Verdict};
 use super::super::connection::{Connection, LinkEvent};
 use super::super::in_flight::InFlight;
-use super::{CommandError, ConnectionError, Driver, End, LinkState, Message, Status, StopSignal, Token, client_failed};
+use super::{ConnectionError, Driver, End, LinkState, Message, Status, StopSignal, Token, client_failed};
 
 /// The driver looks around at least this often, to report what was dropped.
 const HOUSEKEEPING: Duration = Duration::from_secs(60);
@@ -198,8 +198,8 @@ impl Driver {
     fn hand_on(&self, command: ReceivedCommand) {
         let error = match self.commands.try_send(command) {
             Ok(()) => return,
-            Err(TrySendError::Full(_)) => CommandError::Busy,
-            Err(TrySendError::Closed(_)) => CommandError::Stopping,
+            Err(TrySendError::Full(_)) => CommandRefusal::Busy,
+            Err(TrySendError::Closed(_)) => CommandRefusal::Stopping,
         };
         tracing::warn!("A command was refused: {error}");
         self.answer(error);

@@ -1,0 +1,68 @@
+//! Answers to commands as JSON.
+
+use bytes::Bytes;
+use serde_json::{Map, Value, json};
+
+use crate::uplink::CommandRefusal;
+
+/// Answers repeat at most this many characters of a sender's text.
+const ECHO_CHARS: usize = 64;
+
+/// What a handler returns for the answer.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Reply {
+    /// Goes under the answer key of the command; `None` when there is only an error.
+    value: Option<Value>,
+    error: Option<String>,
+}
+
+impl Reply {
+    pub fn value(value: impl Into<Value>) -> Self {
+        Self {
+            value: Some(value.into()),
+            error: None,
+        }
+    }
+
+    pub fn error(error: impl Into<String>) -> Self {
+        Self {
+            value: None,
+            error: Some(error.into()),
+        }
+    }
+
+    /// A refused value: what is in force instead, and what is accepted.
+    pub fn refused(in_force: impl Into<Value>, error: impl Into<String>) -> Self {
+        Self {
+            value: Some(in_force.into()),
+            error: Some(error.into()),
+        }
+    }
+
+    /// `{"result":{"<answer_key>":...,"error":"..."}}`
+    pub fn to_json(&self, answer_key: &str) -> Bytes {
+        let mut result = Map::new();
+        if let Some(value) = &self.value {
+            result.insert(answer_key.to_owned(), value.clone());
+        }
+        if let Some(error) = &self.error {
+            result.insert("error".to_owned(), json!(error));
+        }
+        json!({ "result": result }).to_string().into()
+    }
+}
+
+/// The answer to a message that is not executed, with the reason: `{"result":{"error":"..."}}`.
+pub(super) fn error_answer(error: impl ToString) -> Bytes {
+    Reply::error(error.to_string()).to_json("")
+}
+
+/// The answer to a command that the uplink refuses.
+pub fn refusal_answer(refusal: CommandRefusal) -> Bytes {
+    error_answer(refusal)
+}
+
+/// The beginning of a sender's text, short enough for an answer.
+pub(super) fn shortened(text: &str) -> String {
+    text.chars().take(ECHO_CHARS).collect()
+}

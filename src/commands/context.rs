@@ -1,0 +1,43 @@
+//! What the handlers of commands read and change.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use crate::cache::Caches;
+use crate::config::Qos;
+use crate::device::Topics;
+use crate::model::ModelInfo;
+use crate::report::Report;
+use crate::uplink::{Message, Outbox};
+
+/// The parts of a session that commands act on.
+pub struct CommandContext<'a> {
+    /// Holds the confidence filter and the metrics.
+    pub report: &'a Mutex<Report>,
+    /// `None` until a model is loaded.
+    pub model: Option<&'a Arc<ModelInfo>>,
+    /// The caches that are on.
+    pub caches: &'a Caches,
+    /// Publishes the answers.
+    pub answers: AnswerPublisher,
+}
+
+/// Publishes answers on `command/output`.
+#[derive(Debug, Clone)]
+pub struct AnswerPublisher {
+    /// Takes the message.
+    pub outbox: Arc<Outbox>,
+    /// Topics of the device.
+    pub topics: Arc<Topics>,
+    /// Quality of service of answers.
+    pub qos: Qos,
+}
+
+impl AnswerPublisher {
+    /// Publishes one answer. Never waits.
+    pub fn publish(&self, answer: Bytes) {
+        self.outbox.push(Message::answer(&self.topics, answer, self.qos));
+    }
+}

@@ -1,0 +1,378 @@
+//! The table of commands, and their handlers. A new command is a new entry here.
+
+use std::fmt::Write;
+use std::pin::Pin;
+
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::answer::{Reply, shortened};
+use super::context::CommandContext;
+use crate::config::{Criteria, parse_threshold};
+
+/// One command.
+#[derive(Debug)]
+pub struct CommandSpec {
+    /// The verb, matched exactly.
+    pub name: &'static str,
+    /// The accepted values, for people; `None`: it takes no value.
+    pub value: Option<&'static str>,
+    /// What it does, for people.
+    pub summary: &'static str,
+    /// Key of the answer in `result`. An answer that has only `error` belongs to the command, too.
+    pub answer_key: &'static str,
+    pub(super) handler: Handler,
+}
+
+/// Checks the value (null when absent), acts, and returns what to answer.
+type Handler = fn(&CommandContext<'_>, Value) -> Outcome;
+
+/// What a handler did.
+pub(super) enum Outcome {
+    Done(Reply),
+    /// The session ends and a new one begins.
+    Restart(Reply),
+    /// The work takes time; the reply follows.
+    Later(Pin<Box<dyn Future<Output = Reply> + Send>>),
+}
+
+impl From<Reply> for Outcome {
+    fn from(reply: Reply) -> Self {
+        Self::Done(reply)
+    }
+}
+
+/// Every command.
+pub static COMMANDS: [CommandSpec; 12] = [
+    CommandSpec {
+        name: "restart",
+        value: None,
+        summary: "start model, source and caches again, with the configured settings",
+        answer_key: "restart",
+        handler: |_, _| Outcome::Restart(Reply::value("OK")),
+    },
+    CommandSpec {
+        name: "enable_threshold_filter",
+        value: None,
+        summary: "switch the confidence filter on",
+        answer_key: "threshold_filter_config",
+        handler: |context, _| set_filter_enabled(context, true),
+    },
+    CommandSpec {
+        name: "disable_threshold_filter",
+        value: None,
+        summary: "switch the confidence filter off",
+        answer_key: "threshold_filter_config",
+        handler: |context, _| set_filter_enabled(context, false),
+    },
+    CommandSpec {
+        name: "get_threshold_filter_config",
+        value: None,
+        summary: "answer with the settings of the confidence filter",
+        answer_key: "threshold_filter_config",
+        handler: |context, _| Reply::value(context.report.lock().filter().to_json()).into(),
+    },
+    CommandSpec {
+        name: "set_threshold_filter_criteria",
+        value: Some("gt, ge, eq, le or lt"),
+        summary: "set how the confidence is compared with the threshold",
+        answer_key: "criteria",
+        handler: set_criteria,
+    },
+    CommandSpec {
+        name: "get_threshold_filter_criteria",
+        value: None,
+        summary: "answer with the comparison in force",
+        answer_key: "criteria",
+        handler: |context, _| Reply::value(criteria(context)).into(),
+    },
+    CommandSpec {
+        name: "set_threshold_filter_confidence",
+        value: Some("as default_threshold: a fraction up to 1, or a percentage up to 100"),
+        summary: "set the threshold",
+        answer_key: "confidence_threshold",
+        handler: set_confidence,
+    },
+    CommandSpec {
+        name: "get_threshold_filter_confidence",
+        value: None,
+        summary: "answer with the threshold in force, as a fraction",
+        answer_key: "confidence_threshold",
+        handler: |context, _| Reply::value(confidence(context)).into(),
+    },
+    CommandSpec {
+        name: "get_model_info",
+        value: None,
+        summary: "answer with name, version and parameters of the model",
+        answer_key: "model_info",
+        handler: get_model_info,
+    },
+    CommandSpec {
+        name: "reset_metrics",
+        value: None,
+        summary: "reset the confidence metrics",
+        answer_key: "metrics_reset",
+        handler: |context, _| {
+            context.report.lock().reset_metrics();
+            Reply::value("OK").into()
+        },
+    },
+    CommandSpec {
+        name: "clear_cache",
+        value: None,
+        summary: "remove all cached pairs of picture and message",
+        answer_key: "clear_cache",
+        handler: clear_cache,
+    },
+    CommandSpec {
+        name: "clear_cache_file",
+        value: Some("the id of a message"),
+        summary: "remove one cached pair of picture and message",
+        answer_key: "clear_cache_file",
+        handler: clear_cache_file,
+    },
+];
+
+/// The command with this verb.
+pub fn find(name: &str) -> Option<&'static CommandSpec> {
+    COMMANDS.iter().find(|command| command.name == name)
+}
+
+/// The commands as a Markdown table, for the documents.
+pub fn markdown_table() -> String {
+    let mut table = String::from("| command | value | effect |\n| --- | --- | --- |\n");
+    for CommandSpec {
+        name, value, summary, ..
+    } in &COMMANDS
+    {
+        let value = value.unwrap_or_default();
+        let _ = writeln!(table, "| `{name}` | {value} | {summary} |");
+    }
+    table
+}
+
+fn set_filter_enabled(context: &CommandContext<'_>, enabled: bool) -> Outcome {
+    let mut report = context.report.lock();
+    report.set_filter_enabled(enabled);
+    Reply::value(report.filter().to_json()).into()
+}
+
+fn set_criteria(context: &CommandContext<'_>, value: Value) -> Outcome {
+    match value.as_str().and_then(|text| text.parse::<Criteria>().ok()) {
+        Some(new) => {
+            context.report.lock().set_criteria(new);
+            Reply::value(criteria(context))
+        }
+        None => Reply::refused(criteria(context), format!("accepted: {}", Criteria::ACCEPTED)),
+    }
+    .into()
+}
+
+fn criteria(context: &CommandContext<'_>) -> &'static str {
+    context.report.lock().filter().criteria.as_str()
+}
+
+fn set_confidence(context: &CommandContext<'_>, value: Value) -> Outcome {
+    match parse_threshold(&value) {
+        Ok(threshold) => {
+            context.report.lock().set_threshold(threshold);
+            Reply::value(confidence(context))
+        }
+        Err(error) => Reply::refused(confidence(context), error.to_string()),
+    }
+    .into()
+}
+
+fn confidence(context: &CommandContext<'_>) -> f64 {
+    context.report.lock().filter().threshold
+}
+
+fn get_model_info(context: &CommandContext<'_>, _: Value) -> Outcome {
+    match context.model {
+        Some(info) => Reply::value(json!({
+            "model_name": info.name,
+            "model_version": format!("v{}", info.deploy_version),
+            "model_params": info.parameters_with_sensor_type(),
+        })),
+        None => Reply::error("no model is loaded yet; ask again after the notice \"started\""),
+    }
+    .into()
+}
+
+/// A cache executes it after the writes that came before, so those pairs are removed, too.
+fn clear_cache(context: &CommandContext<'_>, _: Value) -> Outcome {
+    let caches = context.caches.clone();
+    if caches.files.is_none() && caches.s3.is_none() {
+        return Reply::value(cleared(true, true)).into();
+    }
+    Outcome::Later(Box::pin(async move {
+        let local = async { Some(caches.files.as_ref()?.clear().await.is_ok()) };
+        let s3 = async { Some(caches.s3.as_ref()?.clear().await.is_ok()) };
+        let (local, s3) = tokio::join!(local, s3);
+        Reply::value(cleared(local.unwrap_or(true), s3.unwrap_or(true)))
+    }))
+}
+
+fn clear_cache_file(context: &CommandContext<'_>, value: Value) -> Outcome {
+    let id = match value {
+        Value::String(id) => id,
+        Value::Null => String::new(),
+        other => other.to_string(),
+    };
+    if Uuid::try_parse(&id).is_err() {
+        let error = "accepted: the id of a cached pair, a uuid";
+        return Reply::refused(file_cleared(false, false, &id), error).into();
+    }
+    let caches = context.caches.clone();
+    Outcome::Later(Box::pin(async move {
+        let local = async { Some(caches.files.as_ref()?.clear_one(&id).await.is_ok()) };
+        let s3 = async { Some(caches.s3.as_ref()?.clear_one(&id).await.is_ok()) };
+        let (local, s3) = tokio::join!(local, s3);
+        Reply::value(file_cleared(local.unwrap_or(true), s3.unwrap_or(true), &id))
+    }))
+}
+
+/// The outcome of each cache; one that is off counts as cleared.
+fn cleared(local: bool, s3: bool) -> Value {
+    let outcome = |ok| if ok { "OK" } else { "FAILED" };
+    json!({"local": outcome(local), "s3": outcome(s3)})
+}
+
+fn file_cleared(local: bool, s3: bool, id: &str) -> Value {
+    let mut outcome = cleared(local, s3);
+    outcome["uuid"] = json!(shortened(id));
+    outcome
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::sync::Arc;
+
+    use parking_lot::Mutex;
+
+    use super::*;
+    use crate::cache::Caches;
+    use crate::commands::context::AnswerPublisher;
+    use crate::commands::execute::{Action, execute};
+    use crate::config::{FilterConfig, Qos};
+    use crate::device::Topics;
+    use crate::report::{Report, ReportSettings};
+    use crate::status::stats::Stats;
+    use crate::uplink::ReceivedCommand;
+    use crate::uplink::outbox::{Bounds, Outbox};
+
+    /// Executes commands one after the other, without model and caches; gives the actions and the answers.
+    fn executed(commands: &[Value]) -> Vec<(Action, String)> {
+        let stats = Arc::new(Stats::default());
+        let filter = FilterConfig {
+            enabled: false,
+            threshold: 0.7,
+            criteria: Criteria::GreaterOrEqual,
+        };
+        let settings = ReportSettings {
+            filter,
+            publish_every: 1,
+        };
+        let outbox = Arc::new(Outbox::new(Bounds::default(), stats.clone()));
+        let context = CommandContext {
+            report: &Mutex::new(Report::new(settings, stats)),
+            model: None,
+            caches: &Caches::default(),
+            answers: AnswerPublisher {
+                outbox: outbox.clone(),
+                topics: Arc::new(Topics::new("d")),
+                qos: Qos::AtLeastOnce,
+            },
+        };
+        let mut executed = Vec::new();
+        for command in commands {
+            let payload = command.to_string().into();
+            let action = execute(&ReceivedCommand { payload }, &context);
+            let (_, message) = outbox.next_to_send().expect("an answer");
+            executed.push((action, String::from_utf8(message.payload.to_vec()).expect("UTF-8")));
+        }
+        executed
+    }
+
+    #[test]
+    fn every_verb_is_in_the_table_once() {
+        let names: HashSet<_> = COMMANDS.iter().map(|command| command.name).collect();
+        assert_eq!(names.len(), COMMANDS.len());
+    }
+
+    #[test]
+    fn answers_have_the_documented_shapes() {
+        for (command, answer) in [
+            (json!({"cmd": "restart"}), r#"{"restart":"OK"}"#),
+            (
+                json!({"cmd": "enable_threshold_filter"}),
+                r#"{"threshold_filter_config":{"enabled":"yes","confidence_threshold":0.7,"threshold_criteria":"ge"}}"#,
+            ),
+            (
+                json!({"cmd": "get_threshold_filter_config"}),
+                r#"{"threshold_filter_config":{"enabled":"no","confidence_threshold":0.7,"threshold_criteria":"ge"}}"#,
+            ),
+            (
+                json!({"cmd": "set_threshold_filter_criteria", "value": "LT"}),
+                r#"{"criteria":"lt"}"#,
+            ),
+            (
+                json!({"cmd": "set_threshold_filter_criteria", "value": 1}),
+                r#"{"criteria":"ge","error":"accepted: gt, ge, eq, le, lt"}"#,
+            ),
+            (
+                json!({"cmd": "set_threshold_filter_confidence", "value": "75.6"}),
+                r#"{"confidence_threshold":0.756}"#,
+            ),
+            (
+                json!({"cmd": "get_model_info"}),
+                r#"{"error":"no model is loaded yet; ask again after the notice \"started\""}"#,
+            ),
+            (json!({"cmd": "reset_metrics"}), r#"{"metrics_reset":"OK"}"#),
+            (
+                json!({"cmd": "clear_cache"}),
+                r#"{"clear_cache":{"local":"OK","s3":"OK"}}"#,
+            ),
+            (
+                json!({"cmd": "clear_cache_file", "value": 7}),
+                concat!(
+                    r#"{"clear_cache_file":{"local":"FAILED","s3":"FAILED","uuid":"7"},"#,
+                    r#""error":"accepted: the id of a cached pair, a uuid"}"#
+                ),
+            ),
+        ] {
+            let (action, got) = executed(std::slice::from_ref(&command)).remove(0);
+            assert_eq!(got, format!(r#"{{"result":{answer}}}"#), "{command}");
+            assert_eq!(action == Action::Restart, command["cmd"] == "restart");
+        }
+        assert_eq!(cleared(true, false).to_string(), r#"{"local":"OK","s3":"FAILED"}"#);
+    }
+
+    #[test]
+    fn a_value_that_was_set_is_answered_from_then_on() {
+        let answers = executed(&[
+            json!({"cmd": "set_threshold_filter_criteria", "value": "eq"}),
+            json!({"cmd": "get_threshold_filter_criteria"}),
+            json!({"cmd": "set_threshold_filter_confidence", "value": 50}),
+            json!({"cmd": "get_threshold_filter_confidence"}),
+        ]);
+        assert_eq!(answers[1].1, r#"{"result":{"criteria":"eq"}}"#);
+        assert_eq!(answers[3].1, r#"{"result":{"confidence_threshold":0.5}}"#);
+    }
+
+    #[test]
+    fn every_answer_has_the_key_of_its_command() {
+        for command in COMMANDS.iter().filter(|command| command.name != "get_model_info") {
+            let answer = executed(&[json!({"cmd": command.name})]).remove(0).1;
+            let answer: Value = serde_json::from_str(&answer).expect("JSON");
+            assert!(answer["result"].get(command.answer_key).is_some(), "{answer}");
+        }
+    }
+
+    #[test]
+    fn an_answer_does_not_repeat_a_long_value_in_full() {
+        let answer = executed(&[json!({"cmd": "clear_cache_file", "value": "x".repeat(60_000)})]);
+        assert!(answer[0].1.len() < 250);
+    }
+}
