@@ -158,7 +158,7 @@ fn set_filter_enabled(context: &CommandContext<'_>, enabled: bool) -> Outcome {
 }
 
 fn set_criteria(context: &CommandContext<'_>, value: Value) -> Outcome {
-    match value.as_str().and_then(|text| text.parse::<Criteria>().ok()) {
+    match value.as_str().and_then(|text| text.trim().parse::<Criteria>().ok()) {
         Some(new) => {
             context.report.lock().set_criteria(new);
             Reply::value(criteria(context))
@@ -169,7 +169,7 @@ fn set_criteria(context: &CommandContext<'_>, value: Value) -> Outcome {
 }
 
 fn criteria(context: &CommandContext<'_>) -> &'static str {
-    context.report.lock().filter().criteria.as_str()
+    context.report.lock().filter().criteria.into()
 }
 
 fn set_confidence(context: &CommandContext<'_>, value: Value) -> Outcome {

@@ -1,4 +1,5 @@
-//! Reading JSON and YAML into a [`Value`] of bounded size: nesting and alias bombs end in an error, not in memory.
+//! Parses JSON and YAML into a [`Value`] of bounded size: deep nesting and alias bombs lead to an error instead of using up
+//! memory.
 
 use std::fmt;
 
@@ -7,12 +8,12 @@ use serde_json::{Map, Number, Value};
 
 /// Deepest nesting; a whole recipe with its lifecycle needs eight.
 const MAX_DEPTH: usize = 32;
-/// Most values in one text, aliases counted as often as they are used.
+/// Most values in one text; an alias counts each time it is used.
 const MAX_VALUES: usize = 20_000;
 /// Most bytes of text in all values together.
 const MAX_TEXT: usize = 4 << 20;
 
-/// What may still be read, and what was noticed on the way.
+/// The remaining limits while parsing, and the duplicate keys found.
 pub(super) struct Budget {
     values: usize,
     text: usize,
@@ -31,7 +32,7 @@ impl Budget {
 
     /// Reads one document.
     pub(super) fn read<'de, D: Deserializer<'de>>(&mut self, deserializer: D) -> Result<Value, D::Error> {
-        Node { budget: self, depth: 0 }.deserialize(deserializer)
+        ValueSeed { budget: self, depth: 0 }.deserialize(deserializer)
     }
 
     fn value<E: Error>(&mut self) -> Result<(), E> {
@@ -50,24 +51,24 @@ impl Budget {
     }
 }
 
-struct Node<'b> {
+struct ValueSeed<'b> {
     budget: &'b mut Budget,
     depth: usize,
 }
 
-impl Node<'_> {
-    fn child<E: Error>(&mut self) -> Result<Node<'_>, E> {
+impl ValueSeed<'_> {
+    fn child<E: Error>(&mut self) -> Result<ValueSeed<'_>, E> {
         if self.depth >= MAX_DEPTH {
             return Err(E::custom(format!("nested deeper than {MAX_DEPTH} levels")));
         }
-        Ok(Node {
+        Ok(ValueSeed {
             depth: self.depth + 1,
             budget: self.budget,
         })
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Node<'_> {
+impl<'de> DeserializeSeed<'de> for ValueSeed<'_> {
     type Value = Value;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
@@ -76,7 +77,7 @@ impl<'de> DeserializeSeed<'de> for Node<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Node<'_> {
+impl<'de> Visitor<'de> for ValueSeed<'_> {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -103,7 +104,7 @@ impl<'de> Visitor<'de> for Node<'_> {
         Ok(Value::String(value.to_string()))
     }
 
-    /// YAML's `.inf` and `.nan` stay visible as text (`inf`, `NaN`), so that the key they stand at can refuse them.
+    /// YAML's `.inf` and `.nan` become text (`inf`, `NaN`), which the parser of their key refuses.
     fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
         Ok(Number::from_f64(value).map_or_else(|| Value::String(value.to_string()), Value::Number))
     }
@@ -137,7 +138,7 @@ impl<'de> Visitor<'de> for Node<'_> {
 
     fn visit_map<A: MapAccess<'de>>(mut self, mut object: A) -> Result<Value, A::Error> {
         let mut values = Map::new();
-        while let Some(key) = object.next_key_seed(Key)? {
+        while let Some(key) = object.next_key_seed(MapKey)? {
             self.budget.text(&key)?;
             let value = object.next_value_seed(self.child()?)?;
             if values.insert(key.clone(), value).is_some() && !self.budget.duplicates.contains(&key) {
@@ -148,10 +149,10 @@ impl<'de> Visitor<'de> for Node<'_> {
     }
 }
 
-/// A key: any scalar, as text (YAML knows keys that are numbers).
-struct Key;
+/// A key: any scalar, as text (a YAML key may be a number).
+struct MapKey;
 
-impl<'de> DeserializeSeed<'de> for Key {
+impl<'de> DeserializeSeed<'de> for MapKey {
     type Value = String;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<String, D::Error> {
@@ -159,7 +160,7 @@ impl<'de> DeserializeSeed<'de> for Key {
     }
 }
 
-impl Visitor<'_> for Key {
+impl Visitor<'_> for MapKey {
     type Value = String;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

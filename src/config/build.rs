@@ -1,15 +1,15 @@
-//! Puts the typed values together, where one key decides on another.
+//! Builds the [`Config`] from the resolved values, including the keys that depend on each other.
 
 use serde_json::json;
 
 use super::eiparams::EiParams;
 use super::error::{self, ConfigError, Warning};
-use super::keys::{self, Auth, Key, KeyInfo};
+use super::keys::{self, AuthMethod, Key, KeyInfo};
 use super::resolve::{Origin, Resolver};
+use super::sources::Sources;
 use super::types::*;
-use super::{Sources, values};
+use super::values;
 
-/// The configuration from what was given.
 pub(super) fn config(values: &mut Resolver, params: &mut EiParams, sources: &Sources) -> Result<Config, ConfigError> {
     values.take(&keys::NODE_VERSION);
     values.take(&keys::VIPS_VERSION);
@@ -33,7 +33,7 @@ pub(super) fn config(values: &mut Resolver, params: &mut EiParams, sources: &Sou
         shutdown_behavior: values.take(&keys::EI_SHUTDOWN_BEHAVIOR),
         publish_image: values.take(&keys::PUBLISH_IMAGE),
         file_cache: file_cache(values),
-        s3_cache_bucket: switched(values, &keys::ENABLE_CACHE_TO_S3, &keys::S3_BUCKET),
+        s3_cache_bucket: value_if_on(values, &keys::ENABLE_CACHE_TO_S3, &keys::S3_BUCKET),
         filter: filter(values),
         metrics_interval: values.take(&keys::METRICS_SLEEPTIME_MS),
         user_groups: values.take(&keys::EI_GGC_USER_GROUPS),
@@ -47,7 +47,7 @@ pub(super) fn config(values: &mut Resolver, params: &mut EiParams, sources: &Sou
     })
 }
 
-/// `--gst`, then `gst_args`, then the options of `eiparams`.
+/// `--gst` wins over `gst_args`, and that over the options of `eiparams`.
 fn source(values: &mut Resolver, params: &mut EiParams, sources: &Sources) -> Option<SourceLine> {
     const OPTIONS: [&str; 2] = ["--gst-launch-args", "--gst-source"];
     let line = sources
@@ -56,20 +56,20 @@ fn source(values: &mut Resolver, params: &mut EiParams, sources: &Sources) -> Op
         .map(str::trim)
         .filter(|line| !values::is_absent(&json!(line)));
     if let Some(line) = line {
-        values.enter(&keys::GST_ARGS.info, line.to_owned(), Origin::Flag("--gst"));
-        params.overruled(&OPTIONS, "`--gst`");
+        values.record(&keys::GST_ARGS.info, line.to_owned(), Origin::Flag("--gst"));
+        params.mark_overridden(&OPTIONS, "`--gst`");
         return Some(SourceLine::Launch(line.to_owned()));
     }
     let offered = params.gst.take().map(Some);
     values.take_or(&keys::GST_ARGS, params, &OPTIONS, offered)
 }
 
-/// The value that a switch turns on; a switch without its value is a warning, and off.
-fn switched<T>(values: &mut Resolver, switch: &Key<bool>, key: &Key<Option<T>>) -> Option<T> {
+/// The value of `key` if `switch` is on. A switch that is on without a value is a warning, and counts as off.
+fn value_if_on<T>(values: &mut Resolver, switch: &Key<bool>, key: &Key<Option<T>>) -> Option<T> {
     let on = values.take(switch);
     let value = values.take(key);
     if !on {
-        values.remark(&[&key.info], &format!("has no effect: `{}` is off", switch.info.name));
+        values.add_remark(&[&key.info], &format!("has no effect: `{}` is off", switch.info.name));
         return None;
     }
     if value.is_none() {
@@ -79,16 +79,16 @@ fn switched<T>(values: &mut Resolver, switch: &Key<bool>, key: &Key<Option<T>>) 
             accepted: format!("yes together with {} in `{}`", key.info.accepted, key.info.name),
             used: "no".to_owned(),
         });
-        values.amend(&switch.info, "no");
+        values.set_shown(&switch.info, "no");
     }
     value
 }
 
 fn file_cache(values: &mut Resolver) -> Option<FileCacheConfig> {
-    let directory = switched(values, &keys::ENABLE_CACHE_TO_FILE, &keys::CACHE_FILE_DIRECTORY);
+    let directory = value_if_on(values, &keys::ENABLE_CACHE_TO_FILE, &keys::CACHE_FILE_DIRECTORY);
     let max_bytes = values.take(&keys::CACHE_FILE_MAX_MB);
     if directory.is_none() {
-        values.remark(&[&keys::CACHE_FILE_MAX_MB.info], "has no effect: the file cache is off");
+        values.add_remark(&[&keys::CACHE_FILE_MAX_MB.info], "has no effect: the file cache is off");
     }
     Some(FileCacheConfig {
         directory: directory?,
@@ -104,7 +104,7 @@ fn filter(values: &mut Resolver) -> FilterConfig {
     };
     if !filter.enabled {
         let keys = [&keys::DEFAULT_THRESHOLD.info, &keys::THRESHOLD_CRITERIA.info];
-        values.remark(
+        values.add_remark(
             &keys,
             "has no effect until `enable_threshold_limit` or a command switches the filter on",
         );
@@ -112,7 +112,7 @@ fn filter(values: &mut Resolver) -> FilterConfig {
     filter
 }
 
-/// `x509` needs its certificate and key; without them the role is used.
+/// `x509` needs a certificate and a key; without them `sigv4` is used.
 fn iot_auth(values: &mut Resolver) -> IotAuth {
     const FILES: [&KeyInfo; 3] = [&keys::IOT_CERT.info, &keys::IOT_KEY.info, &keys::IOT_CA.info];
     let auth = values.take(&keys::IOT_AUTH);
@@ -122,8 +122,8 @@ fn iot_auth(values: &mut Resolver) -> IotAuth {
         values.take(&keys::IOT_CA),
     );
     match (auth, cert, key) {
-        (Auth::X509, Some(cert), Some(key)) => return IotAuth::X509 { cert, key, ca },
-        (Auth::X509, cert, _) => {
+        (AuthMethod::X509, Some(cert), Some(key)) => return IotAuth::X509 { cert, key, ca },
+        (AuthMethod::X509, cert, _) => {
             let missing = if cert.is_none() { "iot_cert" } else { "iot_key" };
             values.warnings.push(Warning {
                 key: keys::IOT_AUTH.info.name.to_owned(),
@@ -131,17 +131,17 @@ fn iot_auth(values: &mut Resolver) -> IotAuth {
                 accepted: "x509 together with files in `iot_cert` and `iot_key`".to_owned(),
                 used: "sigv4".to_owned(),
             });
-            values.amend(&keys::IOT_AUTH.info, "sigv4");
+            values.set_shown(&keys::IOT_AUTH.info, "sigv4");
         }
-        (Auth::SigV4, ..) => {}
+        (AuthMethod::SigV4, ..) => {}
     }
-    values.remark(&FILES, "has no effect: `iot_auth` is sigv4");
+    values.add_remark(&FILES, "has no effect: `iot_auth` is sigv4");
     IotAuth::SigV4
 }
 
 fn work_dir(values: &mut Resolver, sources: &Sources) -> std::path::PathBuf {
     values.take(&keys::WORK_DIR).unwrap_or_else(|| {
-        values.amend(&keys::WORK_DIR.info, &sources.current_dir.display().to_string());
+        values.set_shown(&keys::WORK_DIR.info, &sources.current_dir.display().to_string());
         sources.current_dir.clone()
     })
 }
@@ -156,7 +156,7 @@ fn preview(values: &mut Resolver, params: &mut EiParams) -> PreviewConfig {
     };
 
     if preview.token.is_some() && !preview.enabled {
-        values.remark(&[&keys::PREVIEW_TOKEN.info], "has no effect: `preview` is off");
+        values.add_remark(&[&keys::PREVIEW_TOKEN.info], "has no effect: `preview` is off");
     }
     preview
 }

@@ -1,10 +1,11 @@
-//! `eiparams`: options of the existing runner (`edge-impulse-linux-runner`), split as a shell splits words.
+//! Parses `eiparams`: options of the existing runner (`edge-impulse-linux-runner`), split as a shell splits words.
 
 use std::collections::HashSet;
 
 use serde_json::{Value, json};
 
 use super::error::{self, Warning};
+use super::number::{finite, integer};
 use super::types::{ModelSource, ResizeMode, RunnerOptions, ShmBehavior, SourceLine, Threshold, Verbosity};
 use super::values;
 use crate::util::redact::{self, STARS};
@@ -12,20 +13,20 @@ use crate::util::secret::Secret;
 
 /// Port of `--mode http-server`, as in the existing runner.
 const HTTP_SERVER_PORT: u16 = 1337;
-/// Largest side of a camera picture that is believed.
+/// Largest accepted side of a camera picture.
 const MAX_SIDE: u32 = 16_384;
 const IGNORED: &str = "nothing, the option is ignored";
 
-/// An option that was understood, for `check`.
+/// A known option, for `check`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Understood {
+pub struct AppliedOption {
     /// The option as written, a secret as `***`.
     pub option: String,
-    /// What it does here, in words.
+    /// What it does here, as text.
     pub meaning: String,
 }
 
-/// What the options say.
+/// The parsed options.
 #[derive(Debug, Default)]
 pub(super) struct EiParams {
     pub(super) options: RunnerOptions,
@@ -37,31 +38,35 @@ pub(super) struct EiParams {
     pub(super) preview_host: Option<String>,
     /// `--preview-port`
     pub(super) preview_port: Option<u16>,
-    pub(super) understood: Vec<Understood>,
+    pub(super) applied: Vec<AppliedOption>,
     pub(super) warnings: Vec<Warning>,
     /// The whole text without secrets and without the values of unknown options.
     pub(super) shown: String,
 }
 
 /// One option of the runner.
-struct Opt {
+struct RunnerOption {
     name: &'static str,
-    /// What its value has to be; `None`: it takes no value.
+    /// The accepted values, as text; `None`: the option takes no value.
     accepted: Option<&'static str>,
-    /// Takes the value (empty for options without one) and says what it means; `None`: the value is not accepted.
+    /// Applies the value (empty for options without one) and returns what it means; `None`: the value is not accepted.
     apply: fn(&mut EiParams, &str) -> Option<String>,
 }
 
-const fn flag(name: &'static str, apply: fn(&mut EiParams, &str) -> Option<String>) -> Opt {
-    Opt {
+const fn flag(name: &'static str, apply: fn(&mut EiParams, &str) -> Option<String>) -> RunnerOption {
+    RunnerOption {
         name,
         accepted: None,
         apply,
     }
 }
 
-const fn option(name: &'static str, accepted: &'static str, apply: fn(&mut EiParams, &str) -> Option<String>) -> Opt {
-    Opt {
+const fn option(
+    name: &'static str,
+    accepted: &'static str,
+    apply: fn(&mut EiParams, &str) -> Option<String>,
+) -> RunnerOption {
+    RunnerOption {
         name,
         accepted: Some(accepted),
         apply,
@@ -72,117 +77,117 @@ const A_NAME: &str = "a name";
 const A_LINE: &str = "a gst-launch line";
 const A_PORT: &str = "a port from 0 to 65535";
 
-static OPTIONS: [Opt; 26] = [
+static OPTIONS: [RunnerOption; 26] = [
     flag("--greengrass", |_, _| {
-        said("run as a Greengrass component, which this program always does")
+        meaning("run as a Greengrass component, which this program always does")
     }),
     flag("--silent", |p, _| {
         p.options.verbosity = Verbosity::Silent;
-        said("log warnings and errors only")
+        meaning("log warnings and errors only")
     }),
     flag("--verbose", |p, _| {
         p.options.verbosity = Verbosity::Verbose;
-        said("log details")
+        meaning("log details")
     }),
     option("--model-file", "a path, or builtin:NAME", |p, v| {
         p.model = values::model(&text(v)?).ok()?.value;
-        said("use this model and download none")
+        meaning("use this model and download none")
     }),
     option("--force-target", A_NAME, |p, v| {
         p.options.force_target = Some(word(v)?);
-        said("download the model for this target")
+        meaning("download the model for this target")
     }),
     option("--force-engine", A_NAME, |p, v| {
         p.options.force_engine = Some(word(v)?);
-        said("download the model for this inference engine")
+        meaning("download the model for this inference engine")
     }),
     option("--force-variant", "a variant, for example int8 or float32", |p, v| {
         p.options.force_variant = Some(word(v)?);
-        said("download this variant of the model, whatever --quantized says")
+        meaning("download this variant of the model, whatever --quantized says")
     }),
     flag("--quantized", |p, _| {
         p.options.force_variant.get_or_insert_with(|| "int8".to_owned());
-        said("download the int8 variant of the model, unless --force-variant names one")
+        meaning("download the int8 variant of the model, unless --force-variant names one")
     }),
     option("--impulse-id", "an integer", |p, v| {
-        p.options.impulse_id = Some(u64::try_from(values::integer(&text(v)?)?).ok()?);
-        said("download the model of this impulse")
+        p.options.impulse_id = Some(u64::try_from(integer(&text(v)?)?).ok()?);
+        meaning("download the model of this impulse")
     }),
     option(
         "--thresholds",
         "ID.NAME=NUMBER,..., for example 4.min_score=0.5",
         |p, v| {
             p.options.thresholds = thresholds(v)?;
-            said("set these thresholds at the model")
+            meaning("set these thresholds at the model")
         },
     ),
     option("--force-resize-mode", ResizeMode::ACCEPTED, |p, v| {
-        p.options.resize_mode = Some(v.parse().ok()?);
-        said("bring pictures to the model's size in this way")
+        p.options.resize_mode = Some(v.trim().parse().ok()?);
+        meaning("bring pictures to the model's size in this way")
     }),
     option(
         "--force-camera-resolution",
         "WIDTH,HEIGHT, each from 1 to 16384",
         |p, v| {
             p.options.camera_resolution = Some(resolution(v)?);
-            said("ask the camera for this picture size, or the nearest above, where no pipeline is given")
+            meaning("ask the camera for this picture size, or the nearest above, where no pipeline is given")
         },
     ),
     option("--camera", "a name or a device path", |p, v| {
         p.options.camera = Some(word(v)?);
-        said("use this camera where no pipeline is given")
+        meaning("use this camera where no pipeline is given")
     }),
     flag("--enable-camera", |p, _| {
         p.options.enable_camera = true;
-        said("open the camera for microphone models too (its microphone may need it)")
+        meaning("open the camera for microphone models too (its microphone may need it)")
     }),
     option("--microphone", "a name or a device", |p, v| {
         p.options.microphone = Some(word(v)?);
-        said("use this microphone where no pipeline is given")
+        meaning("use this microphone where no pipeline is given")
     }),
     option("--gst-launch-args", A_LINE, gst_line),
     option("--gst-source", A_LINE, gst_line),
     option("--camera-color-format", "a format, for example YUY2", |p, v| {
         p.options.camera_color_format = Some(word(v)?);
-        said("ask the camera for this colour format, if it has it, where no pipeline is given")
+        meaning("ask the camera for this colour format, if it has it, where no pipeline is given")
     }),
     option("--preview-port", A_PORT, |p, v| {
         p.preview_port = Some(values::port(&text(v)?).ok()?.value);
-        said("serve the live page on this port")
+        meaning("serve the live page on this port")
     }),
     option("--preview-host", "an IP address or a host name", |p, v| {
         p.preview_host = Some(values::host(&text(v)?).ok()?.value);
-        said("serve the live page on this address")
+        meaning("serve the live page on this address")
     }),
     flag("--preview-original-resolution", |p, _| {
         p.options.preview_original_resolution = true;
-        said("show the camera's own picture on the live page")
+        meaning("show the camera's own picture on the live page")
     }),
     flag("--dont-print-predictions", |p, _| {
         p.options.quiet_predictions = true;
-        said("write no log line about inferences (else one every 10 s at most, with --verbose every second)")
+        meaning("write no log line about inferences (else one every 10 s at most, with --verbose every second)")
     }),
     option("--shm-behavior", ShmBehavior::ACCEPTED, |p, v| {
-        p.options.shm = v.parse().ok()?;
-        said("use of the model's shared memory")
+        p.options.shm = v.trim().parse().ok()?;
+        meaning("use of the model's shared memory")
     }),
     option("--run-http-server", A_PORT, |p, v| {
         p.options.http_server = Some(values::port(&text(v)?).ok()?.value);
-        said("answer inference requests over HTTP on this port")
+        meaning("answer inference requests over HTTP on this port")
     }),
     option("--mode", "http-server", |p, v| {
         v.eq_ignore_ascii_case("http-server").then_some(())?;
         p.options.http_server.get_or_insert(HTTP_SERVER_PORT);
-        said("answer inference requests over HTTP on port 1337, or on that of --run-http-server")
+        meaning("answer inference requests over HTTP on port 1337, or on that of --run-http-server")
     }),
     option("--api-key", "an Edge Impulse API key", |p, v| {
         p.options.api_key = Some(Secret::new(word(v)?));
-        said("download the model with this key when Secrets Manager has none")
+        meaning("download the model with this key when Secrets Manager has none")
     }),
 ];
 
-fn said(meaning: &str) -> Option<String> {
-    Some(meaning.to_owned())
+fn meaning(text: &str) -> Option<String> {
+    Some(text.to_owned())
 }
 
 fn text(value: &str) -> Option<Value> {
@@ -192,12 +197,12 @@ fn text(value: &str) -> Option<Value> {
 
 /// Any text on one line that is not empty.
 fn word(value: &str) -> Option<String> {
-    values::text(&text(value)?).ok().map(|taken| taken.value)
+    values::text(&text(value)?).ok().map(|parsed| parsed.value)
 }
 
 fn gst_line(params: &mut EiParams, value: &str) -> Option<String> {
     params.gst = Some(SourceLine::Launch(text(value)?.as_str()?.trim().to_owned()));
-    said("take pictures from this pipeline")
+    meaning("take pictures from this pipeline")
 }
 
 fn thresholds(text: &str) -> Option<Vec<Threshold>> {
@@ -205,7 +210,7 @@ fn thresholds(text: &str) -> Option<Vec<Threshold>> {
         let (name, value) = part.trim().split_once('=')?;
         let (id, key) = name.split_once('.')?;
         let is_name = !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
-        let value = values::finite(&json!(value))?;
+        let value = finite(&json!(value))?;
         is_name.then_some(Threshold {
             id: id.trim().parse().ok()?,
             key: key.to_owned(),
@@ -225,7 +230,7 @@ fn resolution(text: &str) -> Option<(u32, u32)> {
     Some((side(width)?, side(height)?))
 }
 
-/// Reads the options. Nothing in them is an error: what cannot be used is ignored with one warning.
+/// Parses the options. An option that cannot be used is ignored with a warning.
 pub(super) fn parse(text: &str) -> EiParams {
     let mut params = EiParams::default();
     let words = params.split(text);
@@ -279,16 +284,16 @@ impl EiParams {
         })
     }
 
-    /// Applies a known option; answers how it is shown.
-    fn take(&mut self, option: &Opt, value: Option<&str>, inline: bool) -> String {
+    /// Applies a known option, and returns how it is shown.
+    fn take(&mut self, option: &RunnerOption, value: Option<&str>, inline: bool) -> String {
         let written = written(option.name, value, inline);
-        let understood = match (option.accepted, value) {
+        let meaning = match (option.accepted, value) {
             (None, None) => (option.apply)(self, ""),
             (Some(_), Some(value)) => (option.apply)(self, value),
             _ => None,
         };
-        if let Some(meaning) = understood {
-            self.understood.push(Understood {
+        if let Some(meaning) = meaning {
+            self.applied.push(AppliedOption {
                 option: written.clone(),
                 meaning,
             });
@@ -304,9 +309,9 @@ impl EiParams {
         written
     }
 
-    /// Warns of an unknown option, once for each name; answers how it is shown.
+    /// Warns about an unknown option, once per name, and returns how it is shown.
     fn refuse(&mut self, name: &str, value: Option<&str>, seen: &mut HashSet<String>) -> String {
-        // What follows an odd character may be a value that was glued on: it is not part of the name that is shown.
+        // Text after an unusual character may be a value, and so a secret: it is not shown.
         let is_odd = |c: char| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '_'));
         let end = name.find(is_odd).unwrap_or(name.len());
         let name = name.get(..end.min(64)).unwrap_or_default();
@@ -334,12 +339,12 @@ impl EiParams {
         });
     }
 
-    /// Notes that a key or flag stands above the options of these names.
-    pub(super) fn overruled(&mut self, options: &[&str], by: &str) {
-        for understood in &mut self.understood {
-            let name = understood.option.split([' ', '=']).next().unwrap_or_default();
+    /// Marks the options of these names as overridden by a key or flag.
+    pub(super) fn mark_overridden(&mut self, options: &[&str], by: &str) {
+        for applied in &mut self.applied {
+            let name = applied.option.split([' ', '=']).next().unwrap_or_default();
             if options.contains(&name) {
-                understood.meaning = format!("has no effect: {by} means the same and is set");
+                applied.meaning = format!("has no effect: {by} means the same and is set");
             }
         }
     }

@@ -1,4 +1,4 @@
-//! What ends the program (exit code 2), and what is only worth a warning.
+//! Errors of the configuration, which end the program with exit code 2, and warnings, which do not.
 
 use std::fmt;
 use std::io;
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::util::redact;
 
-/// Where configuration text came from.
+/// The origin of configuration text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TextOrigin {
     /// `--config FILE`
@@ -26,7 +26,7 @@ impl fmt::Display for TextOrigin {
     }
 }
 
-/// A configuration that cannot be used at all. The program says so and ends with exit code 2.
+/// The configuration cannot be used. The program reports it and ends with exit code 2.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file of `--config` does not exist.
@@ -37,34 +37,34 @@ pub enum ConfigError {
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         error: io::Error,
     },
-    /// The text is longer than anything that could be meant as a configuration.
+    /// The text is too long for a configuration.
     #[error("the configuration in {origin} is longer than {limit} bytes, which is the most that is read")]
     TooLong {
-        /// Where the text came from.
+        /// The origin of the text.
         origin: TextOrigin,
-        /// Most bytes that are read.
+        /// The limit in bytes.
         limit: usize,
     },
     /// The text is neither JSON nor YAML.
     #[error("{origin}, {problem}\nThe configuration is a JSON or YAML object of keys and values.")]
     Syntax {
-        /// Where the text came from.
+        /// The origin of the text.
         origin: TextOrigin,
         /// What is wrong, and where.
         problem: SyntaxProblem,
     },
-    /// The text is JSON or YAML, but holds no parameters.
+    /// The text is JSON or YAML without parameters.
     #[error(
         "{origin} holds {found}, but accepted are the object of keys and values itself, {{\"Parameters\": {{...}}}}, \
          or a recipe with ComponentConfiguration.DefaultConfiguration.Parameters"
     )]
     Shape {
-        /// Where the text came from.
+        /// The origin of the text.
         origin: TextOrigin,
-        /// What was found instead, in words.
+        /// What was found instead, as text.
         found: String,
     },
     /// `launch` names no known service.
@@ -75,22 +75,22 @@ pub enum ConfigError {
         /// The value as given.
         value: String,
     },
-    /// A flag of its own whose value cannot be used: who types it wants that broker and no other.
+    /// The value of a flag cannot be used.
     #[error("{flag} {value} cannot be used; accepted is {accepted}, for example {flag} {example}")]
     Flag {
         /// The flag.
         flag: &'static str,
         /// Its value, credentials as `***`.
         value: String,
-        /// What is accepted, in words.
+        /// The accepted values, as text.
         accepted: &'static str,
-        /// A value that is accepted.
+        /// An accepted value.
         example: &'static str,
     },
     /// A `--set` without `=`.
     #[error("--set {word} has no value; write --set KEY=VALUE, for example --set iotcore_qos=1")]
     Set {
-        /// The part of the word that looks like a key; the rest may be a secret.
+        /// The part of the argument that looks like a key; the rest may be a secret.
         word: String,
     },
 }
@@ -107,14 +107,14 @@ impl ConfigError {
     }
 }
 
-/// A place in a text that cannot be understood. Shows the line with a caret below the column, secrets as `*`.
+/// A position in a text that cannot be parsed. Shows the line with a caret below the column, secrets as `*`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SyntaxProblem {
     /// Line, from 1.
     pub line: usize,
     /// Column in characters, from 1.
     pub column: usize,
-    /// What the parser says.
+    /// The error of the parser.
     pub message: String,
     excerpt: String,
     caret: usize,
@@ -131,7 +131,7 @@ impl SyntaxProblem {
         let at = (column - 1).min(shown.len());
         let from = at.saturating_sub(Self::SHOWN);
         let to = (at + Self::SHOWN).min(shown.len());
-        // A tab has no fixed width: as one blank it keeps the caret in place.
+        // A tab has no fixed width; one blank keeps the caret in place.
         let excerpt = shown[from..to]
             .iter()
             .map(|c| if c.is_control() { ' ' } else { *c })
@@ -154,7 +154,7 @@ impl fmt::Display for SyntaxProblem {
     }
 }
 
-/// A value that is not used as it was given. It stops nothing.
+/// A value that is not used as it was given.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Warning {
     /// The key or option.

@@ -1,16 +1,17 @@
-//! The table of keys: name, default, what is accepted, how it is read and shown. `check`, `config get` and the test that
-//! compares the recipe read the same table.
+//! The table of keys: name, default, accepted values, parser and display. `check`, `config get` and the test that compares
+//! the recipe use the same table.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use strum::{Display, EnumString};
 
 use super::show;
 use super::types::{Criteria, Launch, ModelSource, Qos, ShutdownBehavior, SourceLine};
-use super::values::{self, Reader};
+use super::values::{self, Parser};
 use crate::device::DEFAULT_TEMPLATE;
-use crate::util::secret::Secret;
+use crate::util::secret::{Redacted, Secret};
 
 /// A default as the recipe writes it.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -37,26 +38,26 @@ impl DefaultValue {
     }
 }
 
-/// What there is to know of a key without its type.
+/// A key without the type of its value.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct KeyInfo {
     /// The key.
     pub name: &'static str,
     /// Used when the key is absent or its value is not accepted.
     pub default: DefaultValue,
-    /// What is accepted, in words.
+    /// The accepted values, as text for messages.
     pub accepted: &'static str,
     /// Why the key has no effect, if it has none.
     pub remark: Option<&'static str>,
-    /// The value is or may hold a secret: warnings show `***`.
+    /// The value is or may contain a secret: warnings show `***`.
     pub secret: bool,
 }
 
 /// A key with the type of its value.
 pub(super) struct Key<T> {
     pub(super) info: KeyInfo,
-    pub(super) read: Reader<T>,
-    /// The effective value in words that `read` accepts; empty when absent.
+    pub(super) parse: Parser<T>,
+    /// The effective value as text that `parse` accepts; empty if absent.
     pub(super) show: fn(&T) -> String,
 }
 
@@ -65,7 +66,7 @@ impl<T> Key<T> {
         name: &'static str,
         default: DefaultValue,
         accepted: &'static str,
-        read: Reader<T>,
+        parse: Parser<T>,
         show: fn(&T) -> String,
     ) -> Self {
         Self {
@@ -76,7 +77,7 @@ impl<T> Key<T> {
                 remark: None,
                 secret: false,
             },
-            read,
+            parse,
             show,
         }
     }
@@ -93,12 +94,12 @@ impl<T> Key<T> {
 }
 
 impl<T: Default> Key<T> {
-    /// The default. A test reads every one of them, so the type's own default is never the answer for a key that has one.
+    /// The default. A test parses every default, so the fallback to the type's own default is never used.
     pub(super) fn default(&self) -> T {
         match self.info.default {
             DefaultValue::Absent => T::default(),
-            given => (self.read)(&given.to_json())
-                .map(|taken| taken.value)
+            given => (self.parse)(&given.to_json())
+                .map(|parsed| parsed.value)
                 .unwrap_or_default(),
         }
     }
@@ -145,7 +146,7 @@ pub(super) static LAUNCH: Key<Launch> = Key::new(
     "launch",
     Text("runner"),
     Launch::ACCEPTED,
-    values::launch,
+    values::choice,
     ToString::to_string,
 );
 pub(super) static SLEEP_TIME_SEC: Key<Duration> = Key::new(
@@ -211,7 +212,7 @@ pub(super) static EI_SHUTDOWN_BEHAVIOR: Key<ShutdownBehavior> = Key::new(
     "ei_shutdown_behavior",
     Absent,
     ShutdownBehavior::ACCEPTED,
-    values::shutdown_behavior,
+    values::choice,
     show::shutdown,
 );
 pub(super) static CACHE_FILE_DIRECTORY: Key<Option<PathBuf>> = optional_path("cache_file_directory");
@@ -234,7 +235,7 @@ pub(super) static THRESHOLD_CRITERIA: Key<Criteria> = Key::new(
     "threshold_criteria",
     Text("ge"),
     Criteria::ACCEPTED,
-    values::criteria,
+    values::choice,
     ToString::to_string,
 );
 pub(super) static ENABLE_CACHE_TO_S3: Key<bool> = switch("enable_cache_to_s3", "no");
@@ -246,19 +247,19 @@ pub(super) static S3_BUCKET: Key<Option<String>> = Key::new(
     show::some,
 );
 
-pub(super) static IOT_ENDPOINT: Key<Option<String>> = Key::new(
+pub(super) static IOT_ENDPOINT: Key<Option<Redacted>> = Key::new(
     "iot_endpoint",
     Absent,
     "a host name (with :443, say, for another port), or a URL with mqtt://, mqtts://, ws:// or wss://",
     values::broker,
     show::some,
 );
-pub(super) static IOT_AUTH: Key<Auth> = Key::new(
+pub(super) static IOT_AUTH: Key<AuthMethod> = Key::new(
     "iot_auth",
     Text("sigv4"),
     "sigv4, or x509 with iot_cert and iot_key",
-    Auth::read,
-    Auth::show,
+    values::choice,
+    ToString::to_string,
 );
 pub(super) static IOT_CERT: Key<Option<PathBuf>> = optional_path("iot_cert");
 pub(super) static IOT_KEY: Key<Option<PathBuf>> = optional_path("iot_key");
@@ -337,72 +338,27 @@ pub fn find(name: &str) -> Option<&'static KeyInfo> {
     KEYS.iter().copied().find(|key| key.name == name)
 }
 
-/// The known key that a misspelt one most likely means.
+/// The known key that a misspelt name most likely means.
 pub(super) fn nearest(name: &str) -> Option<&'static KeyInfo> {
     let name = name.trim().to_ascii_lowercase().replace('-', "_");
-    // Longer ones are no key with a typo, and the comparison takes time by the square of the length.
-    if name.len() > 64 {
-        return None;
-    }
     let allowed = |key: &KeyInfo| 1.max(key.name.len() / 5);
     KEYS.iter()
         .copied()
+        // Skips long names, for which the comparison takes long.
         .filter(|key| key.name.len().abs_diff(name.len()) <= allowed(key))
-        .map(|key| (distance(&name, key.name), key))
+        .map(|key| (strsim::levenshtein(&name, key.name), key))
         .filter(|(distance, key)| *distance <= allowed(key))
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, key)| key)
 }
 
-/// Levenshtein's distance: inserted, removed and replaced characters.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, from) in a.chars().enumerate() {
-        let mut diagonal = i;
-        let mut left = i + 1;
-        for (to, cell) in b.iter().zip(row.iter_mut().skip(1)) {
-            let replaced = diagonal + usize::from(from != *to);
-            diagonal = *cell;
-            left = replaced.min(left + 1).min(*cell + 1);
-            *cell = left;
-        }
-        if let Some(first) = row.first_mut() {
-            *first = i + 1;
-        }
-    }
-    row.last().copied().unwrap_or(0)
-}
-
-/// `iot_auth`, before the files that `x509` needs are looked at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) enum Auth {
+/// The value of `iot_auth`, without the files that `x509` needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, EnumString, Display)]
+#[strum(serialize_all = "lowercase", ascii_case_insensitive)]
+pub(super) enum AuthMethod {
     #[default]
     SigV4,
     X509,
-}
-
-impl Auth {
-    fn read(value: &Value) -> Result<values::Taken<Self>, values::Refused> {
-        let word = values::text(value)?.value.to_ascii_lowercase();
-        let value = match word.as_str() {
-            "sigv4" => Self::SigV4,
-            "x509" => Self::X509,
-            _ => return Err(values::Refused),
-        };
-        Ok(values::Taken {
-            value,
-            corrected: false,
-            note: None,
-        })
-    }
-
-    fn show(&self) -> String {
-        match self {
-            Self::SigV4 => "sigv4".to_owned(),
-            Self::X509 => "x509".to_owned(),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -410,7 +366,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn typos_find_the_key_and_other_words_find_none() {
+    fn a_typo_finds_the_nearest_key_and_other_words_find_none() {
         for (typo, key) in [
             ("iotcore_qoss", "iotcore_qos"),
             ("Device_Name", "device_name"),

@@ -1,4 +1,4 @@
-//! From the layers (defaults, text, `--set`, flags, `eiparams`) to one effective value for each key, with its origin.
+//! Resolves the layers (defaults, text, `--set`, flags, `eiparams`) to one effective value per key, with its origin.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -11,18 +11,18 @@ use super::keys::{self, KEYS, Key, KeyInfo};
 use super::values;
 use crate::util::redact::{self, STARS};
 
-/// Where an effective value comes from.
+/// The layer of an effective value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
-    /// The built-in default: nothing was given, or what was given is not accepted.
+    /// The built-in default: no value was given, or it is not accepted.
     Default,
     /// The configuration text.
     Config,
     /// `--set key=value`
     Set,
-    /// A flag of its own name, for example `--model`.
+    /// A flag, for example `--model`.
     Flag(&'static str),
-    /// An option in `eiparams` that means the same.
+    /// An equivalent option in `eiparams`.
     EiParams,
 }
 
@@ -40,29 +40,29 @@ impl fmt::Display for Origin {
 
 /// The effective value of one key, as `check` lists it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub struct EffectiveValue {
     /// The key.
     pub key: &'static str,
-    /// The value in use: switches as `yes` or `no`, empty for none, secrets as `***`.
+    /// The value: switches as `yes` or `no`, empty for none, secrets as `***`.
     pub value: String,
-    /// Where it comes from.
+    /// Its layer.
     pub origin: Origin,
-    /// Why it has no effect, if so.
+    /// Why the value has no effect, if it has none.
     pub remark: Option<String>,
 }
 
-/// Collects the given values, then hands each out once, typed.
+/// Collects the given values, then returns each once, typed.
 #[derive(Default)]
 pub(super) struct Resolver {
     given: HashMap<&'static str, (Value, Origin)>,
-    entries: Vec<Entry>,
+    entries: Vec<EffectiveValue>,
     pub(super) warnings: Vec<Warning>,
     pub(super) notes: Vec<String>,
 }
 
 impl Resolver {
-    /// Puts a value above what was given for the key before; an unknown key is a warning.
-    pub(super) fn give(&mut self, name: &str, value: Value, origin: Origin) {
+    /// Adds a value of the next layer, which replaces that of an earlier one. An unknown key is a warning.
+    pub(super) fn add(&mut self, name: &str, value: Value, origin: Origin) {
         match keys::find(name) {
             Some(key) => {
                 self.given.insert(key.name, (value, origin));
@@ -78,7 +78,7 @@ impl Resolver {
             .is_some_and(|(value, _)| !values::is_absent(value))
     }
 
-    /// Takes the key's effective value; one that is not accepted is a warning, and the default is used.
+    /// Takes the key's effective value. A value that is not accepted is a warning, and the default is used.
     pub(super) fn take<T: Default>(&mut self, key: &Key<T>) -> T {
         let given = self
             .given
@@ -87,7 +87,7 @@ impl Resolver {
         let Some((value, origin)) = given else {
             return self.take_default(key);
         };
-        let Ok(taken) = (key.read)(&value) else {
+        let Ok(parsed) = (key.parse)(&value) else {
             let used = (key.show)(&key.default());
             self.warn(
                 &key.info,
@@ -97,18 +97,18 @@ impl Resolver {
             );
             return self.take_default(key);
         };
-        if taken.corrected {
-            self.warn(&key.info, &value, origin, (key.show)(&taken.value));
+        if parsed.corrected {
+            self.warn(&key.info, &value, origin, (key.show)(&parsed.value));
         }
-        self.notes.extend(taken.note);
-        self.enter(&key.info, (key.show)(&taken.value), origin);
-        taken.value
+        self.notes.extend(parsed.note);
+        self.record(&key.info, (key.show)(&parsed.value), origin);
+        parsed.value
     }
 
-    /// Like [`Resolver::take`], but a value that is not accepted is for the caller to report.
+    /// Like [`Resolver::take`], but returns a value that is not accepted.
     pub(super) fn try_take<T: Default>(&mut self, key: &Key<T>) -> Result<T, Value> {
         match self.given.get(key.info.name) {
-            Some((value, _)) if !values::is_absent(value) && (key.read)(value).is_err() => Err(value.clone()),
+            Some((value, _)) if !values::is_absent(value) && (key.parse)(value).is_err() => Err(value.clone()),
             _ => Ok(self.take(key)),
         }
     }
@@ -123,11 +123,11 @@ impl Resolver {
     ) -> T {
         match offered {
             Some(value) if !self.has(&key.info) => {
-                self.enter(&key.info, (key.show)(&value), Origin::EiParams);
+                self.record(&key.info, (key.show)(&value), Origin::EiParams);
                 value
             }
             Some(_) => {
-                params.overruled(options, &format!("`{}`", key.info.name));
+                params.mark_overridden(options, &format!("`{}`", key.info.name));
                 self.take(key)
             }
             None => self.take(key),
@@ -136,7 +136,7 @@ impl Resolver {
 
     fn take_default<T: Default>(&mut self, key: &Key<T>) -> T {
         let value = key.default();
-        self.enter(&key.info, (key.show)(&value), Origin::Default);
+        self.record(&key.info, (key.show)(&value), Origin::Default);
         value
     }
 
@@ -157,9 +157,9 @@ impl Resolver {
         });
     }
 
-    /// Lists an effective value; a later one for the same key replaces it.
-    pub(super) fn enter(&mut self, key: &KeyInfo, value: String, origin: Origin) {
-        let entry = Entry {
+    /// Records an effective value; a later one for the same key replaces it.
+    pub(super) fn record(&mut self, key: &KeyInfo, value: String, origin: Origin) {
+        let entry = EffectiveValue {
             key: key.name,
             value: redact::credentials(&value),
             origin,
@@ -171,15 +171,15 @@ impl Resolver {
         }
     }
 
-    /// Corrects the effective value of a key that other keys decide on.
-    pub(super) fn amend(&mut self, key: &KeyInfo, value: &str) {
+    /// Corrects the shown value of a key that depends on other keys.
+    pub(super) fn set_shown(&mut self, key: &KeyInfo, value: &str) {
         if let Some(entry) = self.entries.iter_mut().find(|entry| entry.key == key.name) {
             entry.value = value.to_owned();
         }
     }
 
-    /// Says why keys that were given have no effect.
-    pub(super) fn remark(&mut self, keys: &[&KeyInfo], remark: &str) {
+    /// Adds a remark to those keys that were given.
+    pub(super) fn add_remark(&mut self, keys: &[&KeyInfo], remark: &str) {
         for entry in &mut self.entries {
             if entry.origin != Origin::Default && keys.iter().any(|key| key.name == entry.key) {
                 entry.remark = Some(remark.to_owned());
@@ -187,8 +187,8 @@ impl Resolver {
         }
     }
 
-    /// Warns of a key that the configuration text holds more than once.
-    pub(super) fn duplicate(&mut self, name: &str, value: &Value) {
+    /// Warns about a key that occurs more than once in the configuration text.
+    pub(super) fn warn_duplicate(&mut self, name: &str, value: &Value) {
         let secret = keys::find(name).is_some_and(|key| key.secret) || redact::is_secret_name(name);
         self.warnings.push(Warning {
             key: error::name(name),
@@ -202,7 +202,7 @@ impl Resolver {
     }
 
     /// The entries in the order of the table.
-    pub(super) fn into_parts(mut self) -> (Vec<Entry>, Vec<Warning>, Vec<String>) {
+    pub(super) fn into_parts(mut self) -> (Vec<EffectiveValue>, Vec<Warning>, Vec<String>) {
         self.entries
             .sort_by_key(|entry| KEYS.iter().position(|key| key.name == entry.key));
         (self.entries, self.warnings, self.notes)

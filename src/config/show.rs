@@ -1,4 +1,4 @@
-//! Effective values in the words in which they are configured; empty for none.
+//! Shows effective values as text in the syntax of the configuration; empty for none.
 
 use std::fmt::Display;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! Configuration text as people really paste it: JSON with tabs and a trailing comma, YAML, a whole recipe.
+//! Parses configuration text as people paste it: JSON with tabs and trailing commas, YAML, a whole recipe.
 
 use std::fs::File;
 use std::io::Read;
@@ -10,10 +10,10 @@ use super::bounded::Budget;
 use super::error::{ConfigError, SyntaxProblem, TextOrigin};
 use super::keys;
 
-/// Longest text that is read, in bytes. A recipe is at most 16,000.
+/// Longest accepted text, in bytes. A recipe has at most 16,000.
 pub const MAX_TEXT_BYTES: usize = 1 << 20;
 
-/// Most brackets that may be open at once. The YAML scanner needs time by the square of them, so they are counted before.
+/// Most brackets that may be open at once. They are counted first, because the YAML scanner takes quadratic time.
 const MAX_OPEN_BRACKETS: usize = 256;
 
 /// The parameters of a text.
@@ -22,9 +22,9 @@ pub(super) struct Parameters {
     pub(super) values: Map<String, Value>,
     /// Keys that the text gives more than once.
     pub(super) duplicates: Vec<String>,
-    /// Known keys that stand beside `Parameters` instead of in it.
-    pub(super) beside: Vec<String>,
-    /// The text holds no configuration: it is empty, or Greengrass did not replace the recipe's variable.
+    /// Known keys outside `Parameters`.
+    pub(super) outside: Vec<String>,
+    /// Why the text contains no configuration: it is empty, or Greengrass did not replace the recipe's variable.
     pub(super) empty: Option<&'static str>,
 }
 
@@ -48,7 +48,7 @@ pub fn read_file(path: impl AsRef<Path>) -> Result<String, ConfigError> {
 pub(super) fn parameters(origin: &TextOrigin, text: &str) -> Result<Parameters, ConfigError> {
     check_length(origin, text)?;
     let text = text.trim_start_matches('\u{feff}');
-    // A recipe variable that Greengrass could not resolve arrives as it was written.
+    // Greengrass leaves a recipe variable that it cannot resolve as it is.
     if text.trim_start().starts_with("{configuration:") {
         return Ok(Parameters {
             empty: Some("a variable that Greengrass did not replace"),
@@ -66,7 +66,7 @@ pub(super) fn parameters(origin: &TextOrigin, text: &str) -> Result<Parameters, 
             ..Parameters::default()
         });
     }
-    let (values, beside) = find(value).map_err(|found| ConfigError::Shape {
+    let (values, outside) = find(value).map_err(|found| ConfigError::Shape {
         origin: origin.clone(),
         found,
     })?;
@@ -78,7 +78,7 @@ pub(super) fn parameters(origin: &TextOrigin, text: &str) -> Result<Parameters, 
     Ok(Parameters {
         values,
         duplicates,
-        beside,
+        outside,
         empty: None,
     })
 }
@@ -93,8 +93,8 @@ fn check_length(origin: &TextOrigin, text: &str) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// Reads the text as JSON when it looks like that, else, or when that fails, as YAML. What looks like JSON and is neither
-/// is reported as bad JSON.
+/// Parses the text as JSON if it starts like JSON, else or after a failure as YAML. Text that starts like JSON and is neither
+/// is reported as invalid JSON.
 fn document(text: &str, budget: &mut Budget) -> Result<Value, SyntaxProblem> {
     if let Some(at) = too_many_open(text) {
         let (line, column) = position(text, at);
@@ -134,16 +134,16 @@ fn yaml(text: &str, budget: &mut Budget) -> Result<Value, SyntaxProblem> {
     })
 }
 
-/// The parser's message up to the position, which is shown apart from it.
+/// The parser's message without the position, which is shown separately.
 fn without_position(message: &str) -> String {
     message.split(" at line ").next().unwrap_or(message).to_owned()
 }
 
-/// The text with each comma after the last entry of an object or list blanked out, so that lines and columns stay.
+/// Replaces each trailing comma of an object or list by a blank, so that lines and columns stay the same.
 fn without_trailing_commas(text: &str) -> String {
     let mut strict = text.as_bytes().to_vec();
     let (mut in_text, mut escaped) = (false, false);
-    // The last comma with nothing but white space behind it so far, and the last byte that is not white space.
+    // The last comma that only white space follows so far, and the last byte that is not white space.
     let (mut pending, mut last) = (None, b'{');
     for (at, byte) in text.bytes().enumerate() {
         if in_text {
@@ -164,11 +164,11 @@ fn without_trailing_commas(text: &str) -> String {
         in_text = byte == b'"';
         last = byte;
     }
-    // Only commas became blanks, so this is still the text it was.
+    // Only ASCII bytes were replaced, so this is still UTF-8.
     String::from_utf8(strict).unwrap_or_else(|_| text.to_owned())
 }
 
-/// Where the text opens more brackets than any configuration does, as a byte offset.
+/// The byte offset at which too many brackets are open.
 fn too_many_open(text: &str) -> Option<usize> {
     let mut open = 0_usize;
     text.bytes().position(|byte| {
@@ -181,7 +181,7 @@ fn too_many_open(text: &str) -> Option<usize> {
     })
 }
 
-/// Line and column, from 1, of a byte offset.
+/// Line and column of a byte offset, counted from 1.
 fn position(text: &str, at: usize) -> (usize, usize) {
     let before = text.get(..at).unwrap_or(text);
     let line_start = before.rfind('\n').map_or(0, |end| end + 1);
@@ -191,7 +191,8 @@ fn position(text: &str, at: usize) -> (usize, usize) {
     )
 }
 
-/// The parameter object in one of the accepted shapes and the known keys beside it, or what there is instead.
+/// Finds the parameter object in one of the accepted shapes, and the known keys outside it. The error describes what was found
+/// instead.
 fn find(value: Value) -> Result<(Map<String, Value>, Vec<String>), String> {
     let mut object = as_object(value, "")?;
     if object.contains_key("ComponentConfiguration") || object.contains_key("RecipeFormatVersion") {
@@ -200,12 +201,12 @@ fn find(value: Value) -> Result<(Map<String, Value>, Vec<String>), String> {
             object = as_object(inner, key)?;
         }
     } else if let Some(inner) = object.remove("Parameters") {
-        let beside = object
+        let outside = object
             .into_iter()
             .map(|(key, _)| key)
             .filter(|key| keys::find(key).is_some())
             .collect();
-        return Ok((as_object(inner, "Parameters")?, beside));
+        return Ok((as_object(inner, "Parameters")?, outside));
     }
     Ok((object, Vec::new()))
 }

@@ -5,22 +5,23 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use strum::{Display, EnumString, IntoStaticStr, VariantNames};
 
 use crate::util::redact;
-use crate::util::secret::Secret;
+use crate::util::secret::{Redacted, Secret};
 
 /// The effective configuration of one device.
-#[derive(Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     /// Template of the device's name; the MAC suffix is added by [`crate::device`].
     pub device_name: String,
     /// Service launch type.
     pub launch: Launch,
-    /// How often the wait loop looks at the lock file.
+    /// How often the lock file is checked.
     pub sleep_time: Duration,
     /// Lock file without the device suffix.
     pub lock_filename: PathBuf,
-    /// Where pictures come from; `None`: no pipeline was given.
+    /// The configured source; `None`: a camera or microphone of the machine.
     pub source: Option<SourceLine>,
     /// Publish every Nth inference that passes the filter; at least 1.
     pub iotcore_backoff: u32,
@@ -38,9 +39,9 @@ pub struct Config {
     pub shutdown_behavior: ShutdownBehavior,
     /// Add the inferred image to the published message.
     pub publish_image: bool,
-    /// Local file cache, when switched on and a directory was given.
+    /// The local file cache, if it is enabled and has a directory.
     pub file_cache: Option<FileCacheConfig>,
-    /// Bucket of the S3 cache, when switched on and a bucket was given.
+    /// The bucket of the S3 cache, if it is enabled and has a bucket.
     pub s3_cache_bucket: Option<String>,
     /// The confidence filter at start.
     pub filter: FilterConfig,
@@ -48,13 +49,13 @@ pub struct Config {
     pub metrics_interval: Duration,
     /// Groups the service user joins (install step), space separated.
     pub user_groups: String,
-    /// Install step builds `kvssink`.
+    /// Whether the install step builds `kvssink`.
     pub install_kvssink: bool,
     /// IoT Core data endpoint host, or the URL of another broker; `None`: discovered.
-    pub broker: Option<String>,
-    /// How to authenticate at IoT Core.
+    pub broker: Option<Redacted>,
+    /// How to authenticate to IoT Core.
     pub iot_auth: IotAuth,
-    /// Spool bound in bytes.
+    /// Maximum size of the spool in bytes.
     pub spool_max_bytes: u64,
     /// Directory for models, spool and identity.
     pub work_dir: PathBuf,
@@ -64,75 +65,20 @@ pub struct Config {
     pub runner: RunnerOptions,
 }
 
-/// Prints everything but credentials: user info in [`Config::broker`] and in source lines shows as `***`.
-impl fmt::Debug for Config {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Taken apart field by field so that a new field cannot be forgotten here.
-        let Self {
-            device_name,
-            launch,
-            sleep_time,
-            lock_filename,
-            source,
-            iotcore_backoff,
-            qos,
-            ei_bindir,
-            secret_id,
-            secret_name,
-            model,
-            shutdown_behavior,
-            publish_image,
-            file_cache,
-            s3_cache_bucket,
-            filter,
-            metrics_interval,
-            user_groups,
-            install_kvssink,
-            broker,
-            iot_auth,
-            spool_max_bytes,
-            work_dir,
-            preview,
-            runner,
-        } = self;
-        f.debug_struct("Config")
-            .field("device_name", device_name)
-            .field("launch", launch)
-            .field("sleep_time", sleep_time)
-            .field("lock_filename", lock_filename)
-            .field("source", source)
-            .field("iotcore_backoff", iotcore_backoff)
-            .field("qos", qos)
-            .field("ei_bindir", ei_bindir)
-            .field("secret_id", secret_id)
-            .field("secret_name", secret_name)
-            .field("model", model)
-            .field("shutdown_behavior", shutdown_behavior)
-            .field("publish_image", publish_image)
-            .field("file_cache", file_cache)
-            .field("s3_cache_bucket", s3_cache_bucket)
-            .field("filter", filter)
-            .field("metrics_interval", metrics_interval)
-            .field("user_groups", user_groups)
-            .field("install_kvssink", install_kvssink)
-            .field("broker", &broker.as_deref().map(redact::credentials))
-            .field("iot_auth", iot_auth)
-            .field("spool_max_bytes", spool_max_bytes)
-            .field("work_dir", work_dir)
-            .field("preview", preview)
-            .field("runner", runner)
-            .finish()
-    }
-}
-
 /// Service launch type (`launch`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, EnumString, IntoStaticStr, Display, VariantNames)]
+#[strum(serialize_all = "snake_case", ascii_case_insensitive)]
 pub enum Launch {
     /// Runs the model.
     #[default]
     Runner,
     /// The data collection service: not available yet.
     Linux,
+}
+
+impl Launch {
+    /// The accepted names, for messages.
+    pub const ACCEPTED: &str = "runner, linux";
 }
 
 /// A GStreamer source pipeline as the user gave it.
@@ -169,26 +115,35 @@ pub enum Qos {
 pub enum ModelSource {
     /// An `.eim` file, or the unix socket of a running model.
     File(PathBuf),
-    /// One of the models this program can be itself, by name (`builtin:ball`).
+    /// A model that is built into this program, by name (`builtin:ball`).
     Builtin(String),
 }
 
 /// What happens when the source ends (`ei_shutdown_behavior`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, EnumString, IntoStaticStr, Display, VariantNames)]
+#[strum(ascii_case_insensitive)]
 pub enum ShutdownBehavior {
     /// The capture starts again.
     #[default]
+    #[strum(serialize = "none")]
     Restart,
     /// Pause and wait for the `restart` command.
+    // The second name is that of the old component's code.
+    #[strum(to_string = "wait_for_restart", serialize = "wait_on_restart")]
     WaitForRestart,
+}
+
+impl ShutdownBehavior {
+    /// The accepted names, for messages.
+    pub const ACCEPTED: &str = "none, wait_for_restart (or wait_on_restart)";
 }
 
 /// Local file cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileCacheConfig {
-    /// Where the pairs go.
+    /// The directory of the pairs of picture and message.
     pub directory: PathBuf,
-    /// The oldest pairs are removed beyond this many bytes.
+    /// Maximum size in bytes; beyond it the oldest pairs are removed.
     pub max_bytes: u64,
 }
 
@@ -197,7 +152,7 @@ pub struct FileCacheConfig {
 pub struct FilterConfig {
     /// Whether the filter is applied.
     pub enabled: bool,
-    /// Confidence to compare with, a fraction 0 < x <= 1.
+    /// The confidence to compare with, a fraction 0 < x <= 1.
     pub threshold: f64,
     /// How to compare: `confidence <criteria> threshold` passes.
     pub criteria: Criteria,
@@ -209,28 +164,39 @@ impl FilterConfig {
         json!({
             "enabled": if self.enabled { "yes" } else { "no" },
             "confidence_threshold": self.threshold,
-            "threshold_criteria": self.criteria.as_str(),
+            "threshold_criteria": self.criteria.to_string(),
         })
     }
 }
 
 /// Comparison of the confidence filter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, EnumString, IntoStaticStr, Display, VariantNames)]
+#[strum(ascii_case_insensitive)]
 pub enum Criteria {
     /// `gt`
+    #[strum(serialize = "gt")]
     Greater,
     /// `ge`
     #[default]
+    #[strum(serialize = "ge")]
     GreaterOrEqual,
     /// `eq`, within 1e-6
+    #[strum(serialize = "eq")]
     Equal,
     /// `le`
+    #[strum(serialize = "le")]
     LessOrEqual,
     /// `lt`
+    #[strum(serialize = "lt")]
     Less,
 }
 
-/// How to authenticate at IoT Core.
+impl Criteria {
+    /// The accepted names, for messages.
+    pub const ACCEPTED: &str = "gt, ge, eq, le, lt";
+}
+
+/// How to authenticate to IoT Core.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum IotAuth {
     /// WebSocket signed with the component's role.
@@ -255,7 +221,7 @@ pub struct PreviewConfig {
     pub host: String,
     /// Port to listen on.
     pub port: u16,
-    /// Token for what changes state; `None`: one is generated.
+    /// Token for requests that change state; `None`: one is generated.
     pub token: Option<Secret>,
 }
 
@@ -263,7 +229,7 @@ pub struct PreviewConfig {
 /// `--gst-launch-args`, `--preview-port`, ...) are already merged into [`Config`].
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct RunnerOptions {
-    /// `--thresholds 4.min_anomaly_score=35,...`: set at the model after its hello, one key a message.
+    /// `--thresholds 4.min_anomaly_score=35,...`: sent to the model after its hello, one key per message.
     pub thresholds: Vec<Threshold>,
     /// `--force-resize-mode`
     pub resize_mode: Option<ResizeMode>,
@@ -285,7 +251,7 @@ pub struct RunnerOptions {
     pub impulse_id: Option<u64>,
     /// `--camera`
     pub camera: Option<String>,
-    /// `--enable-camera`: the camera is opened even when the model listens to a microphone.
+    /// `--enable-camera`: open the camera for audio models too.
     pub enable_camera: bool,
     /// `--microphone`
     pub microphone: Option<String>,
@@ -310,8 +276,9 @@ pub struct Threshold {
     pub value: f64,
 }
 
-/// How a picture is brought to the model's size.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How a picture is resized to the model's input size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, EnumString, IntoStaticStr, Display, VariantNames)]
+#[strum(serialize_all = "kebab-case", ascii_case_insensitive)]
 pub enum ResizeMode {
     /// Stretch both sides.
     Squash,
@@ -323,19 +290,30 @@ pub enum ResizeMode {
     None,
 }
 
+impl ResizeMode {
+    /// The accepted names, for messages.
+    pub const ACCEPTED: &str = "squash, fit-shortest, fit-longest, none";
+}
+
 /// Use of the model's shared memory (`--shm-behavior`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, EnumString, IntoStaticStr, Display, VariantNames)]
+#[strum(serialize_all = "snake_case", ascii_case_insensitive)]
 pub enum ShmBehavior {
-    /// When offered.
+    /// Use it if the model offers it.
     #[default]
     Auto,
-    /// Fail clearly without it.
+    /// Fail without it.
     Always,
-    /// Do not open it.
+    /// Do not use it.
     Never,
 }
 
-/// How much is logged when `RUST_LOG` is not set.
+impl ShmBehavior {
+    /// The accepted names, for messages.
+    pub const ACCEPTED: &str = "auto, always, never";
+}
+
+/// The log level when `RUST_LOG` is not set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Verbosity {
     /// warnings and errors
@@ -345,4 +323,32 @@ pub enum Verbosity {
     Normal,
     /// debug
     Verbose,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_accepted_in_any_case_and_shown_as_documented() {
+        assert_eq!("GE".parse::<Criteria>().map(<&str>::from), Ok("ge"));
+        assert_eq!("Fit-Shortest".parse::<ResizeMode>(), Ok(ResizeMode::FitShortest));
+        for name in ["wait_on_restart", "wait_for_restart"] {
+            assert_eq!(name.parse::<ShutdownBehavior>(), Ok(ShutdownBehavior::WaitForRestart));
+        }
+        assert_eq!(ShutdownBehavior::WaitForRestart.to_string(), "wait_for_restart");
+        assert!("maybe".parse::<ShmBehavior>().is_err());
+    }
+
+    #[test]
+    fn the_accepted_names_of_messages_are_those_of_the_parser() {
+        for (accepted, names) in [
+            (Launch::ACCEPTED, Launch::VARIANTS),
+            (Criteria::ACCEPTED, Criteria::VARIANTS),
+            (ResizeMode::ACCEPTED, ResizeMode::VARIANTS),
+            (ShmBehavior::ACCEPTED, ShmBehavior::VARIANTS),
+        ] {
+            assert_eq!(accepted, names.join(", "));
+        }
+    }
 }

@@ -1,51 +1,52 @@
-//! Reading one value: typed or as text, as Greengrass's two implementations and people write it.
+//! Parses one value, typed or as text: both implementations of Greengrass and people write either.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use serde_json::Value;
 use url::Url;
 
-use super::names;
-use super::types::{Criteria, Launch, ModelSource, Qos, ShutdownBehavior, SourceLine};
-use crate::util::secret::Secret;
+use super::number::{finite, integer, parse_threshold};
+use super::types::{ModelSource, Qos, SourceLine};
+use crate::util::secret::{Redacted, Secret};
 
-/// A value that was understood.
+/// An accepted value.
 #[derive(Debug)]
-pub(super) struct Taken<T> {
+pub(super) struct Parsed<T> {
     pub(super) value: T,
-    /// Something else is used than what was given: worth a warning.
+    /// The value differs from the given one, which deserves a warning.
     pub(super) corrected: bool,
     /// How the value was read, where that is not obvious.
     pub(super) note: Option<String>,
 }
 
-/// A value of the wrong kind or out of range.
+/// The value has the wrong kind or is out of range.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Refused;
+pub(super) struct InvalidValue;
 
-/// Reads a present value.
-pub(super) type Reader<T> = fn(&Value) -> Result<Taken<T>, Refused>;
+pub(super) type ParseResult<T> = Result<Parsed<T>, InvalidValue>;
 
-type Reading<T> = Result<Taken<T>, Refused>;
+/// Parses a value that is present.
+pub(super) type Parser<T> = fn(&Value) -> ParseResult<T>;
 
-fn taken<T>(value: T) -> Reading<T> {
-    Ok(Taken {
+fn parsed<T>(value: T) -> ParseResult<T> {
+    Ok(Parsed {
         value,
         corrected: false,
         note: None,
     })
 }
 
-fn corrected<T>(value: T) -> Reading<T> {
-    Ok(Taken {
+fn corrected<T>(value: T) -> ParseResult<T> {
+    Ok(Parsed {
         value,
         corrected: true,
         note: None,
     })
 }
 
-/// Whether the value says that there is none: `"__none__"`, `""` or null.
+/// Whether the value stands for none: `"__none__"`, `""` or null.
 pub(super) fn is_absent(value: &Value) -> bool {
     match value {
         Value::Null => true,
@@ -54,100 +55,74 @@ pub(super) fn is_absent(value: &Value) -> bool {
     }
 }
 
-/// A finite number, typed or as text (`50.000000000000000`).
-pub(super) fn finite(value: &Value) -> Option<f64> {
-    let number = match value {
-        Value::Number(number) => number.as_f64()?,
-        Value::String(text) => text.trim().parse().ok()?,
-        _ => return None,
-    };
-    number.is_finite().then_some(number)
-}
-
-/// An integer, typed or as text, also written with a fraction of zero (`5.0`).
-pub(super) fn integer(value: &Value) -> Option<i64> {
-    /// Up to here (2^53) a float holds every integer exactly.
-    const EXACT: f64 = 9_007_199_254_740_992.0;
-    let exact = match value {
-        Value::Number(number) => number.as_i64(),
-        Value::String(text) => text.trim().parse().ok(),
-        _ => return None,
-    };
-    exact.or_else(|| {
-        let number = finite(value)?;
-        // In this range the conversion loses nothing.
-        (number.fract() == 0.0 && number.abs() <= EXACT).then_some(number as i64)
-    })
-}
-
 /// An integer in a range.
-fn between(value: &Value, least: i64, most: i64) -> Result<i64, Refused> {
+fn between(value: &Value, least: i64, most: i64) -> Result<i64, InvalidValue> {
     integer(value)
         .filter(|number| (least..=most).contains(number))
-        .ok_or(Refused)
+        .ok_or(InvalidValue)
 }
 
 /// A text, or a number where a text is expected (`device_name: 42` in YAML).
-fn plain(value: &Value) -> Result<String, Refused> {
+fn plain(value: &Value) -> Result<String, InvalidValue> {
     match value {
         Value::String(text) => Ok(text.trim().to_owned()),
         Value::Number(number) => Ok(number.to_string()),
-        _ => Err(Refused),
+        _ => Err(InvalidValue),
     }
 }
 
 /// A text on one line, without control characters.
-fn one_line(value: &Value) -> Result<String, Refused> {
+fn one_line(value: &Value) -> Result<String, InvalidValue> {
     plain(value)
         .ok()
         .filter(|text| !text.contains(char::is_control))
-        .ok_or(Refused)
+        .ok_or(InvalidValue)
 }
 
-/// `yes`, `no`, `on`, `off`, `true`, `false` in any case, or a boolean.
-pub(super) fn switch(value: &Value) -> Reading<bool> {
+/// A boolean, or `yes`, `no`, `on`, `off`, `true`, `false` in any case.
+pub(super) fn switch(value: &Value) -> ParseResult<bool> {
     match value {
-        Value::Bool(on) => taken(*on),
+        Value::Bool(on) => parsed(*on),
         Value::String(text) => match text.trim().to_ascii_lowercase().as_str() {
-            "yes" | "on" | "true" => taken(true),
-            "no" | "off" | "false" => taken(false),
-            _ => Err(Refused),
+            "yes" | "on" | "true" => parsed(true),
+            "no" | "off" | "false" => parsed(false),
+            _ => Err(InvalidValue),
         },
-        _ => Err(Refused),
+        _ => Err(InvalidValue),
     }
 }
 
-pub(super) fn any_text(value: &Value) -> Reading<String> {
-    taken(plain(value)?)
+pub(super) fn any_text(value: &Value) -> ParseResult<String> {
+    parsed(plain(value)?)
 }
 
-pub(super) fn text(value: &Value) -> Reading<String> {
-    taken(one_line(value)?)
+pub(super) fn text(value: &Value) -> ParseResult<String> {
+    parsed(one_line(value)?)
 }
 
-pub(super) fn path(value: &Value) -> Reading<PathBuf> {
-    taken(one_line(value)?.into())
+pub(super) fn path(value: &Value) -> ParseResult<PathBuf> {
+    parsed(one_line(value)?.into())
 }
 
-pub(super) fn some_path(value: &Value) -> Reading<Option<PathBuf>> {
-    taken(Some(one_line(value)?.into()))
+pub(super) fn some_path(value: &Value) -> ParseResult<Option<PathBuf>> {
+    parsed(Some(one_line(value)?.into()))
 }
 
 /// One word: an S3 bucket.
-pub(super) fn some_word(value: &Value) -> Reading<Option<String>> {
+pub(super) fn some_word(value: &Value) -> ParseResult<Option<String>> {
     let word = one_line(value)?;
     if word.contains(char::is_whitespace) {
-        return Err(Refused);
+        return Err(InvalidValue);
     }
-    taken(Some(word))
+    parsed(Some(word))
 }
 
-pub(super) fn some_secret(value: &Value) -> Reading<Option<Secret>> {
-    taken(Some(Secret::new(one_line(value)?)))
+pub(super) fn some_secret(value: &Value) -> ParseResult<Option<Secret>> {
+    parsed(Some(Secret::new(one_line(value)?)))
 }
 
-/// Group names separated by blanks. The install script hands them to `usermod` as root, so nothing else gets through.
-pub(super) fn groups(value: &Value) -> Reading<String> {
+/// Group names separated by blanks. The install step passes them to `usermod` as root, so nothing else is accepted.
+pub(super) fn groups(value: &Value) -> ParseResult<String> {
     let text = one_line(value)?;
     let is_name = |word: &str| {
         !word.starts_with('-')
@@ -156,76 +131,71 @@ pub(super) fn groups(value: &Value) -> Reading<String> {
                 .all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.'))
     };
     if !text.split_whitespace().all(is_name) {
-        return Err(Refused);
+        return Err(InvalidValue);
     }
-    taken(text.split_whitespace().collect::<Vec<_>>().join(" "))
+    parsed(text.split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
-pub(super) fn launch(value: &Value) -> Reading<Launch> {
-    one_line(value)?.parse().map_or(Err(Refused), taken)
+/// One of the names of an enum, in any case.
+pub(super) fn choice<T: FromStr>(value: &Value) -> ParseResult<T> {
+    one_line(value)?.parse().map_or(Err(InvalidValue), parsed)
 }
 
-pub(super) fn criteria(value: &Value) -> Reading<Criteria> {
-    one_line(value)?.parse().map_or(Err(Refused), taken)
-}
-
-pub(super) fn shutdown_behavior(value: &Value) -> Reading<ShutdownBehavior> {
-    one_line(value)?.parse().map_or(Err(Refused), taken)
-}
-
-/// Seconds from a tenth to a day.
-pub(super) fn seconds(value: &Value) -> Reading<Duration> {
-    let seconds = finite(value).filter(|s| (0.1..=86_400.0).contains(s)).ok_or(Refused)?;
-    Duration::try_from_secs_f64(seconds).map_or(Err(Refused), taken)
+/// Seconds, from 0.1 to 86400.
+pub(super) fn seconds(value: &Value) -> ParseResult<Duration> {
+    let seconds = finite(value)
+        .filter(|s| (0.1..=86_400.0).contains(s))
+        .ok_or(InvalidValue)?;
+    Duration::try_from_secs_f64(seconds).map_or(Err(InvalidValue), parsed)
 }
 
 /// The interval of the metrics: 100 ms and below become a minute, as in the old component.
-pub(super) fn metrics_interval(value: &Value) -> Reading<Duration> {
+pub(super) fn metrics_interval(value: &Value) -> ParseResult<Duration> {
     /// The longest interval of the old component's timer (2^31 - 1 ms, 25 days).
     const MOST: f64 = 2_147_483_647.0;
-    let millis = finite(value).filter(|ms| *ms <= MOST).ok_or(Refused)?;
+    let millis = finite(value).filter(|ms| *ms <= MOST).ok_or(InvalidValue)?;
     if millis <= 100.0 {
         return corrected(Duration::from_secs(60));
     }
-    Duration::try_from_secs_f64(millis / 1000.0).map_or(Err(Refused), taken)
+    Duration::try_from_secs_f64(millis / 1000.0).map_or(Err(InvalidValue), parsed)
 }
 
-/// An integer of which everything below 1 means 1 (`iotcore_backoff`: every one).
-pub(super) fn count(value: &Value) -> Reading<u32> {
-    let count = integer(value).ok_or(Refused)?.max(1);
-    u32::try_from(count).map_or(Err(Refused), taken)
+/// An integer; everything below 1 means 1 (`iotcore_backoff`: publish every inference).
+pub(super) fn count(value: &Value) -> ParseResult<u32> {
+    let count = integer(value).ok_or(InvalidValue)?.max(1);
+    u32::try_from(count).map_or(Err(InvalidValue), parsed)
 }
 
-pub(super) fn qos(value: &Value) -> Reading<Qos> {
+pub(super) fn qos(value: &Value) -> ParseResult<Qos> {
     match integer(value) {
-        Some(0) => taken(Qos::AtMostOnce),
-        Some(1) => taken(Qos::AtLeastOnce),
+        Some(0) => parsed(Qos::AtMostOnce),
+        Some(1) => parsed(Qos::AtLeastOnce),
         Some(2 | 3) => corrected(Qos::AtLeastOnce),
-        _ => Err(Refused),
+        _ => Err(InvalidValue),
     }
 }
 
 /// A size in MiB, as bytes; at most 16 TiB.
-pub(super) fn mebibytes(value: &Value) -> Reading<u64> {
+pub(super) fn mebibytes(value: &Value) -> ParseResult<u64> {
     let size = between(value, 1, 1 << 24)?;
-    u64::try_from(size).map_or(Err(Refused), |size| taken(size << 20))
+    u64::try_from(size).map_or(Err(InvalidValue), |size| parsed(size << 20))
 }
 
-pub(super) fn port(value: &Value) -> Reading<u16> {
-    u16::try_from(between(value, 0, 65_535)?).map_or(Err(Refused), taken)
+pub(super) fn port(value: &Value) -> ParseResult<u16> {
+    u16::try_from(between(value, 0, 65_535)?).map_or(Err(InvalidValue), parsed)
 }
 
 /// An IP address (IPv6 also in brackets) or a host name.
-pub(super) fn host(value: &Value) -> Reading<String> {
+pub(super) fn host(value: &Value) -> ParseResult<String> {
     let text = one_line(value)?;
     let bare = text
         .strip_prefix('[')
         .and_then(|rest| rest.strip_suffix(']'))
         .unwrap_or(&text);
     if bare.parse::<std::net::IpAddr>().is_ok() || is_host_name(bare) {
-        return taken(bare.to_owned());
+        return parsed(bare.to_owned());
     }
-    Err(Refused)
+    Err(InvalidValue)
 }
 
 fn is_host_name(text: &str) -> bool {
@@ -238,7 +208,7 @@ fn is_host_name(text: &str) -> bool {
     text.len() <= 253 && text.split('.').all(is_label)
 }
 
-/// `host`, or `host:port`. IoT Core has nothing on 1883: who writes that means `mqtt://host:1883`.
+/// `host`, or `host:port`. IoT Core has no port 1883; a value with it means `mqtt://host:1883`.
 fn is_host_and_port(text: &str) -> bool {
     match text.split_once(':') {
         Some((host, port)) => is_host_name(host) && port.parse::<u16>().is_ok_and(|port| port > 0 && port != 1883),
@@ -247,7 +217,7 @@ fn is_host_and_port(text: &str) -> bool {
 }
 
 /// The host of IoT Core, or the URL of another broker.
-pub(super) fn broker(value: &Value) -> Reading<Option<String>> {
+pub(super) fn broker(value: &Value) -> ParseResult<Option<Redacted>> {
     let text = one_line(value)?;
     let usable = match Url::parse(&text) {
         Ok(url) if text.contains("://") => {
@@ -257,37 +227,37 @@ pub(super) fn broker(value: &Value) -> Reading<Option<String>> {
         _ => is_host_and_port(&text),
     };
     if usable && !text.contains(char::is_whitespace) {
-        taken(Some(text))
+        parsed(Some(text.into()))
     } else {
-        Err(Refused)
+        Err(InvalidValue)
     }
 }
 
-pub(super) fn model(value: &Value) -> Reading<Option<ModelSource>> {
+pub(super) fn model(value: &Value) -> ParseResult<Option<ModelSource>> {
     let text = one_line(value)?;
     match text.strip_prefix("builtin:") {
-        Some("") => Err(Refused),
-        Some(name) => taken(Some(ModelSource::Builtin(name.to_owned()))),
-        None => taken(Some(ModelSource::File(text.into()))),
+        Some("") => Err(InvalidValue),
+        Some(name) => parsed(Some(ModelSource::Builtin(name.to_owned()))),
+        None => parsed(Some(ModelSource::File(text.into()))),
     }
 }
 
-pub(super) fn encoded_source(value: &Value) -> Reading<Option<SourceLine>> {
+pub(super) fn encoded_source(value: &Value) -> ParseResult<Option<SourceLine>> {
     match value {
-        Value::String(line) => taken(Some(SourceLine::Encoded(line.trim().to_owned()))),
-        _ => Err(Refused),
+        Value::String(line) => parsed(Some(SourceLine::Encoded(line.trim().to_owned()))),
+        _ => Err(InvalidValue),
     }
 }
 
-/// The confidence, with a note where a person may have meant it differently.
-pub(super) fn threshold(value: &Value) -> Reading<f64> {
-    let fraction = names::parse_threshold(value).map_err(|_| Refused)?;
+/// The confidence, with a note where the value can be misread.
+pub(super) fn threshold(value: &Value) -> ParseResult<f64> {
+    let fraction = parse_threshold(value).map_err(|_| InvalidValue)?;
     let given = finite(value).unwrap_or(fraction);
     let note = (given >= 1.0).then(|| {
         let kind = if given > 1.0 { "percentage" } else { "fraction" };
         format!("`default_threshold` {given} is read as a {kind}: the confidence is compared with {fraction}")
     });
-    Ok(Taken {
+    Ok(Parsed {
         value: fraction,
         corrected: false,
         note,
@@ -301,34 +271,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn integers_come_typed_or_as_text_with_or_without_a_fraction_of_zero() {
-        for value in [
-            json!(5),
-            json!(5.0),
-            json!("5"),
-            json!(" 5 "),
-            json!("5.0"),
-            json!("5.000000000000000"),
-            json!("+5"),
-        ] {
-            assert_eq!(integer(&value), Some(5), "{value}");
-        }
-        assert_eq!(integer(&json!("-1")), Some(-1));
-        for value in [
-            json!(5.5),
-            json!("5x"),
-            json!("NaN"),
-            json!("inf"),
-            json!(1e300),
-            json!("99999999999999999999"),
-            json!(true),
-        ] {
-            assert_eq!(integer(&value), None, "{value}");
-        }
-    }
-
-    #[test]
-    fn absence_has_three_spellings() {
+    fn null_empty_text_and_the_none_marker_mean_absent() {
         for value in [
             json!(null),
             json!(""),
@@ -365,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn groups_that_a_root_shell_could_trip_over_are_refused() {
+    fn groups_with_shell_syntax_are_refused() {
         assert_eq!(
             groups(&json!(" video  audio ")).map(|g| g.value),
             Ok("video audio".to_owned())

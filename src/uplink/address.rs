@@ -1,8 +1,10 @@
 //! Where the broker is: a URL for any MQTT broker, or the bare host of an AWS IoT Core endpoint.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
+use percent_encoding::percent_decode_str;
 use url::{Host, Url};
 
 use crate::aws::IotHost;
@@ -229,20 +231,13 @@ fn credentials(url: &Url) -> Result<Option<(String, Secret)>, AddressError> {
 }
 
 fn percent_decoded(text: &str) -> Result<String, AddressError> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&first, tail)) = rest.split_first() {
-        rest = tail;
-        if first != b'%' {
-            bytes.push(first);
-            continue;
-        }
-        let (digits, tail) = rest.split_at_checked(2).ok_or(AddressError::Credentials)?;
-        let digits = std::str::from_utf8(digits).map_err(|_| AddressError::Credentials)?;
-        bytes.push(u8::from_str_radix(digits, 16).map_err(|_| AddressError::Credentials)?);
-        rest = tail;
+    // The decoder keeps an incomplete escape as it is, which would hide a password with a bare `%`.
+    let is_escape = |after: &str| after.bytes().take(2).filter(u8::is_ascii_hexdigit).count() == 2;
+    if !text.split('%').skip(1).all(is_escape) {
+        return Err(AddressError::Credentials);
     }
-    String::from_utf8(bytes).map_err(|_| AddressError::Credentials)
+    let decoded = percent_decode_str(text).decode_utf8();
+    decoded.map(Cow::into_owned).map_err(|_| AddressError::Credentials)
 }
 
 #[cfg(test)]

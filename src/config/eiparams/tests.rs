@@ -53,7 +53,7 @@ fn every_option_of_the_runner_is_honoured() {
         api_key: Some(Secret::new("ei_hush")),
     };
     assert_eq!(params.options, expected);
-    assert_eq!(params.understood.len(), 22);
+    assert_eq!(params.applied.len(), 22);
 }
 
 #[test]
@@ -76,7 +76,7 @@ fn an_option_may_be_joined_to_its_value() {
     assert_eq!(params.options.force_variant.as_deref(), Some("int8"));
     assert_eq!(params.options.http_server, Some(1337));
     assert_eq!(params.options.verbosity, Verbosity::Silent);
-    assert_eq!(params.understood[1].option, "--model-file=builtin:ball");
+    assert_eq!(params.applied[1].option, "--model-file=builtin:ball");
 }
 
 #[test]
