@@ -67,6 +67,11 @@ impl Drop for StartingPipeline {
 impl StartingPipeline {
     /// `line`: the launch line, without passwords.
     pub fn new(pipeline: gst::Pipeline, sink: gst_app::AppSink, line: String) -> Self {
+        // The mailbox is the only queue, so the sink holds one buffer and keeps none after it is pulled.
+        sink.set_property("max-buffers", 1u32);
+        sink.set_property("enable-last-sample", false);
+        sink.set_property("wait-on-eos", false);
+        sink.set_property("qos", false);
         Self {
             pipeline,
             sink,

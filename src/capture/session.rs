@@ -103,12 +103,9 @@ impl Capture {
             starting.require_raw_video()?;
         }
 
-        starting.sink.set_property("max-buffers", 1u32);
-        starting.sink.set_property("wait-on-eos", false);
-        starting.sink.set_property("enable-last-sample", false);
-        starting.sink.set_property("qos", false);
         let is_live = starting.set_state(gst::State::Paused)? == gst::StateChangeSuccess::NoPreroll;
         let lossless = settings.unthrottled && !is_live;
+        // A file plays in real time by its timestamps; a live source sets its own pace.
         starting.sink.set_property("sync", !is_live && !settings.unthrottled);
 
         let clock = Arc::new(FrameClock::new());

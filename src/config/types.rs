@@ -84,7 +84,7 @@ impl Launch {
 /// A GStreamer source pipeline as the user gave it.
 #[derive(Clone, PartialEq, Eq)]
 pub enum SourceLine {
-    /// From `gst_args`: spaces written as `:`; decode with `capture::gst_args::decode`.
+    /// From `gst_args`: spaces written as `:`; the capture module decodes it.
     Encoded(String),
     /// An ordinary gst-launch line (`--gst`, `--gst-launch-args`).
     Launch(String),
