@@ -1,10 +1,18 @@
-//! `ei-greengrass`: an AWS IoT Greengrass v2 component that runs an Edge Impulse Linux model (`.eim`) on a camera
-//! and reports what it sees to AWS IoT Core.
+//! `ei-greengrass`: an AWS IoT Greengrass v2 component that runs an Edge Impulse Linux model (`.eim`) on a camera or a microphone
+//! and publishes the results to AWS IoT Core.
 //!
-//! The way of one frame:
-//! [`capture`] puts the newest frame into a one-place slot; [`inference`] converts it and asks the [`model`] process;
-//! [`report`] decides what becomes a message; [`uplink`] delivers it over MQTT and brings commands back;
-//! [`cache`] keeps pairs of picture and message; [`preview`] shows it all to who looks. [`supervisor`] starts, watches and restarts each part.
+//! The path of a frame is one line: [`capture`] puts the newest frame into a mailbox, which keeps one value. The thread of
+//! [`inference`] takes it, converts it to the input of the model and sends it to the [`model`] process. [`report`] decides which
+//! results become messages. [`uplink`] keeps them in an outbox, on disk while it is offline, and publishes them over MQTT.
+//! [`cache`] stores pairs of picture and message in files and in S3.
+//!
+//! A command takes the way back: [`uplink`] receives it, the supervisor passes it to [`commands`], and the answer goes to the
+//! outbox.
+//!
+//! [`supervisor`] builds, connects and restarts these parts. [`status`] holds their health, problems and counters; the live page,
+//! the API and the inference server of [`http`] read it. [`studio`] downloads models from Edge Impulse Studio, and [`aws`] holds
+//! credentials, endpoints and secrets. [`cli`] parses the command line, [`config`] the configuration; [`lifecycle`] makes the
+//! process the only one of its [`device`] and receives stop requests.
 
 #![deny(unsafe_code)]
 

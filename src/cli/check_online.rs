@@ -4,7 +4,7 @@ use std::path::Path;
 use std::pin::Pin;
 use std::time::{Instant, SystemTime};
 
-use super::{Exit, complain, say, sentence};
+use super::{Exit, complain, say};
 use crate::aws::secret::api_key;
 use crate::aws::{AwsConfig, discovery};
 use crate::cache;
@@ -14,6 +14,7 @@ use crate::studio::{FetchError, Provider, is_missing};
 use crate::supervisor::{SinkTarget, sink_target, uplink_settings};
 use crate::uplink::{self, AdHocClient, Destination, EndpointOrigin, Message, ad_hoc_client_id};
 use crate::util::backoff::Retry;
+use crate::util::text::sentence;
 
 /// What the probes look at.
 struct Context {

@@ -7,11 +7,11 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::sentence;
 use super::watch::shown;
 use crate::config::Config;
 use crate::device::peek;
 use crate::lifecycle::{holder, lock_path};
+use crate::util::text::sentence;
 
 /// The page is on this machine: it answers at once, or the daemon hangs.
 const LIMIT: Duration = Duration::from_secs(2);

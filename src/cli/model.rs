@@ -7,10 +7,11 @@ use std::sync::Arc;
 use clap::{Args, Subcommand};
 use tokio::sync::watch;
 
-use super::{ConfigArgs, Exit, LogArgs, logging, sentence};
+use super::{ConfigArgs, Exit, LogArgs, logging};
 use crate::config::{Config, ConfigError, Loaded, ModelSource, Sources, load};
 use crate::model::{Interrupt, Model, ModelInfo, ModelInput, Settings, Usable, examine};
 use crate::studio::{FetchError, Provider, Stage, Store};
+use crate::util::text::sentence;
 
 /// Arguments of `model`.
 #[derive(Debug, Args)]

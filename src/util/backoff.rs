@@ -1,20 +1,19 @@
-//! Waiting longer after each failure, with full jitter, for everything that is started again: the broker, the capture,
-//! the model.
+//! Exponential backoff with full jitter, for every retry and restart.
 
 use std::fmt;
 use std::time::{Duration, Instant};
 
-/// When it makes sense to try again what failed.
+/// When a retry makes sense.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Retry {
-    /// It may pass by itself: with backoff.
+    /// The fault may be transient: retry with backoff.
     Soon,
-    /// Somebody refused, and will go on doing so until something is changed: every [`Retry::LATER`].
+    /// The request was refused, and a retry fails until somebody changes something: retry every [`Retry::LATER`].
     Later,
 }
 
 impl Retry {
-    /// Between two attempts at what was refused.
+    /// The wait between two attempts after a refusal.
     pub const LATER: Duration = Duration::from_secs(300);
 }
 
@@ -25,7 +24,7 @@ pub struct BackoffPolicy {
     pub min: Duration,
     /// No wait is longer than this.
     pub max: Duration,
-    /// What has run this long without a failure starts again from `min`.
+    /// After a run of this length without a failure, waits start at `min` again.
     pub reset_after: Duration,
 }
 
@@ -53,12 +52,12 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// A backoff that draws from the thread's random generator.
+    /// A backoff with the random generator of the thread.
     pub fn new(policy: BackoffPolicy) -> Self {
         Self::with_jitter(policy, Box::new(rand::random::<f64>))
     }
 
-    /// A backoff that draws from `jitter`.
+    /// A backoff with its own source of randomness.
     pub fn with_jitter(policy: BackoffPolicy, jitter: Jitter) -> Self {
         Self {
             policy,
@@ -68,12 +67,12 @@ impl Backoff {
         }
     }
 
-    /// The attempt succeeded at `now`: what was started runs.
+    /// Records that the attempt succeeded at `now`.
     pub fn succeeded(&mut self, now: Instant) {
         self.running_since = Some(now);
     }
 
-    /// The attempt failed, or what ran ended, at `now`. Returns how long to wait before the next attempt.
+    /// Records that the attempt or the run failed at `now`, and returns the wait before the next attempt.
     pub fn failed(&mut self, now: Instant) -> Duration {
         let ran = self
             .running_since

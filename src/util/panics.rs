@@ -1,6 +1,6 @@
-//! A panic is a fault of the part in which it happens: that part is started again, and the others go on.
+//! Catches panics, so that a panic restarts one task and the others continue.
 //!
-//! The panic hook has written the place to stderr by the time these functions return.
+//! When these functions return, the panic hook has already written the source location to stderr.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt;
 
 use crate::util::backoff::{Backoff, BackoffPolicy};
-use crate::util::log_limiter::{LogLimiter, like};
+use crate::util::clock::rounded;
+use crate::util::log_limiter::LogLimiter;
 
-/// Something panicked. Its text is what the panic said.
+/// A caught panic with its message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a fault in this program, please report it: panic: {0}")]
 pub struct Panicked(String);
@@ -22,54 +23,54 @@ impl Panicked {
             .downcast_ref::<&str>()
             .map(|text| (*text).to_owned())
             .or_else(|| payload.downcast_ref::<String>().cloned());
-        Self(text.unwrap_or_else(|| "it said nothing".to_owned()))
+        Self(text.unwrap_or_else(|| "no message".to_owned()))
     }
 }
 
-/// Does `work` and gives what it returns.
+/// Runs `work` and returns its result.
 ///
-/// What it borrowed may be half changed after a panic: the caller goes on with nothing that could mind.
+/// After a panic, values that `work` borrowed may be half changed; the caller must not depend on them.
 ///
 /// # Errors
-/// [`Panicked`], when it did.
+/// [`Panicked`], if `work` panics.
 pub fn caught<T>(work: impl FnOnce() -> T) -> Result<T, Panicked> {
     catch_unwind(AssertUnwindSafe(work)).map_err(Panicked::new)
 }
 
-/// The same for a future.
+/// Like [`caught`], for a future.
 ///
 /// # Errors
-/// [`Panicked`], when it did.
+/// [`Panicked`], if `work` panics.
 pub async fn caught_in<T>(work: impl Future<Output = T>) -> Result<T, Panicked> {
     AssertUnwindSafe(work).catch_unwind().await.map_err(Panicked::new)
 }
 
-/// What is said of a part that panics, and how long it waits before it is started again.
+/// Logs the panics of a task that restarts after each of them, with backoff.
 pub struct PanicRestart {
-    what: &'static str,
+    task: &'static str,
     backoff: Backoff,
-    said: LogLimiter,
+    log_limiter: LogLimiter,
 }
 
 impl PanicRestart {
-    /// For the part that log lines call `what`.
-    pub fn new(what: &'static str) -> Self {
-        Self::with_policy(what, BackoffPolicy::default())
+    /// For the task that log lines call `task`.
+    pub fn new(task: &'static str) -> Self {
+        Self::with_policy(task, BackoffPolicy::default())
     }
 
-    /// The same with other waits.
-    pub fn with_policy(what: &'static str, policy: BackoffPolicy) -> Self {
+    /// Like [`Self::new`], with another backoff.
+    pub fn with_policy(task: &'static str, policy: BackoffPolicy) -> Self {
         Self {
-            what,
+            task,
             backoff: Backoff::new(policy),
-            said: LogLimiter::default(),
+            log_limiter: LogLimiter::default(),
         }
     }
 
-    /// Does `work`, which runs until it is to end.
+    /// Runs `work` to its end.
     ///
     /// # Errors
-    /// It panicked, which was said; so long is to be waited before the next attempt.
+    /// The task panicked (already logged); retry after this delay.
     pub async fn attempt<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Duration> {
         self.backoff.succeeded(Instant::now());
         let panicked = match caught_in(work).await {
@@ -78,12 +79,13 @@ impl PanicRestart {
         };
         let now = Instant::now();
         let wait = self.backoff.failed(now);
-        if let Some(more) = self.said.check_words(now, &panicked.to_string()) {
+        if let Some(suppressed) = self.log_limiter.check_words(now, &panicked.to_string()) {
             tracing::error!(
-                "{} is started again in {:.1} s{}: {panicked}",
-                self.what,
-                wait.as_secs_f32(),
-                like(more)
+                task = self.task,
+                retry_in = ?rounded(wait),
+                suppressed = suppressed.count(),
+                error = %panicked,
+                "A task panicked and restarts"
             );
         }
         Err(wait)
@@ -95,18 +97,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_panic_comes_back_with_its_words() {
+    fn a_caught_panic_has_the_message_of_the_panic() {
         assert_eq!(caught(|| 7), Ok(7));
         let words = |result: Result<(), Panicked>| result.unwrap_err().to_string();
         assert!(words(caught(|| panic!("plain"))).ends_with("panic: plain"));
         assert!(words(caught(|| panic!("number {}", 5))).ends_with("panic: number 5"));
-        assert!(words(caught(|| std::panic::panic_any(5))).ends_with("it said nothing"));
+        assert!(words(caught(|| std::panic::panic_any(5))).ends_with("no message"));
     }
 
     #[tokio::test]
-    async fn what_panics_is_started_again_until_it_ends() {
+    async fn a_task_that_panics_is_retried_until_it_ends() {
         let wait = Duration::from_millis(1);
-        let mut relief = PanicRestart::with_policy(
+        let mut panic_restart = PanicRestart::with_policy(
             "the test",
             BackoffPolicy {
                 min: wait,
@@ -122,7 +124,7 @@ mod tests {
                 assert!(attempts > 2, "attempt {attempts}");
                 attempts
             };
-            match relief.attempt(work).await {
+            match panic_restart.attempt(work).await {
                 Ok(done) => break done,
                 Err(pause) => assert_eq!(pause, wait),
             }
