@@ -12,7 +12,7 @@
 //! [`supervisor`] builds, connects and restarts these parts. [`status`] holds their health, problems and counters; the live page,
 //! the API and the inference server of [`http`] read it. [`studio`] downloads models from Edge Impulse Studio, and [`aws`] holds
 //! credentials, endpoints and secrets. [`cli`] parses the command line, [`config`] the configuration; [`lifecycle`] makes the
-//! process the only one of its [`device`] and receives stop requests.
+//! process the only one of its [`device`] and receives stop requests. [`setup`] prepares the machine in the install step.
 
 #![deny(unsafe_code)]
 
@@ -28,6 +28,7 @@ pub mod inference;
 pub mod lifecycle;
 pub mod model;
 pub mod report;
+pub mod setup;
 pub mod status;
 pub mod studio;
 pub mod supervisor;

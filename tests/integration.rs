@@ -7,6 +7,7 @@ mod model;
 mod preview;
 mod recipe;
 mod s3;
+mod setup;
 mod spool;
 mod studio;
 mod support;

@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 use super::args::LogArgs;
 use super::exit::Exit;
 use super::output::complain;
-use super::{check, config, demo, model, run, send, stop, watch};
+use super::{check, config, demo, model, run, send, setup, stop, watch};
 
 /// Runs an Edge Impulse Linux model on a camera and reports what it sees to AWS IoT Core.
 #[derive(Debug, Parser)]
@@ -36,6 +36,8 @@ enum Command {
     Model(model::ModelCommand),
     /// Show configuration values.
     Config(config::ConfigCommand),
+    /// Prepare this machine for the component: service user, groups, devices, link. The install step runs it as root.
+    Setup(setup::SetupArgs),
     /// Run the whole pipeline without AWS, camera or download.
     Demo(demo::DemoArgs),
     /// Run a built-in model (used by `builtin:NAME`).
@@ -60,6 +62,7 @@ pub fn main() -> ExitCode {
         Command::Watch(args) => watch::main(&args, log),
         Command::Model(command) => model::main(&command, log),
         Command::Config(command) => config::main(&command),
+        Command::Setup(args) => setup::main(&args),
         Command::Demo(args) => demo::main(&args, log),
         Command::BuiltinModel { name, socket } => builtin_model(&name, &socket),
     };

@@ -10,10 +10,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Where `install.sh` builds Amazon's producer SDK, below the home of the service user.
-const KVS: &str = "amazon-kinesis-video-streams-producer-sdk-cpp";
-/// The plugin in the build directory of [`KVS`].
-const KVS_PLUGIN: &str = "libgstkvssink.so";
+use crate::setup::kvssink;
 
 /// What to say, before the reason, when [`complete`] fails.
 pub(super) const GOES_ON: &str =
@@ -58,18 +55,18 @@ pub(super) fn complete(with_kvssink: bool) -> io::Result<()> {
 fn missing(with_kvssink: bool, place: &Place) -> Vec<Variable> {
     let mut variables = Vec::new();
     if with_kvssink {
-        variables.extend(kvssink(place).into_iter().flatten());
+        variables.extend(kvssink_variables(place).into_iter().flatten());
     }
     variables.extend(user_session(place));
     variables
 }
 
-fn kvssink(place: &Place) -> Option<[Variable; 2]> {
-    let source = place.home.as_deref()?.join(KVS);
+fn kvssink_variables(place: &Place) -> Option<[Variable; 2]> {
+    let source = place.home.as_deref()?.join(kvssink::SOURCE);
     let build = source.join("build");
     // The linker may drop LD_LIBRARY_PATH (a binary with capabilities): GST_PLUGIN_PATH alone tells that this was done.
     let plugins = (place.variable)("GST_PLUGIN_PATH").unwrap_or_default();
-    if !build.join(KVS_PLUGIN).is_file() || std::env::split_paths(&plugins).any(|path| path == build) {
+    if !build.join(kvssink::PLUGIN).is_file() || std::env::split_paths(&plugins).any(|path| path == build) {
         return None;
     }
     let libraries = (place.variable)("LD_LIBRARY_PATH").unwrap_or_default();
@@ -115,9 +112,9 @@ mod tests {
     /// A home with a built kvssink.
     fn home() -> tempfile::TempDir {
         let home = tempfile::tempdir().unwrap();
-        let build = home.path().join(KVS).join("build");
+        let build = home.path().join(kvssink::SOURCE).join("build");
         std::fs::create_dir_all(&build).unwrap();
-        std::fs::write(build.join(KVS_PLUGIN), "").unwrap();
+        std::fs::write(build.join(kvssink::PLUGIN), "").unwrap();
         home
     }
 
@@ -138,7 +135,7 @@ mod tests {
         let home = home();
         let nowhere = home.path().join("none");
         let found = missing_in(home.path(), &nowhere, true, &[("LD_LIBRARY_PATH", "/opt/lib")]);
-        let kvs = home.path().join(KVS).display().to_string();
+        let kvs = home.path().join(kvssink::SOURCE).display().to_string();
         assert_eq!(
             found,
             [

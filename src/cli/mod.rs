@@ -16,6 +16,7 @@ mod model;
 mod output;
 mod run;
 mod send;
+mod setup;
 mod stop;
 mod watch;
 

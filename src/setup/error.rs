@@ -1,0 +1,6 @@
+use thiserror::Error;
+
+/// Why the component cannot run on this machine, and what to do.
+#[derive(Debug, Error)]
+#[error("{0}")]
+pub struct SetupError(pub(super) String);

@@ -1,0 +1,150 @@
+//! The build of `kvssink`, Amazon's GStreamer element for Kinesis Video Streams, in the home of the service user.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::machine::{Machine, PackageManager, assignment};
+use super::report::Report;
+use super::service_user::ServiceUser;
+
+/// The directory of Amazon's producer SDK, below the home of the service user.
+pub const SOURCE: &str = "amazon-kinesis-video-streams-producer-sdk-cpp";
+/// The plugin in the directory `build` of [`SOURCE`].
+pub const PLUGIN: &str = "libgstkvssink.so";
+const REPOSITORY: &str = "https://github.com/awslabs/amazon-kinesis-video-streams-producer-sdk-cpp.git";
+const TAG: &str = "v3.5.0";
+/// Memory of one compiler: a Raspberry Pi with 2 GB must not run four.
+const COMPILER_KB: u64 = 1_500_000;
+/// Seconds for each step.
+const FILE_LIMIT: u64 = 60;
+const CLONE_LIMIT: u64 = 600;
+const BUILD_LIMIT: u64 = 3600;
+
+/// What is to be done about `kvssink`.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Plan {
+    NotWanted,
+    IsBuilt,
+    /// It is wanted and cannot be built: why.
+    Refuse(String),
+    Build,
+}
+
+pub(super) fn plan(machine: &Machine, is_wanted: bool, user: &ServiceUser, home: Option<&Path>) -> Plan {
+    if !is_wanted {
+        return Plan::NotWanted;
+    }
+    let Some(home) = home else {
+        return Plan::Refuse(format!(
+            "kvssink is not built: it goes into the home of {}, who has none",
+            user.name
+        ));
+    };
+    let source = machine.path(home).join(SOURCE);
+    if plugin(&source).is_file() {
+        return Plan::IsBuilt;
+    }
+    if machine.package_manager() == Some(PackageManager::None) {
+        return Plan::Refuse(
+            "kvssink cannot be built: this image has no package manager; add kvssink to the image".to_owned(),
+        );
+    }
+    if source.exists() && !marker(&source).exists() {
+        return Plan::Refuse(format!(
+            "{} exists without a built kvssink and is not ours; move it away and deploy again",
+            source.display()
+        ));
+    }
+    if !machine.has("runuser") {
+        return Plan::Refuse("kvssink is not built: runuser (util-linux) is missing".to_owned());
+    }
+    Plan::Build
+}
+
+pub(super) fn carry_out(plan: Plan, machine: &Machine, report: &mut Report, user: &str, home: Option<&Path>) {
+    match (plan, home) {
+        (Plan::NotWanted, _) => report.skipped("kvssink: install_kvssink is not yes"),
+        (Plan::IsBuilt, _) => report.skipped("kvssink: built"),
+        (Plan::Refuse(why), _) => report.warning(why),
+        (Plan::Build, Some(home)) => build(machine, report, user, home),
+        // Without a home there is no such plan.
+        (Plan::Build, None) => {}
+    }
+}
+
+fn build(machine: &Machine, report: &mut Report, user: &str, home: &Path) {
+    let source = machine.path(home).join(SOURCE);
+    if let Err(reason) = compile(machine, report, user, home, &source) {
+        report.warning(format_args!(
+            "kvssink could not be built ({reason}); the component runs without it"
+        ));
+        return;
+    }
+    if machine.is_dry_run() {
+        report.done(format_args!("kvssink {TAG} built in {}", home.join(SOURCE).display()));
+        return;
+    }
+    if !plugin(&source).is_file() {
+        report.warning(format_args!(
+            "the build of kvssink left no {PLUGIN}; the component runs without it"
+        ));
+        return;
+    }
+    match fs::remove_file(marker(&source)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => report.warning(format_args!(
+            "{} could not be removed ({error})",
+            marker(&source).display()
+        )),
+        _ => {}
+    }
+    report.done(format_args!("kvssink {TAG} built in {}", home.join(SOURCE).display()));
+}
+
+/// As the service user, who owns the directory: root runs nothing that lies there.
+fn compile(machine: &Machine, report: &mut Report, user: &str, home: &Path, source: &Path) -> Result<(), String> {
+    let mut as_user = |seconds: u64, complete: &dyn Fn(&mut std::process::Command)| {
+        let mut command = machine.command("runuser");
+        command.args(["-u", user, "--", "env"]);
+        command.arg(assignment("HOME", machine.path(home).as_os_str()));
+        complete(&mut command);
+        machine.change_within(seconds, &mut command, report)
+    };
+    let build = source.join("build");
+    as_user(FILE_LIMIT, &|command| {
+        command.arg("touch").arg(marker(source));
+    })?;
+    as_user(FILE_LIMIT, &|command| {
+        command.args(["rm", "-rf"]).arg(source);
+    })?;
+    as_user(CLONE_LIMIT, &|command| {
+        command.args(["git", "clone", "--quiet", "--depth", "1", "--branch", TAG, REPOSITORY]);
+        command.arg(source);
+    })?;
+    as_user(BUILD_LIMIT, &|command| {
+        command.args(["cmake", "-S"]).arg(source).arg("-B").arg(&build);
+        command.arg("-DBUILD_GSTREAMER_PLUGIN=ON");
+    })?;
+    as_user(BUILD_LIMIT, &|command| {
+        command.args(["cmake", "--build"]).arg(&build);
+        command.args(["--parallel", &compilers(machine).to_string()]);
+    })
+}
+
+fn plugin(source: &Path) -> PathBuf {
+    source.join("build").join(PLUGIN)
+}
+
+/// Beside the source: marks a build of ours that was cut off.
+fn marker(source: &Path) -> PathBuf {
+    source.with_file_name(format!("{SOURCE}.building"))
+}
+
+fn compilers(machine: &Machine) -> u64 {
+    let text = machine.text("/proc/meminfo");
+    let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let kilobytes: Option<u64> = total.and_then(|total| total.split_whitespace().next()?.parse().ok());
+    let by_memory = kilobytes.map_or(1, |kilobytes| kilobytes / COMPILER_KB);
+    let by_cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
+    by_memory.min(by_cores).max(1)
+}

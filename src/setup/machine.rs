@@ -1,0 +1,263 @@
+//! The machine that is set up: its files below a root directory, its tools, its users and groups.
+
+use std::cell::Cell;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{Access, MemfdFlags, access, memfd_create};
+
+use super::report::Report;
+use crate::util::text::clean;
+
+/// A service's `PATH` may lack the directories of `useradd` and `loginctl`.
+const SYSTEM_TOOLS: &str = "/usr/local/sbin:/usr/sbin:/sbin";
+/// A command that does not end when its time is over is killed after this many seconds more.
+const KILL_AFTER: &str = "30";
+/// Exit codes of `timeout` when it had to end the command, with SIGTERM or with SIGKILL.
+const TIMED_OUT: [i32; 2] = [124, 137];
+/// The reason of a failure is looked for in this much of the end of a command's output.
+const OUTPUT_TAIL_BYTES: u64 = 64 * 1024;
+/// Characters of a reason.
+const REASON_CHARS: usize = 200;
+
+/// The package manager that `install.sh` found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum PackageManager {
+    /// Debian, Ubuntu, Raspberry Pi OS.
+    Apt,
+    /// Fedora, Amazon Linux 2023.
+    Dnf,
+    /// Amazon Linux 2.
+    Yum,
+    /// An image that is built as a whole, for example with Yocto.
+    None,
+}
+
+pub(super) struct Machine {
+    root: PathBuf,
+    tools: OsString,
+    package_manager: Option<PackageManager>,
+    dry_run: bool,
+    deadline: Instant,
+    has_warned_of_timeout: Cell<bool>,
+}
+
+impl Machine {
+    pub(super) fn new(
+        root: Option<PathBuf>,
+        package_manager: Option<PackageManager>,
+        dry_run: bool,
+        time_limit: Duration,
+    ) -> Self {
+        let mut tools = std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into());
+        if root.is_none() {
+            tools.push(":");
+            tools.push(SYSTEM_TOOLS);
+        }
+        Self {
+            root: root.unwrap_or_else(|| "/".into()),
+            tools,
+            package_manager,
+            dry_run,
+            deadline: Instant::now() + time_limit,
+            has_warned_of_timeout: Cell::new(false),
+        }
+    }
+
+    pub(super) fn is_dry_run(&self) -> bool {
+        self.dry_run
+    }
+
+    /// `None`: not known, the step runs without `install.sh`.
+    pub(super) fn package_manager(&self) -> Option<PackageManager> {
+        self.package_manager
+    }
+
+    /// An absolute path below the root directory.
+    pub(super) fn path(&self, absolute: impl AsRef<Path>) -> PathBuf {
+        let absolute = absolute.as_ref();
+        self.root.join(absolute.strip_prefix("/").unwrap_or(absolute))
+    }
+
+    /// The text of a file, empty when it cannot be read.
+    pub(super) fn text(&self, absolute: &str) -> String {
+        std::fs::read(self.path(absolute))
+            .map_or_else(|_| String::new(), |text| String::from_utf8_lossy(&text).into_owned())
+    }
+
+    /// Which family of boards this is, as far as the step treats them differently.
+    pub(super) fn board(&self) -> &'static str {
+        let is_jetson = self.path("/etc/nv_tegra_release").exists()
+            || self.text("/proc/device-tree/compatible").contains("nvidia,tegra");
+        match is_jetson {
+            true => "jetson",
+            false if self.text("/proc/device-tree/model").starts_with("Raspberry Pi") => "raspberry-pi",
+            false => "other",
+        }
+    }
+
+    /// Whether the distribution is `id` (for example `ubuntu`) or derived from it.
+    pub(super) fn is_distribution(&self, id: &str) -> bool {
+        let release = self.text("/etc/os-release");
+        let mut values = release
+            .lines()
+            .filter_map(|line| line.strip_prefix("ID=").or_else(|| line.strip_prefix("ID_LIKE=")));
+        values.any(|value| {
+            value
+                .trim_matches(['"', '\''])
+                .split_whitespace()
+                .any(|word| word == id)
+        })
+    }
+
+    /// Whether a tool is installed.
+    pub(super) fn has(&self, tool: &str) -> bool {
+        std::env::split_paths(&self.tools)
+            .map(|directory| directory.join(tool))
+            .any(|path| path.is_file() && access(&path, Access::EXEC_OK).is_ok())
+    }
+
+    /// A command with the tools of this machine and English messages.
+    pub(super) fn command(&self, tool: &str) -> Command {
+        let mut command = Command::new(tool);
+        command.env("PATH", &self.tools).env("LC_ALL", "C").stdin(Stdio::null());
+        command
+    }
+
+    /// What a command prints on stdout, trimmed; `None` when it fails.
+    pub(super) fn query(&self, command: &mut Command) -> Option<String> {
+        let output = command.stderr(Stdio::null()).output().ok()?;
+        let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        output.status.success().then_some(text)
+    }
+
+    /// The fields of an entry of `passwd` or `group`, by name or number.
+    pub(super) fn lookup(&self, database: &str, key: &str) -> Option<Vec<String>> {
+        let entry = if self.has("getent") {
+            self.query(self.command("getent").args([database, key]))?
+        } else {
+            let text = self.text(&format!("/etc/{database}"));
+            let mut lines = text.lines().map(str::to_owned);
+            lines.find(|line| {
+                let mut fields = line.split(':');
+                fields.next() == Some(key) || fields.nth(1) == Some(key)
+            })?
+        };
+        Some(entry.lines().next()?.split(':').map(str::to_owned).collect())
+    }
+
+    /// Runs a command that changes the machine; does nothing in a dry run.
+    ///
+    /// # Errors
+    /// Why it failed: the last line of its output.
+    pub(super) fn change(&self, command: &mut Command) -> Result<(), String> {
+        if self.dry_run {
+            Ok(())
+        } else {
+            run(command).map_err(|failure| failure.reason)
+        }
+    }
+
+    /// [`Machine::change`] with a limit in seconds.
+    pub(super) fn change_within(&self, seconds: u64, command: &mut Command, report: &mut Report) -> Result<(), String> {
+        if self.dry_run {
+            return Ok(());
+        }
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        let limit = left.min(Duration::from_secs(seconds)).as_secs();
+        if limit == 0 {
+            return Err("no time is left for it".to_owned());
+        }
+        if !self.has("timeout") {
+            if !self.has_warned_of_timeout.replace(true) {
+                report.warning(
+                    "the tool timeout (coreutils) is missing: a command that hangs is ended by Greengrass only, and with it this step",
+                );
+            }
+            return self.change(command);
+        }
+        // `timeout` ends the whole process group, and goes on doing so when this process is killed.
+        let mut limited = self.command("timeout");
+        limited.args(["-k", KILL_AFTER, &limit.to_string()]);
+        limited.arg(command.get_program()).args(command.get_args());
+        run(&mut limited).map_err(|failure| match failure.code {
+            Some(code) if TIMED_OUT.contains(&code) => format!("it did not end within {limit} s"),
+            _ => failure.reason,
+        })
+    }
+}
+
+struct Failure {
+    code: Option<i32>,
+    reason: String,
+}
+
+fn run(command: &mut Command) -> Result<(), Failure> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let failed = |error: io::Error| Failure {
+        code: None,
+        reason: format!("{name}: {error}"),
+    };
+    // A file and no pipe: a process that the command leaves behind would keep a pipe open.
+    let mut output = File::from(memfd_create("output", MemfdFlags::CLOEXEC).map_err(|e| failed(e.into()))?);
+    let status = output
+        .try_clone()
+        .and_then(|stdout| Ok((stdout, output.try_clone()?)))
+        .and_then(|(stdout, stderr)| command.stdout(stdout).stderr(stderr).status())
+        .map_err(failed)?;
+    if status.success() {
+        return Ok(());
+    }
+    Err(Failure {
+        code: status.code(),
+        reason: last_line(&mut output).unwrap_or_else(|| "no output".to_owned()),
+    })
+}
+
+fn last_line(output: &mut File) -> Option<String> {
+    let length = output.metadata().ok()?.len();
+    output
+        .seek(SeekFrom::Start(length.saturating_sub(OUTPUT_TAIL_BYTES)))
+        .ok()?;
+    let mut tail = Vec::new();
+    output.read_to_end(&mut tail).ok()?;
+    let tail = String::from_utf8_lossy(&tail);
+    let line = tail.lines().rfind(|line| !line.trim().is_empty())?;
+    Some(clean(line, REASON_CHARS))
+}
+
+/// Whether a name can be handed to `usermod` and written into a udev rule.
+pub(super) fn is_valid_name(name: &str) -> bool {
+    let mut bytes = name.bytes();
+    bytes
+        .next()
+        .is_some_and(|first| first.is_ascii_lowercase() || first == b'_')
+        && bytes.all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'_' | b'-'))
+}
+
+/// `NAME=VALUE` for `env`.
+pub(super) fn assignment(name: &str, value: &OsStr) -> OsString {
+    let mut text = OsString::from(name);
+    text.push("=");
+    text.push(value);
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_valid_name;
+
+    #[test]
+    fn a_name_that_an_option_or_a_pattern_could_be_is_not_valid() {
+        for name in ["video", "_apt", "i2c-1"] {
+            assert!(is_valid_name(name), "{name}");
+        }
+        for name in ["", "-G", "*", "Video", "a.b", "1a", "a b", "a;b"] {
+            assert!(!is_valid_name(name), "{name}");
+        }
+    }
+}

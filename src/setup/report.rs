@@ -1,0 +1,76 @@
+//! The lines that the install step prints, and their counts.
+
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::str::FromStr;
+
+/// How many lines of each kind were printed.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Counts {
+    done: u32,
+    skipped: u32,
+    warnings: u32,
+}
+
+/// As `install.sh` passes them: `DONE,SKIPPED,WARNINGS`.
+impl FromStr for Counts {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let numbers: Result<Vec<u32>, _> = text.split(',').map(str::parse).collect();
+        match numbers.as_deref() {
+            Ok(&[done, skipped, warnings]) => Ok(Self {
+                done,
+                skipped,
+                warnings,
+            }),
+            _ => Err("accepted are three numbers: DONE,SKIPPED,WARNINGS"),
+        }
+    }
+}
+
+/// Prints and counts. Write errors are ignored: the step must go on when nobody reads its output.
+pub(super) struct Report {
+    dry_run: bool,
+    counts: Counts,
+}
+
+impl Report {
+    pub(super) fn new(dry_run: bool, counts: Counts) -> Self {
+        Self { dry_run, counts }
+    }
+
+    pub(super) fn headline(&self, text: impl Display) {
+        let _ = writeln!(io::stdout(), "install: {text}");
+    }
+
+    /// Something was changed, or would be in a dry run.
+    pub(super) fn done(&mut self, text: impl Display) {
+        let prefix = if self.dry_run { "would be done" } else { "done" };
+        let _ = writeln!(io::stdout(), "{prefix}: {text}");
+        self.counts.done += 1;
+    }
+
+    /// Something was there already.
+    pub(super) fn skipped(&mut self, text: impl Display) {
+        let _ = writeln!(io::stdout(), "skipped: {text}");
+        self.counts.skipped += 1;
+    }
+
+    /// Something is not possible, and not essential.
+    pub(super) fn warning(&mut self, text: impl Display) {
+        let _ = writeln!(io::stderr(), "warning: {text}");
+        self.counts.warnings += 1;
+    }
+
+    pub(super) fn finish(&self) {
+        let Counts {
+            done,
+            skipped,
+            warnings,
+        } = self.counts;
+        self.headline(format_args!(
+            "finished, {done} done, {skipped} skipped, {warnings} warnings"
+        ));
+    }
+}

@@ -1,0 +1,279 @@
+//! The user that Greengrass runs the component as: found, created, and made a member of groups.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::error::SetupError;
+use super::machine::{Machine, is_valid_name};
+use super::nucleus::{PosixUsers, read_change_log, read_yaml};
+use super::report::Report;
+
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct ServiceUser {
+    pub name: String,
+    pub group: String,
+}
+
+/// A `posixUser` and the place it was found in.
+struct Configured {
+    posix_user: Option<String>,
+    file: String,
+}
+
+impl ServiceUser {
+    /// Looks the user up in the configuration of the nucleus that `binary` belongs to.
+    pub(super) fn find(machine: &Machine, report: &mut Report, binary: &Path) -> Self {
+        let classic = classic_config_directory(binary);
+        let lite = machine.path("/etc/greengrass");
+        let is_classic = ["config.tlog", "effectiveConfig.yaml"]
+            .iter()
+            .any(|name| classic.join(name).is_file());
+        let is_lite = !is_classic && (lite.join("config.yaml").is_file() || lite.join("config.d").is_dir());
+        let (default, configured) = if is_lite {
+            (Self::new("ggcore", "ggcore"), configured_in_lite(report, &lite))
+        } else {
+            (
+                Self::new("ggc_user", "ggc_group"),
+                configured_in_classic(report, &classic),
+            )
+        };
+        let Some(posix_user) = configured.posix_user else {
+            return default;
+        };
+        resolve(machine, &posix_user).unwrap_or_else(|| {
+            report.warning(format_args!(
+                "posixUser '{posix_user}' in {} is not understood; {}:{} is used",
+                configured.file, default.name, default.group
+            ));
+            default
+        })
+    }
+
+    fn new(name: &str, group: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            group: group.to_owned(),
+        }
+    }
+
+    /// The home directory; `None` for a user that is meant to have none. A user that does not exist yet gets `/home/<name>`.
+    pub(super) fn home(&self, machine: &Machine) -> Option<PathBuf> {
+        let entry = machine.lookup("passwd", &self.name);
+        let home = entry
+            .and_then(|fields| fields.into_iter().nth(5))
+            .filter(|home| !home.is_empty());
+        let home = home.unwrap_or_else(|| format!("/home/{}", self.name));
+        // What distributions give to users without a home.
+        (!home.starts_with("/nonexistent") && home != "/dev/null").then(|| home.into())
+    }
+
+    fn exists(&self, machine: &Machine) -> bool {
+        machine.query(machine.command("id").args(["-u", &self.name])).is_some()
+    }
+
+    /// Creates group, user and home where they are missing; returns the home.
+    ///
+    /// # Errors
+    /// Group or user cannot be created: nothing runs without them.
+    pub(super) fn provide(&self, machine: &Machine, report: &mut Report) -> Result<Option<PathBuf>, SetupError> {
+        let (name, group) = (&self.name, &self.group);
+        if machine.lookup("group", group).is_some() {
+            report.skipped(format_args!("group {group}: exists"));
+        } else {
+            self.add_group(machine).map_err(|reason| {
+                SetupError(format!(
+                    "group {group} could not be created ({reason}); create it by hand (groupadd --system {group}) and deploy again"
+                ))
+            })?;
+            report.done(format_args!("group {group} created"));
+        }
+        if self.exists(machine) {
+            report.skipped(format_args!("user {name}: exists"));
+        } else {
+            self.add(machine).map_err(|reason| {
+                SetupError(format!(
+                    "user {name} could not be created ({reason}); create it by hand (useradd --system --create-home --gid {group} {name}) \
+                     and deploy again"
+                ))
+            })?;
+            report.done(format_args!("user {name} created"));
+        }
+        let home = self.home(machine);
+        match &home {
+            Some(home) => self.provide_home(machine, report, home),
+            None => report.skipped(format_args!("home: {name} is meant to have none")),
+        }
+        Ok(home)
+    }
+
+    fn provide_home(&self, machine: &Machine, report: &mut Report, home: &Path) {
+        let (directory, home) = (machine.path(home), home.display());
+        if directory.is_dir() {
+            report.skipped(format_args!("home {home}: exists"));
+            return;
+        }
+        let created = if machine.is_dry_run() {
+            Ok(())
+        } else {
+            std::fs::create_dir_all(&directory).map_err(|e| e.to_string())
+        };
+        let owner = format!("{}:{}", self.name, self.group);
+        match created.and_then(|()| machine.change(machine.command("chown").arg(owner).arg(&directory))) {
+            Ok(()) => report.done(format_args!("home {home} created")),
+            Err(reason) => report.warning(format_args!(
+                "home {home} could not be created ({reason}); GStreamer keeps no plugin cache without it"
+            )),
+        }
+    }
+
+    // Each with the usual tool, or busybox's on small images.
+
+    fn add_group(&self, machine: &Machine) -> Result<(), String> {
+        let mut command = if machine.has("groupadd") {
+            let mut command = machine.command("groupadd");
+            command.arg("--system");
+            command
+        } else {
+            let mut command = machine.command("addgroup");
+            command.arg("-S");
+            command
+        };
+        machine.change(command.arg(&self.group))
+    }
+
+    fn add(&self, machine: &Machine) -> Result<(), String> {
+        let mut command = if machine.has("useradd") {
+            let mut command = machine.command("useradd");
+            command.args(["--system", "--create-home", "--gid"]);
+            command
+        } else {
+            let mut command = machine.command("adduser");
+            command.args(["-S", "-D", "-G"]);
+            command
+        };
+        machine.change(command.args([&self.group, &self.name]))
+    }
+
+    fn add_to(&self, machine: &Machine, group: &str) -> Result<(), String> {
+        if machine.has("usermod") {
+            machine.change(machine.command("usermod").args(["-aG", group, &self.name]))
+        } else {
+            machine.change(machine.command("addgroup").args([&self.name, group]))
+        }
+    }
+
+    /// Joins the groups of `ei_ggc_user_groups`, and on a Jetson the group of its GPU.
+    pub(super) fn join_groups(&self, machine: &Machine, report: &mut Report, groups: &str) {
+        let mut groups: Vec<_> = groups.split_whitespace().collect();
+        // JetPack 6 has the group render; older ones do not.
+        if machine.board() == "jetson" && !groups.contains(&"render") && machine.lookup("group", "render").is_some() {
+            groups.push("render");
+        }
+        for group in groups {
+            self.join(machine, report, group);
+        }
+    }
+
+    fn join(&self, machine: &Machine, report: &mut Report, group: &str) {
+        let name = &self.name;
+        if !is_valid_name(group) {
+            report.warning(format_args!(
+                "group '{group}' in ei_ggc_user_groups is no group name (a-z, 0-9, _ and -)"
+            ));
+            return;
+        }
+        if machine.lookup("group", group).is_none() {
+            report.warning(format_args!(
+                "group {group} does not exist on this machine, so {name} does not join it"
+            ));
+            return;
+        }
+        let memberships = machine
+            .query(machine.command("id").args(["-nG", name]))
+            .unwrap_or_default();
+        if memberships.split_whitespace().any(|membership| membership == group) {
+            report.skipped(format_args!("group {group}: {name} is a member"));
+            return;
+        }
+        match self.add_to(machine, group) {
+            Ok(()) => report.done(format_args!("{name} joined the group {group}")),
+            Err(reason) => report.warning(format_args!("{name} could not join the group {group} ({reason})")),
+        }
+    }
+}
+
+/// Greengrass puts the binary into `<root>/packages/artifacts/<component>/<version>`.
+fn classic_config_directory(binary: &Path) -> PathBuf {
+    let mut ancestors = binary.ancestors().skip(1);
+    let artifacts = ancestors.find(|directory| directory.ends_with("packages/artifacts"));
+    let root = artifacts
+        .and_then(|directory| directory.ancestors().nth(2))
+        .or_else(|| binary.parent());
+    root.unwrap_or(binary).join("config")
+}
+
+fn configured_in_classic(report: &mut Report, config: &Path) -> Configured {
+    let (log, yaml) = (config.join("config.tlog"), config.join("effectiveConfig.yaml"));
+    let (users, file) = match existing(report, &log, read_change_log(&log)).chosen() {
+        Some(user) => (Some(user), log),
+        None => (existing(report, &yaml, read_yaml(&yaml)).chosen(), yaml),
+    };
+    Configured {
+        posix_user: users,
+        file: file.display().to_string(),
+    }
+}
+
+/// Lite reads `config.yaml`, then the files of `config.d` in the order of their names. It has no user for a single component.
+fn configured_in_lite(report: &mut Report, directory: &Path) -> Configured {
+    let (main, more) = (directory.join("config.yaml"), directory.join("config.d"));
+    let mut files: Vec<_> = std::fs::read_dir(&more)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.is_file())
+        .collect();
+    files.sort();
+    files.insert(0, main.clone());
+    let users = files
+        .iter()
+        .filter_map(|file| existing(report, file, read_yaml(file)).shared);
+    Configured {
+        posix_user: users.last(),
+        file: format!("{} or {}", main.display(), more.display()),
+    }
+}
+
+/// Without a file there is no `posixUser`; a file that cannot be read is worth a warning.
+fn existing(report: &mut Report, file: &Path, users: io::Result<PosixUsers>) -> PosixUsers {
+    users.unwrap_or_else(|error| {
+        if error.kind() != io::ErrorKind::NotFound {
+            report.warning(format_args!(
+                "{} cannot be read ({error}); a posixUser in it is not used",
+                file.display()
+            ));
+        }
+        PosixUsers::default()
+    })
+}
+
+/// `user`, `user:group`, or their numbers; `None` when it names no account.
+fn resolve(machine: &Machine, posix_user: &str) -> Option<ServiceUser> {
+    let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    let name_in = |database: &str, text: &str| match is_number(text) {
+        true => machine.lookup(database, text)?.into_iter().next(),
+        false => Some(text.to_owned()),
+    };
+    let (user, group) = match posix_user.split_once(':') {
+        Some((user, group)) => (user, Some(group)),
+        None => (posix_user, None),
+    };
+    let name = name_in("passwd", user)?;
+    let group = match group {
+        Some(group) => name_in("group", group)?,
+        None => machine
+            .query(machine.command("id").args(["-gn", &name]))
+            .unwrap_or_else(|| name.clone()),
+    };
+    (is_valid_name(&name) && is_valid_name(&group)).then_some(ServiceUser { name, group })
+}
