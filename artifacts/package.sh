@@ -1,40 +1,41 @@
 #!/usr/bin/env bash
-# Packages the Greengrass component: builds the binary for each target, lays the artifacts out as
-# they go to S3, writes the recipe for your bucket with the manifests of what was built, and
-# prints the AWS commands that publish it: a look whether the bucket has this version already (its
-# files must never be replaced: Greengrass checks their digests), the upload, and the registration.
+# Packages the Greengrass component: builds the binary for each target, copies the artifacts into the
+# directories that S3 gets, writes the recipe for your bucket with the manifests of the targets that
+# were built, and prints the AWS commands that publish it. The first command lists the files of this
+# version in the bucket, because existing files must never be replaced: Greengrass checks their
+# digests. The others upload the files and register the component.
 #
 #   artifacts/package.sh BUCKET [VERSION] [OPTION]...
 #
-#   BUCKET                S3 bucket of the artifacts; it exists already
+#   BUCKET                S3 bucket of the artifacts; it must exist
 #   VERSION               component version, x.y.z; default: the version in Cargo.toml
 #   --target TARGET       build for TARGET, a Rust triple or aarch64, amd64, arm; may be repeated;
-#                         default: this machine, when no --binary is given either
-#   --binary ARCH=FILE    take FILE, built elsewhere, as the binary for aarch64, amd64 or arm;
-#                         may be repeated
+#                         default: this machine, unless --binary is given
+#   --binary ARCH=FILE    use FILE, which was built before, as the binary for aarch64, amd64 or
+#                         arm; may be repeated
 #   --sysroot DIRECTORY   build against the libraries in DIRECTORY (made by artifacts/sysroot.sh),
-#                         needed for another architecture; may be repeated, the one that fits the
-#                         target is taken
-#   --region REGION       AWS region of the bucket and the component; default: the AWS CLI's own
-#   --out DIRECTORY       where the results go; default: build/ in the repository
+#                         needed for another architecture; may be repeated, each target uses the
+#                         one for its architecture
+#   --region REGION       AWS region of the bucket and the component; default: that of the AWS CLI
+#   --out DIRECTORY       directory of the results; default: build/ in the repository
 #   --publish             run the AWS commands instead of printing them
 #
-# Builds for another machine use cargo-zigbuild where it is installed (pip install ziglang
-# cargo-zigbuild), else the cross compiler (Debian: gcc-aarch64-linux-gnu, gcc-arm-linux-gnueabihf).
-# The standard library of the target comes from "rustup target add", or, where that cannot be had,
-# is built from Rust's own source in lib/rustlib/src/rust of the toolchain (rustup component rust-src,
-# or Debian's package rust-src of exactly the compiler's version). EI_BUILD_STD=yes in the environment
-# builds it in any case.
+# Builds for another machine use cargo-zigbuild if it is installed (pip install ziglang cargo-zigbuild),
+# else the cross compiler (Debian: gcc-aarch64-linux-gnu, gcc-arm-linux-gnueabihf). Install the
+# standard library of the target with "rustup target add". If it is not installed, it is built from
+# Rust's source in lib/rustlib/src/rust of the toolchain (rustup component rust-src, or Debian's
+# package rust-src of exactly the compiler's version). EI_BUILD_STD=yes in the environment always
+# builds it from source.
 #
-# Needs bash 4 or newer; to build, Rust, a C compiler, pkg-config and GStreamer's development files
-# (sh tests/setup.sh build installs them on Debian and Ubuntu); for --publish the AWS CLI.
+# Needs bash 4 or newer. A build needs Rust, a C compiler, pkg-config and GStreamer's development files
+# ("sh tests/setup.sh build" installs all but Rust on Debian and Ubuntu). --publish needs the AWS CLI.
 #
-# Who publishes needs s3:ListBucket, s3:PutObject and s3:GetObject for the bucket, and
+# Publishing needs the permissions s3:ListBucket, s3:PutObject and s3:GetObject for the bucket, and
 # greengrass:CreateComponentVersion.
 #
-# With the Greengrass development kit (gdk): copy the artifacts with the printed "aws s3 cp", then in
-# the output directory "gdk component build" and "gdk component publish", in place of the last
-# command. The kit uploads nothing and leaves the recipe's addresses as they are.
+# With the Greengrass development kit (gdk): copy the artifacts with the printed "aws s3 cp". Then run
+# "gdk component build" and "gdk component publish" in the output directory instead of the last
+# command. The kit uploads nothing and does not change the addresses in the recipe.
 #
 # Examples:
 #   artifacts/package.sh my-bucket
@@ -44,14 +45,14 @@ set -euo pipefail
 
 readonly COMPONENT=EdgeImpulseLinuxRunnerServiceComponent
 readonly PREFIX=artifacts/EdgeImpulseServiceComponent
-# Lite reads no more of a recipe.
+# Greengrass Lite reads at most this many bytes of a recipe.
 readonly RECIPE_LIMIT=8196
-# The oldest C library that a build with zig is to run on: JetPack 5's.
+# The oldest glibc that a build with zig must run on: the one of JetPack 5.
 readonly GLIBC=2.31
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 out=$root/build
-# rustup installs here; a fresh shell may not have it on its PATH yet.
+# The directory of rustup; a new shell may not have it in its PATH yet.
 PATH="$PATH:${HOME:-/root}/.cargo/bin"
 bucket='' version='' region='' publish=no
 targets=() sysroots=()
@@ -68,7 +69,7 @@ say() {
 
 # ---------------------------------------------------------------------------------------- arguments
 
-# Greengrass's name of an architecture, from any usual one.
+# Prints Greengrass's name of an architecture for any usual name.
 architecture_of() {
     case $1 in
     aarch64 | arm64 | aarch64-unknown-linux-gnu) echo aarch64 ;;
@@ -86,7 +87,7 @@ triple_of() {
     esac
 }
 
-# Debian's name of the library directory and of the cross tools.
+# Prints Debian's name of the library directory and of the cross tools.
 multiarch_of() {
     case $1 in
     aarch64) echo aarch64-linux-gnu ;;
@@ -95,19 +96,19 @@ multiarch_of() {
     esac
 }
 
-# S3's naming rules, so that a typing error is found before anything is built.
+# S3's naming rules, so that a typing error is found before the build.
 check_bucket() {
     local rule='3 to 63 characters of a-z, 0-9, "-" and ".", first and last a letter or digit'
-    [[ $bucket != YOUR_S3_ARTIFACT_BUCKET ]] || fail "give the name of your own bucket"
-    [[ $bucket =~ ^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$ ]] || fail "'$bucket' is no S3 bucket name: $rule"
-    [[ $bucket != *..* ]] || fail "'$bucket' is no S3 bucket name: two dots in a row"
-    [[ ! $bucket =~ ^[0-9]+\.[0-9]+\.[0-9]+\.[0-9]+$ ]] || fail "'$bucket' is no S3 bucket name: an IP address"
-    [[ $bucket != xn--* && $bucket != *-s3alias ]] || fail "'$bucket' is no S3 bucket name: reserved by S3"
+    [[ $bucket != YOUR_S3_ARTIFACT_BUCKET ]] || fail "replace YOUR_S3_ARTIFACT_BUCKET by the name of your bucket"
+    [[ $bucket =~ ^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$ ]] || fail "'$bucket' is not an S3 bucket name: $rule"
+    [[ $bucket != *..* ]] || fail "'$bucket' is not an S3 bucket name: two dots in a row"
+    [[ ! $bucket =~ ^[0-9]+\.[0-9]+\.[0-9]+\.[0-9]+$ ]] || fail "'$bucket' is not an S3 bucket name: an IP address"
+    [[ $bucket != xn--* && $bucket != *-s3alias ]] || fail "'$bucket' is not an S3 bucket name: reserved by S3"
 }
 
 check_version() {
     [[ $version =~ ^(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)(-[0-9A-Za-z.-]+)?$ && ${#version} -le 64 ]] ||
-        fail "'$version' is no component version; accepted: x.y.z, such as 2.0.0 or 2.0.1-rc.1"
+        fail "'$version' is not a component version; accepted: x.y.z, for example 2.0.0 or 2.0.1-rc.1"
 }
 
 parse_arguments() {
@@ -130,13 +131,13 @@ parse_arguments() {
             elif [[ -z $version ]]; then
                 version=$1
             else
-                fail "one argument too many: $1; see --help"
+                fail "there is one argument too many: $1; see --help"
             fi
             ;;
         esac
         shift
     done
-    [[ -n $bucket ]] || fail "which bucket? See --help"
+    [[ -n $bucket ]] || fail "the name of the bucket is missing; see --help"
     check_bucket
     [[ -n $version ]] || version=$(sed -n 's/^version = "\(.*\)"$/\1/p' "$root/Cargo.toml" | head -n 1)
     check_version
@@ -155,7 +156,7 @@ take_option() {
         targets+=("$architecture")
         ;;
     --binary)
-        [[ $2 == *=* ]] || fail "--binary '$2': accepted is ARCH=FILE, such as aarch64=./ei-greengrass"
+        [[ $2 == *=* ]] || fail "--binary '$2': accepted: ARCH=FILE, for example aarch64=./ei-greengrass"
         architecture=$(architecture_of "${2%%=*}")
         [[ -f ${2#*=} ]] || fail "--binary ${2%%=*}: the file '${2#*=}' does not exist"
         binaries[$architecture]=${2#*=}
@@ -163,10 +164,10 @@ take_option() {
     --sysroot)
         [[ -d $2/usr/lib ]] || fail "--sysroot '$2' has no usr/lib; make one with artifacts/sysroot.sh"
         sysroots+=("$(cd "$2" && pwd -P)")
-        [[ ${sysroots[-1]} != *[[:space:]]* ]] || fail "--sysroot '$2': compilers cannot take a path with white space"
+        [[ ${sysroots[-1]} != *[[:space:]]* ]] || fail "--sysroot '$2': compilers do not accept a path with white space"
         ;;
     --region)
-        [[ $2 =~ ^[a-z]{2}(-[a-z]+)+-[0-9]+$ ]] || fail "--region '$2' is no AWS region, such as eu-west-1"
+        [[ $2 =~ ^[a-z]{2}(-[a-z]+)+-[0-9]+$ ]] || fail "--region '$2' is not an AWS region, for example eu-west-1"
         region=$2
         ;;
     --out) out=$2 ;;
@@ -175,7 +176,7 @@ take_option() {
 
 # ------------------------------------------------------------------------------------------ building
 
-# Prints the sysroot given for a library directory, or nothing.
+# Prints the sysroot that has library directory $1, or nothing.
 sysroot_for() {
     local directory
     for directory in ${sysroots[@]+"${sysroots[@]}"}; do
@@ -200,14 +201,15 @@ use_sysroot() {
         fail "no compiler for $2: install gcc-$3 (Debian), or cargo-zigbuild (pip install ziglang cargo-zigbuild)"
     export "CC_$lower=$3-gcc" "CFLAGS_$lower=--sysroot=$sysroot"
     export "CARGO_TARGET_${upper}_LINKER=$3-gcc"
-    # -B: without it gcc links its own newer start-up files, and constructors silently do not run on
-    # an older C library. -L: its own newer libgcc_s would be linked too.
+    # Without -B gcc links its own newer start-up files, and with an older glibc the constructors then
+    # do not run, without any message. Without -L it also links its own newer libgcc_s.
     export "CARGO_TARGET_${upper}_RUSTFLAGS=-C link-arg=--sysroot=$sysroot -C link-arg=-B$sysroot/usr/lib/$3 \
 -C link-arg=-L$sysroot/usr/lib/$3 -C link-arg=-L$sysroot/lib/$3 \
 -C link-arg=-Wl,-rpath-link,$sysroot/usr/lib/$3:$sysroot/lib/$3"
 }
 
-# Says in one line what a build lacks: check_tools yes|no, whether the machine's own libraries are used.
+# Fails with one line that names all missing tools. check_tools yes|no: whether the libraries of this
+# machine are used.
 check_tools() {
     local lacking=()
     command -v cargo >/dev/null && command -v rustc >/dev/null || lacking+=("Rust (https://rustup.rs)")
@@ -221,11 +223,11 @@ check_tools() {
     ((${#lacking[@]} == 0)) || {
         local list
         list=$(printf ', %s' "${lacking[@]}")
-        fail "to build, this machine lacks ${list#, }; on Debian or Ubuntu install Rust, then run: sh $root/tests/setup.sh build"
+        fail "the build needs what this machine lacks: ${list#, }; on Debian or Ubuntu install Rust, then run: sh $root/tests/setup.sh build"
     }
 }
 
-# Builds for one architecture and remembers the binary.
+# Builds for one architecture and adds the binary to binaries.
 build() {
     local architecture=$1 triple multiarch host sysroot library target_directory
     local command=(cargo build --release --locked)
@@ -245,7 +247,7 @@ build() {
     fi
 
     [[ -n $sysroot ]] ||
-        fail "no sysroot for $triple: artifacts/sysroot.sh makes one; give it with --sysroot"
+        fail "there is no sysroot for $triple: make one with artifacts/sysroot.sh and pass it with --sysroot"
     library=$(rustc --print sysroot)/lib/rustlib
     (
         use_sysroot "$sysroot" "$triple" "$multiarch"
@@ -256,7 +258,7 @@ build() {
         fi
         if [[ ! -d $library/$triple || ${EI_BUILD_STD:-no} == yes ]]; then
             [[ -d $library/src/rust/library/std ]] ||
-                fail "neither a standard library for $triple (rustup target add $triple) nor Rust's source ($library/src/rust) is there"
+                fail "there is no standard library for $triple (rustup target add $triple) and no source of Rust ($library/src/rust)"
             export RUSTC_BOOTSTRAP=1
             command+=("-Zbuild-std=std,panic_abort")
         fi
@@ -266,7 +268,7 @@ build() {
     binaries[$architecture]=$target_directory/$triple/release/ei-greengrass
 }
 
-# Refuses a binary of another machine: on the device it would fail with "Exec format error" only.
+# Refuses a binary for another architecture, which would only fail on the device ("Exec format error").
 check_binary() {
     local wanted machine needs
     case $1 in
@@ -274,7 +276,7 @@ check_binary() {
     amd64) wanted=3e00 ;;
     arm) wanted=2800 ;;
     esac
-    [[ $(head -c 4 "$2" | od -An -tx1 | tr -d ' \n') == 7f454c46 ]] || fail "$2 is no Linux executable (ELF)"
+    [[ $(head -c 4 "$2" | od -An -tx1 | tr -d ' \n') == 7f454c46 ]] || fail "$2 is not a Linux executable (ELF)"
     machine=$(od -An -tx1 -j18 -N2 "$2" | tr -d ' \n')
     [[ $machine == "$wanted" ]] || fail "$2 is not built for $1 (ELF machine $machine, not $wanted)"
     needs=$(grep -ao 'GLIBC_2\.[0-9]*' "$2" | sort -uV | tail -n 1 || true)
@@ -295,7 +297,7 @@ lay_out() {
     done
 }
 
-# Bucket, version and the manifests of the architectures at hand; the rest as it is.
+# Writes the recipe with bucket, version, and only the manifests of the architectures that have a binary.
 write_recipe() {
     local size
     recipe=$out/recipes/$COMPONENT-$version.yaml
@@ -315,8 +317,8 @@ write_recipe() {
     say "package: recipe $recipe ($size bytes)"
 }
 
-# For those who publish with the development kit (gdk), see the top. Its artifact directory stays empty,
-# so that it makes no bucket and finds nothing whose address it would change.
+# For publishing with the development kit (gdk), see the top. Its artifact directory stays empty, so
+# that the kit creates no bucket and changes no address in the recipe.
 write_gdk_config() {
     local gdk_region=${region:-${AWS_REGION:-${AWS_DEFAULT_REGION:-us-east-1}}}
     cp "$recipe" "$out/recipe.yaml"
@@ -338,7 +340,7 @@ write_gdk_config() {
 JSON
 }
 
-# An AWS command as one would type it.
+# Prints an AWS command, quoted for a shell.
 typed() {
     printf 'aws%s' "$(printf ' %q' "$@" ${region:+--region "$region"})"
 }
@@ -347,17 +349,17 @@ run_aws() {
     aws "$@" ${region:+--region "$region"}
 }
 
-# Refuses to upload where the bucket has files of this version: a version that is registered could
-# not be deployed any more with other files than those it was registered with.
+# Refuses the upload if the bucket has files of this version: a registered version cannot be deployed
+# any more after its files have changed.
 refuse_existing() {
     local place=$1 create=$2 listed result=0
     listed=$(run_aws s3 ls "$place/") || result=$?
-    # 1: nothing is there.
+    # 1: there are no files.
     ((result <= 1)) ||
-        fail "'$(typed s3 ls "$place/")' failed with $result, so nothing was uploaded; the bucket must exist, and you need s3:ListBucket on it"
+        fail "'$(typed s3 ls "$place/")' failed with exit code $result, and nothing was uploaded; the bucket must exist, and you need s3:ListBucket on it"
     [[ -z $listed ]] ||
-        fail "$place/ has files already, and nothing was uploaded: other files would break the version that was registered with them. Give a new VERSION. \
-Only if $version was never registered (an earlier run failed in between): register what is there with '$create', or remove it with '$(typed s3 rm --recursive "$place/")' and publish again"
+        fail "$place/ has files already, and nothing was uploaded: a change of these files would break the version that is registered with them. Give a new VERSION. \
+Only if $version was never registered (an earlier run failed before the registration): register these files with '$create', or remove them with '$(typed s3 rm --recursive "$place/")' and publish again"
 }
 
 publish() {
@@ -367,21 +369,21 @@ publish() {
     local create
     create=$(typed "${register[@]}")
     if [[ $publish == no ]]; then
-        say "To publish, run the first command, and the others only if it lists nothing (else give a new VERSION):"
+        say "To publish, run the first command. Run the others only if it lists nothing (else give a new VERSION):"
         say "  $(typed s3 ls "$place/")"
         say "  $(typed "${upload[@]}")"
         say "  $create"
-        say "With the development kit, instead of the last command:"
+        say "With the development kit, run instead of the last command:"
         say "  $(printf 'cd %q' "$out") && gdk component build && gdk component publish"
         return
     fi
-    command -v aws >/dev/null || fail "the AWS CLI (aws) is missing; without --publish the commands are printed"
+    command -v aws >/dev/null || fail "the AWS CLI (aws) is missing; without --publish this script prints the commands"
     say "package: publishing to $bucket"
     refuse_existing "$place" "$create"
     run_aws "${upload[@]}" ||
-        fail "the upload failed; mend that, remove what arrived with '$(typed s3 rm --recursive "$place/")', and publish again"
+        fail "the upload failed; correct the cause, remove the uploaded files with '$(typed s3 rm --recursive "$place/")', and publish again"
     run_aws "${register[@]}" ||
-        fail "the files are in $place, but version $version could not be registered; if it exists already give a new VERSION, else mend that and run '$create'"
+        fail "the files are in $place, but version $version could not be registered; if it exists already, give a new VERSION, else correct the cause and run '$create'"
 }
 
 parse_arguments "$@"

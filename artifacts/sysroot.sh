@@ -1,13 +1,13 @@
 #!/bin/sh
-# Makes a sysroot for building the component for another machine or an older system: a directory
-# with the C library and GStreamer of an old Debian release. The binary then runs with that
-# release's glibc and every newer one (bullseye: 2.31, which is JetPack 5's; JetPack 6 has 2.35).
+# Makes a sysroot, to build the component for another architecture or an older system: a directory
+# with the C library and GStreamer of an old Debian release. The binary then runs with the glibc of
+# that release and with every newer one (bullseye has 2.31, as JetPack 5; JetPack 6 has 2.35).
 #
 #   artifacts/sysroot.sh [--arch arm64|armhf|amd64] [--suite NAME] [--mirror URL] DIRECTORY
 #
-# Packages are downloaded and unpacked into DIRECTORY with an apt configuration of its own; nothing
-# is installed and the machine's package lists stay as they are. Needs apt-get, dpkg-deb and Debian's
-# archive keys (Debian, or Ubuntu with the package debian-archive-keyring); no root.
+# Packages are downloaded and unpacked into DIRECTORY with a separate apt configuration. Nothing is
+# installed, and the package lists of this machine do not change. Needs apt-get, dpkg-deb and the keys
+# of Debian's archive (Debian, or Ubuntu with the package debian-archive-keyring), but no root.
 #
 # Example:
 #   artifacts/sysroot.sh build/sysroot-arm64
@@ -15,7 +15,7 @@
 set -eu
 
 KEYRING=/usr/share/keyrings/debian-archive-keyring.gpg
-# gstreamer1.0-plugins-base is for running the result under qemu-user; linking needs the others.
+# gstreamer1.0-plugins-base is needed to run the result under qemu-user, the others are needed to link.
 PACKAGES="libc6-dev libgcc-s1 libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev
   gstreamer1.0-plugins-base"
 
@@ -46,20 +46,20 @@ while [ $# -gt 0 ]; do
         ;;
     -*) fail "unknown option $1; see --help" ;;
     *)
-        [ -z "$directory" ] || fail "one directory, please: $directory or $1"
+        [ -z "$directory" ] || fail "only one directory is accepted: $directory or $1"
         directory=$1
         ;;
     esac
     shift
 done
 
-[ -n "$directory" ] || fail "which directory? See --help"
+[ -n "$directory" ] || fail "the directory is missing; see --help"
 case $arch in
 arm64 | armhf | amd64) ;;
 *) fail "--arch '$arch' is unknown; accepted: arm64, armhf, amd64" ;;
 esac
 case $suite in
-'' | *[!a-z-]*) fail "--suite '$suite' is no Debian suite, such as bullseye or bookworm" ;;
+'' | *[!a-z-]*) fail "--suite '$suite' is not a Debian suite, for example bullseye or bookworm" ;;
 esac
 for tool in apt-get dpkg-deb realpath; do
     command -v "$tool" >/dev/null 2>&1 || fail "$tool is missing: run this on Debian or Ubuntu"
@@ -69,7 +69,7 @@ done
 mkdir -p "$directory"
 directory=$(cd "$directory" && pwd -P)
 case $directory in
-/ | *[[:space:]]*) fail "'$directory' cannot be a sysroot: not / and without white space" ;;
+/ | *[[:space:]]*) fail "'$directory' cannot be a sysroot; accepted: a directory other than /, without white space in its path" ;;
 esac
 
 state=$directory/.apt
@@ -98,10 +98,10 @@ for package in "$state"/cache/archives/*.deb; do
     dpkg-deb -x "$package" "$directory"
     count=$((count + 1))
 done
-# Releases whose packages put everything under /usr: libc.so still names /lib.
+# In newer releases the packages put everything under /usr, but libc.so still names /lib.
 [ -e "$directory/lib" ] || ln -s usr/lib "$directory/lib"
 
-# An absolute link would lead out of the sysroot to this machine's own files.
+# An absolute link would point out of the sysroot, to files of this machine.
 find "$directory" -path "$state" -prune -o -type l -lname '/*' -print | while IFS= read -r link; do
     target=$directory$(readlink "$link")
     ln -sfn "$(realpath -ms --relative-to="$(dirname "$link")" "$target")" "$link"

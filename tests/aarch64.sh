@@ -1,32 +1,32 @@
 #!/usr/bin/env bash
-# Builds the component for aarch64 as a person would for a Jetson, and runs the result under
-# emulation: the demo publishes through a real Mosquitto. Takes from 10 to 40 minutes, so it is no
-# part of tests/run.sh.
+# Builds the component for aarch64 with the commands that the README gives for a Jetson, and runs the
+# result under emulation: the demo publishes to a real Mosquitto. This takes from 10 to 40 minutes, so
+# tests/run.sh does not run it.
 #
 #   tests/aarch64.sh [--sysroot DIRECTORY] [--jobs N]
 #
-#   --sysroot DIRECTORY  a sysroot that artifacts/sysroot.sh made before; default: made anew in
-#                        the target directory, from Debian 11 (glibc 2.31, as JetPack 5 has)
-#   --jobs N             how many compilers run at a time; default: cargo's own
+#   --sysroot DIRECTORY  a sysroot made by artifacts/sysroot.sh; default: a new one in the target
+#                        directory, from Debian 11 (glibc 2.31, as JetPack 5 has)
+#   --jobs N             number of compilers that run at the same time; default: that of cargo
 #
-# Needs Debian or Ubuntu and Rust; installs what is missing (sudo when you are not root). Rust's
-# standard library for aarch64 comes from "rustup target add". Where that cannot be had, put
-# Rust's source of exactly the compiler's version where the toolchain looks for it,
+# Needs Debian or Ubuntu, and Rust. Installs missing packages (with sudo if you are not root). Rust's
+# standard library for aarch64 comes from "rustup target add". If that is not possible, put the source
+# of Rust, of exactly the compiler's version, where the toolchain looks for it:
 # "$(rustc --print sysroot)/lib/rustlib/src/rust" ("rustup component add rust-src", or Debian's
-# package rust-src); it is then built along (-Zbuild-std), and EI_BUILD_STD=yes asks for that in
-# any case.
+# package rust-src). The library is then built from it (-Zbuild-std); EI_BUILD_STD=yes always builds
+# it from source.
 #
-# Prints what it saw, one line each; ends with 0 when everything was as it must be, 1 when
-# something was not, 2 when it could not be tried.
+# Prints one line for each result. Ends with 0 if all checks passed, with 1 if one failed, and with 2
+# if they could not be run.
 set -euo pipefail
 
 readonly TRIPLE=aarch64-unknown-linux-gnu
 readonly MULTIARCH=aarch64-linux-gnu
-# What the README promises: JetPack 5's C library, and the size of the stripped binary.
+# The README promises the glibc of JetPack 5, and the size of the stripped binary.
 readonly GLIBC=2.31
 readonly LIMIT=$((15 * 1000 * 1000))
 readonly MESSAGES=5
-# Seconds: to the broker's first answer, and to that many messages of an emulated program.
+# Seconds until the broker answers, and until the emulated program has published the messages.
 readonly BROKER_WAIT=10
 readonly DEMO_WAIT=120
 
@@ -46,11 +46,11 @@ refuse() {
     exit 2
 }
 
-saw() {
+result() {
     printf 'aarch64: %s\n' "$*"
 }
 
-# shellcheck disable=SC2317 # called at the end
+# shellcheck disable=SC2317 # the trap calls it
 clean_up() {
     local process
     for process in ${processes[@]+"${processes[@]}"}; do
@@ -97,34 +97,34 @@ install_tools() {
         command -v sudo >/dev/null || refuse "as root, install: ${missing[*]}"
         as_root=(sudo)
     fi
-    saw "installing ${missing[*]}"
+    result "installing ${missing[*]}"
     ${as_root[@]+"${as_root[@]}"} apt-get update -qq
     ${as_root[@]+"${as_root[@]}"} env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"
-    # Debian starts a broker on port 1883 when the package is installed; this script starts its own.
+    # Debian starts a broker on port 1883 after the installation; this script starts its own.
     if [[ " ${missing[*]} " == *" mosquitto "* ]] && command -v systemctl >/dev/null; then
         ${as_root[@]+"${as_root[@]}"} systemctl disable --now mosquitto >/dev/null 2>&1 || true
     fi
 }
 
-# package.sh builds the standard library itself where there is none but its source.
+# package.sh builds the standard library if there is only its source.
 provide_standard_library() {
     local library
     library=$(rustc --print sysroot)/lib/rustlib
     if [[ ${EI_BUILD_STD:-no} == yes ]]; then
-        saw "standard library: from source, because EI_BUILD_STD is yes"
+        result "standard library: from source, because EI_BUILD_STD is yes"
     elif [[ -d $library/$TRIPLE ]]; then
-        saw "standard library: $library/$TRIPLE"
+        result "standard library: $library/$TRIPLE"
         return
     elif command -v rustup >/dev/null && rustup target add "$TRIPLE" >"$scratch/rustup" 2>&1 &&
         [[ -d $library/$TRIPLE ]]; then
-        saw "standard library: from rustup"
+        result "standard library: from rustup"
         return
     fi
     [[ -d $library/src/rust/library/std ]] || {
         [[ ! -e $scratch/rustup ]] || cat "$scratch/rustup" >&2
-        refuse "no standard library for $TRIPLE: neither rustup's nor Rust's source in $library/src/rust; see --help"
+        refuse "there is no standard library for $TRIPLE, from rustup or as source in $library/src/rust; see --help"
     }
-    saw "standard library: built from $library/src/rust"
+    result "standard library: built from $library/src/rust"
 }
 
 # ------------------------------------------------------------------------------------------- build
@@ -132,7 +132,7 @@ provide_standard_library() {
 # Sets $binary.
 build() {
     local begun=$SECONDS
-    # Own and persistent: neither a native build nor this one costs the other anything.
+    # A separate target directory: a native build and this one do not invalidate each other.
     CARGO_TARGET_DIR=$(cargo_target)/aarch64
     export CARGO_TARGET_DIR
     if [[ -z $sysroot ]]; then
@@ -140,9 +140,9 @@ build() {
         [[ -d $sysroot/usr/lib/$MULTIARCH/pkgconfig ]] || "$root/artifacts/sysroot.sh" --arch arm64 "$sysroot"
     fi
     "$root/artifacts/package.sh" any-bucket --target aarch64 --sysroot "$sysroot" --out "$scratch/out" >"$scratch/package.log" ||
-        { tail -n 20 "$scratch/package.log" >&2; fail "the build"; }
+        { tail -n 20 "$scratch/package.log" >&2; fail "the build failed"; }
     binary=$(echo "$scratch"/out/artifacts/*/*/aarch64/ei-greengrass)
-    saw "built and packaged in $((SECONDS - begun)) s"
+    result "built and packaged in $((SECONDS - begun)) s"
 }
 
 cargo_target() {
@@ -155,17 +155,16 @@ check_binary() {
     size=$(wc -c <"$binary")
     needs=$("$MULTIARCH-objdump" -T "$binary" | grep -o 'GLIBC_2[0-9.]*' | sort -uV | tail -n 1)
     needs=${needs#GLIBC_}
-    saw "binary: $size bytes stripped, runs on glibc $needs and newer"
-    ((size < LIMIT)) || fail "the binary has $size bytes, $LIMIT are promised"
+    result "binary: $size bytes stripped, runs on glibc $needs and newer"
+    ((size < LIMIT)) || fail "the binary has $size bytes; the limit is $LIMIT"
     [[ $(printf '%s\n%s\n' "$needs" "$GLIBC" | sort -V | tail -n 1) == "$GLIBC" ]] ||
         fail "the binary needs glibc $needs; JetPack 5 has $GLIBC"
 }
 
 # --------------------------------------------------------------------------------------------- run
 
-# Runs an arm64 program with the sysroot's libraries and GStreamer plugins. GStreamer's plugin
-# scanner is an arm64 program too, which this machine cannot start by itself: plugins are looked at
-# in process.
+# Runs an arm64 program with the libraries and GStreamer plugins of the sysroot. This machine cannot
+# start GStreamer's plugin scanner, an arm64 program too, so GStreamer loads the plugins in process.
 emulated() {
     exec env GST_PLUGIN_SYSTEM_PATH_1_0="$sysroot/usr/lib/$MULTIARCH/gstreamer-1.0" \
         GST_REGISTRY_1_0="$scratch/registry" GST_REGISTRY_FORK=no HOME="$scratch" \
@@ -176,7 +175,7 @@ check_start() {
     local version library
     version=$(emulated "$binary" --version) || fail "the binary does not start under emulation"
     library=$(emulated "$sysroot/lib/$MULTIARCH/libc.so.6" | head -n 1)
-    saw "emulated: $version starts with ${library%.}"
+    result "emulated: $version starts with ${library%.}"
 }
 
 start_broker() {
@@ -191,8 +190,8 @@ start_broker() {
     done
 }
 
-# The built-in model and the demo, each in an emulator of its own: a program started by an emulated
-# one would be the machine's to run, and only some machines know how.
+# Runs the built-in model and the demo, each in its own emulator: a program that an emulated program
+# starts runs without the emulator, which only some machines support.
 check_demo() {
     local begun=$SECONDS demo subscriber status=0
     emulated "$binary" builtin-model ball "$scratch/model.sock" >"$scratch/model.log" 2>&1 &
@@ -212,12 +211,12 @@ check_demo() {
         cat "$scratch/demo.log" "$scratch/subscriber.log" >&2
         fail "the emulated demo published fewer than $MESSAGES inferences within $DEMO_WAIT s"
     }
-    saw "emulated: $MESSAGES inferences at the broker $((SECONDS - begun)) s after the start; the last: $(tail -n 1 "$scratch/messages" | cut -c 1-300)"
-    grep -q '"label":"ball"' "$scratch/messages" || fail "no ball was seen: $(cat "$scratch/messages")"
+    result "emulated: $MESSAGES inferences at the broker $((SECONDS - begun)) s after the start; the last: $(tail -n 1 "$scratch/messages" | cut -c 1-300)"
+    grep -q '"label":"ball"' "$scratch/messages" || fail "no ball was detected: $(cat "$scratch/messages")"
     kill -TERM "$demo"
     wait "$demo" || status=$?
-    ((status == 0)) || { cat "$scratch/demo.log" >&2; fail "the emulated demo ended with $status after SIGTERM"; }
-    saw "emulated: ended with 0 after SIGTERM"
+    ((status == 0)) || { cat "$scratch/demo.log" >&2; fail "the emulated demo ended with exit code $status after SIGTERM"; }
+    result "emulated: ended with 0 after SIGTERM"
 }
 
 parse_arguments "$@"
@@ -228,4 +227,4 @@ check_binary
 check_start
 start_broker
 check_demo
-saw "passed"
+result "passed"

@@ -1,5 +1,5 @@
-//! The recipe: what Greengrass accepts, what the program reads out of it, what its scripts do, and what the README says
-//! of all this.
+//! The recipe: what Greengrass accepts, what the program reads from it, and what its scripts do. The README must describe
+//! all of it.
 
 use crate::support;
 
@@ -31,7 +31,7 @@ fn parameters() -> serde_json::Map<String, Value> {
         .clone()
 }
 
-/// All keys of objects in lower case, as the development kit does before it validates.
+/// All keys of objects in lower case: the development kit does the same before it validates.
 fn lower_case(value: Value) -> Value {
     match value {
         Value::Object(object) => object
@@ -43,8 +43,8 @@ fn lower_case(value: Value) -> Value {
     }
 }
 
-/// The kit validates with Python, whose `(?i)` JSON Schema does not know: written out, letter by letter.
-fn without_case_flag(pattern: &str) -> String {
+/// Writes `(?i)` out letter by letter. The kit validates with Python, which accepts this flag; JSON Schema does not.
+fn expand_case_flag(pattern: &str) -> String {
     let Some(rest) = pattern.strip_prefix("(?i)") else {
         return pattern.to_owned();
     };
@@ -56,22 +56,22 @@ fn without_case_flag(pattern: &str) -> String {
 }
 
 fn schema() -> Value {
-    fn mend(value: &mut Value) {
+    fn expand(value: &mut Value) {
         match value {
             Value::Object(object) => {
                 for (key, value) in object {
                     match value {
-                        Value::String(pattern) if key == "pattern" => *pattern = without_case_flag(pattern),
-                        other => mend(other),
+                        Value::String(pattern) if key == "pattern" => *pattern = expand_case_flag(pattern),
+                        other => expand(other),
                     }
                 }
             }
-            Value::Array(list) => list.iter_mut().for_each(mend),
+            Value::Array(list) => list.iter_mut().for_each(expand),
             _ => {}
         }
     }
     let mut schema = serde_json::from_str(include_str!("data/gdk-recipe-schema.json")).unwrap();
-    mend(&mut schema);
+    expand(&mut schema);
     schema
 }
 
@@ -79,11 +79,11 @@ fn schema() -> Value {
 fn the_recipe_passes_the_development_kits_schema() {
     let validator = jsonschema::validator_for(&schema()).unwrap();
     let good = lower_case(recipe());
-    let faults: Vec<_> = validator.iter_errors(&good).map(|fault| fault.to_string()).collect();
-    assert_eq!(faults, Vec::<String>::new());
+    let errors: Vec<_> = validator.iter_errors(&good).map(|error| error.to_string()).collect();
+    assert_eq!(errors, Vec::<String>::new());
     let mut bad = good;
     bad["componentversion"] = json!(2);
-    assert!(!validator.is_valid(&bad), "the schema does look");
+    assert!(!validator.is_valid(&bad), "the schema refuses a wrong type");
 }
 
 #[test]
@@ -104,27 +104,27 @@ fn greengrass_lite_reads_the_whole_recipe() {
             let script = manifest["Lifecycle"][step]["Script"].as_str().unwrap();
             assert!(
                 !script.replace("{artifacts:path}", "").contains(['{', '}']),
-                "Lite cuts {script:?} off at a brace"
+                "Lite cuts {script:?} at a brace"
             );
         }
     }
 }
 
 #[test]
-fn the_programs_own_reader_finds_no_fault_and_its_own_defaults() {
+fn the_program_reads_the_recipe_without_a_warning_and_finds_its_own_defaults() {
     let path = recipe_path();
     let text = read_file(&path).unwrap();
-    let ours = load(&Sources {
+    let loaded = load(&Sources {
         text: Some((TextOrigin::File(path), text)),
         ..Sources::default()
     })
     .unwrap();
     assert_eq!(
-        ours.warnings.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        loaded.warnings.iter().map(ToString::to_string).collect::<Vec<_>>(),
         Vec::<String>::new()
     );
     let built_in = load(&Sources::default()).unwrap();
-    assert_eq!(ours.config, built_in.config);
+    assert_eq!(loaded.config, built_in.config);
 }
 
 #[test]
@@ -140,7 +140,7 @@ fn readme() -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap()
 }
 
-/// The rows of the tables below a heading of the README, without their first two lines: cells of each.
+/// The cells of each row of the tables below a heading of the README, without the head of a table.
 fn table_rows<'a>(readme: &'a str, heading: &str) -> Vec<Vec<&'a str>> {
     let (_, section) = readme.split_once(heading).unwrap();
     let section = section.split("\n## ").next().unwrap();
@@ -151,7 +151,7 @@ fn table_rows<'a>(readme: &'a str, heading: &str) -> Vec<Vec<&'a str>> {
         .collect()
 }
 
-/// What stands between backticks.
+/// The texts between backticks.
 fn quoted(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
 }
@@ -166,8 +166,8 @@ fn the_readme_names_every_key() {
     assert_eq!(missing, Vec::<&str>::new());
 }
 
-/// All text of the program and of the install script, its texts not broken over lines.
-fn everything_said() -> String {
+/// The source of the program and of the scripts, with texts that are broken over lines joined.
+fn all_source() -> String {
     fn collect(directory: &Path, all: &mut String) {
         for entry in std::fs::read_dir(directory).unwrap() {
             let path = entry.unwrap().path();
@@ -195,7 +195,7 @@ fn everything_said() -> String {
 
 #[test]
 fn every_log_line_in_the_readme_exists() {
-    let (readme, said) = (readme(), everything_said());
+    let (readme, source) = (readme(), all_source());
     let rows = table_rows(&readme, "## When something is wrong");
     assert!(rows.len() > 20, "the tables are found: {rows:?}");
     let prefixes = ["warning:", "error:"];
@@ -209,8 +209,8 @@ fn every_log_line_in_the_readme_exists() {
                 .iter()
                 .fold(part.trim(), |part, prefix| part.trim_start_matches(prefix).trim())
         })
-        // Single words and punctuation between two "..." say nothing.
-        .filter(|part| part.len() > 6 && !said.contains(part))
+        // A single word or punctuation between two "..." is in the source anyway.
+        .filter(|part| part.len() > 6 && !source.contains(part))
         .collect();
     assert_eq!(unknown, Vec::<&str>::new());
 }
@@ -229,17 +229,17 @@ fn every_camera_line_in_the_readme_is_understood() {
             .unwrap();
         let report = String::from_utf8(output.stdout).unwrap();
         assert_eq!(output.status.code(), Some(0), "{line}: {report}");
-        // What it says of a line that GStreamer refuses begins otherwise.
+        // The report of a line that GStreamer refuses starts with another word.
         assert!(report.contains("\n  runs: "), "{line}: {report}");
     }
 }
 
-/// Values as classic hands them over.
+/// Values as the classic nucleus passes them.
 fn typed(parameters: serde_json::Map<String, Value>) -> Value {
     Value::Object(parameters)
 }
 
-/// Values as Lite hands them over from a JSON recipe: texts, numbers with all their digits.
+/// Values as Lite passes them from a JSON recipe: texts, numbers with all their digits.
 fn as_text(parameters: serde_json::Map<String, Value>) -> Value {
     let text = |value: Value| match value {
         Value::Number(number) if number.is_f64() => json!(format!("{:.15}", number.as_f64().unwrap())),
@@ -249,7 +249,8 @@ fn as_text(parameters: serde_json::Map<String, Value>) -> Value {
     parameters.into_iter().map(|(key, value)| (key, text(value))).collect()
 }
 
-/// What Greengrass sets for every component, the proxy that it is configured with too. None of these addresses answers.
+/// The environment variables that Greengrass sets for every component, and those of its proxy. None of these addresses
+/// answers.
 const GREENGRASS: [(&str, &str); 17] = [
     ("AWS_IOT_THING_NAME", "thing"),
     ("AWS_REGION", "eu-west-1"),
@@ -278,7 +279,7 @@ const GREENGRASS: [(&str, &str); 17] = [
 const TOKEN: &str = "the-component-token";
 const PROXY: &str = "http://me:the-proxy-password@127.0.0.1:9";
 
-/// A script of the recipe as Greengrass runs it, with the binary where the artifacts are.
+/// A script of the recipe as Greengrass runs it, with the binary in the directory of the artifacts.
 fn component_script(step: &str, site: &Site, parameters: &Value) -> Command {
     let artifacts = site.path().join("artifacts");
     if !artifacts.exists() {
@@ -287,7 +288,7 @@ fn component_script(step: &str, site: &Site, parameters: &Value) -> Command {
     }
     let recipe = recipe();
     let script = recipe["Manifests"][1]["Lifecycle"][step]["Script"].as_str().unwrap();
-    // Lite's path ends with a slash, so a double one must not hurt.
+    // The path of Lite ends with a slash, so the script must accept a double one.
     let script = script.replace("{artifacts:path}", &format!("{}/", artifacts.display()));
     let mut command = Command::new("sh");
     command
@@ -339,17 +340,21 @@ fn the_component_runs_and_shuts_down(form: fn(serde_json::Map<String, Value>) ->
 fn the_recipes_install_script_runs_the_artifact_with_the_whole_configuration() {
     let site = Site::new();
     let mut parameters = parameters();
-    let strange = "it's \"$(touch harm)\" ; `touch harm` $HOME \\ {x}";
-    parameters.insert("device_name".to_owned(), json!(strange));
+    let quoted = "it's \"$(touch harm)\" ; `touch harm` $HOME \\ {x}";
+    parameters.insert("device_name".to_owned(), json!(quoted));
     let parameters = Value::Object(parameters);
     let mut command = component_script("install", &site, &parameters);
-    // In the place of the real one, which would change this machine. Without the right to be executed, as artifacts may be.
+    // In place of the real script, which would change this machine. It is not executable, because artifacts may not be.
     site.write(
         "artifacts/install.sh",
         "printf '%s\\n' \"$0\" \"$#\" \"$PWD\" >called\nenv -0 >environment\nexit 7\n",
     );
     let output = command.output().unwrap();
-    assert_eq!(output.status.code(), Some(7), "its exit code is the step's: {output:?}");
+    assert_eq!(
+        output.status.code(),
+        Some(7),
+        "the exit code of the script is that of the step: {output:?}"
+    );
     let called = std::fs::read_to_string(site.path().join("called")).unwrap();
     let mut called = called.lines();
     let script = PathBuf::from(called.next().unwrap());
@@ -363,8 +368,8 @@ fn the_recipes_install_script_runs_the_artifact_with_the_whole_configuration() {
         let mut all = environment.split('\0').filter_map(|entry| entry.split_once('='));
         all.find(|(found, _)| *found == name).map(|(_, value)| value.to_owned())
     };
-    let seen: Value = serde_json::from_str(&variable("CONFIG_PARAMETERS").unwrap()).unwrap();
-    assert_eq!(seen, parameters);
+    let passed: Value = serde_json::from_str(&variable("CONFIG_PARAMETERS").unwrap()).unwrap();
+    assert_eq!(passed, parameters);
     for (name, value) in GREENGRASS {
         assert_eq!(variable(name).as_deref(), Some(value), "{name}");
     }

@@ -1,5 +1,5 @@
-# shellcheck shell=sh disable=SC2154,SC2016 # variables of run.sh; the stand-ins' own variables
-# artifacts/package.sh with stand-ins for the binaries, cargo and the AWS CLI.
+# shellcheck shell=sh disable=SC2154,SC2016 # variables of run.sh; variables of the fakes
+# artifacts/package.sh with fake binaries, a fake cargo and a fake AWS CLI.
 
 # elf FILE MACHINE: the head of an executable, MACHINE as two octal bytes.
 elf() {
@@ -49,16 +49,16 @@ recipe_holds_what_was_built() {
     same 2 "$(grep -c 's3://my-bucket/artifacts/EdgeImpulseServiceComponent/' "$recipe")"
     has_not "$recipe" YOUR_S3_ARTIFACT_BUCKET
     has "$recipe" 'device_name: MyEdgeImpulseDevice'
-    # A second run leaves nothing of the first.
+    # A second run removes the results of the first.
     elf "$sandbox/a" "$aarch64"
     package my-bucket --binary aarch64="$sandbox/a"
     same 0 "$status"
     same '      architecture: aarch64' "$(grep 'architecture:' "$recipe")"
-    [ ! -e "$(dirname "$recipe")/../artifacts/EdgeImpulseServiceComponent/2.0.0/amd64" ] || fail 'amd64 stayed'
+    [ ! -e "$(dirname "$recipe")/../artifacts/EdgeImpulseServiceComponent/2.0.0/amd64" ] || fail 'amd64 is still there'
 }
 it "package: the recipe holds the manifests of what was built" recipe_holds_what_was_built
 
-# Every path that the recipe names lies in what is uploaded.
+# Every path in the recipe is among the uploaded files.
 addresses_lead_to_the_files() {
     elf "$sandbox/a" "$aarch64"
     elf "$sandbox/b" "$amd64"
@@ -76,7 +76,7 @@ commands_are_printed() {
     elf "$sandbox/b" "$amd64"
     package my-bucket 2.0.0 --region eu-west-1 --binary amd64="$sandbox/b"
     same 0 "$status"
-    # First the look whether this version is there.
+    # The first command checks whether this version exists.
     same 'ls cp create-component-version' "$(awk '$1 == "aws" { printf "%s%s", sep, $3; sep = " " }' "$sandbox/out")"
     has "$sandbox/out" 'aws s3 ls s3://my-bucket/artifacts/EdgeImpulseServiceComponent/2.0.0/ --region eu-west-1'
     has "$sandbox/out" "aws s3 cp --recursive $sandbox/build/artifacts/EdgeImpulseServiceComponent/2.0.0 s3://my-bucket/artifacts/EdgeImpulseServiceComponent/2.0.0 --region eu-west-1"
@@ -84,7 +84,7 @@ commands_are_printed() {
     has "$sandbox/build/gdk-config.json" '"publish": { "bucket": "my-bucket", "region": "eu-west-1" }'
     cmp "$sandbox/build/recipe.yaml" "$sandbox"/build/recipes/*.yaml
     has "$sandbox/out" "cd $sandbox/build && gdk component build && gdk component publish"
-    # What the kit's build step does: the recipe where the kit looks for it, and no artifact that it would move.
+    # The build step of the kit puts the recipe where the kit looks for it, and no artifact.
     step=$(sed -n 's/.*"custom_build_command": \["sh", "-c", "\(.*\)"\]/\1/p' "$sandbox/build/gdk-config.json")
     (cd "$sandbox/build" && sh -c "$step")
     cmp "$sandbox/build/greengrass-build/recipes/recipe.yaml" "$sandbox/build/recipe.yaml"
@@ -92,7 +92,7 @@ commands_are_printed() {
 }
 it "package: the AWS commands are printed" commands_are_printed
 
-# aws_cli BODY: an AWS CLI that notes its calls; the bucket is empty, as it says with 1, unless BODY says otherwise.
+# aws_cli BODY: an AWS CLI that notes its calls. The bucket is empty (exit code 1) unless BODY does something else.
 aws_cli() {
     mkdir -p "$sandbox/bin"
     : >"$sandbox/calls"
@@ -117,19 +117,19 @@ publish_runs_the_commands() {
     publish
     same 0 "$status"
     same 'ls cp create-component-version ' "$(called)"
-    # A refused upload creates no component.
+    # After a failed upload no component is created.
     aws_cli 'case "$*" in "s3 cp "*) exit 1 ;; esac'
     publish
     same 2 "$status"
     same 'ls cp ' "$(called)"
     has "$sandbox/err" "aws s3 rm --recursive s3://my-bucket/artifacts/EdgeImpulseServiceComponent/2.0.0/'"
-    # What was uploaded is not lost where only the registration was refused.
+    # After a failed registration the message names the command to repeat.
     aws_cli 'case "$*" in *create-component-version*) exit 254 ;; esac'
     publish
     same 2 "$status"
-    has "$sandbox/err" "else mend that and run 'aws greengrassv2 create-component-version --inline-recipe fileb://$sandbox/build/recipes/"
+    has "$sandbox/err" "else correct the cause and run 'aws greengrassv2 create-component-version --inline-recipe fileb://$sandbox/build/recipes/"
 }
-it "package: --publish runs them, and stops at the first that fails" publish_runs_the_commands
+it "package: --publish runs the commands and stops at the first that fails" publish_runs_the_commands
 
 existing_version_is_not_overwritten() {
     elf "$sandbox/b" "$amd64"
@@ -143,14 +143,14 @@ existing_version_is_not_overwritten() {
     has "$sandbox/err" 'Give a new VERSION'
     has "$sandbox/err" 'aws s3 rm --recursive s3://my-bucket/'
     has "$sandbox/err" 'aws greengrassv2 create-component-version'
-    # Nor where nobody can say whether it is there.
+    # The same if it cannot be found out whether it exists.
     aws_cli 'echo "An error occurred (AccessDenied)" >&2; exit 254'
     publish
     same 2 "$status"
     same 'ls ' "$(called)"
     has "$sandbox/err" 's3:ListBucket'
 }
-it "package: --publish uploads nothing over a version that is there" existing_version_is_not_overwritten
+it "package: --publish does not overwrite an existing version" existing_version_is_not_overwritten
 
 bad_buckets_are_refused() {
     elf "$sandbox/b" "$amd64"
@@ -166,21 +166,21 @@ it "package: bad bucket names are refused" bad_buckets_are_refused
 bad_arguments_are_refused() {
     elf "$sandbox/b" "$amd64"
     package
-    refuses 'which bucket?'
+    refuses 'the name of the bucket is missing'
     for version in 2 2.0 v2.0.0 2.0.0/.. '2.0.0"' 02.0.0; do
         package my-bucket "$version" --binary amd64="$sandbox/b"
-        refuses 'is no component version'
+        refuses 'is not a component version'
     done
     package my-bucket --target riscv64
     refuses "'riscv64' is not supported"
     package my-bucket --binary "$sandbox/b"
-    refuses 'accepted is ARCH=FILE'
+    refuses 'accepted: ARCH=FILE'
     package my-bucket --binary amd64="$sandbox/none"
     refuses 'does not exist'
     package my-bucket --what
     refuses 'unknown option --what'
 }
-it "package: bad arguments are refused, by name" bad_arguments_are_refused
+it "package: bad arguments are refused and named" bad_arguments_are_refused
 
 binaries_of_other_machines_are_refused() {
     elf "$sandbox/a" "$aarch64"
@@ -190,11 +190,11 @@ binaries_of_other_machines_are_refused() {
     echo '#!/bin/sh' >"$sandbox/script"
     package my-bucket --binary amd64="$sandbox/script"
     same 2 "$status"
-    has "$sandbox/err" 'is no Linux executable'
+    has "$sandbox/err" 'is not a Linux executable'
 }
 it "package: a binary of another machine is refused" binaries_of_other_machines_are_refused
 
-# A stand-in toolchain on x86-64 whose builds are noted with their environment.
+# A fake toolchain on x86-64 that notes each build and its environment.
 toolchain() {
     mkdir -p "$sandbox/bin" "$sandbox/target/release" "$sandbox/rust/lib/rustlib/$1" \
         "$sandbox/sysroot/usr/lib/aarch64-linux-gnu/pkgconfig"
@@ -210,27 +210,27 @@ toolchain() {
     for tool in aarch64-linux-gnu-gcc cc pkg-config; do
         printf '#!/bin/sh\n' >"$sandbox/bin/$tool"
     done
-    # Nothing of the machine's own Rust.
+    # Hides the Rust of this machine.
     HOME=$sandbox
     chmod +x "$sandbox"/bin/*
 }
 
-what_a_build_lacks_is_named() {
+missing_build_tools_are_named() {
     toolchain none
     rm "$sandbox/bin/cc" "$sandbox/bin/rustc"
     printf '#!/bin/sh\nexit 1\n' >"$sandbox/bin/pkg-config"
     PATH=$sandbox/bin package my-bucket --target amd64
-    refuses 'this machine lacks Rust (https://rustup.rs), a C compiler (gcc libc6-dev), GStreamer'
+    refuses 'this machine lacks: Rust (https://rustup.rs), a C compiler (gcc libc6-dev), GStreamer'
     has "$sandbox/err" 'libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev'
     has "$sandbox/err" 'tests/setup.sh build'
     same 1 "$(wc -l <"$sandbox/err" | tr -d ' ')"
     [ ! -e "$sandbox/calls" ] || fail 'something was built'
-    # The development files are the sysroot's in a cross build, but there must be somebody to find them.
+    # A cross build uses the development files of the sysroot, but it needs pkg-config to find them.
     rm "$sandbox/bin/pkg-config"
     PATH=$sandbox/bin package my-bucket --target aarch64 --sysroot "$sandbox/sysroot"
     refuses 'a C compiler (gcc libc6-dev), pkg-config;'
 }
-it "package: what a build lacks is named in one line, before anything is built" what_a_build_lacks_is_named
+it "package: missing build tools are named in one line, before anything is built" missing_build_tools_are_named
 
 native_build_is_locked() {
     toolchain none
@@ -239,7 +239,7 @@ native_build_is_locked() {
     same 'cargo build --release --locked' "$(cat "$sandbox/calls")"
     cmp "$sandbox/target/release/ei-greengrass" "$sandbox"/build/artifacts/*/*/amd64/ei-greengrass
 }
-it "package: this machine's target is an ordinary locked release build" native_build_is_locked
+it "package: the target of this machine is built with an ordinary locked release build" native_build_is_locked
 
 cross_build_uses_the_sysroot() {
     toolchain aarch64-unknown-linux-gnu
@@ -260,7 +260,7 @@ zigbuild_pins_the_c_library() {
     same 0 "$status"
     same 'cargo zigbuild --release --locked --target aarch64-unknown-linux-gnu.2.31' "$(cat "$sandbox/calls")"
 }
-it "package: cargo-zigbuild is used where it is installed" zigbuild_pins_the_c_library
+it "package: cargo-zigbuild is used if it is installed" zigbuild_pins_the_c_library
 
 missing_standard_library_is_built_or_named() {
     toolchain none
@@ -276,11 +276,11 @@ missing_standard_library_is_built_or_named() {
     PATH=$sandbox/bin EI_BUILD_STD=yes package my-bucket --target aarch64 --sysroot "$sandbox/sysroot"
     has "$sandbox/calls" '-Zbuild-std=std,panic_abort'
 }
-it "package: a missing standard library is built from source, or the way to get it is named" missing_standard_library_is_built_or_named
+it "package: a missing standard library is built from source, or the error says how to get it" missing_standard_library_is_built_or_named
 
 cross_build_without_sysroot_is_refused() {
     toolchain aarch64-unknown-linux-gnu
     PATH=$sandbox/bin package my-bucket --target aarch64
     refuses 'artifacts/sysroot.sh'
 }
-it "package: a cross build without a sysroot says how to make one" cross_build_without_sysroot_is_refused
+it "package: the error of a cross build without a sysroot says how to make one" cross_build_without_sysroot_is_refused

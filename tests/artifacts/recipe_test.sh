@@ -1,5 +1,5 @@
 # shellcheck shell=sh disable=SC2154 # repository comes from run.sh
-# The recipe: what Greengrass Lite and the classic nucleus ask of it beyond the schema.
+# The recipe: what Greengrass Lite and the classic nucleus require beyond the schema.
 
 recipe=$repository/recipes/EdgeImpulseLinuxRunnerServiceComponent.yaml
 
@@ -7,17 +7,17 @@ recipe_fits_into_lite() {
     size=$(wc -c <"$recipe")
     [ "$size" -le 8196 ] || fail "$size bytes"
 }
-it "the recipe fits into what Lite reads" recipe_fits_into_lite
+it "the recipe is not longer than what Lite reads" recipe_fits_into_lite
 
-# Lite cuts a script off at any other brace, and runs what is left.
-scripts_hold_no_strange_braces() {
+# Lite cuts a script at any other brace, and runs the rest.
+scripts_have_no_other_braces() {
     same 9 "$(grep -c 'Script:' "$recipe")"
-    strange=$(grep 'Script:' "$recipe" | sed 's/{artifacts:path}//g' | grep '[{}]' || true)
-    same '' "$strange"
-    # No configuration value ever becomes a shell word.
+    other=$(grep 'Script:' "$recipe" | sed 's/{artifacts:path}//g' | grep '[{}]' || true)
+    same '' "$other"
+    # No configuration value becomes part of a shell command.
     has_not "$recipe" 'configuration:/Parameters/'
 }
-it "scripts hold no braces but Greengrass's own" scripts_hold_no_strange_braces
+it "scripts have no braces except those of Greengrass" scripts_have_no_other_braces
 
 manifests_differ_in_the_architecture_only() {
     awk -v directory="$sandbox" '/^  - Platform:/ { n++ } n { print > (directory "/manifest" n) }' "$recipe"
@@ -31,32 +31,32 @@ manifests_differ_in_the_architecture_only() {
         cmp "$sandbox/manifest1.common" "$manifest.common" || fail "$name differs"
     done
 }
-it "the manifests differ in the architecture only, strict ones, each for every runtime" manifests_differ_in_the_architecture_only
+it "the manifests differ only in the architecture, and each is for every runtime" manifests_differ_in_the_architecture_only
 
-# Classic puts artifacts flat by their file name.
-artifact_names_are_those_the_scripts_call() {
+# Classic puts all artifacts into one directory, by their file name.
+artifacts_have_the_names_that_the_scripts_use() {
     names=$(sed -n 's/^ *- Uri: .*\///p' "$recipe" | sort -u | tr '\n' ' ')
     same 'ei-greengrass install.sh ' "$names"
     same 6 "$(grep -c 'Execute: ALL' "$recipe")"
     same 6 "$(grep -c 'Read: ALL' "$recipe")"
 }
-it "artifacts have the names that the scripts call, and may be executed" artifact_names_are_those_the_scripts_call
+it "artifacts have the names that the scripts use, and may be executed" artifacts_have_the_names_that_the_scripts_use
 
 configuration_reaches_install_and_run() {
     same 3 "$(grep -c '^      Setenv:$' "$recipe")"
     same 3 "$(grep -c '^        CONFIG_PARAMETERS: "{configuration:/Parameters}"$' "$recipe")"
-    # A run step with a Timeout would be killed after it.
+    # Greengrass kills a run step with a Timeout after that time.
     same 3 "$(grep -c 'Timeout:' "$recipe")"
     has_not "$recipe" 'startup'
 }
 it "the whole configuration reaches every step, and run has no time limit" configuration_reaches_install_and_run
 
-version_is_the_programs() {
+recipe_has_the_version_of_the_program() {
     version=$(sed -n 's/^version = "\(.*\)"$/\1/p' "$repository/Cargo.toml" | head -n 1)
     has "$recipe" "ComponentVersion: \"$version\""
     same 6 "$(grep -c "s3://YOUR_S3_ARTIFACT_BUCKET/artifacts/EdgeImpulseServiceComponent/$version/" "$recipe")"
 }
-it "the recipe has the version of the program" version_is_the_programs
+it "the recipe has the version of the program" recipe_has_the_version_of_the_program
 
 scripts_pass_shellcheck() {
     command -v shellcheck >/dev/null 2>&1 || fail 'shellcheck is missing; tests/setup.sh installs it'

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Tests of the recipe and of the scripts in artifacts/: tests/artifacts/run.sh [WORD]
-# With WORD only the tests whose name contains it. Nothing outside a temporary directory is
-# changed, and no network is used. Ends with "N passed, N failed", and with 1 when one failed.
+# With WORD it runs only the tests whose name contains it. The tests change nothing outside a temporary
+# directory and use no network. Prints "N passed, N failed" at the end; exit code 1 if a test failed.
 set -u
 
 here=$(cd "$(dirname "$0")" && pwd -P)
@@ -14,7 +14,7 @@ scratch=$(mktemp -d) || exit 1
 trap 'rm -rf "$scratch"' EXIT
 trap 'exit 143' TERM INT HUP
 
-# Runs one test, a function, in a process and a directory of its own: it "NAME" FUNCTION
+# Runs a function as a test, in its own process and directory: it "NAME" FUNCTION
 it() {
     case $1 in
     *"$only"*) ;;
@@ -22,7 +22,7 @@ it() {
     esac
     sandbox=$scratch/$((passed + failed))
     mkdir "$sandbox"
-    # Not as the condition of an if: there "set -e" would be without effect.
+    # Not as the condition of an if: "set -e" would have no effect there.
     (
         set -e
         "$2"
@@ -47,7 +47,7 @@ fail() {
     exit 1
 }
 
-# has FILE TEXT: some line of the file contains the text, literally.
+# has FILE TEXT: a line of the file contains the text, literally.
 has() {
     grep -qF -e "$2" "$1" || fail "expected in ${1##*/}: $2"
 }
