@@ -28,7 +28,8 @@ pub(super) enum Plan {
     IsBuilt,
     /// It is wanted and cannot be built: why.
     Refuse(String),
-    Build,
+    /// In this home directory.
+    Build(PathBuf),
 }
 
 pub(super) fn plan(machine: &Machine, is_wanted: bool, user: &ServiceUser, home: Option<&Path>) -> Plan {
@@ -59,17 +60,15 @@ pub(super) fn plan(machine: &Machine, is_wanted: bool, user: &ServiceUser, home:
     if !machine.has("runuser") {
         return Plan::Refuse("kvssink is not built: runuser (util-linux) is missing".to_owned());
     }
-    Plan::Build
+    Plan::Build(home.to_owned())
 }
 
-pub(super) fn carry_out(plan: Plan, machine: &Machine, report: &mut Report, user: &str, home: Option<&Path>) {
-    match (plan, home) {
-        (Plan::NotWanted, _) => report.skipped("kvssink: install_kvssink is not yes"),
-        (Plan::IsBuilt, _) => report.skipped("kvssink: built"),
-        (Plan::Refuse(why), _) => report.warning(why),
-        (Plan::Build, Some(home)) => build(machine, report, user, home),
-        // Without a home there is no such plan.
-        (Plan::Build, None) => {}
+pub(super) fn carry_out(plan: Plan, machine: &Machine, report: &mut Report, user: &str) {
+    match plan {
+        Plan::NotWanted => report.skipped("kvssink: install_kvssink is not yes"),
+        Plan::IsBuilt => report.skipped("kvssink: built"),
+        Plan::Refuse(why) => report.warning(why),
+        Plan::Build(home) => build(machine, report, user, &home),
     }
 }
 
@@ -81,22 +80,20 @@ fn build(machine: &Machine, report: &mut Report, user: &str, home: &Path) {
         ));
         return;
     }
-    if machine.is_dry_run() {
-        report.done(format_args!("kvssink {TAG} built in {}", home.join(SOURCE).display()));
-        return;
-    }
-    if !plugin(&source).is_file() {
-        report.warning(format_args!(
-            "the build of kvssink left no {PLUGIN}; the component runs without it"
-        ));
-        return;
-    }
-    match fs::remove_file(marker(&source)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => report.warning(format_args!(
-            "{} could not be removed ({error})",
-            marker(&source).display()
-        )),
-        _ => {}
+    if !machine.is_dry_run() {
+        if !plugin(&source).is_file() {
+            report.warning(format_args!(
+                "the build of kvssink left no {PLUGIN}; the component runs without it"
+            ));
+            return;
+        }
+        match fs::remove_file(marker(&source)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => report.warning(format_args!(
+                "{} could not be removed ({error})",
+                marker(&source).display()
+            )),
+            _ => {}
+        }
     }
     report.done(format_args!("kvssink {TAG} built in {}", home.join(SOURCE).display()));
 }

@@ -64,7 +64,10 @@ pub fn needs_kvssink(options: &Options) -> bool {
         .configuration
         .as_ref()
         .is_ok_and(|loaded| loaded.config.install_kvssink);
-    kvssink::plan(&machine, is_wanted, &user, home.as_deref()) == Plan::Build
+    matches!(
+        kvssink::plan(&machine, is_wanted, &user, home.as_deref()),
+        Plan::Build(_)
+    )
 }
 
 /// Runs the step and prints one line for each thing done, skipped or not possible, then the counts.
@@ -73,7 +76,7 @@ pub fn needs_kvssink(options: &Options) -> bool {
 /// The step does not run as root, or the service user cannot be created.
 pub fn run(options: &Options) -> Result<(), SetupError> {
     let (machine, mut report) = (options.machine(), options.report());
-    // The tool, because tests replace it.
+    // The tool and not a system call, so that tests can replace it.
     let uid = machine.query(machine.command("id").arg("-u"));
     if !options.dry_run && uid.as_deref() != Some("0") {
         return Err(SetupError(
@@ -99,7 +102,7 @@ pub fn run(options: &Options) -> Result<(), SetupError> {
     linger::enable(&machine, &mut report, &user.name);
     let is_wanted = setting(&mut report, &options.configuration, "install_kvssink") == "yes";
     let plan = kvssink::plan(&machine, is_wanted, &user, home.as_deref());
-    kvssink::carry_out(plan, &machine, &mut report, &user.name, home.as_deref());
+    kvssink::carry_out(plan, &machine, &mut report, &user.name);
     report.finish();
     Ok(())
 }
