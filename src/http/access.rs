@@ -1,9 +1,9 @@
-//! Who may look, and who may change something.
+//! Access rules: which requests are accepted, and which may change something.
 //!
-//! Whoever reaches the port may look. Two kinds of requests are refused all the same, because they are made by a web page
-//! in a browser that can reach the device and not by the person in front of it: those of another site (their `Origin` is
-//! not this host), and those to a name that is not this device's (DNS rebinding: the attacker's own name is pointed to
-//! this address, so that `Origin` and `Host` agree). Changing something takes the token, or a client on this machine.
+//! Every client that reaches the port may read. Two kinds of requests are refused, because a foreign web page in a browser
+//! makes them and not the user: requests of another site (their `Origin` is not this host), and requests to a name that is
+//! not this device's (DNS rebinding: the attacker points a name to this address, so that `Origin` and `Host` agree). To
+//! change something, a client needs the token or must run on this machine.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -13,22 +13,22 @@ use axum::http::{HeaderMap, Uri, header};
 
 use crate::util::secret::Secret;
 
-/// Headers that a proxy adds: a client behind one on this machine is not on this machine.
-const PROXIED: [&str; 4] = ["forwarded", "x-forwarded-for", "x-real-ip", "via"];
+/// Headers that a proxy adds. A client behind a proxy on this machine is not itself on this machine.
+const PROXY_HEADERS: [&str; 4] = ["forwarded", "x-forwarded-for", "x-real-ip", "via"];
 
-/// The rules of one server.
+/// The access rules of a server.
 #[derive(Debug)]
 pub(super) struct Access {
     token: Option<Secret>,
-    /// Names, in lower case, under which this device is known; addresses always are.
+    /// Host names of this device, in lower case. IP addresses are always accepted.
     names: Vec<String>,
 }
 
-/// Why a request is refused: 403 with these words.
+/// Why a request is refused: the text of the 403 response.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Refusal {
+pub(super) enum AccessError {
     #[error(
-        "this device does not know itself by the name {0:?}. Open it by its IP address, or set preview_host to that name, \
+        "{0:?} is not a name of this device. Use its IP address, or set preview_host to that name, \
          or send the token (preview_token)"
     )]
     Host(String),
@@ -37,18 +37,18 @@ pub(super) enum Refusal {
 }
 
 impl Access {
-    /// `host` is `preview_host`: a name in it is one of this device's.
+    /// `host` is `preview_host`: a host name in it is a name of this device.
     pub(super) fn new(token: Option<Secret>, host: &str, system_root: &Path) -> Self {
         let mut names = own_names(system_root);
         names.push(host.to_ascii_lowercase());
         Self { token, names }
     }
 
-    /// Whether a request comes from who it seems to come from.
+    /// Checks `Host` and `Origin` of a request; the token makes both irrelevant.
     ///
     /// # Errors
-    /// The reason why not.
-    pub(super) fn check(&self, headers: &HeaderMap, uri: &Uri) -> Result<(), Refusal> {
+    /// Why the request is refused.
+    pub(super) fn check(&self, headers: &HeaderMap, uri: &Uri) -> Result<(), AccessError> {
         if self.has_token(headers, uri) {
             return Ok(());
         }
@@ -57,7 +57,7 @@ impl Access {
                 .get(name)
                 .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
         };
-        // Browsers always send it; a request without it is none of theirs.
+        // Browsers always send it; a request without it comes from another program.
         let Some(host) = text(header::HOST) else {
             return Ok(());
         };
@@ -65,21 +65,22 @@ impl Access {
             .parse()
             .is_ok_and(|authority: Authority| self.is_own_name(&authority))
         {
-            return Err(Refusal::Host(shortened(&host)));
+            return Err(AccessError::Host(shortened(&host)));
         }
         match text(header::ORIGIN) {
-            Some(origin) if !is_same_site(&origin, &host) => Err(Refusal::Origin(shortened(&origin))),
+            Some(origin) if !is_same_site(&origin, &host) => Err(AccessError::Origin(shortened(&origin))),
             _ => Ok(()),
         }
     }
 
     /// Whether this client may change something.
     pub(super) fn may_change(&self, peer: IpAddr, headers: &HeaderMap, uri: &Uri) -> bool {
-        let here = peer.to_canonical().is_loopback() && !PROXIED.iter().any(|name| headers.contains_key(*name));
-        here || self.has_token(headers, uri)
+        let is_local =
+            peer.to_canonical().is_loopback() && !PROXY_HEADERS.iter().any(|name| headers.contains_key(*name));
+        is_local || self.has_token(headers, uri)
     }
 
-    /// `Authorization: Bearer TOKEN`, or `?token=TOKEN` where a browser cannot set headers.
+    /// `Authorization: Bearer TOKEN`, or `?token=TOKEN`, because browsers cannot set headers of WebSockets.
     fn has_token(&self, headers: &HeaderMap, uri: &Uri) -> bool {
         let Some(token) = &self.token else {
             return false;
@@ -106,7 +107,7 @@ impl Access {
     }
 }
 
-/// Compares without telling by the time it takes how much was right.
+/// Compares in a time that does not depend on the first difference.
 fn is_equal(given: &str, token: &str) -> bool {
     let differences = given
         .bytes()
@@ -128,7 +129,7 @@ fn is_same_site(origin: &str, host: &str) -> bool {
     bare(authority) == bare(host)
 }
 
-/// The host name, that name below `.local` (mDNS) and below the search domains of the resolver (what routers give out).
+/// The host name, alone, with `.local` (mDNS), and with the resolver's search domains (which routers assign).
 fn own_names(system_root: &Path) -> Vec<String> {
     let read = |path: &str| std::fs::read_to_string(system_root.join(path)).unwrap_or_default();
     let host = read("proc/sys/kernel/hostname").trim().to_ascii_lowercase();
@@ -141,7 +142,7 @@ fn own_names(system_root: &Path) -> Vec<String> {
         .lines()
         .filter_map(|line| line.strip_prefix("search ").or_else(|| line.strip_prefix("domain ")))
         .flat_map(str::split_whitespace)
-        // The root is no domain of this device's.
+        // The root domain becomes an empty name, which is not accepted.
         .map(|domain| domain.trim_matches('.').to_ascii_lowercase())
         .filter(|domain| !domain.is_empty());
     let mut names: Vec<_> = domains.map(|domain| format!("{short}.{domain}")).collect();
@@ -180,7 +181,7 @@ mod tests {
             .collect()
     }
 
-    fn check(pairs: &[(&'static str, &str)]) -> Result<(), Refusal> {
+    fn check(pairs: &[(&'static str, &str)]) -> Result<(), AccessError> {
         access().check(&headers(pairs), &Uri::from_static("/"))
     }
 
@@ -198,11 +199,11 @@ mod tests {
         ] {
             assert_eq!(check(&[("host", host)]), Ok(()), "{host}");
         }
-        assert_eq!(check(&[]), Ok(()), "no browser leaves Host out");
+        assert_eq!(check(&[]), Ok(()), "browsers always send Host");
     }
 
     #[test]
-    fn a_name_of_somebody_else_is_refused_even_when_the_origin_agrees() {
+    fn a_foreign_name_is_refused_even_when_the_origin_agrees() {
         for host in [
             "evil.com",
             "pi4.evil.com:4912",
@@ -213,7 +214,7 @@ mod tests {
         ] {
             let origin = format!("http://{host}");
             let refused = check(&[("host", host), ("origin", &origin)]);
-            assert!(matches!(refused, Err(Refusal::Host(_))), "{host}: {refused:?}");
+            assert!(matches!(refused, Err(AccessError::Host(_))), "{host}: {refused:?}");
         }
     }
 
@@ -231,14 +232,14 @@ mod tests {
             "chrome-extension://10.0.0.2:4912",
         ] {
             assert!(
-                matches!(check(&[host, ("origin", origin)]), Err(Refusal::Origin(_))),
+                matches!(check(&[host, ("origin", origin)]), Err(AccessError::Origin(_))),
                 "{origin}"
             );
         }
     }
 
     #[test]
-    fn the_token_opens_every_door() {
+    fn the_token_allows_everything() {
         let (access, elsewhere) = (access(), IpAddr::from([10, 0, 0, 9]));
         let plain = Uri::from_static("/");
         let bearer = headers(&[("host", "evil.com"), ("authorization", "Bearer s3cret")]);
@@ -254,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_on_this_machine_may_change_things_unless_a_proxy_speaks_for_others() {
+    fn a_client_on_this_machine_may_change_things_unless_it_is_a_proxy() {
         let (access, uri) = (access(), Uri::from_static("/"));
         for here in ["127.0.0.1", "::1", "::ffff:127.0.0.1"] {
             assert!(
@@ -276,7 +277,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_header_makes_it_panic_and_no_foreign_name_gets_in(host in "[ -~]{0,40}", origin in "[ -~]{0,40}") {
+        fn no_header_causes_a_panic_and_no_foreign_name_is_accepted(host in "[ -~]{0,40}", origin in "[ -~]{0,40}") {
             let _ = check(&[("host", &host), ("origin", &origin)]);
             let foreign = format!("{host}.evil.com");
             prop_assert!(check(&[("host", &foreign)]).is_err());

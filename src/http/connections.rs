@@ -1,5 +1,5 @@
-//! Accepts connections and bounds what each may take: their number, the time for a request's head, the time a client may
-//! stop reading, and the memory that waits for it in the kernel.
+//! Accepts connections within limits: their number, the time for the headers of a request, the time in which a client reads
+//! nothing, and the size of the send buffer in the kernel.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,87 +13,90 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_io_timeout::TimeoutStream;
 
-/// Bytes that may wait in the kernel for one client: a slow one gets fewer pictures, not older ones.
+/// Send buffer of a connection in bytes. Small, so that a slow client gets fewer pictures instead of older ones.
 const SEND_BUFFER: usize = 128 * 1024;
-/// After a failure to accept (no file descriptors left).
-const ACCEPT_AGAIN: Duration = Duration::from_millis(200);
-/// Headers of one request.
+/// Wait after a failed accept (no file descriptors left).
+const ACCEPT_RETRY: Duration = Duration::from_millis(200);
+/// Number of headers of a request.
 const MAX_HEADERS: usize = 64;
-/// Bytes of a request's head, and of what is read ahead.
-const MAX_HEAD: usize = 32 * 1024;
+/// Bytes of the headers of a request, and of the read buffer.
+const MAX_HEADER_BYTES: usize = 32 * 1024;
 
-/// What clients may take.
+/// Limits of a server.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Bounds {
-    /// Connections at a time. More are closed at once.
+pub(super) struct ConnectionLimits {
+    /// Open connections. Further ones are closed at once.
     pub connections: usize,
-    /// For the head of a request, and between two requests.
-    pub head: Duration,
-    /// A client that takes nothing for so long is cut off.
-    pub stalled: Duration,
+    /// Time for the headers of a request, and between two requests.
+    pub header_timeout: Duration,
+    /// A client that reads nothing for this long is disconnected.
+    pub write_timeout: Duration,
 }
 
-impl Default for Bounds {
+impl Default for ConnectionLimits {
     fn default() -> Self {
         Self {
             connections: 64,
-            head: Duration::from_secs(15),
-            stalled: Duration::from_secs(10),
+            header_timeout: Duration::from_secs(15),
+            write_timeout: Duration::from_secs(10),
         }
     }
 }
 
-/// Where a request comes from.
+/// The client's address, as an extension of each request.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Peer(pub SocketAddr);
+pub(super) struct Peer(pub SocketAddr);
 
 /// Serves until dropped.
-pub(crate) async fn serve(listener: TcpListener, router: Router, bounds: Bounds) {
-    let places = Arc::new(Semaphore::new(bounds.connections));
+pub(super) async fn serve(listener: TcpListener, router: Router, limits: ConnectionLimits) {
+    let permits = Arc::new(Semaphore::new(limits.connections));
     let mut connections = tokio::task::JoinSet::new();
     loop {
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(e) => {
-                tracing::debug!("a client could not be accepted: {e}");
-                tokio::time::sleep(ACCEPT_AGAIN).await;
+                tracing::debug!(error = %e, "A connection could not be accepted");
+                tokio::time::sleep(ACCEPT_RETRY).await;
                 continue;
             }
         };
-        // What ended is let go of.
+        // Removes finished connections from the set.
         while connections.try_join_next().is_some() {}
-        let Ok(place) = places.clone().try_acquire_owned() else {
-            tracing::debug!(
-                "{peer} is turned away: there are {} connections already",
-                bounds.connections
-            );
+        let Ok(permit) = permits.clone().try_acquire_owned() else {
+            tracing::debug!(%peer, limit = limits.connections, "A connection is refused: there are too many");
             continue;
         };
-        connections.spawn(connection(stream, Peer(peer), router.clone(), bounds, place));
+        connections.spawn(connection(stream, Peer(peer), router.clone(), limits, permit));
     }
 }
 
-async fn connection(stream: TcpStream, peer: Peer, router: Router, bounds: Bounds, place: OwnedSemaphorePermit) {
-    // Both only make it faster.
+async fn connection(
+    stream: TcpStream,
+    peer: Peer,
+    router: Router,
+    limits: ConnectionLimits,
+    permit: OwnedSemaphorePermit,
+) {
+    // The connection works without these options too.
     let _ = stream.set_nodelay(true);
     let _ = rustix::net::sockopt::set_socket_send_buffer_size(&stream, SEND_BUFFER);
+    let permit = ConnectionPermit(Arc::new(permit));
     let mut stream = TimeoutStream::new(stream);
-    stream.set_write_timeout(Some(bounds.stalled));
-    let place = Arc::new(place);
-    let service = TowerToHyperService::new(router.layer(Extension(peer)).layer(Extension(Held(place.clone()))));
+    stream.set_write_timeout(Some(limits.write_timeout));
+    let service = TowerToHyperService::new(router.layer(Extension(peer)).layer(Extension(permit.clone())));
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(bounds.head)
+        .header_read_timeout(limits.header_timeout)
         .max_headers(MAX_HEADERS)
-        .max_buf_size(MAX_HEAD)
+        .max_buf_size(MAX_HEADER_BYTES)
         .serve_connection(TokioIo::new(Box::pin(stream)), service)
         .with_upgrades()
         .await;
     if let Err(e) = served {
-        tracing::trace!("connection of {}: {e}", peer.0);
+        tracing::trace!(peer = %peer.0, error = %e, "The connection ended");
     }
 }
 
-/// The place of a connection, for a WebSocket that outlives the request that opened it.
+/// Counts as a connection until all clones are dropped. A WebSocket keeps one, because it outlives the request that opened it.
 #[derive(Debug, Clone)]
-pub(crate) struct Held(#[allow(dead_code)] Arc<OwnedSemaphorePermit>);
+pub(super) struct ConnectionPermit(#[allow(dead_code)] Arc<OwnedSemaphorePermit>);

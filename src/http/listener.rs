@@ -1,4 +1,4 @@
-//! Opens the port of a server, and tries again while it is in use.
+//! Opens the port of a server, and retries while it is in use.
 
 use std::time::{Duration, Instant};
 
@@ -6,21 +6,32 @@ use tokio::net::TcpListener;
 
 use crate::status::health::HealthFlag;
 use crate::util::backoff::{Backoff, BackoffPolicy};
-use crate::util::log_limiter::{LogLimiter, like};
+use crate::util::clock::rounded;
+use crate::util::log_limiter::LogLimiter;
 
-/// A port that is in use is tried again after this long, and less and less often.
-const BIND_AGAIN: BackoffPolicy = BackoffPolicy {
+/// Waits between attempts to open the port.
+const RETRY: BackoffPolicy = BackoffPolicy {
     min: Duration::from_secs(1),
     max: Duration::from_secs(30),
     reset_after: Duration::from_secs(60),
 };
 
-/// Listens, as soon as that is possible: for what, and what to do when it is not. The flag shows which of the two.
-pub(crate) async fn bind(host: &str, port: u16, (what, advice): (&str, &str), flag: &HealthFlag) -> TcpListener {
-    let mut backoff = Backoff::new(BIND_AGAIN);
-    let mut failures = LogLimiter::default();
-    // An address with colons is written in brackets in a URL.
-    let shown = if host.contains(':') {
+/// The server for which a port is opened.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Service {
+    /// Its name in log lines.
+    pub name: &'static str,
+    /// What to do when the port is in use.
+    pub advice: &'static str,
+}
+
+/// Opens the port, as soon as that is possible. `flag` shows whether it is open.
+pub(super) async fn bind(host: &str, port: u16, service: Service, flag: &HealthFlag) -> TcpListener {
+    let Service { name: server, advice } = service;
+    let mut backoff = Backoff::new(RETRY);
+    let mut limiter = LogLimiter::default();
+    // A URL has an IPv6 address in brackets.
+    let url_host = if host.contains(':') {
         format!("[{host}]")
     } else {
         host.to_owned()
@@ -29,23 +40,26 @@ pub(crate) async fn bind(host: &str, port: u16, (what, advice): (&str, &str), fl
         match TcpListener::bind((host, port)).await {
             Ok(listener) => {
                 flag.set_ok();
-                let port = listener.local_addr().map_or(port, |address| address.port());
-                if listener.local_addr().is_ok_and(|address| address.ip().is_unspecified()) {
-                    tracing::info!(
-                        "{what} is at http://localhost:{port}, and from other machines at this one's address"
-                    );
-                } else {
-                    tracing::info!("{what} is at http://{shown}:{port}");
-                }
+                let address = listener.local_addr();
+                let port = address.as_ref().map_or(port, |address| address.port());
+                let is_unspecified = address.is_ok_and(|address| address.ip().is_unspecified());
+                let url_host = if is_unspecified { "localhost" } else { &url_host };
+                tracing::info!(server, url = format!("http://{url_host}:{port}"), host, "Listening");
                 return listener;
             }
             Err(e) => {
-                flag.set_failing(format_args!("it cannot be opened at {shown}:{port}: {e}; {advice}"));
+                let address = format!("{url_host}:{port}");
+                flag.set_failing(format_args!("it cannot be opened at {address}: {e}; {advice}"));
                 let wait = backoff.failed(Instant::now());
-                if let Some(more) = failures.check(Instant::now(), &e.to_string()) {
+                if let Some(suppressed) = limiter.check(Instant::now(), &e.to_string()) {
                     tracing::warn!(
-                        "{what} cannot be opened at {shown}:{port}{}: {e}; it is tried again. {advice}",
-                        like(more)
+                        server,
+                        address,
+                        error = %e,
+                        retry_in = ?rounded(wait),
+                        advice,
+                        suppressed = suppressed.count(),
+                        "The port cannot be opened"
                     );
                 }
                 tokio::time::sleep(wait).await;

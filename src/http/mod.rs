@@ -1,7 +1,8 @@
-//! The HTTP servers: listener, limits and access rules in one place, the live page and the inference server upon them.
+//! The HTTP servers: the live page and the inference server, on a common listener with limits.
 
 mod access;
 mod connections;
+mod html_page;
 pub mod inference_server;
 mod listener;
 pub mod live_page;

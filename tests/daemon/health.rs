@@ -114,7 +114,7 @@ fn check_prints_how_each_part_of_the_running_daemon_is() {
         model.to_str().unwrap(),
     ];
     let mut daemon = site.run("mqtt://127.0.0.1:9", &sets);
-    daemon.wait_for_line("the live page is at");
+    daemon.wait_for_line("Listening server=\"live page\"");
     daemon.wait_for_line("The source failed and restarts");
     daemon.wait_for_line("is loaded");
     let lines = running(&site, "preview=on", &port);

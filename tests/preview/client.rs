@@ -49,7 +49,7 @@ impl Served {
         ];
         all.extend(arguments);
         let daemon = site.run(broker, &all);
-        daemon.wait_for_line("the live page is at");
+        daemon.wait_for_line("Listening server=\"live page\"");
         Self { daemon, port, site }
     }
 

@@ -24,7 +24,7 @@ impl Server {
         let mut command = site.command("run");
         command.args(["--model", model, "--set", &params, "--set", "preview_host=127.0.0.1"]);
         let daemon = Daemon::start(command);
-        daemon.wait_for_line("inference on demand is at");
+        daemon.wait_for_line("Listening server=\"inference server\"");
         daemon.wait_for_line("is loaded");
         Self {
             daemon,

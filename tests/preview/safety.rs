@@ -162,10 +162,10 @@ async fn a_port_in_use_is_a_warning_and_tried_again() {
         NO_BROKER,
         &[&arguments[..], &["--gst", crate::preview::client::BALL]].concat(),
     );
-    daemon.wait_for_line("WARN the live page cannot be opened");
+    daemon.wait_for_line("WARN The port cannot be opened server=\"live page\"");
     daemon.wait_for_line("Capture runs");
     drop(taken);
-    daemon.wait_for_line("the live page is at");
+    daemon.wait_for_line("Listening server=\"live page\"");
     daemon.stop();
 }
 
@@ -185,5 +185,5 @@ async fn switched_off_no_port_is_opened() {
     let daemon = site.run(NO_BROKER, &arguments);
     daemon.wait_for_line("Capture runs");
     assert!(TcpStream::connect(("127.0.0.1", port)).await.is_err());
-    assert!(!daemon.stop().contains("the live page"));
+    assert!(!daemon.stop().contains("live page"));
 }

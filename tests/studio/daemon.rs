@@ -200,7 +200,7 @@ async fn a_refused_secret_is_the_state_of_the_model() {
             refused(&metrics["runner"]["problems"][0])
         });
     assert_eq!(metrics["runner"]["health"]["model"], "waiting");
-    daemon.wait_for_line("the live page is at");
+    daemon.wait_for_line("Listening server=\"live page\"");
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let url = format!("http://127.0.0.1:{port}/api/status");
     let status: serde_json::Value = client.get(url).send().await.unwrap().json().await.unwrap();

@@ -44,7 +44,7 @@ async fn the_model_of_studio_answers_requests_and_a_newer_one_takes_over() {
     let studio = stand_in::studio(&state);
     let daemon = server(&studio.url());
     daemon.wait_for_line("there is no model to run yet");
-    daemon.wait_for_line("inference on demand is at");
+    daemon.wait_for_line("Listening server=\"inference server\"");
     let (code, text) = get(&info).await;
     assert_eq!(
         (code, text.contains("downloaded; try again later")),
@@ -72,8 +72,12 @@ async fn the_model_of_studio_answers_requests_and_a_newer_one_takes_over() {
     );
     let daemon = server(&studio.url());
     daemon.wait_for_line("an earlier model runs meanwhile");
-    daemon.wait_for_line("v8 is loaded");
-    assert!(daemon.log().contains("v7 is loaded"), "{}", daemon.log());
+    daemon.wait_for_line("The model is loaded version=8");
+    assert!(
+        daemon.log().contains("The model is loaded version=7"),
+        "{}",
+        daemon.log()
+    );
     let (code, text) = get(&info).await;
     let about: Value = serde_json::from_str(&text).unwrap();
     assert_eq!(

@@ -1,48 +1,52 @@
-//! `{"features": [...]}`: read without keeping more values than the model takes.
+//! Reads `{"features": [...]}` without keeping more values than the model takes.
 
 use std::fmt;
 
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-/// Why features cannot be used. The words are those of the existing runner where it has any.
+/// Why features cannot be used. The texts are those of the existing runner, where it has one.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FeaturesError {
-    #[error("Missing body on request, accepted is {{\"features\": [1, 2, 3]}}")]
+    #[error("Missing body on request, accepted: {{\"features\": [1, 2, 3]}}")]
     NoBody,
     #[error("the body is not JSON like {{\"features\": [1, 2, 3]}} with numbers only: {0}")]
     NotJson(#[from] serde_json::Error),
     #[error("Missing \"features\" on body")]
     Missing,
-    #[error("Expected {wanted} features, but received {count}")]
-    Count { wanted: usize, count: usize },
+    #[error("Expected {expected} features, but received {count}")]
+    Count { expected: usize, count: usize },
     #[error("Not every element of the \"features\" array is a number")]
     NotANumber,
 }
 
-/// The values of a body, exactly `wanted`.
+/// Reads the features of a body, which must be exactly `expected` values.
 ///
 /// # Errors
 /// [`FeaturesError`].
-pub(super) fn read(body: &[u8], wanted: usize) -> Result<Vec<f32>, FeaturesError> {
+pub(super) fn read(body: &[u8], expected: usize) -> Result<Vec<f32>, FeaturesError> {
     if body.is_empty() {
         return Err(FeaturesError::NoBody);
     }
     let mut json = serde_json::Deserializer::from_slice(body);
-    let list = Body { wanted }.deserialize(&mut json)?;
+    let list = BodySeed { expected }.deserialize(&mut json)?;
     json.end()?;
-    let List { values, count, numbers } = list.ok_or(FeaturesError::Missing)?;
-    if count != wanted {
-        return Err(FeaturesError::Count { wanted, count });
+    let FeatureList {
+        values,
+        count,
+        are_numbers,
+    } = list.ok_or(FeaturesError::Missing)?;
+    if count != expected {
+        return Err(FeaturesError::Count { expected, count });
     }
-    if !numbers {
+    if !are_numbers {
         return Err(FeaturesError::NotANumber);
     }
     Ok(values)
 }
 
-/// A number, or one as text: what JavaScript's `Number()` takes. `None`: neither, or none that is finite. Anything else is
-/// refused where it begins: an untagged enum would first keep all of it, and an array takes many times its text.
+/// A number, or a number as text, as JavaScript's `Number()` accepts. `None`: neither, or not finite. Arrays and objects are
+/// refused where they begin. An untagged enum would buffer them first, which takes many times the memory of their text.
 struct Feature(Option<f32>);
 
 impl<'de> Deserialize<'de> for Feature {
@@ -79,39 +83,39 @@ impl Visitor<'_> for FeatureVisitor {
     }
 }
 
-/// A key of the body, of which the text is not kept.
+/// A key of the body.
 #[derive(Deserialize)]
 #[serde(field_identifier, rename_all = "lowercase")]
-enum Key {
+enum BodyKey {
     Features,
     #[serde(other)]
     Other,
 }
 
-/// What was in the array, of which no more than wanted is kept.
+/// The content of the array; no more than the expected values are kept.
 #[derive(Default)]
-struct List {
+struct FeatureList {
     values: Vec<f32>,
     count: usize,
-    numbers: bool,
+    are_numbers: bool,
 }
 
-/// The object around the array.
+/// Reads the object around the array.
 #[derive(Clone, Copy)]
-struct Body {
-    wanted: usize,
+struct BodySeed {
+    expected: usize,
 }
 
-impl<'de> DeserializeSeed<'de> for Body {
-    type Value = Option<List>;
+impl<'de> DeserializeSeed<'de> for BodySeed {
+    type Value = Option<FeatureList>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         deserializer.deserialize_map(self)
     }
 }
 
-impl<'de> Visitor<'de> for Body {
-    type Value = Option<List>;
+impl<'de> Visitor<'de> for BodySeed {
+    type Value = Option<FeatureList>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object with \"features\"")
@@ -121,8 +125,12 @@ impl<'de> Visitor<'de> for Body {
         let mut found = None;
         while let Some(key) = map.next_key()? {
             match key {
-                Key::Features => found = map.next_value_seed(Array { wanted: self.wanted })?,
-                Key::Other => {
+                BodyKey::Features => {
+                    found = map.next_value_seed(ArraySeed {
+                        expected: self.expected,
+                    })?
+                }
+                BodyKey::Other => {
                     map.next_value::<IgnoredAny>()?;
                 }
             }
@@ -131,21 +139,21 @@ impl<'de> Visitor<'de> for Body {
     }
 }
 
-/// The array; `null` is as good as none.
-struct Array {
-    wanted: usize,
+/// Reads the array; `null` counts as missing.
+struct ArraySeed {
+    expected: usize,
 }
 
-impl<'de> DeserializeSeed<'de> for Array {
-    type Value = Option<List>;
+impl<'de> DeserializeSeed<'de> for ArraySeed {
+    type Value = Option<FeatureList>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         deserializer.deserialize_any(self)
     }
 }
 
-impl<'de> Visitor<'de> for Array {
-    type Value = Option<List>;
+impl<'de> Visitor<'de> for ArraySeed {
+    type Value = Option<FeatureList>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an array of numbers")
@@ -156,16 +164,16 @@ impl<'de> Visitor<'de> for Array {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-        let mut list = List {
-            numbers: true,
-            ..List::default()
+        let mut list = FeatureList {
+            are_numbers: true,
+            ..FeatureList::default()
         };
         while let Some(Feature(value)) = seq.next_element()? {
             list.count += 1;
             match value {
-                Some(value) if list.count <= self.wanted => list.values.push(value),
+                Some(value) if list.count <= self.expected => list.values.push(value),
                 Some(_) => {}
-                None => list.numbers = false,
+                None => list.are_numbers = false,
             }
         }
         Ok(Some(list))
@@ -184,7 +192,7 @@ mod tests {
     #[test]
     fn features_are_numbers_or_numbers_as_text_and_exactly_as_many_as_the_model_takes() {
         assert_eq!(read(br#"{"features": [1, "2.5"]}"#, 2).unwrap(), [1.0, 2.5]);
-        for (body, said) in [
+        for (body, expected) in [
             ("", "Missing body"),
             ("[1, 2]", "is not JSON like"),
             ("{}", "Missing \"features\""),
@@ -195,7 +203,7 @@ mod tests {
             (r#"{"features": [1, {}]}"#, "is not JSON like"),
             (r#"{"features": [1, 2]} 3"#, "is not JSON like"),
         ] {
-            assert!(reason(body).contains(said), "{body}: {}", reason(body));
+            assert!(reason(body).contains(expected), "{body}: {}", reason(body));
         }
     }
 
@@ -203,13 +211,13 @@ mod tests {
     fn no_more_values_are_kept_than_the_model_takes() {
         let body = format!(r#"{{"features": [{}0]}}"#, "0,".repeat(100_000));
         let mut json = serde_json::Deserializer::from_str(&body);
-        let list = Body { wanted: 2 }.deserialize(&mut json).unwrap().unwrap();
+        let list = BodySeed { expected: 2 }.deserialize(&mut json).unwrap().unwrap();
         assert_eq!((list.count, list.values.len()), (100_001, 2));
         assert!(list.values.capacity() < 100);
     }
 
     #[test]
-    fn what_is_no_number_is_refused_where_it_begins() {
+    fn arrays_and_objects_in_the_list_are_refused_where_they_begin() {
         for many in ["[0,0,0,0,0,0,0,0]", r#"{"a": [0,0,0,0,0,0]}"#] {
             let FeaturesError::NotJson(e) = read(format!(r#"{{"features": [{many}]}}"#).as_bytes(), 2).unwrap_err()
             else {
@@ -220,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn other_keys_are_passed_over() {
+    fn other_keys_are_ignored() {
         let body = br#"{"a": [{}], "Features": 1, "features": [-1, 2e0], "": null}"#;
         assert_eq!(read(body, 2).unwrap(), [-1.0, 2.0]);
         assert!(reason(r#"{"features": [1, 1e300]}"#).contains("Not every element"));
@@ -228,7 +236,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_body_makes_it_panic(body in "[{}\\[\\]\":,a-z0-9. -]{0,60}") {
+        fn no_body_causes_a_panic(body in "[{}\\[\\]\":,a-z0-9. -]{0,60}") {
             let _ = read(body.as_bytes(), 1);
         }
     }

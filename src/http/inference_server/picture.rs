@@ -1,5 +1,5 @@
-//! From an uploaded picture to features, through the same conversion as a camera's frames, and from the model's
-//! coordinates back to the picture's.
+//! Converts an uploaded picture to features, with the conversion that is used for camera frames, and converts coordinates of
+//! the result back to pixels of the uploaded picture.
 
 use std::io::Cursor;
 use std::time::Instant;
@@ -17,7 +17,8 @@ use crate::model::{BoundingBox, InferenceResult, ModelInfo};
 
 /// Pixels of the longest side of a picture.
 const MAX_SIDE: u32 = 16_384;
-/// Pixels of a picture: what the largest cameras of telephones take. Decoded it takes some 350 MB for a moment, with 16 bits a colour some 600 MB.
+/// Pixels of a picture: the size of the largest phone cameras. Decoding takes about 350 MB for a moment, with 16 bits per
+/// colour about 600 MB.
 const MAX_PIXELS: u64 = 50_000_000;
 /// Bytes that decoding one picture may take.
 const MAX_DECODED: u64 = 512 << 20;
@@ -25,11 +26,11 @@ const MAX_DECODED: u64 = 512 << 20;
 /// Why a picture cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum PictureError {
-    #[error("this model works on sensor \"{0}\", not on pictures; post to /api/features")]
+    #[error("this model takes data of the sensor \"{0}\", not pictures; post to /api/features")]
     NotForPictures(&'static str),
-    #[error("the file is no picture that can be read (JPEG, PNG, WebP, GIF and BMP can): {0}")]
+    #[error("the file cannot be read as a picture; accepted: JPEG, PNG, WebP, GIF and BMP: {0}")]
     Unreadable(#[from] image::ImageError),
-    #[error("the picture has {0} x {1} pixels; accepted are at most {max} million in all", max = MAX_PIXELS / 1_000_000)]
+    #[error("the picture has {0} x {1} pixels; accepted: at most {max} million in total", max = MAX_PIXELS / 1_000_000)]
     TooLarge(u32, u32),
     #[error("the file cannot be read: {0}")]
     Io(#[from] std::io::Error),
@@ -37,26 +38,26 @@ pub(super) enum PictureError {
     Convert(String),
 }
 
-/// How a picture was laid into the model's.
+/// How a picture was placed into the model's input.
 #[derive(Debug)]
-pub(super) struct Mapping {
+pub(super) struct PictureMapping {
     layout: Layout,
     original: (u32, u32),
     mode: ResizeMode,
 }
 
-/// Decodes and converts. Takes time: not for an async task.
+/// Decodes and converts a picture. This takes time: call it on a blocking thread.
 pub(super) fn prepare(
     file: &[u8],
     info: &ModelInfo,
     forced: Option<ResizeMode>,
-) -> Result<(Vec<f32>, Mapping), PictureError> {
+) -> Result<(Vec<f32>, PictureMapping), PictureError> {
     // The existing runner squashes posted pictures.
     let Some(mut target) = Target::of(&info.input, forced, ResizeMode::Squash) else {
         return Err(PictureError::NotForPictures(info.sensor_name()));
     };
     if target.resize == ResizeMode::None {
-        // A model that takes pictures in their own size still has one it was built for, and all requests get that.
+        // A model that takes pictures of any size was still built for one size; all requests get that size.
         target.resize = ResizeMode::Squash;
     }
     let mut limits = Limits::default();
@@ -81,7 +82,7 @@ pub(super) fn prepare(
         .map_err(|e| failed(&e))?;
     let mut features = vec![0.0; picture.pixels()];
     pack_features(&picture, &mut features);
-    let mapping = Mapping {
+    let mapping = PictureMapping {
         layout: Layout::new(original, (target.width, target.height), target.resize),
         original,
         mode: target.resize,
@@ -93,7 +94,7 @@ fn frame(pixels: image::RgbaImage) -> Result<Frame, gst::glib::Error> {
     let failed = |text: &str| gst::glib::Error::new(gst::CoreError::Failed, text);
     capture::init().map_err(|e| failed(&e.to_string()))?;
     let (width, height) = pixels.dimensions();
-    // Four bytes a pixel, of which the converter takes no notice of the last: rows need no padding.
+    // Four bytes per pixel, so rows need no padding. The converter ignores the fourth byte.
     let caps = gst_video::VideoInfo::builder(gst_video::VideoFormat::Rgbx, width, height)
         .build()
         .and_then(|info| info.to_caps())
@@ -105,8 +106,8 @@ fn frame(pixels: image::RgbaImage) -> Result<Frame, gst::glib::Error> {
     })
 }
 
-impl Mapping {
-    /// Puts boxes and cells into pixels of the original picture.
+impl PictureMapping {
+    /// Converts boxes and cells to pixels of the original picture.
     pub(super) fn map_back(&self, result: &mut InferenceResult) {
         let lists = [
             &mut result.bounding_boxes,
@@ -118,7 +119,7 @@ impl Mapping {
         }
     }
 
-    /// `result.resizeMode` and `result.resized`, as the existing runner's server names them.
+    /// Adds `resizeMode` and `resized`, as the existing runner's server does.
     pub(super) fn describe(&self, result: &mut Value) {
         let Some(result) = result.as_object_mut() else {
             return;
@@ -141,8 +142,8 @@ impl Mapping {
 
     fn map_box(&self, found: &mut BoundingBox) {
         let Layout { source, dest, .. } = self.layout;
-        let across = |x: i64| along(x, (dest.x, dest.width), (source.x, source.width));
-        let down = |y: i64| along(y, (dest.y, dest.height), (source.y, source.height));
+        let across = |x: i64| to_original(x, (dest.x, dest.width), (source.x, source.width));
+        let down = |y: i64| to_original(y, (dest.y, dest.height), (source.y, source.height));
         let (left, right) = (across(found.x), across(found.x.saturating_add(found.width)));
         let (top, bottom) = (down(found.y), down(found.y.saturating_add(found.height)));
         (found.x, found.width) = (left, right - left);
@@ -150,10 +151,10 @@ impl Mapping {
     }
 }
 
-/// From a place in the model's picture to one in the original, kept within the part of it that the model saw.
-fn along(place: i64, (from, length): (u32, u32), (to, original): (u32, u32)) -> i64 {
-    let part = (place as f64 - f64::from(from)) / f64::from(length);
-    (f64::from(to) + part.clamp(0.0, 1.0) * f64::from(original)).round() as i64
+/// Converts a coordinate of the model's input to one of the original picture, limited to the part that the model saw.
+fn to_original(position: i64, (from, length): (u32, u32), (to, original): (u32, u32)) -> i64 {
+    let fraction = (position as f64 - f64::from(from)) / f64::from(length);
+    (f64::from(to) + fraction.clamp(0.0, 1.0) * f64::from(original)).round() as i64
 }
 
 #[cfg(test)]
@@ -161,7 +162,7 @@ mod tests {
     use super::*;
 
     fn mapped(original: (u32, u32), mode: ResizeMode, found: [i64; 4]) -> [i64; 4] {
-        let mapping = Mapping {
+        let mapping = PictureMapping {
             layout: Layout::new(original, (320, 320), mode),
             original,
             mode,
@@ -185,10 +186,10 @@ mod tests {
     }
 
     #[test]
-    fn boxes_come_back_in_pixels_of_the_original() {
+    fn boxes_are_converted_to_pixels_of_the_original() {
         let found = [80, 80, 160, 160];
         assert_eq!(mapped((640, 480), ResizeMode::Squash, found), [160, 120, 320, 240]);
-        // 480 of 640 columns are seen, from 80 on.
+        // The model sees 480 of 640 columns, from column 80 on.
         assert_eq!(mapped((640, 480), ResizeMode::FitShortest, found), [200, 120, 240, 240]);
         // 320 columns and 240 rows, with 40 black ones above.
         assert_eq!(mapped((640, 480), ResizeMode::FitLongest, found), [160, 80, 320, 320]);

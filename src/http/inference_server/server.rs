@@ -21,38 +21,38 @@ use serde_json::{Map, Value, json};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::features::{self, FeaturesError};
+use super::model_worker::{ClassifyError, ModelWorker};
 use super::picture::{self, PictureError};
-use super::worker::{AskError, Worker};
 use crate::config::ResizeMode;
-use crate::http::live_page::with_policy;
+use crate::http::html_page;
 use crate::model::{InferenceResult, ModelInfo};
 
 /// Bytes of an uploaded picture.
 const MAX_PICTURE: usize = 100 << 20;
 /// Bytes of a body with features, as in the existing runner.
 const MAX_FEATURES: usize = 150 << 20;
-/// Bytes of what surrounds a picture in its form.
+/// Bytes of the form around a picture.
 const MAX_FORM: usize = 64 << 10;
-/// Bodies that are held in memory at a time; more wait.
+/// Bodies in memory at the same time; further requests wait.
 const MAX_BODIES: usize = 4;
-/// How long a body may take to arrive.
+/// Time in which a body must have arrived.
 const BODY_LIMIT: Duration = Duration::from_secs(60);
-/// How long nothing of it may come: whoever sends nothing keeps the place from somebody else.
+/// Longest pause within a body: a silent client blocks a place for other clients.
 const SILENCE_LIMIT: Duration = Duration::from_secs(10);
-/// How long a request waits until there is room for its body: longer than those keep it who send nothing.
-const PLACE_LIMIT: Duration = Duration::from_secs(15);
+/// Longest wait for a place in memory. Longer than [`SILENCE_LIMIT`], so that silent clients have lost their places by then.
+const PERMIT_LIMIT: Duration = Duration::from_secs(15);
 
-/// What every request works on.
-pub(super) struct Site {
-    worker: Arc<Worker>,
+/// State of the inference server.
+pub(super) struct ServerState {
+    worker: Arc<ModelWorker>,
     forced_resize: Option<ResizeMode>,
     bodies: Arc<Semaphore>,
-    /// A decoded picture takes far more memory than its file: one at a time.
+    /// One picture at a time is decoded: it takes far more memory than its file.
     decoding: Arc<Semaphore>,
 }
 
-impl Site {
-    pub(super) fn new(worker: Arc<Worker>, forced_resize: Option<ResizeMode>) -> Arc<Self> {
+impl ServerState {
+    pub(super) fn new(worker: Arc<ModelWorker>, forced_resize: Option<ResizeMode>) -> Arc<Self> {
         Arc::new(Self {
             worker,
             forced_resize,
@@ -61,20 +61,22 @@ impl Site {
         })
     }
 
-    fn info(&self) -> Result<Arc<ModelInfo>, Failure> {
-        self.worker.info().ok_or(Failure::Ask(AskError::NotRunning))
+    fn info(&self) -> Result<Arc<ModelInfo>, RequestError> {
+        self.worker
+            .info()
+            .ok_or(RequestError::Classify(ClassifyError::NotRunning))
     }
 
-    /// A place for a body in memory. It goes along with the work on that body, which is not over when the client has gone.
-    async fn place(&self) -> Result<OwnedSemaphorePermit, Failure> {
-        match tokio::time::timeout(PLACE_LIMIT, self.bodies.clone().acquire_owned()).await {
-            Ok(Ok(place)) => Ok(place),
-            Ok(Err(_)) | Err(_) => Err(Failure::Full),
+    /// A permit to hold a body in memory. The work on the body keeps it, because that goes on when the client has disconnected.
+    async fn body_permit(&self) -> Result<OwnedSemaphorePermit, RequestError> {
+        match tokio::time::timeout(PERMIT_LIMIT, self.bodies.clone().acquire_owned()).await {
+            Ok(Ok(permit)) => Ok(permit),
+            Ok(Err(_)) | Err(_) => Err(RequestError::Full),
         }
     }
 }
 
-pub(super) fn router(site: Arc<Site>) -> Router {
+pub(super) fn router(state: Arc<ServerState>) -> Router {
     Router::new()
         .route("/", get(page))
         .route("/api/info", get(info))
@@ -87,16 +89,16 @@ pub(super) fn router(site: Arc<Site>) -> Router {
             post(image).layer(DefaultBodyLimit::max(MAX_PICTURE + MAX_FORM)),
         )
         .fallback(|| async { (StatusCode::NOT_FOUND, NOT_FOUND) })
-        .layer(middleware::from_fn_with_state(site.clone(), name_the_model))
-        .with_state(site)
+        .layer(middleware::from_fn_with_state(state.clone(), add_model_headers))
+        .with_state(state)
 }
 
 const NOT_FOUND: &str =
-    "there is no such path; there are GET /, GET /api/info, POST /api/features and POST /api/image\n";
+    "there is no such path; the paths are GET /, GET /api/info, POST /api/features and POST /api/image\n";
 
-/// Why a request is not answered with a result.
+/// Why a request has no result.
 #[derive(Debug, thiserror::Error)]
-enum Failure {
+enum RequestError {
     #[error("{0}")]
     Request(String),
     #[error("{0}")]
@@ -106,22 +108,22 @@ enum Failure {
     #[error("{MAX_BODIES} uploads are being received already; try again later")]
     Full,
     #[error("{0}")]
-    Ask(#[from] AskError),
+    Classify(#[from] ClassifyError),
 }
 
-impl Failure {
+impl RequestError {
     fn request(reason: impl Display) -> Self {
         Self::Request(reason.to_string())
     }
 }
 
-impl IntoResponse for Failure {
+impl IntoResponse for RequestError {
     fn into_response(self) -> Response {
         let code = match &self {
-            Self::Request(_) | Self::Features(_) | Self::Picture(_) | Self::Ask(AskError::Refused(_)) => {
+            Self::Request(_) | Self::Features(_) | Self::Picture(_) | Self::Classify(ClassifyError::Refused(_)) => {
                 StatusCode::BAD_REQUEST
             }
-            Self::Full | Self::Ask(AskError::Busy | AskError::NotRunning | AskError::Failed(_)) => {
+            Self::Full | Self::Classify(ClassifyError::Busy | ClassifyError::NotRunning | ClassifyError::Failed(_)) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
         };
@@ -130,9 +132,9 @@ impl IntoResponse for Failure {
 }
 
 /// `x-ei-owner`, `x-ei-project-name` and `x-ei-project-version`.
-async fn name_the_model(State(site): State<Arc<Site>>, request: Request, next: Next) -> Response {
+async fn add_model_headers(State(state): State<Arc<ServerState>>, request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
-    let Some(info) = site.worker.info() else {
+    let Some(info) = state.worker.info() else {
         return response;
     };
     for (name, value) in [
@@ -140,7 +142,7 @@ async fn name_the_model(State(site): State<Arc<Site>>, request: Request, next: N
         ("x-ei-project-name", info.name.as_str()),
         ("x-ei-project-version", info.deploy_version.to_string().as_str()),
     ] {
-        // A name with a line break in it, which no header can hold, is left out.
+        // A name with a line break cannot be a header value; it is left out.
         if let Ok(value) = HeaderValue::from_bytes(value.as_bytes()) {
             response.headers_mut().insert(HeaderName::from_static(name), value);
         }
@@ -149,7 +151,7 @@ async fn name_the_model(State(site): State<Arc<Site>>, request: Request, next: N
 }
 
 async fn page(headers: HeaderMap) -> Response {
-    with_policy(
+    html_page::response(
         include_str!("page/page.html"),
         include_str!("page/page.css"),
         include_str!("page/page.js"),
@@ -157,10 +159,10 @@ async fn page(headers: HeaderMap) -> Response {
     )
 }
 
-async fn info(State(site): State<Arc<Site>>) -> Result<Response, Failure> {
-    let info = site.info()?;
+async fn info(State(state): State<Arc<ServerState>>) -> Result<Response, RequestError> {
+    let info = state.info()?;
     let mut parameters = Map::new();
-    // 3: visual GMM, the anomaly detection that gives a grid.
+    // 3: visual GMM, the anomaly detection that returns a grid.
     let visual = info.raw_parameters.get("has_anomaly").and_then(Value::as_u64) == Some(3);
     parameters.insert("has_visual_anomaly_detection".to_owned(), visual.into());
     parameters.extend(info.parameters_with_sensor_type());
@@ -169,100 +171,111 @@ async fn info(State(site): State<Arc<Site>>) -> Result<Response, Failure> {
     ))
 }
 
-async fn features(State(site): State<Arc<Site>>, request: Request) -> Result<Response, Failure> {
-    let wanted = site.info()?.features;
-    let place = site.place().await?;
+async fn features(State(state): State<Arc<ServerState>>, request: Request) -> Result<Response, RequestError> {
+    let wanted = state.info()?.features;
+    let permit = state.body_permit().await?;
     let parts = request.with_limited_body().into_body().into_data_stream();
-    let unreadable = |e| Failure::request(format!("the body cannot be read: {e}"));
-    let body = in_time(collected(parts, unreadable)).await??;
+    let unreadable = |e| RequestError::request(format!("the body cannot be read: {e}"));
+    let body = within_body_limit(read_all(parts, unreadable)).await??;
     let work = move || {
         let values = features::read(&body, wanted);
-        drop(place);
+        drop(permit);
         values
     };
-    let values = tokio::task::spawn_blocking(work).await.map_err(Failure::request)??;
-    let (result, timing) = site.worker.ask(values).await?;
-    Ok(pretty(&answer(&result, json!(result), timing)))
+    let values = tokio::task::spawn_blocking(work)
+        .await
+        .map_err(RequestError::request)??;
+    let (result, timing) = state.worker.classify(values).await?;
+    Ok(pretty(&response_value(&result, json!(result), timing)))
 }
 
 async fn image(
-    State(site): State<Arc<Site>>,
+    State(state): State<Arc<ServerState>>,
     form: Result<Multipart, axum::extract::multipart::MultipartRejection>,
-) -> Result<Response, Failure> {
-    let form = form
-        .map_err(|_| Failure::request("No files posted, requiring a multipart/form-data body with 1 item \"file\""))?;
-    let info = site.info()?;
+) -> Result<Response, RequestError> {
+    let form = form.map_err(|_| {
+        RequestError::request("No files posted, requiring a multipart/form-data body with 1 item \"file\"")
+    })?;
+    let info = state.info()?;
     let (features, mapping) = {
-        let place = site.place().await?;
-        let file = in_time(uploaded(form)).await??;
-        let decoding = site.decoding.clone().acquire_owned().await.map_err(Failure::request)?;
-        let forced = site.forced_resize;
+        let permit = state.body_permit().await?;
+        let file = within_body_limit(uploaded(form)).await??;
+        let decoding = state
+            .decoding
+            .clone()
+            .acquire_owned()
+            .await
+            .map_err(RequestError::request)?;
+        let forced = state.forced_resize;
         let work = move || {
             let prepared = picture::prepare(&file, &info, forced);
-            drop((place, decoding));
+            drop((permit, decoding));
             prepared
         };
-        tokio::task::spawn_blocking(work).await.map_err(Failure::request)??
+        tokio::task::spawn_blocking(work)
+            .await
+            .map_err(RequestError::request)??
     };
-    let (mut result, timing) = site.worker.ask(features).await?;
+    let (mut result, timing) = state.worker.classify(features).await?;
     mapping.map_back(&mut result);
     let mut shown = json!(result);
     mapping.describe(&mut shown);
-    Ok(pretty(&answer(&result, shown, timing)))
+    Ok(pretty(&response_value(&result, shown, timing)))
 }
 
-/// The first field called `file`.
-async fn uploaded(mut form: Multipart) -> Result<Vec<u8>, Failure> {
+/// The content of the first field called `file`.
+async fn uploaded(mut form: Multipart) -> Result<Vec<u8>, RequestError> {
     let failed = |e: MultipartError| match e.status() {
         StatusCode::PAYLOAD_TOO_LARGE => {
-            Failure::request(format!("File too large, at most {} MB are read", MAX_PICTURE >> 20))
+            RequestError::request(format!("File too large, the limit is {} MB", MAX_PICTURE >> 20))
         }
-        _ => Failure::request(format!("the form cannot be read: {}", e.body_text())),
+        _ => RequestError::request(format!("the form cannot be read: {}", e.body_text())),
     };
-    while let Some(field) = while_it_comes(form.next_field()).await?.map_err(failed)? {
+    while let Some(field) = next_part(form.next_field()).await?.map_err(failed)? {
         if matches!(field.name(), Some("file" | "file[]")) {
-            return collected(field, failed).await;
+            return read_all(field, failed).await;
         }
     }
-    Err(Failure::request("Missing \"file\" in the multipart/form-data"))
+    Err(RequestError::request("Missing \"file\" in the multipart/form-data"))
 }
 
-/// All of a body.
-async fn collected<E>(
+/// Reads a whole body.
+async fn read_all<E>(
     parts: impl Stream<Item = Result<Bytes, E>>,
-    failed: impl Fn(E) -> Failure,
-) -> Result<Vec<u8>, Failure> {
+    failed: impl Fn(E) -> RequestError,
+) -> Result<Vec<u8>, RequestError> {
     let mut parts = pin!(parts);
     let mut whole = Vec::new();
-    while let Some(part) = while_it_comes(parts.next()).await? {
+    while let Some(part) = next_part(parts.next()).await? {
         whole.extend_from_slice(&part.map_err(&failed)?);
     }
     Ok(whole)
 }
 
-/// The next part of a body.
-async fn while_it_comes<T>(part: impl Future<Output = T>) -> Result<T, Failure> {
-    let silent = |_| Failure::request(format!("nothing of the body came for {} s", SILENCE_LIMIT.as_secs()));
+/// The next part of a body, within [`SILENCE_LIMIT`].
+async fn next_part<T>(part: impl Future<Output = T>) -> Result<T, RequestError> {
+    let silent = |_| RequestError::request(format!("no part of the body arrived for {} s", SILENCE_LIMIT.as_secs()));
     tokio::time::timeout(SILENCE_LIMIT, part).await.map_err(silent)
 }
 
-async fn in_time<T>(reading: impl Future<Output = T>) -> Result<T, Failure> {
+/// A whole body, within [`BODY_LIMIT`].
+async fn within_body_limit<T>(reading: impl Future<Output = T>) -> Result<T, RequestError> {
     tokio::time::timeout(BODY_LIMIT, reading)
         .await
-        .map_err(|_| Failure::request(format!("the body did not arrive within {} s", BODY_LIMIT.as_secs())))
+        .map_err(|_| RequestError::request(format!("the body did not arrive within {} s", BODY_LIMIT.as_secs())))
 }
 
-fn answer(result: &InferenceResult, shown: Value, timing: Value) -> Value {
-    let mut answer = Map::new();
-    answer.insert("result".to_owned(), shown);
-    answer.insert("timing".to_owned(), timing);
+fn response_value(result: &InferenceResult, shown: Value, timing: Value) -> Value {
+    let mut response = Map::new();
+    response.insert("result".to_owned(), shown);
+    response.insert("timing".to_owned(), timing);
     if let Some(info) = &result.info {
-        answer.insert("info".to_owned(), info.as_str().into());
+        response.insert("info".to_owned(), info.as_str().into());
     }
-    Value::Object(answer)
+    Value::Object(response)
 }
 
-/// JSON for people, indented by four like that of the existing runner.
+/// A JSON response, indented by four spaces as the existing runner does.
 fn pretty(value: &Value) -> Response {
     let mut text = Vec::new();
     let mut writer = serde_json::Serializer::with_formatter(&mut text, PrettyFormatter::with_indent(b"    "));

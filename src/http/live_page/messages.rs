@@ -1,11 +1,42 @@
 //! Inferences as the messages of the page's two WebSockets.
 
 use axum::extract::ws::Utf8Bytes;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
-use super::pictures::{Area, ViewerFrame};
+use super::viewer_encoder::{Area, ViewerFrame};
+use crate::config::Threshold;
 use crate::inference::view::InferenceView;
+use crate::model::ModelInfo;
 use crate::report::Decision;
+
+/// The `hello` message of the existing runner's WebSocket: the model, with the thresholds that clients have `changed`.
+pub(super) fn hello(info: &ModelInfo, changed: &[Threshold]) -> Utf8Bytes {
+    let mut parameters = info.parameters_with_sensor_type();
+    apply_changed_thresholds(&mut parameters, changed);
+    json!({
+        "type": "hello",
+        "project": info.raw_project,
+        "modelParameters": parameters,
+        "inferencingEngine": info.raw_engine,
+    })
+    .to_string()
+    .into()
+}
+
+/// Replaces thresholds in the model's parameters by their changed values.
+fn apply_changed_thresholds(parameters: &mut Map<String, Value>, changed: &[Threshold]) {
+    let Some(Value::Array(blocks)) = parameters.get_mut("thresholds") else {
+        return;
+    };
+    for Threshold { id, key, value } in changed {
+        let block = blocks.iter_mut().find(|block| block["id"].as_i64() == Some(*id));
+        if let Some(current) = block.and_then(|block| block.get_mut(key)) {
+            *current = json!(value);
+        }
+    }
+}
 
 /// The `classification` message of the existing runner's WebSocket.
 pub(super) fn classification(view: &InferenceView) -> Utf8Bytes {
@@ -17,6 +48,35 @@ pub(super) fn classification(view: &InferenceView) -> Utf8Bytes {
         message.insert("additionalInfo".to_owned(), info.as_str().into());
     }
     Value::Object(message).to_string().into()
+}
+
+/// The `camera-preview` message of the existing runner's WebSocket.
+pub(super) fn camera_preview(jpeg: &[u8]) -> Utf8Bytes {
+    const PREFIX: &str = r#"{"type":"camera-preview","image":"data:image/jpeg;base64,"#;
+    const SUFFIX: &str = "\"}";
+    let mut text = String::with_capacity(PREFIX.len() + jpeg.len().div_ceil(3) * 4 + SUFFIX.len());
+    text.push_str(PREFIX);
+    STANDARD.encode_string(jpeg, &mut text);
+    text.push_str(SUFFIX);
+    text.into()
+}
+
+/// `handling-message-success` or `-error` with the client's message; `result` holds its `messageId`, and the reason of an error.
+pub(super) fn acknowledgement(message: &str, result: Result<Option<Value>, (Option<Value>, String)>) -> Utf8Bytes {
+    let (id, kind, error) = match result {
+        Ok(id) => (id, "handling-message-success", None),
+        Err((id, error)) => (id, "handling-message-error", Some(error)),
+    };
+    let mut response = Map::new();
+    if let Some(id) = id {
+        response.insert("messageId".to_owned(), id);
+    }
+    response.insert("type".to_owned(), kind.into());
+    response.insert("message".to_owned(), message.into());
+    if let Some(error) = error {
+        response.insert("error".to_owned(), error.into());
+    }
+    Value::Object(response).to_string().into()
 }
 
 /// The `moment` message of the page: an inference and what was decided about it.
@@ -100,6 +160,51 @@ mod tests {
             message,
             json!({"type": "classification", "timeMs": 1, "additionalInfo": "hot", "result": {"bounding_boxes": [],
                 "object_tracking": [{"label": "car", "value": 0.5, "x": 1, "y": 2, "width": 3, "height": 4, "object_id": 9}]}})
+        );
+    }
+
+    #[test]
+    fn the_hello_shows_changed_thresholds() {
+        let changed = |id, key: &str| Threshold {
+            id,
+            key: key.to_owned(),
+            value: 0.25,
+        };
+        let parameters = json!({"thresholds": [{"id": 18, "type": "object_detection", "min_score": 0.5}]});
+        let model = ModelInfo {
+            project_id: 1,
+            name: String::new(),
+            owner: String::new(),
+            deploy_version: 1,
+            input: crate::model::ModelInput::Unsupported("none"),
+            features: 0,
+            model_type: String::new(),
+            labels: vec![],
+            slow_first_inference: false,
+            raw_parameters: parameters.as_object().unwrap().clone(),
+            raw_project: Map::new(),
+            raw_engine: Value::Null,
+        };
+        let hello = hello(
+            &model,
+            &[changed(18, "min_score"), changed(18, "other"), changed(1, "min_score")],
+        );
+        let hello: Value = serde_json::from_str(&hello).unwrap();
+        assert_eq!(
+            hello["modelParameters"]["thresholds"],
+            json!([{"id": 18, "type": "object_detection", "min_score": 0.25}])
+        );
+    }
+
+    #[test]
+    fn an_acknowledgement_repeats_the_message_and_its_id() {
+        assert_eq!(
+            acknowledgement("{}", Ok(None)).as_str(),
+            r#"{"type":"handling-message-success","message":"{}"}"#
+        );
+        assert_eq!(
+            acknowledgement("x", Err((Some(json!(7)), "no".to_owned()))).as_str(),
+            r#"{"messageId":7,"type":"handling-message-error","message":"x","error":"no"}"#
         );
     }
 }

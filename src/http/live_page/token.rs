@@ -1,23 +1,25 @@
-//! The token for what changes something, when the configuration names none: made once, kept in a file of its owner.
+//! The token for requests that change something, when none is configured: created once and kept in a file.
 
 use std::fs::{DirBuilder, OpenOptions, Permissions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 
+use crate::util::atomic_file;
 use crate::util::secret::Secret;
 
 /// Name of the file in the device's directory.
 const FILE: &str = "preview_token";
-/// Digits of a token: 128 bits.
+/// Hexadecimal digits of a token: 128 bits.
 const DIGITS: usize = 32;
 
-/// Reads the token of the device's directory (`<work_dir>/<device>`), or makes one, in a file that only its owner can read.
+/// Reads the token from the device's directory (`<work_dir>/<device>`), or creates one in a file that only its owner can
+/// read. Also returns the path of the file.
 ///
 /// # Errors
-/// When the file can be neither read nor written.
+/// When the file cannot be read or written.
 pub(super) fn load_or_create(directory: &Path) -> io::Result<(Secret, PathBuf)> {
     let path = directory.join(FILE);
     if let Some(token) = read(&path)? {
@@ -25,23 +27,11 @@ pub(super) fn load_or_create(directory: &Path) -> io::Result<(Secret, PathBuf)> 
     }
     DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
     let token = format!("{:0DIGITS$x}", rand::random::<u128>());
-    let fresh = directory.join(format!("{FILE}.new"));
-    match std::fs::remove_file(&fresh) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-        _ => {}
-    }
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&fresh)?;
-    writeln!(file, "{token}")?;
-    file.sync_all()?;
-    std::fs::rename(&fresh, &path)?;
+    atomic_file::replace(&path, format!("{token}\n").as_bytes())?;
     Ok((Secret::new(token), path))
 }
 
-/// The token in the file; `None` when there is none, or nothing that was written here.
+/// The token in the file; `None` when the file is missing or holds no token.
 fn read(path: &Path) -> io::Result<Option<Secret>> {
     let opened = OpenOptions::new()
         .read(true)
@@ -53,7 +43,7 @@ fn read(path: &Path) -> io::Result<Option<Secret>> {
         Err(e) => return Err(e),
     };
     if !file.metadata()?.is_file() {
-        return Err(io::Error::other(format!("{} is no file", path.display())));
+        return Err(io::Error::other(format!("{} is not a file", path.display())));
     }
     let mut bytes = Vec::new();
     (&file).take(4096).read_to_end(&mut bytes)?;
@@ -75,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_made_once_and_only_its_owner_reads_it() {
+    fn a_token_is_created_once_and_readable_only_by_its_owner() {
         let dir = tempfile::tempdir().unwrap();
         let device = dir.path().join("device");
         let (first, path) = load_or_create(&device).unwrap();
@@ -86,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_token_is_replaced_and_links_are_not_followed() {
+    fn an_invalid_token_is_replaced_and_links_are_not_followed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(FILE);
         for nonsense in ["", "short", &"x".repeat(DIGITS), &"0".repeat(5000)] {

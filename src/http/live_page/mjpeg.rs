@@ -1,4 +1,4 @@
-//! Pictures for programs that know nothing else: one JPEG, or a stream of them.
+//! Pictures for programs without WebSocket: one JPEG (`/snapshot.jpg`), or a stream of them (`/stream.mjpeg`).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,36 +11,36 @@ use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::stream;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::pictures::ViewerFrames;
-use super::server::{Full, Site};
+use super::page_state::{PageState, TooManyViewers};
+use super::viewer_encoder::ViewerFrames;
 use crate::inference::live_tap::ViewerGuard;
 
-/// How long a picture is waited for.
+/// How long a snapshot waits for a picture.
 const PICTURE_LIMIT: Duration = Duration::from_secs(5);
-/// Between two pictures of the stream; a word that cannot be in a JPEG's headers.
+/// Separates the pictures of the stream.
 const BOUNDARY: &str = "ei-greengrass-picture";
 
-/// `/snapshot.jpg`: the next picture that the model sees.
-pub(super) async fn snapshot(State(site): State<Arc<Site>>) -> Response {
-    let mut pictures = match Pictures::look(&site) {
+/// `/snapshot.jpg`: the next picture.
+pub(super) async fn snapshot(State(state): State<Arc<PageState>>) -> Response {
+    let mut pictures = match PictureStream::new(&state) {
         Ok(pictures) => pictures,
-        Err(full) => return full.into_response(),
+        Err(refusal) => return refusal.into_response(),
     };
     match tokio::time::timeout(PICTURE_LIMIT, pictures.next()).await {
         Ok(Some(jpeg)) => ([(header::CONTENT_TYPE, "image/jpeg")], jpeg).into_response(),
         _ => (
             StatusCode::SERVICE_UNAVAILABLE,
-            "no picture came within 5 s: the camera or the model is not running, or the model listens to sound; see /api/status\n",
+            "no picture arrived within 5 s: the camera or the model is not running, or it is an audio model; see /api/status\n",
         )
             .into_response(),
     }
 }
 
 /// `/stream.mjpeg`: picture after picture, as `multipart/x-mixed-replace`. A client that reads slowly misses pictures.
-pub(super) async fn stream(State(site): State<Arc<Site>>) -> Response {
-    let pictures = match Pictures::look(&site) {
+pub(super) async fn stream(State(state): State<Arc<PageState>>) -> Response {
+    let pictures = match PictureStream::new(&state) {
         Ok(pictures) => pictures,
-        Err(full) => return full.into_response(),
+        Err(refusal) => return refusal.into_response(),
     };
     let parts = stream::unfold(pictures, |mut pictures| async move {
         let jpeg = pictures.next().await?;
@@ -62,36 +62,34 @@ fn part(jpeg: &Bytes) -> Bytes {
     part.freeze()
 }
 
-/// The pictures from now on, while somebody wants them.
-struct Pictures {
-    moments: ViewerFrames,
-    _looking: ViewerGuard,
-    _place: OwnedSemaphorePermit,
+/// The pictures from now on. The live tap delivers pictures while it exists.
+struct PictureStream {
+    frames: ViewerFrames,
+    _viewer: ViewerGuard,
+    _permit: OwnedSemaphorePermit,
 }
 
-impl Pictures {
-    fn look(site: &Site) -> Result<Self, Full> {
-        let place = site.place()?;
-        let mut viewer = site.live_tap.add_viewer();
+impl PictureStream {
+    fn new(state: &PageState) -> Result<Self, TooManyViewers> {
+        let permit = state.viewer_permit()?;
+        let mut viewer = state.live_tap.add_viewer();
         viewer.want_pictures(true);
-        let mut moments = site.moments();
-        moments.mark_unchanged();
         Ok(Self {
-            moments,
-            _looking: viewer,
-            _place: place,
+            frames: state.new_frames(),
+            _viewer: viewer,
+            _permit: permit,
         })
     }
 
-    /// `None`: there will be no more.
+    /// The next picture; `None`: no more will come.
     async fn next(&mut self) -> Option<Bytes> {
         loop {
-            self.moments.changed().await.ok()?;
+            self.frames.changed().await.ok()?;
             let jpeg = self
-                .moments
+                .frames
                 .borrow_and_update()
                 .as_ref()
-                .and_then(|moment| moment.jpeg.clone());
+                .and_then(|frame| frame.jpeg.clone());
             if jpeg.is_some() {
                 return jpeg;
             }

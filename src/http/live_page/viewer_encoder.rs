@@ -1,4 +1,4 @@
-//! Pictures become JPEG here, away from the inference thread, one at a time and only the newest.
+//! Encodes pictures as JPEG for viewers: not on the inference thread, one at a time, and only the newest.
 
 use std::sync::Arc;
 
@@ -13,14 +13,14 @@ use crate::inference::live_tap::{LiveTap, UnencodedPicture, UnencodedView};
 use crate::inference::view::InferenceView;
 use crate::report::{EncodedPicture, PictureRef};
 
-/// What somebody who looks sees at one moment.
+/// An inference with its encoded picture.
 #[derive(Debug)]
 pub(super) struct ViewerFrame {
     /// The inference.
     pub view: Arc<InferenceView>,
-    /// What the model saw, or the camera; `None` for sound, or when nobody wanted pictures.
+    /// The model's input or the camera's picture; `None` for audio, and while no viewer wants pictures.
     pub jpeg: Option<Bytes>,
-    /// Where in that JPEG the model's picture is; `None`: it is the model's picture.
+    /// Where the model's input is in that JPEG; `None`: the JPEG is the model's input.
     pub area: Option<Area>,
 }
 
@@ -49,36 +49,38 @@ impl Area {
     }
 }
 
-/// The newest moment; `None` before the first.
+/// Sends the newest frame to all viewers; `None` before the first one.
+pub(super) type ViewerFrameSender = watch::Sender<Option<Arc<ViewerFrame>>>;
+/// Receives the newest frame.
 pub(super) type ViewerFrames = watch::Receiver<Option<Arc<ViewerFrame>>>;
 
 /// Encodes until dropped.
-pub(super) async fn encode(live_tap: Arc<LiveTap>, moments: watch::Sender<Option<Arc<ViewerFrame>>>) {
-    let mut encoder = Encoder::new();
+pub(super) async fn run(live_tap: Arc<LiveTap>, frames: ViewerFrameSender) {
+    let mut encoder = ViewerEncoder::new();
     loop {
         let view = live_tap.next_view().await;
         let counted = live_tap.clone();
         let work = move || {
-            let moment = encoder.moment(view, &counted);
-            (moment, encoder)
+            let frame = encoder.encode(view, &counted);
+            (frame, encoder)
         };
-        // Fails only when the runtime ends.
-        let Ok((moment, back)) = tokio::task::spawn_blocking(work).await else {
+        // An error here means that the runtime is shutting down.
+        let Ok((frame, returned)) = tokio::task::spawn_blocking(work).await else {
             return;
         };
-        encoder = back;
-        moments.send_replace(Some(Arc::new(moment)));
+        encoder = returned;
+        frames.send_replace(Some(Arc::new(frame)));
     }
 }
 
-/// What is kept from picture to picture.
-struct Encoder {
-    /// For frames of the camera in their own size.
+/// Buffers that are reused for each picture.
+struct ViewerEncoder {
+    /// Converts the camera's frames without scaling them.
     converter: Converter,
     picture: Picture,
 }
 
-impl Encoder {
+impl ViewerEncoder {
     fn new() -> Self {
         Self {
             converter: Converter::new(Target {
@@ -91,11 +93,11 @@ impl Encoder {
         }
     }
 
-    fn moment(&mut self, UnencodedView { view, picture }: UnencodedView, live_tap: &LiveTap) -> ViewerFrame {
+    fn encode(&mut self, UnencodedView { view, picture }: UnencodedView, live_tap: &LiveTap) -> ViewerFrame {
         let (jpeg, area) = match picture {
             None => (None, None),
             Some(UnencodedPicture::ModelInput(picture)) => (jpeg(&picture, live_tap), None),
-            Some(UnencodedPicture::Original(original)) => match self.cameras(&original) {
+            Some(UnencodedPicture::Original(original)) => match self.convert(&original) {
                 Some(area) => (jpeg(&self.picture, live_tap), Some(area)),
                 None => (None, None),
             },
@@ -103,12 +105,12 @@ impl Encoder {
         ViewerFrame { view, jpeg, area }
     }
 
-    /// Puts the camera's picture into `self.picture`.
-    fn cameras(&mut self, OriginalFrame { frame, target }: &OriginalFrame) -> Option<Area> {
+    /// Converts the camera's frame into `self.picture`.
+    fn convert(&mut self, OriginalFrame { frame, target }: &OriginalFrame) -> Option<Area> {
         match self.converter.convert(frame, &mut self.picture) {
             Ok(()) => Some(Area::of((self.picture.width, self.picture.height), *target)),
             Err(e) => {
-                tracing::debug!("a picture for the live page: {e}");
+                tracing::debug!(error = %e, "A picture for the live page could not be converted");
                 None
             }
         }
@@ -126,7 +128,7 @@ fn jpeg(picture: &Picture, live_tap: &LiveTap) -> Option<Bytes> {
     match EncodedPicture::new(reference) {
         Ok(encoded) => Some(encoded.jpeg().clone()),
         Err(e) => {
-            tracing::debug!("a picture for the live page: {e}");
+            tracing::debug!(error = %e, "A picture for the live page could not be encoded");
             None
         }
     }
@@ -148,10 +150,10 @@ mod tests {
     }
 
     #[test]
-    fn the_models_picture_is_found_in_the_cameras() {
+    fn the_area_of_the_models_input_is_found_in_the_cameras_picture() {
         assert_eq!(area(ResizeMode::Squash), [0.0, 0.0, 640.0, 480.0]);
         assert_eq!(area(ResizeMode::FitShortest), [80.0, 0.0, 480.0, 480.0]);
-        // 40 black rows above and below, each two rows of the camera's.
+        // 40 black rows above and below, each two rows of the camera's picture.
         assert_eq!(area(ResizeMode::FitLongest), [0.0, -80.0, 640.0, 640.0]);
         assert_eq!(area(ResizeMode::None), [0.0, 0.0, 640.0, 480.0]);
     }

@@ -1,0 +1,64 @@
+//! Selects the model to run: the configured one, or the newest one of Edge Impulse Studio.
+
+use std::path::PathBuf;
+
+use tokio::sync::watch;
+
+use crate::config::{Config, ModelSource};
+use crate::studio::{Found, Provider, StoredModel, is_missing, say_missing};
+
+/// The model to run.
+#[derive(Debug, Clone)]
+pub(super) struct SelectedModel {
+    pub(super) source: ModelSource,
+    /// Keeps the downloaded file from being removed while it is in use.
+    _stored: Option<StoredModel>,
+}
+
+impl SelectedModel {
+    fn local(source: ModelSource) -> Self {
+        Self { source, _stored: None }
+    }
+
+    fn downloaded(model: StoredModel) -> Self {
+        Self {
+            source: ModelSource::File(model.path.clone()),
+            _stored: Some(model),
+        }
+    }
+}
+
+/// Sends the model to run as soon as there is one, and a newer one when it is downloaded. Never ends.
+pub(super) async fn provide_model(config: &Config, selected: watch::Sender<Option<SelectedModel>>) {
+    let select = |new: SelectedModel| {
+        selected.send_if_modified(|selected| {
+            // The same model again must not restart the worker.
+            let is_new = selected.as_ref().is_none_or(|selected| selected.source != new.source);
+            if is_new {
+                *selected = Some(new);
+            }
+            is_new
+        });
+    };
+    match &config.model {
+        Some(ModelSource::File(path)) if is_missing(path) => {
+            say_missing(path);
+            download(config, path.clone().into(), &select).await;
+        }
+        Some(source) => select(SelectedModel::local(source.clone())),
+        None => download(config, None, &select).await,
+    }
+    std::future::pending().await
+}
+
+/// `missing`: the configured file; it is used if it appears before a model is downloaded.
+async fn download(config: &Config, missing: Option<PathBuf>, select: &(impl Fn(SelectedModel) + Sync)) {
+    let provider = Provider::new(config, std::env::var("EI_HOST").ok());
+    let found = |found| match (found, &missing) {
+        (Found::Model(model), _) => select(SelectedModel::downloaded(*model)),
+        (Found::LocalFile, Some(path)) => select(SelectedModel::local(ModelSource::File(path.clone()))),
+        // The provider has logged the reason.
+        (Found::LocalFile, None) | (Found::Nothing(_) | Found::StandsIn(_), _) => {}
+    };
+    provider.keep_looking(found).await;
+}
