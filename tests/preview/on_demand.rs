@@ -99,7 +99,7 @@ async fn a_posted_picture_is_answered_with_boxes_in_its_own_pixels() {
         assert!(text.starts_with("{\n    \"result\"") && text.ends_with("}\n"));
     }
     for (field, file, said) in [
-        ("file", b"no picture".to_vec(), "no picture that can be read"),
+        ("file", b"no picture".to_vec(), "cannot be read as a picture"),
         (
             "photo",
             disc(8, 8, (4.0, 4.0), 2.0, ImageFormat::Png),
@@ -143,7 +143,7 @@ async fn posted_features_are_answered_and_the_model_is_described() {
 }
 
 #[tokio::test]
-async fn a_model_that_fails_is_an_answer_and_is_started_again() {
+async fn a_failed_model_gives_an_error_response_and_is_restarted() {
     let server = Server::start("builtin:crash=1");
     let features = json!({"features": vec![0; 320 * 320]});
     assert_eq!(server.post_features(&features).await.0, 200);
@@ -155,17 +155,17 @@ async fn a_model_that_fails_is_an_answer_and_is_started_again() {
 }
 
 #[tokio::test]
-async fn who_sends_nothing_of_a_body_keeps_the_place_from_nobody_for_long() {
+async fn a_client_that_sends_no_body_does_not_block_other_clients_for_long() {
     let server = Server::start("builtin:nop=8x4");
     let mut silent = Vec::new();
     for _ in 0..4 {
         let mut client = TcpStream::connect(("127.0.0.1", server.port)).await.unwrap();
         let head = "POST /api/features HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\nExpect: 100-continue\r\n\r\n";
         client.write_all(head.as_bytes()).await.unwrap();
-        // The server says so when it begins to read the body.
-        let mut go_on = [0; 25];
-        client.read_exact(&mut go_on).await.unwrap();
-        assert_eq!(&go_on, b"HTTP/1.1 100 Continue\r\n\r\n");
+        // The server sends this when it begins to read the body.
+        let mut continue_line = [0; 25];
+        client.read_exact(&mut continue_line).await.unwrap();
+        assert_eq!(&continue_line, b"HTTP/1.1 100 Continue\r\n\r\n");
         silent.push(client);
     }
     let (code, text) = server.post_features(&json!({"features": vec![0; 32]})).await;
@@ -174,12 +174,12 @@ async fn who_sends_nothing_of_a_body_keeps_the_place_from_nobody_for_long() {
         let mut answer = String::new();
         client.read_to_string(&mut answer).await.unwrap();
         assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
-        assert!(answer.contains("nothing of the body came for 10 s"), "{answer}");
+        assert!(answer.contains("no part of the body arrived for 10 s"), "{answer}");
     }
     server.daemon.stop();
 }
 
-/// The most memory a process ever had, in MB.
+/// Peak memory of a process in MB.
 fn peak_megabytes(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
@@ -187,7 +187,7 @@ fn peak_megabytes(pid: u32) -> u64 {
 }
 
 #[tokio::test]
-async fn a_small_file_that_is_a_huge_picture_is_refused_and_takes_no_memory() {
+async fn a_small_file_with_a_huge_picture_is_refused_without_using_memory() {
     let server = Server::start("builtin:ball");
     let mut file = Cursor::new(Vec::new());
     image::GrayImage::new(8000, 8000)
@@ -196,7 +196,7 @@ async fn a_small_file_that_is_a_huge_picture_is_refused_and_takes_no_memory() {
     let (code, text) = server.post_picture("file", file.into_inner()).await;
     assert_eq!(code, 400);
     assert!(
-        text.contains("the picture has 8000 x 8000 pixels; accepted are at most 50 million in all"),
+        text.contains("the picture has 8000 x 8000 pixels; accepted: at most 50 million in total"),
         "{text}"
     );
     let zeros = vec![0; 3_000_000];

@@ -45,10 +45,10 @@ async fn other_sites_and_foreign_names_are_refused() {
 }
 
 #[tokio::test]
-async fn a_client_behind_a_proxy_changes_something_only_with_the_token_of_the_file() {
+async fn a_client_behind_a_proxy_needs_the_token_to_change_something() {
     let served = Served::ball(NO_BROKER, &[]);
-    let line = served.daemon.wait_for_line("the token for changing something");
-    let path = line.split("is in ").nth(1).unwrap().trim();
+    let line = served.daemon.wait_for_line("need the token in this file");
+    let path = line.split("path=").nth(1).unwrap().trim();
     assert_eq!(std::fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
     let token = std::fs::read_to_string(path).unwrap().trim().to_owned();
     assert!(!served.daemon.log().contains(&token));
@@ -107,7 +107,7 @@ async fn there_are_places_for_so_many_clients_and_no_more() {
         clients.push(served.connect("/").await);
     }
     assert_eq!(served.try_connect("/", &[]).await.err(), Some(503));
-    assert_eq!(served.get("/healthz").await.0, 200, "who only asks is not turned away");
+    assert_eq!(served.get("/healthz").await.0, 200, "requests without a permanent connection are still served");
     clients.pop();
     served
         .wait_for_status("one has gone", |status| status["page"]["viewers"] == 31)
@@ -170,7 +170,7 @@ async fn a_port_in_use_is_a_warning_and_tried_again() {
 }
 
 #[tokio::test]
-async fn switched_off_no_port_is_opened() {
+async fn a_live_page_that_is_off_opens_no_port() {
     let site = Site::new();
     let port = free_port();
     let key = format!("preview_port={port}");

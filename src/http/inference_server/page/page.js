@@ -1,19 +1,19 @@
 
 'use strict';
 
-// What the device answers is put into the page as text, never as markup.
+// Everything that comes from the device is inserted into the page as text, never as markup.
 const $ = id => document.getElementById(id);
-const place = location.origin;
+const origin = location.origin;
 
-async function ask(path, options) {
+async function request(path, options) {
   $('error').hidden = true;
   try {
     const answer = await fetch(path, options);
     const text = await answer.text();
     if (!answer.ok) throw new Error(text.trim());
     return JSON.parse(text);
-  } catch (problem) {
-    $('error').textContent = problem.message;
+  } catch (error) {
+    $('error').textContent = error.message;
     $('error').hidden = false;
     return null;
   }
@@ -27,7 +27,7 @@ function show(answer) {
 async function classifyPicture(file) {
   const form = new FormData();
   form.append('file', file);
-  const answer = await ask('api/image', {method: 'POST', body: form});
+  const answer = await request('api/image', {method: 'POST', body: form});
   if (!answer) return;
   show(answer);
   const bitmap = await createImageBitmap(file, {imageOrientation: 'none'}).catch(() => null);
@@ -61,15 +61,15 @@ function draw(bitmap, result) {
 
 async function classifyFeatures() {
   const features = $('features').value.split(/[\s,]+/).filter(Boolean).map(Number);
-  const answer = await ask('api/features', {
+  const answer = await request('api/features', {
     method: 'POST', headers: {'Content-Type': 'application/json'}, body: JSON.stringify({features}),
   });
   if (answer) show(answer);
 }
 
-async function begin() {
-  const info = await ask('api/info');
-  if (!info) { setTimeout(begin, 2000); return; }
+async function start() {
+  const info = await request('api/info');
+  if (!info) { setTimeout(start, 2000); return; }
   const {project, modelParameters: model} = info;
   document.title = project.name;
   $('name').textContent = `${project.owner} / ${project.name} (v${project.deploy_version})`;
@@ -77,11 +77,11 @@ async function begin() {
   $('picture-part').hidden = !pictures;
   $('features-part').hidden = pictures;
   if (pictures) {
-    $('about').textContent = `Takes pictures; works on ${model.image_input_width} × ${model.image_input_height} pixels.`;
-    $('example').textContent = `curl -F 'file=@picture.jpg' ${place}/api/image`;
+    $('about').textContent = `Takes pictures; the input of the model has ${model.image_input_width} × ${model.image_input_height} pixels.`;
+    $('example').textContent = `curl -F 'file=@picture.jpg' ${origin}/api/image`;
   } else {
     $('about').textContent = `Takes ${model.input_features_count} features.`;
-    $('example').textContent = `curl -H 'Content-Type: application/json' -d '{"features": [5, 10, 15]}' ${place}/api/features`;
+    $('example').textContent = `curl -H 'Content-Type: application/json' -d '{"features": [5, 10, 15]}' ${origin}/api/features`;
   }
 }
 
@@ -95,4 +95,4 @@ drop.addEventListener('drop', event => {
   drop.classList.remove('over');
   if (event.dataTransfer.files[0]) classifyPicture(event.dataTransfer.files[0]);
 });
-begin();
+start();

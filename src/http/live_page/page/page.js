@@ -1,7 +1,7 @@
 
 'use strict';
 
-// Everything that comes from the device (labels, names, reasons) is put into the page as text, never as markup.
+// Everything that comes from the device (labels, names, reasons) is inserted into the page as text, never as markup.
 const $ = id => document.getElementById(id);
 const node = (tag, name, text) => {
   const made = document.createElement(tag);
@@ -23,9 +23,9 @@ function connect() {
   let expecting = null;
   socket.onmessage = async event => {
     if (typeof event.data !== 'string') {
-      const of = expecting;
+      const owner = expecting;
       expecting = null;
-      try { show(of, await createImageBitmap(event.data)); } catch (_) { /* the next one may be readable */ }
+      try { show(owner, await createImageBitmap(event.data)); } catch (_) { /* the next picture may be readable */ }
       return;
     }
     const message = JSON.parse(event.data);
@@ -46,7 +46,7 @@ function connect() {
   };
 }
 
-// Nobody looks at a hidden page: the device need not send it anything.
+// A hidden page disconnects, so that the device sends it nothing.
 document.addEventListener('visibilitychange', () => {
   clearTimeout(resume);
   if (document.hidden) socket.close();
@@ -58,10 +58,10 @@ document.addEventListener('visibilitychange', () => {
 const colours = new Map();
 function colour(label) {
   if (!colours.has(label)) {
-    // The first labels are as far apart as can be (golden angle), in the order of the model.
+    // Multiples of the golden angle, in the order of the model's labels, give colours that differ as much as possible.
     const known = status?.model?.labels?.indexOf(label) ?? -1;
-    const place = known >= 0 ? known : colours.size;
-    colours.set(label, `hsl(${(165 + place * 137.5) % 360} 72% 52%)`);
+    const index = known >= 0 ? known : colours.size;
+    colours.set(label, `hsl(${(165 + index * 137.5) % 360} 72% 52%)`);
   }
   return colours.get(label);
 }
@@ -72,7 +72,7 @@ function show(next, bitmap) {
   picture?.close();
   picture = bitmap;
   lastMoment = Date.now();
-  remember(next);
+  addToHistory(next);
   requestAnimationFrame(draw);
 }
 
@@ -103,25 +103,25 @@ function drawPicture() {
   if (view.height !== pixels[1]) view.height = pixels[1];
   const ctx = view.getContext('2d');
   ctx.drawImage(picture, 0, 0, view.width, view.height);
-  // Where the model's picture is in this one: all of it, or a part of the camera's.
+  // Where the model's input is in this picture: all of it, or a part of the camera's picture.
   const [x, y, wide, high] = moment.area ?? [0, 0, width, height];
   const across = view.width / width, down = view.height / height;
-  const place = ({x: left, y: top, width: w, height: h}) => [
+  const toCanvas = ({x: left, y: top, width: w, height: h}) => [
     across * (x + left * wide / moment.width), down * (y + top * high / moment.height),
     across * w * wide / moment.width, down * h * high / moment.height];
   const result = moment.result, unit = Math.max(1, view.width / 640);
-  drawHeat(ctx, result, place);
-  for (const box of result.object_tracking ?? result.bounding_boxes ?? []) drawBox(ctx, box, place(box), unit);
+  drawHeat(ctx, result, toCanvas);
+  for (const box of result.object_tracking ?? result.bounding_boxes ?? []) drawBox(ctx, box, toCanvas(box), unit);
 }
 
-function drawHeat(ctx, result, place) {
+function drawHeat(ctx, result, toCanvas) {
   const cells = result.visual_anomaly_grid ?? [];
   if (!cells.length) return;
   const most = Math.max(1e-9, result.visual_anomaly_max ?? 0, ...cells.map(cell => cell.value));
   for (const cell of cells) {
     const heat = Math.max(0, Math.min(1, cell.value / most));
     ctx.fillStyle = `hsl(${60 - 60 * heat} 95% 52% / ${.2 + .4 * heat})`;
-    ctx.fillRect(...place(cell));
+    ctx.fillRect(...toCanvas(cell));
   }
 }
 
@@ -144,7 +144,7 @@ function drawBox(ctx, box, [x, y, width, height], unit) {
 
 // ---------------------------------------------------------------- the result
 
-// What the result holds, as labels with values.
+// The content of the result as labels with values.
 function entries(result) {
   const boxes = result.object_tracking ?? result.bounding_boxes;
   const list = [];
@@ -192,7 +192,7 @@ function confidence(result) {
   const values = Object.values(result.classification ?? {});
   return values.length ? Math.max(...values) : null;
 }
-function remember({result, wallMs}) {
+function addToHistory({result, wallMs}) {
   const at = Math.floor(Date.now() / BUCKET), value = confidence(result);
   let last = history.at(-1);
   if (!last || last.at !== at) history.push(last = {at, sum: 0, n: 0, ms: 0, times: 0});
@@ -251,7 +251,7 @@ function pill(id, kind, text) {
 }
 const span = s => s < 60 ? `${s} s` : s < 3600 ? `${Math.floor(s / 60)} min` : s < 172800 ? `${Math.floor(s / 3600)} h` : `${Math.floor(s / 86400)} days`;
 const number = n => n.toLocaleString('en');
-const words = {
+const STATE_PILLS = {
   starting: ['', 'starting'], 'warming-up': ['warn', 'warming up'], running: ['good', 'running'], waiting: ['bad', 'not running'], 'unsupported-model': ['bad', 'cannot be run'],
   paused: ['warn', 'paused'],
 };
@@ -268,9 +268,9 @@ function showStatus() {
   $('device').textContent = status.device;
   const size = model.input?.width ? `, ${model.input.width} × ${model.input.height}` : '';
   $('model-name').textContent = model.name ? `${model.owner ? model.owner + ' / ' : ''}${model.name} ${model.version}${size}` : 'No model yet';
-  pill('pill-model', ...words[model.state]);
-  // Without a model the source is not even tried.
-  pill('pill-source', ...(model.state === 'running' || source.state !== 'starting' ? words[source.state] : ['', 'waits for the model']));
+  pill('pill-model', ...STATE_PILLS[model.state]);
+  // The source is not started before the model runs.
+  pill('pill-source', ...(model.state === 'running' || source.state !== 'starting' ? STATE_PILLS[source.state] : ['', 'waits for the model']));
   showDelivery(mqtt);
   const active = model.state === 'running' && source.state === 'running';
   $('rate').textContent = active ? inference.per_second.toFixed(1) : '–';
@@ -280,7 +280,7 @@ function showStatus() {
   $('filter').textContent = !filter ? '–' : filter.enabled === 'yes'
     ? `on: confidence ${sign[filter.threshold_criteria]} ${filter.confidence_threshold}` : 'off: every confidence passes';
   $('filter').dataset.enabled = filter?.enabled ?? '';
-  $('gate').textContent = gate.publish_every > 1 ? `every ${gate.publish_every}th that passes` : 'every one that passes';
+  $('gate').textContent = gate.publish_every > 1 ? `every ${gate.publish_every}th inference that passes` : 'every inference that passes';
   const caches = [cache.file && 'files', cache.s3_bucket && `S3 bucket ${cache.s3_bucket}`].filter(Boolean);
   const failures = counters.cache_failures ? `, ${number(counters.cache_failures)} failed` : '';
   $('cache').textContent = caches.length ? `${caches.join(' and ')}: ${number(counters.cache_writes)} written${failures}` : 'off';
@@ -299,10 +299,10 @@ function showDelivery(mqtt) {
   }[mqtt.state];
   pill('pill-mqtt', kind, text);
   const lines = [];
-  if (mqtt.state === 'offline') lines.push(`The broker cannot be reached: ${mqtt.reason}. Messages are kept and sent when it is back; the next try is within ${span(Math.max(1, mqtt.retry_in_s))}.`);
+  if (mqtt.state === 'offline') lines.push(`The broker cannot be reached: ${mqtt.reason}. Messages are kept and sent when the connection is back; the next attempt follows within ${span(Math.max(1, mqtt.retry_in_s))}.`);
   const lost = status.counters.outbox_dropped + status.counters.spool_dropped;
-  if (lost) lines.push(`${number(lost)} messages were dropped, the oldest first: there was no room for more.`);
-  // The states of model, source and MQTT have places of their own.
+  if (lost) lines.push(`${number(lost)} messages were dropped, the oldest first, because the outbox or the spool was full.`);
+  // The states of model, source and MQTT are shown elsewhere.
   const parts = {spool: 'The disk spool does not work', cache_file: 'The file cache does not work', cache_s3: 'The S3 cache does not work'};
   if (status.model.state === 'running') parts.model = 'Model';
   for (const problem of status.problems) {
@@ -313,17 +313,17 @@ function showDelivery(mqtt) {
   $('banner').textContent = lines.join(' ');
 }
 
-// What is missing, in the place where the picture should be.
+// Why there is no picture; shown in its place.
 function missing() {
   if (!status) return 'No connection to the device. Trying again…';
   const {model, source} = status;
   if (model.state === 'starting') return 'The model is loading…';
-  if (model.state === 'warming-up') return `The model prepares its first answer, ${span(model.for_s)} so far. With a GPU engine this can take up to an hour the first time.`;
-  if (model.state === 'waiting') return `No model: ${model.reason}. It is tried again.`;
+  if (model.state === 'warming-up') return `The model prepares its first inference, ${span(model.for_s)} so far. With a GPU engine this can take up to an hour the first time.`;
+  if (model.state === 'waiting') return `No model: ${model.reason}. The component tries again.`;
   if (model.state === 'unsupported-model') return `This model works on sensor “${model.input?.kind}”, which this component cannot read. Deploy another model.`;
-  if (source.state === 'starting') return 'The source is being started…';
-  if (source.state === 'waiting') return `No picture: ${source.reason}. The source is tried again.`;
-  if (source.state === 'paused') return 'The source ended. Send the command restart to begin again.';
+  if (source.state === 'starting') return 'The source is starting…';
+  if (source.state === 'waiting') return `No picture: ${source.reason}. The component tries again.`;
+  if (source.state === 'paused') return 'The source ended. Send the command “restart” to start it again.';
   if (Date.now() - lastMoment > 3000) return 'Waiting for the next inference…';
   return '';
 }
