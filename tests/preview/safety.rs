@@ -107,7 +107,11 @@ async fn there_are_places_for_so_many_clients_and_no_more() {
         clients.push(served.connect("/").await);
     }
     assert_eq!(served.try_connect("/", &[]).await.err(), Some(503));
-    assert_eq!(served.get("/healthz").await.0, 200, "requests without a permanent connection are still served");
+    assert_eq!(
+        served.get("/healthz").await.0,
+        200,
+        "requests without a permanent connection are still served"
+    );
     clients.pop();
     served
         .wait_for_status("one has gone", |status| status["page"]["viewers"] == 31)
