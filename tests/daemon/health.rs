@@ -1,4 +1,4 @@
-//! How each part is: in the metrics message, at `watch`, and at `check`.
+//! The health of each part in the metrics message, in `watch` and in `check`.
 
 use serde_json::{Value, json};
 
@@ -8,11 +8,11 @@ use crate::support::daemon::{Daemon, LIMIT, Site};
 use crate::support::ports::free_port;
 use crate::support::scripts::{boxed, script};
 
-/// GStreamer opens it, and it fails at once.
+/// A source that GStreamer can open but that fails at once.
 const NO_FILM: &str = "filesrc location=/nowhere/film.mp4 ! decodebin";
 
 #[test]
-fn the_metrics_message_and_watch_say_why_there_is_no_picture() {
+fn the_metrics_message_and_watch_show_why_there_is_no_picture() {
     let stage = Stage::new();
     let model = stage.site.scripted_model(&script(&[boxed(0.5)]));
     let mut command = stage.site.command("watch");
@@ -59,9 +59,9 @@ fn a_healthy_daemon_has_no_problems() {
 }
 
 #[test]
-fn a_disk_that_takes_no_files_shows_in_the_health() {
+fn a_failing_file_cache_is_shown_in_the_health() {
     let stage = Stage::new();
-    // A file where the directory of the cache is to be.
+    // A file in place of the cache's directory.
     let in_the_way = stage.site.write("taken", "");
     let directory = format!("cache_file_directory={}", in_the_way.display());
     let model = stage.site.scripted_model(&script(&[boxed(0.5)]));
@@ -77,7 +77,7 @@ fn a_disk_that_takes_no_files_shows_in_the_health() {
 }
 
 #[test]
-fn a_page_whose_port_is_taken_shows_in_the_health() {
+fn a_live_page_whose_port_is_in_use_is_shown_in_the_health() {
     let stage = Stage::new();
     let taken = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
     let port = taken.local_addr().unwrap().port();
@@ -91,13 +91,13 @@ fn a_page_whose_port_is_taken_shows_in_the_health() {
     daemon.stop();
 }
 
-/// `check` of a site whose page is at this port.
+/// The section `Running` of `check`, with these settings of the live page.
 fn running(site: &Site, page: &str, port: &str) -> Vec<String> {
     section(&check(site, &["--set", page, "--set", port]).out, "Running")
 }
 
 #[test]
-fn check_prints_how_each_part_of_the_running_daemon_is() {
+fn check_prints_the_health_of_each_part_of_the_running_daemon() {
     let site = Site::new();
     let port = format!("preview_port={}", free_port());
     assert_eq!(running(&site, "preview=on", &port), ["none runs for this device"]);

@@ -73,7 +73,7 @@ fn disc(width: u32, height: u32, centre: (f64, f64), radius: f64, format: ImageF
 }
 
 #[tokio::test]
-async fn a_posted_picture_is_answered_with_boxes_in_its_own_pixels() {
+async fn the_boxes_of_a_posted_picture_are_in_its_own_pixels() {
     let server = Server::start("builtin:ball");
     for format in [ImageFormat::Jpeg, ImageFormat::Png] {
         let (code, text) = server
@@ -116,7 +116,7 @@ async fn a_posted_picture_is_answered_with_boxes_in_its_own_pixels() {
 }
 
 #[tokio::test]
-async fn posted_features_are_answered_and_the_model_is_described() {
+async fn posted_features_are_classified_and_the_model_is_described() {
     let server = Server::start("builtin:nop=8x4");
     let (code, text) = server.post_features(&json!({"features": vec![0; 32]})).await;
     assert_eq!(code, 200, "{text}");

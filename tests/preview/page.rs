@@ -120,7 +120,7 @@ async fn the_page_shows_a_box_on_the_ball_the_filter_and_the_broker() {
 }
 
 #[tokio::test]
-async fn the_page_says_what_is_missing() {
+async fn the_page_shows_why_there_is_no_picture() {
     let served = Served::start(NO_BROKER, &["--model", "/nonexistent/model.eim", "--gst", BALL]);
     let mut page = Chromium::open(&served.url("/"), View::DESK).await;
     page.wait_for_text("notice", "No model").await;
@@ -151,7 +151,7 @@ async fn the_page_says_what_is_missing() {
 }
 
 #[tokio::test]
-async fn a_store_that_does_not_work_is_told_on_the_page() {
+async fn the_page_shows_a_cache_that_fails() {
     let more = ["enable_cache_to_file=yes", "cache_file_directory=/dev/null/pairs"];
     let more: Vec<_> = more.iter().flat_map(|setting| ["--set", setting]).collect();
     let served = Served::ball(NO_BROKER, &more);
@@ -180,7 +180,7 @@ async fn classes_are_bars_and_no_label_becomes_markup() {
 }
 
 #[tokio::test]
-async fn sound_is_a_level_and_a_label() {
+async fn audio_is_shown_as_a_level_and_a_label() {
     let tone = "audiotestsrc is-live=true freq=440 volume=0.5";
     let served = Served::start(NO_BROKER, &["--model", "builtin:audio", "--gst", tone]);
     let mut page = Chromium::open(&served.url("/"), View::DESK).await;
@@ -210,7 +210,7 @@ const MIDDLE_OF_FRAME: &str = r"(() => {
 })()";
 
 #[tokio::test]
-async fn pictures_in_the_cameras_resolution_have_their_boxes_in_the_right_place() {
+async fn boxes_are_in_the_right_place_on_pictures_in_the_cameras_resolution() {
     let site = Site::new();
     // The middle quarter of what the model sees, which is the middle square of the camera's picture.
     let found =
@@ -254,7 +254,7 @@ async fn pictures_in_the_cameras_resolution_have_their_boxes_in_the_right_place(
 }
 
 #[tokio::test]
-async fn an_anomaly_grid_is_drawn_as_heat_and_freeform_values_are_summed_up() {
+async fn an_anomaly_grid_is_drawn_as_a_heat_map_and_freeform_values_are_summarised() {
     let site = Site::new();
     let cell = |x: u32, y: u32, value: f64| json!({"label": "anomaly", "value": value, "x": x, "y": y, "width": 16, "height": 12});
     let grid = json!({
@@ -294,7 +294,7 @@ async fn an_anomaly_grid_is_drawn_as_heat_and_freeform_values_are_summed_up() {
 }
 
 #[tokio::test]
-async fn a_model_that_warms_up_says_so_and_how_long_it_has_been() {
+async fn the_page_shows_how_long_a_model_has_been_warming_up() {
     let site = Site::new();
     let first = json!({"delay_ms": 60_000, "then": {"bounding_boxes": []}});
     let mut answers = script(&[first]);
@@ -312,7 +312,7 @@ async fn a_model_that_warms_up_says_so_and_how_long_it_has_been() {
 }
 
 #[tokio::test]
-async fn with_nobody_looking_no_picture_is_encoded() {
+async fn without_viewers_no_picture_is_encoded() {
     let served = Served::ball(NO_BROKER, &[]);
     let inferences = |status: &Value| status["counters"]["inferences"].as_u64().unwrap();
     let begin = inferences(&served.status().await);

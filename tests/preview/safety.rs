@@ -75,7 +75,7 @@ async fn a_client_behind_a_proxy_needs_the_token_to_change_something() {
 }
 
 #[tokio::test]
-async fn a_client_that_never_reads_is_cut_off_and_disturbs_nobody() {
+async fn a_client_that_never_reads_is_disconnected_and_does_not_affect_others() {
     let served = Served::ball(NO_BROKER, &[]);
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
@@ -100,7 +100,7 @@ async fn a_client_that_never_reads_is_cut_off_and_disturbs_nobody() {
 }
 
 #[tokio::test]
-async fn there_are_places_for_so_many_clients_and_no_more() {
+async fn the_number_of_viewers_is_limited() {
     let served = Served::ball(NO_BROKER, &[]);
     let mut clients = Vec::new();
     for _ in 0..32 {
@@ -121,7 +121,7 @@ async fn there_are_places_for_so_many_clients_and_no_more() {
 }
 
 #[tokio::test]
-async fn requests_without_end_are_cut_off() {
+async fn endless_requests_are_cut_off() {
     let served = Served::ball(NO_BROKER, &[]);
     let mut long = TcpStream::connect(("127.0.0.1", served.port)).await.unwrap();
     let head = format!(
@@ -147,7 +147,7 @@ async fn requests_without_end_are_cut_off() {
 }
 
 #[tokio::test]
-async fn a_port_in_use_is_a_warning_and_tried_again() {
+async fn a_port_in_use_causes_a_warning_and_a_retry() {
     let taken = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let port = taken.local_addr().unwrap().port();
     let site = Site::new();

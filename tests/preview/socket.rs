@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::preview::client::{NO_BROKER, Served};
 
 #[tokio::test]
-async fn an_application_is_greeted_and_gets_every_inference() {
+async fn an_application_receives_a_hello_and_every_inference() {
     let served = Served::ball(NO_BROKER, &[]);
     let mut client = served.connect("/").await;
     let hello = client.next().await;
@@ -36,7 +36,7 @@ async fn an_application_is_greeted_and_gets_every_inference() {
 }
 
 #[tokio::test]
-async fn pictures_come_to_who_asks_for_them_and_no_longer() {
+async fn pictures_are_sent_only_while_a_client_requests_them() {
     let served = Served::ball(NO_BROKER, &[]);
     let mut client = served.connect("/").await;
     client.wait_for_type("classification").await;
@@ -78,7 +78,7 @@ async fn pictures_come_to_who_asks_for_them_and_no_longer() {
 }
 
 #[tokio::test]
-async fn a_threshold_is_changed_at_the_model_and_shown_to_the_next_client() {
+async fn a_threshold_change_reaches_the_model_and_the_next_client() {
     let served = Served::ball(NO_BROKER, &[]);
     let mut client = served.connect("/").await;
     let hello = client.wait_for_type("hello").await;
@@ -104,7 +104,7 @@ async fn a_threshold_is_changed_at_the_model_and_shown_to_the_next_client() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_done_is_answered_with_the_reason() {
+async fn an_invalid_message_is_answered_with_the_reason() {
     let served = Served::ball(NO_BROKER, &[]);
     let mut client = served.connect("/").await;
     client.wait_for_type("hello").await;
@@ -127,7 +127,7 @@ async fn what_cannot_be_done_is_answered_with_the_reason() {
 }
 
 #[tokio::test]
-async fn pictures_can_be_had_without_a_websocket_too() {
+async fn pictures_are_also_available_without_a_websocket() {
     let served = Served::ball(NO_BROKER, &[]);
     let (code, jpeg) = served.get("/snapshot.jpg").await;
     assert_eq!(

@@ -22,7 +22,7 @@ async fn post_features(url: &str, features: usize) -> (u16, String) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_model_of_studio_answers_requests_and_a_newer_one_takes_over() {
+async fn a_model_from_studio_answers_requests_until_a_newer_one_replaces_it() {
     let bench = Bench::new();
     let port = free_port();
     let (info, features) = (
@@ -35,7 +35,7 @@ async fn the_model_of_studio_answers_requests_and_a_newer_one_takes_over() {
             c.args(["--set", &options, "--set", "preview_host=127.0.0.1"]);
         })
     };
-    // Not there yet: requests are told so.
+    // While the model is missing, requests get an error that says so.
     let state = bench.state.clone();
     state.lock().instead.push((
         "/api/projects",
@@ -57,7 +57,7 @@ async fn the_model_of_studio_answers_requests_and_a_newer_one_takes_over() {
     assert_eq!(code, 200, "{text}");
     assert_eq!(daemon.stop().matches("version 3 was downloaded").count(), 1);
 
-    // The one downloaded earlier answers while Studio builds another, which then takes over.
+    // The model that was downloaded earlier answers while Studio builds another one, which then replaces it.
     {
         let mut state = state.lock();
         state.version = None;
