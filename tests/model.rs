@@ -1,4 +1,4 @@
-//! The model room against model processes (`tests/support/scripted_model.rs`) and recorded conversations.
+//! The model module against model processes (`tests/support/scripted_model.rs`) and recorded conversations.
 
 mod built_in;
 mod recorded;
@@ -13,17 +13,17 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use ei_greengrass::config::{ModelSource, ResizeMode, ShmBehavior, Threshold};
-use ei_greengrass::model::{Interrupt, Model, ModelError, ModelInput, Settings, builtin, sweep_in};
+use ei_greengrass::model::{Interrupt, Model, ModelError, ModelInput, ModelSettings, builtin, sweep_in};
 use ei_greengrass::status::stats::Stats;
 use serde_json::{Map, Value, json};
 
-/// No test waits longer than this for anything.
+/// The longest wait of a test.
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// A directory with a scripted model in it.
 struct Bench {
     dir: tempfile::TempDir,
-    settings: Settings,
+    settings: ModelSettings,
     stats: Arc<Stats>,
 }
 
@@ -39,7 +39,7 @@ impl Bench {
 
     fn with_source(dir: tempfile::TempDir, source: ModelSource) -> Self {
         let stats = Arc::new(Stats::default());
-        let mut settings = Settings::new(source, "test", dir.path().join("work"), Arc::clone(&stats));
+        let mut settings = ModelSettings::new(source, "test", dir.path().join("work"), Arc::clone(&stats));
         let run = dir.path().join("run");
         fs::create_dir(&run).unwrap();
         settings.run_bases = vec![run];
@@ -50,18 +50,18 @@ impl Bench {
         Model::start(&self.settings, &Interrupt::new())
     }
 
-    /// What the model was asked, in order.
+    /// The requests that the model received, in order.
     fn requests(&self) -> Vec<Value> {
         let text = fs::read_to_string(self.dir.path().join("record.jsonl")).unwrap_or_default();
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
-    /// The process that was asked first.
+    /// The pid of the process that received the first request.
     fn pid(&self) -> Option<u32> {
         self.requests().first()?["pid"].as_u64().map(|pid| pid as u32)
     }
 
-    /// Nothing of the model is left: no directory, no process, no shared memory.
+    /// Checks that nothing of the model is left: no directory, no process, no shared memory.
     fn assert_clean(&self, pid: Option<u32>) {
         let left: Vec<_> = fs::read_dir(self.dir.path().join("run")).unwrap().collect();
         assert!(left.is_empty(), "{left:?}");
@@ -75,7 +75,7 @@ impl Bench {
     }
 }
 
-/// Shared memory made by the scripted model with this pid.
+/// Shared memory created by the scripted model with this pid.
 fn segments_of(pid: u32) -> Vec<PathBuf> {
     let prefix = format!("shm-scripted-{pid}-");
     let entries = fs::read_dir("/dev/shm").unwrap().map(|entry| entry.unwrap().path());
@@ -109,7 +109,7 @@ fn one_box(value: f64) -> Value {
 }
 
 #[test]
-fn features_reach_the_model_through_shared_memory_and_its_answer_comes_back() {
+fn features_reach_the_model_through_shared_memory_and_its_answer_is_received() {
     let bench = Bench::new(json!({ "answers": [one_box(0.5)] }));
     let mut model = bench.start().unwrap();
     assert!(model.uses_shared_memory());
@@ -125,7 +125,7 @@ fn features_reach_the_model_through_shared_memory_and_its_answer_comes_back() {
 }
 
 #[test]
-fn without_shared_memory_the_same_features_go_as_json() {
+fn without_shared_memory_the_same_features_are_sent_as_json() {
     let bench = Bench::new(json!({ "shm": false, "hello": { "features_shm_error": "no /dev/shm" } }));
     let mut model = bench.start().unwrap();
     assert!(!model.uses_shared_memory());
@@ -176,7 +176,7 @@ fn free_form_values_are_copied_from_shared_memory_and_cleaned() {
 }
 
 #[test]
-fn strange_answers_are_cleaned_and_counted_and_the_model_goes_on() {
+fn unusual_answers_are_cleaned_and_counted_and_the_model_continues() {
     let strange = json!({ "classification": { "a": null, ("b".repeat(400)): 1.0 } });
     let huge = json!({ "classification": { "a": 0.5 }, "noise": "x".repeat(20 << 20) });
     let bench = Bench::new(json!({ "answers": [strange, huge, one_box(1.0)] }));
@@ -189,19 +189,19 @@ fn strange_answers_are_cleaned_and_counted_and_the_model_goes_on() {
 }
 
 #[test]
-fn an_error_of_the_model_fails_one_request_only() {
+fn an_error_of_the_model_affects_one_request_only() {
     let no_id = json!({ "message": { "id": null, "success": false, "error": "bad id" } });
     let bench = Bench::new(json!({ "answers": [{ "error": "wrong size" }, no_id, one_box(1.0)] }));
     let mut model = bench.start().unwrap();
-    for words in ["wrong size", "bad id"] {
+    for reason in ["wrong size", "bad id"] {
         let error = model.classify(16).unwrap_err();
-        assert!(!error.is_fatal() && error.to_string().contains(words), "{error}");
+        assert!(!error.is_fatal() && error.to_string().contains(reason), "{error}");
     }
     model.classify(16).unwrap();
 }
 
 #[test]
-fn an_answer_to_another_request_is_nonsense() {
+fn an_answer_to_another_request_is_an_error() {
     let bench = Bench::new(json!({ "answers": [{ "message": { "id": 77, "success": true, "result": {} } }] }));
     let error = bench.start().unwrap().classify(16).unwrap_err();
     assert!(error.is_fatal());
@@ -212,13 +212,13 @@ fn an_answer_to_another_request_is_nonsense() {
 }
 
 #[test]
-fn nonsense_is_quoted_and_leaves_nothing_behind() {
+fn a_malformed_answer_is_quoted_and_leaves_nothing_behind() {
     for raw in ["Segmentation fault\n", "{\"id\":2,]}\n"] {
         let bench = Bench::new(json!({ "answers": [{ "raw": raw }] }));
         let mut model = bench.start().unwrap();
         let pid = model.pid();
         let error = model.classify(16).unwrap_err();
-        assert!(matches!(error, ModelError::Nonsense { .. }), "{error}");
+        assert!(matches!(error, ModelError::Malformed { .. }), "{error}");
         assert!(error.to_string().contains(&raw[..6].replace('"', "\\\"")), "{error}");
         drop(model);
         bench.assert_clean(pid);
@@ -226,7 +226,7 @@ fn nonsense_is_quoted_and_leaves_nothing_behind() {
 }
 
 #[test]
-fn a_model_that_dies_is_reported_with_its_end_and_its_last_words() {
+fn a_model_that_dies_is_reported_with_exit_status_and_last_output() {
     let bench = Bench::new(json!({ "stderr": ["loading", "out of luck"], "answers": [one_box(1.0), { "exit": 3 }] }));
     let mut model = bench.start().unwrap();
     let pid = model.pid();
@@ -260,7 +260,7 @@ fn a_model_that_crashes_leaves_no_shared_memory_behind() {
 }
 
 #[test]
-fn a_model_ended_by_a_stop_signal_is_told_apart() {
+fn a_model_ended_by_a_stop_signal_is_recognised() {
     let bench = Bench::new(json!({ "answers": [{ "hang": true }] }));
     let mut model = bench.start().unwrap();
     model.send(16).unwrap();
@@ -270,9 +270,9 @@ fn a_model_ended_by_a_stop_signal_is_told_apart() {
 }
 
 #[test]
-fn silence_ends_at_the_limit_of_each_step() {
+fn each_step_has_a_time_limit() {
     let mut bench = Bench::new(json!({ "answers": [{ "hang": true }] }));
-    bench.settings.limits.classify = Duration::from_millis(50);
+    bench.settings.timeouts.classify = Duration::from_millis(50);
     let error = bench.start().unwrap().classify(16).unwrap_err();
     assert!(
         error
@@ -282,7 +282,7 @@ fn silence_ends_at_the_limit_of_each_step() {
     );
 
     let mut bench = Bench::new(json!({ "hello_delay_ms": 60_000 }));
-    bench.settings.limits.hello = Duration::from_millis(50);
+    bench.settings.timeouts.hello = Duration::from_millis(50);
     let error = bench.start().unwrap_err();
     assert!(
         error.to_string().contains("within 50 ms when asked what it is"),
@@ -291,7 +291,7 @@ fn silence_ends_at_the_limit_of_each_step() {
     bench.assert_clean(None);
 
     let mut bench = Bench::new(json!({ "startup_delay_ms": 60_000 }));
-    bench.settings.limits.socket = Duration::from_millis(50);
+    bench.settings.timeouts.socket = Duration::from_millis(50);
     let error = bench.start().unwrap_err();
     assert!(
         error.to_string().contains("did not open its socket within 50 ms"),
@@ -318,7 +318,7 @@ fn a_model_that_ends_before_it_listens_is_noticed_at_once() {
     bench.assert_clean(None);
 }
 
-/// Runs `wait` and trips its interrupt once `ready`; it has to end soon.
+/// Runs `wait`, interrupts it once `ready`, and checks that it ends soon.
 fn interrupted(bench: &Bench, ready: impl Fn() -> bool, wait: impl FnOnce(&Interrupt) -> Option<ModelError> + Send) {
     let interrupt = Interrupt::new();
     thread::scope(|scope| {
@@ -361,7 +361,7 @@ fn a_classification_is_interrupted_from_another_thread() {
 }
 
 #[test]
-fn a_model_that_ignores_signals_is_killed_after_a_second_and_cleaned_up_after() {
+fn a_model_that_ignores_signals_is_killed_after_a_second_and_cleaned_up() {
     let bench = Bench::new(json!({ "ignore_signals": true, "answers": [{ "close": true }] }));
     let mut model = bench.start().unwrap();
     let pid = model.pid();
@@ -374,10 +374,10 @@ fn a_model_that_ignores_signals_is_killed_after_a_second_and_cleaned_up_after() 
 }
 
 #[test]
-fn a_model_killed_while_it_was_loading_leaves_no_unnamed_memory() {
+fn a_model_killed_while_it_is_loading_leaves_no_shared_memory() {
     // It has its segment from the start, but is killed before the hello could name it.
     let mut bench = Bench::new(json!({ "hello_delay_ms": 60_000 }));
-    bench.settings.limits.hello = LIMIT;
+    bench.settings.timeouts.hello = LIMIT;
     let interrupt = Interrupt::new();
     thread::scope(|scope| {
         let start = scope.spawn(|| Model::start(&bench.settings, &interrupt).err());
@@ -390,7 +390,7 @@ fn a_model_killed_while_it_was_loading_leaves_no_unnamed_memory() {
 }
 
 #[test]
-fn thresholds_are_set_one_key_a_message_and_a_refusal_is_no_fault() {
+fn thresholds_are_set_with_one_key_per_request_and_a_refusal_is_not_fatal() {
     for ok in [true, false] {
         let mut bench = Bench::new(json!({ "thresholds": { "ok": ok } }));
         let threshold = |key: &str, value| Threshold {
@@ -413,7 +413,7 @@ fn thresholds_are_set_one_key_a_message_and_a_refusal_is_no_fault() {
 }
 
 #[test]
-fn parameters_are_set_and_larger_pictures_than_the_memory_holds_go_as_json() {
+fn parameters_are_set_and_pictures_larger_than_the_shared_memory_are_sent_as_json() {
     let bench = Bench::new(json!({ "parameters": { "ok": true } }));
     let mut model = bench.start().unwrap();
     let parameters = json!({ "image_resize_mode": "none", "image_width": 5, "image_height": 4 });
@@ -435,20 +435,20 @@ fn parameters_are_set_and_larger_pictures_than_the_memory_holds_go_as_json() {
 }
 
 #[test]
-fn a_slow_engine_gets_a_warm_up_of_zeros_with_its_own_limit() {
+fn a_slow_engine_gets_a_warm_up_of_zeros_with_its_own_time_limit() {
     let slow = json!({ "delay_ms": 120, "then": one_box(0.9) });
     let hello = json!({ "inferencing_engine": { "engine_type": 6 }, "model_parameters": { "inferencing_engine": 6 } });
     let mut bench = Bench::new(json!({ "hello": hello, "answers": [slow, { "hang": true }] }));
-    bench.settings.limits.classify = Duration::from_millis(60);
+    bench.settings.timeouts.classify = Duration::from_millis(60);
     let mut model = bench.start().unwrap();
     assert!(model.info().slow_first_inference);
     model.warm_up().unwrap();
     assert_eq!(bench.requests()[1]["classify_shm"]["features"], json!(vec![0.0; 16]));
-    assert!(matches!(model.classify(16), Err(ModelError::Silent { .. })));
+    assert!(matches!(model.classify(16), Err(ModelError::TimedOut { .. })));
 }
 
 #[test]
-fn nothing_secret_is_in_the_models_environment() {
+fn no_secret_is_in_the_models_environment() {
     let dir = tempfile::tempdir().unwrap();
     let dump = dir.path().join("env.json");
     let bench = Bench::new(json!({ "dump_env": dump }));
@@ -461,7 +461,7 @@ fn nothing_secret_is_in_the_models_environment() {
 }
 
 #[test]
-fn a_file_that_is_no_model_is_not_started() {
+fn a_file_that_is_not_a_model_is_not_started() {
     let dir = tempfile::tempdir().unwrap();
     let page = dir.path().join("model.eim");
     fs::write(&page, "<!DOCTYPE html><title>403</title>").unwrap();

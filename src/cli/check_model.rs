@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::model::input;
 use crate::config::{Config, ModelSource};
-use crate::model::{Interrupt, Model, ModelInput, Settings, Usable, builtin, examine};
+use crate::model::{Interrupt, Model, ModelInput, ModelSettings, ModelTarget, builtin, examine};
 use crate::studio::{Provider, base_url, is_missing, missing_words};
 use crate::util::text::sentence;
 
@@ -38,8 +38,8 @@ impl ModelCheck {
     }
 
     fn ask(&mut self, source: ModelSource, work_dir: &Path) {
-        let settings = Settings::new(source, "check", work_dir, Arc::default());
-        match Model::ask(&settings, &Interrupt::new()) {
+        let settings = ModelSettings::new(source, "check", work_dir, Arc::default());
+        match Model::read_info(&settings, &Interrupt::new()) {
             Ok(info) => {
                 self.lines.push(format!(
                     "{} v{}, {}; takes {}",
@@ -87,8 +87,8 @@ fn whence(config: &Config) -> (String, bool) {
             Err(e) => (e.to_string(), false),
         },
         Some(ModelSource::File(path)) => match examine(path) {
-            Ok(Usable::Program(path)) => (format!("{}, a program for this machine", path.display()), true),
-            Ok(Usable::Socket(path)) => (format!("{}, the socket of a running model", path.display()), false),
+            Ok(ModelTarget::Program(path)) => (format!("{}, a program for this machine", path.display()), true),
+            Ok(ModelTarget::Socket(path)) => (format!("{}, the socket of a running model", path.display()), false),
             Err(e) => (format!("{}; `run` would try again and again", sentence(&e)), false),
         },
     }

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use super::{ConfigArgs, Exit, LogArgs, logging};
 use crate::config::{Config, ConfigError, Loaded, ModelSource, Sources, load};
-use crate::model::{Interrupt, Model, ModelInfo, ModelInput, Settings, Usable, examine};
+use crate::model::{Interrupt, Model, ModelInfo, ModelInput, ModelSettings, ModelTarget, examine};
 use crate::studio::{FetchError, Provider, Stage, Store};
 use crate::util::text::sentence;
 
@@ -129,8 +129,8 @@ fn info(file: Option<&str>, loaded: &Loaded, log: &LogArgs) -> Exit {
             return Exit::Configuration;
         }
     };
-    let settings = Settings::new(source, "info", &config.work_dir, Arc::default());
-    match Model::ask(&settings, &Interrupt::new()) {
+    let settings = ModelSettings::new(source, "info", &config.work_dir, Arc::default());
+    match Model::read_info(&settings, &Interrupt::new()) {
         Ok(info) => {
             print!("{}", describe(&whence, &info));
             Exit::Orderly
@@ -170,8 +170,8 @@ fn find(file: Option<&str>, config: &Config) -> Result<(ModelSource, String), St
             Ok((source, whence))
         }
         ModelSource::File(path) => match examine(path) {
-            Ok(Usable::Program(program)) => Ok((source, program.display().to_string())),
-            Ok(Usable::Socket(socket)) => Err(format!(
+            Ok(ModelTarget::Program(program)) => Ok((source, program.display().to_string())),
+            Ok(ModelTarget::Socket(socket)) => Err(format!(
                 "{} is the socket of a running model, which ends when its one client goes: name the .eim file instead",
                 socket.display()
             )),
@@ -193,7 +193,7 @@ fn describe(whence: &str, info: &ModelInfo) -> String {
     line("type", info.model_type.clone());
     line("input", input(info));
     line("labels", info.labels.join(", "));
-    for threshold in info.thresholds_in_words() {
+    for threshold in info.settable_thresholds() {
         line("threshold", threshold);
     }
     line("engine", engine(info));

@@ -26,7 +26,7 @@ mod vision_loop;
 use tracing::field::Empty;
 
 use crate::capture::{AudioFormat, Target};
-use crate::model::{Interrupt, Model, Settings};
+use crate::model::{Interrupt, Model, ModelSettings};
 use crate::util::text::clean;
 pub use context::{InferenceContext, Progress};
 pub use fault::InferenceFault;
@@ -42,7 +42,7 @@ const MODEL_NAME: usize = 64;
 /// # Errors
 /// The model failed; the caller starts it again.
 pub fn run(
-    settings: &Settings,
+    settings: &ModelSettings,
     interrupt: &Interrupt,
     context: &mut InferenceContext,
     notify: &dyn Fn(Progress),

@@ -1,4 +1,6 @@
 use super::*;
+use crate::model::lenient::{MAX_ITEMS, MAX_LABEL};
+use crate::model::protocol::BoundingBox;
 use proptest::prelude::*;
 
 fn result(result: &str) -> (InferenceResult, u64) {
@@ -15,7 +17,7 @@ fn classes_keep_the_models_order() {
 }
 
 #[test]
-fn numbers_that_are_none_are_replaced_and_counted() {
+fn values_that_are_not_numbers_are_replaced_and_counted() {
     let (result, cleaned) = result(
         r#"{"classification":{"a":null,"b":NaN,"c":-inf,"d":1e999,"nan":0.5},"anomaly":null,"visual_anomaly_max":"x"}"#,
     );
@@ -57,7 +59,7 @@ fn long_labels_are_cut_between_characters() {
 }
 
 #[test]
-fn lists_without_end_are_bounded() {
+fn long_lists_are_cut() {
     let boxes = vec![r#"{"label":"a","value":1,"x":0,"y":0,"width":1,"height":1}"#; MAX_ITEMS + 5].join(",");
     let (result, cleaned) = result(&format!(r#"{{"bounding_boxes":[{boxes}]}}"#));
     assert_eq!(result.bounding_boxes.unwrap().len(), MAX_ITEMS);
@@ -65,7 +67,7 @@ fn lists_without_end_are_bounded() {
 }
 
 #[test]
-fn unknown_kinds_of_result_are_ignored() {
+fn unknown_types_of_result_are_ignored() {
     let (result, cleaned) = result(r#"{"heat_map":{"a":[1,2]},"bounding_boxes":null}"#);
     assert_eq!((result, cleaned), (InferenceResult::default(), 0));
 }
@@ -81,7 +83,7 @@ fn free_form_values_come_as_lists_or_are_in_shared_memory() {
 }
 
 #[test]
-fn a_failure_carries_the_models_words_with_or_without_an_id() {
+fn a_failure_has_the_models_message_with_or_without_an_id() {
     let answer = parse(br#"{"id":9,"success":false,"error":"Failed to handle message"}"#).unwrap();
     assert_eq!(
         (answer.id, answer.result),
@@ -93,7 +95,7 @@ fn a_failure_carries_the_models_words_with_or_without_an_id() {
 }
 
 #[test]
-fn the_time_is_the_sum_of_what_the_model_did_with_the_data() {
+fn the_time_is_the_sum_of_the_processing_steps() {
     let text = br#"{"id":1,"success":true,"result":{},"timing":{"dsp":1,"classification":2,"postprocessing":3,"anomaly":4,"json":50,"stdin":60}}"#;
     assert_eq!(parse(text).unwrap().result.unwrap().model_ms, 10);
     let odd = br#"{"id":1,"success":true,"result":{},"timing":{"dsp":-5,"classification":1e300,"anomaly":null}}"#;
@@ -128,7 +130,7 @@ proptest! {
     }
 
     #[test]
-    fn whatever_stands_in_a_result_what_comes_out_is_finite_and_bounded(
+    fn every_parsed_result_is_finite_and_bounded(
         kind in prop::sample::select(vec!["classification", "bounding_boxes", "freeform", "anomaly", "object_tracking"]),
         value in "[\\[\\]{}:,\"a-z0-9.eE\\- ]{0,60}|\\{\"a\":(null|1e400|-?[0-9]{1,4}e[0-9]{1,3}|nan|inf)\\}|\\[\\{\"label\":[a-z0-9\"]{1,4},\"x\":(null|true|[0-9e]{1,6})\\}\\]",
     ) {

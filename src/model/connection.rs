@@ -1,4 +1,4 @@
-//! The connection to a model: requests out, answers in, every wait bounded and interruptible.
+//! The connection to a model: sends requests and receives answers; every wait is bounded and can be interrupted.
 
 use std::io::{self, Write};
 use std::net::Shutdown;
@@ -13,24 +13,24 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use super::framing::{FramingError, MAX_ANSWER, Splitter};
 use super::interrupt::Interrupt;
 
-/// Why nothing was sent or received.
+/// Why a request or an answer did not get through.
 #[derive(Debug, thiserror::Error)]
-pub enum ConnectionError {
-    /// The interrupt was tripped.
+pub enum ModelConnectionError {
+    /// [`Interrupt::trip`] was called.
     #[error("interrupted")]
     Interrupted,
-    /// The other side is gone.
+    /// The model closed the connection.
     #[error("the connection was closed")]
     Closed,
-    /// Nothing happened within the limit.
+    /// The deadline has passed.
     #[error("no answer")]
     TimedOut,
-    /// The other side does not speak the protocol.
+    /// What the model sent is not JSON objects.
     #[error(transparent)]
-    Nonsense(#[from] FramingError),
+    Malformed(#[from] FramingError),
 }
 
-/// A connected socket with its buffers.
+/// A connected socket with its receive buffer.
 #[derive(Debug)]
 pub struct Connection {
     socket: Arc<UnixStream>,
@@ -39,11 +39,11 @@ pub struct Connection {
     closed: bool,
 }
 
-/// Called while waiting, at every interval, with the time waited so far.
-pub struct Progress<'a> {
-    /// How often.
+/// Reports a long wait.
+pub struct WaitProgress<'a> {
+    /// Time between two reports.
     pub interval: Duration,
-    /// What is called.
+    /// Called with the time waited so far.
     pub report: &'a mut dyn FnMut(Duration),
 }
 
@@ -51,16 +51,16 @@ impl Connection {
     /// Connects once, without waiting.
     ///
     /// # Errors
-    /// What the operating system says: `NotFound`, `ConnectionRefused` and `WouldBlock` when nobody listens yet.
+    /// Of the operating system: `NotFound`, `ConnectionRefused` and `WouldBlock` while the model does not listen yet.
     pub fn open(path: &Path, interrupt: &Interrupt) -> io::Result<Self> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
         rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
-        Ok(Self::over(UnixStream::from(socket), interrupt))
+        Ok(Self::new(UnixStream::from(socket), interrupt))
     }
 
-    /// A connection over a socket that does not block.
-    fn over(socket: UnixStream, interrupt: &Interrupt) -> Self {
+    /// `socket` must be non-blocking.
+    fn new(socket: UnixStream, interrupt: &Interrupt) -> Self {
         let socket = Arc::new(socket);
         interrupt.watch(&socket);
         Self {
@@ -71,12 +71,11 @@ impl Connection {
         }
     }
 
-    /// Sends a request. What the model says meanwhile is kept, so that two full socket buffers cannot hold both sides
-    /// up for ever.
+    /// Sends a request. Receives meanwhile, or two full socket buffers could block both sides for ever.
     ///
     /// # Errors
-    /// [`ConnectionError`]; the connection is of no use after it.
-    pub fn send(&mut self, mut request: &[u8], deadline: Instant) -> Result<(), ConnectionError> {
+    /// [`ModelConnectionError`]; the connection cannot be used afterwards.
+    pub fn send(&mut self, mut request: &[u8], deadline: Instant) -> Result<(), ModelConnectionError> {
         while !request.is_empty() {
             match (&*self.socket).write(request) {
                 Ok(written) => request = &request[written..],
@@ -92,33 +91,33 @@ impl Connection {
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return Err(self.gone()),
+                Err(_) => return Err(self.closed_error()),
             }
         }
         Ok(())
     }
 
-    /// Waits for the next answer and reads it with `parse`.
+    /// Waits for the next answer and parses it.
     ///
     /// # Errors
-    /// [`ConnectionError`]; the connection is of no use after it.
+    /// [`ModelConnectionError`]; the connection cannot be used afterwards.
     pub fn receive<T>(
         &mut self,
         deadline: Instant,
-        mut progress: Option<Progress<'_>>,
+        mut progress: Option<WaitProgress<'_>>,
         parse: impl FnOnce(&[u8]) -> T,
-    ) -> Result<T, ConnectionError> {
+    ) -> Result<T, ModelConnectionError> {
         let begin = Instant::now();
         let mut next_report = progress.as_ref().map(|progress| begin + progress.interval);
         loop {
-            // Taken up again below: a borrow that is returned from within a loop would last for the whole loop.
+            // `last_object` is called after the loop: a borrow returned from inside would last for the whole loop.
             if self.splitter.next_object()?.is_some() {
                 break;
             }
             let until = next_report.map_or(deadline, |report| report.min(deadline));
             match self.wait(PollFlags::IN, until) {
                 Ok(_) => self.read()?,
-                Err(ConnectionError::TimedOut) if until < deadline => {
+                Err(ModelConnectionError::TimedOut) if until < deadline => {
                     if let Some(progress) = &mut progress {
                         (progress.report)(begin.elapsed());
                         next_report = Some(until + progress.interval);
@@ -130,45 +129,45 @@ impl Connection {
         Ok(parse(self.splitter.last_object()))
     }
 
-    /// Ends the connection for both sides.
+    /// Shuts the connection down in both directions.
     pub fn close(&mut self) {
         if !std::mem::replace(&mut self.closed, true) {
             let _ = self.socket.shutdown(Shutdown::Both);
         }
     }
 
-    fn read(&mut self) -> Result<(), ConnectionError> {
+    fn read(&mut self) -> Result<(), ModelConnectionError> {
         match self.splitter.fill(&*self.socket) {
-            Ok(0) => Err(self.gone()),
+            Ok(0) => Err(self.closed_error()),
             Ok(_) => Ok(()),
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(()),
-            Err(_) => Err(self.gone()),
+            Err(_) => Err(self.closed_error()),
         }
     }
 
-    fn wait(&self, wanted: PollFlags, deadline: Instant) -> Result<PollFlags, ConnectionError> {
+    fn wait(&self, wanted: PollFlags, deadline: Instant) -> Result<PollFlags, ModelConnectionError> {
         loop {
             if self.interrupt.is_tripped() {
-                return Err(ConnectionError::Interrupted);
+                return Err(ModelConnectionError::Interrupted);
             }
             let left = deadline.saturating_duration_since(Instant::now());
             let timeout = Timespec::try_from(left).ok();
             let mut fds = [PollFd::new(&*self.socket, wanted)];
             match poll(&mut fds, timeout.as_ref()) {
-                Ok(0) => return Err(ConnectionError::TimedOut),
-                // HUP and ERR are found by the read or write that follows.
+                Ok(0) => return Err(ModelConnectionError::TimedOut),
+                // The next read or write finds HUP and ERR.
                 Ok(_) => return Ok(fds[0].revents()),
                 Err(rustix::io::Errno::INTR) => {}
-                Err(_) => return Err(self.gone()),
+                Err(_) => return Err(self.closed_error()),
             }
         }
     }
 
-    fn gone(&self) -> ConnectionError {
+    fn closed_error(&self) -> ModelConnectionError {
         if self.interrupt.is_tripped() {
-            ConnectionError::Interrupted
+            ModelConnectionError::Interrupted
         } else {
-            ConnectionError::Closed
+            ModelConnectionError::Closed
         }
     }
 }
@@ -188,7 +187,7 @@ mod tests {
     fn pair(interrupt: &Interrupt) -> (Connection, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
-        (Connection::over(ours, interrupt), theirs)
+        (Connection::new(ours, interrupt), theirs)
     }
 
     fn soon(ms: u64) -> Instant {
@@ -196,14 +195,14 @@ mod tests {
     }
 
     #[test]
-    fn a_model_that_stops_reading_does_not_hold_a_request_up_beyond_the_limit() {
+    fn a_model_that_stops_reading_delays_a_request_until_the_deadline_only() {
         let (mut connection, _theirs) = pair(&Interrupt::new());
         let error = connection.send(&vec![b' '; 8 << 20], soon(50)).unwrap_err();
-        assert!(matches!(error, ConnectionError::TimedOut));
+        assert!(matches!(error, ModelConnectionError::TimedOut));
     }
 
     #[test]
-    fn a_model_that_talks_while_it_is_sent_to_blocks_neither_side() {
+    fn a_model_that_sends_while_it_receives_blocks_neither_side() {
         let (mut connection, mut theirs) = pair(&Interrupt::new());
         let text = format!("{{\"t\":\"{}\"}}\n\0", "x".repeat(2 << 20));
         let model = thread::spawn(move || {
@@ -218,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trip_ends_a_wait_and_everything_after_it() {
+    fn an_interrupt_ends_a_wait_and_all_later_ones() {
         let interrupt = Interrupt::new();
         let (mut connection, _theirs) = pair(&interrupt);
         let tripper = thread::spawn({
@@ -227,26 +226,26 @@ mod tests {
         });
         let begin = Instant::now();
         let error = connection.receive(soon(60_000), None, |_| ()).unwrap_err();
-        assert!(matches!(error, ConnectionError::Interrupted));
+        assert!(matches!(error, ModelConnectionError::Interrupted));
         assert!(begin.elapsed() < Duration::from_secs(30));
         tripper.join().unwrap();
         let (mut late, _theirs) = pair(&interrupt);
         assert!(matches!(
             late.receive(soon(60_000), None, |_| ()),
-            Err(ConnectionError::Interrupted)
+            Err(ModelConnectionError::Interrupted)
         ));
     }
 
     #[test]
-    fn progress_is_reported_while_waiting() {
+    fn progress_is_reported_during_a_wait() {
         let (mut connection, _theirs) = pair(&Interrupt::new());
         let mut reports = 0;
-        let progress = Progress {
+        let progress = WaitProgress {
             interval: Duration::from_millis(10),
             report: &mut |_| reports += 1,
         };
         let error = connection.receive(soon(100), Some(progress), |_| ()).unwrap_err();
-        assert!(matches!(error, ConnectionError::TimedOut));
+        assert!(matches!(error, ModelConnectionError::TimedOut));
         assert!((2..=10).contains(&reports), "{reports}");
     }
 }

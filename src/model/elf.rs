@@ -1,11 +1,11 @@
-//! How long a program file is, by its own header.
+//! The length of a program file according to its ELF header.
 //!
-//! Linkers put the table of sections last, so a file that was cut off ends before its end (ELF specification, chapter 1).
+//! Linkers put the section table last, so a truncated file ends before the end of that table (ELF specification, chapter 1).
 
-/// Bytes of the longer of the two headers.
+/// Bytes of the longer of the two header formats.
 pub(super) const HEADER: u64 = 64;
 
-/// Bytes that the file must have at least: both tables of its header lie within. `None`: the header itself is cut off.
+/// The minimum length in bytes: the file contains both tables of its header. `None`: the header itself is truncated.
 pub(super) fn length(head: &[u8]) -> Option<u64> {
     let is_64_bit = *head.get(4)? == 2;
     let is_big_endian = *head.get(5)? == 2;

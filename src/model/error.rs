@@ -1,4 +1,4 @@
-//! What can go wrong with a model.
+//! Why a model failed.
 
 use std::io;
 use std::path::PathBuf;
@@ -6,107 +6,107 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 use super::builtin::BuiltinError;
-use super::file::FileError;
+use super::file::ModelFileError;
 use super::hello::HelloError;
 use super::process::{describe, is_stop_signal};
 
-/// Lines of output that an error shows; all that were kept are in the variant.
+/// Lines of the model's output in an error message; the variant has all of them.
 const SHOWN_LINES: usize = 3;
 
 /// Why a model did not start or did not answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
-    /// [`Interrupt::trip`](super::Interrupt::trip) was called. No fault.
+    /// [`Interrupt::trip`](super::Interrupt::trip) was called.
     #[error("waiting for the model was interrupted")]
     Interrupted,
-    /// The file cannot be a model for this machine.
+    /// The file is not a model for this machine.
     #[error(transparent)]
-    File(#[from] FileError),
-    /// No built-in model of this name.
+    File(#[from] ModelFileError),
+    /// There is no built-in model of this name.
     #[error(transparent)]
     Builtin(#[from] BuiltinError),
-    /// No place for the socket.
-    #[error("no directory for the model's socket could be made: {0}; /dev/shm or $TMPDIR must be writable")]
+    /// The directory of the socket could not be created.
+    #[error("no directory for the model's socket could be created: {0}; /dev/shm or $TMPDIR must be writable")]
     RuntimeDir(#[source] io::Error),
     /// The process could not be started.
     #[error("the model {} could not be started: {source}", path.display())]
     Spawn {
         /// The program.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// The socket is there but cannot be used.
+    /// The socket exists, but the connection failed.
     #[error("the model's socket {} cannot be connected to: {source}", path.display())]
     Connect {
         /// The socket.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// Nobody listens on the socket.
-    #[error("the model did not open its socket within {}{}", seconds(*.limit), shown(.output))]
+    /// The process does not listen on the socket.
+    #[error("the model did not open its socket within {}{}", seconds(*.limit), format_output(.output))]
     NoSocket {
-        /// How long it was waited for.
+        /// The time limit.
         limit: Duration,
-        /// What the process printed last.
+        /// The last lines of the process.
         output: Vec<String>,
     },
     /// The process ended, or closed the connection.
-    #[error("the model {} {during}{}", .status.map_or_else(|| "closed the connection".to_owned(), describe), shown(.output))]
+    #[error("the model {} {during}{}", .status.map_or_else(|| "closed the connection".to_owned(), describe), format_output(.output))]
     Ended {
-        /// What was being done, e.g. `while it was starting`.
+        /// The step, e.g. `while it was starting`.
         during: &'static str,
-        /// How it ended; `None`: it runs, or is not our child.
+        /// `None`: the process is running, or this program did not start it.
         status: Option<ExitStatus>,
-        /// What the process printed last.
+        /// The last lines of the process.
         output: Vec<String>,
     },
     /// No answer within the limit.
-    #[error("the model did not answer within {} {during}{}", seconds(*.limit), shown(.output))]
-    Silent {
-        /// What was being done.
+    #[error("the model did not answer within {} {during}{}", seconds(*.limit), format_output(.output))]
+    TimedOut {
+        /// The step.
         during: &'static str,
-        /// The limit.
+        /// The time limit.
         limit: Duration,
-        /// What the process printed last.
+        /// The last lines of the process.
         output: Vec<String>,
     },
-    /// What came is no answer.
-    #[error("the model sent {what} {during}{}", shown(.output))]
-    Nonsense {
-        /// What was being done.
+    /// The answer is not valid.
+    #[error("the model sent {what} {during}{}", format_output(.output))]
+    Malformed {
+        /// The step.
         during: &'static str,
-        /// What came instead of an answer.
+        /// What the model sent.
         what: String,
-        /// What the process printed last.
+        /// The last lines of the process.
         output: Vec<String>,
     },
-    /// The model answered that it will not do this. It can be asked something else.
+    /// The model answered with an error. It accepts other requests.
     #[error("the model refused {request}: {reason}")]
     Refused {
-        /// What was asked.
+        /// What was requested.
         request: &'static str,
-        /// The model's words.
+        /// The model's error message.
         reason: String,
     },
-    /// The model is not one this program can run.
+    /// This program cannot run the model.
     #[error(transparent)]
     Hello(#[from] HelloError),
-    /// `--shm-behavior always`, and there is none.
-    #[error("--shm-behavior is \"always\", but {0}; use \"auto\" to send the features as JSON then")]
+    /// `--shm-behavior always`, but there is no shared memory.
+    #[error("--shm-behavior is \"always\", but {0}; use \"auto\" to send the features as JSON")]
     SharedMemory(String),
-    /// More values than a model may take, or than there are.
+    /// More values than the model accepts, or than were written.
     #[error("{elements} values cannot be sent to the model, it takes up to {accepted}")]
     TooManyValues {
-        /// How many were asked for.
+        /// The number of values.
         elements: usize,
-        /// How many there may be.
+        /// The largest accepted number.
         accepted: usize,
     },
-    /// A name or value that the model's protocol cannot carry.
+    /// A name or value that the model protocol cannot represent.
     #[error(
-        "{0} cannot be sent to a model: names are letters, digits and _, values are finite numbers or plain texts without braces"
+        "{0} cannot be sent to a model: names consist of letters, digits and _; values are finite numbers, or strings without braces"
     )]
     Unsendable(String),
 }
@@ -120,18 +120,18 @@ impl ModelError {
         )
     }
 
-    /// Whether starting the same model again cannot help: the file or the configuration has to change.
+    /// Whether it is useless to start the same model again: the file or the configuration must change.
     pub fn is_permanent(&self) -> bool {
         match self {
-            Self::File(FileError::Unreadable { .. } | FileError::NotExecutable { .. }) => false,
+            Self::File(ModelFileError::Unreadable { .. } | ModelFileError::NotExecutable { .. }) => false,
             Self::File(_) | Self::Builtin(_) | Self::SharedMemory(_) => true,
             Self::Hello(error) => !matches!(error, HelloError::Refused(_)),
             _ => false,
         }
     }
 
-    /// Whether the model ended after SIGINT, SIGTERM or SIGHUP: such a signal is meant for this program as well, so
-    /// look for a stop request before calling it a fault.
+    /// Whether SIGINT, SIGTERM or SIGHUP ended the model. Such a signal often goes to the whole process group, so this
+    /// program may be about to stop too.
     pub fn is_stop_signal(&self) -> bool {
         matches!(self, Self::Ended { status: Some(status), .. } if is_stop_signal(*status))
     }
@@ -141,21 +141,21 @@ impl ModelError {
         match self {
             Self::NoSocket { output, .. }
             | Self::Ended { output, .. }
-            | Self::Silent { output, .. }
-            | Self::Nonsense { output, .. } => output,
+            | Self::TimedOut { output, .. }
+            | Self::Malformed { output, .. } => output,
             _ => &[],
         }
     }
 
-    /// The message without the model's own output: the same words for the same fault.
+    /// The message without the model's output: the same text for the same fault.
     pub fn brief(&self) -> String {
         let mut text = self.to_string();
-        text.truncate(text.len() - shown(self.output()).len());
+        text.truncate(text.len() - format_output(self.output()).len());
         text
     }
 }
 
-fn shown(lines: &[String]) -> String {
+fn format_output(lines: &[String]) -> String {
     match lines {
         [] => String::new(),
         lines => format!(
@@ -177,19 +177,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_same_fault_has_the_same_brief_words_whatever_the_model_printed() {
-        let silent = |line: &str| ModelError::Silent {
+    fn the_brief_message_does_not_depend_on_the_models_output() {
+        let timed_out = |line: &str| ModelError::TimedOut {
             during: "while it was working",
             limit: Duration::from_millis(1500),
             output: vec!["one".into(), "two".into(), "three".into(), line.into()],
         };
         assert_eq!(
-            silent("at 12:01").to_string(),
+            timed_out("at 12:01").to_string(),
             "the model did not answer within 1500 ms while it was working; it last printed: two | three | at 12:01"
         );
-        assert_eq!(silent("at 12:01").brief(), silent("at 12:02").brief());
+        assert_eq!(timed_out("at 12:01").brief(), timed_out("at 12:02").brief());
         assert_eq!(
-            silent("").brief(),
+            timed_out("").brief(),
             "the model did not answer within 1500 ms while it was working"
         );
     }

@@ -1,5 +1,4 @@
-//! Looks at a model file before it is started, so that the person at the device reads what is wrong with it and not
-//! "Exec format error".
+//! Checks a model file before it is started, so that the log says what is wrong with it instead of "Exec format error".
 
 use std::fs::{self, File, FileTimes};
 use std::io::{self, Read};
@@ -11,98 +10,98 @@ use tracing::{info, warn};
 
 use super::elf;
 
-/// A file that cannot be a model for this machine.
+/// Why a file cannot be used as a model.
 #[derive(Debug, thiserror::Error)]
-pub enum FileError {
-    /// Nothing there, or not readable.
+pub enum ModelFileError {
+    /// Missing, or not readable.
     #[error("the model file {} cannot be read: {source}; check ei_local_model_file (or --model)", path.display())]
     Unreadable {
         /// The path.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// Not a model at all.
+    /// Not a program.
     #[error("{} is {what}, not a model: build one in Edge Impulse Studio (Deployment, Linux for {}) and use the .eim file", path.display(), this_machine())]
     NotAModel {
         /// The path.
         path: PathBuf,
-        /// What it looks like.
+        /// What it is instead.
         what: String,
     },
-    /// Its end is missing.
+    /// Truncated.
     #[error("{} is not complete: it has {got} bytes of at least {needed}", path.display())]
     Incomplete {
         /// The path.
         path: PathBuf,
-        /// Bytes there are.
+        /// Its size in bytes.
         got: u64,
-        /// Bytes its header speaks of.
+        /// The size in bytes according to its header.
         needed: u64,
     },
-    /// For another kind of machine.
+    /// For another architecture.
     #[error("the model {} is built for {built_for}, this machine is {}: build it again in Edge Impulse Studio (Deployment, Linux for {})", path.display(), this_machine(), this_machine())]
     Architecture {
         /// The path.
         path: PathBuf,
-        /// The architecture in the file.
+        /// The architecture of the file.
         built_for: String,
     },
-    /// Neither the file nor a copy can be executed.
+    /// Neither the file nor a copy of it can be executed.
     #[error("the model {} is not executable, and no executable copy could be made in {}: {source}", path.display(), work_dir.display())]
     NotExecutable {
         /// The path.
         path: PathBuf,
-        /// Where a copy was tried.
+        /// The directory for the copy.
         work_dir: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
 }
 
-/// What a path leads to.
+/// What a model path refers to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Usable {
-    /// A file to start: the one given, or an executable copy.
+pub enum ModelTarget {
+    /// A program to start: the file itself, or an executable copy.
     Program(PathBuf),
-    /// The socket of a model that somebody else started.
+    /// The socket of a model that is already running.
     Socket(PathBuf),
 }
 
-/// Checks the file and makes it executable; when that fails an executable copy is made in `work_dir`.
+/// Checks the file and makes it executable. If that fails, makes an executable copy in `work_dir`.
 ///
 /// # Errors
-/// [`FileError`] says what the file is instead.
-pub fn check(path: &Path, work_dir: &Path) -> Result<Usable, FileError> {
+/// [`ModelFileError`]
+pub fn prepare(path: &Path, work_dir: &Path) -> Result<ModelTarget, ModelFileError> {
     match examine(path)? {
-        Usable::Program(_) => {
-            let meta = fs::metadata(path).map_err(|source| FileError::Unreadable {
+        ModelTarget::Program(_) => {
+            let meta = fs::metadata(path).map_err(|source| ModelFileError::Unreadable {
                 path: path.to_owned(),
                 source,
             })?;
-            executable(path, &meta, work_dir).map(Usable::Program)
+            make_executable(path, &meta, work_dir).map(ModelTarget::Program)
         }
         socket => Ok(socket),
     }
 }
 
-/// Looks at the file and changes nothing.
+/// Checks the file without changing anything.
 ///
 /// # Errors
-/// [`FileError`] says what the file is instead.
-pub fn examine(path: &Path) -> Result<Usable, FileError> {
-    let unreadable = |source| FileError::Unreadable {
+/// [`ModelFileError`]
+pub fn examine(path: &Path) -> Result<ModelTarget, ModelFileError> {
+    let unreadable = |source| ModelFileError::Unreadable {
         path: path.to_owned(),
         source,
     };
-    let not_a_model = |what: &str| FileError::NotAModel {
+    let not_a_model = |what: &str| ModelFileError::NotAModel {
         path: path.to_owned(),
         what: what.to_owned(),
     };
     let meta = fs::metadata(path).map_err(unreadable)?;
     let kind = meta.file_type();
     if kind.is_socket() {
-        return Ok(Usable::Socket(path.to_owned()));
+        return Ok(ModelTarget::Socket(path.to_owned()));
     }
     if kind.is_dir() {
         return Err(not_a_model("a directory"));
@@ -117,22 +116,22 @@ pub fn examine(path: &Path) -> Result<Usable, FileError> {
         .read_to_end(&mut head)
         .map_err(unreadable)?;
     match identify(&head) {
-        Looks::Program { machine } if runs_here(machine) => Ok(Usable::Program(path.to_owned())),
-        Looks::Program { machine } => Err(FileError::Architecture {
+        FileFormat::Program { machine } if runs_here(machine) => Ok(ModelTarget::Program(path.to_owned())),
+        FileFormat::Program { machine } => Err(ModelFileError::Architecture {
             path: path.to_owned(),
             built_for: machine_name(machine),
         }),
-        Looks::Like(what) => Err(not_a_model(what)),
+        FileFormat::Other(what) => Err(not_a_model(what)),
     }
 }
 
-/// As [`examine`], for a download: it must be a program, and as long as its header says.
+/// As [`examine`], for a download: the file must also be as long as its header says.
 ///
 /// # Errors
-/// [`FileError`] says what the file is instead.
-pub fn examine_complete(path: &Path) -> Result<(), FileError> {
+/// [`ModelFileError`]
+pub fn examine_complete(path: &Path) -> Result<(), ModelFileError> {
     examine(path)?;
-    let unreadable = |source| FileError::Unreadable {
+    let unreadable = |source| ModelFileError::Unreadable {
         path: path.to_owned(),
         source,
     };
@@ -142,7 +141,7 @@ pub fn examine_complete(path: &Path) -> Result<(), FileError> {
     file.take(64).read_to_end(&mut head).map_err(unreadable)?;
     match elf::length(&head) {
         Some(needed) if needed <= got => Ok(()),
-        needed => Err(FileError::Incomplete {
+        needed => Err(ModelFileError::Incomplete {
             path: path.to_owned(),
             got,
             needed: needed.unwrap_or(elf::HEADER),
@@ -150,25 +149,28 @@ pub fn examine_complete(path: &Path) -> Result<(), FileError> {
     }
 }
 
-enum Looks {
-    Program { machine: u16 },
-    Like(&'static str),
+enum FileFormat {
+    Program {
+        machine: u16,
+    },
+    /// Described for the error message.
+    Other(&'static str),
 }
 
-fn identify(head: &[u8]) -> Looks {
+fn identify(head: &[u8]) -> FileFormat {
     if let [0x7f, b'E', b'L', b'F', _, order, ..] = head {
         return match (head.get(18..20), order) {
-            (Some(&[low, high]), 1) => Looks::Program {
+            (Some(&[low, high]), 1) => FileFormat::Program {
                 machine: u16::from_le_bytes([low, high]),
             },
-            (Some(&[high, low]), 2) => Looks::Program {
+            (Some(&[high, low]), 2) => FileFormat::Program {
                 machine: u16::from_be_bytes([high, low]),
             },
-            _ => Looks::Like("a truncated program file"),
+            _ => FileFormat::Other("a truncated program file"),
         };
     }
     let text = String::from_utf8_lossy(head).trim_start().to_ascii_lowercase();
-    Looks::Like(match head {
+    FileFormat::Other(match head {
         [] => "an empty file",
         [b'P', b'K', 3, 4, ..] => "a ZIP archive (unpack it first)",
         [0x1f, 0x8b, ..] => "a gzip archive (unpack it first)",
@@ -196,7 +198,7 @@ fn machine_name(machine: u16) -> String {
     }
 }
 
-/// The machine's own programs, and the 32-bit ones that its kernel usually runs as well.
+/// Programs of this architecture, and the 32-bit ones that its kernel usually runs as well.
 fn runs_here(machine: u16) -> bool {
     match std::env::consts::ARCH {
         "x86_64" => matches!(machine, 62 | 3),
@@ -208,7 +210,7 @@ fn runs_here(machine: u16) -> bool {
     }
 }
 
-/// The machine's name as used beside [`machine_name`].
+/// This machine in the names of [`machine_name`].
 fn this_machine() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "x86-64",
@@ -218,17 +220,17 @@ fn this_machine() -> &'static str {
     }
 }
 
-fn executable(path: &Path, meta: &fs::Metadata, work_dir: &Path) -> Result<PathBuf, FileError> {
+fn make_executable(path: &Path, meta: &fs::Metadata, work_dir: &Path) -> Result<PathBuf, ModelFileError> {
     let can_run = |path: &Path| access(path, Access::EXEC_OK).is_ok();
     if can_run(path) {
         return Ok(path.to_owned());
     }
     let mode = meta.permissions().mode() | 0o100;
     if fs::set_permissions(path, fs::Permissions::from_mode(mode)).is_ok() && can_run(path) {
-        info!("made the model {} executable", path.display());
+        info!(path = %path.display(), "The model file was not executable and is now");
         return Ok(path.to_owned());
     }
-    let failed = |source| FileError::NotExecutable {
+    let failed = |source| ModelFileError::NotExecutable {
         path: path.to_owned(),
         work_dir: work_dir.to_owned(),
         source,
@@ -237,9 +239,9 @@ fn executable(path: &Path, meta: &fs::Metadata, work_dir: &Path) -> Result<PathB
     match access(&copy, Access::EXEC_OK) {
         Ok(()) => {
             warn!(
-                "the model {} is not executable; the copy {} is used",
-                path.display(),
-                copy.display()
+                path = %path.display(),
+                copy = %copy.display(),
+                "The model file cannot be made executable; an executable copy is used"
             );
             Ok(copy)
         }
@@ -247,7 +249,7 @@ fn executable(path: &Path, meta: &fs::Metadata, work_dir: &Path) -> Result<PathB
     }
 }
 
-/// An executable copy below `models/`; one of the same size and time is used again.
+/// Makes an executable copy in `models/`, unless there is one of the same size and modification time.
 fn copy_into(path: &Path, meta: &fs::Metadata, work_dir: &Path) -> io::Result<PathBuf> {
     let directory = work_dir.join("models");
     fs::create_dir_all(&directory)?;
@@ -286,7 +288,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(name);
         fs::write(&path, content).unwrap();
-        check(&path, dir.path()).unwrap_err().to_string()
+        prepare(&path, dir.path()).unwrap_err().to_string()
     }
 
     fn elf(machine: u16) -> Vec<u8> {
@@ -298,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn the_message_says_what_the_file_looks_like() {
+    fn the_message_says_what_the_file_is() {
         for (content, expected) in [
             (&b""[..], "an empty file"),
             (b"\n<!DOCTYPE html><html>", "a web page"),
@@ -314,12 +316,12 @@ mod tests {
         }
         let dir = tempfile::tempdir().unwrap();
         assert!(
-            check(dir.path(), dir.path())
+            prepare(dir.path(), dir.path())
                 .unwrap_err()
                 .to_string()
                 .contains("a directory")
         );
-        let missing = check(&dir.path().join("nothing.eim"), dir.path())
+        let missing = prepare(&dir.path().join("nothing.eim"), dir.path())
             .unwrap_err()
             .to_string();
         assert!(
@@ -329,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn a_model_for_another_machine_is_named_with_both_architectures() {
+    fn the_message_names_both_architectures() {
         let message = message("model.eim", &elf(8));
         assert!(
             message.contains("is built for ELF machine 8, this machine is"),
@@ -339,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_whose_end_is_missing_is_not_complete() {
+    fn a_truncated_program_is_not_complete() {
         let program = fs::read("/proc/self/exe").unwrap();
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("model.eim");
@@ -347,23 +349,23 @@ mod tests {
         examine_complete(&path).unwrap();
         for length in [program.len() - 1, program.len() / 2, 64, 30] {
             fs::write(&path, &program[..length]).unwrap();
-            let said = examine_complete(&path).unwrap_err().to_string();
-            assert!(said.contains("is not complete"), "{length}: {said}");
+            let message = examine_complete(&path).unwrap_err().to_string();
+            assert!(message.contains("is not complete"), "{length}: {message}");
         }
     }
 
     #[test]
-    fn a_file_that_is_not_executable_is_made_so() {
+    fn a_file_that_is_not_executable_is_made_executable() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("model.eim");
         fs::copy("/proc/self/exe", &path).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
-        assert_eq!(check(&path, dir.path()).unwrap(), Usable::Program(path.clone()));
+        assert_eq!(prepare(&path, dir.path()).unwrap(), ModelTarget::Program(path.clone()));
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o744);
     }
 
     #[test]
-    fn an_executable_copy_is_made_once_and_again_when_the_file_changes() {
+    fn an_executable_copy_is_made_again_only_when_the_file_changes() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("model.eim");
         fs::write(&path, elf(62)).unwrap();
@@ -382,10 +384,10 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_is_connected_to_and_not_started() {
+    fn a_socket_is_not_started() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("model.sock");
         let _listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
-        assert_eq!(check(&path, dir.path()).unwrap(), Usable::Socket(path));
+        assert_eq!(prepare(&path, dir.path()).unwrap(), ModelTarget::Socket(path));
     }
 }

@@ -1,42 +1,42 @@
-//! Cuts the byte stream of a model into JSON objects.
+//! Splits the byte stream of a model into JSON objects.
 //!
-//! Models answer with compact JSON, a newline and a NUL byte. Read here: one object after another with any white space
-//! and NUL bytes between them, braces inside strings understood.
+//! Models answer with compact JSON, a newline and a NUL byte. Accepted are objects with any white space and NUL bytes
+//! between them. Braces inside strings do not count.
 
 use std::io::{self, Read};
 use std::ops::Range;
 
-/// The largest answer that is read, in bytes.
+/// The largest accepted answer, in bytes.
 pub const MAX_ANSWER: usize = 32 << 20;
 
-/// What one read asks for.
+/// Bytes per read.
 const CHUNK: usize = 16 << 10;
 
-/// A buffer that grew beyond this for one answer is given back after it.
-const KEEP: usize = 1 << 20;
+/// A larger buffer is released after the answer that needed it.
+const MAX_KEPT: usize = 1 << 20;
 
-/// Bytes that are not a sequence of JSON objects of bounded size.
+/// The stream is not a sequence of JSON objects of bounded size.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FramingError {
-    /// Something else than an object.
+    /// Something other than an object.
     #[error("{0:?} instead of a JSON object")]
     NotAnObject(String),
-    /// An object beyond the bound.
+    /// An object larger than the limit.
     #[error("an answer of more than {} MiB", .0 >> 20)]
     TooLarge(usize),
 }
 
-/// Collects bytes and hands out complete objects.
+/// Collects bytes and returns complete objects.
 #[derive(Debug)]
 pub struct Splitter {
     buffer: Vec<u8>,
-    /// Bytes in `buffer` that were received.
+    /// Received bytes in `buffer`.
     end: usize,
-    /// Bytes in `buffer` that were looked at.
+    /// Scanned bytes in `buffer`.
     scanned: usize,
-    /// Where the object being received begins.
+    /// Start of the object that is being received.
     start: Option<usize>,
-    /// The object handed out last.
+    /// The object returned last.
     last: Range<usize>,
     depth: u32,
     in_string: bool,
@@ -45,7 +45,7 @@ pub struct Splitter {
 }
 
 impl Splitter {
-    /// A splitter that takes objects of up to `limit` bytes.
+    /// A splitter for objects of up to `limit` bytes.
     pub fn new(limit: usize) -> Self {
         Self {
             buffer: Vec::new(),
@@ -60,10 +60,10 @@ impl Splitter {
         }
     }
 
-    /// Reads once from `source`; returns how many bytes came, 0 at its end.
+    /// Reads once from `source`; returns the number of bytes, 0 at its end.
     ///
     /// # Errors
-    /// What `source` returns, `WouldBlock` and `Interrupted` included.
+    /// Those of `source`, including `WouldBlock` and `Interrupted`.
     pub fn fill(&mut self, mut source: impl Read) -> io::Result<usize> {
         self.make_room();
         let read = source.read(&mut self.buffer[self.end..])?;
@@ -71,12 +71,12 @@ impl Splitter {
         Ok(read)
     }
 
-    /// Whether more bytes are held than an answer may have: reading on would only use memory.
+    /// Whether the buffer has more bytes than an answer may have.
     pub fn is_full(&self) -> bool {
         self.end > self.limit.saturating_add(CHUNK)
     }
 
-    /// The next complete object, when there is one.
+    /// The next complete object, if there is one.
     ///
     /// # Errors
     /// [`FramingError`]; the stream cannot be used after it.
@@ -117,7 +117,7 @@ impl Splitter {
         &self.buffer[self.last.clone()]
     }
 
-    /// Follows one byte inside an object; returns whether the object is complete with it.
+    /// Scans one byte inside an object; returns whether it completes the object.
     fn step(&mut self, byte: u8) -> bool {
         if self.in_string {
             match byte {
@@ -140,7 +140,7 @@ impl Splitter {
         false
     }
 
-    /// Drops what was handed out and makes sure that there is room for a read.
+    /// Removes returned objects from the buffer and makes room for a read.
     fn make_room(&mut self) {
         self.last = 0..0;
         let keep_from = self.start.unwrap_or(self.scanned);
@@ -150,7 +150,7 @@ impl Splitter {
             self.scanned -= keep_from;
             self.start = self.start.map(|_| 0);
         }
-        if self.end == 0 && self.buffer.len() > KEEP {
+        if self.end == 0 && self.buffer.len() > MAX_KEPT {
             self.buffer.truncate(CHUNK);
             self.buffer.shrink_to_fit();
         }
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn an_object_beyond_the_limit_is_refused_before_it_is_complete() {
+    fn an_object_larger_than_the_limit_is_refused_before_it_is_complete() {
         let endless = [b"{\"a\":\"".as_slice(), &[b'x'; 200]].concat();
         assert_eq!(split(&endless, &[10, 90], 100), Err(FramingError::TooLarge(100)));
         assert_eq!(split(b"{\"a\":1}", &[], 7).unwrap().len(), 1);
@@ -207,8 +207,8 @@ mod tests {
     }
 
     #[test]
-    fn memory_of_a_large_answer_is_given_back() {
-        let large = [b"{\"a\":\"".as_slice(), &vec![b'x'; 4 * KEEP], b"\"}\n\0{}"].concat();
+    fn memory_of_a_large_answer_is_released() {
+        let large = [b"{\"a\":\"".as_slice(), &vec![b'x'; 4 * MAX_KEPT], b"\"}\n\0{}"].concat();
         let mut splitter = Splitter::new(MAX_ANSWER);
         let mut rest = large.as_slice();
         let mut objects = 0;
@@ -220,7 +220,7 @@ mod tests {
         }
         assert_eq!(objects, 2);
         splitter.fill(&b"{}"[..]).unwrap();
-        assert!(splitter.buffer.capacity() <= KEEP, "{}", splitter.buffer.capacity());
+        assert!(splitter.buffer.capacity() <= MAX_KEPT, "{}", splitter.buffer.capacity());
     }
 
     fn json() -> impl Strategy<Value = serde_json::Value> {
@@ -241,7 +241,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(128))]
 
         #[test]
-        fn objects_come_out_as_they_went_in_however_the_stream_is_cut(
+        fn objects_do_not_depend_on_how_the_stream_is_cut(
             values in prop::collection::vec(json(), 1..5),
             gaps in prop::collection::vec("[ \\t\\r\\n\\x00]{0,4}", 6),
             cuts in prop::collection::vec(any::<usize>(), 0..12),

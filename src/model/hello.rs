@@ -1,19 +1,15 @@
-//! The model's first answer: what it is and what it wants.
+//! The model's answer to the hello request: what it is and what input it takes.
 //!
-//! Fields came over the years: everything but sizes, labels and sensor may be absent. Models before 2023 say neither
-//! how to resize nor whether they have shared memory.
+//! Fields were added over the years: all but sizes, labels and sensor may be absent. Models before 2023 name neither a
+//! resize mode nor shared memory.
 
 use serde_json::{Map, Value};
 use tracing::warn;
 
-use super::answer::{MAX_ITEMS, MAX_LABEL, cut};
-use super::protocol::{ModelInfo, ModelInput};
+use super::lenient::{MAX_ITEMS, MAX_LABEL, cut, whole_number};
+use super::protocol::{MAX_FEATURES, MAX_SIDE, ModelInfo, ModelInput, sensor_name};
 use crate::config::ResizeMode;
 
-/// Pixels of the longest side of a picture.
-const MAX_SIDE: u64 = 8192;
-/// Values of one request.
-pub const MAX_FEATURES: u64 = MAX_SIDE * MAX_SIDE;
 /// Samples per second.
 const MAX_FREQUENCY: f64 = 1_000_000.0;
 /// `inferencing_engine` of NVIDIA TensorRT.
@@ -21,41 +17,38 @@ const ENGINE_TENSORRT: u64 = 6;
 /// `inferencing_engine` of the server for vision-language models.
 const ENGINE_VISION_LANGUAGE: u64 = 17;
 
-/// The names of `sensor` 1 to 4, as `get_model_info` shows them.
-const SENSORS: [&str; 4] = ["microphone", "accelerometer", "camera", "positional"];
-
-/// A hello that this program cannot work with.
+/// Why a model cannot be used after its hello.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum HelloError {
-    /// The model refused it.
-    #[error("the model refused to introduce itself: {0}")]
+    /// The model refused the request.
+    #[error("the model refused the hello request: {0}")]
     Refused(String),
-    /// The answer cannot be true.
+    /// A field has an impossible value.
     #[error("the model describes itself as {what}, accepted is {accepted}; build it again in Edge Impulse Studio")]
     Implausible {
         /// The field and its value.
         what: String,
-        /// What would do.
+        /// The accepted values.
         accepted: String,
     },
-    /// A kind of model that only other programs run.
+    /// A type of model that this component cannot run.
     #[error("{what}: this component cannot run it, choose a deployment for Linux that {instead}")]
     Unsupported {
-        /// What the model is.
+        /// The type of the model.
         what: String,
-        /// What it should be.
+        /// What a supported model does.
         instead: &'static str,
     },
 }
 
 /// A shared-memory segment that a model offers.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Segment {
+pub struct SegmentInfo {
     /// `/shm-...`, as the model sent it: not validated.
     pub name: String,
-    /// Values in it.
+    /// The number of values.
     pub elements: u64,
-    /// Its size in bytes as the model says.
+    /// The size in bytes, as the model sent it.
     pub size_bytes: u64,
     /// `type` is `float32`, or absent.
     pub is_float32: bool,
@@ -64,17 +57,17 @@ pub struct Segment {
 /// A usable hello.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Hello {
-    /// For everybody.
+    /// The model information.
     pub info: ModelInfo,
-    /// Where features can be put.
-    pub features_shm: Option<Segment>,
-    /// Why there is no such segment, in the model's words.
+    /// The segment for features.
+    pub features_shm: Option<SegmentInfo>,
+    /// The model's message, if it could not create that segment.
     pub features_shm_error: Option<String>,
-    /// Where free-form outputs are, by index.
-    pub freeform_shm: Vec<Segment>,
+    /// The segments of free-form outputs, by index.
+    pub freeform_shm: Vec<SegmentInfo>,
 }
 
-/// Names of all segments of a hello, usable or not: they are removed when the process has ended.
+/// The names of all segments in a hello, usable or not: they are removed after the process has ended.
 pub fn segment_names(answer: &Map<String, Value>) -> Vec<String> {
     let freeform = answer
         .get("freeform_output_shm")
@@ -87,10 +80,10 @@ pub fn segment_names(answer: &Map<String, Value>) -> Vec<String> {
         .collect()
 }
 
-/// Reads the answer to a hello.
+/// Parses the answer to a hello request.
 ///
 /// # Errors
-/// [`HelloError`] says what is wrong with the model.
+/// [`HelloError`]
 pub fn parse(mut answer: Map<String, Value>) -> Result<Hello, HelloError> {
     if answer.get("success").and_then(Value::as_bool) != Some(true) {
         let reason = answer.get("error").and_then(Value::as_str).unwrap_or("no reason given");
@@ -104,19 +97,19 @@ pub fn parse(mut answer: Map<String, Value>) -> Result<Hello, HelloError> {
         _ => Map::new(),
     };
     let engine = answer.get("inferencing_engine");
-    let engine_type = number(parameters.get("inferencing_engine"))
-        .or_else(|| number(engine.and_then(|engine| engine.get("engine_type"))));
+    let engine_type = whole_number(parameters.get("inferencing_engine"))
+        .or_else(|| whole_number(engine.and_then(|engine| engine.get("engine_type"))));
     let properties = engine.and_then(|engine| engine.get("properties"));
-    refuse_what_needs_another_program(&parameters, engine_type)?;
+    check_is_supported(&parameters, engine_type)?;
 
     let input = input(&parameters)?;
     let features = features(&parameters, &input)?;
     let text = |key: &str| cut(project.get(key).and_then(Value::as_str).unwrap_or_default(), MAX_LABEL).to_owned();
     let info = ModelInfo {
-        project_id: number(project.get("id")).unwrap_or(0),
+        project_id: whole_number(project.get("id")).unwrap_or(0),
         name: text("name"),
         owner: text("owner"),
-        deploy_version: number(project.get("deploy_version")).unwrap_or(0),
+        deploy_version: whole_number(project.get("deploy_version")).unwrap_or(0),
         input,
         features,
         model_type: parameters
@@ -141,22 +134,14 @@ pub fn parse(mut answer: Map<String, Value>) -> Result<Hello, HelloError> {
     })
 }
 
-/// `sensor` by name: `camera`, `microphone`, `accelerometer`, `positional` or `unknown`.
-pub fn sensor_name(parameters: &Map<String, Value>) -> &'static str {
-    let sensor = number(parameters.get("sensor")).and_then(|sensor| usize::try_from(sensor).ok());
-    sensor
-        .and_then(|sensor| SENSORS.get(sensor.checked_sub(1)?).copied())
-        .unwrap_or("unknown")
-}
-
-fn refuse_what_needs_another_program(parameters: &Map<String, Value>, engine: Option<u64>) -> Result<(), HelloError> {
+fn check_is_supported(parameters: &Map<String, Value>, engine: Option<u64>) -> Result<(), HelloError> {
     if engine == Some(ENGINE_VISION_LANGUAGE) {
         return Err(HelloError::Unsupported {
             what: "the model is a vision-language model that needs its own server (inferencing_engine 17)".into(),
             instead: "classifies, detects objects or finds anomalies",
         });
     }
-    match number(parameters.get("image_input_frames")) {
+    match whole_number(parameters.get("image_input_frames")) {
         Some(frames) if frames > 1 => Err(HelloError::Unsupported {
             what: format!("the model takes {frames} pictures at a time (image_input_frames)"),
             instead: "takes one",
@@ -169,7 +154,7 @@ fn input(parameters: &Map<String, Value>) -> Result<ModelInput, HelloError> {
     let sensor = sensor_name(parameters);
     let has_size = ["image_input_width", "image_input_height"]
         .iter()
-        .all(|key| number(parameters.get(*key)).is_some_and(|side| side > 0));
+        .all(|key| whole_number(parameters.get(*key)).is_some_and(|side| side > 0));
     match sensor {
         "camera" => image(parameters),
         "unknown" if has_size => image(parameters),
@@ -179,14 +164,14 @@ fn input(parameters: &Map<String, Value>) -> Result<ModelInput, HelloError> {
 }
 
 fn image(parameters: &Map<String, Value>) -> Result<ModelInput, HelloError> {
-    let side = |key: &str| match number(parameters.get(key)) {
+    let side = |key: &str| match whole_number(parameters.get(key)) {
         Some(side) if (1..=MAX_SIDE).contains(&side) => Ok(side as u32),
         _ => Err(implausible(shown(parameters, key), format!("1 to {MAX_SIDE}"))),
     };
     Ok(ModelInput::Image {
         width: side("image_input_width")?,
         height: side("image_input_height")?,
-        grey: number(parameters.get("image_channel_count")) == Some(1),
+        grey: whole_number(parameters.get("image_channel_count")) == Some(1),
         resize: resize(parameters),
     })
 }
@@ -199,8 +184,9 @@ fn resize(parameters: &Map<String, Value>) -> Option<ResizeMode> {
         Some("none") => Some(ResizeMode::None),
         _ => {
             warn!(
-                "{} is none of squash, fit-shortest, fit-longest, none; taken as if the model did not say how to resize",
-                shown(parameters, "image_resize_mode")
+                value = shown(parameters, "image_resize_mode"),
+                accepted = "squash, fit-shortest, fit-longest, none",
+                "The model names an unknown resize mode, which is ignored"
             );
             None
         }
@@ -217,7 +203,7 @@ fn audio(parameters: &Map<String, Value>) -> Result<ModelInput, HelloError> {
             ));
         }
     };
-    let slice_size = number(parameters.get("slice_size"))
+    let slice_size = whole_number(parameters.get("slice_size"))
         .filter(|size| *size <= MAX_FEATURES)
         .unwrap_or(0) as usize;
     let continuous = parameters
@@ -237,7 +223,7 @@ fn features(parameters: &Map<String, Value>, input: &ModelInput) -> Result<usize
         ModelInput::Image { width, height, .. } => Some(u64::from(*width) * u64::from(*height)),
         _ => None,
     };
-    match (number(parameters.get(key)), pixels) {
+    match (whole_number(parameters.get(key)), pixels) {
         (None, Some(pixels)) => Ok(pixels as usize),
         (Some(count), Some(pixels)) if count != pixels => Err(implausible(
             shown(parameters, key),
@@ -258,7 +244,7 @@ fn labels(parameters: &Map<String, Value>) -> Vec<String> {
         .collect()
 }
 
-/// `properties` is a list of texts today; any text in it, or key of it, counts.
+/// `properties` is a list of strings today. A key of an object counts as well.
 fn names_gpu_delegates(properties: &Value) -> bool {
     match properties {
         Value::String(text) => text == "gpu_delegates",
@@ -270,39 +256,35 @@ fn names_gpu_delegates(properties: &Value) -> bool {
     }
 }
 
-fn segment(value: &Value) -> Option<Segment> {
-    let elements = number(value.get("elements"))?;
-    Some(Segment {
+fn segment(value: &Value) -> Option<SegmentInfo> {
+    let elements = whole_number(value.get("elements"))?;
+    Some(SegmentInfo {
         name: value.get("name")?.as_str()?.to_owned(),
         elements,
-        size_bytes: number(value.get("size_bytes")).unwrap_or_else(|| elements.saturating_mul(4)),
+        size_bytes: whole_number(value.get("size_bytes")).unwrap_or_else(|| elements.saturating_mul(4)),
         is_float32: value.get("type").is_none_or(|kind| kind == "float32"),
     })
 }
 
-fn freeform_segments(answer: &Map<String, Value>) -> Vec<Segment> {
+fn freeform_segments(answer: &Map<String, Value>) -> Vec<SegmentInfo> {
     let list = answer
         .get("freeform_output_shm")
         .and_then(Value::as_array)
         .map(Vec::as_slice)
         .unwrap_or_default();
-    let mut segments: Vec<(u64, Segment)> = list
+    let mut segments: Vec<(u64, SegmentInfo)> = list
         .iter()
         .enumerate()
         .take(MAX_ITEMS)
-        .filter_map(|(place, value)| Some((number(value.get("index")).unwrap_or(place as u64), segment(value)?)))
+        .filter_map(|(position, value)| {
+            Some((
+                whole_number(value.get("index")).unwrap_or(position as u64),
+                segment(value)?,
+            ))
+        })
         .collect();
     segments.sort_by_key(|(index, _)| *index);
     segments.into_iter().map(|(_, segment)| segment).collect()
-}
-
-/// A whole number that is not negative, also when written as a float.
-fn number(value: Option<&Value>) -> Option<u64> {
-    let value = value?;
-    value.as_u64().or_else(|| {
-        let float = value.as_f64()?;
-        (float >= 0.0 && float.fract() == 0.0 && float <= 9e15).then_some(float as u64)
-    })
 }
 
 fn shown(parameters: &Map<String, Value>, key: &str) -> String {

@@ -29,7 +29,7 @@ fn message(changes: Value) -> String {
 }
 
 #[test]
-fn an_image_model_says_how_it_wants_its_picture() {
+fn an_image_model_names_size_and_resize_mode() {
     let hello = parse(recorded("fomo-face")).unwrap();
     let resize = Some(ResizeMode::Squash);
     assert_eq!(
@@ -54,7 +54,7 @@ fn an_image_model_says_how_it_wants_its_picture() {
 }
 
 #[test]
-fn a_model_of_2023_says_neither_resize_mode_nor_shared_memory() {
+fn a_model_of_2023_names_neither_resize_mode_nor_shared_memory() {
     let hello = parse(recorded("fomo-face-legacy2023")).unwrap();
     assert_eq!(
         hello.info.input,
@@ -69,7 +69,7 @@ fn a_model_of_2023_says_neither_resize_mode_nor_shared_memory() {
 }
 
 #[test]
-fn a_keyword_model_wants_sound() {
+fn a_keyword_model_takes_audio() {
     let hello = parse(recorded("kws")).unwrap();
     assert_eq!(
         hello.info.input,
@@ -83,7 +83,7 @@ fn a_keyword_model_wants_sound() {
 }
 
 #[test]
-fn free_form_segments_come_in_the_order_of_their_index() {
+fn free_form_segments_are_sorted_by_index() {
     let mut answer = recorded("imgcls-fruit-freeform");
     let first = answer["freeform_output_shm"][0].clone();
     let mut second = first.clone();
@@ -104,7 +104,7 @@ fn free_form_segments_come_in_the_order_of_their_index() {
 }
 
 #[test]
-fn other_sensors_are_named_and_no_error() {
+fn other_sensors_are_named_and_are_not_an_error() {
     for (sensor, name) in [(json!(2), "accelerometer"), (json!(4), "positional")] {
         assert_eq!(
             with(json!({ "sensor": sensor })).unwrap().info.input,
@@ -121,7 +121,7 @@ fn other_sensors_are_named_and_no_error() {
 }
 
 #[test]
-fn a_first_answer_that_takes_long_is_known_by_the_engine() {
+fn the_engine_tells_whether_the_first_answer_is_slow() {
     assert!(
         with(json!({ "inferencing_engine": 6 }))
             .unwrap()
@@ -134,7 +134,7 @@ fn a_first_answer_that_takes_long_is_known_by_the_engine() {
 }
 
 #[test]
-fn what_needs_another_program_is_refused_by_name() {
+fn unsupported_models_are_refused_with_a_reason() {
     assert!(message(json!({ "inferencing_engine": 17 })).contains("vision-language model"));
     assert!(message(json!({ "image_input_frames": 4 })).contains("4 pictures at a time"));
     let answer = json!({ "success": false, "error": "License expired" });
@@ -143,7 +143,7 @@ fn what_needs_another_program_is_refused_by_name() {
 }
 
 #[test]
-fn sizes_must_be_sane_and_go_together() {
+fn sizes_must_be_in_range_and_consistent() {
     assert!(message(json!({ "image_input_width": 0 })).contains("image_input_width 0, accepted is 1 to 8192"));
     assert!(message(json!({ "image_input_height": 8193 })).contains("image_input_height 8193"));
     assert!(message(json!({ "image_input_height": null })).contains("without image_input_height"));
@@ -165,7 +165,7 @@ fn sizes_must_be_sane_and_go_together() {
 }
 
 #[test]
-fn every_optional_field_may_be_absent_or_of_another_kind() {
+fn every_optional_field_may_be_absent_or_of_another_type() {
     for key in [
         "model_type",
         "label_count",
@@ -210,13 +210,13 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
-    fn no_hello_makes_it_panic(
+    fn no_hello_causes_a_panic(
         replaced in prop::collection::vec((0..6usize, any::<prop::sample::Index>(), any_json()), 1..4)
     ) {
         let mut answer = recorded("imgcls-fruit-freeform");
-        for (place, index, value) in replaced {
+        for (object, index, value) in replaced {
             let pick = |map: &Map<String, Value>| map.keys().nth(index.index(map.len().max(1))).cloned();
-            let target = match place {
+            let target = match object {
                 0 | 1 => answer.get_mut("model_parameters").and_then(Value::as_object_mut),
                 2 => answer.get_mut("features_shm").and_then(Value::as_object_mut),
                 3 => answer.get_mut("project").and_then(Value::as_object_mut),

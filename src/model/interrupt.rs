@@ -8,38 +8,37 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
-/// A handle another thread keeps to end a blocking [`Model::start`](super::Model::start) or
+/// A handle with which another thread ends a blocking [`Model::start`](super::Model::start) or
 /// [`Model::receive`](super::Model::receive): both return [`ModelError::Interrupted`](super::ModelError::Interrupted)
-/// promptly once it is tripped. It cannot be reset: each start gets a new one, or shares one with everything that
-/// shall end together.
+/// soon after [`trip`](Self::trip). It cannot be reset.
 #[derive(Clone, Default)]
-pub struct Interrupt(Arc<Inner>);
+pub struct Interrupt(Arc<InterruptInner>);
 
 #[derive(Default)]
-struct Inner {
-    state: Mutex<State>,
+struct InterruptInner {
+    state: Mutex<InterruptState>,
     tripped: Condvar,
 }
 
 #[derive(Default)]
-struct State {
+struct InterruptState {
     tripped: bool,
-    /// The connection to shut down. Weak: a forgotten handle must not keep the model's socket open.
+    /// The connection to shut down. Weak: a handle must not keep the model's socket open.
     socket: Weak<UnixStream>,
 }
 
 impl Interrupt {
-    /// A handle that is not tripped.
+    /// A new handle.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Ends the waiting of the model's thread, now and from now on.
+    /// Ends the current wait and all later ones.
     pub fn trip(&self) {
         let mut state = self.0.state.lock();
         state.tripped = true;
         if let Some(socket) = state.socket.upgrade() {
-            // Fails only when the other side has already gone, which ends the waiting as well.
+            // Fails only when the model has closed the connection, which ends the wait as well.
             let _ = socket.shutdown(Shutdown::Both);
         }
         self.0.tripped.notify_all();
@@ -50,7 +49,7 @@ impl Interrupt {
         self.0.state.lock().tripped
     }
 
-    /// Makes `trip` shut down this connection; one that comes too late is shut down at once.
+    /// Sets the connection that `trip` shuts down. Shuts it down at once after a `trip`.
     pub(super) fn watch(&self, socket: &Arc<UnixStream>) {
         let mut state = self.0.state.lock();
         if state.tripped {
@@ -59,7 +58,7 @@ impl Interrupt {
         state.socket = Arc::downgrade(socket);
     }
 
-    /// Waits for `pause`, or less when tripped; returns whether it is tripped.
+    /// Sleeps for `pause`, or until `trip`; returns [`is_tripped`](Self::is_tripped).
     pub(crate) fn pause(&self, pause: Duration) -> bool {
         let mut state = self.0.state.lock();
         if !state.tripped {

@@ -1,29 +1,35 @@
-//! The model process (`.eim`): started, spoken to, ended. Blocking; lives on the inference thread.
+//! The model process (`.eim`): started, asked for inferences, ended. Blocking; used on the inference thread.
+//!
+//! [`Model`] is a running model. Its `client` starts the process and exchanges requests and answers with it over a
+//! unix socket; its `feature_buffer` writes the values of a request into the shared memory of the process.
 
 mod answer;
 pub mod builtin;
+mod client;
 mod connection;
 mod elf;
 mod error;
+mod feature_buffer;
 mod file;
 mod framing;
 mod hello;
 mod interrupt;
+mod lenient;
 mod output;
 mod process;
 pub mod protocol;
 mod request;
-mod running;
+mod running_model;
 mod runtime_dir;
 mod settings;
 mod shm;
 mod tvm;
 
 pub use error::ModelError;
-pub use file::{FileError, Usable, examine, examine_complete};
+pub use file::{ModelFileError, ModelTarget, examine, examine_complete};
 pub use hello::HelloError;
 pub use interrupt::Interrupt;
 pub use protocol::{BoundingBox, InferenceResult, ModelInfo, ModelInput};
-pub use running::Model;
+pub use running_model::Model;
 pub use runtime_dir::{sweep, sweep_in};
-pub use settings::{Limits, Settings};
+pub use settings::{ModelSettings, ModelTimeouts};

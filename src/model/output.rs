@@ -1,5 +1,5 @@
-//! What the model process prints: read at once so that it never blocks, logged at `debug`, the end of it kept for
-//! error messages.
+//! The output of the model process: read at once, so that the process never blocks, and logged at `debug`. The last lines
+//! are kept for error messages.
 
 use std::collections::VecDeque;
 use std::io::Read;
@@ -14,21 +14,21 @@ use tracing::debug;
 const KEPT_LINES: usize = 100;
 /// Each line is cut to this many bytes.
 const MAX_LINE: usize = 1024;
-/// Lines logged a second; more are counted only.
-const LOGGED_A_SECOND: u32 = 100;
+/// Lines logged per second; more are only counted.
+const MAX_LOGGED_PER_SECOND: u32 = 100;
 
-/// The last lines of a process, growing while it runs.
+/// The last lines that a process has printed so far.
 #[derive(Debug, Clone)]
-pub struct Output(Arc<Shared>);
+pub struct Output(Arc<SharedOutput>);
 
 #[derive(Debug, Default)]
-struct Shared {
-    state: Mutex<State>,
+struct SharedOutput {
+    state: Mutex<OutputState>,
     closed: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct OutputState {
     lines: VecDeque<String>,
     closed: bool,
 }
@@ -37,20 +37,20 @@ impl Output {
     /// Reads `source` to its end on a thread of its own.
     ///
     /// # Errors
-    /// No thread could be started.
+    /// The system cannot start a thread.
     pub fn follow(source: impl Read + Send + 'static) -> std::io::Result<Self> {
         let output = Self(Arc::default());
         let shared = Arc::clone(&output.0);
         thread::Builder::new().name("model-output".into()).spawn(move || {
-            Lines::new(&shared).read(source);
+            LineReader::new(&shared).read(source);
             shared.state.lock().closed = true;
             shared.closed.notify_all();
         })?;
         Ok(output)
     }
 
-    /// The last lines. Waits up to `limit` for the end of the output: a process that has died may have left
-    /// something in the pipe.
+    /// The last lines. Waits up to `limit` for the end of the output: there may be something left in the pipe after the
+    /// process has ended.
     pub fn last_lines(&self, limit: Duration) -> Vec<String> {
         let mut state = self.0.state.lock();
         if !state.closed {
@@ -60,17 +60,17 @@ impl Output {
     }
 }
 
-/// Cuts bytes into lines and passes them on.
-struct Lines<'a> {
-    shared: &'a Shared,
+/// Splits bytes into lines, stores and logs them.
+struct LineReader<'a> {
+    shared: &'a SharedOutput,
     line: Vec<u8>,
     second: Instant,
     logged: u32,
     suppressed: u64,
 }
 
-impl<'a> Lines<'a> {
-    fn new(shared: &'a Shared) -> Self {
+impl<'a> LineReader<'a> {
+    fn new(shared: &'a SharedOutput) -> Self {
         Self {
             shared,
             line: Vec::with_capacity(MAX_LINE),
@@ -85,20 +85,20 @@ impl<'a> Lines<'a> {
         loop {
             match source.read(&mut chunk) {
                 Ok(0) => break,
-                Ok(read) => self.take(&chunk[..read]),
+                Ok(read) => self.push(&chunk[..read]),
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(_) => break,
             }
         }
         self.end_line();
-        self.report_suppressed();
+        self.log_suppressed();
     }
 
-    fn take(&mut self, bytes: &[u8]) {
+    fn push(&mut self, bytes: &[u8]) {
         for byte in bytes {
             match byte {
                 b'\n' | b'\r' => self.end_line(),
-                // A tab is fine in a log line, other control characters (colours, cursor) are not.
+                // Control characters other than a tab (colours, cursor) must not reach a log line.
                 0..=8 | 11..=31 | 127 => {}
                 _ if self.line.len() < MAX_LINE => self.line.push(*byte),
                 _ => {}
@@ -122,22 +122,22 @@ impl<'a> Lines<'a> {
 
     fn log(&mut self, text: &str) {
         if self.second.elapsed() >= Duration::from_secs(1) {
-            self.report_suppressed();
+            self.log_suppressed();
             self.second = Instant::now();
             self.logged = 0;
         }
-        if self.logged < LOGGED_A_SECOND {
+        if self.logged < MAX_LOGGED_PER_SECOND {
             self.logged += 1;
-            debug!("model: {text}");
+            debug!(line = text, "Model output");
         } else {
             self.suppressed += 1;
         }
     }
 
-    fn report_suppressed(&mut self) {
+    fn log_suppressed(&mut self) {
         let suppressed = std::mem::take(&mut self.suppressed);
         if suppressed > 0 {
-            debug!("the model printed {suppressed} more lines within a second");
+            debug!(suppressed, "Model output beyond 100 lines per second was suppressed");
         }
     }
 }
@@ -147,7 +147,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_hundred_lines_are_kept_each_cut() {
+    fn the_last_hundred_lines_are_kept_and_cut() {
         let text: String = (0..250).map(|line| format!("line {line}\n")).collect();
         let text = text + &"x".repeat(5000) + "\r\n\n\x1b[31mno newline at the end";
         let lines = Output::follow(std::io::Cursor::new(text))

@@ -1,4 +1,4 @@
-//! The child process: started with a clean environment, watched, ended.
+//! The model process: started with a clean environment, ended with SIGINT or SIGKILL.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -15,16 +15,16 @@ use super::output::Output;
 use super::runtime_dir::signal_to_end;
 use super::tvm;
 
-/// How often a process is looked at while it is waited for.
-const LOOK: Duration = Duration::from_millis(3);
-/// How long a process gets to end after SIGINT, and after SIGKILL.
-const END: Duration = Duration::from_secs(1);
-/// How long a file that was written a moment ago may stay "busy".
-const BUSY: Duration = Duration::from_secs(2);
+/// A wait for the process checks it this often.
+const POLL_INTERVAL: Duration = Duration::from_millis(3);
+/// Time for the process to end after SIGINT, and after SIGKILL.
+const END_TIMEOUT: Duration = Duration::from_secs(1);
+/// Time for a file that was just written to become executable ("text file busy").
+const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Variables that a model gets from our environment: what finds libraries and accelerators, and nothing that could
-/// hold a credential (`AWS_*`, `SVCUID` and `CONFIG_PARAMETERS` of Greengrass among them).
-const PASSED_ON: [&str; 9] = [
+/// Variables that a model inherits: those that locate libraries and accelerators, and none that could hold a credential
+/// (such as `AWS_*`, `SVCUID` and `CONFIG_PARAMETERS` of Greengrass).
+const INHERITED: [&str; 9] = [
     "PATH",
     "HOME",
     "LANG",
@@ -35,35 +35,35 @@ const PASSED_ON: [&str; 9] = [
     "USER",
     "XDG_RUNTIME_DIR",
 ];
-/// The same for whole families of variables: locale, accelerators, and settings of Edge Impulse itself.
-const PASSED_ON_PREFIXES: [&str; 9] = ["LC_", "CUDA", "NVIDIA", "TVM", "QNN", "ADSP", "TENSORRT", "OMP_", "EI_"];
-/// Not even then.
-const NEVER_PASSED_ON: [&str; 6] = ["KEY", "SECRET", "TOKEN", "PASSW", "CREDENTIAL", "AUTH"];
+/// Prefixes of more such variables: locale, accelerators, and settings of Edge Impulse.
+const INHERITED_PREFIXES: [&str; 9] = ["LC_", "CUDA", "NVIDIA", "TVM", "QNN", "ADSP", "TENSORRT", "OMP_", "EI_"];
+/// Variables with these words in their names are never inherited.
+const NEVER_INHERITED: [&str; 6] = ["KEY", "SECRET", "TOKEN", "PASSW", "CREDENTIAL", "AUTH"];
 
-/// How the shared memory of a process becomes known that is ended.
+/// Whether the shared-memory segments of a process are known when it is ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Memory {
-    /// It named its segments, or has none.
-    Named,
-    /// It did not live to name them: the process is frozen for a moment and looked at.
-    LookFor,
+pub enum SegmentNames {
+    /// The hello has named them.
+    Known,
+    /// There was no hello: the process is frozen for a moment and its segments are read from `/proc`.
+    Unknown,
 }
 
-/// A running model process. Dropping it [ends](Process::end) the process.
+/// A running model process. Dropping it [ends](ModelProcess::end) the process.
 #[derive(Debug)]
-pub struct Process {
+pub struct ModelProcess {
     /// `None`: abandoned.
     child: Option<Child>,
     output: Output,
 }
 
-impl Process {
+impl ModelProcess {
     /// Starts `program` with `arguments`.
     ///
     /// # Errors
-    /// What the operating system says.
+    /// Of the operating system.
     pub fn start(program: &Path, arguments: &[&OsStr]) -> io::Result<Self> {
-        // A bare file name would be looked for in PATH.
+        // A bare file name would be searched in PATH.
         let program = std::path::absolute(program)?;
         let (reader, writer) = io::pipe()?;
         let output = Output::follow(reader)?;
@@ -71,18 +71,18 @@ impl Process {
         command
             .args(arguments)
             .env_clear()
-            .envs(std::env::vars_os().filter(|(name, _)| is_passed_on(name)))
+            .envs(std::env::vars_os().filter(|(name, _)| is_inherited(name)))
             .envs(tvm::variables(Path::new(tvm::HOME), &|name| std::env::var_os(name)));
         command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
         if program == Path::new("/proc/self/exe") {
             command.arg0("ei-greengrass");
         }
-        let deadline = Instant::now() + BUSY;
+        let deadline = Instant::now() + BUSY_TIMEOUT;
         let child = loop {
             match command.spawn() {
-                // Another thread that forks while a file is written keeps it open for a moment.
+                // A thread that forks while the file is being written keeps it open for a moment.
                 Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy && Instant::now() < deadline => {
-                    thread::sleep(LOOK);
+                    thread::sleep(POLL_INTERVAL);
                 }
                 other => break other?,
             }
@@ -98,8 +98,8 @@ impl Process {
         self.child.as_ref().map(Child::id)
     }
 
-    /// How the process ended, when it has; waits for that up to `limit`.
-    pub fn ended(&mut self, limit: Duration) -> Option<ExitStatus> {
+    /// The exit status, if the process ends within `limit`.
+    pub fn exit_status(&mut self, limit: Duration) -> Option<ExitStatus> {
         let deadline = Instant::now() + limit;
         loop {
             if let Ok(Some(status)) = self.child.as_mut()?.try_wait() {
@@ -108,7 +108,7 @@ impl Process {
             if Instant::now() >= deadline {
                 return None;
             }
-            thread::sleep(LOOK);
+            thread::sleep(POLL_INTERVAL);
         }
     }
 
@@ -117,12 +117,12 @@ impl Process {
         self.output.last_lines(Duration::from_millis(200))
     }
 
-    /// Ends the process: SIGINT, SIGKILL after a second. Takes two seconds and a little at most. Returns the names of
-    /// the shared memory that was looked for and found.
+    /// Ends the process with SIGINT, after a second with SIGKILL. Takes little more than two seconds at most. Returns the
+    /// segments that were found where [`SegmentNames::Unknown`] is given.
     ///
-    /// A process is frozen only where that is needed: were this program killed just then, the model would stay frozen
-    /// until the next start.
-    pub fn end(&mut self, memory: Memory) -> Vec<String> {
+    /// The process is frozen only then: if this program were killed at that moment, the model would stay frozen until the
+    /// next start.
+    pub fn end(&mut self, segment_names: SegmentNames) -> Vec<String> {
         let mut segments = Vec::new();
         for signal in [Signal::INT, Signal::KILL] {
             if self.has_ended(Duration::ZERO) {
@@ -131,24 +131,24 @@ impl Process {
             let Some(pid) = self.pid().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?)) else {
                 return segments;
             };
-            // It is our child and not waited for yet: the pid cannot belong to anybody else.
-            let sent = match memory {
-                Memory::Named => kill_process(pid, signal).map(|()| Vec::new()).map_err(io::Error::from),
-                Memory::LookFor => signal_to_end(pid, signal),
+            // A child that was not reaped: no other process can have the pid.
+            let sent = match segment_names {
+                SegmentNames::Known => kill_process(pid, signal).map(|()| Vec::new()).map_err(io::Error::from),
+                SegmentNames::Unknown => signal_to_end(pid, signal),
             };
             match sent {
-                Ok(held) => segments.extend(held),
-                Err(error) => warn!("the model process cannot be sent {signal:?}: {error}"),
+                Ok(found) => segments.extend(found),
+                Err(error) => warn!(?signal, %error, "A signal could not be sent to the model process"),
             }
-            if self.has_ended(END) {
+            if self.has_ended(END_TIMEOUT) {
                 return segments;
             }
         }
-        // Stuck in a driver. It goes when the driver lets go; somebody has to take its exit status then.
+        // Probably blocked in a driver. A thread reaps it when it ends.
         if let Some(mut child) = self.child.take() {
             error!(
-                "the model process {} does not end, not even after SIGKILL: a driver may hang",
-                child.id()
+                pid = child.id(),
+                "The model process does not end, not even after SIGKILL; a driver may hang"
             );
             let _ = thread::Builder::new()
                 .name("model-reaper".into())
@@ -157,30 +157,30 @@ impl Process {
         segments
     }
 
-    /// Whether the process has ended, or does within `limit`; it is gone then.
+    /// Whether the process ends within `limit`.
     fn has_ended(&mut self, limit: Duration) -> bool {
-        if let Some(status) = self.ended(limit) {
-            debug!("the model process {}", describe(status));
+        if let Some(status) = self.exit_status(limit) {
+            debug!(status = describe(status), "The model process has ended");
             self.child = None;
         }
         self.child.is_none()
     }
 }
 
-impl Drop for Process {
+impl Drop for ModelProcess {
     fn drop(&mut self) {
-        self.end(Memory::LookFor);
+        self.end(SegmentNames::Unknown);
     }
 }
 
-fn is_passed_on(name: &OsString) -> bool {
+fn is_inherited(name: &OsString) -> bool {
     let Some(name) = name.to_str() else { return false };
-    let wanted = PASSED_ON.contains(&name) || PASSED_ON_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+    let is_listed = INHERITED.contains(&name) || INHERITED_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
     let upper = name.to_ascii_uppercase();
-    wanted && !NEVER_PASSED_ON.iter().any(|word| upper.contains(word))
+    is_listed && !NEVER_INHERITED.iter().any(|word| upper.contains(word))
 }
 
-/// The end of a process in words that follow "the model".
+/// The exit status as a predicate of "the model".
 pub fn describe(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(0), _) => "ended (exit status 0)".to_owned(),
@@ -193,7 +193,7 @@ pub fn describe(status: ExitStatus) -> String {
     }
 }
 
-/// Whether SIGHUP, SIGINT or SIGTERM was the reason, directly or as newer models say it.
+/// Whether SIGHUP, SIGINT or SIGTERM ended the process. Newer models handle them and exit with 128 + the signal.
 pub fn is_stop_signal(status: ExitStatus) -> bool {
     matches!(status.signal(), Some(1 | 2 | 15)) || matches!(status.code(), Some(129 | 130 | 143))
 }
@@ -219,7 +219,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_that_may_hold_a_credential_reaches_the_model() {
+    fn no_variable_that_may_hold_a_credential_reaches_the_model() {
         for name in [
             "AWS_ACCESS_KEY_ID",
             "AWS_CONTAINER_AUTHORIZATION_TOKEN",
@@ -230,7 +230,7 @@ mod tests {
             "QNN_LICENSE_TOKEN",
             "SSH_AUTH_SOCK",
         ] {
-            assert!(!is_passed_on(&name.into()), "{name}");
+            assert!(!is_inherited(&name.into()), "{name}");
         }
         for name in [
             "PATH",
@@ -240,12 +240,12 @@ mod tests {
             "ADSP_LIBRARY_PATH",
             "EI_CACHE_DIR",
         ] {
-            assert!(is_passed_on(&name.into()), "{name}");
+            assert!(is_inherited(&name.into()), "{name}");
         }
     }
 
     #[test]
-    fn ends_are_told_in_words() {
+    fn exit_statuses_are_described() {
         assert_eq!(describe(ExitStatus::from_raw(3 << 8)), "failed with exit status 3");
         assert_eq!(
             describe(ExitStatus::from_raw(11)),
@@ -259,15 +259,15 @@ mod tests {
     #[test]
     fn a_process_that_ignores_the_request_is_killed() {
         let script = "trap '' INT; echo ready; while :; do sleep 0.05; done";
-        let mut process = Process::start(Path::new("/bin/sh"), &["-c".as_ref(), script.as_ref()]).unwrap();
+        let mut process = ModelProcess::start(Path::new("/bin/sh"), &["-c".as_ref(), script.as_ref()]).unwrap();
         let pid = process.pid().unwrap();
         let deadline = Instant::now() + Duration::from_secs(10);
         while process.output.last_lines(Duration::from_millis(5)).is_empty() {
             assert!(Instant::now() < deadline);
         }
         let begin = Instant::now();
-        process.end(Memory::LookFor);
-        assert!(begin.elapsed() >= END && begin.elapsed() < 3 * END);
+        process.end(SegmentNames::Unknown);
+        assert!(begin.elapsed() >= END_TIMEOUT && begin.elapsed() < 3 * END_TIMEOUT);
         assert!(!Path::new(&format!("/proc/{pid}")).exists());
     }
 }

@@ -1,9 +1,26 @@
-//! What the model says, as types.
+//! The types of the model protocol.
 
 use serde::ser::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
+use super::lenient::whole_number;
 use crate::status::{ModelInputSummary, ModelSummary};
+
+/// Pixels of the longest side of a model's input picture.
+pub(super) const MAX_SIDE: u64 = 8192;
+/// Values of one request.
+pub(super) const MAX_FEATURES: u64 = MAX_SIDE * MAX_SIDE;
+
+/// The names of `sensor` 1 to 4, as `get_model_info` returns them.
+const SENSORS: [&str; 4] = ["microphone", "accelerometer", "camera", "positional"];
+
+/// `sensor` by name: `camera`, `microphone`, `accelerometer`, `positional` or `unknown`.
+pub(super) fn sensor_name(parameters: &Map<String, Value>) -> &'static str {
+    let sensor = whole_number(parameters.get("sensor")).and_then(|sensor| usize::try_from(sensor).ok());
+    sensor
+        .and_then(|sensor| SENSORS.get(sensor.checked_sub(1)?).copied())
+        .unwrap_or("unknown")
+}
 
 /// Everything known about a model after its hello.
 #[derive(Debug, Clone, PartialEq)]
@@ -16,7 +33,7 @@ pub struct ModelInfo {
     pub owner: String,
     /// Deployment version; shown as `v<version>`.
     pub deploy_version: u64,
-    /// Image input, when `sensor` is a camera (or the sizes say so).
+    /// The type and size of the input.
     pub input: ModelInput,
     /// Values a classify request must carry.
     pub features: usize,
@@ -37,10 +54,10 @@ pub struct ModelInfo {
 impl ModelInfo {
     /// `sensor` by name: `camera`, `microphone`, `accelerometer`, `positional` or `unknown`.
     pub fn sensor_name(&self) -> &'static str {
-        super::hello::sensor_name(&self.raw_parameters)
+        sensor_name(&self.raw_parameters)
     }
 
-    /// The parameters as the model sent them, plus `sensorType`, as `get_model_info` answers.
+    /// The parameters as the model sent them, plus `sensorType`, for the answer to `get_model_info`.
     pub fn parameters_with_sensor_type(&self) -> Map<String, Value> {
         let mut parameters = self.raw_parameters.clone();
         parameters.insert("sensorType".to_owned(), Value::from(self.sensor_name()));
@@ -71,33 +88,33 @@ impl ModelInfo {
     }
 
     /// The thresholds that can be set, as `--thresholds` takes them: `18.min_score=0.5 (object_detection)`.
-    pub fn thresholds_in_words(&self) -> Vec<String> {
+    pub fn settable_thresholds(&self) -> Vec<String> {
         let all = self.raw_parameters.get("thresholds").and_then(Value::as_array);
-        all.into_iter().flatten().map(threshold_words).collect()
+        all.into_iter().flatten().map(format_threshold).collect()
     }
 }
 
 /// `{"id":18,"type":"object_detection","min_score":0.5}` as `18.min_score=0.5 (object_detection)`, as `--thresholds` takes it.
-fn threshold_words(threshold: &Value) -> String {
+fn format_threshold(threshold: &Value) -> String {
     let Some(fields) = threshold.as_object() else {
         return threshold.to_string();
     };
     let id = threshold["id"].to_string();
-    let mut words: Vec<_> = fields
+    let mut parts: Vec<_> = fields
         .iter()
         .filter(|(key, _)| !matches!(key.as_str(), "id" | "type"))
         .map(|(key, value)| format!("{id}.{key}={value}"))
         .collect();
     if let Some(kind) = threshold["type"].as_str() {
-        words.push(format!("({kind})"));
+        parts.push(format!("({kind})"));
     }
-    words.join(" ")
+    parts.join(" ")
 }
 
-/// What a model wants to be fed with.
+/// The input of a model.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum ModelInput {
-    /// Pictures.
+    /// A picture.
     Image {
         /// Pixels.
         width: u32,
@@ -105,10 +122,10 @@ pub enum ModelInput {
         height: u32,
         /// `image_channel_count` 1: grey, else RGB.
         grey: bool,
-        /// `image_resize_mode`; `None` when the model does not say.
+        /// `image_resize_mode`; `None`: the model names none.
         resize: Option<crate::config::ResizeMode>,
     },
-    /// Sound.
+    /// Audio.
     Audio {
         /// Samples per second.
         frequency: u32,
@@ -203,11 +220,11 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn a_threshold_is_written_as_the_option_takes_it() {
+    fn a_threshold_is_formatted_as_the_option_takes_it() {
         assert_eq!(
-            threshold_words(&json!({"id": 18, "type": "object_detection", "min_score": 0.5})),
+            format_threshold(&json!({"id": 18, "type": "object_detection", "min_score": 0.5})),
             "18.min_score=0.5 (object_detection)"
         );
-        assert_eq!(threshold_words(&json!(3)), "3");
+        assert_eq!(format_threshold(&json!(3)), "3");
     }
 }

@@ -1,19 +1,19 @@
-//! Requests as bytes, written into a buffer that is used again and again.
+//! Requests as bytes, written into a reused buffer.
 //!
-//! The model counts braces and does not understand strings: a lone brace inside a string would desynchronise the
-//! connection for good. So no text that could hold one is ever written.
+//! The model counts braces without parsing strings: a single brace inside a string would desynchronise the connection
+//! permanently. So no string with a brace is ever written.
 
 use std::io::Write;
 
 use serde_json::{Map, Value};
 
-/// The first request, once a connection.
+/// The first request of a connection.
 pub fn hello(out: &mut Vec<u8>, id: i32) {
     out.clear();
     put(out, format_args!("{{\"hello\":1,\"id\":{id}}}\n"));
 }
 
-/// A window or picture (`continuous` false) or the next slice (`continuous` true) that is in shared memory.
+/// Classifies the values in shared memory: a picture or a window, or with `continuous` the next audio slice.
 pub fn classify_shm(out: &mut Vec<u8>, id: i32, elements: usize, continuous: bool) {
     out.clear();
     let kind = if continuous {
@@ -27,7 +27,7 @@ pub fn classify_shm(out: &mut Vec<u8>, id: i32, elements: usize, continuous: boo
     );
 }
 
-/// The same with the numbers in the message. What is not finite is sent as 0.
+/// Classifies the values in the request. Values that are not finite are sent as 0.
 pub fn classify(out: &mut Vec<u8>, id: i32, features: &[f32], continuous: bool) {
     out.clear();
     let kind = if continuous { "classify_continuous" } else { "classify" };
@@ -41,10 +41,10 @@ pub fn classify(out: &mut Vec<u8>, id: i32, features: &[f32], continuous: bool) 
     put(out, format_args!("],\"id\":{id}}}\n"));
 }
 
-/// One key of one block. `None`: the key or the value cannot be sent.
+/// Sets one key of one block. `None`: the key or the value cannot be sent.
 pub fn set_threshold(out: &mut Vec<u8>, id: i32, block: i64, key: &str, value: f64) -> Option<()> {
-    let plain = !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-    if !plain || !value.is_finite() {
+    let is_plain = !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    if !is_plain || !value.is_finite() {
         return None;
     }
     out.clear();
@@ -55,9 +55,9 @@ pub fn set_threshold(out: &mut Vec<u8>, id: i32, block: i64, key: &str, value: f
     Some(())
 }
 
-/// Parameters of the model. `None`: a text in them holds a brace.
+/// Sets parameters of the model. `None`: a string in them has a brace.
 pub fn set_parameter(out: &mut Vec<u8>, id: i32, parameters: &Map<String, Value>) -> Option<()> {
-    let sendable = parameters.iter().all(|(key, value)| {
+    let is_sendable = parameters.iter().all(|(key, value)| {
         let text = match value {
             Value::String(text) => text.as_str(),
             Value::Array(_) | Value::Object(_) => return false,
@@ -65,7 +65,7 @@ pub fn set_parameter(out: &mut Vec<u8>, id: i32, parameters: &Map<String, Value>
         };
         !key.contains(['{', '}']) && !text.contains(['{', '}'])
     });
-    if !sendable {
+    if !is_sendable {
         return None;
     }
     out.clear();
@@ -75,12 +75,12 @@ pub fn set_parameter(out: &mut Vec<u8>, id: i32, parameters: &Map<String, Value>
     Some(())
 }
 
-/// Writing into a vector cannot fail.
+/// Writing into a `Vec` cannot fail.
 fn put(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
     let _ = out.write_fmt(text);
 }
 
-/// Pixels and samples are whole numbers: written digit by digit, ten times as fast as the general way.
+/// Pixels and samples are whole numbers: writing their digits directly is ten times as fast as formatting a float.
 fn number(out: &mut Vec<u8>, value: f32) {
     /// Below this every whole `f32` is exact.
     const EXACT: f32 = 16_777_216.0;
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_are_what_recorded_models_understood() {
+    fn requests_are_the_ones_that_recorded_models_accepted() {
         assert_eq!(text(|out| hello(out, 1)), "{\"hello\":1,\"id\":1}\n");
         assert_eq!(
             text(|out| classify_shm(out, 3, 9216, false)),
@@ -148,7 +148,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn features_read_back_as_they_were_written(features in prop::collection::vec(prop::num::f32::NORMAL | prop::num::f32::ZERO, 0..50)) {
+        fn written_features_parse_to_the_same_values(features in prop::collection::vec(prop::num::f32::NORMAL | prop::num::f32::ZERO, 0..50)) {
             let mut out = Vec::new();
             classify(&mut out, 7, &features, false);
             let value: Value = serde_json::from_slice(&out).unwrap();

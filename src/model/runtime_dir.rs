@@ -1,12 +1,11 @@
-//! The directory of one model process: its socket, and what the next start needs to clean up after a daemon that was
-//! killed with SIGKILL.
+//! The directory of one model process, and its removal after a daemon was killed with SIGKILL.
 //!
-//! `<base>/ei-greengrass.<uid>.<device>.<random>/` holds `model.sock` and `state.json`. The base is `/dev/shm`, so
-//! that nothing outlives a reboot, else `$TMPDIR`.
+//! `<base>/ei-greengrass.<uid>.<device>.<random>/` contains `model.sock` and `state.json`, which names what the next start
+//! has to clean up. The base is `/dev/shm`, so that nothing outlives a reboot, else `$TMPDIR`.
 
 use std::env;
 use std::fs::{self, DirBuilder, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -18,20 +17,21 @@ use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
 use super::shm;
+use crate::util::atomic_file::{self, Durability};
 
 const SOCKET: &str = "model.sock";
-const STATE: &str = "state.json";
-/// `sun_path` of a unix socket address, less the final NUL.
+const STATE_FILE: &str = "state.json";
+/// `sun_path` of a unix socket address, without the final NUL.
 const MAX_SOCKET_PATH: usize = 107;
-/// Larger than any state file that this program writes.
+/// No state file of this program is larger, in bytes.
 const MAX_STATE: u64 = 256 << 10;
 
-/// A process that cannot be mistaken for a later one with the same pid.
+/// A process, distinguished from later processes with the same pid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessId {
     /// The pid.
     pub pid: i32,
-    /// When it started, in clock ticks since the boot (`/proc/<pid>/stat`).
+    /// Its start time in clock ticks since boot (`/proc/<pid>/stat`).
     pub started: u64,
 }
 
@@ -39,7 +39,7 @@ impl ProcessId {
     /// The process that has this pid now.
     pub fn of(pid: i32) -> Option<Self> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // The name in parentheses may hold anything; field 3 follows the last one, the start time is field 22.
+        // The name in parentheses may contain anything. Field 3 follows the last parenthesis, the start time is field 22.
         let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
         let state = fields.next()?;
         let started = fields.nth(18)?.parse().ok()?;
@@ -51,29 +51,29 @@ impl ProcessId {
     }
 }
 
-/// What is written into the directory.
+/// The content of `state.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct State {
+struct RuntimeDirState {
     /// The daemon.
     owner: Option<ProcessId>,
-    /// The model, once started.
+    /// The model, once it is started.
     model: Option<ProcessId>,
-    /// Shared memory named by its hello.
+    /// Shared-memory segments of the model.
     segments: Vec<String>,
 }
 
-/// The directory; removed with its content when dropped.
+/// The directory. Dropping it removes it and the segments in its state.
 #[derive(Debug)]
 pub struct RuntimeDir {
     path: PathBuf,
-    state: State,
+    state: RuntimeDirState,
 }
 
 impl RuntimeDir {
-    /// Makes a fresh directory, only for this user, in the first of `bases` where that works.
+    /// Creates a new directory (mode 0700) in the first of `bases` where that works.
     ///
     /// # Errors
-    /// What the last base said.
+    /// That of the last base.
     pub fn create(bases: &[PathBuf], device: &str) -> io::Result<Self> {
         let mut last = io::Error::new(io::ErrorKind::NotFound, "no directory for temporary files");
         for base in bases {
@@ -90,7 +90,7 @@ impl RuntimeDir {
                     let owner = i32::try_from(std::process::id()).ok().and_then(ProcessId::of);
                     let directory = Self {
                         path,
-                        state: State {
+                        state: RuntimeDirState {
                             owner,
                             model: None,
                             segments: Vec::new(),
@@ -107,41 +107,41 @@ impl RuntimeDir {
         Err(last)
     }
 
-    /// Where the model shall listen.
+    /// The socket on which the model has to listen.
     pub fn socket(&self) -> PathBuf {
         self.path.join(SOCKET)
     }
 
-    /// Remembers the process.
-    pub fn note_model(&mut self, pid: u32) {
+    /// Records the model process.
+    pub fn record_model(&mut self, pid: u32) {
         self.state.model = i32::try_from(pid).ok().and_then(ProcessId::of);
-        self.note();
+        self.save_or_warn();
     }
 
-    /// Remembers the shared memory of the model; it is removed with the directory.
-    pub fn note_segments(&mut self, names: impl IntoIterator<Item = String>) {
+    /// Records shared-memory segments of the model, which are removed with the directory.
+    pub fn record_segments(&mut self, names: impl IntoIterator<Item = String>) {
         for name in names {
             if shm::is_valid(&name) && !self.state.segments.contains(&name) {
                 self.state.segments.push(name);
             }
         }
-        self.note();
+        self.save_or_warn();
     }
 
-    fn note(&self) {
+    fn save_or_warn(&self) {
         if let Err(error) = self.save() {
             warn!(
-                "{} cannot be written: {error}; after a crash of this program leftovers of the model may stay",
-                self.path.display()
+                path = %self.path.display(),
+                %error,
+                "The state of the model process cannot be saved; after a crash of this program it may not be cleaned up"
             );
         }
     }
 
     fn save(&self) -> io::Result<()> {
-        let unfinished = self.path.join("state.new");
-        let mut file = File::create(&unfinished)?;
-        file.write_all(&serde_json::to_vec(&self.state)?)?;
-        fs::rename(unfinished, self.path.join(STATE))
+        let content = serde_json::to_vec(&self.state)?;
+        let (unfinished, file) = (self.path.join("state.new"), self.path.join(STATE_FILE));
+        atomic_file::replace_by_way_of(&unfinished, &file, &content, Durability::Restart)
     }
 }
 
@@ -151,12 +151,12 @@ impl Drop for RuntimeDir {
             shm::remove(name);
         }
         if let Err(error) = fs::remove_dir_all(&self.path) {
-            warn!("{} cannot be removed: {error}", self.path.display());
+            warn!(path = %self.path.display(), %error, "The directory of the model process cannot be removed");
         }
     }
 }
 
-/// Where the directories are made: `/dev/shm` when writable, else `$TMPDIR`, else `/tmp`.
+/// The bases: `/dev/shm` if it is writable, else `$TMPDIR`, else `/tmp`.
 pub fn default_bases() -> Vec<PathBuf> {
     let temporary = env::var_os("TMPDIR")
         .map(PathBuf::from)
@@ -169,28 +169,27 @@ pub fn default_bases() -> Vec<PathBuf> {
     bases
 }
 
-/// How long a process may take to stop, so that it can be looked at.
-const FREEZE: Duration = Duration::from_millis(50);
+/// Wait for a process to react to SIGSTOP.
+const STOP_TIMEOUT: Duration = Duration::from_millis(50);
 
-/// Sends a model process a signal that should end it, and returns the shared memory that it holds: how the segments
-/// of a process are found that did not live to name them. The process is stopped while it is looked at, or it could
-/// make one just after.
+/// Sends a model process a signal to end it, and returns the segments that it has open. This finds the segments of a process
+/// that has not named them in a hello. The process is stopped meanwhile, or it could create one just afterwards.
 ///
 /// # Errors
 /// The signal could not be sent.
 pub fn signal_to_end(pid: Pid, signal: Signal) -> io::Result<Vec<String>> {
     kill_process(pid, Signal::STOP)?;
-    let deadline = Instant::now() + FREEZE;
+    let deadline = Instant::now() + STOP_TIMEOUT;
     while !is_stopped(pid) && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(1));
     }
-    let segments = held_segments(pid);
+    let segments = open_segments(pid);
     kill_process(pid, signal)?;
     kill_process(pid, Signal::CONT)?;
     Ok(segments)
 }
 
-/// Stopped, or ended.
+/// Whether the process is stopped, or has ended.
 fn is_stopped(pid: Pid) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let state = stat
@@ -199,8 +198,8 @@ fn is_stopped(pid: Pid) -> bool {
     matches!(state, None | Some('T' | 't' | 'Z' | 'X'))
 }
 
-/// Names of segments that a process has mapped or open.
-fn held_segments(pid: Pid) -> Vec<String> {
+/// Names of the segments that a process has mapped or open.
+fn open_segments(pid: Pid) -> Vec<String> {
     const SHM: &str = "/dev/shm";
     let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
     let mapped = maps
@@ -214,14 +213,14 @@ fn held_segments(pid: Pid) -> Vec<String> {
     mapped.chain(open).filter(|name| shm::is_valid(name)).collect()
 }
 
-/// Removes what a predecessor of the same device and user left behind that was killed with SIGKILL: ends a model that
-/// is still running, removes its shared memory and its directory. Nothing of another user, another device or of a
-/// daemon that still runs is touched. Returns how many directories were removed.
+/// Cleans up after a daemon of the same device and user that was killed with SIGKILL: ends its model, removes its shared
+/// memory and its directory. Does not touch anything of another user, another device or a running daemon. Returns the
+/// number of removed directories.
 pub fn sweep(device: &str) -> usize {
     sweep_in(&default_bases(), device)
 }
 
-/// [`sweep`] with the directories to look in.
+/// [`sweep`] in these bases.
 pub fn sweep_in(bases: &[PathBuf], device: &str) -> usize {
     bases.iter().map(|base| sweep_base(base, device).unwrap_or(0)).sum()
 }
@@ -242,11 +241,13 @@ fn sweep_base(base: &Path, device: &str) -> io::Result<usize> {
         }
         match sweep_directory(&base_fd, name, &base.join(name)) {
             Ok(true) => {
-                info!("removed {}, left behind by an earlier run", base.join(name).display());
+                info!(path = %base.join(name).display(), "Removed the directory of an earlier run");
                 removed += 1;
             }
             Ok(false) => {}
-            Err(error) => warn!("{} cannot be removed: {error}", base.join(name).display()),
+            Err(error) => {
+                warn!(path = %base.join(name).display(), %error, "The directory of an earlier run cannot be removed");
+            }
         }
     }
     Ok(removed)
@@ -254,7 +255,7 @@ fn sweep_base(base: &Path, device: &str) -> io::Result<usize> {
 
 fn sweep_directory(base: &OwnedFd, name: &str, path: &Path) -> io::Result<bool> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    // Not a directory, or a link to one: not made by this program.
+    // Fails for a file or a link, which this program did not create.
     let Ok(directory) = openat(base, name, flags, Mode::empty()) else {
         return Ok(false);
     };
@@ -283,9 +284,9 @@ fn sweep_directory(base: &OwnedFd, name: &str, path: &Path) -> io::Result<bool> 
     Ok(true)
 }
 
-fn read_state(directory: &OwnedFd) -> Option<State> {
+fn read_state(directory: &OwnedFd) -> Option<RuntimeDirState> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = openat(directory, STATE, flags, Mode::empty()).ok()?;
+    let file = openat(directory, STATE_FILE, flags, Mode::empty()).ok()?;
     let stat = fstat(&file).ok()?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || stat.st_uid != geteuid().as_raw() {
         return None;
@@ -295,20 +296,19 @@ fn read_state(directory: &OwnedFd) -> Option<State> {
     serde_json::from_slice(&text).ok()
 }
 
-/// Ends a model whose daemon is gone: only the very process that was started on this socket. Returns the shared
-/// memory that it had mapped.
+/// Ends a model whose daemon is gone, if it is the process that was started on this socket. Returns its segments.
 fn end_model(model: ProcessId, socket: &Path) -> Vec<String> {
     let was_started_on_socket = || {
         let command = fs::read(format!("/proc/{}/cmdline", model.pid)).unwrap_or_default();
         command
             .split(|byte| *byte == 0)
-            .any(|word| word == socket.as_os_str().as_encoded_bytes())
+            .any(|argument| argument == socket.as_os_str().as_encoded_bytes())
     };
     let Some(pid) = Pid::from_raw(model.pid).filter(|_| model.is_running() && was_started_on_socket()) else {
         return Vec::new();
     };
     let mut segments = Vec::new();
-    info!("ending the model of an earlier run (process {})", model.pid);
+    info!(pid = model.pid, "Ending the model process of an earlier run");
     for (signal, wait) in [
         (Signal::INT, Duration::from_secs(1)),
         (Signal::KILL, Duration::from_secs(1)),
@@ -317,7 +317,7 @@ fn end_model(model: ProcessId, socket: &Path) -> Vec<String> {
             break;
         }
         match signal_to_end(pid, signal) {
-            Ok(held) => segments.extend(held),
+            Ok(found) => segments.extend(found),
             Err(_) => break,
         }
         let deadline = Instant::now() + wait;
@@ -328,22 +328,22 @@ fn end_model(model: ProcessId, socket: &Path) -> Vec<String> {
     segments
 }
 
-/// The beginning of the directory's name. The device is one word without dots there; a name that is long or holds
-/// other characters is shortened and told apart by a hash.
+/// The beginning of the directory's name. A device name that is long or has other characters than letters, digits, `-` and
+/// `_` is shortened and gets a hash.
 fn prefix(device: &str) -> String {
-    const LONGEST: usize = 24;
-    let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-    let word = if device.len() <= LONGEST && !device.is_empty() && device.chars().all(plain) {
+    const MAX_DEVICE: usize = 24;
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    let device = if device.len() <= MAX_DEVICE && !device.is_empty() && device.chars().all(is_plain) {
         device.to_owned()
     } else {
         // FNV-1a, which never changes: a later version must find the directories of this one.
         let hash = device.bytes().fold(0x811c_9dc5_u32, |hash, byte| {
             (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
         });
-        let start: String = device.chars().filter(|c| plain(*c)).take(LONGEST - 9).collect();
+        let start: String = device.chars().filter(|c| is_plain(*c)).take(MAX_DEVICE - 9).collect();
         format!("{start}~{hash:08x}")
     };
-    format!("ei-greengrass.{}.{word}.", geteuid().as_raw())
+    format!("ei-greengrass.{}.{device}.", geteuid().as_raw())
 }
 
 #[cfg(test)]

@@ -12,10 +12,10 @@ fn bases(base: &tempfile::TempDir) -> Vec<PathBuf> {
     vec![base.path().to_owned()]
 }
 
-/// A directory as a daemon leaves it behind that was killed.
+/// The directory that a killed daemon leaves behind.
 fn orphan(base: &tempfile::TempDir, device: &str, model: Option<ProcessId>, segments: &[&str]) -> PathBuf {
     let mut directory = RuntimeDir::create(&bases(base), device).unwrap();
-    // Pid 1 runs, but it did not start then.
+    // Pid 1 is running, but it has another start time.
     directory.state.owner = Some(ProcessId {
         pid: 1,
         started: u64::MAX,
@@ -29,11 +29,11 @@ fn orphan(base: &tempfile::TempDir, device: &str, model: Option<ProcessId>, segm
     path
 }
 
-/// A process that has `word` in its command line and ignores nothing.
-fn sleeper(word: &Path) -> Child {
+/// A process that has `argument` in its command line.
+fn sleeper(argument: &Path) -> Child {
     Command::new("/bin/sh")
         .args(["-c", "while :; do sleep 0.05; done", "sh"])
-        .arg(word)
+        .arg(argument)
         .spawn()
         .unwrap()
 }
@@ -43,7 +43,7 @@ fn id(child: &Child) -> ProcessId {
 }
 
 #[test]
-fn a_directory_is_private_and_goes_with_its_owner() {
+fn a_directory_is_private_and_its_owner_removes_it() {
     let base = base();
     let directory = RuntimeDir::create(&bases(&base), DEVICE).unwrap();
     let path = directory.path.clone();
@@ -59,7 +59,7 @@ fn a_directory_is_private_and_goes_with_its_owner() {
 }
 
 #[test]
-fn the_socket_path_is_short_whatever_the_device_is_called() {
+fn the_socket_path_is_short_for_every_device_name() {
     let names = [
         "x".repeat(128),
         "ünï/../{cödé}".to_owned(),
@@ -80,7 +80,7 @@ fn the_socket_path_is_short_whatever_the_device_is_called() {
 }
 
 #[test]
-fn a_base_that_does_not_work_is_passed_over() {
+fn a_base_that_does_not_work_is_skipped() {
     let good = base();
     let long = good.path().join("x".repeat(100));
     fs::create_dir(&long).unwrap();
@@ -97,7 +97,7 @@ fn a_base_that_does_not_work_is_passed_over() {
 #[test]
 fn leftovers_of_a_killed_daemon_are_removed_with_the_model_and_its_memory() {
     let base = base();
-    let mut segment = shm::Created::new(4).unwrap();
+    let mut segment = shm::OwnedSegment::new(4).unwrap();
     let path = orphan(&base, DEVICE, None, &[&segment.name, "/../etc/passwd"]);
     let mut child = sleeper(&path.join(SOCKET));
     fs::remove_dir_all(&path).unwrap();
@@ -112,17 +112,17 @@ fn leftovers_of_a_killed_daemon_are_removed_with_the_model_and_its_memory() {
 
 fn orphan_at(path: &Path, model: Option<ProcessId>, segments: &[&str]) -> PathBuf {
     fs::create_dir(path).unwrap();
-    let state = State {
+    let state = RuntimeDirState {
         owner: None,
         model,
         segments: segments.iter().map(|name| (*name).to_owned()).collect(),
     };
-    fs::write(path.join(STATE), serde_json::to_vec(&state).unwrap()).unwrap();
+    fs::write(path.join(STATE_FILE), serde_json::to_vec(&state).unwrap()).unwrap();
     path.to_owned()
 }
 
 #[test]
-fn a_process_that_only_has_the_same_pid_is_left_alone() {
+fn another_process_with_the_same_pid_is_left_alone() {
     let base = base();
     // Started on another socket.
     let mut other = sleeper(Path::new("/somewhere/else.sock"));
@@ -149,7 +149,7 @@ fn a_process_that_only_has_the_same_pid_is_left_alone() {
 }
 
 #[test]
-fn nothing_else_is_touched() {
+fn a_sweep_touches_nothing_else() {
     let base = base();
     let other_device = orphan(&base, "other", None, &[]);
     let longer_name = orphan(&base, "cam_a1b2c3d4", None, &[]);
@@ -177,15 +177,15 @@ fn a_link_in_place_of_the_state_file_is_not_followed() {
     let base = base();
     let path = orphan(&base, DEVICE, None, &[]);
     let outside = base.path().join("outside.json");
-    let segment = shm::Created::new(1).unwrap();
-    let state = State {
+    let segment = shm::OwnedSegment::new(1).unwrap();
+    let state = RuntimeDirState {
         owner: None,
         model: None,
         segments: vec![segment.name.clone()],
     };
     fs::write(&outside, serde_json::to_vec(&state).unwrap()).unwrap();
-    fs::remove_file(path.join(STATE)).unwrap();
-    symlink(&outside, path.join(STATE)).unwrap();
+    fs::remove_file(path.join(STATE_FILE)).unwrap();
+    symlink(&outside, path.join(STATE_FILE)).unwrap();
     assert_eq!(sweep_in(&bases(&base), DEVICE), 1);
     assert!(outside.exists());
     assert!(Path::new("/dev/shm").join(&segment.name[1..]).exists());

@@ -1,4 +1,4 @@
-//! How a model is started.
+//! Settings of a model.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,32 +8,32 @@ use super::runtime_dir::default_bases;
 use crate::config::{ModelSource, ShmBehavior, Threshold};
 use crate::status::stats::Stats;
 
-/// What is started, and how.
+/// The model to start, and how.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct ModelSettings {
     /// The file, socket or built-in model.
     pub source: ModelSource,
-    /// The device's name; tells directories of several daemons on one machine apart.
+    /// The device's name, which is part of the name of the runtime directory.
     pub device: String,
-    /// Where an executable copy of a model file goes that cannot be made executable (`models/` in it).
+    /// Its subdirectory `models/` receives an executable copy of a model file that cannot be made executable.
     pub work_dir: PathBuf,
-    /// Whether features go through shared memory.
+    /// Whether features are passed in shared memory.
     pub shm: ShmBehavior,
-    /// Set at the model after its hello.
+    /// Set after the hello.
     pub thresholds: Vec<Threshold>,
-    /// How long things may take.
-    pub limits: Limits,
-    /// Where the directory of the socket is made: the first that works. [`sweep`](super::sweep) looks in the default.
+    /// Time limits of each step.
+    pub timeouts: ModelTimeouts,
+    /// Bases of the runtime directory: the first that works is used. [`sweep`](super::sweep) uses the default bases.
     pub run_bases: Vec<PathBuf>,
-    /// The program that is started for a built-in model, with `builtin-model NAME SOCKET`: this one. `/proc/self/exe`
-    /// works after an update has replaced the file, too.
+    /// The program that is started as `builtin-model NAME SOCKET` for a built-in model: this one. `/proc/self/exe` works
+    /// even after an update has replaced the file.
     pub builtin_program: PathBuf,
-    /// Where cleaned answers are counted.
+    /// Counts cleaned answers.
     pub stats: Arc<Stats>,
 }
 
-impl Settings {
-    /// Settings with the defaults for everything else.
+impl ModelSettings {
+    /// Default settings for everything else.
     pub fn new(
         source: ModelSource,
         device: impl Into<String>,
@@ -46,7 +46,7 @@ impl Settings {
             work_dir: work_dir.into(),
             shm: ShmBehavior::default(),
             thresholds: Vec::new(),
-            limits: Limits::default(),
+            timeouts: ModelTimeouts::default(),
             run_bases: default_bases(),
             builtin_program: "/proc/self/exe".into(),
             stats,
@@ -54,9 +54,9 @@ impl Settings {
     }
 }
 
-/// How long a model may take for each step.
+/// Time limits of a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub struct ModelTimeouts {
     /// From the start to the connection: 30 s.
     pub socket: Duration,
     /// Until the hello is answered: 60 s.
@@ -65,11 +65,11 @@ pub struct Limits {
     pub classify: Duration,
     /// The same for the first classification of a model with TensorRT or GPU delegates: 1 h.
     pub slow_first: Duration,
-    /// How often a long start is mentioned in the log: 10 s.
+    /// Time between two log lines during a long start: 10 s.
     pub progress: Duration,
 }
 
-impl Default for Limits {
+impl Default for ModelTimeouts {
     fn default() -> Self {
         Self {
             socket: Duration::from_secs(30),

@@ -1,12 +1,12 @@
 //! POSIX shared memory: the one place with `unsafe` in this program.
 //!
-//! A segment is shared with the model process. The protocol takes turns: features are written before a classify
-//! request is sent and read by the model until its answer comes; free-form outputs are written by the model before it
-//! answers and read after. A model that does not keep to that can only make the numbers wrong: every bit pattern is a
-//! valid `f32`, and nothing else is ever read from a segment.
+//! A segment is shared with the model process. The two sides take turns: this program writes features before it sends a
+//! classify request, and the model reads them until it answers. The model writes free-form outputs before it answers, and
+//! this program reads them afterwards. A model that violates this only causes wrong numbers: every bit pattern is a valid
+//! `f32`, and segments contain nothing else.
 //!
-//! The size of a segment is checked before it is mapped. A model that made its segment smaller afterwards would end
-//! both processes with SIGBUS; no model does.
+//! The size of a segment is checked before it is mapped. A model that shrinks its segment afterwards would end both
+//! processes with SIGBUS; no model does.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -16,50 +16,50 @@ use memmap2::{MmapMut, MmapOptions, MmapRaw};
 use rustix::fs::{Mode, fstat, ftruncate};
 use rustix::shm::{self, OFlags};
 
-use super::hello::MAX_FEATURES;
+use super::protocol::MAX_FEATURES;
 
 const FLOAT: u64 = size_of::<f32>() as u64;
 
-/// A segment that cannot be used.
+/// Why a segment cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ShmError {
-    /// Not the name of a segment of a model.
+    /// Not a valid name.
     #[error("{0:?} is not a name like /shm-1a2b3c")]
     Name(String),
-    /// The numbers do not go together.
+    /// Too small, or not a valid size.
     #[error("{name} has {actual} bytes, {needed} are needed")]
     Size {
         /// The segment.
         name: String,
-        /// Bytes it has.
+        /// Its size in bytes.
         actual: u64,
-        /// Bytes it should have.
+        /// The necessary size in bytes.
         needed: u64,
     },
-    /// The operating system refused.
+    /// Of the operating system.
     #[error("{name} cannot be {what}: {source}")]
     Os {
         /// The segment.
         name: String,
-        /// opened, mapped, ...
+        /// `opened`, `mapped`, ...
         what: &'static str,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
 }
 
-/// Memory that the features are written to.
+/// The segment of a model for features.
 #[derive(Debug)]
-pub struct Features {
+pub struct FeatureSegment {
     map: MmapMut,
     elements: usize,
 }
 
-impl Features {
-    /// Opens and maps what a model offers.
+impl FeatureSegment {
+    /// Opens and maps a segment of a model.
     ///
     /// # Errors
-    /// A strange name, a segment smaller than `elements` values, or what the operating system says.
+    /// An invalid name, a segment smaller than `elements` values, or an error of the operating system.
     pub fn open(name: &str, elements: u64) -> Result<Self, ShmError> {
         let (file, bytes) = open_checked(name, elements, OFlags::RDWR)?;
         Self::map(name, &file, bytes)
@@ -76,7 +76,7 @@ impl Features {
         })
     }
 
-    /// The values. Only between answers: the model reads them while it works.
+    /// The values. Do not write them between a request and its answer: the model reads them then.
     pub fn values(&mut self) -> &mut [f32] {
         // SAFETY: the mapping is page aligned, holds `elements` values (checked when it was made), lives as long as
         // `self`, every bit pattern is a valid f32, and `&mut self` makes this the only view in this process.
@@ -84,18 +84,18 @@ impl Features {
     }
 }
 
-/// Memory that a model puts free-form values into, read only.
+/// The segment of a model for free-form outputs, read only.
 #[derive(Debug)]
-pub struct Output {
+pub struct OutputSegment {
     map: MmapRaw,
     elements: usize,
 }
 
-impl Output {
-    /// Opens and maps what a model offers.
+impl OutputSegment {
+    /// Opens and maps a segment of a model.
     ///
     /// # Errors
-    /// As [`Features::open`].
+    /// As [`FeatureSegment::open`].
     pub fn open(name: &str, elements: u64) -> Result<Self, ShmError> {
         let (file, bytes) = open_checked(name, elements, OFlags::RDONLY)?;
         let map = MmapOptions::new()
@@ -119,28 +119,28 @@ impl Output {
     }
 }
 
-/// A segment of our own: what the built-in models offer. Its name is removed with it.
+/// A segment that a built-in model creates. Dropping it removes its name.
 #[derive(Debug)]
-pub struct Created {
-    /// The name for the other side.
+pub struct OwnedSegment {
+    /// The name, for the client.
     pub name: String,
-    /// The memory.
-    pub features: Features,
+    /// The mapped segment.
+    pub features: FeatureSegment,
     named: bool,
 }
 
-impl Created {
-    /// Makes a segment of zeros with a random name.
+impl OwnedSegment {
+    /// Creates a segment of zeros with a random name.
     ///
     /// # Errors
-    /// What the operating system says.
+    /// Of the operating system.
     pub fn new(elements: usize) -> Result<Self, ShmError> {
         let name = format!("/shm-{:012x}", rand::random::<u64>() >> 16);
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR;
         let file = shm::open(&name, flags, Mode::RUSR | Mode::WUSR).map_err(|e| os(&name, "created", e.into()))?;
         let bytes = elements.saturating_mul(size_of::<f32>());
         let features = match ftruncate(&file, bytes as u64) {
-            Ok(()) => Features::map(&name, &file, bytes),
+            Ok(()) => FeatureSegment::map(&name, &file, bytes),
             Err(error) => Err(os(&name, "made large enough", error.into())),
         };
         match features {
@@ -156,8 +156,8 @@ impl Created {
         }
     }
 
-    /// Removes the name; the memory stays usable for both sides. Done when the other side has surely opened it: then
-    /// no end of the process, however sudden, leaves anything behind.
+    /// Removes the name; both sides can still use the memory. Call it as soon as the client has opened the segment: then
+    /// even a killed process leaves nothing behind.
     pub fn unlink(&mut self) {
         if std::mem::take(&mut self.named) {
             remove(&self.name);
@@ -165,14 +165,14 @@ impl Created {
     }
 }
 
-impl Drop for Created {
+impl Drop for OwnedSegment {
     fn drop(&mut self) {
         self.unlink();
     }
 }
 
-/// Removes the segment of a model that has ended: only a well-formed name, only when it belongs to this user.
-/// Returns whether something was removed.
+/// Removes the segment of a model that has ended, if the name is valid and the segment belongs to this user. Returns
+/// whether it was removed.
 pub fn remove(name: &str) -> bool {
     if !is_valid(name) {
         return false;
@@ -180,15 +180,15 @@ pub fn remove(name: &str) -> bool {
     let Ok(file) = shm::open(name, OFlags::RDONLY, Mode::empty()) else {
         return false;
     };
-    let ours = fstat(&file).is_ok_and(|stat| stat.st_uid == rustix::process::geteuid().as_raw());
-    ours && shm::unlink(name).is_ok()
+    let is_own = fstat(&file).is_ok_and(|stat| stat.st_uid == rustix::process::geteuid().as_raw());
+    is_own && shm::unlink(name).is_ok()
 }
 
-/// `/shm-` and one short path component.
+/// Whether the name is `/shm-` and one short path component.
 pub fn is_valid(name: &str) -> bool {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
     name.strip_prefix("/shm-")
-        .is_some_and(|rest| (1..=128).contains(&rest.len()) && rest.bytes().all(plain))
+        .is_some_and(|rest| (1..=128).contains(&rest.len()) && rest.bytes().all(is_plain))
 }
 
 fn open_checked(name: &str, elements: u64, flags: OFlags) -> Result<(OwnedFd, usize), ShmError> {
@@ -223,21 +223,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_sides_see_the_same_values_and_the_name_goes_with_its_owner() {
-        let mut created = Created::new(3).unwrap();
-        let mut opened = Features::open(&created.name, 3).unwrap();
+    fn both_sides_see_the_same_values_and_the_owner_removes_the_name() {
+        let mut created = OwnedSegment::new(3).unwrap();
+        let mut opened = FeatureSegment::open(&created.name, 3).unwrap();
         opened.values().copy_from_slice(&[1.0, -2.5, 16_777_215.0]);
         assert_eq!(created.features.values(), [1.0, -2.5, 16_777_215.0]);
-        assert_eq!(Output::open(&created.name, 2).unwrap().copy(), [1.0, -2.5]);
+        assert_eq!(OutputSegment::open(&created.name, 2).unwrap().copy(), [1.0, -2.5]);
         let name = created.name.clone();
         drop(created);
-        assert!(matches!(Features::open(&name, 3), Err(ShmError::Os { .. })));
+        assert!(matches!(FeatureSegment::open(&name, 3), Err(ShmError::Os { .. })));
     }
 
     #[test]
-    fn a_segment_smaller_than_promised_is_refused_before_it_is_mapped() {
-        let created = Created::new(3).unwrap();
-        let error = Features::open(&created.name, 4).unwrap_err();
+    fn a_segment_that_is_too_small_is_refused_before_it_is_mapped() {
+        let created = OwnedSegment::new(3).unwrap();
+        let error = FeatureSegment::open(&created.name, 4).unwrap_err();
         assert!(
             matches!(
                 error,
@@ -249,15 +249,15 @@ mod tests {
             ),
             "{error}"
         );
-        assert!(Features::open(&created.name, u64::MAX).is_err());
-        assert!(Output::open(&created.name, 0).is_err());
+        assert!(FeatureSegment::open(&created.name, u64::MAX).is_err());
+        assert!(OutputSegment::open(&created.name, 0).is_err());
     }
 
     #[test]
-    fn names_that_lead_elsewhere_are_refused() {
+    fn names_of_other_files_are_refused() {
         for name in ["", "shm-1", "/shm-", "/shm-../x", "/shm-a/b", "/other", "/shm-a\0b"] {
             assert!(!is_valid(name), "{name:?}");
-            assert!(matches!(Features::open(name, 1), Err(ShmError::Name(_))));
+            assert!(matches!(FeatureSegment::open(name, 1), Err(ShmError::Name(_))));
             assert!(!remove(name));
         }
         assert!(is_valid("/shm-e80f1cbee8c2"));

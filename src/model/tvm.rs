@@ -1,14 +1,15 @@
-//! The runtime of Renesas' DRP-AI TVM, which models for RZ/V boards are linked against. It lies in a directory of its own.
+//! The runtime libraries of Renesas' DRP-AI TVM, which models for RZ/V boards are linked against. They are in a directory of
+//! their own.
 
 use std::ffi::OsString;
 use std::path::Path;
 
-/// Where Renesas' Yocto packages put it.
+/// The directory in Renesas' Yocto packages.
 pub(super) const HOME: &str = "/usr/drpaitvm/tvm";
 
-/// Variables for the model where TVM is installed: at `TVM_HOME` when that is set, else at `home`.
+/// Environment variables for the model if TVM is installed: in `TVM_HOME` if that is set, else in `home`.
 ///
-/// The directories and their order are those of the script-based component, and `home` itself.
+/// The directories and their order are those of the script-based component, with `home` added.
 pub(super) fn variables(home: &Path, variable: &dyn Fn(&str) -> Option<OsString>) -> Vec<(&'static str, OsString)> {
     let home = variable("TVM_HOME").map_or_else(|| home.to_owned(), Into::into);
     if !home.is_dir() {
@@ -19,7 +20,7 @@ pub(super) fn variables(home: &Path, variable: &dyn Fn(&str) -> Option<OsString>
     // An empty entry would be the current directory.
     directories.extend(std::env::split_paths(&others).filter(|path| !path.as_os_str().is_empty()));
     let mut variables = vec![("TVM_HOME", home.into_os_string())];
-    // Fails for a directory with a colon in its name alone, which the linker could not find either.
+    // Fails only for a directory with a colon in its name, which the linker could not find either.
     variables.extend(
         std::env::join_paths(directories)
             .ok()
@@ -33,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_libraries_of_tvm_come_first_where_it_is_installed() {
+    fn tvm_libraries_come_first_where_tvm_is_installed() {
         let home = tempfile::tempdir().unwrap();
         let libraries = |name: &str| (name == "LD_LIBRARY_PATH").then(|| "/opt/lib:".into());
         let dir = home.path().display();
@@ -50,7 +51,7 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_without_tvm_passes_its_own_library_path_on() {
+    fn without_tvm_the_library_path_is_unchanged() {
         assert_eq!(variables(Path::new("/nowhere"), &|_| Some("/also/nowhere".into())), []);
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::host::HostError;
 use super::target::UnsupportedMachine;
 use crate::aws::secret::SecretError;
-use crate::model::FileError;
+use crate::model::ModelFileError;
 use crate::util::backoff::Retry;
 use crate::util::text::excerpt;
 
@@ -216,7 +216,7 @@ pub enum StudioError {
     },
     /// What came is no model for this machine.
     #[error("what Edge Impulse Studio sent as model cannot be used: {0}")]
-    NotAModel(#[source] FileError),
+    NotAModel(#[source] ModelFileError),
     /// The disk.
     #[error("the model cannot be stored in {}: {source}; it must be writable and have room", path.display())]
     Store {

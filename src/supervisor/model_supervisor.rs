@@ -11,7 +11,7 @@ use super::model_resolver::ModelResolver;
 use crate::capture::{AudioMailbox, FrameMailbox};
 use crate::config::ModelSource;
 use crate::inference::{self, InferenceContext, InferenceFault, Progress};
-use crate::model::{Interrupt, ModelInfo, Settings};
+use crate::model::{Interrupt, ModelInfo, ModelSettings};
 use crate::status::stats::Stats;
 use crate::studio::Found;
 use crate::util::backoff::{Backoff, BackoffPolicy};
@@ -44,7 +44,7 @@ struct InferenceThread {
 }
 
 /// Makes the settings for the model that starts next.
-type MakeSettings = Box<dyn Fn(ModelSource) -> Settings + Send>;
+type MakeSettings = Box<dyn Fn(ModelSource) -> ModelSettings + Send>;
 
 /// The supervised model of one session.
 pub(super) struct ModelSupervisor {
@@ -268,7 +268,7 @@ mod tests {
         let config = load(&Sources::default()).unwrap().config;
         let source = Some(ModelSource::Builtin("nop".to_owned()));
         let model_resolver = ModelResolver::new(source, Provider::new(&config, None), sender.clone());
-        let settings = Box::new(|source| Settings::new(source, "d", std::path::Path::new("."), Arc::default()));
+        let settings = Box::new(|source| ModelSettings::new(source, "d", std::path::Path::new("."), Arc::default()));
         (
             ModelSupervisor::new(model_resolver, settings, Arc::default(), sender),
             events,

@@ -110,10 +110,10 @@ impl<'a> Session<'a> {
             let (stats, device) = (stats.clone(), context.device.clone());
             let (shm, thresholds) = (config.runner.shm, config.runner.thresholds.clone());
             let work_dir = config.work_dir.clone();
-            move |source| model::Settings {
+            move |source| model::ModelSettings {
                 shm,
                 thresholds: thresholds.clone(),
-                ..model::Settings::new(source, &*device, &work_dir, stats.clone())
+                ..model::ModelSettings::new(source, &*device, &work_dir, stats.clone())
             }
         });
         let model = ModelSupervisor::new(model_resolver, settings, stats, sender);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ei_greengrass::config::ModelSource;
-use ei_greengrass::model::{Interrupt, Model, Settings};
+use ei_greengrass::model::{Interrupt, Model, ModelSettings};
 use ei_greengrass::status::stats::Stats;
 
 use super::support::daemon::{LIMIT, binary};
@@ -73,7 +73,7 @@ impl Drop for BareSocket {
 
 /// The same model behind our own protocol.
 pub fn our_model(side: u32) -> Model {
-    let mut settings = Settings::new(
+    let mut settings = ModelSettings::new(
         ModelSource::Builtin(format!("nop={side}x{side}")),
         format!("bench{}", std::process::id()),
         std::env::temp_dir(),

@@ -1,4 +1,4 @@
-//! Models that end, keep silent, or say what no model should say.
+//! Models that end, do not answer, or send invalid answers.
 
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ fn plain(argb: u32) -> String {
     )
 }
 
-/// A model of this size that writes down what it is asked; and where it does.
+/// A model of this size that records its requests, and the file of the recording.
 fn recording(site: &Site, width: u32, height: u32, change: impl FnOnce(&mut Value)) -> (PathBuf, PathBuf) {
     let record = site.path().join(format!("record-{}", uuid::Uuid::new_v4().simple()));
     let mut script = script(&[boxed(0.5)]);
@@ -32,7 +32,7 @@ fn recording(site: &Site, width: u32, height: u32, change: impl FnOnce(&mut Valu
 
 fn recorded(record: &Path) -> Vec<Value> {
     let text = std::fs::read_to_string(record).unwrap_or_default();
-    // The last line may be half written.
+    // The last line may be incomplete.
     text.split_inclusive('\n')
         .filter(|line| line.ends_with('\n'))
         .map(|line| serde_json::from_str(line).unwrap())
@@ -52,7 +52,7 @@ fn features(record: &Path, kind: &str) -> Vec<u32> {
 }
 
 #[test]
-fn a_model_that_is_killed_is_started_again_and_counting_goes_on() {
+fn a_model_that_is_killed_is_started_again_and_counting_continues() {
     let stage = Stage::new();
     let model = stage.site.scripted_model(&script(&[boxed(0.5)]));
     let daemon = stage.run(model, CAMERA, &[]);
@@ -74,33 +74,33 @@ fn a_model_that_is_killed_is_started_again_and_counting_goes_on() {
 }
 
 #[test]
-fn a_model_that_crashes_again_and_again_is_started_again_and_again_and_told_of_once() {
+fn a_model_that_crashes_repeatedly_is_restarted_each_time_and_logged_once() {
     let stage = Stage::new();
     let daemon = stage.run("builtin:crash=5", CAMERA, &[]);
     stage.observer.wait_for_status("started", 3);
     stage.wait_for_figures("two restarts", |runner| runner["model_restarts"].as_u64() >= Some(2));
-    // The ball is not in the picture: what it answers is empty, and counted all the same.
+    // The ball is not in the picture: answers are empty, and counted nevertheless.
     stage.wait_for_figures("three lives", |runner| runner["inferences"].as_u64() > Some(10));
     let log = daemon.stop();
-    let told = lines(&log, "WARN", "The model failed and restarts");
-    assert_eq!(told.len(), 1, "{told:?}");
-    assert!(told[0].contains("signal 6"), "how it ended: {}", told[0]);
+    let logged = lines(&log, "WARN", "The model failed and restarts");
+    assert_eq!(logged.len(), 1, "{logged:?}");
+    assert!(logged[0].contains("signal 6"), "the exit status: {}", logged[0]);
     assert!(
-        told[0].contains("Assertion `the model is well' failed."),
-        "what it said: {}",
-        told[0]
+        logged[0].contains("Assertion `the model is well' failed."),
+        "the output: {}",
+        logged[0]
     );
 }
 
 #[test]
-fn a_model_that_talks_garbage_is_ended_and_started_again() {
+fn a_model_that_sends_garbage_is_ended_and_started_again() {
     let stage = Stage::new();
     let daemon = stage.run("builtin:garbage", CAMERA, &[]);
     let first = model_of(daemon.pid());
     let figures = stage.wait_for_figures("two restarts", |runner| runner["model_restarts"].as_u64() >= Some(2));
     assert!(
         figures["frames_dropped"].as_u64() >= Some(2),
-        "the frames in hand: {figures}"
+        "one frame per restart: {figures}"
     );
     assert_eq!(figures["inferences"], 0);
     assert!(!children_of(daemon.pid()).contains(&first));
@@ -109,7 +109,7 @@ fn a_model_that_talks_garbage_is_ended_and_started_again() {
 }
 
 #[test]
-fn an_exit_status_and_the_last_words_are_in_the_log() {
+fn the_exit_status_and_the_last_output_are_in_the_log() {
     let stage = Stage::new();
     let mut script = script(&[json!({"exit": 3})]);
     script["stderr"] = json!(["a first line", "license server: no seat left"]);
@@ -121,7 +121,7 @@ fn an_exit_status_and_the_last_words_are_in_the_log() {
 }
 
 #[test]
-fn a_model_that_refuses_every_frame_is_started_again_and_its_words_are_no_flood() {
+fn a_model_that_refuses_every_frame_is_started_again_without_a_flood_of_log_lines() {
     let stage = Stage::new();
     let answers: Vec<_> = (0..50)
         .map(|i| json!({"error": format!("no room for tensor {i} at 0x7f{i:02x}")}))
@@ -139,12 +139,12 @@ fn a_model_that_refuses_every_frame_is_started_again_and_its_words_are_no_flood(
     });
     stage.wait_for_figures("a restart", |runner| runner["model_restarts"].as_u64() >= Some(1));
     let log = daemon.stop();
-    let told = lines(&log, "WARN", "cannot be used and is skipped").len();
-    assert!((1..=2).contains(&told), "once for each of the two: {told}");
+    let logged = lines(&log, "WARN", "cannot be used and is skipped").len();
+    assert!((1..=2).contains(&logged), "once for each of the two: {logged}");
 }
 
 #[test]
-fn a_model_that_refuses_a_frame_is_asked_the_next_one() {
+fn a_model_that_refuses_a_frame_gets_the_next_one() {
     let stage = Stage::new();
     let answers = [boxed(0.5), json!({"error": "Input out of range"}), boxed(0.6)];
     let model = stage.site.scripted_model(&cycle(&answers));
@@ -162,15 +162,15 @@ fn a_model_that_refuses_a_frame_is_asked_the_next_one() {
 }
 
 #[test]
-fn strange_answers_are_cleaned_and_counted_and_never_fatal() {
-    let strange_box = |label: &str, value: Value| json!({"bounding_boxes": [{"label": label, "value": value, "x": 1, "y": 2, "width": 3, "height": 4}]});
+fn unusual_answers_are_cleaned_and_counted_and_never_fatal() {
+    let unusual_box = |label: &str, value: Value| json!({"bounding_boxes": [{"label": label, "value": value, "x": 1, "y": 2, "width": 3, "height": 4}]});
     let one = json!({"label": "thing", "value": 0.5, "x": 1, "y": 2, "width": 3, "height": 4});
     let stage = Stage::new();
     let answers = [
         // Written as some JSON writers do. The hello had id 1.
         json!({"raw": "{\"id\":2,\"success\":true,\"result\":{\"classification\":{\"a\":NaN,\"b\":0.25}},\"timing\":{}}\n\0"}),
-        strange_box("null", Value::Null),
-        strange_box(&"x".repeat(1000), json!(0.5)),
+        unusual_box("null", Value::Null),
+        unusual_box(&"x".repeat(1000), json!(0.5)),
         json!({"bounding_boxes": vec![one; 20_000]}),
         boxed(0.75),
     ];
@@ -206,7 +206,7 @@ fn strange_answers_are_cleaned_and_counted_and_never_fatal() {
 
 #[test]
 fn the_values_that_reach_the_model_are_the_colours_with_and_without_shared_memory() {
-    // What the model offers, what is configured, and how it is asked then.
+    // Whether the model offers shared memory, the options, and the expected request.
     for (offered, eiparams, kind) in [
         (true, "--greengrass", "classify_shm"),
         (true, "--shm-behavior never", "classify"),
@@ -241,7 +241,7 @@ fn a_grey_model_gets_the_luma_in_all_three_bytes() {
 }
 
 #[test]
-fn shared_memory_that_must_be_there_and_is_not_is_told_clearly() {
+fn missing_shared_memory_that_is_required_is_logged() {
     let stage = Stage::new();
     let (model, _) = recording(&stage.site, 8, 6, |script| script["shm"] = json!(false));
     let daemon = stage.run(model, CAMERA, &["eiparams=--shm-behavior always"]);
@@ -254,7 +254,7 @@ fn shared_memory_that_must_be_there_and_is_not_is_told_clearly() {
 }
 
 #[test]
-fn thresholds_reach_the_model_one_key_a_message() {
+fn thresholds_reach_the_model_with_one_key_per_request() {
     let stage = Stage::new();
     let (model, record) = recording(&stage.site, 8, 6, |_| {});
     let thresholds = "eiparams=--greengrass --thresholds 4.min_score=0.25,4.min_anomaly_score=35,7.threshold=0.5";
@@ -285,7 +285,7 @@ fn thresholds_reach_the_model_one_key_a_message() {
 }
 
 #[test]
-fn the_model_sees_no_credentials_in_its_environment() {
+fn the_models_environment_has_no_credentials() {
     let stage = Stage::new();
     let dump = stage.site.path().join("environment");
     let (model, _) = recording(&stage.site, 8, 6, |script| script["dump_env"] = json!(dump));
@@ -314,7 +314,7 @@ fn the_model_sees_no_credentials_in_its_environment() {
 }
 
 #[test]
-fn the_socket_of_a_running_model_is_used_and_left_alone() {
+fn the_socket_of_a_running_model_is_used_and_not_removed() {
     let stage = Stage::new();
     let socket = stage.site.path().join("running.sock");
     let mut model = Command::new(stage.site.scripted_model(&script(&[boxed(0.5)])))
@@ -331,13 +331,13 @@ fn the_socket_of_a_running_model_is_used_and_left_alone() {
     assert_eq!(
         (status.code(), status.signal()),
         (Some(0), None),
-        "it ends when its client goes, by itself"
+        "it ends by itself when its client disconnects"
     );
     assert!(socket.exists());
 }
 
 #[test]
-fn each_resize_mode_shows_the_model_another_part_of_the_picture() {
+fn each_resize_mode_gives_the_model_another_part_of_the_picture() {
     // White, 32 x 32, with a black bar of 16 at the left and at the right.
     let source = "videotestsrc is-live=true pattern=white ! video/x-raw,format=RGB,width=32,height=32,framerate=30/1 \
                   ! videobox left=-16 right=-16 fill=black ! video/x-raw,width=64,height=32";

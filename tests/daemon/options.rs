@@ -49,7 +49,7 @@ fn thresholds_are_set_at_the_model_before_the_first_picture() {
 }
 
 #[test]
-fn a_threshold_that_the_model_refuses_is_told_with_those_it_has() {
+fn a_refused_threshold_is_logged_with_those_the_model_has() {
     let (site, broker) = (Site::new(), Mosquitto::start());
     let mut greeting = hello(4, 4);
     greeting["model_parameters"]["thresholds"] = json!([{"id": 18, "type": "object_detection", "min_score": 0.5}]);
@@ -60,10 +60,10 @@ fn a_threshold_that_the_model_refuses_is_told_with_those_it_has() {
         &broker.url(),
         &["--model", model.to_str().unwrap(), "--gst", WHITE, "--set", set],
     );
-    let line = daemon.wait_for_line("threshold 99.min_score: ");
+    let line = daemon.wait_for_line(r#"The model refused a threshold threshold="99.min_score""#);
     assert!(
         line.contains("Failed to handle message")
-            && line.ends_with("this model has 18.min_score=0.5 (object_detection)"),
+            && line.ends_with(r#"accepted="18.min_score=0.5 (object_detection)""#),
         "{line}"
     );
     daemon.stop();
@@ -109,7 +109,8 @@ fn silent_leaves_warnings_and_verbose_adds_details() {
     let (_, log) = run("--silent --no-such-option");
     assert!(log.contains("--no-such-option") && !log.contains(" INFO "), "{log}");
     let (_, log) = run("--verbose --thresholds 4.min_score=0.25");
-    assert!(log.contains("DEBUG threshold 4.min_score is 0.25"), "{log}");
+    let line = r#"Threshold set threshold="4.min_score" value=0.25"#;
+    assert!(log.lines().any(|l| l.contains("DEBUG ") && l.contains(line)), "{log}");
 }
 
 #[test]

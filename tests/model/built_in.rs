@@ -1,4 +1,4 @@
-//! The models that the program itself is.
+//! The built-in models.
 
 use super::*;
 
@@ -14,14 +14,14 @@ fn builtin_model(name: &'static str, shm: ShmBehavior) -> (Bench, Model, JoinHan
     let mut bench = Bench::with_source(dir, ModelSource::File(socket));
     bench.settings.shm = shm;
     if name.starts_with("hang") {
-        bench.settings.limits.classify = Duration::from_millis(300);
+        bench.settings.timeouts.classify = Duration::from_millis(300);
     }
     let model = bench.start().unwrap();
     (bench, model, server)
 }
 
 #[test]
-fn the_built_in_ball_finder_speaks_the_protocol_with_and_without_shared_memory() {
+fn the_built_in_ball_detector_works_with_and_without_shared_memory() {
     for shm in [ShmBehavior::Always, ShmBehavior::Never] {
         let (_bench, mut model, server) = builtin_model("ball", shm);
         assert_eq!(model.uses_shared_memory(), shm == ShmBehavior::Always);
@@ -51,20 +51,20 @@ fn the_built_in_ball_finder_speaks_the_protocol_with_and_without_shared_memory()
 }
 
 #[test]
-fn the_other_built_in_models_do_what_their_names_say() {
+fn the_other_built_in_models_behave_as_named() {
     let (_bench, mut model, _server) = builtin_model("classify", ShmBehavior::Auto);
     model.features()[320 * 320 - 1] = 16_777_215.0;
     let classes = model.classify(102_400).unwrap().classification.unwrap();
     assert_eq!(classes[3], ("bottom-right".into(), 1.0));
 
     let (_bench, mut model, _server) = builtin_model("audio", ShmBehavior::Auto);
-    let mut heard = Vec::new();
+    let mut tones = Vec::new();
     for _ in 0..4 {
         model.features()[..4_000].fill(9_000.0);
-        heard.push(model.classify(4_000).unwrap().classification.unwrap()[0].1);
+        tones.push(model.classify(4_000).unwrap().classification.unwrap()[0].1);
     }
-    assert_eq!(heard[..3], [0.0; 3]);
-    assert!(heard[3] > 0.9);
+    assert_eq!(tones[..3], [0.0; 3]);
+    assert!(tones[3] > 0.9);
 
     let (_bench, mut model, _server) = builtin_model("nop=96x48,grey", ShmBehavior::Auto);
     assert!(matches!(
@@ -84,11 +84,11 @@ fn the_other_built_in_models_do_what_their_names_say() {
     assert!(begin.elapsed() >= Duration::from_millis(50));
 
     let (_bench, mut model, _server) = builtin_model("garbage", ShmBehavior::Auto);
-    assert!(matches!(model.classify(102_400), Err(ModelError::Nonsense { .. })));
+    assert!(matches!(model.classify(102_400), Err(ModelError::Malformed { .. })));
 
     let (_bench, mut model, _server) = builtin_model("hang=1", ShmBehavior::Auto);
     model.classify(102_400).unwrap();
-    assert!(matches!(model.classify(102_400), Err(ModelError::Silent { .. })));
+    assert!(matches!(model.classify(102_400), Err(ModelError::TimedOut { .. })));
 }
 
 #[test]
@@ -109,7 +109,7 @@ fn a_built_in_model_is_this_program_started_with_hidden_arguments() {
 }
 
 #[test]
-fn a_built_in_model_has_no_named_memory_once_it_has_worked() {
+fn a_built_in_model_has_no_named_shared_memory_after_its_first_answer() {
     let (_bench, mut model, server) = builtin_model("nop=7x9", ShmBehavior::Always);
     let mapped = || -> Vec<PathBuf> {
         let shm = fs::read_dir("/dev/shm").unwrap().filter_map(|entry| entry.ok());

@@ -2,8 +2,8 @@
 
 use super::*;
 
-/// Is the recorded model of `tests/data/eim/<name>.jsonl` on a socket for one client, and answers its requests by id
-/// in the order of the recording.
+/// Serves the recorded model of `tests/data/eim/<name>.jsonl` to one client on a socket: answers in the order of the recording,
+/// with the ids of the requests.
 struct Replay {
     lines: Vec<Value>,
     dir: tempfile::TempDir,
@@ -51,7 +51,7 @@ impl Replay {
             }
             let request: Value = serde_json::from_slice(&line).unwrap();
             let mut text = answer["response"].as_str().unwrap().to_owned();
-            // Recorded ids are replaced by those asked for; everything else is sent byte for byte.
+            // Only the id is replaced; everything else is sent byte for byte.
             let recorded: Value = serde_json::from_str(&text).unwrap();
             text = text.replacen(
                 &format!("\"id\":{}", recorded["id"]),
@@ -71,7 +71,7 @@ impl Replay {
 
     fn start(&self) -> Model {
         let source = ModelSource::File(self.dir.path().join("model.sock"));
-        let settings = Settings::new(source, "replay", self.dir.path(), Arc::default());
+        let settings = ModelSettings::new(source, "replay", self.dir.path(), Arc::default());
         Model::start(&settings, &Interrupt::new()).unwrap()
     }
 
@@ -89,7 +89,7 @@ impl Replay {
 fn a_recorded_face_detector_of_2023_is_understood() {
     let mut replay = Replay::new("fomo-face-legacy2023", &["classify:grey", "classify:coffee"]);
     let mut model = replay.start();
-    assert_eq!(model.pid(), None, "a model that somebody else started");
+    assert_eq!(model.pid(), None, "not a child of this program");
     let input = model.info().input;
     assert_eq!(
         input,
@@ -108,7 +108,7 @@ fn a_recorded_face_detector_of_2023_is_understood() {
     assert_eq!(replay.requests()[1]["classify"], json!(vec![8_421_504; 9216]));
     assert!(
         replay.dir.path().join("model.sock").exists(),
-        "the socket belongs to somebody else"
+        "the socket is not removed"
     );
 }
 

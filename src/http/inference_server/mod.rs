@@ -49,10 +49,10 @@ pub async fn run(config: &Config, device: &str, stop: impl Future<Output = ()>) 
     model::sweep(device);
     let (selected, models) = watch::channel(None);
     let (base, device) = (config.clone(), device.to_owned());
-    let settings = move |source| model::Settings {
+    let settings = move |source| model::ModelSettings {
         shm: base.runner.shm,
         thresholds: base.runner.thresholds.clone(),
-        ..model::Settings::new(source, &*device, &base.work_dir, stats.clone())
+        ..model::ModelSettings::new(source, &*device, &base.work_dir, stats.clone())
     };
     let worker = Arc::new(ModelWorker::start(settings, models)?);
     let state = ServerState::new(worker.clone(), config.runner.resize_mode);

@@ -10,7 +10,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::model_provider::SelectedModel;
 use crate::config::ModelSource;
-use crate::model::{InferenceResult, Interrupt, Model, ModelError, ModelInfo, Settings};
+use crate::model::{InferenceResult, Interrupt, Model, ModelError, ModelInfo, ModelSettings};
 use crate::util::backoff::{Backoff, BackoffPolicy};
 use crate::util::clock::rounded;
 use crate::util::log_limiter::LogLimiter;
@@ -56,7 +56,7 @@ impl ModelWorker {
     /// # Errors
     /// When the thread cannot be started.
     pub(super) fn start(
-        settings: impl Fn(ModelSource) -> Settings + Send + 'static,
+        settings: impl Fn(ModelSource) -> ModelSettings + Send + 'static,
         models: watch::Receiver<Option<SelectedModel>>,
     ) -> std::io::Result<Self> {
         let (requests, queue) = sync_channel(QUEUE_LENGTH);
@@ -117,7 +117,7 @@ enum ModelEnd {
 }
 
 fn run_models(
-    settings: &impl Fn(ModelSource) -> Settings,
+    settings: &impl Fn(ModelSource) -> ModelSettings,
     mut models: watch::Receiver<Option<SelectedModel>>,
     interrupt: &Interrupt,
     queue: &Receiver<ClassifyRequest>,

@@ -1,57 +1,64 @@
-//! The models this program can be itself: for `demo`, tests and benchmarks.
+//! Small models inside this program, for `demo`, tests and benchmarks.
 //!
-//! `builtin:NAME` as model file starts this program with the hidden arguments `builtin-model NAME SOCKET`. It speaks
-//! over the same socket and shared memory as a model from Edge Impulse Studio and needs nothing else.
+//! The model file `builtin:NAME` starts this program with the hidden arguments `builtin-model NAME SOCKET`. That process
+//! uses the same protocol and shared memory as a model from Edge Impulse Studio.
 
+mod detectors;
+mod error;
 mod kind;
 mod server;
-mod vision;
 
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use kind::Kind;
+pub use error::BuiltinError;
+use kind::BuiltinKind;
 pub use kind::NAMES;
-
-use super::shm::ShmError;
-
-/// Why a built-in model did not run.
-#[derive(Debug, thiserror::Error)]
-pub enum BuiltinError {
-    /// No such name.
-    #[error("there is no built-in model {name:?}; accepted are {}", NAMES.join(", "))]
-    Unknown {
-        /// What was asked for.
-        name: String,
-    },
-    /// The socket could not be used.
-    #[error("{}: {source}", path.display())]
-    Socket {
-        /// Its path.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// No shared memory.
-    #[error(transparent)]
-    SharedMemory(#[from] ShmError),
-}
 
 /// Checks a name without running anything.
 ///
 /// # Errors
 /// [`BuiltinError::Unknown`] lists the accepted names.
 pub fn check_name(name: &str) -> Result<(), BuiltinError> {
-    Kind::parse(name).map(drop)
+    parse(name).map(drop)
 }
 
-/// Is the model `name` for the one client that connects to `socket`, until it goes away.
+/// Serves the model `name` to one client on `socket`, until the client disconnects.
 ///
-/// Signals keep their default action: the process ends at once. Its shared memory has lost its name by then, or is
-/// removed by the client.
+/// Signals keep their default action and end the process at once. Its shared memory has no name any more by then, or the
+/// client removes it.
 ///
 /// # Errors
-/// An unknown name, or what the operating system says.
+/// An unknown name, or an error of the operating system.
 pub fn run(name: &str, socket: &Path) -> Result<(), BuiltinError> {
-    server::serve(&Kind::parse(name)?, socket)
+    server::serve(&parse(name)?, socket)
+}
+
+fn parse(name: &str) -> Result<BuiltinKind, BuiltinError> {
+    BuiltinKind::parse(name).ok_or_else(|| BuiltinError::Unknown { name: name.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_name_lists_the_accepted_ones() {
+        for name in [
+            "",
+            "bal",
+            "ball=3",
+            "slow=",
+            "slow=-1",
+            "nop=0x1",
+            "nop=9999x1",
+            "nop=3",
+            "crash=x",
+        ] {
+            let message = check_name(name).unwrap_err().to_string();
+            assert!(
+                message.contains("ball, classify, audio, slow[=MILLISECONDS]"),
+                "{message}"
+            );
+        }
+    }
 }

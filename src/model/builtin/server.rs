@@ -1,4 +1,4 @@
-//! The other end of the model protocol: one client, one request at a time.
+//! The server side of the model protocol: one client, one request at a time.
 
 use std::collections::VecDeque;
 use std::fs;
@@ -11,18 +11,19 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use serde_json::{Map, Value, json};
 
-use super::kind::{Fault, Kind, Task};
-use super::{BuiltinError, vision};
+use super::detectors;
+use super::error::BuiltinError;
+use super::kind::{BuiltinKind, Fault, Task};
 use crate::model::framing::{MAX_ANSWER, Splitter};
-use crate::model::shm::Created;
+use crate::model::shm::OwnedSegment;
 
-/// A process that was started for a client which never comes must not stay.
+/// The process ends when no client connects within this time.
 const WAIT_FOR_CLIENT: Duration = Duration::from_secs(60);
-/// Block id of the threshold that the ball finder has.
+/// The block id of the ball detector's threshold.
 const BLOCK: i64 = 1;
 
 /// Binds `socket` and serves the one client.
-pub fn serve(kind: &Kind, socket: &Path) -> Result<(), BuiltinError> {
+pub fn serve(kind: &BuiltinKind, socket: &Path) -> Result<(), BuiltinError> {
     let failed = |source| BuiltinError::Socket {
         path: socket.to_owned(),
         source,
@@ -37,8 +38,8 @@ pub fn serve(kind: &Kind, socket: &Path) -> Result<(), BuiltinError> {
         return Ok(());
     };
     drop(listener);
-    match server.talk(&client) {
-        // The client going away is the ordinary end.
+    match server.serve(&client) {
+        // The normal end: the client has disconnected.
         Err(error) if !matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => Err(failed(error)),
         _ => Ok(()),
     }
@@ -54,16 +55,16 @@ fn accept(listener: &UnixListener) -> io::Result<Option<UnixStream>> {
 }
 
 struct Server<'a> {
-    kind: &'a Kind,
-    shm: Created,
-    greeted: bool,
+    kind: &'a BuiltinKind,
+    shm: OwnedSegment,
+    has_hello: bool,
     answers: u64,
     min_score: f64,
-    /// The last second of sound, slice by slice.
-    heard: VecDeque<f32>,
+    /// The last second of audio, slice by slice.
+    recent_samples: VecDeque<f32>,
 }
 
-/// What is sent back.
+/// The answer to a request.
 enum Reply {
     Json(Value),
     Raw(&'static [u8]),
@@ -71,19 +72,19 @@ enum Reply {
 }
 
 impl<'a> Server<'a> {
-    fn new(kind: &'a Kind) -> Result<Self, BuiltinError> {
-        let shm = Created::new(kind.features())?;
+    fn new(kind: &'a BuiltinKind) -> Result<Self, BuiltinError> {
+        let shm = OwnedSegment::new(kind.features())?;
         Ok(Self {
             kind,
             shm,
-            greeted: false,
+            has_hello: false,
             answers: 0,
             min_score: 0.5,
-            heard: VecDeque::new(),
+            recent_samples: VecDeque::new(),
         })
     }
 
-    fn talk(&mut self, mut client: &UnixStream) -> io::Result<()> {
+    fn serve(&mut self, mut client: &UnixStream) -> io::Result<()> {
         let mut splitter = Splitter::new(MAX_ANSWER);
         let mut text = Vec::new();
         while splitter.fill(client)? > 0 {
@@ -122,7 +123,7 @@ impl<'a> Server<'a> {
         if request.contains_key("hello") {
             return self.hello(id);
         }
-        if !self.greeted {
+        if !self.has_hello {
             return failure(Some(id), "The first message should be 'hello'");
         }
         if let Some(threshold) = request.get("set_threshold") {
@@ -138,9 +139,9 @@ impl<'a> Server<'a> {
         }
         for (key, continuous) in [("classify", false), ("classify_continuous", true)] {
             if let Some(Value::Array(features)) = request.get(key) {
-                let room = self.shm.features.values();
-                for (place, feature) in room.iter_mut().zip(features) {
-                    *place = feature.as_f64().unwrap_or(0.0) as f32;
+                let values = self.shm.features.values();
+                for (value, feature) in values.iter_mut().zip(features) {
+                    *value = feature.as_f64().unwrap_or(0.0) as f32;
                 }
                 return self.classify(id, features.len(), continuous);
             }
@@ -149,7 +150,7 @@ impl<'a> Server<'a> {
     }
 
     fn hello(&mut self, id: i64) -> Reply {
-        if std::mem::replace(&mut self.greeted, true) {
+        if std::mem::replace(&mut self.has_hello, true) {
             return failure(Some(id), "'hello' was sent before");
         }
         let kind = self.kind;
@@ -178,14 +179,18 @@ impl<'a> Server<'a> {
     }
 
     fn classify(&mut self, id: i64, elements: usize, continuous: bool) -> Reply {
-        let wanted = if continuous { Kind::SLICE } else { self.kind.features() };
+        let expected = if continuous {
+            BuiltinKind::SLICE
+        } else {
+            self.kind.features()
+        };
         if continuous && self.kind.task != Task::Tone {
             return failure(Some(id), "This model has no continuous mode");
         }
-        if elements != wanted {
+        if elements != expected {
             return failure(
                 Some(id),
-                &format!("Invalid number of features: {elements} instead of {wanted}"),
+                &format!("Invalid number of features: {elements} instead of {expected}"),
             );
         }
         match self.kind.fault {
@@ -209,64 +214,64 @@ impl<'a> Server<'a> {
                 json!({ "bounding_boxes": [{ "label": "ball", "value": 0.875, "x": 0, "y": 0, "width": width, "height": height }] })
             }
             Task::Ball => {
-                let found = vision::ball(features, kind.width).filter(|found| found.value >= self.min_score);
+                let found = detectors::ball(features, kind.width).filter(|found| found.value >= self.min_score);
                 json!({ "bounding_boxes": found.into_iter().collect::<Vec<_>>() })
             }
-            Task::Quarter => scores(kind, &vision::quarters(features, kind.width)),
+            Task::Quarter => scores(kind, &detectors::quarters(features, kind.width)),
             Task::Tone if continuous => {
-                let missing = Kind::FREQUENCY - Kind::SLICE;
-                let surplus = self.heard.len().saturating_sub(missing);
-                self.heard.drain(..surplus);
-                self.heard.extend(&features[..Kind::SLICE]);
-                // As real models: no opinion before a whole window was heard.
-                match self.heard.len() {
-                    Kind::FREQUENCY => tone_scores(kind, vision::tone(self.heard.iter().copied())),
+                let missing = BuiltinKind::FREQUENCY - BuiltinKind::SLICE;
+                let surplus = self.recent_samples.len().saturating_sub(missing);
+                self.recent_samples.drain(..surplus);
+                self.recent_samples.extend(&features[..BuiltinKind::SLICE]);
+                // As in real models: all scores are 0 before a whole window has arrived.
+                match self.recent_samples.len() {
+                    BuiltinKind::FREQUENCY => tone_scores(kind, detectors::tone(self.recent_samples.iter().copied())),
                     _ => scores(kind, &[0.0, 0.0]),
                 }
             }
-            Task::Tone => tone_scores(kind, vision::tone(features.iter().copied())),
+            Task::Tone => tone_scores(kind, detectors::tone(features.iter().copied())),
         }
     }
 }
 
-fn tone_scores(kind: &Kind, tone: f64) -> Value {
+fn tone_scores(kind: &BuiltinKind, tone: f64) -> Value {
     scores(kind, &[tone, 1.0 - tone])
 }
 
-fn scores(kind: &Kind, values: &[f64]) -> Value {
+fn scores(kind: &BuiltinKind, values: &[f64]) -> Value {
     let labels = kind.labels().iter().map(|label| (*label).to_owned());
     let scores: Map<String, Value> = labels.zip(values.iter().map(|value| Value::from(*value))).collect();
     json!({ "classification": scores })
 }
 
-fn parameters(kind: &Kind, min_score: f64) -> Value {
-    let sound = kind.task == Task::Tone;
-    let boxes = matches!(kind.task, Task::Ball | Task::Nothing);
-    let picture = |value: usize| if sound { 0 } else { value };
+fn parameters(kind: &BuiltinKind, min_score: f64) -> Value {
+    let is_audio = kind.task == Task::Tone;
+    let has_boxes = matches!(kind.task, Task::Ball | Task::Nothing);
+    let picture = |value: usize| if is_audio { 0 } else { value };
     let mut thresholds = Vec::new();
     if kind.task == Task::Ball {
         thresholds.push(json!({ "id": BLOCK, "type": "object_detection", "min_score": min_score }));
     }
     json!({
         "axis_count": 1,
-        "frequency": if sound { Kind::FREQUENCY } else { 0 },
+        "frequency": if is_audio { BuiltinKind::FREQUENCY } else { 0 },
         "has_anomaly": 0,
         "has_object_tracking": false,
         "image_channel_count": picture(if kind.grey { 1 } else { 3 }),
         "image_input_frames": picture(1),
         "image_input_height": picture(kind.height),
         "image_input_width": picture(kind.width),
-        "image_resize_mode": if sound { "none" } else { "fit-shortest" },
+        "image_resize_mode": if is_audio { "none" } else { "fit-shortest" },
         "inferencing_engine": 0,
         "input_features_count": kind.features(),
-        "interval_ms": if sound { 1000.0 / Kind::FREQUENCY as f64 } else { 1.0 },
+        "interval_ms": if is_audio { 1000.0 / BuiltinKind::FREQUENCY as f64 } else { 1.0 },
         "label_count": kind.labels().len(),
         "labels": kind.labels(),
-        "model_type": if boxes { "object_detection" } else { "classification" },
-        "sensor": if sound { 1 } else { 3 },
-        "slice_size": if sound { Kind::SLICE } else { kind.features() / 4 },
+        "model_type": if has_boxes { "object_detection" } else { "classification" },
+        "sensor": if is_audio { 1 } else { 3 },
+        "slice_size": if is_audio { BuiltinKind::SLICE } else { kind.features() / 4 },
         "thresholds": thresholds,
-        "use_continuous_mode": sound,
+        "use_continuous_mode": is_audio,
     })
 }
 

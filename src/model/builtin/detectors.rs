@@ -1,12 +1,12 @@
-//! What the built-in models see and hear: small, exact and without memory.
+//! The detectors of the built-in models: small, exact and stateless.
 
 use crate::model::protocol::BoundingBox;
 
 /// A pixel at least this bright belongs to the ball.
 const BRIGHT: u32 = 128;
-/// Fewer bright pixels are noise.
+/// Fewer bright pixels count as noise.
 const SMALLEST: usize = 9;
-/// Root mean square of 16-bit samples from which on it is not silence.
+/// Root mean square of 16-bit samples that separates a tone from silence.
 const AUDIBLE: f64 = 500.0;
 
 /// Brightness 0 to 255 of a packed pixel.
@@ -16,8 +16,8 @@ fn brightness(feature: f32) -> u32 {
     (((rgb >> 16) & 0xff) + 2 * green + (rgb & 0xff)) / 4
 }
 
-/// The box around everything bright. The confidence says how round that is: the share of the box that is bright,
-/// compared with a disc. Nothing bright, or nothing dark: no ball.
+/// The box around all bright pixels. The confidence tells how round they are: the bright share of the box, compared with
+/// a disc. `None`: nothing bright, or nothing dark.
 pub fn ball(features: &[f32], width: usize) -> Option<BoundingBox> {
     let (mut count, mut left, mut right, mut top, mut bottom) = (0usize, usize::MAX, 0, usize::MAX, 0);
     for (y, row) in features.chunks_exact(width).enumerate() {
@@ -49,7 +49,7 @@ pub fn ball(features: &[f32], width: usize) -> Option<BoundingBox> {
     })
 }
 
-/// How the light is shared by the quarters: top left, top right, bottom left, bottom right; the sum is 1.
+/// The share of light in each quarter: top left, top right, bottom left, bottom right; the sum is 1.
 pub fn quarters(features: &[f32], width: usize) -> [f64; 4] {
     let height = features.len() / width.max(1);
     let mut light = [0u64; 4];
@@ -65,7 +65,7 @@ pub fn quarters(features: &[f32], width: usize) -> [f64; 4] {
     }
 }
 
-/// How likely it is that the samples are a tone, 0 to 1.
+/// The probability that the samples are a tone, 0 to 1.
 pub fn tone(samples: impl ExactSizeIterator<Item = f32>) -> f64 {
     let count = samples.len().max(1) as f64;
     let power: f64 = samples.map(|sample| f64::from(sample) * f64::from(sample)).sum::<f64>() / count;
@@ -108,14 +108,14 @@ mod tests {
     }
 
     #[test]
-    fn no_ball_no_box() {
+    fn without_a_ball_there_is_no_box() {
         assert_eq!(ball(&picture(0.0, |_, _| false), SIDE), None);
         assert_eq!(ball(&picture(0.0, |_, _| true), SIDE), None);
         assert_eq!(ball(&picture(4_210_752.0, |x, y| x < 2.0 && y < 2.0), SIDE), None);
     }
 
     #[test]
-    fn what_is_not_round_has_little_confidence() {
+    fn a_shape_that_is_not_round_has_a_low_confidence() {
         let diagonal = picture(0.0, |x, y| (x - y).abs() < 2.0);
         assert!(ball(&diagonal, SIDE).unwrap().value < 0.2);
     }
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tone_is_told_from_silence() {
+    fn a_tone_and_silence_are_distinguished() {
         let wave = (0..16_000).map(|i| (i as f32 * 0.17).sin() * 8000.0);
         assert!(tone(wave.collect::<Vec<_>>().into_iter()) > 0.9);
         assert_eq!(tone([0.0; 16_000].into_iter()), 0.0);
