@@ -1,6 +1,6 @@
-//! Taking credentials out of text that is about to be shown.
+//! Removes credentials from text before it is shown.
 
-/// What stands in place of a secret.
+/// The replacement of a secret.
 pub(crate) const STARS: &str = "***";
 
 /// Key names in configuration text whose value is a secret, in any spelling that a person may give them.
