@@ -1,289 +1,378 @@
-//! `gst_args`: a gst-launch line with its spaces written as `:`.
+//! `gst_args`: a gst-launch line with its spaces written as `:`, or any other form in which people paste such a line.
+//!
+//! A colon ends a word only where what follows can begin a word of a launch line. Everywhere else it belongs to the word: in
+//! passwords, URIs, times, device paths and names of sound cards. Where the grammar leaves two readings, GStreamer's registry
+//! decides: it knows which words are elements and which are properties of the element before them.
 
-use super::launch_tokens::{closing_indices, has_unquoted_space};
+use std::collections::HashSet;
+
+use super::launch_tokens::{closing_indices, has_unquoted_space, split_tokens};
+use super::shell_text;
 
 /// Maximum length of a line in bytes. The longest known line has about 600.
 pub(super) const MAX_LENGTH: usize = 64 * 1024;
 
+/// Names in `child::child::property`.
+const MAX_CHILD_DEPTH: usize = 4;
+
+/// What is known about elements.
+pub(super) trait ElementRegistry {
+    /// Whether an element with this factory name is installed.
+    fn is_element(&self, name: &str) -> bool;
+    /// Whether the element has the property. `None`: the element is not installed.
+    fn has_property(&self, element: &str, property: &str) -> Option<bool>;
+}
+
 /// Decodes `text` into a launch line. `None` when `text` is empty, `__none__`, or longer than [`MAX_LENGTH`].
 ///
-/// A text with white space outside quotes and brackets is already a launch line and is returned unchanged. Otherwise each `:`
-/// becomes a space, except
-/// - inside `(...)`, `[...]`, `{...}`, `<...>` and quotes that are closed: `video/x-raw(memory:NVMM)`;
-/// - in `://`, and in the user and port part of the URI after it: `rtsp://user:pass@10.0.0.5:8554/cam`. A password with a
-///   colon in it must be quoted, or written with `%3A`;
-/// - before a digit in a device path: `/dev/v4l/by-path/pci-0000:00:14.0-usb-0:5:1.0-video-index0`;
-/// - in the address of a sound card: `device=hw:1,0`, `device=plughw:CARD=C920`;
-/// - as `\:`, which becomes `:`.
-pub(super) fn decode(text: &str) -> Option<String> {
+/// Quotes and backslashes that a shell would have removed are removed. A text that is a launch line then is returned unchanged.
+/// Otherwise a colon becomes a space before
+/// - `!`, and after it;
+/// - `name=` or `child::name=`, if `name` can be a property of the element in hand;
+/// - `name.` or `name.pad`, if the line declares `name=name`;
+/// - the name of an element, where a chain can begin;
+///
+/// and after a word that can hold no colon: the name of an element, a reference. After `scheme://` everything up to the last
+/// `@` before the next word is user and password. `\:` is a colon that stays.
+pub(super) fn decode(text: &str, registry: &dyn ElementRegistry) -> Option<String> {
     let trimmed = text.trim();
     if trimmed.is_empty() || trimmed == "__none__" || text.len() > MAX_LENGTH {
         return None;
     }
-    if has_unquoted_space(trimmed) {
-        return Some(text.to_owned());
-    }
-    Some(replace_separators(trimmed))
-}
-
-fn replace_separators(text: &str) -> String {
-    let closed_by = closing_indices(text);
-    let mut line = String::with_capacity(text.len());
-    let mut token = 0;
-    let mut at = 0;
-    while let Some(c) = text[at..].chars().next() {
-        let rest = &text[at..];
-        let taken = if rest.starts_with("\\:") {
-            line.push(':');
-            at += 2;
-            continue;
-        } else if closed_by[at] > 0 {
-            closed_by[at] + 1 - at
-        } else if let Some(authority) = rest.strip_prefix("://") {
-            3 + authority_length(authority)
-        } else if c == ':' && !is_in_device_path(&line[token..], &rest[1..]) {
-            line.push(' ');
-            token = line.len();
-            at += 1;
-            continue;
-        } else {
-            c.len_utf8()
-        };
-        line.push_str(&rest[..taken]);
-        at += taken;
-    }
-    line
-}
-
-/// Length of `user:pass@host:port` at the start of `text`: the part of a URI in which a colon is no separator.
-fn authority_length(text: &str) -> usize {
-    let mut length = 0;
-    while let Some(user) = user_length(&text[length..]) {
-        length += user;
-    }
-    length += host_length(&text[length..]);
-    length + port_length(&text[length..])
-}
-
-/// Length of `user@` or `user:pass@`, with the `@`.
-fn user_length(text: &str) -> Option<usize> {
-    let ends = |c: char| matches!(c, ':' | '@' | '/' | '?' | '#' | '"' | '\'') || c.is_whitespace();
-    let first = text.find(ends)?;
-    let end = if text[first..].starts_with(':') {
-        first + 1 + text[first + 1..].find(ends)?
+    let text = shell_text::unquote(trimmed);
+    let line = if is_encoded(&text) {
+        Decoder::new(&text, registry).decode()
     } else {
-        first
+        text
     };
-    text[end..].starts_with('@').then_some(end + 1)
+    Some(shell_text::unquote_nodes(&line))
 }
 
-fn host_length(text: &str) -> usize {
-    // An IPv6 address: `[fe80::1]`.
-    if text.starts_with('[')
-        && let Some(end) = text.find(']')
-    {
-        return end + 1;
+/// Whether colons separate words in `text`: it has no white space outside quotes and brackets, a link is written `:!:`, or
+/// an element's name is followed by a colon.
+fn is_encoded(text: &str) -> bool {
+    if !has_unquoted_space(text) {
+        return true;
     }
-    text.find([':', '/', '?', '#', '\\', '"', '\'']).unwrap_or(text.len())
+    let mut begins_node = true;
+    for word in split_tokens(text) {
+        if word.contains(":!:") || word.ends_with(":!") || word.starts_with("!:") {
+            return true;
+        }
+        let name = identifier(word);
+        let after_name = &word[name.len()..];
+        if begins_node
+            && !name.is_empty()
+            && let Some(rest) = after_name.strip_prefix(':')
+            && (begins_with_link(rest) || assigned_property(rest).is_some())
+        {
+            return true;
+        }
+        begins_node = word == "!";
+    }
+    false
 }
 
-/// Length of `:8554` when the authority ends after the digits; 0 otherwise.
-fn port_length(text: &str) -> usize {
-    let Some(port) = text.strip_prefix(':') else { return 0 };
-    let digits = port.len() - port.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-    let ended = port[digits..]
-        .chars()
-        .next()
-        .is_none_or(|c| matches!(c, ':' | '/' | '?' | '#' | '"' | '\'' | ',' | ';'));
-    if digits > 0 && ended { 1 + digits } else { 0 }
+/// The kind of the word in hand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum WordKind {
+    /// An element's name, a reference or a link: no colon belongs to it.
+    Bare,
+    /// `name=value`
+    Assignment,
+    /// Caps, in which `colorimetry=2:4:7:1` may stand.
+    Caps,
 }
 
-/// Whether a colon between `token` and `rest` belongs to a device path or the address of a sound card. No token of a launch line
-/// starts with a digit.
-fn is_in_device_path(token: &str, rest: &str) -> bool {
-    let names_device = token.contains("/dev/") || token.starts_with("device=");
-    names_device && (rest.starts_with(|c: char| c.is_ascii_digit()) || rest.starts_with("CARD="))
+struct Decoder<'a> {
+    text: &'a str,
+    registry: &'a dyn ElementRegistry,
+    /// See [`closing_indices`].
+    closed_by: Vec<usize>,
+    /// Names that the line gives to elements with `name=`.
+    declared: HashSet<&'a str>,
+    line: String,
+    /// Start of the word in hand, in `line`.
+    word: usize,
+    kind: WordKind,
+    /// Whether the word in hand holds a URI or a colon, so that more colons are likely.
+    may_hold_colons: bool,
+    has_uri: bool,
+    /// The element whose properties are read.
+    element: Option<&'a str>,
+    /// Whether the chain in hand has a link.
+    is_linked: bool,
+    /// Whether the last complete word was a link.
+    after_link: bool,
+    /// Index of the end of the last URI, as far as it was searched for.
+    next_word: usize,
+}
+
+impl<'a> Decoder<'a> {
+    fn new(text: &'a str, registry: &'a dyn ElementRegistry) -> Self {
+        Self {
+            text,
+            registry,
+            closed_by: closing_indices(text),
+            declared: declared_names(text),
+            line: String::with_capacity(text.len()),
+            word: 0,
+            kind: WordKind::Bare,
+            may_hold_colons: false,
+            has_uri: false,
+            element: None,
+            is_linked: false,
+            after_link: false,
+            next_word: 0,
+        }
+    }
+
+    fn decode(mut self) -> String {
+        let mut at = 0;
+        self.begin_word(0);
+        while let Some(c) = self.text[at..].chars().next() {
+            let rest = &self.text[at..];
+            let taken = if rest.starts_with("\\:") {
+                self.line.push(':');
+                self.may_hold_colons = true;
+                at += 2;
+                continue;
+            } else if c == '\\' {
+                1 + rest[1..].chars().next().map_or(0, char::len_utf8)
+            } else if self.closed_by[at] > 0 && self.may_open_bracket(at) {
+                self.closed_by[at] + 1 - at
+            } else if rest.starts_with("://") {
+                // A URI may also stand in place of an element.
+                self.kind = WordKind::Assignment;
+                (self.has_uri, self.may_hold_colons) = (true, true);
+                3 + self.authority_length(at + 3)
+            } else if c.is_ascii_whitespace() || (c == ':' && self.is_separator(at)) {
+                self.line.push(if c == ':' { ' ' } else { c });
+                at += 1;
+                if !self.text[at..].starts_with(|c: char| c.is_ascii_whitespace()) {
+                    self.begin_word(at);
+                }
+                continue;
+            } else {
+                self.note(c);
+                c.len_utf8()
+            };
+            self.line.push_str(&rest[..taken]);
+            at += taken;
+        }
+        self.line
+    }
+
+    /// Notes what the word that begins at `at` is.
+    fn begin_word(&mut self, at: usize) {
+        self.after_link = self.line[self.word..].trim_end() == "!";
+        self.word = self.line.len();
+        self.kind = WordKind::Bare;
+        (self.may_hold_colons, self.has_uri) = (false, false);
+        let rest = &self.text[at..];
+        if begins_with_link(rest) {
+            self.is_linked = true;
+            self.element = None;
+            return;
+        }
+        let name = identifier(rest);
+        let after_name = &rest[name.len()..];
+        // In caps with white space: `width = 640`.
+        let is_spaced_assignment = after_name.trim_start_matches([' ', '\t']).starts_with('=');
+        if !name.is_empty() && ends_word(after_name) && !is_spaced_assignment {
+            self.is_linked &= self.after_link;
+            self.element = Some(name);
+        } else if is_reference(rest, &self.declared) {
+            self.is_linked &= self.after_link;
+            self.element = Some("");
+        }
+    }
+
+    /// Follows what kind of word the one in hand is, before `c` is appended.
+    fn note(&mut self, c: char) {
+        match c {
+            '/' if self.kind == WordKind::Bare => self.kind = WordKind::Caps,
+            '=' if self.kind == WordKind::Bare => self.kind = WordKind::Assignment,
+            ':' => self.may_hold_colons = true,
+            _ => {}
+        }
+    }
+
+    /// A quote or a bracket inside a value is part of it only where one can begin, so that a password may hold them.
+    fn may_open_bracket(&self, at: usize) -> bool {
+        let is_quote = matches!(self.text.as_bytes()[at], b'"' | b'\'');
+        let word = &self.line[self.word..];
+        !is_quote || word.is_empty() || word.ends_with(['=', ',', '(', ')', '{', '[', ' '])
+    }
+
+    /// Whether the colon at `at` ends the word in hand.
+    fn is_separator(&self, at: usize) -> bool {
+        let rest = &self.text[at + 1..];
+        if &self.line[self.word..] == "!" || begins_with_link(rest) || rest.is_empty() {
+            return true;
+        }
+        // `sink_0::xpos=0`, `?streamid=#!::r=cam`
+        let is_doubled = rest.starts_with(':') || self.text[..at].ends_with(':') && !self.text[..at].ends_with("\\:");
+        match self.kind {
+            WordKind::Bare => !is_doubled,
+            WordKind::Caps => !rest.starts_with(|c: char| c.is_ascii_digit()),
+            WordKind::Assignment => self.begins_known_property(rest) || (!is_doubled && self.begins_word(rest)),
+        }
+    }
+
+    /// Whether `rest` begins a word after `name=value`.
+    fn begins_word(&self, rest: &str) -> bool {
+        if let Some(property) = assigned_property(rest) {
+            return self.can_be_property(property, rest);
+        }
+        if is_reference(rest, &self.declared) {
+            return true;
+        }
+        let name = identifier(rest);
+        self.is_linked
+            && !name.is_empty()
+            && ends_word(&rest[name.len()..])
+            && (self.registry.is_element(name) || looks_like_element(&rest[name.len()..]))
+    }
+
+    /// Whether `property`, with which `rest` begins, can belong to the element in hand.
+    fn can_be_property(&self, property: &str, rest: &str) -> bool {
+        if property.contains("::") {
+            return !self.has_uri;
+        }
+        match self.has_property(property) {
+            Some(true) => true,
+            // So that GStreamer names a property that is misspelt.
+            Some(false) => is_lowercase(property) && !self.may_hold_colons,
+            // `rtsp://admin:key=9@10.0.0.5`
+            None => is_lowercase(property) && !(self.may_hold_colons && user_continues(rest)),
+        }
+    }
+
+    fn has_property(&self, property: &str) -> Option<bool> {
+        self.registry.has_property(self.element?, property)
+    }
+
+    /// Length of `user:password@` at `at`, after `://`, with an IPv6 address behind it.
+    fn authority_length(&mut self, at: usize) -> usize {
+        if at >= self.next_word {
+            self.next_word = self.find_next_word(at);
+        }
+        let end = self.next_word;
+        let authority = &self.text[at..end];
+        let user = authority.rfind('@').map_or(0, |index| index + 1);
+        let host = &authority[user..];
+        // An IPv6 address: `[fe80::1]`.
+        let address = if host.starts_with('[') {
+            host.find(']').map_or(0, |index| index + 1)
+        } else {
+            0
+        };
+        user + address
+    }
+
+    /// Index of the colon before the next word that certainly is one, or of the end of the text.
+    fn find_next_word(&self, from: usize) -> usize {
+        let ends = |(at, c): &(usize, char)| {
+            let rest = &self.text[from + at + 1..];
+            match c {
+                ':' => begins_with_link(rest) || self.ends_uri(rest),
+                c => c.is_ascii_whitespace(),
+            }
+        };
+        let mut candidates = self.text[from..].char_indices().filter(|(_, c)| c.is_ascii());
+        candidates.find(ends).map_or(self.text.len(), |(at, _)| from + at)
+    }
+
+    /// Whether `rest` begins with a property that the element in hand has.
+    fn begins_known_property(&self, rest: &str) -> bool {
+        assigned_property(rest).is_some_and(|property| self.has_property(property) == Some(true))
+    }
+
+    /// The same for the end of a URI, where an element that is not installed may have the property too.
+    fn ends_uri(&self, rest: &str) -> bool {
+        let Some(property) = assigned_property(rest) else {
+            return false;
+        };
+        self.has_property(property)
+            .unwrap_or_else(|| is_lowercase(property) && !user_continues(rest))
+    }
+}
+
+/// Whether the name begins as those of properties do. `CARD=` of a sound card does not.
+fn is_lowercase(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_lowercase())
+}
+
+/// Whether the text up to the next colon or the end of the word has an `@`: then it may still be the user part of a URI.
+fn user_continues(rest: &str) -> bool {
+    let end = rest.find([':', ' ', '\t', '\n']).unwrap_or(rest.len());
+    rest[..end].contains('@')
+}
+
+/// `name` at the start of `text`: letters, digits, `_` and `-`, with a letter or `_` first.
+fn identifier(text: &str) -> &str {
+    if !text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') {
+        return "";
+    }
+    let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+    &text[..text.find(|c| !is_part(c)).unwrap_or(text.len())]
+}
+
+/// The property of `name=` or `child::name=` at the start of `text`.
+fn assigned_property(text: &str) -> Option<&str> {
+    let mut end = 0;
+    for _ in 0..MAX_CHILD_DEPTH {
+        let name = identifier(&text[end..]);
+        if name.is_empty() {
+            return None;
+        }
+        end += name.len();
+        match &text[end..] {
+            rest if rest.starts_with("::") => end += 2,
+            rest if rest.starts_with('=') => return Some(&text[..end]),
+            _ => return None,
+        }
+    }
+    None
+}
+
+/// Whether a word ends before `rest`.
+fn ends_word(rest: &str) -> bool {
+    rest.is_empty() || rest.starts_with(':') || rest.starts_with(|c: char| c.is_ascii_whitespace())
+}
+
+/// Whether `text` begins with a link: `!` as a word of its own.
+fn begins_with_link(text: &str) -> bool {
+    text.strip_prefix('!').is_some_and(ends_word)
+}
+
+/// Whether a link or a property follows the name of an element that is not installed.
+fn looks_like_element(rest: &str) -> bool {
+    rest.strip_prefix(':')
+        .is_some_and(|rest| begins_with_link(rest) || assigned_property(rest).is_some())
+}
+
+/// Whether `text` begins with a reference to one of the declared names: `t.` or `demux.video_0`.
+fn is_reference(text: &str, declared: &HashSet<&str>) -> bool {
+    let name = identifier(text);
+    let Some(pad) = text[name.len()..].strip_prefix('.') else {
+        return false;
+    };
+    let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '%');
+    declared.contains(name) && ends_word(pad.trim_start_matches(is_part))
+}
+
+/// The names in `name=...` of the text.
+fn declared_names(text: &str) -> HashSet<&str> {
+    let assignments = text.match_indices("name=");
+    assignments
+        .filter(|(at, _)| text[..*at].ends_with([':', ' ', '\t', '\n']))
+        .map(|(at, found)| identifier(text[at + found.len()..].trim_start_matches(['"', '\''])))
+        .filter(|name| !name.is_empty())
+        .collect()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::capture::launch_tokens::split_tokens;
-    use proptest::prelude::*;
-
-    const TUTORIAL: &str = include_str!("../../tests/data/tutorial-gst_args.txt");
-
-    fn decoded(text: &str) -> String {
-        decode(text).expect("a pipeline")
-    }
-
-    #[test]
-    fn the_lines_of_the_tutorial_are_decoded() {
-        let lines: Vec<_> = TUTORIAL.lines().map(decoded).collect();
-        assert_eq!(
-            lines,
-            [
-                "v4l2src device=/dev/video0 ! video/x-raw,width=640,height=480 ! videoconvert ! jpegenc",
-                "filesrc location=/home/ggc_user/data/testSample.mp4 ! decodebin ! videoconvert ! videorate ! \
-                 video/x-raw,framerate=2200/1 ! jpegenc",
-            ]
-        );
-    }
-
-    #[test]
-    fn an_empty_text_is_no_pipeline() {
-        for text in ["", "  \n", "__none__", " __none__\n"] {
-            assert_eq!(decode(text), None, "{text:?}");
-        }
-    }
-
-    #[test]
-    fn a_text_over_the_maximum_length_is_refused() {
-        assert_eq!(decode(&"a".repeat(MAX_LENGTH + 1)), None);
-        assert!(decode(&"a:".repeat(MAX_LENGTH / 2)).is_some());
-    }
-
-    #[test]
-    fn a_launch_line_stays_as_it_is() {
-        let line = "v4l2src device=/dev/video0 ! video/x-raw(memory:NVMM) ! a:b";
-        assert_eq!(decoded(line), line);
-    }
-
-    #[test]
-    fn colons_that_belong_to_a_token_stay() {
-        let cases = [
-            (
-                "nvarguscamerasrc:!:video/x-raw(memory:NVMM),width=1:!:x",
-                "nvarguscamerasrc ! video/x-raw(memory:NVMM),width=1 ! x",
-            ),
-            (
-                "rtspsrc:location=rtsp://h/x:latency=0",
-                "rtspsrc location=rtsp://h/x latency=0",
-            ),
-            (
-                "rtsp://user:pass@10.0.0.5:8554/cam:latency=0",
-                "rtsp://user:pass@10.0.0.5:8554/cam latency=0",
-            ),
-            (
-                "rtspsrc:location=rtsp://u@h:554/x:!:y",
-                "rtspsrc location=rtsp://u@h:554/x ! y",
-            ),
-            (
-                "rtspsrc:location=rtsp://u:p@ss@h:554:!:y",
-                "rtspsrc location=rtsp://u:p@ss@h:554 ! y",
-            ),
-            ("souphttpsrc:location=http://h:!:y", "souphttpsrc location=http://h ! y"),
-            (
-                "souphttpsrc:location=http://h:8080:!:y",
-                "souphttpsrc location=http://h:8080 ! y",
-            ),
-            (
-                "souphttpsrc:location=http://h:!:y:user=a@b",
-                "souphttpsrc location=http://h ! y user=a@b",
-            ),
-            (
-                "rtspsrc:location=rtsp://[fe80::1]:554/x:!:y",
-                "rtspsrc location=rtsp://[fe80::1]:554/x ! y",
-            ),
-            (
-                "rtspsrc:location=rtsp://u:p@[fe80::1]:554/x:!:y",
-                "rtspsrc location=rtsp://u:p@[fe80::1]:554/x ! y",
-            ),
-            ("filesrc:location=file:///a/b:!:y", "filesrc location=file:///a/b ! y"),
-            (
-                r#"rtspsrc:location="rtsp://u:p@h:1/a:b":!:y"#,
-                r#"rtspsrc location="rtsp://u:p@h:1/a:b" ! y"#,
-            ),
-            (
-                r#"filesrc:location="/a b:c.mp4":!:y"#,
-                r#"filesrc location="/a b:c.mp4" ! y"#,
-            ),
-            (r"filesrc:location=/a\:b.mp4:!:y", "filesrc location=/a:b.mp4 ! y"),
-            (
-                "v4l2src:device=/dev/v4l/by-id/usb-046d_C920-video-index0:!:y",
-                "v4l2src device=/dev/v4l/by-id/usb-046d_C920-video-index0 ! y",
-            ),
-            (
-                "v4l2src:device=/dev/v4l/by-path/pci-0000:00:14.0-usb-0:5:1.0-video-index0:!:y",
-                "v4l2src device=/dev/v4l/by-path/pci-0000:00:14.0-usb-0:5:1.0-video-index0 ! y",
-            ),
-            ("alsasrc:device=hw:1,0:!:y", "alsasrc device=hw:1,0 ! y"),
-            (
-                "alsasrc:device=plughw:CARD=C920,DEV=0:provide-clock=false:!:y",
-                "alsasrc device=plughw:CARD=C920,DEV=0 provide-clock=false ! y",
-            ),
-            (
-                "x:caps=video/x-raw,format={NV12:I420}:!:y",
-                "x caps=video/x-raw,format={NV12:I420} ! y",
-            ),
-            ("filesrc:location=/o'brien/(x:!:y", "filesrc location=/o'brien/(x ! y"),
-        ];
-        for (text, line) in cases {
-            assert_eq!(decoded(text), line, "{text}");
-        }
-    }
-
-    /// The opposite of [`decode`]: with a backslash before each colon that must stay.
-    fn encode(line: &str) -> String {
-        let escaped = |token: &str| {
-            let closed_by = closing_indices(token);
-            let mut text = String::new();
-            let mut skip_to = 0;
-            for (at, c) in token.char_indices() {
-                if at >= skip_to && closed_by[at] > 0 {
-                    skip_to = closed_by[at] + 1;
-                }
-                if c == ':' && at >= skip_to {
-                    text.push('\\');
-                }
-                text.push(c);
-            }
-            text
-        };
-        split_tokens(line)
-            .into_iter()
-            .map(escaped)
-            .collect::<Vec<_>>()
-            .join(":")
-    }
-
-    fn token() -> impl Strategy<Value = String> {
-        prop_oneof![
-            "[a-z][a-z0-9]{0,8}",
-            "[a-z]{1,6}=[a-z0-9/._-]{1,12}",
-            Just("!".to_owned()),
-            Just("t.".to_owned()),
-            "(video/x-raw|image/jpeg)(\\(memory:(NVMM|DMABuf)\\))?,width=\\(int\\)[0-9]{1,4},framerate=[0-9]{1,2}/1",
-            "location=(rtsp|http)://([a-z]{1,5}:[a-z0-9!=]{1,6}@)?(cam\\.local|10\\.0\\.0\\.5|\\[fe80::1\\])(:[0-9]{1,5})?/[a-z:0-9]{0,6}",
-            "location=\"[a-z :!/\\[(]{0,12}\"",
-            "caps=\"video/x-raw, format=\\{ NV12, I420 \\}\"",
-            "device=/dev/[a-z0-9:.-]{1,12}",
-            "x=[a-z:]{1,6}",
-        ]
-    }
-
-    fn uri_tail() -> impl Strategy<Value = String> {
-        "(rtsp|http)://([a-z]{1,5}:[a-z0-9]{1,6}@)?(cam\\.local|10\\.0\\.0\\.5|\\[fe80::1\\])(:[0-9]{1,5})?(/[a-z0-9/]{0,6})?"
-    }
-
-    proptest! {
-        #[test]
-        fn an_encoded_launch_line_decodes_to_itself(tokens in prop::collection::vec(token(), 2..12)) {
-            let line = tokens.join(" ");
-            prop_assert_eq!(decode(&encode(&line)), Some(line));
-        }
-
-        #[test]
-        fn a_uri_needs_no_escapes(uri in uri_tail(), next in "(!|latency=0|[a-z]{1,5}=[a-z0-9]{1,5})") {
-            let decoded = decode(&format!("rtspsrc:location={uri}:{next}"));
-            prop_assert_eq!(decoded, Some(format!("rtspsrc location={uri} {next}")));
-        }
-
-        #[test]
-        fn any_text_is_decoded_without_panic_and_never_longer(text in "[a-z:/\\\\@\\[\\](){}<>\"' é0-9!=.]{0,80}") {
-            if let Some(line) = decode(&text) {
-                prop_assert!(line.len() <= text.len());
-            }
-        }
-    }
-}
+#[path = "gst_args_tests.rs"]
+mod tests;

@@ -18,7 +18,7 @@ use super::gst_args;
 use super::launch_tokens::{Chain, Node, NodeKind, parse_chains};
 use super::packages::MissingElement;
 use super::redact::redact;
-use super::registry::{init, is_installed};
+use super::registry::{GstRegistry, init, is_installed};
 use crate::config::SourceLine;
 use crate::model::ModelInput;
 
@@ -80,11 +80,7 @@ pub(super) fn decode_source(source: &SourceLine) -> Result<String, CaptureError>
     if text.len() > gst_args::MAX_LENGTH {
         return Err(CaptureError::TooLong { length: text.len() });
     }
-    let line = match source {
-        SourceLine::Encoded(text) => gst_args::decode(text),
-        SourceLine::Launch(text) => Some(text.clone()).filter(|text| !text.trim().is_empty()),
-    };
-    line.ok_or(CaptureError::NoLine)
+    gst_args::decode(text, &GstRegistry).ok_or(CaptureError::NoLine)
 }
 
 /// A line that ends in our `appsink`.

@@ -32,6 +32,7 @@ mod redact;
 mod registry;
 mod resampling;
 mod session;
+mod shell_text;
 mod watchdog;
 
 #[cfg(test)]
