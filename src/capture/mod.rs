@@ -16,9 +16,11 @@ mod device_selection;
 mod devices;
 mod elements;
 mod error;
+mod formats;
 mod frame;
 pub mod geometry;
 mod gst_args;
+mod lanczos;
 mod launch_line;
 mod launch_tokens;
 mod mailbox;
@@ -26,17 +28,19 @@ pub mod microphone;
 mod output;
 pub mod pack;
 mod packages;
-pub mod passes;
 mod pipeline;
 mod redact;
 mod registry;
-mod resampling;
 mod session;
 mod shell_text;
+mod unpack;
 mod watchdog;
+mod whole_frame;
 
 #[cfg(test)]
 mod convert_tests;
+#[cfg(test)]
+mod reference_tests;
 #[cfg(test)]
 mod session_tests;
 #[cfg(test)]

@@ -8,6 +8,7 @@ use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
 
 use super::error::{CaptureError, shortened};
+use super::formats;
 use super::packages::MissingElement;
 use super::registry::is_installed;
 
@@ -103,7 +104,7 @@ impl StartingPipeline {
     /// Restricts the sink to raw video in system memory, and inserts a JPEG decoder when the line delivers JPEG. Call it in
     /// READY: then a camera is open and lists its formats.
     pub fn require_raw_video(&self) -> Result<(), CaptureError> {
-        self.sink.set_caps(Some(&gst::Caps::new_empty_simple("video/x-raw")));
+        self.sink.set_caps(Some(&formats::raw_pictures()));
         if !delivers_jpeg(&self.sink, &self.line)? {
             return Ok(());
         }

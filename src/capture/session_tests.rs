@@ -386,6 +386,35 @@ fn a_source_of_jpeg_is_decoded_to_the_same_picture() {
 }
 
 #[test]
+fn a_source_with_a_choice_takes_the_cheapest_format() {
+    let source = "videotestsrc num-buffers=2 ! video/x-raw,width=640,height=480,framerate=30/1";
+    for (line, format) in [
+        // The line of the tutorial, and what is near to it.
+        (format!("{source} ! videoconvert ! jpegenc"), "I420"),
+        (format!("{source} ! jpegenc"), "I420"),
+        (format!("{source} ! videoconvert"), "I420"),
+        (source.to_owned(), "I420"),
+        (
+            format!("{source} ! videorate ! videoscale ! videoconvert ! jpegenc"),
+            "I420",
+        ),
+        (format!("{source} ! jpegenc ! image/jpeg"), "I420"),
+        // Without a choice nothing is converted for it.
+        (format!("{source},format=YUY2 ! videoconvert ! jpegenc"), "YUY2"),
+        (format!("{source},format=NV12 ! videoconvert ! jpegenc"), "NV12"),
+        (format!("{source},format=BGRx ! videoconvert ! jpegenc"), "BGRx"),
+        (format!("{source},format=v210"), "v210"),
+        (format!("{source},format={{BGR,GRAY8,NV12,ARGB64}}"), "NV12"),
+    ] {
+        let run = Run::unthrottled(&line);
+        let frame = run.frame();
+        let caps = frame.sample.caps().unwrap();
+        let found = caps.structure(0).unwrap().get::<String>("format").unwrap();
+        assert_eq!(found, format, "{line}");
+    }
+}
+
+#[test]
 fn a_line_that_delivers_no_video_is_refused_with_its_caps() {
     let settings = CaptureSettings::new(SourceLine::Launch("audiotestsrc ! audio/x-raw ! queue".to_owned()));
     let error = Run::with(settings).err().unwrap();

@@ -5,6 +5,7 @@ use std::time::Instant;
 use gstreamer as gst;
 use gstreamer_video as gst_video;
 
+use super::convert::{Converter, Picture};
 use super::frame::Frame;
 
 /// A test picture in RGB, three bytes a pixel: smooth shades, a slanted fine texture and a few hard edges, in brightness and in
@@ -34,6 +35,81 @@ pub(super) fn photo(width: usize, height: usize) -> Vec<u8> {
         }
     }
     data
+}
+
+/// The picture of one frame.
+pub(super) fn converted(converter: &mut Converter, frame: &Frame) -> Picture {
+    let mut picture = Picture::default();
+    converter.convert(frame, &mut picture).unwrap();
+    picture
+}
+
+/// Mean and largest difference of two pictures of one size.
+pub(super) fn difference(a: &Picture, b: &Picture) -> (f64, u8) {
+    assert_eq!((a.width, a.height, a.grey), (b.width, b.height, b.grey));
+    let channels = if a.grey { 1 } else { 3 };
+    assert_eq!(
+        a.data.len(),
+        (a.width * a.height) as usize * channels,
+        "the picture is tight"
+    );
+    assert_eq!(a.data.len(), b.data.len());
+    let differences = a.data.iter().zip(&b.data).map(|(a, b)| a.abs_diff(*b));
+    let total: u64 = differences.clone().map(u64::from).sum();
+    (total as f64 / a.data.len() as f64, differences.max().unwrap_or(0))
+}
+
+/// A frame of RGB pixels without padding.
+pub(super) fn rgb_frame(width: usize, height: usize, rgb: Vec<u8>) -> Frame {
+    let raw = Raw {
+        format: gst_video::VideoFormat::Rgb,
+        width,
+        height,
+        planes: vec![(3 * width, height, rgb)],
+    };
+    raw.frame(0, "sRGB")
+}
+
+/// The same picture in another format, by GStreamer; `None`: it cannot write that format.
+pub(super) fn in_format(frame: &Frame, format: gst_video::VideoFormat, colorimetry: Option<&str>) -> Option<Frame> {
+    let input = gst_video::VideoInfo::from_caps(frame.sample.caps()?).ok()?;
+    let mut caps = gst::Caps::builder("video/x-raw")
+        .field("format", format.to_str())
+        .field("width", input.width() as i32)
+        .field("height", input.height() as i32)
+        .field("framerate", input.fps());
+    if let Some(colorimetry) = colorimetry {
+        caps = caps.field("colorimetry", colorimetry);
+    }
+    let output = gst_video::VideoInfo::from_caps(&caps.build()).ok()?;
+    let mut options = gst_video::VideoConverterConfig::new();
+    options.set_dither_method(gst_video::VideoDitherMethod::None);
+    options.set_chroma_mode(gst_video::VideoChromaMode::None);
+    let converter = gst_video::VideoConverter::new(&input, &output, Some(options)).ok()?;
+    let mut buffer = gst::Buffer::with_size(output.size()).ok()?;
+    {
+        let from = gst_video::VideoFrameRef::from_buffer_ref_readable(frame.sample.buffer()?, &input).ok()?;
+        let mut to = gst_video::VideoFrameRef::from_buffer_ref_writable(buffer.get_mut()?, &output).ok()?;
+        converter.frame_ref(&from, &mut to);
+    }
+    let caps = output.to_caps().ok()?;
+    Some(Frame {
+        sample: gst::Sample::builder().buffer(&buffer).caps(&caps).build(),
+        at: frame.at,
+    })
+}
+
+/// RGB of a frame by GStreamer, computed with 16 bits and rounded. Its direct ways to 8-bit RGB compute with 8 bits and come
+/// out 2 to 3 levels darker than the formula (1.22).
+pub(super) fn exact_rgb(frame: &Frame) -> Frame {
+    let wide = in_format(frame, gst_video::VideoFormat::Argb64, Some("sRGB")).unwrap();
+    let info = gst_video::VideoInfo::from_caps(wide.sample.caps().unwrap()).unwrap();
+    let map = wide.sample.buffer().unwrap().map_readable().unwrap();
+    let (samples, _) = map.as_chunks::<2>();
+    let level = |sample: &[u8; 2]| ((u32::from(u16::from_ne_bytes(*sample)) + 128) / 257) as u8;
+    let (pixels, _) = samples.as_chunks::<4>();
+    let rgb = pixels.iter().flat_map(|pixel| pixel[1..].iter().map(level)).collect();
+    rgb_frame(info.width() as usize, info.height() as usize, rgb)
 }
 
 /// A format's frame in memory, plane by plane.

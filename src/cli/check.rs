@@ -81,7 +81,7 @@ pub(super) fn main(args: &CheckArgs) -> Exit {
 /// Sees what `run` would see.
 fn complete_environment(with_kvssink: bool) {
     if let Err(e) = environment::complete(with_kvssink) {
-        complain(&format!("{}{e}", environment::CONTINUES_WITHOUT));
+        complain(&format!("{}{e}", environment::GOES_ON));
     }
 }
 

@@ -1,4 +1,4 @@
-//! `demo`: the whole pipeline without AWS, camera or download.
+//! `demo`: the whole pipeline at work, with no AWS, no camera and no download.
 
 use std::path::PathBuf;
 
@@ -9,14 +9,14 @@ use crate::config::{Sources, load};
 use crate::supervisor::Setup;
 use crate::util::text::sentence;
 
-/// A white ball that bounces on a black background, so the correct result is known.
+/// A white ball that bounces on black: a picture with a known truth.
 const BALL: &str = "videotestsrc pattern=ball is-live=true ! video/x-raw,width=640,height=480,framerate=30/1";
 
 /// Arguments of `demo`.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  ei-greengrass demo\n  ei-greengrass demo --mqtt mqtt://localhost:1883")]
 pub struct DemoArgs {
-    /// Publish to this broker instead of stdout.
+    /// Publish to this broker instead of the screen.
     #[arg(long, value_name = "URL")]
     mqtt: Option<String>,
     /// Another built-in model, or an .eim file.
@@ -32,11 +32,11 @@ pub struct DemoArgs {
 
 pub(super) fn main(args: &DemoArgs, log: &LogArgs) -> Exit {
     logging::init(log.log_format, log.verbosity().unwrap_or_default());
-    // A directory of its own: the demo leaves no files, and never conflicts with a real device of the same name.
+    // Nothing of a demo stays behind, and it never meets a real device of the same name.
     let work_dir = std::env::temp_dir().join(format!("ei-greengrass-demo-{}", std::process::id()));
     let exit = match setup(args, work_dir.clone()) {
         Ok(setup) => {
-            tracing::info!("Demo: a bouncing ball, the built-in model, one line per message; press Ctrl-C to stop");
+            tracing::info!("demo: a bouncing ball, the built-in model, one line a message; Ctrl-C ends it");
             run::run_daemon(setup)
         }
         Err(text) => {

@@ -1,8 +1,8 @@
-//! Sets variables that GStreamer and its plugins need and Greengrass does not set: the paths of `kvssink` and its libraries,
-//! and the sockets of PipeWire and PulseAudio of the service user.
+//! Variables that GStreamer and its plugins need and Greengrass does not set: where `kvssink` and its libraries are,
+//! and where the service user's PipeWire and PulseAudio listen.
 //!
-//! The dynamic linker reads `LD_LIBRARY_PATH` only when a process starts, so the program re-executes itself with the missing
-//! variables first of all, with the same process id and arguments.
+//! The dynamic linker reads `LD_LIBRARY_PATH` once, when a process starts, so the program starts itself again in place
+//! with what is missing: same process id, same arguments, before anything else has happened.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -12,15 +12,15 @@ use std::process::Command;
 
 use crate::setup::kvssink;
 
-/// The message, before the reason, when [`complete`] fails.
-pub(super) const CONTINUES_WITHOUT: &str =
-    "the program cannot be re-executed with the variables for kvssink or PipeWire, and continues without them: ";
+/// What to say, before the reason, when [`complete`] fails.
+pub(super) const GOES_ON: &str =
+    "the program cannot be started with the variables for kvssink or PipeWire, and goes on without: ";
 
 type Variable = (&'static str, OsString);
 
-/// The relevant state of the machine.
-struct Machine<'a> {
-    /// [`std::env::var_os`], except in tests.
+/// The machine as far as it matters here.
+struct Place<'a> {
+    /// What [`std::env::var_os`] is in the program.
     variable: &'a dyn Fn(&str) -> Option<OsString>,
     /// The home of the user the program runs as.
     home: Option<PathBuf>,
@@ -28,18 +28,18 @@ struct Machine<'a> {
     runtime_dir: PathBuf,
 }
 
-/// Re-executes the program if variables are missing; returns if none is.
+/// Starts the program again in place when the environment lacks something; returns when nothing is missing.
 /// `with_kvssink`: `install_kvssink` is set.
 ///
 /// # Errors
-/// The program could not be re-executed; it can continue without the variables.
+/// The program could not be started again; it can go on without.
 pub(super) fn complete(with_kvssink: bool) -> io::Result<()> {
-    let machine = Machine {
+    let place = Place {
         variable: &|name| std::env::var_os(name),
         home: std::env::home_dir(),
         runtime_dir: Path::new("/run/user").join(rustix::process::geteuid().as_raw().to_string()),
     };
-    let missing = missing(with_kvssink, &machine);
+    let missing = missing(with_kvssink, &place);
     if missing.is_empty() {
         return Ok(());
     }
@@ -51,25 +51,25 @@ pub(super) fn complete(with_kvssink: bool) -> io::Result<()> {
     Err(command.args(arguments).envs(missing).exec())
 }
 
-/// The missing variables. Once they are set, the result is empty, so the program re-executes itself once.
-fn missing(with_kvssink: bool, machine: &Machine) -> Vec<Variable> {
+/// What the environment lacks. Each of these makes the same question answer "nothing" the next time.
+fn missing(with_kvssink: bool, place: &Place) -> Vec<Variable> {
     let mut variables = Vec::new();
     if with_kvssink {
-        variables.extend(kvssink_variables(machine).into_iter().flatten());
+        variables.extend(kvssink_variables(place).into_iter().flatten());
     }
-    variables.extend(user_session(machine));
+    variables.extend(user_session(place));
     variables
 }
 
-fn kvssink_variables(machine: &Machine) -> Option<[Variable; 2]> {
-    let source = machine.home.as_deref()?.join(kvssink::SOURCE);
+fn kvssink_variables(place: &Place) -> Option<[Variable; 2]> {
+    let source = place.home.as_deref()?.join(kvssink::SOURCE);
     let build = source.join("build");
-    // The linker may drop LD_LIBRARY_PATH (for a binary with capabilities), so only GST_PLUGIN_PATH is checked.
-    let plugins = (machine.variable)("GST_PLUGIN_PATH").unwrap_or_default();
+    // The linker may drop LD_LIBRARY_PATH (a binary with capabilities): GST_PLUGIN_PATH alone tells that this was done.
+    let plugins = (place.variable)("GST_PLUGIN_PATH").unwrap_or_default();
     if !build.join(kvssink::PLUGIN).is_file() || std::env::split_paths(&plugins).any(|path| path == build) {
         return None;
     }
-    let libraries = (machine.variable)("LD_LIBRARY_PATH").unwrap_or_default();
+    let libraries = (place.variable)("LD_LIBRARY_PATH").unwrap_or_default();
     Some([
         ("GST_PLUGIN_PATH", with_directory(build.as_os_str(), &plugins)),
         (
@@ -79,14 +79,14 @@ fn kvssink_variables(machine: &Machine) -> Option<[Variable; 2]> {
     ])
 }
 
-/// A system service has no session variables, even if `loginctl enable-linger` created a session for its user.
-fn user_session(machine: &Machine) -> Vec<Variable> {
-    let set = |name| (machine.variable)(name).is_some_and(|value| !value.is_empty());
-    if set("XDG_RUNTIME_DIR") || !machine.runtime_dir.is_dir() {
+/// A system service has no session of its own, though `loginctl enable-linger` made one for its user.
+fn user_session(place: &Place) -> Vec<Variable> {
+    let set = |name| (place.variable)(name).is_some_and(|value| !value.is_empty());
+    if set("XDG_RUNTIME_DIR") || !place.runtime_dir.is_dir() {
         return Vec::new();
     }
-    let mut variables = vec![("XDG_RUNTIME_DIR", machine.runtime_dir.clone().into_os_string())];
-    let bus = machine.runtime_dir.join("bus");
+    let mut variables = vec![("XDG_RUNTIME_DIR", place.runtime_dir.clone().into_os_string())];
+    let bus = place.runtime_dir.join("bus");
     if !set("DBUS_SESSION_BUS_ADDRESS") && bus.exists() {
         let mut address = OsString::from("unix:path=");
         address.push(bus);
@@ -95,7 +95,7 @@ fn user_session(machine: &Machine) -> Vec<Variable> {
     variables
 }
 
-/// `directory` before the directories of a path variable. An empty entry would mean the current directory.
+/// `directory` before what a variable with directories holds. No empty one: it would mean the current directory.
 fn with_directory(directory: &OsStr, others: &OsStr) -> OsString {
     let mut all = directory.to_owned();
     if !others.is_empty() {
@@ -119,12 +119,12 @@ mod tests {
     }
 
     fn missing_in(home: &Path, runtime_dir: &Path, with_kvssink: bool, set: &[(&str, &str)]) -> Vec<(String, String)> {
-        let machine = Machine {
+        let place = Place {
             variable: &|name| set.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into()),
             home: Some(home.to_owned()),
             runtime_dir: runtime_dir.to_owned(),
         };
-        missing(with_kvssink, &machine)
+        missing(with_kvssink, &place)
             .into_iter()
             .map(|(name, value)| (name.to_owned(), value.into_string().unwrap()))
             .collect()

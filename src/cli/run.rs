@@ -59,8 +59,8 @@ pub(super) fn main(args: &RunArgs, log: &LogArgs) -> Exit {
         log.log_format,
         log.verbosity().unwrap_or(loaded.config.runner.verbosity),
     );
-    if let Err(error) = environment::complete(loaded.config.install_kvssink) {
-        tracing::warn!(%error, "The program continues without the variables for kvssink and PipeWire: it cannot be re-executed");
+    if let Err(e) = environment::complete(loaded.config.install_kvssink) {
+        tracing::warn!("{}{e}", environment::GOES_ON);
     }
     log_findings(&loaded);
     if loaded.config.runner.http_server.is_some() {

@@ -1,4 +1,4 @@
-//! The file with the network address in the device name, kept across starts.
+//! The network address that a device took its name from, kept across starts.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -6,14 +6,14 @@ use std::path::Path;
 
 use super::network::Mac;
 
-/// Reads the address; `None` if the file is missing or contains something else.
+/// The kept address; `None` when there is none, or the file holds something else.
 pub(super) fn read(file: &Path) -> Option<Mac> {
     let mut text = String::new();
     File::open(file).ok()?.take(256).read_to_string(&mut text).ok()?;
     Mac::parse(&text)
 }
 
-/// Writes the address.
+/// Keeps the address: readable by the service's user only, complete or not there at all.
 pub(super) fn write(file: &Path, mac: &Mac) -> io::Result<()> {
     crate::util::atomic_file::replace(file, format!("{mac}\n").as_bytes())
 }

@@ -7,25 +7,25 @@ use std::path::Path;
 
 use network::Network;
 
-/// Longest name in bytes: the limit of IoT Core for client ids.
+/// Most bytes of a name: the limit of IoT Core for client ids.
 const MAX_NAME_BYTES: usize = 128;
-/// The default of `device_name`, and the replacement of a template without usable characters.
+/// Stands in for a template that nothing remains of: the default of `device_name`.
 pub(crate) const DEFAULT_TEMPLATE: &str = "MyEdgeImpulseDevice";
 
 /// The name of a device: MQTT client id, part of its topics, directory below `work_dir`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeviceName {
-    /// Contains only characters that a topic level and a file name can contain; 1 to 128 bytes.
+    /// Holds nothing that a topic level or a file name cannot hold; 1 to 128 bytes.
     pub name: String,
-    /// Problems with the name, as sentences.
+    /// What a person should know about it, as sentences.
     pub warnings: Vec<String>,
 }
 
 /// The device's name: the cleaned template, `_`, and the address of a network card.
 ///
 /// The card is that of the default route at the first start. Its address is kept in `<work_dir>/<template>/identity` and
-/// used while the machine has the card, so that a device that moves from Wi-Fi to Ethernet keeps its topics. There are no
-/// errors: without a card there is no suffix, and an identity that cannot be written is a warning.
+/// used as long as the machine has the card, so that a device that moves from Wi-Fi to Ethernet keeps its topics. Nothing here is
+/// an error: without a card there is no suffix, and an identity that cannot be kept is a warning.
 ///
 /// `system_root` is `/`, or a tree with `proc/net` and `sys/class/net` for tests.
 pub fn resolve(template: &str, work_dir: &Path, system_root: &Path) -> DeviceName {
@@ -64,7 +64,7 @@ fn name(template: &str, work_dir: &Path, system_root: &Path, keep: bool) -> Devi
     DeviceName { name, warnings }
 }
 
-/// The template with only those characters that a topic level and a file name can contain.
+/// The template as a topic level and file name can hold it.
 fn clean_or_default(template: &str, warnings: &mut Vec<String>) -> String {
     let clean: String = template
         .trim()
@@ -72,7 +72,7 @@ fn clean_or_default(template: &str, warnings: &mut Vec<String>) -> String {
         .filter(|c| !c.is_control() && !matches!(c, '"' | '\'' | '/' | '+' | '#'))
         .map(|c| if c.is_whitespace() { '_' } else { c })
         .collect();
-    // `.` and `..` are directories.
+    // Dots alone are directories, not names.
     if clean.is_empty() || clean == "." || clean == ".." {
         warnings.push(format!(
             "`device_name` {template:?} leaves no name for a topic; {DEFAULT_TEMPLATE} is used instead"
@@ -82,7 +82,7 @@ fn clean_or_default(template: &str, warnings: &mut Vec<String>) -> String {
     clean
 }
 
-/// The longest prefix of at most `most` bytes that ends at a character boundary.
+/// The longest beginning of at most so many bytes that ends between characters.
 fn shortened(text: &str, most: usize) -> &str {
     text.get(..text.floor_char_boundary(most)).unwrap_or(text)
 }

@@ -4,10 +4,10 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Route flags (`linux/route.h`): usable, and rejecting.
+/// Route flags (`linux/route.h`): usable, and leads nowhere on purpose.
 const RTF_UP: u32 = 0x1;
 const RTF_REJECT: u32 = 0x200;
-/// Interface flags (`linux/if.h`): up, and loopback.
+/// Interface flags (`linux/if.h`): switched on, and loopback.
 const IFF_UP: u32 = 0x1;
 const IFF_LOOPBACK: u32 = 0x8;
 
@@ -16,7 +16,7 @@ const IFF_LOOPBACK: u32 = 0x8;
 pub(super) struct Mac(String);
 
 impl Mac {
-    /// Parses an address with or without colons, of 6 bytes (Ethernet, Wi-Fi) to 20 (InfiniBand). All zeros is not an address.
+    /// Reads an address with or without colons. 6 bytes (Ethernet, Wi-Fi) up to 20 (InfiniBand); all zeros is none.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let digits: String = text
             .trim()
@@ -47,14 +47,14 @@ impl Network {
         Self { root: root.to_owned() }
     }
 
-    /// Whether the machine has a card with this address, up or down.
+    /// Whether a card with this address is in the machine, switched on or not.
     pub(super) fn has(&self, mac: &Mac) -> bool {
         self.interfaces()
             .iter()
             .any(|name| self.address(name).as_ref() == Some(mac))
     }
 
-    /// The address for the device name: that of the interface of the default route, else of the first interface that is up.
+    /// The address to be known by: that of the default route's interface, else of the first interface that is up.
     pub(super) fn own_address(&self) -> Option<Mac> {
         self.default_route()
             .and_then(|name| self.address(&name))

@@ -1,5 +1,4 @@
-//! A lock on the directory of a device. A process holds it until it ends; the lock file is gone earlier, because its removal
-//! requests a stop.
+//! The directory of a device, held as long as a process works for it: longer than the lock file, whose removal asks for the end.
 
 use std::fs::{DirBuilder, File};
 use std::os::unix::fs::DirBuilderExt;
@@ -7,26 +6,26 @@ use std::path::Path;
 
 use rustix::fs::{FlockOperation, flock};
 
-/// The directory of a device. Locked from [`DeviceDirLock::try_hold`] until it is dropped.
+/// A device's directory. Held from [`DeviceDirLock::try_hold`] until it is dropped.
 #[derive(Debug)]
 pub struct DeviceDirLock(File);
 
 impl DeviceDirLock {
-    /// Opens the directory, and creates it if it is missing. `None`: it cannot be used, so there is no lock.
+    /// Opens the directory; makes it when it is missing. `None`: it cannot be used, and holds nobody off.
     pub fn open(directory: &Path) -> Option<Self> {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
         match made.and_then(|()| File::open(directory)) {
             Ok(opened) => Some(Self(opened)),
-            Err(error) => {
-                tracing::debug!(path = %directory.display(), %error, "The directory of the device cannot be used");
+            Err(e) => {
+                tracing::debug!("the directory {} cannot be used: {e}", directory.display());
                 None
             }
         }
     }
 
-    /// Takes the lock. `false`: another process holds it.
+    /// Holds it. `false`: another process does.
     pub fn try_hold(&self) -> bool {
-        // On a file system without locks every process succeeds.
+        // A file system without locks holds nobody off.
         flock(&self.0, FlockOperation::NonBlockingLockExclusive) != Err(rustix::io::Errno::WOULDBLOCK)
     }
 }
@@ -36,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_process_holds_the_lock_until_it_is_dropped() {
+    fn it_is_held_by_one_until_it_is_dropped() {
         let directory = tempfile::tempdir().unwrap();
         let below = directory.path().join("work/cam");
         let (first, second) = (
@@ -50,7 +49,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_cannot_be_created_gives_no_lock() {
+    fn one_that_cannot_be_made_holds_nobody_off() {
         assert!(DeviceDirLock::open(Path::new("/dev/null/cam")).is_none());
     }
 }

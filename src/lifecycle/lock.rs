@@ -1,4 +1,4 @@
-//! The lock file: it keeps the daemon the only one of its device, and its removal requests a stop.
+//! The lock file: one daemon per device, and the handle by which it is stopped.
 
 use std::fs::{File, FileTimes, OpenOptions};
 use std::io::{self, Read, Seek, Write};
@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use rustix::fs::{FlockOperation, OFlags, flock};
 use thiserror::Error;
 
-/// Attempts to take the lock while the file vanishes between opening and locking it.
+/// How often the lock is tried anew when the file vanishes between opening and locking it.
 const ATTEMPTS: u32 = 10;
 
 /// Why the lock could not be taken.
@@ -23,7 +23,7 @@ pub enum LockError {
     Held {
         /// The lock file.
         path: PathBuf,
-        /// The holder, if its pid could be read.
+        /// The holder, when its pid could be read.
         pid: Option<u32>,
     },
     /// The file could not be opened, locked or written.
@@ -34,7 +34,7 @@ pub enum LockError {
     Io {
         /// The lock file.
         path: PathBuf,
-        /// The error of the system.
+        /// What the system said.
         source: io::Error,
     },
 }
@@ -47,7 +47,7 @@ pub fn lock_path(lock_filename: &Path, device: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// The held lock: an advisory lock on the open file, which contains the pid. Dropping it without [`LockFile::remove`]
+/// The held lock: an advisory lock on the open file, the pid written inside. Dropping it without [`LockFile::remove`]
 /// leaves a stale file, which the next start takes over.
 #[derive(Debug)]
 pub struct LockFile {
@@ -68,7 +68,7 @@ impl LockFile {
                 Err(e) if e.kind() == io::ErrorKind::NotFound && !path.parent().is_some_and(Path::is_dir) => {
                     return Err(io_error(io::Error::new(e.kind(), "its directory does not exist")));
                 }
-                // Another process removed or created the file in between.
+                // Removed, or created by somebody else, in between.
                 Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::AlreadyExists) => continue,
                 Err(e) => return Err(io_error(e)),
             };
@@ -87,24 +87,25 @@ impl LockFile {
                 file,
             };
             if lock.still_there() {
-                // The lock is held even so; without a pid in the file, `stop` can only remove it.
-                if let Err(error) = lock.write_pid() {
-                    tracing::warn!(path = %path.display(), %error, "The pid cannot be written into the lock file");
+                // The lock is held all the same; without a pid inside, `stop` can only remove the file.
+                if let Err(e) = lock.write_pid() {
+                    tracing::warn!("the pid cannot be written into the lock file {}: {e}", path.display());
                 }
                 return Ok(lock);
             }
         }
         Err(io_error(io::Error::other(
-            "another process creates and removes it again and again",
+            "it is created and removed over and over by somebody else",
         )))
     }
 
-    /// Whether the path still names the locked file. `false`: the file was removed or replaced, which requests a stop.
+    /// Whether the path still names the file that is locked, as far as one can see. `false`: somebody removed or replaced it,
+    /// and so asked the daemon to stop.
     pub fn still_there(&self) -> bool {
         match (std::fs::symlink_metadata(&self.path), self.file.metadata()) {
             (Ok(at_path), Ok(ours)) => at_path.ino() == ours.ino() && at_path.dev() == ours.dev(),
             (Err(e), _) if e.kind() == io::ErrorKind::NotFound => false,
-            // A disk or directory that cannot be read at the moment is no stop request.
+            // A disk or a directory that cannot be read for the moment says nothing about the file.
             _ => true,
         }
     }

@@ -1,4 +1,4 @@
-//! Start and end of the daemon: the lock file, the signals, and `stop` from another process.
+//! Beginning and end of the daemon: the lock file, the signals, and `stop` from outside.
 
 mod device_dir_lock;
 mod lock;

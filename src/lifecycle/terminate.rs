@@ -1,4 +1,4 @@
-//! Stops the running daemon from another process (`ei-greengrass stop`), and waits for its end.
+//! `ei-greengrass stop`: ask the running daemon to end, and make sure it did.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -17,13 +17,13 @@ const WAIT_AFTER_REMOVAL: Duration = Duration::from_millis(500);
 /// An orderly stop takes at most 4 s.
 const WAIT_AFTER_SIGTERM: Duration = Duration::from_secs(6);
 const WAIT_AFTER_SIGKILL: Duration = Duration::from_secs(3);
-/// The lock of the daemon is polled: there is no event for its release.
-const POLL_INTERVAL: Duration = Duration::from_millis(20);
+/// There is no event for the release of somebody else's lock; look at this interval.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// How the daemon ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Termination {
-    /// There was no daemon.
+    /// There was none.
     NotRunning,
     /// It ended by itself after the lock file was removed.
     Ended,
@@ -41,7 +41,7 @@ pub enum TerminateError {
     LockFile {
         /// The lock file.
         path: PathBuf,
-        /// The error of the system.
+        /// What the system said.
         source: io::Error,
     },
     /// The process may not be signalled by this user, or its pid is not known.
@@ -49,12 +49,12 @@ pub enum TerminateError {
         "the running daemon ({holder}) cannot be signalled: {reason}; run `stop` as the user that runs the component, or as root"
     )]
     NotAllowed {
-        /// The daemon, as text for the message.
+        /// Its pid in words.
         holder: String,
-        /// Why it cannot be signalled.
+        /// What is in the way.
         reason: String,
     },
-    /// It still runs after SIGKILL.
+    /// It is still there after SIGKILL.
     #[error(
         "pid {pid} is still there after SIGKILL: it hangs in the kernel, probably in a device driver; restart the machine"
     )]
@@ -64,9 +64,9 @@ pub enum TerminateError {
     },
 }
 
-/// Removes the lock file and waits for the end of its holder; signals the holder if that takes too long.
+/// Removes the lock file and waits until its holder is gone; signals it when it takes too long.
 ///
-/// The lock, not the pid, shows whether the holder still runs: another process may have got its pid.
+/// The holder's lock, not its pid, tells whether it is still there: a pid can belong to somebody else by now.
 pub fn terminate(path: &Path) -> Result<Termination, TerminateError> {
     let lock_error = |source| TerminateError::LockFile {
         path: path.to_owned(),
@@ -113,17 +113,17 @@ pub fn terminate(path: &Path) -> Result<Termination, TerminateError> {
     })
 }
 
-/// The pid of the daemon that holds the lock file; `None` without one. Changes nothing.
+/// The pid of the daemon that holds the lock file; `None`: none does. Changes nothing.
 ///
 /// # Errors
-/// The file cannot be read, for example because it belongs to another user.
+/// The file cannot be read, as another user's.
 pub fn holder(path: &Path) -> io::Result<Option<u32>> {
     let mut file = match open(path) {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(e),
     };
-    // Trying the lock can disturb a daemon that starts now, so it is tried only if a process with the pid exists.
+    // Asking for the lock would be in the way of a daemon that starts now: only when the pid is somebody's.
     match read_pid(&mut file).filter(|pid| Path::new(&format!("/proc/{pid}")).exists()) {
         Some(pid) if !is_free(&file)? => Ok(Some(pid)),
         _ => Ok(None),
@@ -132,14 +132,14 @@ pub fn holder(path: &Path) -> io::Result<Option<u32>> {
 
 fn open(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
-    // Opening a pipe without a writer must not block.
+    // Nobody may ever write into a pipe.
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
     options.read(true).custom_flags(flags.bits() as i32);
     options.open(path).and_then(regular)
 }
 
-/// The pid to signal, if its process belongs to the owner of the lock file. `/tmp` is shared: a file of another user with a
-/// foreign pid in it must not make root kill that process.
+/// The pid to signal, if the process with it belongs to the owner of the lock file: `/tmp` is shared, and a file with
+/// somebody else's pid in it must not make root kill that process.
 fn signalable(pid: Option<u32>, file: &File) -> Result<Pid, TerminateError> {
     let refuse = |holder: String, reason: &str| TerminateError::NotAllowed {
         holder,
@@ -172,11 +172,11 @@ fn released_within(file: &File, limit: Duration) -> io::Result<bool> {
         if Instant::now() >= end {
             return Ok(false);
         }
-        std::thread::sleep(POLL_INTERVAL);
+        std::thread::sleep(LOOK_EVERY);
     }
 }
 
-/// Whether no process holds the lock now.
+/// Whether nobody holds the lock now.
 fn is_free(file: &File) -> io::Result<bool> {
     match flock(file, FlockOperation::NonBlockingLockShared) {
         Ok(()) => {
@@ -203,7 +203,7 @@ mod tests {
     fn a_stale_file_is_removed_and_its_pid_left_alone() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("lock");
-        // The pid of this test, which a signal would kill.
+        // Our own pid: were it signalled, this test would die.
         std::fs::write(&path, format!("{}\n", std::process::id())).unwrap();
         assert_eq!(terminate(&path).unwrap(), Termination::NotRunning);
         assert!(!path.exists());

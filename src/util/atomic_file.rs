@@ -1,25 +1,27 @@
-//! Writes files as a whole or not at all, with a temporary file and a rename. Only the user of the service can read them.
+//! Files that only the service's user reads, there as a whole or not at all.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+/// Only the component's user reads what it keeps.
 const MODE: u32 = 0o600;
 
-/// What a power cut may lose.
+/// What a power cut may cost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
-    /// Nothing: the content is synced to disk before the rename.
+    /// Nothing: the content is on the disk before it gets its name.
     PowerCut,
-    /// The last seconds: the content is not synced, because syncs wear out SD cards.
+    /// The last seconds: nothing is forced to the disk, which wears out SD cards.
     Restart,
 }
 
-/// Replaces `file` (mode 0600) by `content` and syncs it to disk. Creates its directory if it is missing.
+/// Puts `content` into `file` (mode 0600), complete or not at all; makes its directory when that is missing. It is on the
+/// disk afterwards.
 ///
 /// # Errors
-/// Those of the file system; the file keeps its old content.
+/// Of the file system; the old content is still there then.
 pub fn replace(file: &Path, content: &[u8]) -> io::Result<()> {
     let directory = file.parent().unwrap_or(Path::new("."));
     let name = file.file_name().unwrap_or_default().to_string_lossy();
@@ -28,15 +30,15 @@ pub fn replace(file: &Path, content: &[u8]) -> io::Result<()> {
     replace_by_way_of(&unfinished, file, content, Durability::PowerCut)
 }
 
-/// Writes `content` to `unfinished` (mode 0600) and renames it to `file`. For callers that recognise by the name what a SIGKILL
-/// left behind. Both paths are in the same existing directory. After a failure `unfinished` is removed.
+/// Puts `content` into `unfinished` (mode 0600), which becomes `file` when it is complete: for who recognises by the name what a
+/// SIGKILL left behind. Both are in one directory, which is there. On failure nothing is left of `unfinished`.
 ///
 /// # Errors
-/// Those of the file system; `file` keeps its old content.
+/// Of the file system; the old content of `file` is still there then.
 pub fn replace_by_way_of(unfinished: &Path, file: &Path, content: &[u8], durability: Durability) -> io::Result<()> {
     let written = write_new(unfinished, content, durability).and_then(|()| fs::rename(unfinished, file));
     if written.is_err() {
-        // An error here would add nothing to the first one.
+        // What is left behind is of no use; that it cannot be removed either adds nothing to the first error.
         let _ = fs::remove_file(unfinished);
     }
     written
@@ -47,7 +49,7 @@ fn write_new(path: &Path, content: &[u8], durability: Durability) -> io::Result<
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    // `create_new` does not follow a symbolic link of that name.
+    // `create_new` follows no link that waits under that name.
     let mut file = OpenOptions::new().write(true).create_new(true).mode(MODE).open(path)?;
     file.write_all(content)?;
     match durability {
@@ -77,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_rename_leaves_no_temporary_file() {
+    fn what_cannot_get_its_name_leaves_nothing_behind() {
         let directory = tempfile::tempdir().unwrap();
         let (unfinished, file) = (directory.path().join("a.part"), directory.path().join("a"));
         fs::create_dir_all(file.join("in the way")).unwrap();

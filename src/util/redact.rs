@@ -1,6 +1,6 @@
-//! Removes credentials from text before it is shown.
+//! Taking credentials out of text that is about to be shown.
 
-/// The replacement of a secret.
+/// What stands in place of a secret.
 pub(crate) const STARS: &str = "***";
 
 /// Key names in configuration text whose value is a secret, in any spelling that a person may give them.

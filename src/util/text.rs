@@ -1,4 +1,4 @@
-//! Formats errors and untrusted text for log lines and terminals.
+//! Errors and texts from outside as words for a log line or a terminal.
 
 use std::error::Error;
 
@@ -12,7 +12,7 @@ pub(crate) fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item
     std::iter::successors(Some(error), |&error: &&'a (dyn Error + 'static)| error.source())
 }
 
-/// The innermost cause of an error. The outer errors of a library often contain no information ("dispatch failure").
+/// What an error comes down to. The words of a library's outer errors ("dispatch failure") tell nobody anything.
 pub(crate) fn innermost<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
     causes(error).last().unwrap_or(error)
 }
@@ -32,12 +32,12 @@ pub(crate) fn sentence(error: &dyn Error) -> String {
     text
 }
 
-/// At most `most` characters, without control characters, which could break a log line or control a terminal.
+/// At most `most` characters, without those that would break a log line or steer a terminal.
 pub(crate) fn clean(text: &str, most: usize) -> String {
     text.chars().filter(|c| !c.is_control()).take(most).collect()
 }
 
-/// The first line, shortened, without control characters.
+/// The first line, of a bearable length, without control characters.
 pub(crate) fn first_line(text: &str) -> String {
     clean(text.lines().next().unwrap_or_default().trim(), LINE)
 }

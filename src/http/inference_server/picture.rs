@@ -152,9 +152,9 @@ impl PictureMapping {
 }
 
 /// Converts a coordinate of the model's input to one of the original picture, limited to the part that the model saw.
-fn to_original(position: i64, (from, length): (u32, u32), (to, original): (u32, u32)) -> i64 {
+fn to_original(position: i64, (from, length): (u32, u32), (to, original): (f64, f64)) -> i64 {
     let fraction = (position as f64 - f64::from(from)) / f64::from(length);
-    (f64::from(to) + fraction.clamp(0.0, 1.0) * f64::from(original)).round() as i64
+    (to + fraction.clamp(0.0, 1.0) * original).round() as i64
 }
 
 #[cfg(test)]

@@ -38,11 +38,11 @@ impl Area {
     fn of(camera: (u32, u32), target: Target) -> Self {
         let layout = Layout::new(camera, (target.width, target.height), target.resize);
         let (source, dest) = (layout.source, layout.dest);
-        let across = f64::from(source.width) / f64::from(dest.width);
-        let down = f64::from(source.height) / f64::from(dest.height);
+        let across = source.width / f64::from(dest.width);
+        let down = source.height / f64::from(dest.height);
         Self {
-            x: f64::from(source.x) - f64::from(dest.x) * across,
-            y: f64::from(source.y) - f64::from(dest.y) * down,
+            x: source.x - f64::from(dest.x) * across,
+            y: source.y - f64::from(dest.y) * down,
             width: f64::from(layout.width) * across,
             height: f64::from(layout.height) * down,
         }
