@@ -7,7 +7,7 @@ use super::bare::{self, Figures};
 use super::median;
 use super::process::Usage;
 use super::reach::{Reach, short};
-use super::scene::Scene;
+use super::scene::{Input, Scene};
 use super::support::daemon::{Daemon, Site};
 use super::support::mosquitto::Mosquitto;
 use super::support::observer::Observer;
@@ -84,6 +84,14 @@ pub fn print(broker: &Mosquitto, reach: &mut Reach) {
     reach.at_most("memory (PSS), MiB", load.1, 25.0);
     let load = row(&large, Extra::Nothing, broker);
     reach.at_most("live 30/s, 1280x720, CPU s a second", load.0, 0.15);
+    for (input, size) in [
+        (Input::Raw("YUY2"), usual.size),
+        (Input::Raw("NV12"), usual.size),
+        (Input::Jpeg, usual.size),
+        (Input::Jpeg, large.size),
+    ] {
+        row(&Scene { input, size, ..usual }, Extra::Nothing, broker);
+    }
     let load = row(&usual, Extra::Json, broker);
     reach.at_most("memory (PSS) without shared memory, MiB", load.1, 25.0);
     for extra in [Extra::EveryInference, Extra::Image, Extra::FileCache] {
@@ -111,9 +119,14 @@ fn row(scene: &Scene, extra: Extra, broker: &Mosquitto) -> (f64, f64) {
     };
     let (load, pss) = (of(&|round| round.ours.load()), of(&|round| round.pss_mib));
     println!(
-        "| {}x{}{} | {load:.3} | {} | {} | {:.2} | {pss:.1} | {:.1} |",
+        "| {}x{}{}{} | {load:.3} | {} | {} | {:.2} | {pss:.1} | {:.1} |",
         scene.size.0,
         scene.size.1,
+        match scene.input {
+            Input::Tutorial => String::new(),
+            Input::Raw(format) => format!(" {format}"),
+            Input::Jpeg => " JPEG".to_owned(),
+        },
         extra.words(),
         cell(bare),
         cell(ratios.collect()),

@@ -104,8 +104,8 @@ fn frame_to_message(broker: &Mosquitto, more: &[&str], is_watched: bool) -> (Vec
     let scene = Scene::USUAL;
     let line = format!(
         "{} ! tee name=frames frames. ! videocrop right=624 bottom=478 ! udpsink host=127.0.0.1 port={port} sync=false async=false \
-         frames. ! identity",
-        scene.source(true)
+         frames. ! videoconvert ! jpegenc",
+        scene.camera(true)
     );
     let site = Site::new();
     let observer = Observer::connect(broker.port, site.device());
