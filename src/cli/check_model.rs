@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::model::input;
 use crate::config::{Config, ModelSource};
 use crate::model::{Interrupt, Model, ModelInput, ModelSettings, ModelTarget, builtin, examine};
-use crate::studio::{Provider, base_url, is_missing, missing_words};
+use crate::studio::{Provider, base_url, is_missing, missing_file_message};
 use crate::util::text::sentence;
 
 /// What there is to say.
@@ -67,7 +67,7 @@ impl ModelCheck {
 /// The warning that `run` gives too.
 fn missing(config: &Config) -> Option<String> {
     match &config.model {
-        Some(ModelSource::File(path)) if is_missing(path) => Some(missing_words(path)),
+        Some(ModelSource::File(path)) if is_missing(path) => Some(missing_file_message(path)),
         _ => None,
     }
 }
@@ -97,7 +97,7 @@ fn whence(config: &Config) -> (String, bool) {
 /// What stands for a model file that is not there.
 fn from_studio(config: &Config) -> String {
     let provider = Provider::new(config, std::env::var("EI_HOST").ok());
-    let target = match (&provider.wanted.target, provider.machine.target()) {
+    let target = match (&provider.selection.target, provider.machine.target()) {
         (Some(forced), _) => forced.clone(),
         (None, Ok(target)) => target.to_owned(),
         (None, Err(e)) => return e.to_string(),
@@ -106,7 +106,7 @@ fn from_studio(config: &Config) -> String {
         Ok(url) => url.host_str().unwrap_or_default().to_owned(),
         Err(e) => return e.to_string(),
     };
-    let earlier = provider.earlier().map_or_else(
+    let earlier = provider.earlier_model().map_or_else(
         || "none was downloaded yet".to_owned(),
         |model| format!("downloaded last: {}", model.path.display()),
     );

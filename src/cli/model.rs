@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use super::{ConfigArgs, Exit, LogArgs, logging};
 use crate::config::{Config, ConfigError, Loaded, ModelSource, Sources, load};
 use crate::model::{Interrupt, Model, ModelInfo, ModelInput, ModelSettings, ModelTarget, examine};
-use crate::studio::{FetchError, Provider, Stage, Store};
+use crate::studio::{FetchError, FetchStage, ModelStore, Provider};
 use crate::util::text::sentence;
 
 /// Arguments of `model`.
@@ -86,8 +86,8 @@ fn fetch(loaded: &Loaded, log: &LogArgs) -> Exit {
         }
     };
     let provider = Provider::new(config, std::env::var("EI_HOST").ok());
-    provider.store.sweep();
-    let stage = watch::Sender::new(Stage::Looking);
+    provider.store.remove_leftovers();
+    let stage = watch::Sender::new(FetchStage::Selecting);
     let result = runtime.block_on(async {
         tokio::select! {
             result = provider.fetch_once(&stage) => Some(result),
@@ -151,9 +151,9 @@ fn find(file: Option<&str>, config: &Config) -> Result<(ModelSource, String), St
         },
         (None, Some(source)) => source.clone(),
         (None, None) => {
-            let store = Store::new(&config.work_dir);
+            let store = ModelStore::new(&config.work_dir);
             let newest = Provider::new(config, std::env::var("EI_HOST").ok())
-                .earlier()
+                .earlier_model()
                 .or_else(|| store.newest(None));
             let Some(model) = newest else {
                 return Err(format!(

@@ -1,4 +1,4 @@
-//! The parts of Studio's answers that are used. Everything else in them is ignored; what may be absent has a default.
+//! The fields of Studio's answers that are used. Others are ignored; optional fields have a default.
 
 use serde::Deserialize;
 
@@ -38,13 +38,13 @@ pub(super) struct Impulse {
 #[derive(Debug, Deserialize)]
 pub(super) struct Targets {
     #[serde(default)]
-    pub targets: Vec<Target>,
+    pub targets: Vec<DeploymentTarget>,
 }
 
 /// One deployment target.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Target {
+pub struct DeploymentTarget {
     /// Its name in requests, e.g. `runner-linux-aarch64`.
     pub format: String,
     /// Engine without `--force-engine`.
@@ -53,7 +53,7 @@ pub struct Target {
     /// Engines that may be forced.
     #[serde(default)]
     pub supported_engines: Vec<String>,
-    /// Variants, supported or not; empty: Studio does not say.
+    /// Variants, supported or not; empty: unknown.
     #[serde(default)]
     pub model_variants: Vec<TargetVariant>,
 }
@@ -63,7 +63,7 @@ pub struct Target {
 pub struct TargetVariant {
     /// `float32`, `int8`, ...
     pub variant: String,
-    /// Whether the target can run it.
+    /// Whether the target supports it.
     #[serde(default)]
     pub supported: bool,
     /// Why not.
@@ -104,20 +104,20 @@ pub(super) struct JobStarted {
 /// `GET /api/{projectId}/jobs/{id}/status`
 #[derive(Debug, Deserialize)]
 pub(super) struct JobStatus {
-    pub job: JobState,
+    pub job: BuildState,
 }
 
-/// How a job is. Studio sets `finished` (a time, or true) when it is over.
+/// The state of a job. Studio sets `finished` (a time, or true) when the job ends.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct JobState {
+pub(super) struct BuildState {
     #[serde(default)]
     pub finished: serde_json::Value,
     #[serde(default)]
     pub finished_successful: Option<bool>,
 }
 
-impl JobState {
+impl BuildState {
     pub(super) fn is_finished(&self) -> bool {
         !matches!(self.finished, serde_json::Value::Null | serde_json::Value::Bool(false))
     }
@@ -127,12 +127,12 @@ impl JobState {
 #[derive(Debug, Deserialize)]
 pub(super) struct JobOutput {
     #[serde(default)]
-    pub stdout: Vec<OutputPiece>,
+    pub stdout: Vec<OutputChunk>,
 }
 
-/// A piece of a job's output. Studio sends the newest first, each with its time.
+/// A part of a job's output with its time. Studio sends the newest first.
 #[derive(Debug, Deserialize)]
-pub(super) struct OutputPiece {
+pub(super) struct OutputChunk {
     #[serde(default)]
     pub created: String,
     #[serde(default)]

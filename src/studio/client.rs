@@ -1,84 +1,47 @@
-//! Studio's HTTP interface: every answer bounded in size and time, every failure a sentence.
+//! Requests to Studio. Every answer is limited in size and time.
 
 use std::time::Duration;
 
 use reqwest::header::{HeaderValue, LOCATION};
-use reqwest::{Method, Response, StatusCode};
+use reqwest::{Method, Response};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use url::Url;
 
+use super::answer::parse;
 use super::error::StudioError;
+use super::limits::StudioLimits;
 use crate::util::secret::Secret;
 use crate::util::text::{excerpt, innermost};
 
 /// The header that carries the API key.
 const KEY_HEADER: &str = "x-api-key";
-/// How often one request is sent on to another address.
+/// How many redirects a request follows.
 const MAX_REDIRECTS: usize = 5;
 
-/// How long and how large things may get.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// Until a connection stands: 10 s.
-    pub connect: Duration,
-    /// Until an answer in JSON is there: 60 s.
-    pub answer: Duration,
-    /// Between two pieces of a download: 30 s.
-    pub stall: Duration,
-    /// For a whole download: 2 h.
-    pub download: Duration,
-    /// Between two looks at a build job: 3 s.
-    pub poll: Duration,
-    /// For a build job: 30 min.
-    pub build: Duration,
-    /// How long an earlier model waits for the first news of a newer one: 20 s.
-    pub patience: Duration,
-    /// Bytes of an answer in JSON: 8 MiB.
-    pub json_bytes: u64,
-    /// Bytes of a model: 1 GiB.
-    pub model_bytes: u64,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            connect: Duration::from_secs(10),
-            answer: Duration::from_secs(60),
-            stall: Duration::from_secs(30),
-            download: Duration::from_secs(2 * 3600),
-            poll: Duration::from_secs(3),
-            build: Duration::from_secs(30 * 60),
-            patience: Duration::from_secs(20),
-            json_bytes: 8 << 20,
-            model_bytes: 1 << 30,
-        }
-    }
-}
-
-/// A connection to Edge Impulse Studio with one API key. Proxies are those of the environment.
+/// A client of Edge Impulse Studio with one API key. Uses the proxy of the environment.
 #[derive(Debug)]
-pub struct Studio {
+pub struct StudioClient {
     http: reqwest::Client,
     base: Url,
-    /// Marked as sensitive: it prints as `Sensitive`.
+    /// Marked as sensitive: prints as `Sensitive`.
     key: HeaderValue,
-    pub(super) limits: Limits,
+    pub(super) limits: StudioLimits,
 }
 
-impl Studio {
+impl StudioClient {
     /// A client for the Studio at `base` (see [`base_url`](super::base_url)).
     ///
     /// # Errors
-    /// The key cannot be sent, or the TLS stack does not start.
-    pub fn new(base: Url, key: &Secret, limits: Limits) -> Result<Self, StudioError> {
+    /// The key is no valid header value, or the TLS stack does not start.
+    pub fn new(base: Url, key: &Secret, limits: StudioLimits) -> Result<Self, StudioError> {
         let mut key = HeaderValue::from_str(key.reveal()).map_err(|_| StudioError::UnusableKey)?;
         key.set_sensitive(true);
         let http = reqwest::Client::builder()
             .user_agent(concat!("ei-greengrass/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(limits.connect)
             .read_timeout(limits.stall)
-            // The client would take the key along to any other host.
+            // The client would send the key to any other host.
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .map_err(|e| StudioError::Client(crate::util::text::sentence(&e)))?;
@@ -124,30 +87,30 @@ impl Studio {
         query: &[(&str, &str)],
         body: Option<&Value>,
     ) -> Result<T, StudioError> {
-        let ask = async {
+        let request = async {
             let response = self.send(what, method, self.address(path, query), body).await?;
             let status = response.status();
             let bytes = self.collect(what, response).await?;
             Ok::<_, StudioError>((status, bytes))
         };
-        let (status, bytes) = match tokio::time::timeout(self.limits.answer, ask).await {
+        let (status, bytes) = match tokio::time::timeout(self.limits.answer, request).await {
             Ok(answer) => answer?,
-            Err(_) => return Err(self.silent(what, self.limits.answer)),
+            Err(_) => return Err(self.timed_out(what, self.limits.answer)),
         };
-        self.understand(what, status, &bytes)
+        parse(what, &self.host(), status, &bytes)
     }
 
-    /// `GET <base>/<path>?<query>` as a stream of bytes: only an answer that can be a file.
-    pub(super) async fn open(
+    /// `GET <base>/<path>?<query>` as a stream of bytes. Refuses JSON.
+    pub(super) async fn download(
         &self,
         what: &'static str,
         path: &str,
         query: &[(&str, &str)],
     ) -> Result<Response, StudioError> {
-        let ask = self.send(what, Method::GET, self.address(path, query), None);
-        let response = match tokio::time::timeout(self.limits.answer, ask).await {
+        let request = self.send(what, Method::GET, self.address(path, query), None);
+        let response = match tokio::time::timeout(self.limits.answer, request).await {
             Ok(response) => response?,
-            Err(_) => return Err(self.silent(what, self.limits.answer)),
+            Err(_) => return Err(self.timed_out(what, self.limits.answer)),
         };
         let is_json = response
             .headers()
@@ -161,9 +124,9 @@ impl Studio {
         let status = response.status();
         let bytes = match tokio::time::timeout(self.limits.answer, self.collect(what, response)).await {
             Ok(bytes) => bytes?,
-            Err(_) => return Err(self.silent(what, self.limits.answer)),
+            Err(_) => return Err(self.timed_out(what, self.limits.answer)),
         };
-        let answer: Value = self.understand(what, status, &bytes)?;
+        let answer: Value = parse(what, &self.host(), status, &bytes)?;
         Err(StudioError::Unexpected {
             what,
             detail: format!("JSON in place of a file ({})", excerpt(&answer.to_string())),
@@ -179,7 +142,7 @@ impl Studio {
         url
     }
 
-    /// Sends the request, and on to where Studio says; the key goes to Studio only.
+    /// Sends the request and follows redirects. The key is sent to Studio only.
     async fn send(
         &self,
         what: &'static str,
@@ -199,15 +162,11 @@ impl Studio {
             if !response.status().is_redirection() {
                 return Ok(response);
             }
-            let next = response
-                .headers()
-                .get(LOCATION)
-                .and_then(|value| value.to_str().ok())
-                .and_then(|to| url.join(to).ok());
-            let Some(next) = next.filter(|next| method == Method::GET && self.may_follow(next)) else {
-                return Err(redirected(what, &response, &url));
-            };
-            url = next;
+            let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
+            match location.and_then(|to| url.join(to).ok()) {
+                Some(next) if method == Method::GET && self.may_follow(&next) => url = next,
+                refused => return Err(refused_redirect(what, refused)),
+            }
         }
         Err(StudioError::Redirected {
             what,
@@ -215,7 +174,7 @@ impl Studio {
         })
     }
 
-    /// Encrypted stays encrypted.
+    /// An encrypted connection is not redirected to an unencrypted one.
     fn may_follow(&self, next: &Url) -> bool {
         next.scheme() == "https" || next.scheme() == "http" && self.base.scheme() == "http"
     }
@@ -223,54 +182,13 @@ impl Studio {
     async fn collect(&self, what: &'static str, mut response: Response) -> Result<Vec<u8>, StudioError> {
         let limit = self.limits.json_bytes;
         let mut bytes = Vec::new();
-        while let Some(piece) = response.chunk().await.map_err(|e| self.unreachable(what, e))? {
-            if (bytes.len() + piece.len()) as u64 > limit {
+        while let Some(chunk) = response.chunk().await.map_err(|e| self.unreachable(what, e))? {
+            if (bytes.len() + chunk.len()) as u64 > limit {
                 return Err(StudioError::TooLarge { what, limit });
             }
-            bytes.extend_from_slice(&piece);
+            bytes.extend_from_slice(&chunk);
         }
         Ok(bytes)
-    }
-
-    fn understand<T: DeserializeOwned>(
-        &self,
-        what: &'static str,
-        status: StatusCode,
-        bytes: &[u8],
-    ) -> Result<T, StudioError> {
-        let answer: Option<Value> = serde_json::from_slice(bytes).ok();
-        let text = answer
-            .as_ref()
-            .and_then(|answer| answer["error"].as_str())
-            .map(excerpt)
-            .unwrap_or_default();
-        if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
-            let status = status.as_u16();
-            return Err(StudioError::KeyRefused { what, status, text });
-        }
-        if !status.is_success() {
-            let status = status.as_u16();
-            return Err(StudioError::Status { what, status, text });
-        }
-        let Some(answer) = answer else {
-            return Err(StudioError::NotJson {
-                what,
-                host: self.host(),
-                looks: looks(bytes),
-            });
-        };
-        if answer["success"] == false {
-            let text = if text.is_empty() {
-                "without a reason".to_owned()
-            } else {
-                text
-            };
-            return Err(StudioError::Refused { what, text });
-        }
-        serde_json::from_value(answer).map_err(|e| StudioError::Unexpected {
-            what,
-            detail: excerpt(&e.to_string()),
-        })
     }
 
     fn unreachable(&self, what: &'static str, error: reqwest::Error) -> StudioError {
@@ -281,7 +199,7 @@ impl Studio {
         }
     }
 
-    fn silent(&self, what: &'static str, limit: Duration) -> StudioError {
+    fn timed_out(&self, what: &'static str, limit: Duration) -> StudioError {
         StudioError::Unreachable {
             host: self.host(),
             what,
@@ -290,20 +208,15 @@ impl Studio {
     }
 }
 
-fn redirected(what: &'static str, response: &Response, asked: &Url) -> StudioError {
-    let to = response
-        .headers()
-        .get(LOCATION)
-        .and_then(|value| value.to_str().ok())
-        .and_then(|to| asked.join(to).ok())
-        .and_then(|to| to.host_str().map(|host| format!("{}://{host}", to.scheme())));
+fn refused_redirect(what: &'static str, location: Option<Url>) -> StudioError {
+    let to = location.and_then(|to| to.host_str().map(|host| format!("{}://{host}", to.scheme())));
     StudioError::Redirected {
         what,
         to: to.unwrap_or_else(|| "nowhere".to_owned()),
     }
 }
 
-/// What a failure of the client comes down to; never the address, which may hold a password.
+/// The innermost cause of a failed request. Never the address, which may contain a password.
 pub(super) fn reason(error: &reqwest::Error) -> String {
     if error.is_timeout() {
         return "no answer in time".to_owned();
@@ -313,93 +226,4 @@ pub(super) fn reason(error: &reqwest::Error) -> String {
         return "the request failed".to_owned();
     }
     excerpt(&cause.to_string())
-}
-
-fn looks(bytes: &[u8]) -> &'static str {
-    let head = String::from_utf8_lossy(bytes.get(..64).unwrap_or(bytes))
-        .trim_start()
-        .to_ascii_lowercase();
-    match head {
-        head if head.is_empty() => "empty",
-        head if head.starts_with("<!doctype") || head.starts_with("<html") => "a web page",
-        head if head.starts_with('{') || head.starts_with('[') => "cut off",
-        _ => "something else",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-    use serde_json::json;
-
-    use super::super::api;
-    use super::*;
-
-    fn any_json() -> impl Strategy<Value = Value> {
-        let leaf = prop_oneof![
-            Just(Value::Null),
-            any::<bool>().prop_map(Value::from),
-            any::<i64>().prop_map(Value::from),
-            any::<f64>().prop_map(Value::from),
-            "(?s).{0,9}".prop_map(Value::from),
-        ];
-        let names = prop::sample::select(vec![
-            "success",
-            "error",
-            "projects",
-            "impulses",
-            "targets",
-            "modelVariants",
-            "job",
-            "stdout",
-            "id",
-            "format",
-            "variant",
-            "version",
-            "finished",
-            "data",
-        ]);
-        leaf.prop_recursive(3, 24, 4, move |inner| {
-            prop_oneof![
-                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
-                prop::collection::vec((names.clone(), inner), 0..4).prop_map(|members| members
-                    .into_iter()
-                    .map(|(name, value)| (name.to_owned(), value))
-                    .collect()),
-            ]
-        })
-    }
-
-    fn sentence<T: std::fmt::Debug>(answer: Result<T, StudioError>) -> String {
-        answer.map_or_else(|error| error.to_string(), |_| String::new())
-    }
-
-    proptest! {
-        #[test]
-        fn any_answer_is_understood_or_a_sentence_of_one_bounded_line(
-            answer in any_json(),
-            rest in prop::collection::vec(any::<u8>(), 0..20),
-            status in 200..600_u16,
-        ) {
-            let base = Url::parse("http://studio.test/v1").expect("a URL");
-            let studio = Studio::new(base, &Secret::new("ei_key"), Limits::default()).expect("a client");
-            let status = StatusCode::from_u16(status).expect("a status");
-            let mut damaged = answer.to_string().into_bytes();
-            damaged.extend(&rest);
-            for bytes in [answer.to_string().into_bytes(), damaged, rest, json!({"error": "x\n".repeat(999)}).to_string().into()] {
-                for said in [
-                    sentence(studio.understand::<api::Projects>("the projects", status, &bytes)),
-                    sentence(studio.understand::<api::Impulses>("the impulses", status, &bytes)),
-                    sentence(studio.understand::<api::Targets>("the targets", status, &bytes)),
-                    sentence(studio.understand::<api::Variants>("the variants", status, &bytes)),
-                    sentence(studio.understand::<api::Deployment>("the deployment", status, &bytes)),
-                    sentence(studio.understand::<api::JobStarted>("the job", status, &bytes)),
-                    sentence(studio.understand::<api::JobStatus>("the job", status, &bytes)),
-                    sentence(studio.understand::<api::JobOutput>("the job", status, &bytes)),
-                ] {
-                    prop_assert!(said.chars().count() < 2 * crate::util::text::EXCERPT + 300 && !said.contains(char::is_control), "{said:?}");
-                }
-            }
-        }
-    }
 }

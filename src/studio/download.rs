@@ -1,27 +1,27 @@
-//! The model file: streamed to disk, complete, and a program for this machine.
+//! Downloads a model file to the disk and checks it.
 
 use std::time::{Duration, Instant};
 
 use reqwest::Response;
 use tokio::io::AsyncWriteExt;
 
-use super::client::{Studio, reason};
+use super::client::{StudioClient, reason};
 use super::error::StudioError;
-use super::store::{Download, Store};
+use super::store::{ModelStore, PartialDownload};
 use crate::model::examine_complete;
 
 const WHAT: &str = "the model file";
-/// How often a download tells how far it is.
-const PROGRESS: Duration = Duration::from_secs(10);
+/// How often the progress is logged.
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Downloads `path` into an unfinished file of the store, and checks it.
+/// Downloads `path` into a temporary file of the store, and checks that it is a complete program for this machine.
 pub(super) async fn download(
-    studio: &Studio,
+    studio: &StudioClient,
     path: &str,
     query: &[(&str, &str)],
-    store: &Store,
-) -> Result<Download, StudioError> {
-    let response = studio.open(WHAT, path, query).await?;
+    store: &ModelStore,
+) -> Result<PartialDownload, StudioError> {
+    let response = studio.download(WHAT, path, query).await?;
     let limit = studio.limits.model_bytes;
     let expected = response.content_length();
     if expected.is_some_and(|bytes| bytes > limit) {
@@ -31,7 +31,7 @@ pub(super) async fn download(
         path: store.root().to_owned(),
         source,
     };
-    let file = store.begin().map_err(unwritable)?;
+    let file = store.new_download().map_err(unwritable)?;
     let mut writer = tokio::fs::File::from_std(file.writer().map_err(unwritable)?);
     let mut progress = Progress::new(expected);
     let all = receive(response, &mut writer, &mut progress, limit, store);
@@ -41,7 +41,7 @@ pub(super) async fn download(
     }
     writer.sync_all().await.map_err(unwritable)?;
     drop(writer);
-    if expected.is_some_and(|bytes| bytes != progress.got) {
+    if expected.is_some_and(|bytes| bytes != progress.received) {
         return Err(progress.truncated("the connection was closed".to_owned()));
     }
     examine_complete(file.path()).map_err(StudioError::NotAModel)?;
@@ -53,7 +53,7 @@ async fn receive(
     writer: &mut tokio::fs::File,
     progress: &mut Progress,
     limit: u64,
-    store: &Store,
+    store: &ModelStore,
 ) -> Result<(), StudioError> {
     let unwritable = |source| StudioError::Store {
         path: store.root().to_owned(),
@@ -61,12 +61,12 @@ async fn receive(
     };
     loop {
         match response.chunk().await {
-            Ok(Some(piece)) => {
-                progress.advance(piece.len());
-                if progress.got > limit {
+            Ok(Some(chunk)) => {
+                progress.advance(chunk.len());
+                if progress.received > limit {
                     return Err(StudioError::TooLarge { what: WHAT, limit });
                 }
-                writer.write_all(&piece).await.map_err(unwritable)?;
+                writer.write_all(&chunk).await.map_err(unwritable)?;
             }
             Ok(None) => return writer.flush().await.map_err(unwritable),
             Err(e) => return Err(progress.truncated(reason(&e))),
@@ -75,43 +75,38 @@ async fn receive(
 }
 
 struct Progress {
-    got: u64,
+    received: u64,
     expected: Option<u64>,
-    said: Instant,
+    logged: Instant,
 }
 
 impl Progress {
     fn new(expected: Option<u64>) -> Self {
         Self {
-            got: 0,
+            received: 0,
             expected,
-            said: Instant::now(),
+            logged: Instant::now(),
         }
     }
 
     fn advance(&mut self, bytes: usize) {
-        self.got += bytes as u64;
-        if self.said.elapsed() < PROGRESS {
+        self.received += bytes as u64;
+        if self.logged.elapsed() < LOG_INTERVAL {
             return;
         }
-        self.said = Instant::now();
-        let of = self
-            .expected
-            .map(|all| format!(" of {:.1}", megabytes(all)))
-            .unwrap_or_default();
-        tracing::info!("downloading the model: {:.1}{of} MB", megabytes(self.got));
+        self.logged = Instant::now();
+        tracing::info!(
+            bytes = self.received,
+            total = self.expected,
+            "The model is being downloaded"
+        );
     }
 
     fn truncated(&self, reason: String) -> StudioError {
         StudioError::Truncated {
-            got: self.got,
+            got: self.received,
             expected: self.expected,
             reason,
         }
     }
-}
-
-/// Bytes as megabytes, for people.
-pub(super) fn megabytes(bytes: u64) -> f64 {
-    bytes as f64 / 1e6
 }

@@ -1,11 +1,11 @@
-//! What can go wrong on the way to a model.
+//! Why there is no model from Studio.
 
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::host::HostError;
-use super::target::UnsupportedMachine;
+use super::machine::UnsupportedMachine;
 use crate::aws::secret::SecretError;
 use crate::model::ModelFileError;
 use crate::util::backoff::Retry;
@@ -36,7 +36,7 @@ impl FetchError {
     }
 }
 
-/// What Studio did not do. `what` names the request in words, e.g. `the list of projects`.
+/// A failure of Studio, or of the way there. `what` describes the request, e.g. `the list of projects`.
 #[derive(Debug, thiserror::Error)]
 pub enum StudioError {
     /// The HTTP client cannot be made.
@@ -49,7 +49,7 @@ pub enum StudioError {
     UnusableKey,
     /// No answer.
     #[error(
-        "Edge Impulse Studio ({host}) could not be asked for {what}: {reason}; look at the network, DNS and proxy (HTTPS_PROXY) of this device"
+        "Edge Impulse Studio ({host}) could not be asked for {what}: {reason}; check the network, DNS and proxy (HTTPS_PROXY) of this device"
     )]
     Unreachable {
         /// Host asked.
@@ -69,7 +69,7 @@ pub enum StudioError {
         what: &'static str,
         /// HTTP status.
         status: u16,
-        /// Studio's words.
+        /// Studio's message.
         text: String,
     },
     /// `"success": false`
@@ -77,7 +77,7 @@ pub enum StudioError {
     Refused {
         /// The request.
         what: &'static str,
-        /// Studio's words.
+        /// Studio's message.
         text: String,
     },
     /// Another HTTP status.
@@ -87,19 +87,19 @@ pub enum StudioError {
         what: &'static str,
         /// HTTP status.
         status: u16,
-        /// Studio's words.
+        /// Studio's message.
         text: String,
     },
     /// Something else than JSON.
     #[error(
-        "what came back for {what} is {looks} and no JSON: is EI_HOST ({host}) Edge Impulse Studio, or does a proxy or login page answer?"
+        "what came back for {what} is {looks}, not JSON: is EI_HOST ({host}) Edge Impulse Studio, or does a proxy or login page answer?"
     )]
     NotJson {
         /// The request.
         what: &'static str,
         /// Host asked.
         host: String,
-        /// What it looks like.
+        /// What it seems to be.
         looks: &'static str,
     },
     /// JSON of another shape.
@@ -118,18 +118,18 @@ pub enum StudioError {
         /// Bytes accepted.
         limit: u64,
     },
-    /// Sent elsewhere, or in circles.
-    #[error("Edge Impulse Studio sends {what} on to {to}, which is not followed: check EI_HOST")]
+    /// A redirect that is not followed.
+    #[error("Edge Impulse Studio redirects {what} to {to}, which is not followed: check EI_HOST")]
     Redirected {
         /// The request.
         what: &'static str,
         /// Host named.
         to: String,
     },
-    /// The key sees nothing.
+    /// The key belongs to no project.
     #[error("the API key belongs to no Edge Impulse project: make a key in the project (Dashboard, Keys)")]
     NoProject,
-    /// Nothing was designed.
+    /// The project is empty.
     #[error("the Edge Impulse project {project} has no impulse yet: design and train one in Studio")]
     NoImpulse {
         /// Project name.
@@ -140,7 +140,7 @@ pub enum StudioError {
     UnknownImpulse {
         /// Id asked for.
         asked: u64,
-        /// Those there are, `id name`.
+        /// Those that exist, as `id name`.
         known: Vec<String>,
     },
     /// This machine has no target.
@@ -154,7 +154,7 @@ pub enum StudioError {
     NoTarget {
         /// Target asked for.
         asked: String,
-        /// Linux targets there are.
+        /// The Linux targets that exist.
         known: Vec<String>,
     },
     /// No such engine.
@@ -167,7 +167,7 @@ pub enum StudioError {
         target: String,
         /// Engine asked for.
         asked: String,
-        /// Those there are.
+        /// Those that exist.
         known: Vec<String>,
     },
     /// No such variant, or none at all.
@@ -177,7 +177,7 @@ pub enum StudioError {
         target: String,
         /// `--force-variant`
         asked: Option<String>,
-        /// Those it runs.
+        /// Those it supports.
         known: Vec<String>,
         /// Studio's explanation.
         hint: Option<String>,
@@ -191,11 +191,11 @@ pub enum StudioError {
         tail: Vec<String>,
     },
     /// The build job takes too long.
-    #[error("Edge Impulse Studio has not finished building the model (job {job}) after {} min; the same job is looked at again later", after.as_secs() / 60)]
+    #[error("Edge Impulse Studio has not finished building the model (job {job}) after {} min; the same job is checked again later", after.as_secs() / 60)]
     BuildTooLong {
         /// Job id.
         job: u64,
-        /// How long it was waited for.
+        /// How long this component waited.
         after: Duration,
     },
     /// The job succeeded, and there is no deployment.
@@ -207,17 +207,17 @@ pub enum StudioError {
     /// The connection ended early.
     #[error("the download of the model stopped after {got} bytes{}: {reason}", expected.map(|all| format!(" of {all}")).unwrap_or_default())]
     Truncated {
-        /// Bytes that came.
+        /// Bytes received.
         got: u64,
         /// Bytes announced.
         expected: Option<u64>,
         /// Why.
         reason: String,
     },
-    /// What came is no model for this machine.
+    /// The file is no model for this machine.
     #[error("what Edge Impulse Studio sent as model cannot be used: {0}")]
     NotAModel(#[source] ModelFileError),
-    /// The disk.
+    /// The file cannot be stored.
     #[error("the model cannot be stored in {}: {source}; it must be writable and have room", path.display())]
     Store {
         /// Where.

@@ -1,4 +1,4 @@
-//! Where Studio is: the rules of `EI_HOST`.
+//! The address of Studio: the rules of `EI_HOST`.
 
 use std::net::IpAddr;
 
@@ -9,7 +9,7 @@ const DEFAULT: &str = "https://studio.edgeimpulse.com/v1";
 /// Port of a Studio on an IP address or `localhost`.
 const LOCAL_PORT: u16 = 4800;
 
-/// `EI_HOST` is no host.
+/// `EI_HOST` is not valid.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error(
     "EI_HOST is no host ({reason}); accepted: a domain like edgeimpulse.com, an IP address, localhost, or a full http(s) URL"
@@ -20,11 +20,11 @@ pub struct HostError {
 
 /// The base address of Studio's API, ending in `/v1`, without a slash behind it.
 ///
-/// `x.y` means `https://studio.x.y/v1`, an IP address or `localhost` `http://<it>:4800/v1`, a full URL is taken as it is
-/// with `/v1` added when absent.
+/// `x.y` means `https://studio.x.y/v1`, an IP address or `localhost` `http://<host>:4800/v1`, a full URL is used
+/// with `/v1` added if that is missing.
 ///
 /// # Errors
-/// [`HostError`]: it is none of these.
+/// [`HostError`]
 pub fn base_url(ei_host: Option<&str>) -> Result<Url, HostError> {
     let host = ei_host.map(str::trim).filter(|host| !host.is_empty());
     let text = match host {
@@ -45,7 +45,7 @@ pub fn base_url(ei_host: Option<&str>) -> Result<Url, HostError> {
     if url.query().is_some() || url.fragment().is_some() {
         return Err(wrong("it has a query or a fragment"));
     }
-    // A lone host must not turn into a path or a user.
+    // A host without scheme must not become a path or a user.
     if host.is_none_or(|host| !host.contains("://")) && (url.path() != "/v1" || !url.username().is_empty()) {
         return Err(wrong("a host has no path and no user; write the scheme too"));
     }
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_host_is_refused() {
+    fn an_invalid_host_is_refused() {
         for host in [
             "ftp://x.y",
             "http://",

@@ -1,27 +1,32 @@
-//! The model download from Edge Impulse Studio: which model this machine wants, built there if need be, downloaded,
-//! checked, and kept below `models/` of the work directory.
+//! Models from Edge Impulse Studio: finds the model for this machine, has it built if necessary, downloads and checks it, and
+//! keeps it below `models/` of the work directory.
 //!
-//! [`Provider`] is what the supervisor uses. Half a download never becomes a model: a file is checked, synced and only
-//! then renamed to its place, with an `about.json` beside it that says which project and deployment it is.
+//! [`Provider`] is what the supervisor uses. An incomplete download never becomes a model: a file is checked, synchronised to
+//! the disk and only then renamed, with an `about.json` beside it that names project and deployment.
 
+mod answer;
 mod api;
-mod build;
-mod choice;
+mod build_job;
 mod client;
+mod deployment;
 mod download;
 mod error;
 mod fetch;
 mod host;
+mod limits;
+mod machine;
+mod pending_build;
 mod provider;
+mod selection;
 mod store;
-mod target;
 
-pub use choice::{Choice, Wanted, choose};
-pub use client::{Limits, Studio};
+pub use client::StudioClient;
 pub use error::{FetchError, StudioError};
-pub use fetch::{Job, Stage, fetch};
+pub use fetch::{FetchRequest, FetchStage, fetch};
 pub use host::{HostError, base_url};
-pub use provider::{Found, Provider};
-pub(crate) use provider::{is_missing, missing_words, say_missing};
-pub use store::{About, Origin, Store, StoredModel};
-pub use target::{Machine, UnsupportedMachine};
+pub use limits::StudioLimits;
+pub use machine::{Machine, UnsupportedMachine};
+pub use provider::{ModelUpdate, Provider};
+pub(crate) use provider::{is_missing, missing_file_message, warn_missing_file};
+pub use selection::{DeploymentOptions, ModelSelection, choose};
+pub use store::{ModelMetadata, ModelOrigin, ModelStore, StoredModel};

@@ -1,4 +1,4 @@
-//! Finds the model to run and keeps trying: the newest downloaded one stands in while Studio cannot be asked.
+//! Finds the model to run and keeps trying: an earlier download is used while Studio cannot give one.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -6,40 +6,42 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use super::api::Project;
-use super::choice::Wanted;
-use super::client::{Limits, Studio};
+use super::client::StudioClient;
 use super::error::FetchError;
-use super::fetch::{Job, Stage, fetch, first_project};
+use super::fetch::{FetchRequest, FetchStage, fetch, first_project};
 use super::host::base_url;
-use super::store::{Origin, Store, StoredModel};
-use super::target::Machine;
+use super::limits::StudioLimits;
+use super::machine::Machine;
+use super::selection::ModelSelection;
+use super::store::{ModelOrigin, ModelStore, StoredModel};
 use crate::aws::secret::{SecretError, api_key};
 use crate::config::{Config, ModelSource};
 use crate::util::backoff::{Backoff, BackoffPolicy, Retry};
-use crate::util::log_limiter::{LogLimiter, like};
+use crate::util::clock::rounded;
+use crate::util::log_limiter::LogLimiter;
 use crate::util::secret::Secret;
 
-/// How often a configured model file that is missing is looked for while another one is sought.
-const LOOK: Duration = Duration::from_secs(2);
+/// How often a configured model file that is missing is looked for while Studio is asked.
+const FILE_CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
-/// What [`Provider::keep_looking`] tells.
+/// What [`Provider::run`] reports.
 #[derive(Debug, Clone)]
-pub enum Found {
+pub enum ModelUpdate {
     /// A model from Studio, downloaded now or earlier.
     Model(Box<StoredModel>),
-    /// The configured file, which was missing, is there.
+    /// The configured file, which was missing, exists now.
     LocalFile,
-    /// There is none to run yet: why, and when it is tried again, in a sentence.
-    Nothing(String),
-    /// The earlier one that was told of goes on standing in: why Studio gave none, and when it is tried again.
-    StandsIn(String),
+    /// There is no model to run yet: why, and when the next attempt is, as a sentence.
+    Unavailable(String),
+    /// The earlier model that was reported remains in use: why Studio gave none, and when the next attempt is.
+    UpdateFailed(String),
 }
 
-/// Where models come from when none is on the device.
+/// Gets the model from Studio when none is configured or the configured file is missing.
 #[derive(Debug, Clone)]
 pub struct Provider {
     /// What `eiparams` ask for.
-    pub wanted: Wanted,
+    pub selection: ModelSelection,
     /// Secrets Manager secret id.
     pub secret_id: String,
     /// Key in the secret.
@@ -50,12 +52,12 @@ pub struct Provider {
     pub ei_host: Option<String>,
     /// The configured model file, which was missing.
     pub local_file: Option<PathBuf>,
-    /// What the model is for.
+    /// The machine that runs the model.
     pub machine: Machine,
-    /// Where models are kept.
-    pub store: Store,
-    /// How long things may take.
-    pub limits: Limits,
+    /// The downloaded models.
+    pub store: ModelStore,
+    /// Time and size limits.
+    pub limits: StudioLimits,
 }
 
 impl Provider {
@@ -63,7 +65,7 @@ impl Provider {
     pub fn new(config: &Config, ei_host: Option<String>) -> Self {
         let runner = &config.runner;
         Self {
-            wanted: Wanted {
+            selection: ModelSelection {
                 target: runner.force_target.clone(),
                 engine: runner.force_engine.clone(),
                 variant: runner.force_variant.clone(),
@@ -78,13 +80,13 @@ impl Provider {
                 _ => None,
             },
             machine: Machine::default(),
-            store: Store::new(&config.work_dir),
-            limits: Limits::default(),
+            store: ModelStore::new(&config.work_dir),
+            limits: StudioLimits::default(),
         }
     }
 
     /// The model that was used last with this configuration.
-    pub fn earlier(&self) -> Option<StoredModel> {
+    pub fn earlier_model(&self) -> Option<StoredModel> {
         self.store.newest(Some(&self.origin()))
     }
 
@@ -92,18 +94,18 @@ impl Provider {
     ///
     /// # Errors
     /// [`FetchError`]
-    pub async fn fetch_once(&self, stage: &watch::Sender<Stage>) -> Result<StoredModel, FetchError> {
+    pub async fn fetch_once(&self, stage: &watch::Sender<FetchStage>) -> Result<StoredModel, FetchError> {
         let studio = self.studio().await?;
-        let job = Job {
-            wanted: &self.wanted,
+        let request = FetchRequest {
+            selection: &self.selection,
             machine: &self.machine,
             store: &self.store,
             origin: &self.origin(),
         };
-        Ok(fetch(&studio, job, stage).await?)
+        Ok(fetch(&studio, request, stage).await?)
     }
 
-    /// Asks Studio whose the API key is, and for nothing more: host, project and owner in words.
+    /// Asks Studio which project the API key belongs to, and for nothing more. Returns host, project and owner as text.
     ///
     /// # Errors
     /// [`FetchError`]
@@ -116,77 +118,79 @@ impl Provider {
         ))
     }
 
-    /// Tells of the model to run, tries again until Studio has given it, then ends.
+    /// Reports the model to run, and tries again until Studio has given one; then ends.
     ///
-    /// When an earlier model is there it is told of first if Studio fails, is silent, or has to build the newer one;
-    /// the newer one is told of once it is downloaded. Each failure is told of too. Dropping the future is fine at any time.
-    pub async fn keep_looking(&self, tell: impl Fn(Found) + Sync) {
-        self.store.sweep();
-        let mut standing_in = None;
+    /// An earlier model is reported first if Studio fails, does not answer, or has to build the newer one; the newer one is
+    /// reported once it is downloaded. Each failure is reported too. The future can be dropped at any time.
+    pub async fn run(&self, notify: impl Fn(ModelUpdate) + Sync) {
+        self.store.remove_leftovers();
+        let mut uses_earlier = false;
         let mut backoff = Backoff::new(BackoffPolicy::default());
-        let mut said = LogLimiter::default();
+        let mut limiter = LogLimiter::default();
         loop {
-            match self.attempt(&mut standing_in, &tell).await {
-                Ok(model) => return tell(Found::Model(Box::new(model))),
-                Err(e) => {
-                    let wait = match e.retry() {
-                        Retry::Soon => backoff.failed(Instant::now()),
-                        Retry::Later => Retry::LATER,
-                    };
-                    self.stand_in(&mut standing_in, &tell);
-                    say(&mut said, &e, wait, standing_in.is_some());
-                    let reason = format!("{e} (next attempt after {:.0} s)", wait.as_secs_f32());
-                    tell(match standing_in {
-                        Some(_) => Found::StandsIn(reason),
-                        None => Found::Nothing(reason),
-                    });
-                    tokio::select! {
-                        () = tokio::time::sleep(wait) => {}
-                        () = self.local_file_appears() => return tell(Found::LocalFile),
-                    }
-                }
+            let error = match self.attempt(&mut uses_earlier, &notify).await {
+                Ok(model) => return notify(ModelUpdate::Model(Box::new(model))),
+                Err(error) => error,
+            };
+            let wait = match error.retry() {
+                Retry::Soon => backoff.failed(Instant::now()),
+                Retry::Later => Retry::LATER,
+            };
+            self.use_earlier(&mut uses_earlier, &notify);
+            log_failure(&mut limiter, &error, wait, uses_earlier);
+            let reason = format!("{error} (next attempt after {:.0} s)", wait.as_secs_f32());
+            notify(if uses_earlier {
+                ModelUpdate::UpdateFailed(reason)
+            } else {
+                ModelUpdate::Unavailable(reason)
+            });
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = self.local_file_appears() => return notify(ModelUpdate::LocalFile),
             }
         }
     }
 
     async fn attempt(
         &self,
-        standing_in: &mut Option<PathBuf>,
-        tell: &(impl Fn(Found) + Sync),
+        uses_earlier: &mut bool,
+        notify: &(impl Fn(ModelUpdate) + Sync),
     ) -> Result<StoredModel, FetchError> {
-        let (stage, mut stages) = watch::channel(Stage::Looking);
+        let (stage, mut stages) = watch::channel(FetchStage::Selecting);
         let mut fetched = std::pin::pin!(self.fetch_once(&stage));
-        if standing_in.is_none() {
-            let impatient = async {
-                let past_looking = async {
-                    let stage = stages.wait_for(|stage| *stage != Stage::Looking).await;
-                    stage.map_or(Stage::Looking, |stage| *stage)
+        if !*uses_earlier {
+            let takes_long = async {
+                let selected = async {
+                    let stage = stages.wait_for(|stage| *stage != FetchStage::Selecting).await;
+                    stage.map_or(FetchStage::Selecting, |stage| *stage)
                 };
-                match tokio::time::timeout(self.limits.patience, past_looking).await {
+                match tokio::time::timeout(self.limits.patience, selected).await {
                     Err(_) => "Edge Impulse Studio has not answered yet",
-                    Ok(Stage::Building) => "the newer one is still to be built",
-                    // It is being downloaded: that is worth waiting for.
+                    Ok(FetchStage::Building) => "the newer one is still to be built",
+                    // A download is worth waiting for.
                     Ok(_) => std::future::pending().await,
                 }
             };
             tokio::select! {
                 result = &mut fetched => return result,
-                why = impatient => if self.stand_in(standing_in, tell) {
-                    tracing::info!("an earlier model runs meanwhile: {why}");
+                reason = takes_long => if self.use_earlier(uses_earlier, notify) {
+                    tracing::info!(reason, "An earlier model runs meanwhile");
                 }
             }
         }
         fetched.await
     }
 
-    /// Tells of the earlier model, once. `true`: it was told of now.
-    fn stand_in(&self, standing_in: &mut Option<PathBuf>, tell: &(impl Fn(Found) + Sync)) -> bool {
-        if standing_in.is_some() {
+    /// Reports the earlier model, once. `true`: it was reported now.
+    fn use_earlier(&self, uses_earlier: &mut bool, notify: &(impl Fn(ModelUpdate) + Sync)) -> bool {
+        if *uses_earlier {
             return false;
         }
-        let Some(model) = self.earlier() else { return false };
-        *standing_in = Some(model.path.clone());
-        tell(Found::Model(Box::new(model)));
+        let Some(model) = self.earlier_model() else {
+            return false;
+        };
+        *uses_earlier = true;
+        notify(ModelUpdate::Model(Box::new(model)));
         true
     }
 
@@ -195,73 +199,77 @@ impl Provider {
             return std::future::pending().await;
         };
         while !tokio::fs::try_exists(path).await.unwrap_or(false) {
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(FILE_CHECK_INTERVAL).await;
         }
     }
 
-    /// Studio, with the API key.
-    async fn studio(&self) -> Result<Studio, FetchError> {
+    /// A client with the API key.
+    async fn studio(&self) -> Result<StudioClient, FetchError> {
         let base = base_url(self.ei_host.as_deref())?;
         let key = self.key().await?;
-        Ok(Studio::new(base, &key, self.limits)?)
+        Ok(StudioClient::new(base, &key, self.limits)?)
     }
 
-    /// Secrets Manager first; `--api-key` when it definitely has none.
+    /// The key in Secrets Manager; `--api-key` if there definitely is none.
     async fn key(&self) -> Result<Secret, SecretError> {
         let aws = crate::aws::load().await;
         match (api_key(&aws, &self.secret_id, &self.secret_name).await, &self.api_key) {
             (Err(e), Some(option)) if e.retry() == Retry::Later => {
-                tracing::info!("the API key of eiparams (--api-key) is used: {e}");
+                tracing::info!(error = %e, "The API key of eiparams (--api-key) is used");
                 Ok(option.clone())
             }
             (result, _) => result,
         }
     }
 
-    fn origin(&self) -> Origin {
+    fn origin(&self) -> ModelOrigin {
         let studio = base_url(self.ei_host.as_deref()).map(|mut url| {
-            // Never on disk; a URL with a host can lose both.
+            // Credentials are never stored. A URL with a host always allows their removal.
             let _ = url.set_username("");
             let _ = url.set_password(None);
             url.to_string()
         });
-        Origin {
+        ModelOrigin {
             studio: studio.unwrap_or_default(),
             secret_id: self.secret_id.clone(),
             secret_name: self.secret_name.clone(),
-            impulse_id: self.wanted.impulse_id,
+            impulse_id: self.selection.impulse_id,
         }
     }
 }
 
-/// Whether the file is definitely not there.
+/// Whether the file definitely does not exist.
 pub(crate) fn is_missing(path: &Path) -> bool {
     matches!(path.try_exists(), Ok(false))
 }
 
-/// Says that the configured file is not there, and what is done about it.
-pub(crate) fn say_missing(path: &Path) {
-    tracing::warn!("{}", missing_words(path));
+/// Logs that the configured model file is missing, and what is done about it.
+pub(crate) fn warn_missing_file(path: &Path) {
+    tracing::warn!(
+        path = %path.display(),
+        "The model file (ei_local_model_file) is missing: the model of Edge Impulse Studio is used instead"
+    );
 }
 
-/// That the configured file is not there, and what is done about it.
-pub(crate) fn missing_words(path: &Path) -> String {
+/// That the configured model file is missing, and what is done about it.
+pub(crate) fn missing_file_message(path: &Path) -> String {
     format!(
         "the model file {} (ei_local_model_file) is missing: the model of Edge Impulse Studio is used instead",
         path.display()
     )
 }
 
-fn say(said: &mut LogLimiter, error: &FetchError, wait: Duration, runs: bool) {
-    let Some(more) = said.check(Instant::now(), &error.to_string()) else {
+fn log_failure(limiter: &mut LogLimiter, error: &FetchError, wait: Duration, uses_earlier: bool) {
+    let Some(suppressed) = limiter.check(Instant::now(), &error.to_string()) else {
         return;
     };
-    let next = format!("next attempt in {:.0} s{}", wait.as_secs_f32(), like(more));
-    match (error.retry(), runs) {
-        (Retry::Later, false) => tracing::error!("there is no model to run ({next}): {error}"),
-        (Retry::Soon, false) => tracing::warn!("there is no model to run yet ({next}): {error}"),
-        (_, true) => {
-            tracing::warn!("Edge Impulse Studio has given no model, the one downloaded earlier runs ({next}): {error}");
-        }
+    let (retry_in, suppressed) = (rounded(wait), suppressed.count());
+    match (error.retry(), uses_earlier) {
+        (Retry::Later, false) => tracing::error!(?retry_in, suppressed, %error, "There is no model to run"),
+        (Retry::Soon, false) => tracing::warn!(?retry_in, suppressed, %error, "There is no model to run yet"),
+        (_, true) => tracing::warn!(
+            ?retry_in, suppressed, %error,
+            "Edge Impulse Studio has given no model, the one downloaded earlier runs"
+        ),
     }
 }

@@ -1,26 +1,29 @@
 //! Downloaded models on disk: `models/<project>/v<version>-<variant>-<target>-<engine>-impulse<id>/model.eim`.
 //!
-//! Several daemons may share the directory. Who uses a model holds a shared lock on its file, who downloads one an
-//! exclusive lock on the unfinished file; what nobody holds may be removed.
+//! Several processes may share the directory. A process holds a shared lock on the file of a model that it uses, and an exclusive
+//! lock on a file that it downloads. Files without a lock may be removed.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::util::atomic_file::{Durability, replace_by_way_of};
+
 const MODEL: &str = "model.eim";
 const ABOUT: &str = "about.json";
+/// Prefix of files that are being downloaded.
 const UNFINISHED: &str = ".download-";
 /// Versions of one project that are kept.
-const KEPT: usize = 2;
-/// Longest part of a path made from a name, in characters.
-const NAME: usize = 64;
+const KEPT_VERSIONS: usize = 2;
+/// Characters of the longest path component made from a name.
+const MAX_NAME: usize = 128;
 
-/// What asked for a model: only a model of the same origin stands in for it without network.
+/// What requested a model: without network, only an earlier model of the same origin is used.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Origin {
+pub struct ModelOrigin {
     /// Base address of Studio.
     pub studio: String,
     /// Secrets Manager secret id.
@@ -31,9 +34,9 @@ pub struct Origin {
     pub impulse_id: Option<u64>,
 }
 
-/// Which model it is; `about.json` beside the model.
+/// Which model it is; `metadata.json` beside the model.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct About {
+pub struct ModelMetadata {
     /// Project id.
     pub project_id: u64,
     /// Project name.
@@ -50,12 +53,12 @@ pub struct About {
     pub target: String,
     /// Inference engine.
     pub engine: String,
-    /// What asked for it last.
-    pub origin: Origin,
+    /// What requested it last.
+    pub origin: ModelOrigin,
 }
 
-impl About {
-    /// Its place below `models/`.
+impl ModelMetadata {
+    /// Its directory below `models/`.
     fn directory(&self) -> PathBuf {
         let Self {
             version,
@@ -66,18 +69,18 @@ impl About {
             ..
         } = self;
         let version = format!("v{version}-{variant}-{target}-{engine}-impulse{impulse_id}");
-        Path::new(&path_name(&format!("{}-{}", self.project, self.project_id))).join(path_name(&version))
+        Path::new(&path_component(&format!("{}-{}", self.project, self.project_id))).join(path_component(&version))
     }
 }
 
-/// `about.json` as written.
+/// `metadata.json` as written.
 #[derive(Debug, Serialize, Deserialize)]
-struct Record {
+struct ModelRecord {
     #[serde(flatten)]
-    about: About,
+    metadata: ModelMetadata,
     /// Size of the model.
     bytes: u64,
-    /// Counts up with every use of any model: the clock of a device without a battery cannot order them.
+    /// Grows with every use of any model: the clock of a device without a battery cannot order the uses.
     used: u64,
 }
 
@@ -86,19 +89,19 @@ struct Record {
 pub struct StoredModel {
     /// The executable.
     pub path: PathBuf,
-    /// Which one it is.
-    pub about: About,
+    /// Which model it is.
+    pub metadata: ModelMetadata,
     /// Keeps the file locked.
-    _in_use: Arc<File>,
+    _lock: Arc<File>,
 }
 
 /// The directory of downloaded models.
 #[derive(Debug, Clone)]
-pub struct Store {
+pub struct ModelStore {
     root: PathBuf,
 }
 
-impl Store {
+impl ModelStore {
     /// The store of a work directory.
     pub fn new(work_dir: &Path) -> Self {
         Self {
@@ -106,108 +109,111 @@ impl Store {
         }
     }
 
-    /// Where it is.
+    /// The directory.
     pub fn root(&self) -> &Path {
         &self.root
     }
 
-    /// This very model, when it was downloaded before. It counts as used, if there is room to write that down.
-    pub fn find(&self, about: &About) -> Option<StoredModel> {
-        let directory = self.root.join(about.directory());
-        let (mut record, model) = read(&directory).filter(|(record, _)| is_same(&record.about, about))?;
-        record.about = about.clone();
+    /// This model, if it is stored. Records its use, if the disk is not full.
+    pub fn find(&self, metadata: &ModelMetadata) -> Option<StoredModel> {
+        let directory = self.root.join(metadata.directory());
+        let (mut record, model) = read(&directory).filter(|(record, _)| is_same(&record.metadata, metadata))?;
+        record.metadata = metadata.clone();
         record.used = self.next_use();
         if let Err(e) = write_record(&directory, &record) {
-            tracing::warn!("the use of the model cannot be noted in {}: {e}", directory.display());
+            tracing::warn!(path = %directory.display(), error = %e, "The use of the model cannot be recorded");
         }
         Some(StoredModel {
-            about: about.clone(),
+            metadata: metadata.clone(),
             ..model
         })
     }
 
-    /// The model of this origin that was used last; with `None` of any origin.
-    pub fn newest(&self, origin: Option<&Origin>) -> Option<StoredModel> {
+    /// The model of this origin (`None`: of any origin) that was used last.
+    pub fn newest(&self, origin: Option<&ModelOrigin>) -> Option<StoredModel> {
         self.all()
             .into_iter()
-            .filter(|(record, _)| origin.is_none_or(|origin| record.about.origin == *origin))
+            .filter(|(record, _)| origin.is_none_or(|origin| record.metadata.origin == *origin))
             .max_by_key(|(record, _)| record.used)
             .map(|(_, model)| model)
     }
 
-    /// An empty file to download to.
+    /// An empty file for a download.
     ///
     /// # Errors
     /// The directory cannot be written.
-    pub(super) fn begin(&self) -> io::Result<Download> {
+    pub(super) fn new_download(&self) -> io::Result<PartialDownload> {
         fs::create_dir_all(&self.root)?;
         let path = self.root.join(format!("{UNFINISHED}{:016x}", rand::random::<u64>()));
         let file = File::create_new(&path)?;
-        let at = Unfinished { path, placed: false };
+        let temporary = TemporaryFile {
+            path,
+            is_installed: false,
+        };
         file.try_lock().map_err(io::Error::from)?;
-        Ok(Download { at, file })
+        Ok(PartialDownload { temporary, file })
     }
 
-    /// Puts a checked download to its place: executable, on disk for good, in one step.
+    /// Makes a checked download a stored model: executable, synchronised to the disk, in one step.
     ///
     /// # Errors
     /// The directory cannot be written.
-    pub(super) fn place(&self, unfinished: Download, about: &About) -> io::Result<StoredModel> {
+    pub(super) fn install(&self, download: PartialDownload, metadata: &ModelMetadata) -> io::Result<StoredModel> {
         use std::os::unix::fs::PermissionsExt;
-        let Download { mut at, file } = unfinished;
+        let PartialDownload { mut temporary, file } = download;
         file.set_permissions(fs::Permissions::from_mode(0o755))?;
         file.sync_all()?;
         let bytes = file.metadata()?.len();
-        // Nobody can execute a file that is open for writing.
+        // A file that is open for writing cannot be executed.
         drop(file);
-        let directory = self.root.join(about.directory());
+        let directory = self.root.join(metadata.directory());
         fs::create_dir_all(&directory)?;
-        let record = Record {
-            about: about.clone(),
+        let record = ModelRecord {
+            metadata: metadata.clone(),
             bytes,
             used: self.next_use(),
         };
         write_record(&directory, &record)?;
         let path = directory.join(MODEL);
-        fs::rename(&at.path, &path)?;
-        at.placed = true;
+        fs::rename(&temporary.path, &path)?;
+        temporary.is_installed = true;
         for directory in directory.ancestors().take(3) {
             File::open(directory)?.sync_all()?;
         }
         Ok(StoredModel {
-            _in_use: Arc::new(hold(&path)?),
+            _lock: Arc::new(open_locked(&path)?),
             path,
-            about: about.clone(),
+            metadata: metadata.clone(),
         })
     }
 
-    /// Removes all but the last two versions of the project that nobody uses.
-    pub(super) fn tidy(&self, project_id: u64) {
+    /// Removes all but the last two versions of the project, except those in use.
+    pub(super) fn remove_old_versions(&self, project_id: u64) {
         let mut records: Vec<_> = self
             .all()
             .into_iter()
-            .filter(|(record, _)| record.about.project_id == project_id)
-            // The path only: `model` itself would count as use.
+            .filter(|(record, _)| record.metadata.project_id == project_id)
+            // Only the path: `model` itself holds a lock.
             .map(|(record, model)| (record.used, model.path))
             .collect();
         records.sort_by_key(|(used, _)| std::cmp::Reverse(*used));
-        for (_, path) in records.into_iter().skip(KEPT) {
-            // Locked until it is gone: nobody starts to use it meanwhile.
-            let free = File::open(&path).ok().filter(|file| file.try_lock().is_ok());
-            let (Some(_free), Some(directory)) = (free, path.parent()) else {
+        for (_, path) in records.into_iter().skip(KEPT_VERSIONS) {
+            // Locked until it is removed, so that no process starts to use it.
+            let lock = File::open(&path).ok().filter(|file| file.try_lock().is_ok());
+            let (Some(_lock), Some(directory)) = (lock, path.parent()) else {
                 continue;
             };
-            // The record goes first: what is half removed is no model.
+            // The record first: without it the directory is no model.
             let removed = fs::remove_file(directory.join(ABOUT)).and_then(|()| fs::remove_dir_all(directory));
             match removed {
-                Ok(()) => tracing::info!("the old model {} was removed", directory.display()),
-                Err(e) => tracing::warn!("the old model {} cannot be removed: {e}", directory.display()),
+                Ok(()) => tracing::info!(path = %directory.display(), "An old model was removed"),
+                Err(e) => tracing::warn!(path = %directory.display(), error = %e, "An old model cannot be removed"),
             }
         }
     }
 
-    /// Removes what downloads left that were cut off by the end of their process.
-    pub fn sweep(&self) {
+    /// Removes the files of downloads whose process has ended.
+    pub fn remove_leftovers(&self) {
         for path in entries(&self.root) {
             let is_unfinished = path
                 .file_name()
@@ -219,7 +225,7 @@ impl Store {
         }
     }
 
-    fn all(&self) -> Vec<(Record, StoredModel)> {
+    fn all(&self) -> Vec<(ModelRecord, StoredModel)> {
         entries(&self.root)
             .iter()
             .flat_map(|project| entries(project))
@@ -233,29 +239,29 @@ impl Store {
     }
 }
 
-/// An unfinished file; removed unless it was placed.
-struct Unfinished {
+/// A file that is being downloaded; removed on drop unless it was installed.
+struct TemporaryFile {
     path: PathBuf,
-    placed: bool,
+    is_installed: bool,
 }
 
-impl Drop for Unfinished {
+impl Drop for TemporaryFile {
     fn drop(&mut self) {
-        if !self.placed {
+        if !self.is_installed {
             let _ = fs::remove_file(&self.path);
         }
     }
 }
 
-/// A download that is under way, or waits to be placed.
-pub(super) struct Download {
-    at: Unfinished,
+/// A download that is running, or complete and not yet installed.
+pub(super) struct PartialDownload {
+    temporary: TemporaryFile,
     file: File,
 }
 
-impl Download {
+impl PartialDownload {
     pub(super) fn path(&self) -> &Path {
-        &self.at.path
+        &self.temporary.path
     }
 
     /// Another handle to write to.
@@ -264,49 +270,48 @@ impl Download {
     }
 }
 
-/// Whether it is the same deployment, whoever asked for it.
-fn is_same(one: &About, other: &About) -> bool {
-    let key = |about: &About| (about.project_id, about.impulse_id, about.version);
-    let kind = |about: &About| [about.variant.clone(), about.target.clone(), about.engine.clone()];
+/// Whether both are the same deployment, whatever their origin.
+fn is_same(one: &ModelMetadata, other: &ModelMetadata) -> bool {
+    let key = |metadata: &ModelMetadata| (metadata.project_id, metadata.impulse_id, metadata.version);
+    let kind = |metadata: &ModelMetadata| {
+        [
+            metadata.variant.clone(),
+            metadata.target.clone(),
+            metadata.engine.clone(),
+        ]
+    };
     key(one) == key(other) && kind(one) == kind(other)
 }
 
-/// A complete model in this directory.
-fn read(directory: &Path) -> Option<(Record, StoredModel)> {
-    let record: Record = serde_json::from_slice(&fs::read(directory.join(ABOUT)).ok()?).ok()?;
+/// The model in this directory, if it is complete.
+fn read(directory: &Path) -> Option<(ModelRecord, StoredModel)> {
+    let record: ModelRecord = serde_json::from_slice(&fs::read(directory.join(ABOUT)).ok()?).ok()?;
     let path = directory.join(MODEL);
-    let file = hold(&path).ok()?;
+    let file = open_locked(&path).ok()?;
     if file.metadata().ok()?.len() != record.bytes {
         return None;
     }
-    let about = record.about.clone();
+    let metadata = record.metadata.clone();
     let model = StoredModel {
         path,
-        about,
-        _in_use: Arc::new(file),
+        metadata,
+        _lock: Arc::new(file),
     };
     Some((record, model))
 }
 
-/// Opens the model and marks it as used. Somebody who looks whether it is in use holds it for a moment.
-fn hold(path: &Path) -> io::Result<File> {
+/// Opens the model with a shared lock. Waits while another process checks whether it is in use.
+fn open_locked(path: &Path) -> io::Result<File> {
     let file = File::open(path)?;
     file.lock_shared()?;
     Ok(file)
 }
 
-fn write_record(directory: &Path, record: &Record) -> io::Result<()> {
+fn write_record(directory: &Path, record: &ModelRecord) -> io::Result<()> {
+    // A random name: several processes may write records of the same model.
     let unfinished = directory.join(format!(".about-{:016x}", rand::random::<u64>()));
-    let written = (|| {
-        let mut file = File::create_new(&unfinished)?;
-        file.write_all(&serde_json::to_vec_pretty(record)?)?;
-        file.sync_all()?;
-        fs::rename(&unfinished, directory.join(ABOUT))
-    })();
-    if written.is_err() {
-        let _ = fs::remove_file(&unfinished);
-    }
-    written
+    let content = serde_json::to_vec_pretty(record)?;
+    replace_by_way_of(&unfinished, &directory.join(ABOUT), &content, Durability::PowerCut)
 }
 
 fn entries(directory: &Path) -> Vec<PathBuf> {
@@ -316,8 +321,8 @@ fn entries(directory: &Path) -> Vec<PathBuf> {
     entries.flatten().map(|entry| entry.path()).collect()
 }
 
-/// A name as one part of a path: letters, digits, `-`, `_` and `.`, never hidden, never empty.
-fn path_name(name: &str) -> String {
+/// A name as a path component: letters, digits, `-`, `_` and `.`; not hidden, not empty.
+fn path_component(name: &str) -> String {
     let clean = |c: char| {
         if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') {
             c
@@ -325,9 +330,9 @@ fn path_name(name: &str) -> String {
             '-'
         }
     };
-    // The end of a name tells more apart (the id) than its middle.
+    // The end of a name, with the id, distinguishes better than its beginning.
     let all: Vec<char> = name.chars().map(clean).collect();
-    let kept = all.len().saturating_sub(2 * NAME);
+    let kept = all.len().saturating_sub(MAX_NAME);
     let name: String = all.into_iter().skip(kept).collect();
     let name = name.trim_start_matches(['.', '-']);
     if name.is_empty() {

@@ -2,7 +2,7 @@
 
 use crate::capture::{Capture, CaptureError, CaptureEvent, StopOutcome};
 use crate::inference::{InferenceFault, Progress};
-use crate::studio::Found;
+use crate::studio::ModelUpdate;
 
 /// An event with the epoch of its sender. The epoch grows with each start, so that a late event of an abandoned thread is
 /// recognised and ignored.
@@ -25,7 +25,7 @@ pub(super) enum ModelEvent {
     Progress(Progress),
     Ended(Result<(), InferenceFault>),
     /// The search for a model found one, or failed. Belongs to no epoch.
-    Found(Found),
+    Found(ModelUpdate),
 }
 
 impl ModelEvent {

@@ -7,7 +7,7 @@ use tokio::task::JoinHandle;
 
 use super::event::{EpochEvent, ModelEvent, SessionEvent};
 use crate::config::ModelSource;
-use crate::studio::{Found, Provider, StoredModel, is_missing, say_missing};
+use crate::studio::{ModelUpdate, Provider, StoredModel, is_missing, warn_missing_file};
 use crate::util::panics::PanicRestart;
 
 /// The model resolver of one session.
@@ -72,7 +72,7 @@ impl ModelResolver {
                 });
             };
             let mut panic_restart = PanicRestart::new("the search for a model in Edge Impulse Studio");
-            while let Err(wait) = panic_restart.attempt(provider.keep_looking(&notify)).await {
+            while let Err(wait) = panic_restart.attempt(provider.run(&notify)).await {
                 tokio::time::sleep(wait).await;
             }
         })));
@@ -81,16 +81,16 @@ impl ModelResolver {
 
     fn log_missing(&self, path: &std::path::Path) {
         if self.found.is_none() && self.search.is_none() {
-            say_missing(path);
+            warn_missing_file(path);
         }
     }
 
     /// Takes the result of the search. `true`: it is another model than the one that was started last.
-    pub(super) fn set_found(&mut self, found: Found) -> bool {
+    pub(super) fn set_found(&mut self, found: ModelUpdate) -> bool {
         let model = match found {
-            Found::Model(model) => model,
-            Found::LocalFile => return true,
-            Found::Nothing(_) | Found::StandsIn(_) => return false,
+            ModelUpdate::Model(model) => model,
+            ModelUpdate::LocalFile => return true,
+            ModelUpdate::Unavailable(_) | ModelUpdate::UpdateFailed(_) => return false,
         };
         let is_new = self.current.as_ref().is_none_or(|current| current.path != model.path);
         self.found = Some(*model);
@@ -99,10 +99,10 @@ impl ModelResolver {
 
     /// Logs that the found model is used later.
     pub(super) fn log_waiting(&self) {
-        if let Some(StoredModel { about, .. }) = &self.found {
+        if let Some(StoredModel { metadata, .. }) = &self.found {
             tracing::info!(
-                version = about.version,
-                project = %about.project,
+                version = metadata.version,
+                project = %metadata.project,
                 "A new model is downloaded; it is used from the next start or the command restart on"
             );
         }

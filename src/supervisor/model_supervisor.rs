@@ -13,7 +13,7 @@ use crate::config::ModelSource;
 use crate::inference::{self, InferenceContext, InferenceFault, Progress};
 use crate::model::{Interrupt, ModelInfo, ModelSettings};
 use crate::status::stats::Stats;
-use crate::studio::Found;
+use crate::studio::ModelUpdate;
 use crate::util::backoff::{Backoff, BackoffPolicy};
 use crate::util::clock::rounded;
 use crate::util::log_limiter::LogLimiter;
@@ -147,7 +147,7 @@ impl ModelSupervisor {
     }
 
     /// Takes a found model, and starts it at once unless another one runs.
-    pub(super) fn on_found(&mut self, found: Found) {
+    pub(super) fn on_found(&mut self, found: ModelUpdate) {
         let is_new = self.model_resolver.set_found(found);
         match self.phase {
             ModelPhase::Searching => self.phase = ModelPhase::Waiting(Instant::now()),

@@ -26,7 +26,7 @@ use crate::inference::{InferenceContext, PredictionLogger, Progress};
 use crate::model::ModelInfo;
 use crate::report::{Report, ReportSettings};
 use crate::status::{ModelState, SourceState};
-use crate::studio::{Found, Provider};
+use crate::studio::{ModelUpdate, Provider};
 use crate::uplink::{Message, ReceivedCommand, Status};
 use crate::util::clock::now_ms;
 use crate::util::text::sentence;
@@ -273,12 +273,12 @@ impl<'a> Session<'a> {
                 }
                 self.model.on_ended(&result);
             }
-            ModelEvent::Found(Found::Nothing(reason)) => {
+            ModelEvent::Found(ModelUpdate::Unavailable(reason)) => {
                 if self.model.is_searching() {
                     self.context.registry.set_model_state(ModelState::Waiting(reason));
                 }
             }
-            ModelEvent::Found(Found::StandsIn(reason)) => {
+            ModelEvent::Found(ModelUpdate::UpdateFailed(reason)) => {
                 self.context
                     .registry
                     .model_resolver_flag()

@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use ei_greengrass::studio::{
-    Job, Limits, Machine, Origin, Stage, Store, StoredModel, Studio, StudioError, Wanted, base_url,
+    FetchRequest, FetchStage, Machine, ModelOrigin, ModelSelection, ModelStore, StoredModel, StudioClient, StudioError,
+    StudioLimits, base_url,
 };
 use ei_greengrass::util::backoff::Retry;
 use ei_greengrass::util::secret::Secret;
@@ -15,13 +16,13 @@ use crate::support::http::{HttpServer, Reply};
 use crate::support::small_disk::SmallDisk;
 use crate::support::studio::{self as stand_in, API_KEY, Shared, TARGET};
 
-fn limits() -> Limits {
-    Limits {
+fn limits() -> StudioLimits {
+    StudioLimits {
         connect: Duration::from_millis(500),
         answer: Duration::from_millis(700),
         stall: Duration::from_millis(700),
         poll: Duration::from_millis(10),
-        ..Limits::default()
+        ..StudioLimits::default()
     }
 }
 
@@ -32,7 +33,7 @@ fn program() -> Vec<u8> {
 struct Bench {
     state: Shared,
     server: HttpServer,
-    limits: Limits,
+    limits: StudioLimits,
     work_dir: tempfile::TempDir,
 }
 
@@ -52,28 +53,28 @@ impl Bench {
         self
     }
 
-    async fn fetch_wanting(&self, wanted: Wanted) -> Result<StoredModel, StudioError> {
+    async fn fetch_wanting(&self, wanted: ModelSelection) -> Result<StoredModel, StudioError> {
         let base = base_url(Some(&self.server.url())).unwrap();
-        let origin = Origin {
+        let origin = ModelOrigin {
             studio: base.to_string(),
             secret_id: "s".into(),
             secret_name: "k".into(),
             impulse_id: None,
         };
-        let studio = Studio::new(base, &Secret::new(API_KEY), self.limits).unwrap();
-        let job = Job {
-            wanted: &wanted,
+        let studio = StudioClient::new(base, &Secret::new(API_KEY), self.limits).unwrap();
+        let job = FetchRequest {
+            selection: &wanted,
             machine: &Machine::default(),
-            store: &Store::new(self.work_dir.path()),
+            store: &ModelStore::new(self.work_dir.path()),
             origin: &origin,
         };
-        ei_greengrass::studio::fetch(&studio, job, &watch::Sender::new(Stage::Looking)).await
+        ei_greengrass::studio::fetch(&studio, job, &watch::Sender::new(FetchStage::Selecting)).await
     }
 
     async fn fetch(&self) -> Result<StoredModel, StudioError> {
-        self.fetch_wanting(Wanted {
+        self.fetch_wanting(ModelSelection {
             target: Some(TARGET.into()),
-            ..Wanted::default()
+            ..ModelSelection::default()
         })
         .await
     }
@@ -108,7 +109,7 @@ async fn a_model_that_is_not_built_is_built_first() {
         state.job = stand_in::Job::Builds(8);
     }
     let model = bench.fetch().await.unwrap();
-    assert_eq!(model.about.version, 8);
+    assert_eq!(model.metadata.version, 8);
     assert!(bench.server.count("/jobs/99/status") >= 3);
 }
 
@@ -128,7 +129,7 @@ async fn a_look_at_the_build_that_fails_for_the_network_is_done_again() {
             }),
         ));
     }
-    assert_eq!(bench.fetch().await.unwrap().about.version, 8);
+    assert_eq!(bench.fetch().await.unwrap().metadata.version, 8);
 }
 
 #[tokio::test]
@@ -167,7 +168,7 @@ async fn a_build_that_outlasts_an_attempt_is_waited_for_by_the_next_and_not_begu
     }
     bench.limits = limits();
     bench.state.lock().job = stand_in::Job::Builds(8);
-    assert_eq!(bench.fetch().await.unwrap().about.version, 8);
+    assert_eq!(bench.fetch().await.unwrap().metadata.version, 8);
     assert_eq!(bench.server.count("/jobs/build-ondevice-model"), 1);
 
     // It was used, so that the next one that is missing is begun anew.
@@ -175,7 +176,7 @@ async fn a_build_that_outlasts_an_attempt_is_waited_for_by_the_next_and_not_begu
         let mut state = bench.state.lock();
         (state.version, state.job) = (None, stand_in::Job::Builds(9));
     }
-    assert_eq!(bench.fetch().await.unwrap().about.version, 9);
+    assert_eq!(bench.fetch().await.unwrap().metadata.version, 9);
     assert_eq!(bench.server.count("/jobs/build-ondevice-model"), 2);
 }
 
@@ -198,7 +199,7 @@ async fn a_job_that_studio_no_longer_knows_is_followed_by_another() {
             }),
         ));
     }
-    assert_eq!(bench.fetch().await.unwrap().about.version, 8);
+    assert_eq!(bench.fetch().await.unwrap().metadata.version, 8);
     assert_eq!(bench.server.count("/jobs/build-ondevice-model"), 2);
 }
 
@@ -371,10 +372,10 @@ async fn silence_ends_at_its_limit() {
 #[tokio::test]
 async fn what_was_asked_for_and_is_not_there_is_refused_with_what_there_is() {
     let bench = Bench::new();
-    let wanted = |change: fn(&mut Wanted)| {
-        let mut wanted = Wanted {
+    let wanted = |change: fn(&mut ModelSelection)| {
+        let mut wanted = ModelSelection {
             target: Some(TARGET.into()),
-            ..Wanted::default()
+            ..ModelSelection::default()
         };
         change(&mut wanted);
         wanted

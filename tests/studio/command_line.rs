@@ -29,7 +29,7 @@ fn fetch_prints_the_steps_and_the_path_and_info_shows_the_model() {
     let text = said(&output);
     assert_eq!(output.status.code(), Some(0), "{text}");
     assert!(
-        text.contains("Edge Impulse project tests / Tutorial (42), impulse 1"),
+        text.contains(r#"Edge Impulse project selected owner="tests" project="Tutorial" project_id=42 impulse_id=1"#),
         "{text}"
     );
     let path = place(site.path(), 3).display().to_string();
@@ -182,7 +182,7 @@ fn the_option_api_key_is_used_when_the_secret_is_refused_and_not_before() {
     let denied = aws_error("AccessDeniedException", "no");
     let (text, exit) = with_secrets(denied, &arguments);
     assert_eq!(exit, Some(0), "{text}");
-    assert!(text.contains("the API key of eiparams (--api-key) is used"), "{text}");
+    assert!(text.contains("The API key of eiparams (--api-key) is used"), "{text}");
     // The secret is readable: it wins, though Studio does not know its key.
     let (text, exit) = with_secrets(stand_in::secret(&json!({"ei_api_key": "ei_other"})), &arguments);
     assert_eq!(exit, Some(2), "{text}");

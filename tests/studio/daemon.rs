@@ -91,13 +91,13 @@ fn the_secret_becomes_a_model_becomes_messages_and_nobody_sees_the_key() {
     // `restart` looks for a changed version.
     bench.state.lock().version = Some(4);
     bench.observer.command(&json!({"cmd": "restart"}), |_| true);
-    daemon.wait_for_line("version 4 was downloaded");
+    daemon.wait_for_line("The model was downloaded version=4");
     bench.observer.wait_for_status("started", 2);
     assert_no_secret(&daemon.stop());
 
     // The next start finds it there.
     let daemon = bench.run(&studio.url(), |_| {});
-    daemon.wait_for_line("version 4 is already here");
+    daemon.wait_for_line("The model is already on this device version=4");
     bench.observer.wait_for_status("started", 3);
     assert_eq!(studio.count("/deployment/download"), 2);
     daemon.stop();
@@ -124,7 +124,7 @@ fn without_network_the_earlier_model_runs_and_a_newer_one_is_used_after_a_restar
     daemon.wait_for_line("version 4 of the model (Tutorial) is here");
     bench.wait_for_health("no problem", |_, problems| problems.is_empty());
     bench.observer.command(&json!({"cmd": "restart"}), |_| true);
-    daemon.wait_for_line("version 4 is already here");
+    daemon.wait_for_line("The model is already on this device version=4");
     bench.observer.wait_for_status("started", 3);
     daemon.stop();
     assert_eq!(studio.count("/deployment/download"), 1);
@@ -155,7 +155,8 @@ fn a_local_model_needs_no_key_and_one_that_appears_late_is_used() {
         c.args(["--model", late.to_str().unwrap()])
             .env("AWS_ENDPOINT_URL_SECRETS_MANAGER", denied.url());
     });
-    daemon.wait_for_line("late.eim (ei_local_model_file) is missing");
+    let line = daemon.wait_for_line("The model file (ei_local_model_file) is missing");
+    assert!(line.contains("late.eim"), "{line}");
     daemon.wait_for_line("the secret EI_API_KEY cannot be read: Secrets Manager denies access");
     let model = bench.site.scripted_model(&script(&[boxed(0.5)]));
     std::fs::rename(format!("{}.json", model.display()), format!("{}.json", late.display())).unwrap();
@@ -257,7 +258,7 @@ fn the_earlier_model_runs_while_studio_builds_the_newer_one() {
         state.job = stand_in::Job::Builds(4);
     }
     let daemon = bench.run(&studio.url(), |_| {});
-    daemon.wait_for_line("an earlier model runs meanwhile: the newer one is still to be built");
+    daemon.wait_for_line("An earlier model runs meanwhile reason=\"the newer one is still to be built\"");
     bench.observer.wait_for_status("started", 2);
     daemon.wait_for_line("version 4 of the model (Tutorial) is here");
     daemon.stop();
@@ -277,7 +278,7 @@ fn a_model_that_is_deleted_while_it_runs_is_downloaded_again() {
     let daemon = bench.run(&studio.url(), |_| {});
     bench.observer.wait_for_status("started", 1);
     std::fs::remove_file(place(bench.site.path(), 3)).unwrap();
-    daemon.wait_for_lines("version 3 was downloaded", 2);
+    daemon.wait_for_lines("The model was downloaded version=3", 2);
     bench.observer.wait_for_status("started", 2);
     daemon.stop();
 }

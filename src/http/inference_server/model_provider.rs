@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use tokio::sync::watch;
 
 use crate::config::{Config, ModelSource};
-use crate::studio::{Found, Provider, StoredModel, is_missing, say_missing};
+use crate::studio::{ModelUpdate, Provider, StoredModel, is_missing, warn_missing_file};
 
 /// The model to run.
 #[derive(Debug, Clone)]
@@ -42,7 +42,7 @@ pub(super) async fn provide_model(config: &Config, selected: watch::Sender<Optio
     };
     match &config.model {
         Some(ModelSource::File(path)) if is_missing(path) => {
-            say_missing(path);
+            warn_missing_file(path);
             download(config, path.clone().into(), &select).await;
         }
         Some(source) => select(SelectedModel::local(source.clone())),
@@ -55,10 +55,10 @@ pub(super) async fn provide_model(config: &Config, selected: watch::Sender<Optio
 async fn download(config: &Config, missing: Option<PathBuf>, select: &(impl Fn(SelectedModel) + Sync)) {
     let provider = Provider::new(config, std::env::var("EI_HOST").ok());
     let found = |found| match (found, &missing) {
-        (Found::Model(model), _) => select(SelectedModel::downloaded(*model)),
-        (Found::LocalFile, Some(path)) => select(SelectedModel::local(ModelSource::File(path.clone()))),
+        (ModelUpdate::Model(model), _) => select(SelectedModel::downloaded(*model)),
+        (ModelUpdate::LocalFile, Some(path)) => select(SelectedModel::local(ModelSource::File(path.clone()))),
         // The provider has logged the reason.
-        (Found::LocalFile, None) | (Found::Nothing(_) | Found::StandsIn(_), _) => {}
+        (ModelUpdate::LocalFile, None) | (ModelUpdate::Unavailable(_) | ModelUpdate::UpdateFailed(_), _) => {}
     };
-    provider.keep_looking(found).await;
+    provider.run(found).await;
 }

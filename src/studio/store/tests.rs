@@ -1,7 +1,8 @@
 use super::*;
+use std::io::Write;
 
-fn origin() -> Origin {
-    Origin {
+fn origin() -> ModelOrigin {
+    ModelOrigin {
         studio: "http://studio/v1".into(),
         secret_id: "EI_API_KEY".into(),
         secret_name: "ei_api_key".into(),
@@ -9,8 +10,8 @@ fn origin() -> Origin {
     }
 }
 
-fn about(version: u64) -> About {
-    About {
+fn metadata(version: u64) -> ModelMetadata {
+    ModelMetadata {
         project_id: 7,
         project: "Cars & bikes".into(),
         owner: "me".into(),
@@ -23,10 +24,10 @@ fn about(version: u64) -> About {
     }
 }
 
-fn stored(store: &Store, about: &About) -> StoredModel {
-    let unfinished = store.begin().unwrap();
+fn stored(store: &ModelStore, metadata: &ModelMetadata) -> StoredModel {
+    let unfinished = store.new_download().unwrap();
     unfinished.writer().unwrap().write_all(b"model").unwrap();
-    store.place(unfinished, about).unwrap()
+    store.install(unfinished, metadata).unwrap()
 }
 
 fn names(directory: &Path) -> Vec<String> {
@@ -42,38 +43,38 @@ fn names(directory: &Path) -> Vec<String> {
 fn a_model_is_placed_executable_below_its_project_and_found_again() {
     use std::os::unix::fs::PermissionsExt;
     let dir = tempfile::tempdir().unwrap();
-    let store = Store::new(dir.path());
-    assert!(store.find(&about(3)).is_none());
-    let model = stored(&store, &about(3));
+    let store = ModelStore::new(dir.path());
+    assert!(store.find(&metadata(3)).is_none());
+    let model = stored(&store, &metadata(3));
     let expected = "models/Cars---bikes-7/v3-float32-runner-linux-x86_64-tflite-impulse1/model.eim";
     assert_eq!(model.path, dir.path().join(expected));
     assert_eq!(fs::metadata(&model.path).unwrap().permissions().mode() & 0o777, 0o755);
-    assert_eq!(store.find(&about(3)).unwrap().path, model.path);
-    assert!(store.find(&about(4)).is_none());
+    assert_eq!(store.find(&metadata(3)).unwrap().path, model.path);
+    assert!(store.find(&metadata(4)).is_none());
 }
 
 #[test]
 fn a_file_of_another_size_is_no_model() {
     let dir = tempfile::tempdir().unwrap();
-    let store = Store::new(dir.path());
-    let model = stored(&store, &about(3));
+    let store = ModelStore::new(dir.path());
+    let model = stored(&store, &metadata(3));
     fs::write(&model.path, b"mod").unwrap();
-    assert!(store.find(&about(3)).is_none());
+    assert!(store.find(&metadata(3)).is_none());
     assert!(store.newest(None).is_none());
 }
 
 #[test]
 fn the_newest_is_the_one_used_last_by_the_same_origin() {
     let dir = tempfile::tempdir().unwrap();
-    let store = Store::new(dir.path());
-    let newest = |origin: Option<&Origin>| store.newest(origin).map(|model| model.about.version);
-    stored(&store, &about(3));
-    stored(&store, &about(4));
+    let store = ModelStore::new(dir.path());
+    let newest = |origin: Option<&ModelOrigin>| store.newest(origin).map(|model| model.metadata.version);
+    stored(&store, &metadata(3));
+    stored(&store, &metadata(4));
     assert_eq!(newest(Some(&origin())), Some(4));
     // Studio went back to version 3.
-    store.find(&about(3)).unwrap();
+    store.find(&metadata(3)).unwrap();
     assert_eq!(newest(Some(&origin())), Some(3));
-    let other = Origin {
+    let other = ModelOrigin {
         secret_id: "other".into(),
         ..origin()
     };
@@ -84,22 +85,22 @@ fn the_newest_is_the_one_used_last_by_the_same_origin() {
 #[test]
 fn two_versions_of_a_project_are_kept_and_those_in_use() {
     let dir = tempfile::tempdir().unwrap();
-    let store = Store::new(dir.path());
-    let running = stored(&store, &about(1));
+    let store = ModelStore::new(dir.path());
+    let running = stored(&store, &metadata(1));
     for version in 2..=5 {
-        stored(&store, &about(version));
+        stored(&store, &metadata(version));
     }
-    let other = About {
+    let other = ModelMetadata {
         project_id: 8,
-        ..about(1)
+        ..metadata(1)
     };
     stored(&store, &other);
-    store.tidy(7);
+    store.remove_old_versions(7);
     let version = |n: u64| format!("v{n}-float32-runner-linux-x86_64-tflite-impulse1");
     let project = dir.path().join("models/Cars---bikes-7");
     assert_eq!(names(&project), [version(1), version(4), version(5)]);
     drop(running);
-    store.tidy(7);
+    store.remove_old_versions(7);
     assert_eq!(names(&project), [version(4), version(5)]);
     assert_eq!(names(&dir.path().join("models/Cars---bikes-8")), [version(1)]);
 }
@@ -107,12 +108,12 @@ fn two_versions_of_a_project_are_kept_and_those_in_use() {
 #[test]
 fn a_download_that_is_given_up_leaves_nothing_and_one_of_a_killed_process_is_swept() {
     let dir = tempfile::tempdir().unwrap();
-    let store = Store::new(dir.path());
-    let (given_up, under_way) = (store.begin().unwrap(), store.begin().unwrap());
+    let store = ModelStore::new(dir.path());
+    let (given_up, under_way) = (store.new_download().unwrap(), store.new_download().unwrap());
     drop(given_up);
     fs::write(store.root().join(".download-0123"), b"half").unwrap();
     assert_eq!(names(store.root()).len(), 2);
-    store.sweep();
+    store.remove_leftovers();
     assert_eq!(names(store.root()).len(), 1, "the one under way stays");
     drop(under_way);
     assert!(names(store.root()).is_empty());
@@ -128,7 +129,7 @@ fn no_name_of_a_project_leaves_its_directory() {
         ("a b\nc", "a-b-c"),
         ("v1.2_x", "v1.2_x"),
     ] {
-        assert_eq!(path_name(name), expected, "{name:?}");
+        assert_eq!(path_component(name), expected, "{name:?}");
     }
-    assert_eq!(path_name(&"x".repeat(1000)).len(), 2 * NAME);
+    assert_eq!(path_component(&"x".repeat(1000)).len(), MAX_NAME);
 }

@@ -1,15 +1,15 @@
-//! Which kind of model this machine wants.
+//! The deployment target for this machine.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What decides on the deployment target.
+/// The properties of a machine that determine the deployment target.
 #[derive(Debug, Clone)]
 pub struct Machine {
-    /// The architecture this program was built for, as in `std::env::consts::ARCH`: models must run beside it, whatever
-    /// the kernel says.
+    /// The architecture of this program, as in `std::env::consts::ARCH`: models run beside it, whatever the kernel's
+    /// architecture is.
     pub arch: &'static str,
-    /// Where `/dev`, `/proc` and `/usr` are.
+    /// The directory of `dev`, `proc` and `usr`; another one than `/` in tests.
     pub root: PathBuf,
 }
 
@@ -196,7 +196,7 @@ mod tests {
 
     #[test]
     fn an_architecture_without_models_is_named() {
-        let said = target("riscv64", &[]).unwrap_err().to_string();
-        assert!(said.contains("riscv64") && said.contains("--force-target"), "{said}");
+        let text = target("riscv64", &[]).unwrap_err().to_string();
+        assert!(text.contains("riscv64") && text.contains("--force-target"), "{text}");
     }
 }

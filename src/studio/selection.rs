@@ -1,11 +1,11 @@
-//! Engine and variant of the model, from what the target supports and what was asked for.
+//! Selects engine and variant of the model from what the target supports and what `eiparams` request.
 
-use super::api::Target;
+use super::api::DeploymentTarget;
 use super::error::StudioError;
 
-/// What `eiparams` ask for.
+/// What `eiparams` request.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Wanted {
+pub struct ModelSelection {
     /// `--force-target`
     pub target: Option<String>,
     /// `--force-engine`
@@ -16,9 +16,9 @@ pub struct Wanted {
     pub impulse_id: Option<u64>,
 }
 
-/// The one kind of model that is downloaded.
+/// Target, engine and variant of the model that is downloaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Choice {
+pub struct DeploymentOptions {
     /// Deployment target.
     pub target: String,
     /// Inference engine.
@@ -28,7 +28,7 @@ pub struct Choice {
 }
 
 /// The target called `name`.
-pub(super) fn find<'a>(name: &str, targets: &'a [Target]) -> Result<&'a Target, StudioError> {
+pub(super) fn find<'a>(name: &str, targets: &'a [DeploymentTarget]) -> Result<&'a DeploymentTarget, StudioError> {
     targets
         .iter()
         .find(|target| target.format == name)
@@ -42,23 +42,26 @@ pub(super) fn find<'a>(name: &str, targets: &'a [Target]) -> Result<&'a Target, 
         })
 }
 
-/// Chooses engine and variant. `variants` are those of the project's model, in Studio's order; not needed when one is
-/// forced.
+/// Selects engine and variant. `variants` are those of the project's model, in Studio's order; not needed when one is forced.
 ///
 /// # Errors
-/// [`StudioError::NoEngine`], [`StudioError::NoVariant`]: the target does not support what was asked for.
-pub fn choose(target: &Target, variants: &[String], wanted: &Wanted) -> Result<Choice, StudioError> {
-    Ok(Choice {
+/// [`StudioError::NoEngine`], [`StudioError::NoVariant`]: the target does not support what is requested.
+pub fn choose(
+    target: &DeploymentTarget,
+    variants: &[String],
+    selection: &ModelSelection,
+) -> Result<DeploymentOptions, StudioError> {
+    Ok(DeploymentOptions {
         target: target.format.clone(),
-        engine: engine(target, wanted.engine.as_deref())?,
-        variant: match &wanted.variant {
+        engine: engine(target, selection.engine.as_deref())?,
+        variant: match &selection.variant {
             Some(forced) => forced_variant(target, forced)?,
             None => first_variant(target, variants)?,
         },
     })
 }
 
-fn engine(target: &Target, forced: Option<&str>) -> Result<String, StudioError> {
+fn engine(target: &DeploymentTarget, forced: Option<&str>) -> Result<String, StudioError> {
     match forced {
         Some(engine) if target.supported_engines.iter().any(|known| known == engine) => Ok(engine.to_owned()),
         Some(engine) => Err(StudioError::NoEngine {
@@ -75,8 +78,8 @@ fn engine(target: &Target, forced: Option<&str>) -> Result<String, StudioError> 
     }
 }
 
-/// Whether the target runs the variant; a target that lists none runs all.
-fn supports(target: &Target, variant: &str) -> bool {
+/// Whether the target supports the variant. A target that lists none supports all.
+fn supports(target: &DeploymentTarget, variant: &str) -> bool {
     target.model_variants.is_empty()
         || target
             .model_variants
@@ -84,7 +87,7 @@ fn supports(target: &Target, variant: &str) -> bool {
             .any(|known| known.variant == variant && known.supported)
 }
 
-fn forced_variant(target: &Target, forced: &str) -> Result<String, StudioError> {
+fn forced_variant(target: &DeploymentTarget, forced: &str) -> Result<String, StudioError> {
     if supports(target, forced) {
         return Ok(forced.to_owned());
     }
@@ -96,7 +99,7 @@ fn forced_variant(target: &Target, forced: &str) -> Result<String, StudioError> 
     Err(no_variant(target, Some(forced), hint))
 }
 
-fn first_variant(target: &Target, variants: &[String]) -> Result<String, StudioError> {
+fn first_variant(target: &DeploymentTarget, variants: &[String]) -> Result<String, StudioError> {
     let mut supported = variants.iter().filter(|variant| supports(target, variant));
     let first = supported.next().ok_or_else(|| {
         let hint = target.model_variants.iter().find_map(|known| known.hint.clone());
@@ -110,7 +113,7 @@ fn first_variant(target: &Target, variants: &[String]) -> Result<String, StudioE
     Ok(first.clone())
 }
 
-fn no_variant(target: &Target, asked: Option<&str>, hint: Option<String>) -> StudioError {
+fn no_variant(target: &DeploymentTarget, asked: Option<&str>, hint: Option<String>) -> StudioError {
     StudioError::NoVariant {
         target: target.format.clone(),
         asked: asked.map(str::to_owned),
@@ -129,8 +132,8 @@ mod tests {
     use super::*;
     use crate::studio::api::TargetVariant;
 
-    fn target(variants: &[(&str, bool)]) -> Target {
-        Target {
+    fn target(variants: &[(&str, bool)]) -> DeploymentTarget {
+        DeploymentTarget {
             format: "runner-linux-aarch64".into(),
             preferred_engine: "tflite-eon".into(),
             supported_engines: vec!["tflite".into(), "tflite-eon".into()],
@@ -147,12 +150,12 @@ mod tests {
 
     fn variant(target_has: &[(&str, bool)], project_has: &[&str], forced: Option<&str>) -> Result<String, String> {
         let project_has: Vec<_> = project_has.iter().map(|v| (*v).to_owned()).collect();
-        let wanted = Wanted {
+        let selection = ModelSelection {
             variant: forced.map(str::to_owned),
-            ..Wanted::default()
+            ..ModelSelection::default()
         };
-        choose(&target(target_has), &project_has, &wanted)
-            .map(|choice| choice.variant)
+        choose(&target(target_has), &project_has, &selection)
+            .map(|options| options.variant)
             .map_err(|e| e.to_string())
     }
 
@@ -178,15 +181,15 @@ mod tests {
     }
 
     #[test]
-    fn a_forced_variant_wins_and_an_unsupported_one_is_refused_with_what_there_is() {
+    fn a_forced_variant_has_priority_and_an_unsupported_one_is_refused_with_alternatives() {
         let has = [("int8", true), ("float32", false)];
         assert_eq!(variant(&has, &[], Some("int8")).as_deref(), Ok("int8"));
         for asked in ["float32", "akida"] {
-            let said = variant(&has, &["int8"], Some(asked)).unwrap_err();
-            assert!(said.contains(asked) && said.contains("int8"), "{said}");
+            let text = variant(&has, &["int8"], Some(asked)).unwrap_err();
+            assert!(text.contains(asked) && text.contains("int8"), "{text}");
         }
-        let said = variant(&has, &["float32"], None).unwrap_err();
-        assert!(said.contains("needs another board"), "{said}");
+        let text = variant(&has, &["float32"], None).unwrap_err();
+        assert!(text.contains("needs another board"), "{text}");
     }
 
     #[test]
@@ -194,27 +197,27 @@ mod tests {
         let target = target(&[]);
         let variants = ["float32".to_owned()];
         let with = |engine: Option<&str>| {
-            let wanted = Wanted {
+            let selection = ModelSelection {
                 engine: engine.map(str::to_owned),
-                ..Wanted::default()
+                ..ModelSelection::default()
             };
-            choose(&target, &variants, &wanted).map(|choice| choice.engine)
+            choose(&target, &variants, &selection).map(|options| options.engine)
         };
         assert_eq!(with(None).unwrap(), "tflite-eon");
         assert_eq!(with(Some("tflite")).unwrap(), "tflite");
-        let said = with(Some("tensorrt")).unwrap_err().to_string();
+        let text = with(Some("tensorrt")).unwrap_err().to_string();
         assert!(
-            said.contains("tensorrt") && said.contains("tflite, tflite-eon"),
-            "{said}"
+            text.contains("tensorrt") && text.contains("tflite, tflite-eon"),
+            "{text}"
         );
     }
 
     #[test]
-    fn a_target_that_studio_does_not_offer_is_refused_with_those_it_offers() {
-        let said = find("runner-linux-armv7", &[target(&[])]).unwrap_err().to_string();
+    fn an_unknown_target_is_refused_with_the_known_ones() {
+        let text = find("runner-linux-armv7", &[target(&[])]).unwrap_err().to_string();
         assert!(
-            said.contains("runner-linux-armv7") && said.contains("runner-linux-aarch64"),
-            "{said}"
+            text.contains("runner-linux-armv7") && text.contains("runner-linux-aarch64"),
+            "{text}"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! The build job under way in Studio, kept on disk: the next attempt waits for it instead of starting another one.
+//! The build job that runs in Studio, stored on disk: the next attempt waits for it instead of starting another one.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -10,9 +10,9 @@ use crate::util::atomic_file;
 
 const MAX_BYTES: u64 = 4096;
 
-/// What a job builds.
+/// Identifies what a job builds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Build {
+pub(super) struct BuildKey {
     /// Host of Studio.
     pub studio: String,
     /// Project id.
@@ -30,28 +30,28 @@ pub(super) struct Build {
 #[derive(Debug, Serialize, Deserialize)]
 struct Record {
     #[serde(flatten)]
-    build: Build,
+    build: BuildKey,
     job: u64,
 }
 
-/// The file with the job. What cannot be read or written costs a second build and is no failure.
+/// The file with the job. If it cannot be read or written, the model is built a second time.
 #[derive(Debug)]
-pub(super) struct KnownJob {
+pub(super) struct PendingBuild {
     file: PathBuf,
-    build: Build,
+    build: BuildKey,
 }
 
-impl KnownJob {
-    /// The job for `build`, below the directory of downloaded models.
-    pub fn new(models: &Path, build: Build) -> Self {
+impl PendingBuild {
+    /// The file for `build`, in the directory of downloaded models.
+    pub fn new(models: &Path, build: BuildKey) -> Self {
         Self {
             file: models.join("build-job.json"),
             build,
         }
     }
 
-    /// Its id, when one was started and its end is not known.
-    pub fn id(&self) -> Option<u64> {
+    /// Id of the job that was started and whose end is not known.
+    pub fn job_id(&self) -> Option<u64> {
         let mut text = String::new();
         let file = File::open(&self.file).ok()?;
         file.take(MAX_BYTES).read_to_string(&mut text).ok()?;
@@ -59,20 +59,20 @@ impl KnownJob {
         (record.build == self.build).then_some(record.job)
     }
 
-    /// It was started.
-    pub fn begun(&self, job: u64) {
+    /// Stores a job that was started.
+    pub fn save(&self, job: u64) {
         let build = self.build.clone();
         let written = serde_json::to_vec(&Record { build, job })
             .map_err(Into::into)
             .and_then(|text| atomic_file::replace(&self.file, &text));
         if let Err(e) = written {
-            tracing::debug!("the build job {job} cannot be noted in {}: {e}", self.file.display());
+            tracing::debug!(job, path = %self.file.display(), error = %e, "The build job cannot be stored");
         }
     }
 
-    /// It ended, one way or the other.
-    pub fn ended(&self) {
-        if self.id().is_some() {
+    /// Removes the job: it has ended.
+    pub fn remove(&self) {
+        if self.job_id().is_some() {
             let _ = fs::remove_file(&self.file);
         }
     }

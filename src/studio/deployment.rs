@@ -1,0 +1,128 @@
+//! One deployment of one project: its version, and its download.
+
+use super::api;
+use super::build_job::BuildJob;
+use super::client::StudioClient;
+use super::download::download;
+use super::error::StudioError;
+use super::pending_build::{BuildKey, PendingBuild};
+use super::selection::DeploymentOptions;
+use super::store::{ModelMetadata, ModelStore, StoredModel};
+use crate::util::backoff::Retry;
+
+/// The model of a project for one target, variant and engine.
+pub(super) struct Deployment<'a> {
+    pub(super) studio: &'a StudioClient,
+    pub(super) project: u64,
+    pub(super) impulse: String,
+    pub(super) options: &'a DeploymentOptions,
+}
+
+impl Deployment<'_> {
+    /// The version that is built; has the model built if there is none, and calls `on_build` before that.
+    pub(super) async fn ensure_built(&self, store: &ModelStore, on_build: impl FnOnce()) -> Result<u64, StudioError> {
+        let pending = self.pending_build(store);
+        if let Some(version) = self.version().await? {
+            pending.remove();
+            return Ok(version);
+        }
+        on_build();
+        self.build(&pending).await
+    }
+
+    /// The version that is built; `None`: there is none.
+    pub(super) async fn version(&self) -> Result<Option<u64>, StudioError> {
+        let query = [
+            ("type", &*self.options.target),
+            ("modelType", &self.options.variant),
+            ("engine", &self.options.engine),
+            ("impulseId", &self.impulse),
+        ];
+        let path = format!("api/{}/deployment", self.project);
+        let built: api::Deployment = self.studio.get("the deployment", &path, &query).await?;
+        Ok(built.version.filter(|_| built.has_deployment))
+    }
+
+    /// The stored build job.
+    fn pending_build(&self, store: &ModelStore) -> PendingBuild {
+        let build = BuildKey {
+            studio: self.studio.host(),
+            project: self.project,
+            impulse: self.impulse.clone(),
+            target: self.options.target.clone(),
+            variant: self.options.variant.clone(),
+            engine: self.options.engine.clone(),
+        };
+        PendingBuild::new(store.root(), build)
+    }
+
+    /// Has the model built, and returns its version. Waits for a job that was started earlier, if there is one.
+    async fn build(&self, pending: &PendingBuild) -> Result<u64, StudioError> {
+        if let Some(id) = pending.job_id() {
+            tracing::info!(job = id, "Waiting for the model build that was started earlier");
+            match self
+                .wait_for(BuildJob::new(self.studio, self.project, id), pending)
+                .await
+            {
+                Err(e) if e.retry() == Retry::Later => tracing::info!(error = %e, "The model is built again"),
+                result => return result,
+            }
+        }
+        let job = BuildJob::start(self.studio, self.project, &self.impulse, self.options).await?;
+        pending.save(job.id);
+        self.wait_for(job, pending).await
+    }
+
+    /// Waits for a job, and returns the version that it built. Keeps the stored job only if waiting for it again makes sense.
+    async fn wait_for(&self, job: BuildJob<'_>, pending: &PendingBuild) -> Result<u64, StudioError> {
+        let result = match job.finished().await {
+            Ok(()) => self
+                .version()
+                .await
+                .and_then(|version| version.ok_or(StudioError::BuiltNothing { job: job.id })),
+            Err(e) => Err(e),
+        };
+        if !result.as_ref().is_err_and(|e| e.retry() == Retry::Soon) {
+            pending.remove();
+        }
+        result
+    }
+
+    /// Downloads the model, unless it is stored already.
+    pub(super) async fn obtain(
+        &self,
+        metadata: &ModelMetadata,
+        store: &ModelStore,
+    ) -> Result<StoredModel, StudioError> {
+        let unwritable = |source| StudioError::Store {
+            path: store.root().to_owned(),
+            source,
+        };
+        if let Some(model) = store.find(metadata) {
+            tracing::info!(version = metadata.version, path = %model.path.display(), "The model is already on this device");
+            return Ok(model);
+        }
+        tracing::info!(
+            version = metadata.version,
+            target = metadata.target,
+            variant = metadata.variant,
+            engine = metadata.engine,
+            "Downloading the model"
+        );
+        let query = [
+            ("type", &*self.options.target),
+            ("modelType", &self.options.variant),
+            ("impulseId", &self.impulse),
+        ];
+        let path = format!("api/{}/deployment/download", self.project);
+        let file = download(self.studio, &path, &query, store).await?;
+        let bytes = std::fs::metadata(file.path()).map_or(0, |meta| meta.len());
+        let model = store.install(file, metadata).map_err(unwritable)?;
+        store.remove_old_versions(metadata.project_id);
+        tracing::info!(
+            version = metadata.version, bytes, path = %model.path.display(),
+            "The model was downloaded"
+        );
+        Ok(model)
+    }
+}
