@@ -222,7 +222,7 @@ async fn each_wrong_answer_has_its_own_sentence_and_retry_rule() {
     let html = || Reply::bytes("text/html", "<!DOCTYPE html><title>Log in</title>");
     let refused = || Reply::json(&json!({"success": false, "error": "Project is being deleted"}));
     let cases = [
-        ("/api/projects", html(), "is a web page and no JSON", Retry::Soon),
+        ("/api/projects", html(), "is a web page, not JSON", Retry::Soon),
         (
             "/impulses",
             Reply::bytes("application/json", "{\"succ"),

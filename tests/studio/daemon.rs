@@ -121,7 +121,7 @@ fn without_network_the_earlier_model_runs_and_a_newer_one_is_used_after_a_restar
     bench.wait_for_problem("model: it was downloaded earlier and may not be the newest: ");
     bench.state.lock().version = Some(4);
     let studio = stand_in::studio_at(port, &bench.state);
-    daemon.wait_for_line("version 4 of the model (Tutorial) is here");
+    daemon.wait_for_line("A new model is downloaded; it is used from the next start or the command restart on version=4 project=Tutorial");
     bench.wait_for_health("no problem", |_, problems| problems.is_empty());
     bench.observer.command(&json!({"cmd": "restart"}), |_| true);
     daemon.wait_for_line("The model is already on this device version=4");
@@ -260,7 +260,7 @@ fn the_earlier_model_runs_while_studio_builds_the_newer_one() {
     let daemon = bench.run(&studio.url(), |_| {});
     daemon.wait_for_line("An earlier model runs meanwhile reason=\"the newer one is still to be built\"");
     bench.observer.wait_for_status("started", 2);
-    daemon.wait_for_line("version 4 of the model (Tutorial) is here");
+    daemon.wait_for_line("A new model is downloaded; it is used from the next start or the command restart on version=4 project=Tutorial");
     daemon.stop();
 }
 

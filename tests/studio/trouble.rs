@@ -54,7 +54,7 @@ fn a_studio_that_talks_nonsense_leaves_the_earlier_model_running() {
     goes_on_with(
         None,
         Some(("/api/projects", Reply::bytes("text/html", "<html>log in</html>"))),
-        &["a web page and no JSON", "EI_HOST", "proxy or login page"],
+        &["a web page, not JSON", "EI_HOST", "proxy or login page"],
     );
     let refusal = Reply::json(&json!({"success": false, "error": "Project is locked"}));
     goes_on_with(None, Some(("/api/projects", refusal)), &["Project is locked"]);
