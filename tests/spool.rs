@@ -10,9 +10,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use ei_greengrass::config::Qos;
 use ei_greengrass::device::Topics;
 use ei_greengrass::status::stats::Stats;
-use ei_greengrass::uplink::outbox::Bounds;
+use ei_greengrass::uplink::outbox::OutboxBounds;
 use ei_greengrass::uplink::{
-    self, Limits, Message, Outbox, Policy, RateLimits, Settings, Spool, SpoolSettings, Uplink,
+    self, ConnectionLimits, Message, Outbox, RateLimits, Settings, Spool, SpoolPolicy, SpoolSettings, Uplink,
 };
 use ei_greengrass::util::backoff::BackoffPolicy;
 use rand::rngs::StdRng;
@@ -281,13 +281,13 @@ struct Bench {
 impl Bench {
     fn new(url: &str, directory: &Path, grace: Duration) -> Self {
         let stats = Arc::new(Stats::default());
-        let outbox = Arc::new(Outbox::new(Bounds::default(), Arc::clone(&stats)));
+        let outbox = Arc::new(Outbox::new(OutboxBounds::default(), Arc::clone(&stats)));
         let spool = SpoolSettings {
             path: directory.join("device/spool.redb"),
             max_bytes: 64 << 20,
-            policy: Policy {
+            policy: SpoolPolicy {
                 grace,
-                ..Policy::default()
+                ..SpoolPolicy::default()
             },
         };
         let spool = Spool::start(spool, Arc::clone(&outbox)).expect("a thread");
@@ -298,14 +298,14 @@ impl Bench {
             qos: Qos::AtLeastOnce,
             refusal_answer: ei_greengrass::commands::refusal_answer,
             ca: None,
-            pacing: RateLimits::UNLIMITED,
-            limits: Limits {
+            rate_limits: RateLimits::UNLIMITED,
+            limits: ConnectionLimits {
                 backoff: BackoffPolicy {
                     min: Duration::from_millis(5),
                     max: Duration::from_millis(40),
                     ..BackoffPolicy::default()
                 },
-                ..Limits::default()
+                ..ConnectionLimits::default()
             },
         };
         let topics = settings.topics.clone();

@@ -12,9 +12,10 @@ use std::time::{Duration, Instant};
 use ei_greengrass::config::Qos;
 use ei_greengrass::device::Topics;
 use ei_greengrass::status::stats::Stats;
-use ei_greengrass::uplink::outbox::Bounds;
+use ei_greengrass::uplink::outbox::OutboxBounds;
 use ei_greengrass::uplink::{
-    self, ConnectionError, Limits, LinkState, Message, Outbox, RateLimits, ReceivedCommand, Settings, Status, Uplink,
+    self, ConnectionError, ConnectionLimits, LinkState, Message, Outbox, RateLimits, ReceivedCommand, Settings, Status,
+    Uplink,
 };
 use ei_greengrass::util::backoff::BackoffPolicy;
 use rumqttc::mqttbytes::QoS;
@@ -45,8 +46,8 @@ fn settings(url: &str) -> Settings {
         qos: Qos::AtLeastOnce,
         refusal_answer: ei_greengrass::commands::refusal_answer,
         ca: None,
-        pacing: RateLimits::UNLIMITED,
-        limits: Limits {
+        rate_limits: RateLimits::UNLIMITED,
+        limits: ConnectionLimits {
             connect: LIMIT / 2,
             acknowledgement: LIMIT / 2,
             backoff: BackoffPolicy {
@@ -54,7 +55,7 @@ fn settings(url: &str) -> Settings {
                 max: ms(50),
                 ..BackoffPolicy::default()
             },
-            ..Limits::default()
+            ..ConnectionLimits::default()
         },
     }
 }
@@ -74,7 +75,7 @@ impl Bench {
 
     fn with(settings: Settings) -> Self {
         let stats = Arc::new(Stats::default());
-        let outbox = Arc::new(Outbox::new(Bounds::default(), Arc::clone(&stats)));
+        let outbox = Arc::new(Outbox::new(OutboxBounds::default(), Arc::clone(&stats)));
         let topics = settings.topics.clone();
         let (uplink, commands) = uplink::start(settings, Arc::clone(&outbox), Arc::clone(&stats));
         Self {
@@ -175,7 +176,10 @@ async fn a_driver_that_panics_is_replaced_and_what_it_had_sent_is_sent_again() {
     let mut settings = settings(&broker.url());
     // No clock goes that far: working out when the broker has been silent for too long panics, with a message under way.
     settings.limits.acknowledgement = Duration::MAX;
-    let (outbox, stats) = (Arc::new(Outbox::new(Bounds::default(), Arc::default())), Arc::default());
+    let (outbox, stats) = (
+        Arc::new(Outbox::new(OutboxBounds::default(), Arc::default())),
+        Arc::default(),
+    );
     let topics = settings.topics.clone();
     let (uplink, _commands) = uplink::start(settings, outbox.clone(), stats);
     outbox.push(Message::inference(&topics, "{}", Qos::AtLeastOnce));
@@ -332,7 +336,7 @@ async fn a_broker_that_acknowledges_everything_twice_gets_everything_all_the_sam
 async fn iot_core_never_sees_more_than_its_limits_and_an_answer_overtakes_the_backlog() {
     let broker = MockBroker::start(Behaviour::default()).await;
     let mut settings = settings(&broker.url());
-    settings.pacing = RateLimits::IOT_CORE;
+    settings.rate_limits = RateLimits::IOT_CORE;
     let bench = Bench::with(settings);
     bench.infer(0..150);
     bench.online().await;

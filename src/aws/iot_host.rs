@@ -3,10 +3,19 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::uplink::address::AddressError;
-
 /// Port of plain MQTT. IoT Core does not listen there: the user means another broker.
 const PLAIN_MQTT: u16 = 1883;
+
+/// Why a text is not the host of an IoT Core endpoint. It does not hold the text, which may contain a password.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum IotHostError {
+    /// Characters that a host name or port cannot have.
+    #[error("the broker address is neither a URL nor a host name")]
+    HostName,
+    /// The port of MQTT without TLS.
+    #[error("port 1883 is that of a broker without TLS, and IoT Core has none: write mqtt://host:1883")]
+    PlainPort,
+}
 
 /// `host` or `host:port`, as in `iot_endpoint`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,15 +45,15 @@ impl fmt::Display for IotHost {
 }
 
 impl FromStr for IotHost {
-    type Err = AddressError;
+    type Err = IotHostError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (host, port) = match text.split_once(':') {
             None => (text, None),
-            Some((host, port)) => (host, Some(port.parse().map_err(|_| AddressError::HostName)?)),
+            Some((host, port)) => (host, Some(port.parse().map_err(|_| IotHostError::HostName)?)),
         };
         if port == Some(PLAIN_MQTT) {
-            return Err(AddressError::PlainPort);
+            return Err(IotHostError::PlainPort);
         }
         let labels_fit = host.split('.').all(|label| {
             !label.is_empty()
@@ -53,7 +62,7 @@ impl FromStr for IotHost {
                     .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
         });
         if !labels_fit || host.len() > 253 || port == Some(0) {
-            return Err(AddressError::HostName);
+            return Err(IotHostError::HostName);
         }
         Ok(Self {
             host: host.to_ascii_lowercase(),

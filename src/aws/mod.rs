@@ -18,4 +18,4 @@ pub use clock_skew::ClockSkew;
 pub use endpoint_cache::EndpointCache;
 pub(crate) use error::Answer;
 pub use error::AwsError;
-pub use iot_host::IotHost;
+pub use iot_host::{IotHost, IotHostError};

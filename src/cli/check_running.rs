@@ -11,6 +11,7 @@ use super::watch::shown;
 use crate::config::Config;
 use crate::device::peek;
 use crate::lifecycle::{holder, lock_path};
+use crate::util::host::bracketed;
 use crate::util::text::sentence;
 
 /// The page is on this machine: it answers at once, or the daemon hangs.
@@ -87,9 +88,8 @@ impl Status {
 /// Where this machine reaches the page.
 fn url(host: &str, port: u16) -> String {
     let host = match host.parse::<IpAddr>() {
-        Ok(address) if address.is_unspecified() => "127.0.0.1".to_owned(),
-        Ok(IpAddr::V6(address)) => format!("[{address}]"),
-        _ => host.to_owned(),
+        Ok(address) if address.is_unspecified() => "127.0.0.1".into(),
+        _ => bracketed(host),
     };
     format!("http://{host}:{port}/api/status")
 }

@@ -260,7 +260,7 @@ mod tests {
     use crate::report::{Report, ReportSettings};
     use crate::status::stats::Stats;
     use crate::uplink::ReceivedCommand;
-    use crate::uplink::outbox::{Bounds, Outbox};
+    use crate::uplink::outbox::{Outbox, OutboxBounds};
 
     /// Executes commands one after the other, without model and caches; gives the actions and the answers.
     fn executed(commands: &[Value]) -> Vec<(Action, String)> {
@@ -274,7 +274,7 @@ mod tests {
             filter,
             publish_every: 1,
         };
-        let outbox = Arc::new(Outbox::new(Bounds::default(), stats.clone()));
+        let outbox = Arc::new(Outbox::new(OutboxBounds::default(), stats.clone()));
         let context = CommandContext {
             report: &Mutex::new(Report::new(settings, stats)),
             model: None,

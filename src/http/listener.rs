@@ -7,6 +7,7 @@ use tokio::net::TcpListener;
 use crate::status::health::HealthFlag;
 use crate::util::backoff::{Backoff, BackoffPolicy};
 use crate::util::clock::rounded;
+use crate::util::host::bracketed;
 use crate::util::log_limiter::LogLimiter;
 
 /// Waits between attempts to open the port.
@@ -31,11 +32,7 @@ pub(super) async fn bind(host: &str, port: u16, service: Service, flag: &HealthF
     let mut backoff = Backoff::new(RETRY);
     let mut limiter = LogLimiter::default();
     // A URL has an IPv6 address in brackets.
-    let url_host = if host.contains(':') {
-        format!("[{host}]")
-    } else {
-        host.to_owned()
-    };
+    let url_host = bracketed(host);
     loop {
         match TcpListener::bind((host, port)).await {
             Ok(listener) => {

@@ -39,7 +39,7 @@ mod tests {
     use crate::report::{Report, ReportSettings};
     use crate::status::stats::Stats;
     use crate::uplink::Outbox;
-    use crate::uplink::outbox::Bounds;
+    use crate::uplink::outbox::OutboxBounds;
 
     fn context() -> InferenceContext {
         let stats = Arc::new(Stats::default());
@@ -48,7 +48,7 @@ mod tests {
             qos: Qos::AtLeastOnce,
             s3_bucket: None,
         };
-        let outbox = Arc::new(Outbox::new(Bounds::default(), stats.clone()));
+        let outbox = Arc::new(Outbox::new(OutboxBounds::default(), stats.clone()));
         let topics = Arc::new(Topics::new("d"));
         let (publisher, _) = Publisher::start(settings, topics, outbox, Caches::default(), stats.clone()).unwrap();
         let settings = ReportSettings {

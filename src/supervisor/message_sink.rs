@@ -104,20 +104,20 @@ pub fn uplink_settings(
             EndpointCache::new(&config.work_dir.join(device)),
         ))),
     };
-    let pacing = if address.is_iot_core() {
+    let rate_limits = if address.is_iot_core() {
         uplink::RateLimits::IOT_CORE
     } else {
         uplink::RateLimits::UNLIMITED
     };
     Some(uplink::Settings {
         address,
-        pacing,
+        rate_limits,
         client_id: device.to_owned(),
         topics: topics.clone(),
         qos: config.qos,
         refusal_answer: commands::refusal_answer,
         ca,
-        limits: uplink::Limits::default(),
+        limits: uplink::ConnectionLimits::default(),
     })
 }
 

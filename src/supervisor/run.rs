@@ -20,7 +20,7 @@ use crate::http::live_page;
 use crate::inference::LiveTap;
 use crate::status::stats::Stats;
 use crate::status::{ComponentInfo, StatusRegistry};
-use crate::uplink::outbox::Bounds;
+use crate::uplink::outbox::OutboxBounds;
 use crate::uplink::{CommandRefusal, Message, Outbox, ReceivedCommand, Status};
 use crate::util::backoff::{Backoff, BackoffPolicy};
 use crate::util::clock::rounded;
@@ -49,7 +49,7 @@ pub async fn run(setup: Setup, device: String, stop: impl Future<Output = ()>) -
     crate::model::sweep(&device);
     let topics = Arc::new(Topics::new(&device));
     let stats = Arc::new(Stats::default());
-    let outbox = Arc::new(Outbox::new(Bounds::default(), stats.clone()));
+    let outbox = Arc::new(Outbox::new(OutboxBounds::default(), stats.clone()));
     let spool = spool::start(&setup, &device, &outbox);
     let (mut sink, mut commands) = MessageSink::start(&setup, &device, &topics, &outbox, &stats);
     let sink_closed = sink.closed();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::setup::{Setup, SinkTarget};
-use crate::uplink::{Outbox, Policy, Spool, SpoolSettings};
+use crate::uplink::{Outbox, Spool, SpoolPolicy, SpoolSettings};
 
 /// Starts the spool if messages go to a broker. Without it the outbox works in memory.
 pub(super) fn start(setup: &Setup, device: &str, outbox: &Arc<Outbox>) -> Option<Spool> {
@@ -15,7 +15,7 @@ pub(super) fn start(setup: &Setup, device: &str, outbox: &Arc<Outbox>) -> Option
     let settings = SpoolSettings {
         path: setup.config.work_dir.join(device).join("spool.redb"),
         max_bytes: setup.config.spool_max_bytes,
-        policy: Policy::default(),
+        policy: SpoolPolicy::default(),
     };
     Spool::start(settings, outbox.clone())
         .inspect_err(|error| {

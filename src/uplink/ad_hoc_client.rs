@@ -7,10 +7,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::timeout;
 
-use super::Settings;
 use super::connection::{Connection, LinkEvent};
 use super::connection_error::ConnectionError;
 use super::message::Message;
+use super::settings::Settings;
 
 /// How long to wait for the broker to close the connection after DISCONNECT.
 const DISCONNECT_LIMIT: Duration = Duration::from_secs(1);

@@ -1,4 +1,4 @@
-//! Where the broker is: a URL for any MQTT broker, or the bare host of an AWS IoT Core endpoint.
+//! The address of the broker: a URL for any MQTT broker, or the bare host of an AWS IoT Core endpoint.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -7,7 +7,8 @@ use std::str::FromStr;
 use percent_encoding::percent_decode_str;
 use url::{Host, Url};
 
-use crate::aws::IotHost;
+use crate::aws::{IotHost, IotHostError};
+use crate::util::host::bracketed;
 use crate::util::secret::Secret;
 
 /// What the user gave as `iot_endpoint` or `--mqtt`.
@@ -15,11 +16,11 @@ use crate::util::secret::Secret;
 pub enum Broker {
     /// A URL: any MQTT 3.1.1 broker.
     Url(BrokerAddress),
-    /// A bare host name, with a port perhaps: an IoT Core data endpoint.
+    /// A bare host name with an optional port: an IoT Core data endpoint.
     IotCoreHost(IotHost),
 }
 
-/// How bytes travel to the broker.
+/// The protocol below MQTT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Transport {
     /// `mqtt://`
@@ -43,7 +44,7 @@ impl Transport {
         }
     }
 
-    /// The port when the URL names none.
+    /// The port of a URL without one.
     pub fn default_port(self) -> u16 {
         match self {
             Self::Tcp => 1883,
@@ -54,10 +55,10 @@ impl Transport {
     }
 }
 
-/// A broker's address. Prints without the credentials.
+/// The address of a broker. `Display` and `Debug` leave out the credentials.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BrokerAddress {
-    /// How bytes travel.
+    /// The protocol below MQTT.
     pub transport: Transport,
     /// Host name or IP address; an IPv6 address without brackets.
     pub host: String,
@@ -78,15 +79,14 @@ impl fmt::Display for BrokerAddress {
             path,
             ..
         } = self;
-        let (open, close) = if host.contains(':') { ("[", "]") } else { ("", "") };
-        // A query may carry a signature or a token: only the path is shown.
+        // A query may hold a signature or a token: only the path is shown.
         let path = path.split('?').next().unwrap_or_default();
-        write!(f, "{}://{open}{host}{close}:{port}{path}", transport.scheme())
+        write!(f, "{}://{}:{port}{path}", transport.scheme(), bracketed(host))
     }
 }
 
 impl BrokerAddress {
-    /// The URL of the WebSocket handshake, without user info (that travels in the MQTT CONNECT).
+    /// The URL of the WebSocket handshake, without user info, which is sent in the MQTT CONNECT.
     pub(super) fn websocket_url(&self) -> String {
         let Self {
             transport,
@@ -95,16 +95,11 @@ impl BrokerAddress {
             path,
             ..
         } = self;
-        let host = if host.contains(':') {
-            format!("[{host}]")
-        } else {
-            host.clone()
-        };
-        format!("{}://{host}:{port}{path}", transport.scheme())
+        format!("{}://{}:{port}{path}", transport.scheme(), bracketed(host))
     }
 }
 
-/// Why a broker address is not usable. No variant holds the text itself: it may contain a password.
+/// Why a broker address cannot be used. No variant holds the text itself, which may contain a password.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
     /// Nothing was given.
@@ -119,7 +114,7 @@ pub enum AddressError {
     /// No host.
     #[error("the broker address names no host; {ACCEPTED}")]
     NoHost,
-    /// Something an address of this kind cannot hold.
+    /// A part that an address of this kind cannot have.
     #[error("the broker address has a {part}, which {scheme}:// cannot use; {ACCEPTED}")]
     Extra {
         /// `path`, `query` or `fragment`.
@@ -127,13 +122,10 @@ pub enum AddressError {
         /// Scheme of the address.
         scheme: &'static str,
     },
-    /// A bare host with characters that no host name has.
-    #[error("the broker address is neither a URL nor a host name; {ACCEPTED}")]
-    HostName,
-    /// A bare host with the port of plain MQTT.
-    #[error("port 1883 is that of a broker without TLS, and IoT Core has none: write mqtt://host:1883; {ACCEPTED}")]
-    PlainPort,
-    /// Broken percent encoding of user or password.
+    /// Neither a URL nor the host of an IoT Core endpoint.
+    #[error("{0}; {ACCEPTED}")]
+    IotHost(#[from] IotHostError),
+    /// Invalid percent-encoding of user or password.
     #[error(
         "user name or password in the broker address are not percent-encoded UTF-8; write @ as %40, : as %3A, % as %25"
     )]
@@ -155,7 +147,7 @@ impl FromStr for Broker {
         if text.contains("://") {
             return text.parse().map(Self::Url);
         }
-        text.parse().map(Self::IotCoreHost)
+        Ok(Self::IotCoreHost(text.parse()?))
     }
 }
 
@@ -164,7 +156,7 @@ impl FromStr for BrokerAddress {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let text = text.trim();
-        let (scheme, rest) = text.split_once("://").ok_or(AddressError::HostName)?;
+        let (scheme, rest) = text.split_once("://").ok_or(IotHostError::HostName)?;
         let transport = match scheme.to_ascii_lowercase().as_str() {
             "mqtt" | "tcp" => Transport::Tcp,
             "mqtts" | "ssl" => Transport::Tls,
@@ -172,7 +164,7 @@ impl FromStr for BrokerAddress {
             "wss" => Transport::Wss,
             _ => return Err(AddressError::Scheme(scheme.chars().take(16).collect())),
         };
-        // Parsed under a scheme the URL standard calls special, so that hosts are checked and lower-cased.
+        // The URL standard checks and lower-cases hosts only for special schemes such as http.
         let websocket = matches!(transport, Transport::Ws | Transport::Wss);
         let url = Url::parse(&format!("http://{rest}")).map_err(AddressError::Url)?;
         let host = match url.host() {
@@ -202,7 +194,7 @@ impl FromStr for BrokerAddress {
         Ok(Self {
             transport,
             host,
-            // `Url` leaves out the port it takes for http's own.
+            // `Url` leaves out port 80, the default of http.
             port: url
                 .port()
                 .unwrap_or_else(|| explicit_port_80(rest).unwrap_or(transport.default_port())),
@@ -286,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_an_address_is_refused_with_what_is_accepted() {
+    fn the_error_for_an_invalid_address_names_what_is_accepted() {
         for text in [
             "",
             "http://h",

@@ -1,7 +1,7 @@
-//! Commands between their arrival and their being handed on.
+//! Commands between their arrival and their execution.
 //!
-//! The old component was sent its commands with the retain flag. A retained `restart` would come back after the restart it
-//! caused, so no command is handed on before the broker acknowledged the empty retained message that removes it.
+//! Clients of the old component send commands with the retain flag. A retained `restart` would come back after the restart
+//! it caused, so no command is passed on before the broker has acknowledged the empty retained message that removes it.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -13,13 +13,13 @@ use super::outbox::Token;
 /// A larger command is refused unread.
 pub const MAX_COMMAND_BYTES: usize = 64 * 1024;
 
-/// Commands that wait for their clearing, and as many again that wait for the component.
+/// Most commands that wait for their clearing, and as many again that wait for the component.
 pub(super) const MAX_PENDING: usize = 64;
 
-/// A command that may be carried out now: it is no longer retained at the broker.
+/// A command that can be executed: it is no longer retained at the broker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReceivedCommand {
-    /// The message as it came, at most 64 KiB.
+    /// The payload as received, at most 64 KiB.
     pub payload: Bytes,
 }
 
@@ -45,16 +45,16 @@ pub(super) struct Arrival<'a> {
     pub repeated: bool,
 }
 
-/// What became of an arrival.
+/// What the inbox did with a message.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
-    /// Empty: a clearing, usually our own.
+pub(super) enum CommandReceipt {
+    /// An empty message: a clearing, usually our own.
     Empty,
-    /// A command that came already; cleared once more.
+    /// A repeated delivery of a known command; cleared again.
     Same,
     /// Waits for its clearing.
     Taken,
-    /// Not taken; cleared all the same.
+    /// Refused, and cleared as well.
     Refused(CommandRefusal),
 }
 
@@ -65,13 +65,13 @@ struct Pending {
     cleared: bool,
 }
 
-/// See the module.
+/// The inbox.
 #[derive(Debug)]
 pub(super) struct CommandInbox {
     same_within: Duration,
     pending: VecDeque<Pending>,
     recent: VecDeque<(Bytes, Instant)>,
-    /// A clearing that was pushed and has not left: it will do for what arrives until it does.
+    /// A clearing that was pushed and not sent yet; it also covers commands that arrive before it is sent.
     waiting_clearing: Option<Token>,
 }
 
@@ -86,23 +86,28 @@ impl CommandInbox {
         }
     }
 
-    /// Takes a message. `push_clearing` puts an empty retained message into the outbox.
-    pub fn arrived(&mut self, arrival: Arrival<'_>, now: Instant, push_clearing: impl FnOnce() -> Token) -> Verdict {
+    /// Adds a message. `push_clearing` puts an empty retained message into the outbox.
+    pub fn arrived(
+        &mut self,
+        arrival: Arrival<'_>,
+        now: Instant,
+        push_clearing: impl FnOnce() -> Token,
+    ) -> CommandReceipt {
         let Arrival { payload, repeated } = arrival;
         if payload.is_empty() {
-            return Verdict::Empty;
+            return CommandReceipt::Empty;
         }
         let clearing = *self.waiting_clearing.get_or_insert_with(push_clearing);
         if payload.len() > MAX_COMMAND_BYTES {
-            return Verdict::Refused(CommandRefusal::TooLarge(payload.len()));
+            return CommandReceipt::Refused(CommandRefusal::TooLarge(payload.len()));
         }
         if repeated && self.knows(payload, now) {
-            return Verdict::Same;
+            return CommandReceipt::Same;
         }
         if self.pending.len() >= MAX_PENDING {
-            return Verdict::Refused(CommandRefusal::Busy);
+            return CommandReceipt::Refused(CommandRefusal::Busy);
         }
-        // A copy, so that a small command does not hold on to the connection's whole read buffer.
+        // A copy: a slice would keep the whole read buffer of the connection in memory.
         let payload = Bytes::copy_from_slice(payload);
         self.remember(payload.clone(), now);
         self.pending.push_back(Pending {
@@ -110,17 +115,17 @@ impl CommandInbox {
             clearing,
             cleared: false,
         });
-        Verdict::Taken
+        CommandReceipt::Taken
     }
 
-    /// The message `token` has left the outbox: what arrives from now on needs a clearing of its own.
+    /// The message `token` was sent: commands that arrive from now on need another clearing.
     pub fn left(&mut self, token: Token) {
         if self.waiting_clearing == Some(token) {
             self.waiting_clearing = None;
         }
     }
 
-    /// The broker acknowledged `token`. Returns the commands that may be handed on, in the order of their arrival.
+    /// The broker acknowledged `token`. Returns the commands that can be passed on, in the order of their arrival.
     pub fn acknowledged(&mut self, token: Token, now: Instant) -> Vec<ReceivedCommand> {
         for pending in self.pending.iter_mut().filter(|pending| pending.clearing == token) {
             pending.cleared = true;

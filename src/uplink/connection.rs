@@ -1,9 +1,9 @@
-//! One connection to the broker: a fresh rumqttc client and event loop, used once and thrown away.
+//! One connection to the broker: a new rumqttc client and event loop for each.
 //!
-//! Why so (rumqttc 0.25): its own retransmission loses messages when the broker forgot the session, and a stashed publication
-//! can block it for ever (its issues 211, 250, 1056); here the outbox owns every message. `EventLoop::poll` must not be
-//! cancelled in the middle of a write, so one task does nothing but poll and pass events on. What it read before a
-//! connection failed is still in its state, and is passed on too.
+//! The reason (rumqttc 0.25): its own retransmission loses messages when the broker lost the session, and a publication that
+//! it holds back can block it for ever (its issues 211, 250, 1056). Here the outbox owns every message. `EventLoop::poll` must
+//! not be cancelled during a write, so one task only polls and passes events on. Packets that it read before a connection
+//! failed are still in its state; they are passed on, too.
 
 use std::time::Duration;
 
@@ -16,28 +16,29 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::Settings;
 use super::address::{BrokerAddress, Transport};
-use super::connection_error::{Circumstances, ConnectionError};
-use super::destination::ConnectParams;
+use super::classify::{ConnectionInfo, classify};
+use super::connect_params::ConnectParams;
+use super::connection_error::ConnectionError;
 use super::message::Message;
 use super::proxy::Proxy;
+use super::settings::Settings;
 use super::tls;
 use crate::config::Qos;
 
-/// Packet ids wrap here. Far above our windows: an acknowledgement that comes twice or late must not hit a later message.
+/// Packet ids wrap here, far above our in-flight windows: a late or repeated acknowledgement must not match a later message.
 const INFLIGHT: u16 = 1000;
-/// Above everything that is ever handed over at once: both windows, metrics, subscription, disconnect.
+/// More than is ever queued at once: both in-flight windows, metrics, subscription, disconnect.
 const REQUEST_CAPACITY: usize = 64;
-/// Events on their way to the driver; beyond it the broker waits.
+/// Events queued for the driver; when the queue is full, nothing more is read from the broker.
 const EVENT_CAPACITY: usize = 16;
 /// Larger messages from the broker end the connection; see [`ConnectionError::TooLarge`].
 pub(super) const MAX_INCOMING_BYTES: usize = 4 << 20;
 const MAX_OUTGOING_BYTES: usize = 256 * 1024;
-/// For finding the endpoint and credentials, beside the limit for the connection itself.
-const PREPARATION_LIMIT: Duration = Duration::from_secs(30);
+/// Limit for endpoint and credentials, before the limit of the connection itself begins.
+const PREPARE_LIMIT: Duration = Duration::from_secs(30);
 
-/// What happens on a connection.
+/// An event of a connection.
 #[derive(Debug)]
 pub(super) enum LinkEvent {
     /// CONNACK.
@@ -48,11 +49,11 @@ pub(super) enum LinkEvent {
     Written(u16),
     /// PUBACK.
     Acknowledged(u16),
-    /// A message came.
+    /// A message was received.
     Received(Publish),
     /// DISCONNECT was written.
     DisconnectWritten,
-    /// The end; nothing follows.
+    /// The connection ended; no event follows.
     Closed(ConnectionError),
 }
 
@@ -71,33 +72,33 @@ impl Drop for Connection {
 }
 
 impl Connection {
-    /// Begins to connect. What the broker's address needs (endpoint, credentials, a signature) is found before, anew each time.
+    /// Starts to connect, after it has determined endpoint, credentials and signature for this attempt.
     pub async fn open(
         settings: &Settings,
         last_will: Option<Message>,
         clean_session: bool,
     ) -> Result<Self, ConnectionError> {
         let limits = &settings.limits;
-        let dial = timeout(PREPARATION_LIMIT, settings.address.dial())
+        let params = timeout(PREPARE_LIMIT, settings.address.connect_params())
             .await
-            .unwrap_or(Err(ConnectionError::Preparation(PREPARATION_LIMIT)))?;
-        let mut options = options(settings, &dial, clean_session);
-        let tls = tls_for(settings, &dial).await?;
-        let proxy = Proxy::for_address(&dial.address)?;
-        let circumstances = Circumstances {
+            .unwrap_or(Err(ConnectionError::Preparation(PREPARE_LIMIT)))?;
+        let mut options = options(settings, &params, clean_session);
+        let tls = tls_for(settings, &params).await?;
+        let proxy = Proxy::for_address(&params.address)?;
+        let info = ConnectionInfo {
             client_id: settings.client_id.clone(),
             connect_limit: limits.connect,
-            signed: dial.signed_url.is_some(),
+            signed: params.signed_url.is_some(),
             proxy: proxy.as_ref().map(ToString::to_string),
         };
         if let Some(proxy) = proxy {
             let tls = match proxy.needs_tls() {
-                true => Some(read_tls(tls::Wanted::default()).await?),
+                true => Some(read_tls(tls::TlsSettings::default()).await?),
                 false => None,
             };
             options.set_proxy(proxy.into_rumqttc(tls));
         }
-        options.set_transport(match (dial.address.transport, tls) {
+        options.set_transport(match (params.address.transport, tls) {
             (Transport::Tls, Some(tls)) => RumqttcTransport::tls_with_config(tls),
             (Transport::Wss, Some(tls)) => RumqttcTransport::wss_with_config(tls),
             (Transport::Ws | Transport::Wss, _) => RumqttcTransport::ws(),
@@ -110,7 +111,7 @@ impl Connection {
         let (client, mut event_loop) = AsyncClient::new(options, REQUEST_CAPACITY);
         let mut network = NetworkOptions::new();
         network.set_tcp_nodelay(true);
-        // Counts whole seconds and is used for each flush too; the exact limit for connecting is our own.
+        // rumqttc counts whole seconds and uses this for each flush, too. The poller has the exact limit for connecting.
         network.set_connection_timeout(limits.connect.max(limits.acknowledgement).as_secs().max(1));
         event_loop.set_network_options(network);
 
@@ -118,7 +119,7 @@ impl Connection {
         let poller = Poller {
             event_loop,
             sender,
-            circumstances,
+            info,
         };
         Ok(Self {
             client,
@@ -127,7 +128,7 @@ impl Connection {
         })
     }
 
-    /// Hands a message to the event loop. When that has ended already, [`LinkEvent::Closed`] is on its way.
+    /// Queues a message for the event loop. If that has ended, [`LinkEvent::Closed`] follows.
     pub async fn publish(&self, message: Message) {
         let Message {
             topic,
@@ -142,21 +143,21 @@ impl Connection {
             .await
             .is_err()
         {
-            tracing::debug!("The connection ended before a message could be handed to it");
+            tracing::debug!("The connection ended before a message could be queued");
         }
     }
 
     /// Subscribes at QoS 1.
     pub async fn subscribe(&self, topic: &str) {
         if self.client.subscribe(topic, QoS::AtLeastOnce).await.is_err() {
-            tracing::debug!("The connection ended before the subscription could be handed to it");
+            tracing::debug!("The connection ended before the subscription could be queued");
         }
     }
 
-    /// Ends the connection in an orderly way, after everything handed over before.
+    /// Disconnects in an orderly way, after everything queued before.
     pub async fn disconnect(&self) {
         if self.client.disconnect().await.is_err() {
-            tracing::debug!("The connection ended before DISCONNECT could be handed to it");
+            tracing::debug!("The connection ended before DISCONNECT could be queued");
         }
     }
 }
@@ -168,22 +169,22 @@ fn wire(qos: Qos) -> QoS {
     }
 }
 
-fn options(settings: &Settings, dial: &ConnectParams, clean_session: bool) -> MqttOptions {
+fn options(settings: &Settings, params: &ConnectParams, clean_session: bool) -> MqttOptions {
     let BrokerAddress {
         transport,
         host,
         port,
         credentials,
         ..
-    } = &dial.address;
-    let host = match (transport, &dial.signed_url) {
+    } = &params.address;
+    let host = match (transport, &params.signed_url) {
         (_, Some(url)) => url.reveal().to_owned(),
         (Transport::Tcp | Transport::Tls, None) => host.clone(),
-        (Transport::Ws | Transport::Wss, None) => dial.address.websocket_url(),
+        (Transport::Ws | Transport::Wss, None) => params.address.websocket_url(),
     };
     let mut options = MqttOptions::new(&settings.client_id, host, *port);
     options
-        // A session without a client id cannot be kept (and rumqttc would panic).
+        // A persistent session needs a client id; rumqttc would panic without one.
         .set_clean_session(clean_session || settings.client_id.is_empty())
         .set_keep_alive(settings.limits.keep_alive.max(Duration::from_secs(1)))
         .set_inflight(INFLIGHT)
@@ -194,33 +195,33 @@ fn options(settings: &Settings, dial: &ConnectParams, clean_session: bool) -> Mq
     options
 }
 
-/// What TLS needs to know; `None` for a connection without.
-async fn tls_for(settings: &Settings, dial: &ConnectParams) -> Result<Option<TlsConfiguration>, ConnectionError> {
-    if !matches!(dial.address.transport, Transport::Tls | Transport::Wss) {
+/// The TLS configuration; `None` for a connection without TLS.
+async fn tls_for(settings: &Settings, params: &ConnectParams) -> Result<Option<TlsConfiguration>, ConnectionError> {
+    if !matches!(params.address.transport, Transport::Tls | Transport::Wss) {
         return Ok(None);
     }
-    let wanted = tls::Wanted {
+    let tls_settings = tls::TlsSettings {
         ca: settings.ca.clone(),
-        certificate: dial.certificate.clone(),
-        alpn: dial.alpn,
+        certificate: params.certificate.clone(),
+        alpn: params.alpn,
     };
-    read_tls(wanted).await.map(Some)
+    read_tls(tls_settings).await.map(Some)
 }
 
-async fn read_tls(wanted: tls::Wanted) -> Result<TlsConfiguration, ConnectionError> {
-    let read = tokio::task::spawn_blocking(move || tls::configuration(&wanted)).await;
+async fn read_tls(tls_settings: tls::TlsSettings) -> Result<TlsConfiguration, ConnectionError> {
+    let read = tokio::task::spawn_blocking(move || tls::configuration(&tls_settings)).await;
     read.unwrap_or_else(|error| Err(ConnectionError::Other(error.to_string())))
 }
 
 struct Poller {
     event_loop: EventLoop,
     sender: mpsc::Sender<LinkEvent>,
-    circumstances: Circumstances,
+    info: ConnectionInfo,
 }
 
 impl Poller {
     async fn run(mut self) {
-        let mut polled = match timeout(self.circumstances.connect_limit, self.event_loop.poll()).await {
+        let mut polled = match timeout(self.info.connect_limit, self.event_loop.poll()).await {
             Ok(polled) => polled,
             Err(_) => Err(ClientError::NetworkTimeout),
         };
@@ -239,9 +240,9 @@ impl Poller {
         }
     }
 
-    /// Passes on what came before the failure. Not what was to be written: whether it was is unknown.
+    /// Passes on the packets read before the failure, but no outgoing events: it is unknown whether those were written.
     async fn finish(mut self, error: &ClientError) {
-        let reason = ConnectionError::of(error, &self.circumstances);
+        let reason = classify(error, &self.info);
         let read = std::mem::take(&mut self.event_loop.state.events);
         let read = read.into_iter().filter(|event| matches!(event, Event::Incoming(_)));
         let events = read.filter_map(translated).chain([LinkEvent::Closed(reason)]);

@@ -1,36 +1,26 @@
-//! Where the uplink connects to, and what an attempt needs to know of it.
+//! The broker that the uplink connects to.
 
 use std::fmt;
-use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 
 use super::address::{AddressError, BrokerAddress, Transport};
+use super::connect_params::{ClientCertificate, ConnectParams};
 use super::connection_error::ConnectionError;
 use super::iot_core::IotCore;
-use crate::util::secret::Secret;
 
-/// The broker: one with a URL, or IoT Core, whose address and signature are found for each attempt.
+/// A broker with a URL, or IoT Core, whose endpoint and signature are determined for each attempt.
 #[derive(Debug, Clone)]
 pub enum Destination {
     /// Any MQTT 3.1.1 broker.
     Broker {
-        /// Where it is.
+        /// Its address.
         address: BrokerAddress,
-        /// Who we are, for a broker with TLS that asks.
+        /// Our certificate, for a broker that requires one over TLS.
         certificate: Option<ClientCertificate>,
     },
     /// AWS IoT Core.
     IotCore(Arc<IotCore>),
-}
-
-/// Files with a client certificate (and what leads to its CA) and its private key, both PEM.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ClientCertificate {
-    /// `iot_cert`
-    pub cert: PathBuf,
-    /// `iot_key`
-    pub key: PathBuf,
 }
 
 impl Destination {
@@ -39,8 +29,8 @@ impl Destination {
         matches!(self, Self::IotCore(_))
     }
 
-    /// What the next attempt needs. May ask AWS for the endpoint and for credentials.
-    pub(super) async fn dial(&self) -> Result<ConnectParams, ConnectionError> {
+    /// Parameters of the next attempt. May request the endpoint and credentials from AWS.
+    pub(super) async fn connect_params(&self) -> Result<ConnectParams, ConnectionError> {
         match self {
             Self::Broker { address, certificate } => Ok(ConnectParams {
                 certificate: certificate
@@ -50,7 +40,7 @@ impl Destination {
                 signed_url: None,
                 alpn: None,
             }),
-            Self::IotCore(iot_core) => iot_core.dial().await,
+            Self::IotCore(iot_core) => iot_core.connect_params().await,
         }
     }
 }
@@ -80,15 +70,4 @@ impl fmt::Display for Destination {
             Self::IotCore(iot_core) => iot_core.fmt(f),
         }
     }
-}
-
-/// What one attempt needs to know.
-#[derive(Debug)]
-pub(super) struct ConnectParams {
-    pub address: BrokerAddress,
-    /// The URL of a WebSocket handshake that is signed in its query.
-    pub signed_url: Option<Secret>,
-    pub certificate: Option<ClientCertificate>,
-    /// The protocol to announce in the TLS handshake.
-    pub alpn: Option<&'static [u8]>,
 }

@@ -1,4 +1,4 @@
-//! The task that keeps a connection: connects, subscribes, sends what waits, hands commands on, and connects again.
+//! The task that keeps a connection: connects, subscribes, sends messages, passes commands on, and reconnects.
 
 mod session;
 
@@ -9,24 +9,34 @@ use std::time::{Duration, Instant};
 use tokio::select;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{sleep, timeout, timeout_at};
+use tracing::Instrument;
 
 use super::command_inbox::{CommandInbox, CommandRefusal, ReceivedCommand};
 use super::connection::{Connection, LinkEvent, MAX_INCOMING_BYTES};
 use super::connection_error::ConnectionError;
+use super::link_state::LinkState;
 use super::message::{Message, Status};
-use super::outage::{Outage, log_failure};
+use super::outage::Outage;
 use super::outbox::{Outbox, Token};
 use super::rate_limiter::RateLimiter;
-use super::{LinkState, Settings, StopOrder};
+use super::settings::Settings;
 use crate::status::stats::Stats;
 use crate::util::backoff::Backoff;
+use crate::util::clock::rounded;
 use session::Link;
 
-/// So many connections in a row that end right after they began are no accident.
-const THROWN_OUT_TIMES: u32 = 3;
+/// After this many connections in a row that end right after they began, the error names likely causes.
+const SUSPICIOUS_EARLY_CLOSES: u32 = 3;
 
-/// At an orderly end the broker gets so much time before what it did not take is written to disk.
-const SPOOLED_AFTER: Duration = Duration::from_millis(500);
+/// At an orderly stop the broker gets this much time before undelivered messages are written to disk.
+const SPOOL_DELAY: Duration = Duration::from_millis(500);
+
+/// A request to stop.
+#[derive(Debug)]
+pub(super) struct StopOrder {
+    pub notice: Option<Message>,
+    pub limit: Duration,
+}
 
 type StopSignal = oneshot::Receiver<StopOrder>;
 
@@ -37,20 +47,20 @@ pub(super) struct Driver {
     stats: Arc<Stats>,
     commands: mpsc::Sender<ReceivedCommand>,
     state: watch::Sender<LinkState>,
-    desk: CommandInbox,
+    inbox: CommandInbox,
     backoff: Backoff,
     outage: Outage,
-    pacer: RateLimiter,
+    rate_limiter: RateLimiter,
     /// Connections in a row that the broker closed right after accepting them.
-    thrown_out: u32,
+    early_closes: u32,
     was_online: bool,
-    /// The `online` notice that is not acknowledged yet: a second one would say nothing more.
+    /// The `online` notice that is not acknowledged yet; there is no second one meanwhile.
     online_notice: Option<Token>,
-    /// The next connection drops what the broker keeps for this client; see [`Driver::purge`].
+    /// The next connection removes what the broker stores for this client; see [`Driver::purge`].
     purge_next: bool,
     /// The last connection ended because the broker broke the protocol. A broker that acknowledges twice ends each
     /// connection with its first acknowledgement: that one must not always go to the `online` notice.
-    wary: bool,
+    after_protocol_error: bool,
     stopping: Option<Stopping>,
 }
 
@@ -60,19 +70,19 @@ struct Stopping {
     notice: Option<Message>,
     /// The notice in the outbox, until it is acknowledged.
     awaited: Option<Token>,
-    /// From here on the notice no longer waits for the messages before it.
+    /// From this time the notice no longer waits for the messages before it.
     notice_at: Instant,
-    /// From here on nothing is waited for.
+    /// From this time the driver waits for nothing.
     leave_at: Instant,
 }
 
 /// How one connection ended.
 enum End {
-    /// For good.
+    /// The uplink stops.
     Stopped,
-    /// On purpose: connect again at once.
+    /// Connect again at once.
     Again,
-    /// Unasked.
+    /// The connection failed or was lost.
     Lost(ConnectionError),
 }
 
@@ -85,39 +95,37 @@ impl Driver {
         state: watch::Sender<LinkState>,
     ) -> Self {
         Self {
-            desk: CommandInbox::new(settings.limits.same_command),
+            inbox: CommandInbox::new(settings.limits.same_command),
             backoff: Backoff::new(settings.limits.backoff),
-            pacer: RateLimiter::new(settings.pacing, Instant::now()),
+            rate_limiter: RateLimiter::new(settings.rate_limits, Instant::now()),
             settings,
             outbox,
             stats,
             commands,
             state,
             outage: Outage::default(),
-            thrown_out: 0,
+            early_closes: 0,
             was_online: false,
             online_notice: None,
             purge_next: false,
-            wary: false,
+            after_protocol_error: false,
             stopping: None,
         }
     }
 
-    /// Runs until `stop` says so, or its sender is gone.
+    /// Runs until `stop` receives an order or its sender is dropped.
     pub async fn run(mut self, stop: &mut StopSignal) {
         loop {
             let attempt = self.backoff.failures().saturating_add(1);
             self.state.send_replace(LinkState::Connecting { attempt });
-            let reason = match self.attempt(stop).await {
+            let span = tracing::info_span!("connection", broker = %self.settings.address, attempt);
+            let reason = match self.attempt(stop).instrument(span).await {
                 End::Stopped => break,
                 End::Again => continue,
                 End::Lost(reason) => reason,
             };
             if self.stopping.is_some() {
-                tracing::warn!(
-                    "The connection to {} ended while stopping: {reason}",
-                    self.settings.address
-                );
+                tracing::warn!(broker = %self.settings.address, error = %reason, "The connection ended while the component stops");
                 break;
             }
             let wait = self.lost(reason);
@@ -139,7 +147,7 @@ impl Driver {
         let opened = select! {
             opened = &mut opening => Some(opened),
             order = &mut *stop => {
-                // What waits may still be delivered, if the broker answers soon.
+                // Waiting messages can still be delivered if the broker answers soon.
                 let patience = self.begin_stop(order.ok());
                 timeout_at(patience.into(), opening).await.ok()
             }
@@ -160,52 +168,53 @@ impl Driver {
         self.outbox.connection_lost();
         match end {
             End::Lost(reason) => {
-                self.wary = matches!(reason, ConnectionError::Protocol(_));
-                End::Lost(self.with_suspicion(reason, &link))
+                self.after_protocol_error = matches!(reason, ConnectionError::Protocol(_));
+                End::Lost(self.count_early_close(reason, &link))
             }
             end => end,
         }
     }
 
     /// Counts connections that the broker closed right after accepting them.
-    fn with_suspicion(&mut self, reason: ConnectionError, link: &Link) -> ConnectionError {
+    fn count_early_close(&mut self, reason: ConnectionError, link: &Link) -> ConnectionError {
         let short = link
             .connected
             .is_some_and(|at| at.elapsed() < self.settings.limits.short_lived);
         if !short || reason != ConnectionError::Closed {
-            self.thrown_out = 0;
+            self.early_closes = 0;
             return reason;
         }
-        self.thrown_out += 1;
-        if self.thrown_out < THROWN_OUT_TIMES {
+        self.early_closes += 1;
+        if self.early_closes < SUSPICIOUS_EARLY_CLOSES {
             return reason;
         }
-        ConnectionError::ThrownOut {
-            times: self.thrown_out,
+        ConnectionError::RepeatedlyClosed {
+            times: self.early_closes,
             client_id: self.settings.client_id.clone(),
             command_topic: self.settings.topics.command_input.clone(),
         }
     }
 
-    /// Logs, tells the state, and returns how long to wait.
+    /// Logs the failure, sets the state, and returns the wait before the next attempt.
     fn lost(&mut self, reason: ConnectionError) -> Duration {
         let now = Instant::now();
         let retry_in = self.backoff.failed(now);
         let (since, failures) = self.outage.failed(now);
         let suspicion_is_new = matches!(
             reason,
-            ConnectionError::ThrownOut {
-                times: THROWN_OUT_TIMES,
+            ConnectionError::RepeatedlyClosed {
+                times: SUSPICIOUS_EARLY_CLOSES,
                 ..
             }
         );
-        if let Some(failures) = failures.or(suspicion_is_new.then_some(THROWN_OUT_TIMES)) {
-            log_failure(
-                &self.settings.address.to_string(),
-                &reason,
-                failures,
-                self.outbox.waiting(),
-                retry_in,
+        if let Some(failures) = failures.or(suspicion_is_new.then_some(SUSPICIOUS_EARLY_CLOSES)) {
+            tracing::warn!(
+                broker = %self.settings.address,
+                error = %reason,
+                attempts = failures,
+                waiting = self.outbox.waiting(),
+                retry_in = ?rounded(retry_in),
+                "No connection to the broker"
             );
         }
         if let ConnectionError::TooLarge(bytes) = reason {
@@ -220,12 +229,14 @@ impl Driver {
         retry_in
     }
 
-    /// A message that is too large to be read would be delivered again on every connection.
+    /// The broker would deliver a message that is too large again on every connection.
     fn refuse_oversized(&mut self, bytes: usize) {
         let topic = &self.settings.topics.command_input;
         tracing::error!(
-            "The broker has a message of {bytes} bytes for {topic}; at most {MAX_INCOMING_BYTES} are read. It is removed by \
-             beginning a new session, and with it any other command that waits at the broker"
+            bytes,
+            topic,
+            max_bytes = MAX_INCOMING_BYTES,
+            "The broker holds a message that is too large; a new session removes it, and every other command that waits there"
         );
         self.answer(CommandRefusal::TooLarge(bytes));
         self.purge_next = true;
@@ -237,8 +248,8 @@ impl Driver {
             .push(Message::answer(&self.settings.topics, payload, self.settings.qos));
     }
 
-    /// One connection that only makes the broker forget: a clean session drops what is queued, and an empty retained message
-    /// what is retained. It does not subscribe, so neither is delivered.
+    /// A connection that only removes stored commands: the clean session drops queued messages, and an empty retained message
+    /// removes the retained one. It does not subscribe, so nothing is delivered.
     async fn purge(&mut self, mut connection: Connection, stop: &mut StopSignal) -> End {
         let limit = self.settings.limits.acknowledgement.max(self.settings.limits.connect);
         let mut cleared = false;
@@ -272,31 +283,30 @@ impl Driver {
         }
     }
 
-    /// `None`: nobody holds the uplink any more.
-    /// Gives the time up to which a connection that is being made is worth waiting for.
+    /// `None`: the uplink was dropped. Returns the time until which a connection attempt in progress may take.
     fn begin_stop(&mut self, order: Option<StopOrder>) -> Instant {
         let now = Instant::now();
         let (notice, limit) = order.map_or((None, Duration::ZERO), |order| (order.notice, order.limit));
-        self.outbox.flush_from(now + SPOOLED_AFTER);
+        self.outbox.flush_from(now + SPOOL_DELAY);
         self.stopping = Some(Stopping {
             notice,
             awaited: None,
             notice_at: now + limit / 2,
-            leave_at: now + limit.saturating_sub(session::farewell(limit)),
+            leave_at: now + limit.saturating_sub(session::disconnect_time(limit)),
         });
         now + limit / 2
     }
 
-    /// What was not delivered stays in the outbox, where it is counted.
+    /// Undelivered messages stay in the outbox.
     fn close(&mut self) {
         self.outbox.connection_lost();
         if let Some(notice) = self.stopping.as_mut().and_then(|stopping| stopping.notice.take()) {
             self.outbox.push(notice);
         }
-        if self.desk.pending() > 0 {
+        if self.inbox.pending() > 0 {
             tracing::warn!(
-                "{} commands arrived too late to be carried out before the stop",
-                self.desk.pending()
+                commands = self.inbox.pending(),
+                "Commands came too late to be executed before the stop"
             );
         }
     }

@@ -1,4 +1,4 @@
-//! AWS IoT Core: its endpoint, and how to sign in there.
+//! AWS IoT Core: its endpoint and the authentication.
 
 use std::fmt;
 use std::time::{Duration, Instant, SystemTime};
@@ -6,19 +6,20 @@ use std::time::{Duration, Instant, SystemTime};
 use parking_lot::Mutex;
 
 use super::address::{BrokerAddress, Transport};
+use super::connect_params::{ClientCertificate, ConnectParams};
 use super::connection_error::ConnectionError;
-use super::destination::{ClientCertificate, ConnectParams};
 use crate::aws::IotHost;
 use crate::aws::{AwsConfig, AwsError, EndpointCache, SigningContext, discovery, sigv4};
+use crate::util::text::sentence;
 
-/// Announced on port 443, so that the TLS port of IoT Core speaks MQTT with client certificates there.
+/// ALPN protocol that IoT Core requires for MQTT with client certificates on port 443.
 /// <https://docs.aws.amazon.com/iot/latest/developerguide/protocols.html>
 const ALPN_MQTT: &[u8] = b"x-amzn-mqtt-ca";
 const HTTPS: u16 = 443;
-/// An endpoint that was found is asked for again by the first attempt after this time.
-const FRESH_FOR: Duration = Duration::from_secs(60 * 60);
+/// The first attempt after this time discovers the endpoint again.
+const ENDPOINT_MAX_AGE: Duration = Duration::from_secs(60 * 60);
 
-/// How to sign in.
+/// How to authenticate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SignIn {
     /// MQTT over WebSocket, the handshake signed with the component's role.
@@ -27,47 +28,47 @@ pub enum SignIn {
     Certificate(ClientCertificate),
 }
 
-/// How the endpoint came to be known.
+/// Where the endpoint comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EndpointOrigin {
     /// `iot_endpoint`
     Configured,
-    /// Asked for, now or within the last hour.
+    /// Discovered within the last hour.
     Discovered,
-    /// Known from before; asking failed for the reason in the text.
+    /// From an earlier discovery; this one failed with the error in the text.
     EndpointCache(String),
 }
 
-/// IoT Core as seen from one device.
+/// IoT Core for one device.
 #[derive(Debug)]
 pub struct IotCore {
     aws: AwsConfig,
     configured: Option<IotHost>,
     sign_in: SignIn,
-    remembered: EndpointCache,
+    cache: EndpointCache,
     found: Mutex<Found>,
 }
 
 #[derive(Debug, Default)]
 struct Found {
     endpoint: Option<(IotHost, Instant)>,
-    /// What the log was told last about discovery.
-    complaint: Option<String>,
+    /// The discovery error that was logged last.
+    logged_error: Option<String>,
 }
 
 impl IotCore {
-    /// Touches nothing yet. Without a `configured` endpoint it is asked for, and kept in `remembered`.
-    pub fn new(aws: AwsConfig, configured: Option<IotHost>, sign_in: SignIn, remembered: EndpointCache) -> Self {
+    /// Does no I/O yet. Without a `configured` endpoint the endpoint is discovered, and kept in `cache`.
+    pub fn new(aws: AwsConfig, configured: Option<IotHost>, sign_in: SignIn, cache: EndpointCache) -> Self {
         Self {
             aws,
             configured,
             sign_in,
-            remembered,
+            cache,
             found: Mutex::default(),
         }
     }
 
-    /// The endpoint: the configured one; else as discovered; else the one of an earlier time.
+    /// The configured endpoint; else the discovered one; else the one of an earlier discovery.
     ///
     /// # Errors
     /// [`ConnectionError::Endpoint`] when there is none of these.
@@ -76,7 +77,7 @@ impl IotCore {
             return Ok((endpoint.clone(), EndpointOrigin::Configured));
         }
         if let Some((endpoint, at)) = &self.found.lock().endpoint
-            && at.elapsed() < FRESH_FOR
+            && at.elapsed() < ENDPOINT_MAX_AGE
         {
             return Ok((endpoint.clone(), EndpointOrigin::Discovered));
         }
@@ -87,8 +88,8 @@ impl IotCore {
             }
             Err(error) => {
                 let problem = error.to_string();
-                let known = self.known().await.ok_or(ConnectionError::Endpoint(error))?;
-                self.complain(&known, &problem);
+                let known = self.last_known().await.ok_or(ConnectionError::Endpoint(error))?;
+                self.log_error(&known, &problem);
                 Ok((known, EndpointOrigin::EndpointCache(problem)))
             }
         }
@@ -97,66 +98,68 @@ impl IotCore {
     async fn keep(&self, endpoint: &IotHost) {
         {
             let mut found = self.found.lock();
-            found.complaint = None;
+            found.logged_error = None;
             let changed = found.endpoint.as_ref().is_none_or(|(known, _)| known != endpoint);
             found.endpoint = Some((endpoint.clone(), Instant::now()));
             if changed {
-                tracing::info!("The IoT Core endpoint of this account is {endpoint}");
+                tracing::info!(%endpoint, "The IoT Core endpoint was discovered");
             }
         }
         let kept = match self.aws.region().await {
             Ok(region) => {
-                let (remembered, endpoint) = (self.remembered.clone(), endpoint.clone());
-                tokio::task::spawn_blocking(move || remembered.write(&region, &endpoint))
+                let (cache, endpoint) = (self.cache.clone(), endpoint.clone());
+                tokio::task::spawn_blocking(move || cache.write(&region, &endpoint))
                     .await
                     .unwrap_or_else(|error| Err(std::io::Error::other(error)))
             }
             Err(error) => Err(std::io::Error::other(error)),
         };
         if let Err(error) = kept {
-            tracing::warn!("The IoT Core endpoint cannot be remembered for a start without network: {error}");
+            tracing::warn!(error = %sentence(&error), "The IoT Core endpoint cannot be cached for a start without network");
         }
     }
 
-    /// From this run, else from the disk.
-    async fn known(&self) -> Option<IotHost> {
+    /// The endpoint discovered in this run, else the one cached on disk.
+    async fn last_known(&self) -> Option<IotHost> {
         if let Some((endpoint, _)) = &self.found.lock().endpoint {
             return Some(endpoint.clone());
         }
         let region = self.aws.region().await.ok();
-        let remembered = self.remembered.clone();
-        tokio::task::spawn_blocking(move || remembered.read(region.as_deref()))
+        let cache = self.cache.clone();
+        tokio::task::spawn_blocking(move || cache.read(region.as_deref()))
             .await
             .ok()?
     }
 
-    /// Once for each problem.
-    fn complain(&self, known: &IotHost, problem: &str) {
+    /// Logs each error once.
+    fn log_error(&self, known: &IotHost, problem: &str) {
         let mut found = self.found.lock();
-        if found.complaint.as_deref() != Some(problem) {
+        if found.logged_error.as_deref() != Some(problem) {
             tracing::warn!(
-                "The IoT Core endpoint could not be asked for: {problem}. {known} is used, known from before"
+                error = problem,
+                endpoint = %known,
+                "The IoT Core endpoint could not be discovered; the one from an earlier discovery is used"
             );
-            found.complaint = Some(problem.to_owned());
+            found.logged_error = Some(problem.to_owned());
         }
     }
 
     /// The address of the endpoint, and a signature made now.
-    pub(super) async fn dial(&self) -> Result<ConnectParams, ConnectionError> {
+    pub(super) async fn connect_params(&self) -> Result<ConnectParams, ConnectionError> {
         let (endpoint, _) = self.endpoint().await?;
         match &self.sign_in {
-            SignIn::SigV4 => self.dial_signed(&endpoint).await,
-            SignIn::Certificate(certificate) => Ok(dial_with_certificate(&endpoint, certificate)),
+            SignIn::SigV4 => self.signed_params(&endpoint).await,
+            SignIn::Certificate(certificate) => Ok(params_with_certificate(&endpoint, certificate)),
         }
     }
 
-    async fn dial_signed(&self, endpoint: &IotHost) -> Result<ConnectParams, ConnectionError> {
+    async fn signed_params(&self, endpoint: &IotHost) -> Result<ConnectParams, ConnectionError> {
         let session = self
             .session(endpoint)
             .await
             .map_err(|error| ConnectionError::Aws(error.to_string()))?;
         let port = endpoint.port.unwrap_or(HTTPS);
-        // What is signed must be the `Host` header, letter for letter; the default port is not in it.
+        // The signature covers the `Host` header, which leaves out the default port.
         let authority = match port {
             HTTPS => endpoint.host.clone(),
             port => format!("{}:{port}", endpoint.host),
@@ -177,7 +180,7 @@ impl IotCore {
         })
     }
 
-    /// The endpoint's own region goes before that of the environment.
+    /// The region in the endpoint's name has priority over that of the environment.
     async fn session(&self, endpoint: &IotHost) -> Result<SigningContext, AwsError> {
         Ok(SigningContext {
             region: match endpoint.region() {
@@ -189,7 +192,7 @@ impl IotCore {
     }
 }
 
-fn dial_with_certificate(endpoint: &IotHost, certificate: &ClientCertificate) -> ConnectParams {
+fn params_with_certificate(endpoint: &IotHost, certificate: &ClientCertificate) -> ConnectParams {
     let port = endpoint.port.unwrap_or(Transport::Tls.default_port());
     ConnectParams {
         address: BrokerAddress {
@@ -201,7 +204,7 @@ fn dial_with_certificate(endpoint: &IotHost, certificate: &ClientCertificate) ->
         },
         signed_url: None,
         certificate: Some(certificate.clone()),
-        // Port 8883 speaks MQTT without being asked; elsewhere the protocol must be named.
+        // Only port 8883 speaks MQTT without ALPN.
         alpn: (port != Transport::Tls.default_port()).then_some(ALPN_MQTT),
     }
 }
@@ -235,9 +238,9 @@ mod tests {
             ("h.example:8883", 8883, None),
             ("h.example:443", 443, Some(ALPN_MQTT)),
         ] {
-            let dial = dial_with_certificate(&endpoint.parse().unwrap(), &certificate);
-            assert_eq!((dial.address.port, dial.alpn), (port, alpn), "{endpoint}");
-            assert_eq!(dial.address.transport, Transport::Tls);
+            let params = params_with_certificate(&endpoint.parse().unwrap(), &certificate);
+            assert_eq!((params.address.port, params.alpn), (port, alpn), "{endpoint}");
+            assert_eq!(params.address.transport, Transport::Tls);
         }
     }
 }

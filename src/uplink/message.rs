@@ -1,7 +1,7 @@
-//! What is published: a message, its class, and the state notices.
+//! Messages to publish, their classes, and state notices.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use serde_json::json;
@@ -9,15 +9,16 @@ use uuid::Uuid;
 
 use crate::config::Qos;
 use crate::device::Topics;
+use crate::util::clock::unix_ms;
 
 /// How a message is treated while it waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Class {
-    /// Inferences keep their order and are never lost within the bound.
+    /// Inferences keep their order and are never lost within the bounds.
     Inference,
-    /// Answers, state notices and the clearing of retained commands go past inferences.
+    /// Answers, state notices and the clearing of retained commands are sent before inferences.
     Urgent,
-    /// Only the newest metrics message counts.
+    /// Only the newest metrics message is kept.
     Metrics,
 }
 
@@ -65,7 +66,7 @@ impl Message {
         Self::new(&topics.command_output, payload.into(), Class::Urgent, qos)
     }
 
-    /// A state notice, with the time of now and a fresh id.
+    /// A state notice with the current time and a new id.
     pub fn notice(topics: &Topics, status: Status, qos: Qos) -> Self {
         let payload = status.payload(SystemTime::now(), Uuid::new_v4());
         Self {
@@ -74,13 +75,13 @@ impl Message {
         }
     }
 
-    /// It tells of the end of the inferences before it: it is not sent before the broker has those.
-    pub fn after_inferences(&self) -> bool {
+    /// Whether it is sent only after the broker has all earlier inferences.
+    pub fn is_sent_after_inferences(&self) -> bool {
         self.status == Some(Status::Paused)
     }
 
-    /// It tells of a state that comes after a pause: one that was not sent yet would be told too late.
-    pub fn ends_pause(&self) -> bool {
+    /// Whether it withdraws a notice `paused` that was not sent yet.
+    pub fn supersedes_pause(&self) -> bool {
         matches!(self.status, Some(Status::Started | Status::Stopped))
     }
 
@@ -108,7 +109,7 @@ impl Message {
     }
 }
 
-/// State of the component, as told on `command/output`.
+/// State of the component, published on `command/output`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {
     /// The model is loaded and the first frame was inferred.
@@ -119,7 +120,7 @@ pub enum Status {
     Stopped,
     /// The last will.
     Offline,
-    /// The connection is back and the subscription stands.
+    /// The connection works again and the broker granted the subscription.
     Online,
 }
 
@@ -133,10 +134,7 @@ impl Status {
             Self::Offline => "offline",
             Self::Online => "online",
         };
-        let ts = at
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| since.as_millis() as u64);
-        json!({"result": {"status": status, "ts": ts, "id": id}})
+        json!({"result": {"status": status, "ts": unix_ms(at), "id": id}})
             .to_string()
             .into()
     }
@@ -144,7 +142,7 @@ impl Status {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::time::{Duration, UNIX_EPOCH};
 
     use super::*;
 

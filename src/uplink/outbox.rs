@@ -1,59 +1,41 @@
-//! Every message from the moment it is published until the broker has it.
+//! Holds every message from its publication until the broker has acknowledged it.
 //!
 //! Producers [`push`](Outbox::push) from any thread and never wait. One driver takes messages with
-//! [`next_to_send`](Outbox::next_to_send), and says what became of them with [`acked`](Outbox::acked) or
-//! [`connection_lost`](Outbox::connection_lost). Tokens grow with each push, so a message that has to be sent again falls
-//! back into its old place by itself.
+//! [`next_to_send`](Outbox::next_to_send), and reports the result with [`acked`](Outbox::acked) or
+//! [`connection_lost`](Outbox::connection_lost). Tokens grow with each push, so a message that has to be sent again returns
+//! to its old place.
 //!
-//! Inferences may also lie on disk. A [`Spool`](super::Spool) takes jobs from the outbox and does them on a thread of its own:
-//! memory keeps each message until it is delivered or the disk has it, and drops the oldest (counted and reported) only when
-//! the disk cannot help.
+//! Inferences can also be on disk. The spool takes jobs from the outbox and performs them on its own thread. Memory keeps each
+//! message until it is delivered or written to disk, and drops the oldest (counted and logged) only when the disk cannot be
+//! used.
 
+mod bounds;
 mod drops;
 mod inferences;
+mod spool_job;
+mod spool_side;
+mod token;
 mod waiting;
 
-use std::fmt::Display;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::Notify;
 
 use super::message::{Class, Message};
 use super::recent::Recent;
-use super::spool::{Done, Job, Policy};
 use crate::status::health::HealthFlag;
 use crate::status::stats::Stats;
 use crate::status::{OutboxStatus, StatusSource};
+use bounds::MAX_WINDOW;
+pub use bounds::{MAX_PAYLOAD_BYTES, OutboxBounds};
 use drops::DropReport;
 use inferences::Inferences;
+pub use spool_job::SpoolPolicy;
+pub(super) use spool_job::{LoadRequest, LoadedMessages, SpoolJob, SpoolResult};
+pub use token::Token;
 use waiting::Waiting;
-
-/// Names one message in the outbox. Later messages have greater tokens; those of earlier runs are not above zero.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Token(pub(super) i64);
-
-impl Token {
-    /// Before all others.
-    const MIN: Self = Self(i64::MIN);
-}
-
-/// Bounds of the outbox.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Bounds {
-    /// Payload bytes of inferences in memory; beyond it the oldest that is not being sent is dropped. With a spool they go
-    /// to disk well before.
-    pub inference_bytes: usize,
-    /// Payload bytes of answers and notices in memory; beyond it the oldest that is not being sent is dropped.
-    pub urgent_bytes: usize,
-    /// Number of answers and notices in memory, likewise.
-    pub urgent_messages: usize,
-    /// Inferences sent and not acknowledged; at most [`MAX_WINDOW`].
-    pub inference_window: usize,
-    /// Answers, notices and clearings sent and not acknowledged; at most [`MAX_WINDOW`].
-    pub urgent_window: usize,
-}
 
 impl StatusSource<OutboxStatus> for Outbox {
     fn status(&self) -> OutboxStatus {
@@ -64,25 +46,6 @@ impl StatusSource<OutboxStatus> for Outbox {
         }
     }
 }
-
-impl Default for Bounds {
-    fn default() -> Self {
-        Self {
-            inference_bytes: 4 << 20,
-            urgent_bytes: 1 << 20,
-            urgent_messages: 1024,
-            inference_window: 16,
-            urgent_window: 16,
-        }
-    }
-}
-
-/// No single payload may be larger: with topic and header it stays below the packet limit of the connection, where a
-/// larger one would end every connection anew. (IoT Core itself takes 128 KiB.)
-pub const MAX_PAYLOAD_BYTES: usize = 255 * 1024;
-
-/// Both windows together stay below what a connection takes at once, so that handing over a message never waits.
-pub const MAX_WINDOW: usize = 24;
 
 /// See the module.
 #[derive(Debug)]
@@ -98,7 +61,7 @@ pub struct Outbox {
 
 #[derive(Debug)]
 struct Inner {
-    bounds: Bounds,
+    bounds: OutboxBounds,
     last_token: i64,
     /// Inferences up to this one are not counted as delivered.
     counted_from: Token,
@@ -137,9 +100,9 @@ pub struct Rest {
 }
 
 impl Outbox {
-    /// An empty outbox. It counts `outbox_dropped`, `delivered`, `spooled` and `spool_dropped`; `published` is counted by who
-    /// pushes.
-    pub fn new(bounds: Bounds, stats: Arc<Stats>) -> Self {
+    /// An empty outbox. It counts `outbox_dropped`, `delivered`, `spooled` and `spool_dropped`; the caller of `push`
+    /// counts `published`.
+    pub fn new(bounds: OutboxBounds, stats: Arc<Stats>) -> Self {
         Self {
             inner: Mutex::new(Inner {
                 bounds,
@@ -159,7 +122,7 @@ impl Outbox {
         }
     }
 
-    /// Takes a message into custody. Never waits; may be called from any thread. What does not fit drops what is oldest.
+    /// Adds a message. Never waits; may be called from any thread. When the outbox is full, the oldest message is dropped.
     pub fn push(&self, message: Message) -> Token {
         self.recent.add(&message);
         let now = Instant::now();
@@ -169,9 +132,10 @@ impl Outbox {
         let class = message.class;
         if message.payload.len() > MAX_PAYLOAD_BYTES {
             tracing::error!(
-                "A message of {} bytes on {} is dropped: at most {MAX_PAYLOAD_BYTES} can be published",
-                message.payload.len(),
-                message.topic
+                bytes = message.payload.len(),
+                topic = %message.topic,
+                max_bytes = MAX_PAYLOAD_BYTES,
+                "A message is too large to be published and was dropped"
             );
             if class == Class::Inference {
                 self.stats.outbox_dropped.inc();
@@ -188,8 +152,8 @@ impl Outbox {
                 self.wake_spool(&inner, now);
             }
             Class::Urgent => {
-                if message.ends_pause() {
-                    inner.urgent.withdraw(Message::after_inferences);
+                if message.supersedes_pause() {
+                    inner.urgent.withdraw(Message::is_sent_after_inferences);
                 }
                 inner.urgent.put(token, message);
                 inner.dropped.urgent += inner.urgent.drop_overflow(bounds.urgent_bytes, bounds.urgent_messages);
@@ -199,14 +163,14 @@ impl Outbox {
                 inner.metrics.put(token, message);
             }
         }
-        inner.dropped.report(now);
+        inner.dropped.log(now);
         drop(inner);
         self.pushed.notify_one();
         token
     }
 
-    /// The next message to send, if the window allows one; it counts as sent from here on. Answers and notices first
-    /// (but a pause, which is told after the inferences before it, [`Message::after_inferences`]), then metrics, then inferences in their
+    /// The next message to send, if the in-flight window has room; it counts as sent from then on. Answers and notices first
+    /// (but a pause, which is told after the inferences before it, [`Message::is_sent_after_inferences`]), then metrics, then inferences in their
     /// order.
     pub fn next_to_send(&self) -> Option<(Token, Message)> {
         self.next_to_send_if(|_, _| true)
@@ -222,7 +186,7 @@ impl Outbox {
         let inference_window = inner.bounds.inference_window.min(MAX_WINDOW);
         let oldest_inference = inner.inferences.oldest();
         let may_go = |token: Token, message: &Message| {
-            !message.after_inferences() || oldest_inference.is_none_or(|oldest| token < oldest)
+            !message.is_sent_after_inferences() || oldest_inference.is_none_or(|oldest| token < oldest)
         };
         if let Some((token, message)) = inner.urgent.next(urgent_window, may_go) {
             return allow(message, false).then(|| inner.urgent.send(token)).flatten();
@@ -318,95 +282,11 @@ impl Outbox {
 
     /// Logs what was dropped since the last report, if that is a minute ago.
     pub(super) fn report_drops(&self) {
-        self.inner.lock().dropped.report(Instant::now());
+        self.inner.lock().dropped.log(Instant::now());
     }
 }
 
-/// The side of the spool.
 impl Outbox {
-    /// There is a spool; nothing is sent before [`Outbox::spool_opened`] or [`Outbox::spool_failed`].
-    pub(super) fn attach_spool(&self, policy: Policy) {
-        self.inner.lock().inferences.attach(policy);
-    }
-
-    /// The spool can be used and holds so many messages.
-    pub(super) fn spool_opened(&self, held: u64) {
-        self.spool_flag.set_ok();
-        let mut inner = self.inner.lock();
-        inner.inferences.opened(held);
-        self.wake_spool(&inner, Instant::now());
-        drop(inner);
-        self.pushed.notify_one();
-    }
-
-    /// The spool cannot be used for now, for this reason. A job under way counts as not done.
-    pub(super) fn spool_failed(&self, reason: impl Display) {
-        self.spool_flag.set_failing(reason);
-        self.inner.lock().inferences.failed(Instant::now());
-        self.pushed.notify_one();
-    }
-
-    /// What was taken with [`Outbox::next_job`] is done.
-    pub(super) fn spool_done(&self, done: Done) {
-        let now = Instant::now();
-        let mut inner = self.inner.lock();
-        let tally = inner.inferences.finish(done);
-        self.stats.spooled.add(tally.written);
-        self.stats.spool_dropped.add(tally.dropped);
-        inner.dropped.spooled += tally.dropped;
-        inner.dropped.report(now);
-        drop(inner);
-        self.pushed.notify_one();
-    }
-
-    /// Waits for the next job; `None`: there are no more.
-    pub(super) fn next_job(&self) -> Option<Job> {
-        let mut inner = self.inner.lock();
-        loop {
-            let due = match inner.due_job(Instant::now()) {
-                Ok(job) => return Some(job),
-                Err(_) if inner.spool.ending => return None,
-                Err(due) => due,
-            };
-            if let Some(due) = due {
-                inner.spool.sleep = Sleep::Until(due);
-                self.job_due.wait_until(&mut inner, due);
-            } else {
-                inner.spool.sleep = Sleep::ForEver;
-                self.job_due.wait(&mut inner);
-            }
-            inner.spool.sleep = Sleep::Awake;
-        }
-    }
-
-    /// Waits out a time in which the spool cannot be used; false: the end has come.
-    pub(super) fn wait_before_reopening(&self, pause: Duration) -> bool {
-        let until = Instant::now() + pause;
-        let mut inner = self.inner.lock();
-        while !inner.spool.ending && Instant::now() < until {
-            self.job_due.wait_until(&mut inner, until);
-        }
-        !inner.spool.ending
-    }
-
-    /// What waits goes to disk from `at` on, or at once without a connection, and nothing is read from there any more.
-    pub(super) fn flush_from(&self, at: Instant) {
-        let mut inner = self.inner.lock();
-        inner.inferences.flush_from(at);
-        self.wake_spool(&inner, Instant::now());
-    }
-
-    /// No more jobs once everything is on disk that can be.
-    pub(super) fn end_spool(&self) {
-        let now = Instant::now();
-        let mut inner = self.inner.lock();
-        inner.inferences.flush_from(now);
-        inner.spool.ending = true;
-        inner.dropped.say(now);
-        drop(inner);
-        self.job_due.notify_one();
-    }
-
     fn wake_spool(&self, inner: &Inner, now: Instant) {
         let due = || inner.inferences.due(&inner.bounds, now);
         let wake = match inner.spool.sleep {
@@ -417,24 +297,6 @@ impl Outbox {
         if wake {
             self.job_due.notify_one();
         }
-    }
-}
-
-impl Inner {
-    /// What the spool is to do now, or when something will be due.
-    fn due_job(&mut self, now: Instant) -> Result<Job, Option<Instant>> {
-        match self.inferences.due(&self.bounds, now) {
-            Some(due) if due <= now => Ok(self.inferences.take_job(&self.bounds, now)),
-            due => Err(due),
-        }
-    }
-}
-
-#[cfg(test)]
-impl Outbox {
-    /// What the spool's thread would get now.
-    pub(super) fn job_now(&self) -> Option<Job> {
-        self.inner.lock().due_job(Instant::now()).ok()
     }
 }
 

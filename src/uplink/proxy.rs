@@ -1,6 +1,6 @@
 //! The proxy in the environment, as Greengrass passes it on: `HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`, upper or lower case.
 //!
-//! It is used for connections with TLS. `mqtt://` and `ws://` reach a broker nearby, mostly for debugging, and go directly.
+//! It is used for connections with TLS. `mqtt://` and `ws://` are for a broker nearby, and connect directly.
 
 use std::fmt;
 
@@ -11,9 +11,10 @@ use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 
 use super::address::{BrokerAddress, Transport};
 use super::connection_error::ConnectionError;
+use crate::util::host::bracketed;
 use crate::util::secret::Secret;
 
-/// A proxy that is asked to CONNECT. Prints without the credentials.
+/// An HTTP proxy for CONNECT requests. `Display` and `Debug` leave out the credentials.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Proxy {
     https: bool,
@@ -30,22 +31,17 @@ impl fmt::Display for Proxy {
 }
 
 impl Proxy {
-    /// The proxy that the environment names for this address.
+    /// The proxy that the environment sets for this address.
     pub fn for_address(address: &BrokerAddress) -> Result<Option<Self>, ConnectionError> {
-        Self::chosen_by(&Matcher::from_env(), address)
+        Self::from_matcher(&Matcher::from_env(), address)
     }
 
-    fn chosen_by(matcher: &Matcher, address: &BrokerAddress) -> Result<Option<Self>, ConnectionError> {
+    fn from_matcher(matcher: &Matcher, address: &BrokerAddress) -> Result<Option<Self>, ConnectionError> {
         if !matches!(address.transport, Transport::Tls | Transport::Wss) {
             return Ok(None);
         }
         let BrokerAddress { host, port, .. } = address;
-        let host = if host.contains(':') {
-            format!("[{host}]")
-        } else {
-            host.clone()
-        };
-        let Ok(uri) = format!("https://{host}:{port}/").parse::<Uri>() else {
+        let Ok(uri) = format!("https://{}:{port}/", bracketed(host)).parse::<Uri>() else {
             return Ok(None);
         };
         matcher
@@ -74,7 +70,7 @@ impl Proxy {
         })
     }
 
-    /// As rumqttc wants it; `tls` is for a proxy that is itself reached by TLS.
+    /// Converts it for rumqttc; `tls` is for a proxy that is itself reached over TLS.
     pub fn into_rumqttc(self, tls: Option<rumqttc::TlsConfiguration>) -> rumqttc::Proxy {
         use rumqttc::{ProxyAuth, ProxyType};
         rumqttc::Proxy {
@@ -94,7 +90,7 @@ impl Proxy {
         }
     }
 
-    /// Whether the proxy itself is reached by TLS.
+    /// Whether the proxy itself is reached over TLS.
     pub fn needs_tls(&self) -> bool {
         self.https
     }
@@ -106,7 +102,7 @@ mod tests {
 
     fn chosen(https: &str, no: &str, address: &str) -> Result<Option<Proxy>, ConnectionError> {
         let matcher = Matcher::builder().https(https.to_owned()).no(no.to_owned()).build();
-        Proxy::chosen_by(&matcher, &address.parse().unwrap())
+        Proxy::from_matcher(&matcher, &address.parse().unwrap())
     }
 
     fn shown(https: &str, no: &str, address: &str) -> Option<String> {
@@ -153,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_proxy_that_is_no_http_proxy_is_refused_in_words() {
+    fn the_error_for_another_kind_of_proxy_names_what_is_accepted() {
         let reason = chosen("socks5://proxy:1080", "", "mqtts://h").unwrap_err().to_string();
         assert!(reason.contains("socks5") && reason.contains("http://"), "{reason}");
     }

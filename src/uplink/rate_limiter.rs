@@ -60,12 +60,12 @@ pub(super) struct RateLimiter {
 }
 
 impl RateLimiter {
-    pub fn new(pacing: RateLimits, now: Instant) -> Self {
+    pub fn new(limits: RateLimits, now: Instant) -> Self {
         let bucket = |rate: Option<Rate>| rate.map(|rate| Bucket::new(rate, now));
         Self {
-            messages: bucket(pacing.messages),
-            bytes: bucket(pacing.bytes),
-            backlog: bucket(pacing.backlog),
+            messages: bucket(limits.messages),
+            bytes: bucket(limits.bytes),
+            backlog: bucket(limits.backlog),
             resume_at: None,
         }
     }
@@ -148,12 +148,12 @@ mod tests {
     /// When each message goes if all of them want to at once.
     fn times(sizes: &[usize], backlog: bool) -> Vec<Duration> {
         let start = Instant::now();
-        let mut pacer = RateLimiter::new(RateLimits::IOT_CORE, start);
+        let mut rate_limiter = RateLimiter::new(RateLimits::IOT_CORE, start);
         let mut now = start;
         let mut times = Vec::new();
         for size in sizes {
-            while !pacer.admits(&message(*size), backlog, now) {
-                now = pacer.resume_at().expect("a time to go on");
+            while !rate_limiter.admits(&message(*size), backlog, now) {
+                now = rate_limiter.resume_at().expect("a time to go on");
             }
             times.push(now - start);
         }
@@ -202,8 +202,8 @@ mod tests {
     #[test]
     fn nothing_waits_at_other_brokers() {
         let now = Instant::now();
-        let mut pacer = RateLimiter::new(RateLimits::UNLIMITED, now);
-        assert!((0..10_000).all(|_| pacer.admits(&message(1000), true, now)));
+        let mut rate_limiter = RateLimiter::new(RateLimits::UNLIMITED, now);
+        assert!((0..10_000).all(|_| rate_limiter.admits(&message(1000), true, now)));
     }
 
     proptest! {

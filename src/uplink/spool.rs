@@ -1,8 +1,8 @@
-//! The disk behind the outbox: undelivered inferences survive an outage, a stop and a crash.
+//! Keeps undelivered inferences on disk, so that they survive an outage, a stop and a crash.
 //!
-//! A thread of its own takes jobs from the [`Outbox`] (what to write, delete, read) and does them in the [`store`]. So neither
-//! the inference loop nor the runtime ever waits for the disk. A spool that cannot be used is reported and never fatal: the
-//! outbox goes on in memory.
+//! A thread takes jobs (write, delete, read) from the [`Outbox`] and performs them in the [`store`], so neither the inference
+//! loop nor the runtime ever waits for the disk. A spool that cannot be used is logged and never fatal: the outbox continues
+//! in memory.
 
 mod store;
 
@@ -14,10 +14,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use tokio::time::timeout_at;
 
-use super::message::Message;
-use super::outbox::{Outbox, Rest, Token};
+use super::outbox::{Outbox, Rest, SpoolPolicy};
+use crate::util::clock::rounded;
 use crate::util::database::{self, DatabaseError};
-use crate::util::log_limiter::{LogLimiter, like};
+use crate::util::log_limiter::LogLimiter;
 use store::Store;
 
 /// Where the spool is and how it is used.
@@ -29,72 +29,7 @@ pub struct SpoolSettings {
     /// it grows by doubling and a large payload fills whole pages.
     pub max_bytes: u64,
     /// Times; the default is right outside tests.
-    pub policy: Policy,
-}
-
-/// When messages go to disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Policy {
-    /// No connection for so long: undelivered messages are written. A shorter interruption costs no write. Default 2 s.
-    pub grace: Duration,
-    /// From then on, messages of so much time share one commit ... Default 200 ms.
-    pub group_interval: Duration,
-    /// ... or so many messages, if they come sooner. Default 100.
-    pub group_messages: usize,
-    /// After a failure the file is tried again after so much time. Default 5 s.
-    pub retry: Duration,
-}
-
-impl Default for Policy {
-    fn default() -> Self {
-        Self {
-            grace: Duration::from_secs(2),
-            group_interval: Duration::from_millis(200),
-            group_messages: 100,
-            retry: Duration::from_secs(5),
-        }
-    }
-}
-
-/// What is to be done on disk, in this order.
-#[derive(Debug, Default)]
-pub(super) struct Job {
-    /// Delivered: no longer needed.
-    pub delete: Vec<Token>,
-    /// To be kept.
-    pub write: Vec<(Token, Message)>,
-    /// To be read.
-    pub load: Option<Load>,
-}
-
-/// A request to read the oldest messages from `from` on.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Load {
-    pub from: Token,
-    /// At most so many.
-    pub messages: usize,
-    /// No more once so many payload bytes were read.
-    pub bytes: usize,
-}
-
-/// What came of a job.
-#[derive(Debug, Default)]
-pub(super) struct Done {
-    /// The oldest, which had to make room.
-    pub dropped: Vec<Token>,
-    /// What was read, if something was to be.
-    pub loaded: Option<Loaded>,
-    /// Messages on disk now.
-    pub held: u64,
-}
-
-/// Messages read from disk.
-#[derive(Debug)]
-pub(super) struct Loaded {
-    /// In order.
-    pub messages: Vec<(Token, Message)>,
-    /// Where to go on; `None`: that was all.
-    pub next: Option<Token>,
+    pub policy: SpoolPolicy,
 }
 
 /// The running spool. When dropped it ends as soon as everything is written.
@@ -105,7 +40,7 @@ pub struct Spool {
 }
 
 impl Spool {
-    /// Starts the thread that puts what `outbox` cannot deliver into the file. What an earlier run left there is sent first.
+    /// Starts the thread that writes what `outbox` cannot deliver. Messages of an earlier run are sent first.
     ///
     /// # Errors
     /// The system gives no thread; then the outbox works in memory alone.
@@ -115,14 +50,14 @@ impl Spool {
             store: Store::new(settings.path, settings.max_bytes),
             outbox: Arc::clone(&outbox),
             retry: settings.policy.retry,
-            said: LogLimiter::default(),
+            log_limiter: LogLimiter::default(),
         };
         let thread = std::thread::Builder::new().name("spool".to_owned());
-        // Before the thread: whoever pushes after this call must find the spool attached.
+        // Before the thread starts: messages pushed after this call must find the spool attached.
         outbox.attach_spool(settings.policy);
         let spawned = thread.spawn(move || {
             worker.run();
-            // Nobody listens when the spool was dropped.
+            // The receiver is gone when the spool was dropped.
             let _ = sender.send(());
         });
         if let Err(error) = spawned {
@@ -132,7 +67,7 @@ impl Spool {
         Ok(Self { outbox, ended })
     }
 
-    /// Puts on disk what was not delivered, for the next start, and tells what is left. Returns by `deadline`.
+    /// Writes the undelivered messages to disk for the next start, and returns what is left. Returns by `deadline`.
     pub async fn finish(mut self, deadline: tokio::time::Instant) -> Rest {
         self.outbox.end_spool();
         // Err: out of time, or the thread is gone; both show in what is left.
@@ -152,7 +87,7 @@ struct Worker {
     store: Store,
     outbox: Arc<Outbox>,
     retry: Duration,
-    said: LogLimiter,
+    log_limiter: LogLimiter,
 }
 
 impl Worker {
@@ -165,7 +100,7 @@ impl Worker {
                 }
                 usable = self.open();
                 if usable {
-                    tracing::info!("The spool {} can be used again", self.store.path().display());
+                    tracing::info!(path = %self.store.path().display(), "The spool can be used again");
                 }
                 continue;
             }
@@ -179,8 +114,9 @@ impl Worker {
         }
         if let Err(error) = self.guarded(Store::close) {
             tracing::warn!(
-                "The spool {} was not closed in order and will be checked at the next start: {error}",
-                self.store.path().display()
+                path = %self.store.path().display(),
+                %error,
+                "The spool was not closed in order and will be checked at the next start"
             );
         }
     }
@@ -190,10 +126,7 @@ impl Worker {
         match self.guarded(Store::open) {
             Ok(held) => {
                 if held > 0 {
-                    tracing::info!(
-                        "{held} undelivered messages wait on disk in {}",
-                        self.store.path().display()
-                    );
+                    tracing::info!(messages = held, path = %self.store.path().display(), "Undelivered messages wait on disk");
                 }
                 self.outbox.spool_opened(held);
                 true
@@ -202,7 +135,7 @@ impl Worker {
         }
     }
 
-    /// Damage that the store meets as a panic is damage all the same.
+    /// Treats a panic of the database code as damage of the file.
     fn guarded<T>(&mut self, work: impl FnOnce(&mut Store) -> Result<T, DatabaseError>) -> Result<T, DatabaseError> {
         let store = &mut self.store;
         catch_unwind(AssertUnwindSafe(|| work(store))).unwrap_or_else(|_| {
@@ -212,40 +145,46 @@ impl Worker {
         })
     }
 
-    /// Reports, puts a file that is beyond use aside, and says whether a new one can be begun.
+    /// Logs the error and renames a file that is damaged. Returns whether a new one can be begun.
     fn failed(&mut self, error: &DatabaseError) -> bool {
-        // Closing a broken database fails as it pleases; it is gone afterwards.
+        // Closing a damaged database may fail; it is closed in any case.
         let _ = self.guarded(Store::close);
         self.outbox.spool_failed(error);
         let path = self.store.path().display().to_string();
-        let kept_back = self.said.check(Instant::now(), &error.to_string());
+        let suppressed = self.log_limiter.check(Instant::now(), &error.to_string());
         if !error.is_final() {
-            if let Some(kept_back) = kept_back {
+            if let Some(suppressed) = suppressed {
                 tracing::error!(
-                    "The spool {path} cannot be used: {error}{}. {} messages wait in memory alone, which drops the oldest \
-                     when it is full; the spool is tried again every {:.0} s",
-                    like(kept_back),
-                    self.outbox.rest().in_memory,
-                    self.retry.as_secs_f32()
+                    path,
+                    %error,
+                    waiting = self.outbox.rest().in_memory,
+                    retry_in = ?rounded(self.retry),
+                    suppressed = suppressed.count(),
+                    "The spool cannot be used; messages wait in memory alone, which drops the oldest when it is full"
                 );
             }
             return false;
         }
         match database::set_aside(self.store.path()) {
-            Ok(aside) => {
+            Ok(kept_as) => {
                 tracing::error!(
-                    "The spool {path} is of no use: {error}. It is kept as {}, the messages in it are not delivered, and a new \
-                     one is begun",
-                    aside.display()
+                    path,
+                    %error,
+                    kept_as = %kept_as.display(),
+                    "The spool is damaged and was renamed; the messages in it are not delivered, and a new one begins"
                 );
                 self.outbox.spool_opened(0);
                 true
             }
-            Err(cause) => {
-                if kept_back.is_some() {
+            Err(rename_error) => {
+                if let Some(suppressed) = suppressed {
                     tracing::error!(
-                        "The spool {path} is of no use: {error}; and it cannot be renamed: {cause}. Messages wait in memory \
-                         alone, which drops the oldest when it is full. Remove the file"
+                        path,
+                        %error,
+                        %rename_error,
+                        suppressed = suppressed.count(),
+                        advice = "remove the file",
+                        "The spool is damaged and cannot be renamed; messages wait in memory alone, which drops the oldest when it is full"
                     );
                 }
                 false

@@ -1,4 +1,4 @@
-//! Whom the broker's certificate must be signed by, and which certificate is ours.
+//! The TLS configuration: root certificates, client certificate, ALPN.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,33 +9,33 @@ use rumqttc::tokio_rustls::rustls::pki_types::pem::{self, PemObject};
 use rumqttc::tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rumqttc::tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
 
+use super::connect_params::ClientCertificate;
 use super::connection_error::ConnectionError;
-use super::destination::ClientCertificate;
 
-/// What TLS is to do.
+/// Settings of TLS.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Wanted {
-    /// Trust the certificates in this file and nobody else; `None`: the machine's own roots (`SSL_CERT_FILE` and
-    /// `SSL_CERT_DIR` are honoured).
+pub(super) struct TlsSettings {
+    /// File with the only trusted certificates; `None`: the roots of the machine (`SSL_CERT_FILE` and `SSL_CERT_DIR`
+    /// apply).
     pub ca: Option<PathBuf>,
-    /// Who we are.
+    /// Our certificate.
     pub certificate: Option<ClientCertificate>,
-    /// The protocol to announce.
+    /// ALPN protocol.
     pub alpn: Option<&'static [u8]>,
 }
 
-/// Reads the files: blocking.
-pub(super) fn configuration(wanted: &Wanted) -> Result<TlsConfiguration, ConnectionError> {
-    let roots = match &wanted.ca {
+/// Reads the files, which blocks.
+pub(super) fn configuration(settings: &TlsSettings) -> Result<TlsConfiguration, ConnectionError> {
+    let roots = match &settings.ca {
         Some(file) => roots_from(file)?,
         None => machine_roots()?,
     };
-    // The provider is named because rustls panics on the choice as soon as some other crate brings a second one.
+    // With a second provider in the dependency tree rustls would panic without an explicit choice.
     let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(|error| ConnectionError::Tls(error.to_string()))?
         .with_root_certificates(roots);
-    let mut config = match &wanted.certificate {
+    let mut config = match &settings.certificate {
         Some(files) => {
             let (chain, key) = (chain(&files.cert)?, key(&files.key)?);
             builder
@@ -44,7 +44,7 @@ pub(super) fn configuration(wanted: &Wanted) -> Result<TlsConfiguration, Connect
         }
         None => builder.with_no_client_auth(),
     };
-    config.alpn_protocols.extend(wanted.alpn.map(<[u8]>::to_vec));
+    config.alpn_protocols.extend(settings.alpn.map(<[u8]>::to_vec));
     Ok(config.into())
 }
 
@@ -137,9 +137,9 @@ mod tests {
             if let Some(content) = content {
                 std::fs::write(&file, content).expect("written");
             }
-            let reason = configuration(&Wanted {
+            let reason = configuration(&TlsSettings {
                 ca: Some(file.clone()),
-                ..Wanted::default()
+                ..TlsSettings::default()
             })
             .expect_err("refused")
             .to_string();
@@ -168,7 +168,7 @@ mod tests {
             std::fs::write(path(name), content).expect("written");
         }
         let tried = |cert: &str, key: &str| {
-            configuration(&Wanted {
+            configuration(&TlsSettings {
                 ca: Some(path("ca.pem")),
                 certificate: Some(ClientCertificate {
                     cert: path(cert),

@@ -13,7 +13,7 @@ use ei_greengrass::model::Model;
 use ei_greengrass::report::{Decision, EncodedPicture, PictureRef, Report, ReportSettings};
 use ei_greengrass::status::stats::Stats;
 use ei_greengrass::uplink::Outbox;
-use ei_greengrass::uplink::outbox::Bounds;
+use ei_greengrass::uplink::outbox::OutboxBounds;
 
 use super::percentile;
 use super::roundtrip::{BareSocket, our_model};
@@ -83,7 +83,7 @@ impl Parts {
             },
             publish_every: 1,
         };
-        let outbox = Arc::new(Outbox::new(Bounds::default(), stats.clone()));
+        let outbox = Arc::new(Outbox::new(OutboxBounds::default(), stats.clone()));
         let publishing = PublisherSettings {
             publish_image: false,
             qos: Qos::AtLeastOnce,

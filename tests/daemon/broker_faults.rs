@@ -353,7 +353,7 @@ fn messages_go_over_a_websocket_too() {
             "ei_shutdown_behavior=wait_for_restart",
         ],
     );
-    daemon.wait_for_line("Connected to ws://");
+    daemon.wait_for_line("Connected to the broker broker=ws://");
     daemon.wait_for_line("The source ended; waiting");
     let log = daemon.stop();
     assert!(!log.contains("ERROR") && !log.contains("WARN"), "{log}");

@@ -39,7 +39,10 @@ fn each_connection_is_signed_with_fresh_credentials_of_the_token_exchange_servic
     assert_eq!(refused, None);
     assert_eq!(control.requests.with(<[_]>::len), 1, "the endpoint is asked for once");
     let log = daemon.stop();
-    assert!(log.contains("Connected to AWS IoT Core (localhost:"), "{log}");
+    assert!(
+        log.contains("Connected to the broker broker=AWS IoT Core (localhost:"),
+        "{log}"
+    );
     assert!(log.contains("DEBUG The log filter is set filter=trace"), "{log}");
     assert_no_secret_in(&log, &exchange.keys().all(), &world.gateway);
 }

@@ -63,7 +63,7 @@ fn a_denied_discovery_says_which_permission_and_is_tried_again() {
     let mut command = with_key(world.command("run", &[]), &key);
     command.env("AWS_ENDPOINT_URL_IOT", control.url());
     let daemon = Daemon::start(command);
-    let line = daemon.wait_for_line("endpoint could not be asked for");
+    let line = daemon.wait_for_line("endpoint could not be discovered");
     for part in [
         "403 AccessDeniedException",
         "assumed-role/R/i",
@@ -95,7 +95,7 @@ fn no_region_no_credentials_and_no_network_have_words_of_their_own() {
         };
         command.env("AWS_ENDPOINT_URL_IOT", "http://127.0.0.1:9");
         let daemon = Daemon::start(command);
-        let line = daemon.wait_for_line("No connection to AWS IoT Core");
+        let line = daemon.wait_for_line("No connection to the broker broker=AWS IoT Core");
         assert!(line.contains(words), "{line}");
         assert!(!line.contains("iot:DescribeEndpoint"), "nothing was denied: {line}");
         assert_eq!(line.contains("set iot_endpoint"), or_set_endpoint, "{line}");
@@ -118,7 +118,7 @@ fn refused_credentials_and_a_wrong_clock_are_not_taken_for_a_missing_permission(
         let mut command = with_key(world.command("run", &[]), &key(None));
         command.env("AWS_ENDPOINT_URL_IOT", control.url());
         let daemon = Daemon::start(command);
-        let line = daemon.wait_for_line("endpoint could not be asked for");
+        let line = daemon.wait_for_line("endpoint could not be discovered");
         assert!(line.contains(words), "{line}");
         for wrong in ["iot:DescribeEndpoint", "set iot_endpoint", "role alias"] {
             assert!(!line.contains(wrong), "{wrong}: {line}");
@@ -161,7 +161,7 @@ fn an_endpoint_that_does_not_resolve_is_told_and_nothing_is_lost() {
         &key(None),
         &["iot_endpoint=a1-ats.iot.eu-west-1.invalid", "iotcore_backoff=1"],
     );
-    let line = daemon.wait_for_line("No connection to AWS IoT Core (a1-ats.iot.eu-west-1.invalid)");
+    let line = daemon.wait_for_line("No connection to the broker broker=AWS IoT Core (a1-ats.iot.eu-west-1.invalid)");
     assert!(line.contains("has no address"), "{line}");
     assert_nothing_is_lost(daemon);
 }

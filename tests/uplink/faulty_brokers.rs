@@ -166,7 +166,7 @@ async fn being_thrown_out_three_times_names_the_client_id() {
             matches!(
                 state,
                 LinkState::Offline {
-                    reason: ConnectionError::ThrownOut { .. },
+                    reason: ConnectionError::RepeatedlyClosed { .. },
                     ..
                 }
             )

@@ -3,7 +3,7 @@ use std::sync::atomic::AtomicU32;
 
 use super::*;
 use crate::cache::CacheWriter;
-use crate::uplink::outbox::Bounds;
+use crate::uplink::outbox::OutboxBounds;
 
 /// The log of the test's thread.
 #[derive(Clone, Default)]
@@ -42,7 +42,7 @@ fn writer(publish_image: bool) -> MessageWriter {
             s3_bucket: None,
         },
         topics: Arc::new(Topics::new("d")),
-        outbox: Arc::new(Outbox::new(Bounds::default(), stats.clone())),
+        outbox: Arc::new(Outbox::new(OutboxBounds::default(), stats.clone())),
         caches: Caches::default(),
         stats,
         s3: Mutex::new(None),

@@ -1,4 +1,4 @@
-//! One connection in use, from the first packet to the last.
+//! One connection, from the first packet to the last.
 
 use std::time::{Duration, Instant};
 
@@ -7,20 +7,25 @@ use tokio::select;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::sleep_until;
 
-use super::super::command_inbox::{Arrival, CommandRefusal, ReceivedCommand, Verdict};
+use super::super::command_inbox::{Arrival, CommandReceipt, CommandRefusal, ReceivedCommand};
 use super::super::connection::{Connection, LinkEvent};
+use super::super::connection_error::ConnectionError;
 use super::super::in_flight::InFlight;
-use super::{ConnectionError, Driver, End, LinkState, Message, Status, StopSignal, Token, client_failed};
+use super::super::link_state::LinkState;
+use super::super::message::{Message, Status};
+use super::super::outbox::Token;
+use super::{Driver, End, StopSignal, client_failed};
+use crate::util::clock::rounded;
 
-/// The driver looks around at least this often, to report what was dropped.
+/// The driver wakes up at least this often, to log drops.
 const HOUSEKEEPING: Duration = Duration::from_secs(60);
 
-/// How much of a stop's limit belongs to DISCONNECT and the broker's closing of the connection.
-pub(super) fn farewell(limit: Duration) -> Duration {
+/// The part of a stop's limit for DISCONNECT and the close of the connection.
+pub(super) fn disconnect_time(limit: Duration) -> Duration {
     (limit / 4).min(Duration::from_millis(300))
 }
 
-/// How far a connection is. Each phase knows when it began, if that has an end.
+/// Phase of a connection, with its start if it has a time limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Connecting,
@@ -29,16 +34,16 @@ enum Phase {
     Leaving(Instant),
 }
 
-/// A connection and what is known of it.
+/// A connection and its state.
 pub(super) struct Link {
     connection: Connection,
-    window: InFlight,
+    in_flight: InFlight,
     phase: Phase,
     /// When CONNACK came.
     pub connected: Option<Instant>,
-    /// Whether the log has been told that this connection is a good one.
-    settled: bool,
-    /// The `online` notice is to follow the first acknowledgement.
+    /// Whether the log has the line for this connection.
+    confirmed: bool,
+    /// The `online` notice follows the first acknowledgement.
     notice_due: bool,
 }
 
@@ -46,10 +51,10 @@ impl Link {
     pub fn new(connection: Connection) -> Self {
         Self {
             connection,
-            window: InFlight::default(),
+            in_flight: InFlight::default(),
             phase: Phase::Connecting,
             connected: None,
-            settled: false,
+            confirmed: false,
             notice_due: false,
         }
     }
@@ -61,7 +66,7 @@ impl Link {
 }
 
 impl Driver {
-    /// Uses the connection until it ends. What was not acknowledged is still marked as sent in the outbox afterwards.
+    /// Uses the connection until it ends. Unacknowledged messages are still marked as sent in the outbox afterwards.
     pub(super) async fn serve(&mut self, link: &mut Link, stop: &mut StopSignal) -> End {
         loop {
             if link.phase == Phase::Online {
@@ -77,7 +82,7 @@ impl Driver {
             let wake = self.next_deadline(link, now);
             select! {
                 event = link.connection.events.recv() => {
-                    if let Some(end) = self.happened(link, event.unwrap_or(LinkEvent::Closed(client_failed()))).await {
+                    if let Some(end) = self.on_event(link, event.unwrap_or(LinkEvent::Closed(client_failed()))).await {
                         return end;
                     }
                 }
@@ -93,19 +98,22 @@ impl Driver {
     async fn fill(&mut self, link: &mut Link) {
         let now = Instant::now();
         let Self {
-            outbox, pacer, desk, ..
+            outbox,
+            rate_limiter,
+            inbox,
+            ..
         } = self;
-        pacer.begin();
+        rate_limiter.begin();
         while let Some((token, message)) =
-            outbox.next_to_send_if(|message, backlog| pacer.admits(message, backlog, now))
+            outbox.next_to_send_if(|message, backlog| rate_limiter.admits(message, backlog, now))
         {
-            desk.left(token);
-            link.window.handed_over(token, now);
+            inbox.left(token);
+            link.in_flight.queued(token, now);
             link.connection.publish(message).await;
         }
     }
 
-    async fn happened(&mut self, link: &mut Link, event: LinkEvent) -> Option<End> {
+    async fn on_event(&mut self, link: &mut Link, event: LinkEvent) -> Option<End> {
         let now = Instant::now();
         match event {
             LinkEvent::Connected => {
@@ -114,7 +122,7 @@ impl Driver {
                 link.phase = Phase::Subscribing(now);
                 link.connection.subscribe(&self.settings.topics.command_input).await;
             }
-            // An acknowledgement of a subscription nobody asked for.
+            // An unexpected SUBACK.
             LinkEvent::Subscribed { .. } if !matches!(link.phase, Phase::Subscribing(_)) => {}
             LinkEvent::Subscribed { granted: false } => {
                 return Some(End::Lost(ConnectionError::SubscriptionRefused(
@@ -123,15 +131,15 @@ impl Driver {
             }
             LinkEvent::Subscribed { granted: true } => self.subscribed(link, now),
             LinkEvent::Written(id) => {
-                if let Some(token) = link.window.written(id, now) {
+                if let Some(token) = link.in_flight.written(id, now) {
                     self.done(token, now);
-                    self.overdue_notice(link);
+                    self.push_online_notice(link);
                 }
             }
             LinkEvent::Acknowledged(id) => {
-                if let Some(token) = link.window.acknowledged(id, now) {
+                if let Some(token) = link.in_flight.acknowledged(id, now) {
                     self.done(token, now);
-                    self.overdue_notice(link);
+                    self.push_online_notice(link);
                 }
             }
             LinkEvent::Received(publish) => self.received(&publish, now),
@@ -147,34 +155,36 @@ impl Driver {
         self.outbox.connected();
         self.backoff.succeeded(now);
         link.notice_due = self.was_online && self.online_notice.is_none();
-        if !self.wary {
-            self.overdue_notice(link);
+        if !self.after_protocol_error {
+            self.push_online_notice(link);
         }
         self.was_online = true;
-        // After being thrown out a connection has to prove itself first, or each turn of the quarrel would fill the log.
-        if self.thrown_out == 0 {
-            self.settle(link, now);
+        // After early closes a connection is logged only once it has lasted; else two clients with one id would fill the log.
+        if self.early_closes == 0 {
+            self.confirm(link, now);
         }
         self.state.send_replace(LinkState::Online { since: now });
     }
 
-    fn overdue_notice(&mut self, link: &mut Link) {
+    fn push_online_notice(&mut self, link: &mut Link) {
         if std::mem::take(&mut link.notice_due) {
             let notice = Message::notice(&self.settings.topics, Status::Online, self.settings.qos);
             self.online_notice = Some(self.outbox.push(notice));
         }
     }
 
-    fn settle(&mut self, link: &mut Link, now: Instant) {
-        link.settled = true;
-        self.thrown_out = 0;
+    fn confirm(&mut self, link: &mut Link, now: Instant) {
+        link.confirmed = true;
+        self.early_closes = 0;
         let broker = &self.settings.address;
         match self.outage.over(now) {
-            None => tracing::info!("Connected to {broker} as {}", self.settings.client_id),
+            None => tracing::info!(%broker, client_id = self.settings.client_id, "Connected to the broker"),
             Some(outage) => tracing::info!(
-                "Connected to {broker} again after {:.0} s; {} messages wait to be sent",
-                outage.as_secs_f32(),
-                self.outbox.waiting()
+                %broker,
+                client_id = self.settings.client_id,
+                outage = ?rounded(outage),
+                waiting = self.outbox.waiting(),
+                "Connected to the broker again"
             ),
         }
     }
@@ -190,41 +200,47 @@ impl Driver {
         {
             stopping.awaited = None;
         }
-        for command in self.desk.acknowledged(token, now) {
-            self.hand_on(command);
+        for command in self.inbox.acknowledged(token, now) {
+            self.pass_on(command);
         }
     }
 
-    fn hand_on(&self, command: ReceivedCommand) {
+    fn pass_on(&self, command: ReceivedCommand) {
         let error = match self.commands.try_send(command) {
             Ok(()) => return,
             Err(TrySendError::Full(_)) => CommandRefusal::Busy,
             Err(TrySendError::Closed(_)) => CommandRefusal::Stopping,
         };
-        tracing::warn!("A command was refused: {error}");
+        tracing::warn!(%error, "A command was refused");
         self.answer(error);
     }
 
     fn received(&mut self, publish: &Publish, now: Instant) {
         let Self {
-            desk, outbox, settings, ..
+            inbox,
+            outbox,
+            settings,
+            ..
         } = self;
         if publish.topic != settings.topics.command_input {
-            tracing::debug!("A message on {} is ignored: it was not subscribed to", publish.topic);
+            tracing::debug!(
+                topic = publish.topic,
+                "A message on a topic without subscription is ignored"
+            );
             return;
         }
         let arrival = Arrival {
             payload: &publish.payload,
             repeated: publish.dup || publish.retain,
         };
-        match desk.arrived(arrival, now, || {
+        match inbox.arrived(arrival, now, || {
             outbox.push(Message::clear_retained_command(&settings.topics))
         }) {
-            Verdict::Empty => {}
-            Verdict::Taken => tracing::debug!("A command of {} bytes came", publish.payload.len()),
-            Verdict::Same => tracing::info!("A command that came already was delivered again; it is carried out once"),
-            Verdict::Refused(error) => {
-                tracing::warn!("A command was refused: {error}");
+            CommandReceipt::Empty => {}
+            CommandReceipt::Taken => tracing::debug!(bytes = publish.payload.len(), "A command arrived"),
+            CommandReceipt::Same => tracing::info!("A command was delivered again; it is executed once"),
+            CommandReceipt::Refused(error) => {
+                tracing::warn!(%error, "A command was refused");
                 self.answer(error);
             }
         }
@@ -257,11 +273,11 @@ impl Driver {
     /// Ends a connection that has used up its time, and settles one that has lasted.
     fn overdue(&mut self, link: &mut Link, now: Instant) -> Option<End> {
         let limit = self.settings.limits.acknowledgement;
-        if self.settles_at(link).is_some_and(|at| now >= at) {
-            if !link.settled {
-                self.settle(link, now);
+        if self.confirm_at(link).is_some_and(|at| now >= at) {
+            if !link.confirmed {
+                self.confirm(link, now);
             }
-            self.overdue_notice(link);
+            self.push_online_notice(link);
         }
         if self.gives_up_at(link).is_none_or(|at| now < at) {
             return None;
@@ -278,15 +294,15 @@ impl Driver {
             // The connection watches its own limit.
             Phase::Connecting => None,
             Phase::Subscribing(since) => Some(since + limit),
-            Phase::Online => link.window.deadline(limit),
-            Phase::Leaving(since) => Some(since + farewell(Duration::MAX)),
+            Phase::Online => link.in_flight.deadline(limit),
+            Phase::Leaving(since) => Some(since + disconnect_time(Duration::MAX)),
         }
     }
 
-    fn settles_at(&self, link: &Link) -> Option<Instant> {
+    fn confirm_at(&self, link: &Link) -> Option<Instant> {
         let connected = link
             .connected
-            .filter(|_| link.phase == Phase::Online && (!link.settled || link.notice_due))?;
+            .filter(|_| link.phase == Phase::Online && (!link.confirmed || link.notice_due))?;
         Some(connected + self.settings.limits.short_lived)
     }
 
@@ -298,11 +314,11 @@ impl Driver {
         let notice = stop
             .filter(|stopping| stopping.notice.is_some())
             .map(|stopping| stopping.notice_at);
-        let resume = self.pacer.resume_at().filter(|_| link.phase == Phase::Online);
+        let resume = self.rate_limiter.resume_at().filter(|_| link.phase == Phase::Online);
         [
             resume,
             self.gives_up_at(link),
-            self.settles_at(link),
+            self.confirm_at(link),
             notice,
             stop.map(|stopping| stopping.leave_at),
         ]

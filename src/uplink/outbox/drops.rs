@@ -1,55 +1,49 @@
-//! Says once a minute how much was lost.
+//! Logs once a minute how many messages were lost.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-const REPORT_EVERY: Duration = Duration::from_secs(60);
+use crate::util::log_limiter::LogLimiter;
 
-/// What was lost since the last report.
+/// Messages lost since the last log line.
 #[derive(Debug, Default)]
 pub(super) struct DropReport {
-    /// Inferences for which memory was too small.
+    /// Inferences that did not fit into memory.
     pub inferences: u64,
-    /// Answers and notices.
+    /// Answers and notices that did not fit into memory.
     pub urgent: u64,
-    /// Inferences for which the spool was too small.
+    /// Inferences that did not fit into the spool.
     pub spooled: u64,
-    reported: Option<Instant>,
+    log_limiter: LogLimiter,
 }
 
 impl DropReport {
-    /// One line for each kind of loss, if the last is a minute ago.
-    pub fn report(&mut self, now: Instant) {
-        let due = self
-            .reported
-            .is_none_or(|last| now.saturating_duration_since(last) >= REPORT_EVERY);
-        if !due {
-            return;
+    /// Logs the losses, at most once a minute.
+    pub fn log(&mut self, now: Instant) {
+        if self.has_losses() && self.log_limiter.check(now, "drops").is_some() {
+            self.log_now();
         }
-        self.say(now);
     }
 
-    /// Before the end: whenever the last line was.
-    pub fn say(&mut self, now: Instant) {
+    /// Logs the losses; for the end.
+    pub fn log_now(&mut self) {
         if self.inferences > 0 || self.urgent > 0 {
             tracing::error!(
-                "The broker does not take messages fast enough and memory for them is full: {} inferences and {} answers or \
-                 notices were lost, the oldest first, since the last such line",
-                self.inferences,
-                self.urgent
+                inferences = self.inferences,
+                others = self.urgent,
+                "The broker does not take messages fast enough and the memory for them is full; the oldest were lost"
             );
         }
         if self.spooled > 0 {
             tracing::error!(
-                "The spool on disk is full: {} undelivered inferences were dropped, the oldest first, since the last such \
-                 line; spool_max_mb sets how much it holds",
-                self.spooled
+                inferences = self.spooled,
+                advice = "spool_max_mb sets the size of the spool",
+                "The spool on disk is full; the oldest undelivered inferences were lost"
             );
         }
-        if self.inferences > 0 || self.urgent > 0 || self.spooled > 0 {
-            *self = Self {
-                reported: Some(now),
-                ..Self::default()
-            };
-        }
+        (self.inferences, self.urgent, self.spooled) = (0, 0, 0);
+    }
+
+    fn has_losses(&self) -> bool {
+        self.inferences > 0 || self.urgent > 0 || self.spooled > 0
     }
 }

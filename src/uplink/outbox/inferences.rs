@@ -10,9 +10,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use super::{Bounds, Token};
+use super::bounds::OutboxBounds;
+use super::spool_job::{LoadRequest, SpoolJob, SpoolPolicy, SpoolResult};
+use super::token::Token;
 use crate::uplink::message::Message;
-use crate::uplink::spool::{Done, Job, Load, Policy};
 
 /// Read ahead from the disk when fewer than this many messages are loaded ...
 const FEW_LOADED: usize = 64;
@@ -48,7 +49,7 @@ pub(super) struct Inferences {
     bytes: usize,
     loaded_bytes: usize,
     disk: Disk,
-    policy: Policy,
+    policy: SpoolPolicy,
     link: LinkView,
     /// Everything goes to disk from this time on; at once while there is no connection.
     flush_at: Option<Instant>,
@@ -107,7 +108,7 @@ impl Inferences {
             bytes: 0,
             loaded_bytes: 0,
             disk: Disk::Unusable,
-            policy: Policy::default(),
+            policy: SpoolPolicy::default(),
             link: LinkView {
                 online: false,
                 trouble_since: Some(now),
@@ -277,7 +278,7 @@ impl Inferences {
 /// The side of the spool.
 impl Inferences {
     /// From now on there is a spool. Until [`Inferences::opened`] it may hold anything, and nothing is sent.
-    pub fn attach(&mut self, policy: Policy) {
+    pub fn attach(&mut self, policy: SpoolPolicy) {
         self.policy = policy;
         self.unloaded_from = Some(Token::MIN);
     }
@@ -325,7 +326,7 @@ impl Inferences {
     }
 
     /// When there is something to do for the spool; not after `now`: at once.
-    pub fn due(&self, bounds: &Bounds, now: Instant) -> Option<Instant> {
+    pub fn due(&self, bounds: &OutboxBounds, now: Instant) -> Option<Instant> {
         if self.disk != Disk::Ready {
             return None;
         }
@@ -339,7 +340,7 @@ impl Inferences {
         .min()
     }
 
-    fn write_due(&self, bounds: &Bounds) -> Option<Instant> {
+    fn write_due(&self, bounds: &OutboxBounds) -> Option<Instant> {
         let oldest = self.waiting.values().next()?.pushed;
         if self.memory_is_high(bounds) {
             return Some(oldest);
@@ -362,7 +363,7 @@ impl Inferences {
     }
 
     /// Three quarters of memory are used: the rest is for what comes while the disk works.
-    fn memory_is_high(&self, bounds: &Bounds) -> bool {
+    fn memory_is_high(&self, bounds: &OutboxBounds) -> bool {
         self.bytes > bounds.inference_bytes / 4 * 3
     }
 
@@ -381,8 +382,8 @@ impl Inferences {
     }
 
     /// What is due now. Nobody else may take a job before [`Inferences::finish`] or [`Inferences::failed`].
-    pub fn take_job(&mut self, bounds: &Bounds, now: Instant) -> Job {
-        let mut job = Job::default();
+    pub fn take_job(&mut self, bounds: &OutboxBounds, now: Instant) -> SpoolJob {
+        let mut job = SpoolJob::default();
         if self.disk != Disk::Ready {
             return job;
         }
@@ -398,7 +399,7 @@ impl Inferences {
         }
         if self.load_due() {
             self.loading = true;
-            job.load = self.unloaded_from.map(|from| Load {
+            job.load = self.unloaded_from.map(|from| LoadRequest {
                 from,
                 messages: LOAD_MESSAGES,
                 bytes: LOAD_BYTES,
@@ -408,7 +409,7 @@ impl Inferences {
     }
 
     /// The oldest that wait: all without a connection; with one, as many as make memory half empty.
-    fn to_write(&self, bounds: &Bounds) -> Vec<(Token, Message)> {
+    fn to_write(&self, bounds: &OutboxBounds) -> Vec<(Token, Message)> {
         let all = !self.link.online || self.flush_at.is_some();
         let mut left = self.bytes;
         self.waiting
@@ -423,7 +424,7 @@ impl Inferences {
     }
 
     /// The job taken last is done.
-    pub fn finish(&mut self, done: Done) -> Tally {
+    pub fn finish(&mut self, done: SpoolResult) -> Tally {
         let mut tally = Tally {
             written: self.writing.len() as u64,
             dropped: 0,

@@ -4,8 +4,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::config::Qos;
 use crate::device::Topics;
+use std::time::Duration;
 
-fn outbox(bounds: Bounds) -> (Outbox, Arc<Stats>) {
+fn outbox(bounds: OutboxBounds) -> (Outbox, Arc<Stats>) {
     let stats = Arc::new(Stats::default());
     (Outbox::new(bounds, Arc::clone(&stats)), stats)
 }
@@ -42,7 +43,7 @@ fn sent(outbox: &Outbox) -> Vec<Message> {
 
 #[test]
 fn answers_and_metrics_go_past_inferences() {
-    let (outbox, _) = outbox(Bounds::default());
+    let (outbox, _) = outbox(OutboxBounds::default());
     for message in [
         inference(1, 4),
         inference(2, 4),
@@ -67,7 +68,7 @@ fn answers_and_metrics_go_past_inferences() {
 
 #[test]
 fn sixteen_inferences_wait_for_acknowledgement_and_answers_still_go() {
-    let (outbox, stats) = outbox(Bounds::default());
+    let (outbox, stats) = outbox(OutboxBounds::default());
     let tokens: Vec<_> = (0..20).map(|n| outbox.push(inference(n, 4))).collect();
     assert_eq!(sent(&outbox).len(), 16);
     outbox.push(urgent("a"));
@@ -81,7 +82,7 @@ fn sixteen_inferences_wait_for_acknowledgement_and_answers_still_go() {
 
 #[test]
 fn of_metrics_only_the_newest_survives_a_disconnect() {
-    let (outbox, _) = outbox(Bounds::default());
+    let (outbox, _) = outbox(OutboxBounds::default());
     outbox.push(metrics("m1"));
     assert_eq!(sent(&outbox), [metrics("m1")]);
     outbox.push(metrics("m2"));
@@ -94,7 +95,7 @@ fn of_metrics_only_the_newest_survives_a_disconnect() {
 
 #[test]
 fn beyond_the_bound_the_oldest_inferences_are_dropped_and_counted() {
-    let (outbox, stats) = outbox(Bounds::default());
+    let (outbox, stats) = outbox(OutboxBounds::default());
     for n in 0..50 {
         outbox.push(inference(n, 100 * 1024));
     }
@@ -105,9 +106,9 @@ fn beyond_the_bound_the_oldest_inferences_are_dropped_and_counted() {
 
 #[test]
 fn a_flood_of_answers_is_bounded_and_spares_the_clearing_of_commands() {
-    let (outbox, stats) = outbox(Bounds {
+    let (outbox, stats) = outbox(OutboxBounds {
         urgent_messages: 3,
-        ..Bounds::default()
+        ..OutboxBounds::default()
     });
     let clear = Message::clear_retained_command(&Topics::new("d"));
     outbox.push(clear.clone());
@@ -120,14 +121,14 @@ fn a_flood_of_answers_is_bounded_and_spares_the_clearing_of_commands() {
 
 #[test]
 fn a_message_no_connection_could_carry_is_not_kept() {
-    let (outbox, stats) = outbox(Bounds::default());
+    let (outbox, stats) = outbox(OutboxBounds::default());
     outbox.push(inference(1, MAX_PAYLOAD_BYTES + 1));
     assert_eq!((outbox.depth(), stats.outbox_dropped.get()), (0, 1));
 }
 
 #[tokio::test]
 async fn a_push_wakes_the_driver_even_when_it_came_first() {
-    let (outbox, _) = outbox(Bounds::default());
+    let (outbox, _) = outbox(OutboxBounds::default());
     outbox.push(urgent("a"));
     tokio::time::timeout(Duration::from_secs(5), outbox.pushed())
         .await
@@ -157,7 +158,7 @@ proptest! {
     /// The model: a plain list of what was pushed, with the same dropping rule, and the list of what a broker received.
     #[test]
     fn nothing_is_lost_within_the_bound_and_the_order_is_kept(steps in steps(), bound in 100_usize..2000) {
-        let bounds = Bounds { inference_bytes: bound, inference_window: 5, ..Bounds::default() };
+        let bounds = OutboxBounds { inference_bytes: bound, inference_window: 5, ..OutboxBounds::default() };
         let (outbox, stats) = outbox(bounds);
         let mut pushed = 0_u32;
         let mut in_flight: Vec<(Token, u32)> = Vec::new();
@@ -238,7 +239,7 @@ fn notice(status: Status) -> Message {
 #[test]
 fn a_pause_that_waits_is_not_told_after_what_ended_it() {
     for status in [Status::Started, Status::Stopped] {
-        let (outbox, _) = outbox(Bounds::default());
+        let (outbox, _) = outbox(OutboxBounds::default());
         outbox.push(inference(1, 4));
         outbox.push(notice(Status::Paused));
         let after = notice(status);
@@ -255,7 +256,7 @@ fn a_pause_that_waits_is_not_told_after_what_ended_it() {
 
 #[test]
 fn a_pause_that_was_sent_stays_before_what_ended_it() {
-    let (outbox, _) = outbox(Bounds::default());
+    let (outbox, _) = outbox(OutboxBounds::default());
     let (pause, started) = (notice(Status::Paused), notice(Status::Started));
     outbox.push(pause.clone());
     outbox.next_to_send().unwrap();
@@ -268,7 +269,7 @@ fn a_pause_that_was_sent_stays_before_what_ended_it() {
 
 #[test]
 fn what_was_published_before_counting_began_anew_is_not_counted_as_delivered() {
-    let (outbox, stats) = outbox(Bounds::default());
+    let (outbox, stats) = outbox(OutboxBounds::default());
     outbox.push(inference(1, 4));
     outbox.push(inference(2, 4));
     let before = [outbox.next_to_send().unwrap().0, outbox.next_to_send().unwrap().0];
@@ -284,7 +285,7 @@ fn what_was_published_before_counting_began_anew_is_not_counted_as_delivered() {
 
 #[test]
 fn what_tells_of_the_end_of_inferences_waits_until_the_broker_has_them() {
-    let (outbox, _) = outbox(Bounds::default());
+    let (outbox, _) = outbox(OutboxBounds::default());
     let pause = notice(Status::Paused);
     outbox.push(inference(1, 4));
     outbox.push(pause.clone());

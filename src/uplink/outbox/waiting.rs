@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Token;
+use super::token::Token;
 use crate::uplink::message::Message;
 
 /// The messages of one class.

@@ -8,10 +8,9 @@ use std::sync::Arc;
 
 use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, Table, TableDefinition};
 
-use super::{Done, Job, Load, Loaded};
 use crate::config::Qos;
 use crate::uplink::message::{Class, Message};
-use crate::uplink::outbox::Token;
+use crate::uplink::outbox::{LoadRequest, LoadedMessages, SpoolJob, SpoolResult, Token};
 use crate::util::database::{self, DatabaseError};
 
 /// Key to topic, quality of service, payload. Keys grow with time, over all runs.
@@ -76,8 +75,8 @@ impl Store {
     }
 
     /// Does a job as a whole: after an error nothing of it counts.
-    pub fn perform(&mut self, job: &Job) -> Result<Done, DatabaseError> {
-        let mut done = Done::default();
+    pub fn perform(&mut self, job: &SpoolJob) -> Result<SpoolResult, DatabaseError> {
+        let mut done = SpoolResult::default();
         if !job.write.is_empty() {
             done.dropped = self.change(job)?;
         } else if !job.delete.is_empty() && self.open.is_some() {
@@ -94,7 +93,7 @@ impl Store {
     }
 
     /// One commit. Returns what was dropped.
-    fn change(&mut self, job: &Job) -> Result<Vec<Token>, DatabaseError> {
+    fn change(&mut self, job: &SpoolJob) -> Result<Vec<Token>, DatabaseError> {
         if self.open.is_none() {
             self.create()?;
         }
@@ -131,8 +130,8 @@ impl Store {
         Ok(dropped)
     }
 
-    fn load(&self, load: Load) -> Result<Loaded, DatabaseError> {
-        let mut loaded = Loaded {
+    fn load(&self, load: LoadRequest) -> Result<LoadedMessages, DatabaseError> {
+        let mut loaded = LoadedMessages {
             messages: Vec::new(),
             next: None,
         };

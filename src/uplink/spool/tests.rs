@@ -10,12 +10,13 @@ use crate::config::Qos;
 use crate::device::Topics;
 use crate::status::StatusSource;
 use crate::status::stats::Stats;
-use crate::uplink::outbox::Bounds;
+use crate::uplink::message::Message;
+use crate::uplink::outbox::OutboxBounds;
 
 mod model;
 
 const LIMIT: Duration = Duration::from_secs(10);
-const AT_ONCE: Policy = Policy {
+const AT_ONCE: SpoolPolicy = SpoolPolicy {
     grace: Duration::ZERO,
     group_interval: Duration::ZERO,
     group_messages: 1,
@@ -41,9 +42,9 @@ struct Bench {
 }
 
 impl Bench {
-    fn start(path: &Path, max_bytes: u64, policy: Policy) -> Self {
+    fn start(path: &Path, max_bytes: u64, policy: SpoolPolicy) -> Self {
         let stats = Arc::new(Stats::default());
-        let outbox = Arc::new(Outbox::new(Bounds::default(), Arc::clone(&stats)));
+        let outbox = Arc::new(Outbox::new(OutboxBounds::default(), Arc::clone(&stats)));
         let settings = SpoolSettings {
             path: path.to_owned(),
             max_bytes,
@@ -107,7 +108,7 @@ fn place() -> (TempDir, std::path::PathBuf) {
 #[tokio::test]
 async fn what_was_not_delivered_comes_first_after_a_restart_with_live_messages_behind_it() {
     let (_directory, path) = place();
-    let first = Bench::start(&path, 1 << 20, Policy::default());
+    let first = Bench::start(&path, 1 << 20, SpoolPolicy::default());
     first.push(0..500, 300);
     assert_eq!(
         first.finish().await,
@@ -117,7 +118,7 @@ async fn what_was_not_delivered_comes_first_after_a_restart_with_live_messages_b
             others: 0
         }
     );
-    let second = Bench::start(&path, 1 << 20, Policy::default());
+    let second = Bench::start(&path, 1 << 20, SpoolPolicy::default());
     second.push(500..600, 300);
     assert_eq!(second.deliver(600).await, (0..600).collect::<Vec<_>>());
     second.until("the file is removed", |_| !path.exists()).await;
@@ -139,7 +140,7 @@ async fn the_file_and_its_directory_are_for_the_owner_alone() {
 #[tokio::test]
 async fn while_connected_and_for_a_blink_nothing_is_written() {
     let (_directory, path) = place();
-    let policy = Policy {
+    let policy = SpoolPolicy {
         grace: LIMIT,
         ..AT_ONCE
     };
@@ -158,7 +159,7 @@ async fn while_connected_and_for_a_blink_nothing_is_written() {
 #[tokio::test]
 async fn memory_that_fills_up_while_connected_goes_to_disk_and_comes_back_in_order() {
     let (_directory, path) = place();
-    let bench = Bench::start(&path, 64 << 20, Policy::default());
+    let bench = Bench::start(&path, 64 << 20, SpoolPolicy::default());
     bench.outbox.connected();
     for number in 0..120 {
         bench.push(number..number + 1, 100 << 10);

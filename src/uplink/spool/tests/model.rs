@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 
 use super::*;
+use crate::uplink::outbox::{LoadRequest, SpoolJob, Token};
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -75,10 +76,10 @@ impl Bench {
     }
 
     fn boot(path: &Path, max_bytes: u64, stats: &Arc<Stats>) -> (Outbox, Store) {
-        let bounds = Bounds {
+        let bounds = OutboxBounds {
             inference_bytes: MEMORY,
             inference_window: 5,
-            ..Bounds::default()
+            ..OutboxBounds::default()
         };
         let outbox = Outbox::new(bounds, Arc::clone(stats));
         outbox.attach_spool(AT_ONCE);
@@ -94,14 +95,14 @@ impl Bench {
     }
 
     fn on_disk(&mut self) -> BTreeSet<u32> {
-        let everything = Load {
+        let everything = LoadRequest {
             from: Token(i64::MIN),
             messages: usize::MAX,
             bytes: usize::MAX,
         };
-        let job = Job {
+        let job = SpoolJob {
             load: Some(everything),
-            ..Job::default()
+            ..SpoolJob::default()
         };
         let done = self.store.perform(&job).expect("the disk can be read");
         let messages = done.loaded.expect("what was asked for").messages;

@@ -1,0 +1,110 @@
+//! The part of the outbox that the spool's thread uses.
+
+use std::fmt::Display;
+use std::time::{Duration, Instant};
+
+use super::spool_job::{SpoolJob, SpoolPolicy, SpoolResult};
+use super::{Inner, Outbox, Sleep};
+
+impl Outbox {
+    /// There is a spool; nothing is sent before [`Outbox::spool_opened`] or [`Outbox::spool_failed`].
+    pub(in crate::uplink) fn attach_spool(&self, policy: SpoolPolicy) {
+        self.inner.lock().inferences.attach(policy);
+    }
+
+    /// The spool can be used and holds so many messages.
+    pub(in crate::uplink) fn spool_opened(&self, held: u64) {
+        self.spool_flag.set_ok();
+        let mut inner = self.inner.lock();
+        inner.inferences.opened(held);
+        self.wake_spool(&inner, Instant::now());
+        drop(inner);
+        self.pushed.notify_one();
+    }
+
+    /// The spool cannot be used for now, for this reason. A job under way counts as not done.
+    pub(in crate::uplink) fn spool_failed(&self, reason: impl Display) {
+        self.spool_flag.set_failing(reason);
+        self.inner.lock().inferences.failed(Instant::now());
+        self.pushed.notify_one();
+    }
+
+    /// What was taken with [`Outbox::next_job`] is done.
+    pub(in crate::uplink) fn spool_done(&self, result: SpoolResult) {
+        let now = Instant::now();
+        let mut inner = self.inner.lock();
+        let tally = inner.inferences.finish(result);
+        self.stats.spooled.add(tally.written);
+        self.stats.spool_dropped.add(tally.dropped);
+        inner.dropped.spooled += tally.dropped;
+        inner.dropped.log(now);
+        drop(inner);
+        self.pushed.notify_one();
+    }
+
+    /// Waits for the next job; `None`: there are no more.
+    pub(in crate::uplink) fn next_job(&self) -> Option<SpoolJob> {
+        let mut inner = self.inner.lock();
+        loop {
+            let due = match inner.due_job(Instant::now()) {
+                Ok(job) => return Some(job),
+                Err(_) if inner.spool.ending => return None,
+                Err(due) => due,
+            };
+            if let Some(due) = due {
+                inner.spool.sleep = Sleep::Until(due);
+                self.job_due.wait_until(&mut inner, due);
+            } else {
+                inner.spool.sleep = Sleep::ForEver;
+                self.job_due.wait(&mut inner);
+            }
+            inner.spool.sleep = Sleep::Awake;
+        }
+    }
+
+    /// Waits out a time in which the spool cannot be used; false: the end has come.
+    pub(in crate::uplink) fn wait_before_reopening(&self, pause: Duration) -> bool {
+        let until = Instant::now() + pause;
+        let mut inner = self.inner.lock();
+        while !inner.spool.ending && Instant::now() < until {
+            self.job_due.wait_until(&mut inner, until);
+        }
+        !inner.spool.ending
+    }
+
+    /// What waits goes to disk from `at` on, or at once without a connection, and nothing is read from there any more.
+    pub(in crate::uplink) fn flush_from(&self, at: Instant) {
+        let mut inner = self.inner.lock();
+        inner.inferences.flush_from(at);
+        self.wake_spool(&inner, Instant::now());
+    }
+
+    /// No more jobs once everything is on disk that can be.
+    pub(in crate::uplink) fn end_spool(&self) {
+        let now = Instant::now();
+        let mut inner = self.inner.lock();
+        inner.inferences.flush_from(now);
+        inner.spool.ending = true;
+        inner.dropped.log_now();
+        drop(inner);
+        self.job_due.notify_one();
+    }
+}
+
+impl Inner {
+    /// What the spool is to do now, or when something will be due.
+    fn due_job(&mut self, now: Instant) -> Result<SpoolJob, Option<Instant>> {
+        match self.inferences.due(&self.bounds, now) {
+            Some(due) if due <= now => Ok(self.inferences.take_job(&self.bounds, now)),
+            due => Err(due),
+        }
+    }
+}
+
+#[cfg(test)]
+impl Outbox {
+    /// What the spool's thread would get now.
+    pub(in crate::uplink) fn job_now(&self) -> Option<SpoolJob> {
+        self.inner.lock().due_job(Instant::now()).ok()
+    }
+}
