@@ -152,7 +152,7 @@ fn the_endpoint_is_remembered_for_a_start_without_permission_or_network() {
         ),
     ] {
         let daemon = run(&control);
-        let line = daemon.wait_for_line("known from before");
+        let line = daemon.wait_for_line("from an earlier discovery");
         assert!(line.contains(why) && line.contains(&world.gateway.endpoint()), "{line}");
         observer.wait_for_status("started", round);
         daemon.stop();

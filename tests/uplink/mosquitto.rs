@@ -219,7 +219,11 @@ async fn the_wrong_ca_and_the_wrong_name_are_told_in_words() {
     for (scheme, protocol) in [("mqtts", "protocol mqtt"), ("wss", "protocol websockets")] {
         let broker = with_tls(protocol);
         for (host, ca, words) in [
-            ("localhost", "other-ca.pem", "signed by nobody this machine trusts"),
+            (
+                "localhost",
+                "other-ca.pem",
+                "no CA that this machine trusts has signed it",
+            ),
             ("127.0.0.1", "ca.pem", "another host name"),
             ("localhost", "missing.pem", "missing.pem"),
         ] {
