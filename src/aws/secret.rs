@@ -29,7 +29,7 @@ pub enum SecretError {
         /// Secret id.
         id: String,
         /// Why.
-        error: AwsError,
+        error: Box<AwsError>,
     },
     /// No such secret.
     #[error(
@@ -114,7 +114,7 @@ pub async fn api_key(config: &SdkConfig, id: &str, key: &str) -> Result<Secret, 
     let Some(region) = config.region() else {
         return Err(SecretError::Aws {
             id: id.to_owned(),
-            error: AwsError::NoRegion,
+            error: Box::new(AwsError::NoRegion),
         });
     };
     let timeouts = TimeoutConfig::builder()
@@ -190,7 +190,7 @@ fn classify(error: &SdkError<GetSecretValueError, HttpResponse>, id: &str, regio
     };
     SecretError::Aws {
         id: id.to_owned(),
-        error,
+        error: Box::new(error),
     }
 }
 

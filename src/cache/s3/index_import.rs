@@ -10,11 +10,14 @@ use uuid::Uuid;
 use crate::cache::names::pair_id;
 use crate::cache::s3_location::S3Location;
 
+/// Pairs, by where they are.
+type UploadedPairs = Vec<(S3Location, Vec<Uuid>)>;
+
 /// The pairs in the file; `None`: there is no file. Damaged lines, which a power cut can leave, are skipped.
 ///
 /// # Errors
 /// When the file cannot be read.
-pub(super) fn read(path: &Path) -> io::Result<Option<Vec<(S3Location, Vec<Uuid>)>>> {
+pub(super) fn read(path: &Path) -> io::Result<Option<UploadedPairs>> {
     let text = match std::fs::read(path) {
         Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
@@ -24,7 +27,7 @@ pub(super) fn read(path: &Path) -> io::Result<Option<Vec<(S3Location, Vec<Uuid>)
         .lines()
         .filter_map(|line| pair_id(line.strip_prefix("- ")?))
         .collect();
-    let mut uploaded: Vec<(S3Location, Vec<Uuid>)> = Vec::new();
+    let mut uploaded = UploadedPairs::new();
     for line in text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n')) {
         if let Some((bucket, prefix)) = line.strip_prefix("= ").and_then(|line| line.split_once('/')) {
             let location = S3Location {
