@@ -260,11 +260,8 @@ fn it_ends_in_time_during_a_restart_that_hangs() {
     command.args(["--gst", HANGING_CAMERA]);
     let mut daemon = Daemon::start(command);
     daemon.wait_for_line("Capture runs");
-    let connect = daemon.wait_for_line("Connected to");
-    let topic = format!(
-        "/edgeimpulse/device/{}/command/input",
-        connect.rsplit(' ').next().unwrap()
-    );
+    daemon.wait_for_line("Connected to");
+    let topic = format!("/edgeimpulse/device/{}/command/input", site.device());
     std::thread::sleep(Duration::from_millis(500));
     let restart = r#"{"cmd":"restart"}"#;
     broker

@@ -140,7 +140,10 @@ fn a_model_for_another_sensor_is_named_and_the_daemon_stays_up_until_another_com
     ];
     let daemon = site.run(&broker.url(), &arguments);
     let line = daemon.wait_for_line("accelerometer");
-    assert!(line.contains(" ERROR ") && line.contains("Scripted v7"), "{line}");
+    assert!(
+        line.contains(" ERROR ") && line.contains(r#"model="Scripted" version=7"#),
+        "{line}"
+    );
     let told = observer.all("model/metrics").len();
     observer.wait_for_count("model/metrics", told + 5);
     let runner = &observer.all("model/metrics")[told + 4].json()["runner"];

@@ -57,13 +57,19 @@ async fn the_page_shows_a_box_on_the_ball_the_filter_and_the_broker() {
             "the box is not around the ball: {found}"
         );
         let size = pair(&found["size"]);
+        let is_cut = |center: f64, size: f64| center - size / 2.0 < 0.01 || center + size / 2.0 > 0.99;
+        if is_cut(framed.0, size.0) || is_cut(framed.1, size.1) {
+            // A part of the ball is outside the picture, so its box is smaller.
+            continue;
+        }
         assert!(
             (0.04..0.16).contains(&size.0) && (0.04..0.16).contains(&size.1),
             "{found}"
         );
         pictures.insert(found["sum"].to_string());
     }
-    assert!(page.wait_for_text("results", "ball").await.contains("0."));
+    let results = page.wait_for_text("results", "ball").await;
+    assert!(["0.", "1.00"].iter().any(|value| results.contains(value)), "{results}");
     page.wait_for_text("messages", "inference/output").await;
 
     page.wait_for_text("filter", "off").await;
