@@ -1,6 +1,7 @@
 //! All integration tests in one program, which is linked once.
 
 mod daemon;
+mod documents;
 mod inputs;
 mod iot_core;
 mod model;

@@ -1,5 +1,4 @@
-//! The recipe: what Greengrass accepts, what the program reads from it, and what its scripts do. The README must describe
-//! all of it.
+//! The recipe: what Greengrass accepts, what the program reads from it, and what its scripts do.
 
 use crate::support;
 
@@ -134,113 +133,6 @@ fn the_recipe_names_every_key_and_no_other() {
     in_recipe.sort();
     known.sort();
     assert_eq!(in_recipe, known);
-}
-
-fn readme() -> String {
-    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap()
-}
-
-/// The cells of each row of the tables below a heading of the README, without the head of a table.
-fn table_rows<'a>(readme: &'a str, heading: &str) -> Vec<Vec<&'a str>> {
-    let (_, section) = readme.split_once(heading).unwrap();
-    let section = section.split("\n## ").next().unwrap();
-    let rows = section.lines().filter(|line| line.starts_with("| "));
-    let cells = rows.map(|line| line.trim_matches('|').split(" | ").map(str::trim).collect());
-    cells
-        .filter(|cells: &Vec<_>| !matches!(cells[0], "---" | "camera") && !cells[0].starts_with("line"))
-        .collect()
-}
-
-/// The texts between backticks.
-fn quoted(text: &str) -> impl Iterator<Item = &str> {
-    text.split('`').skip(1).step_by(2)
-}
-
-#[test]
-fn the_readme_names_every_key() {
-    let readme = readme();
-    let missing: Vec<_> = defaults()
-        .map(|(key, _)| key)
-        .filter(|key| !readme.contains(&format!("`{key}`")))
-        .collect();
-    assert_eq!(missing, Vec::<&str>::new());
-}
-
-/// The source of the program and of the scripts, with texts that are broken over lines joined.
-fn all_source() -> String {
-    fn collect(directory: &Path, all: &mut String) {
-        for entry in std::fs::read_dir(directory).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                collect(&path, all);
-            } else if path
-                .extension()
-                .is_some_and(|extension| extension == "rs" || extension == "sh")
-            {
-                all.push_str(&std::fs::read_to_string(path).unwrap());
-            }
-        }
-    }
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut all = String::new();
-    collect(&root.join("src"), &mut all);
-    collect(&root.join("artifacts"), &mut all);
-    let mut lines = all.split("\\\n");
-    let mut joined = lines.next().unwrap_or_default().to_owned();
-    for line in lines {
-        joined.push_str(line.trim_start());
-    }
-    joined
-}
-
-/// In the source, the message of a log line and the names of its fields (`retry_in=...`) are separate texts.
-fn message_and_field(part: &str) -> Vec<&str> {
-    match part.strip_suffix('=') {
-        Some(text) => text.rsplitn(2, ' ').collect(),
-        None => vec![part],
-    }
-}
-
-#[test]
-fn every_log_line_in_the_readme_exists() {
-    let (readme, source) = (readme(), all_source());
-    let rows = table_rows(&readme, "## When something is wrong");
-    assert!(rows.len() > 20, "the tables are found: {rows:?}");
-    let prefixes = ["warning:", "error:"];
-    let unknown: Vec<_> = rows
-        .iter()
-        .flat_map(|cells| quoted(cells[0]))
-        .filter(|line| *line != "check")
-        .flat_map(|line| line.split("..."))
-        .flat_map(message_and_field)
-        .map(|part| {
-            prefixes
-                .iter()
-                .fold(part.trim(), |part, prefix| part.trim_start_matches(prefix).trim())
-        })
-        // A single word or punctuation between two "..." is in the source anyway.
-        .filter(|part| part.len() > 6 && !source.contains(part))
-        .collect();
-    assert_eq!(unknown, Vec::<&str>::new());
-}
-
-#[test]
-fn every_camera_line_in_the_readme_is_understood() {
-    let readme = readme();
-    let rows = table_rows(&readme, "\n## Cameras");
-    assert!(rows.len() > 6, "the table is found: {rows:?}");
-    for cells in rows {
-        let line = quoted(cells[1]).next().unwrap();
-        let output = Site::new()
-            .bare_command()
-            .args(["check", "--model", "builtin:ball", "--set", &format!("gst_args={line}")])
-            .output()
-            .unwrap();
-        let report = String::from_utf8(output.stdout).unwrap();
-        assert_eq!(output.status.code(), Some(0), "{line}: {report}");
-        // The report of a line that GStreamer refuses starts with another word.
-        assert!(report.contains("\n  runs: "), "{line}: {report}");
-    }
 }
 
 /// Values as the classic nucleus passes them.
@@ -393,10 +285,4 @@ fn the_recipes_scripts_run_the_component_with_typed_values() {
 #[test]
 fn the_recipes_scripts_run_the_component_with_values_as_text() {
     the_component_runs_and_shuts_down(as_text);
-}
-
-#[test]
-fn the_readme_has_the_table_of_commands() {
-    let table = ei_greengrass::commands::markdown_table();
-    assert!(readme().contains(&table), "the table of commands should read:\n{table}");
 }

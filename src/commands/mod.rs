@@ -1,7 +1,7 @@
 //! The commands of `command/input`: [`COMMANDS`] is the one table of verbs, with value, handler and answer.
 //!
 //! [`execute`] parses a received message, calls the handler of its verb and publishes the answer. `send` and the table in
-//! the README read the same table.
+//! `recipes/README.md` read the same table.
 
 mod answer;
 mod context;

@@ -320,7 +320,7 @@ impl EiParams {
             self.warn(
                 &format!("eiparams {name}"),
                 value,
-                "the options named in the README",
+                "the options named in recipes/README.md",
                 IGNORED,
             );
         }
