@@ -260,8 +260,10 @@ fn it_ends_in_time_during_a_restart_that_hangs() {
     command.args(["--gst", HANGING_CAMERA]);
     let mut daemon = Daemon::start(command);
     daemon.wait_for_line("Capture runs");
-    daemon.wait_for_line("Connected to");
-    let topic = format!("/edgeimpulse/device/{}/command/input", site.device());
+    let connected = daemon.wait_for_line("Connected to");
+    let (_, client_id) = connected.split_once("client_id=\"").expect("the client id");
+    let device = client_id.split('"').next().expect("its end");
+    let topic = format!("/edgeimpulse/device/{device}/command/input");
     std::thread::sleep(Duration::from_millis(500));
     let restart = r#"{"cmd":"restart"}"#;
     broker
