@@ -38,22 +38,12 @@ fn key_name(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::protocol::ModelInput;
 
     fn model(name: &str) -> ModelInfo {
         ModelInfo {
-            project_id: 1,
             name: name.to_owned(),
-            owner: "me".to_owned(),
             deploy_version: 25,
-            input: ModelInput::Unsupported("accelerometer"),
-            features: 3,
-            model_type: "classification".to_owned(),
-            labels: vec![],
-            slow_first_inference: false,
-            raw_parameters: serde_json::Map::new(),
-            raw_project: serde_json::Map::new(),
-            raw_engine: serde_json::Value::Null,
+            ..ModelInfo::with_parameters(serde_json::Map::new())
         }
     }
 

@@ -51,6 +51,27 @@ pub struct ModelInfo {
     pub raw_engine: Value,
 }
 
+#[cfg(test)]
+impl ModelInfo {
+    /// A model about which only `raw_parameters` is known.
+    pub(crate) fn with_parameters(raw_parameters: Map<String, Value>) -> Self {
+        Self {
+            project_id: 1,
+            name: String::new(),
+            owner: String::new(),
+            deploy_version: 1,
+            input: ModelInput::Unsupported("none"),
+            features: 0,
+            model_type: String::new(),
+            labels: vec![],
+            slow_first_inference: false,
+            raw_parameters,
+            raw_project: Map::new(),
+            raw_engine: Value::Null,
+        }
+    }
+}
+
 impl ModelInfo {
     /// `sensor` by name: `camera`, `microphone`, `accelerometer`, `positional` or `unknown`.
     pub fn sensor_name(&self) -> &'static str {

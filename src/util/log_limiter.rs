@@ -81,14 +81,6 @@ impl LogLimiter {
     }
 }
 
-/// The number of lines left out as text, for log lines without fields.
-pub fn like(suppressed: Suppressed) -> String {
-    match suppressed.0 {
-        0 => String::new(),
-        n => format!(" ({n} similar lines suppressed)"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -171,20 +171,7 @@ mod tests {
             value: 0.25,
         };
         let parameters = json!({"thresholds": [{"id": 18, "type": "object_detection", "min_score": 0.5}]});
-        let model = ModelInfo {
-            project_id: 1,
-            name: String::new(),
-            owner: String::new(),
-            deploy_version: 1,
-            input: crate::model::ModelInput::Unsupported("none"),
-            features: 0,
-            model_type: String::new(),
-            labels: vec![],
-            slow_first_inference: false,
-            raw_parameters: parameters.as_object().unwrap().clone(),
-            raw_project: Map::new(),
-            raw_engine: Value::Null,
-        };
+        let model = ModelInfo::with_parameters(parameters.as_object().unwrap().clone());
         let hello = hello(
             &model,
             &[changed(18, "min_score"), changed(18, "other"), changed(1, "min_score")],

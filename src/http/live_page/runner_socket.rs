@@ -205,20 +205,7 @@ mod tests {
 
     fn model() -> ModelInfo {
         let parameters = json!({"thresholds": [{"id": 18, "type": "object_detection", "min_score": 0.5}]});
-        ModelInfo {
-            project_id: 1,
-            name: String::new(),
-            owner: String::new(),
-            deploy_version: 1,
-            input: crate::model::ModelInput::Unsupported("none"),
-            features: 0,
-            model_type: String::new(),
-            labels: vec![],
-            slow_first_inference: false,
-            raw_parameters: parameters.as_object().unwrap().clone(),
-            raw_project: Map::new(),
-            raw_engine: Value::Null,
-        }
+        ModelInfo::with_parameters(parameters.as_object().unwrap().clone())
     }
 
     #[test]
