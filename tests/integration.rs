@@ -8,6 +8,7 @@ mod model;
 mod preview;
 mod recipe;
 mod s3;
+mod secrets;
 mod setup;
 mod spool;
 mod studio;

@@ -6,7 +6,6 @@ use super::launch_line::{MediaKind, PreparedLine, decode_source};
 use super::launch_tokens::parse_chains;
 use super::packages::MissingElement;
 use super::pipeline::delivers_jpeg;
-use super::redact::redact;
 use crate::config::SourceLine;
 use crate::model::ModelInput;
 
@@ -32,10 +31,10 @@ pub struct PipelineDescription {
 /// # Errors
 /// All errors in the line except missing elements, which are part of the description.
 pub fn describe_pipeline(source: &SourceLine, input: Option<&ModelInput>) -> Result<PipelineDescription, CaptureError> {
-    let line = decode_source(source)?;
-    let kind = input.and_then(MediaKind::of).unwrap_or_else(|| guess_kind(&line));
-    let prepared = PreparedLine::new(&line, kind)?;
-    let effective_line = redact(&prepared.launch);
+    let text = decode_source(source)?;
+    let kind = input.and_then(MediaKind::of).unwrap_or_else(|| guess_kind(&text.line));
+    let prepared = PreparedLine::new(&text, kind)?;
+    let effective_line = prepared.shown.clone();
     let missing_elements = match prepared.parse() {
         Ok((_, sink)) => {
             if kind == MediaKind::Video {
@@ -47,7 +46,7 @@ pub fn describe_pipeline(source: &SourceLine, input: Option<&ModelInput>) -> Res
         Err(error) => return Err(error),
     };
     Ok(PipelineDescription {
-        line: redact(&line),
+        line: text.secrets.mask(&text.line),
         effective_line,
         changes: prepared.changes,
         missing_elements,

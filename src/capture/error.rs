@@ -5,8 +5,8 @@ use gstreamer::prelude::*;
 
 use super::gst_args::MAX_LENGTH;
 use super::packages::MissingElement;
-use super::redact::redact;
 use crate::util::panics::Panicked;
+use crate::util::redact::{STARS, SecretWords};
 
 /// Why a capture does not start, or why it ended.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -127,15 +127,15 @@ pub enum CaptureError {
 
 impl CaptureError {
     /// The error that an element reported.
-    pub(super) fn from_message(message: &gst::message::Error) -> Self {
+    pub(super) fn from_message(message: &gst::message::Error, secrets: &SecretWords) -> Self {
         let element = message
             .src()
             .map_or_else(|| "pipeline".to_owned(), |source| source.name().to_string());
         let debug = message.debug().map_or_else(String::new, |debug| debug.to_string());
         Self::Element {
-            element,
-            message: redact(message.error().message()),
-            debug: shortened(&redact(&without_location(&debug))),
+            element: secrets.mask(&element),
+            message: secrets.mask(message.error().message()),
+            debug: shortened(&secrets.mask(&without_location(&debug))),
         }
     }
 }
@@ -191,9 +191,37 @@ fn in_parentheses(debug: &str) -> String {
 /// The part of the launch line that a message of GStreamer names: the first quoted word (`no element "foo"`), or the element
 /// in `could not link foo0 to bar0`.
 pub(super) fn offending_word(message: &str) -> Option<String> {
-    let quoted = message.split('"').nth(1).filter(|word| !word.is_empty());
+    let quoted = message.split('"').nth(1);
     let linked = || message.strip_prefix("could not link ")?.split([' ', ',']).next();
-    quoted.or_else(linked).map(str::to_owned)
+    let word = quoted.filter(|word| !word.is_empty()).or_else(linked);
+    word.filter(|word| is_plain_name(word)).map(str::to_owned)
+}
+
+/// Whether the text can be the name of an element or a property. No other word of a launch line is repeated in an error.
+pub(super) fn is_plain_name(text: &str) -> bool {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+    text.len() <= 64 && text.starts_with(|c: char| c.is_ascii_lowercase()) && text.chars().all(is_part)
+}
+
+/// A message of GStreamer's parser with `***` in place of each quoted text that is not a plain name. A value may hold quotes
+/// itself, so all of it is hidden.
+pub(super) fn without_values(message: &str) -> String {
+    const VALUE: &str = "\" to \"";
+    let (start, value) = match message.split_once(VALUE) {
+        Some((start, value)) => (format!("{start}\""), Some(value.trim_end_matches('"'))),
+        None => (message.to_owned(), None),
+    };
+    let pieces: Vec<_> = start.split('"').collect();
+    let shown = |(index, piece): (usize, &&str)| match index % 2 {
+        1 if index + 1 < pieces.len() && !is_plain_name(piece) => STARS.to_owned(),
+        _ => (*piece).to_owned(),
+    };
+    let mut text = pieces.iter().enumerate().map(shown).collect::<Vec<_>>().join("\"");
+    if let Some(value) = value {
+        let value = if is_plain_name(value) { value } else { STARS };
+        text.push_str(&format!(" to \"{value}\""));
+    }
+    text
 }
 
 /// Longest text of GStreamer in an error, in characters.
@@ -219,6 +247,22 @@ mod tests {
         );
         assert_eq!(offending_word("could not link a0 to b0").as_deref(), Some("a0"));
         assert_eq!(offending_word("syntax error"), None);
+    }
+
+    #[test]
+    fn values_are_not_repeated_from_gstreamers_text() {
+        for (message, shown) in [
+            ("no element \"foo\"", "no element \"foo\""),
+            ("no element \"Hunter2#x\"", "no element \"***\""),
+            (
+                "could not set property \"location\" in element \"filesrc0\" to \"a\"Hunter2 b\"",
+                "could not set property \"location\" in element \"filesrc0\" to \"***\"",
+            ),
+            ("could not link a0 to b0", "could not link a0 to b0"),
+        ] {
+            assert_eq!(without_values(message), shown);
+        }
+        assert_eq!(offending_word("no element \"***\""), None);
     }
 
     #[test]

@@ -13,14 +13,14 @@ use super::elements::{
     AFTER_ENCODER, AUDIO_ENCODERS, BYTE_SOURCES, JPEG_ENCODERS, JPEG_SOURCES, NVIDIA_MEMORY_SOURCES, PASS_THROUGH,
     REPLACEABLE_SINKS,
 };
-use super::error::{CaptureError, offending_word};
+use super::error::{CaptureError, is_plain_name, offending_word, without_values};
 use super::gst_args;
 use super::launch_tokens::{Chain, Node, NodeKind, parse_chains};
 use super::packages::MissingElement;
-use super::redact::redact;
 use super::registry::{GstRegistry, init, is_installed};
 use crate::config::SourceLine;
 use crate::model::ModelInput;
+use crate::util::redact::{STARS, SecretWords};
 
 /// Name of the `appsink`, as GStreamer's messages show it.
 pub(super) const SINK_NAME: &str = "frames-for-the-model";
@@ -75,12 +75,30 @@ impl MediaKind {
 ///
 /// # Errors
 /// [`CaptureError::TooLong`] or [`CaptureError::NoLine`]
-pub(super) fn decode_source(source: &SourceLine) -> Result<String, CaptureError> {
+pub(super) fn decode_source(source: &SourceLine) -> Result<SourceText, CaptureError> {
     let (SourceLine::Encoded(text) | SourceLine::Launch(text)) = source;
     if text.len() > gst_args::MAX_LENGTH {
         return Err(CaptureError::TooLong { length: text.len() });
     }
-    gst_args::decode(text, &GstRegistry).ok_or(CaptureError::NoLine)
+    Ok(SourceText {
+        line: gst_args::decode(text, &GstRegistry).ok_or(CaptureError::NoLine)?,
+        secrets: SecretWords::of(text),
+    })
+}
+
+/// A launch line, and the secrets in the text that it was decoded from. A line that was decoded in another way than its author
+/// meant may hold parts of a password as words of their own.
+#[derive(Debug, Clone, Default)]
+pub(super) struct SourceText {
+    pub line: String,
+    pub secrets: SecretWords,
+}
+
+impl From<String> for SourceText {
+    fn from(line: String) -> Self {
+        let secrets = SecretWords::of(&line);
+        Self { line, secrets }
+    }
 }
 
 /// A line that ends in our `appsink`.
@@ -88,6 +106,10 @@ pub(super) fn decode_source(source: &SourceLine) -> Result<String, CaptureError>
 pub(super) struct PreparedLine {
     /// The line for GStreamer.
     pub launch: String,
+    /// The same without secrets, to be shown.
+    pub shown: String,
+    /// The secrets in the line, to hide them in GStreamer's messages.
+    pub secrets: SecretWords,
     /// What was changed and why, one sentence each.
     pub changes: Vec<String>,
     /// Names of all elements, for the list of missing ones.
@@ -99,10 +121,11 @@ impl PreparedLine {
     ///
     /// # Errors
     /// [`CaptureError::NoOpenEnd`] or [`CaptureError::NoLine`]
-    pub fn new(line: &str, kind: MediaKind) -> Result<Self, CaptureError> {
+    pub fn new(source: &SourceText, kind: MediaKind) -> Result<Self, CaptureError> {
+        let SourceText { line, secrets } = source;
         let mut chains = parse_chains(line);
         let mut changes = Vec::new();
-        let end = find_model_branch(&chains, kind).ok_or_else(|| no_open_end(&chains, line))?;
+        let end = find_model_branch(&chains, kind).ok_or_else(|| no_open_end(&chains, source))?;
         let mut tail: Vec<String> = Vec::new();
         if let Some(chain) = chains.get_mut(end) {
             drop_encoder_and_sinks(chain, kind, &mut changes);
@@ -129,9 +152,12 @@ impl PreparedLine {
         if let Some(branch) = branches.get_mut(end) {
             *branch = format!("{branch} ! {}", tail.join(" ! "));
         }
+        let launch = branches.join(" ");
         Ok(Self {
-            launch: branches.join(" "),
-            changes,
+            shown: secrets.mask(&launch),
+            launch,
+            secrets: secrets.clone(),
+            changes: changes.iter().map(|change| secrets.mask(change)).collect(),
             elements,
         })
     }
@@ -169,17 +195,22 @@ impl PreparedLine {
             names.sort();
             names.dedup();
         }
-        if names.is_empty() {
-            let message = redact(error.message());
-            return CaptureError::Parse {
-                word: offending_word(&message),
-                message,
-                line: redact(&self.launch),
+        let is_any_missing = !names.is_empty();
+        names.retain(|name| is_plain_name(name) && !self.secrets.occur_in(name));
+        if !names.is_empty() {
+            return CaptureError::MissingElements {
+                elements: names.into_iter().map(MissingElement::new).collect(),
+                line: self.shown.clone(),
             };
         }
-        CaptureError::MissingElements {
-            elements: names.into_iter().map(MissingElement::new).collect(),
-            line: redact(&self.launch),
+        if is_any_missing {
+            return self.unexpected("a word that is not shown, because it may be a part of a secret, is no element");
+        }
+        let message = without_values(&self.secrets.mask(error.message()));
+        CaptureError::Parse {
+            word: offending_word(&message),
+            message,
+            line: self.shown.clone(),
         }
     }
 
@@ -187,18 +218,22 @@ impl PreparedLine {
         CaptureError::Parse {
             message: message.to_owned(),
             word: None,
-            line: redact(&self.launch),
+            line: self.shown.clone(),
         }
     }
 }
 
-fn no_open_end(chains: &[Chain<'_>], line: &str) -> CaptureError {
+fn no_open_end(chains: &[Chain<'_>], source: &SourceText) -> CaptureError {
     let last = chains.iter().rev().find_map(|chain| chain.nodes.last());
     match last {
         None => CaptureError::NoLine,
         Some(last) => CaptureError::NoOpenEnd {
-            last: last.name().to_owned(),
-            line: redact(line),
+            last: if is_plain_name(last.name()) {
+                source.secrets.mask(last.name())
+            } else {
+                STARS.to_owned()
+            },
+            line: source.secrets.mask(&source.line),
         },
     }
 }

@@ -5,7 +5,9 @@ use super::*;
 const SINK: &str = "appsink name=frames-for-the-model";
 
 fn prepared(line: &str) -> String {
-    PreparedLine::new(line, MediaKind::Video).unwrap().launch
+    PreparedLine::new(&line.to_owned().into(), MediaKind::Video)
+        .unwrap()
+        .launch
 }
 
 #[test]
@@ -32,14 +34,21 @@ fn a_final_jpeg_encoder_is_dropped_with_the_elements_that_store_its_output() {
             format!("v4l2src ! video/x-raw, width=640{expected} ! {SINK}"),
             "{end}"
         );
-        assert!(!PreparedLine::new(&line, MediaKind::Video).unwrap().changes.is_empty());
+        assert!(
+            !PreparedLine::new(&line.clone().into(), MediaKind::Video)
+                .unwrap()
+                .changes
+                .is_empty()
+        );
     }
 }
 
 #[test]
 fn a_line_that_delivers_raw_frames_gets_only_a_sink() {
     let prepared = PreparedLine::new(
-        "filesrc location=x ! decodebin ! video/x-raw,framerate=5/1",
+        &"filesrc location=x ! decodebin ! video/x-raw,framerate=5/1"
+            .to_owned()
+            .into(),
         MediaKind::Video,
     )
     .unwrap();
@@ -93,7 +102,7 @@ fn a_final_jpeg_stream_is_decoded() {
 #[test]
 fn audio_is_converted_to_the_format_of_the_model() {
     let prepared = |line: &str| {
-        PreparedLine::new(line, MediaKind::Audio { sample_rate: 8000 })
+        PreparedLine::new(&line.to_owned().into(), MediaKind::Audio { sample_rate: 8000 })
             .unwrap()
             .launch
     };
@@ -132,14 +141,18 @@ fn branches_stay_and_the_one_with_the_encoder_feeds_the_model() {
 
 #[test]
 fn a_line_whose_only_sink_is_needed_is_an_error() {
-    let error = PreparedLine::new("v4l2src ! x264enc ! kvssink stream-name=s", MediaKind::Video).unwrap_err();
+    let error = PreparedLine::new(
+        &"v4l2src ! x264enc ! kvssink stream-name=s".to_owned().into(),
+        MediaKind::Video,
+    )
+    .unwrap_err();
     assert!(
         matches!(&error, CaptureError::NoOpenEnd { last, .. } if last == "kvssink"),
         "{error}"
     );
     assert!(error.to_string().contains("add `tee name=t`"));
     assert_eq!(
-        PreparedLine::new("  ", MediaKind::Video).unwrap_err(),
+        PreparedLine::new(&"  ".to_owned().into(), MediaKind::Video).unwrap_err(),
         CaptureError::NoLine
     );
 }

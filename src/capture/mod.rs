@@ -29,7 +29,6 @@ mod output;
 pub mod pack;
 mod packages;
 mod pipeline;
-mod redact;
 mod registry;
 mod session;
 mod shell_text;

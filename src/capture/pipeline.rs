@@ -9,8 +9,10 @@ use gstreamer_app as gst_app;
 
 use super::error::{CaptureError, shortened};
 use super::formats;
+use super::launch_line::PreparedLine;
 use super::packages::MissingElement;
 use super::registry::is_installed;
+use crate::util::redact::SecretWords;
 
 /// A pipeline that is being taken down.
 pub(super) struct TearDown {
@@ -52,8 +54,9 @@ pub(super) fn tear_down(pipeline: gst::Pipeline) -> TearDown {
 pub(super) struct StartingPipeline {
     pub pipeline: gst::Pipeline,
     pub sink: gst_app::AppSink,
-    /// The launch line, without passwords.
+    /// The launch line, without secrets.
     line: String,
+    secrets: SecretWords,
     keep_running: bool,
 }
 
@@ -66,8 +69,8 @@ impl Drop for StartingPipeline {
 }
 
 impl StartingPipeline {
-    /// `line`: the launch line, without passwords.
-    pub fn new(pipeline: gst::Pipeline, sink: gst_app::AppSink, line: String) -> Self {
+    /// `prepared`: the line from which GStreamer built `pipeline`.
+    pub fn new(pipeline: gst::Pipeline, sink: gst_app::AppSink, prepared: &PreparedLine) -> Self {
         // The mailbox is the only queue, so the sink holds one buffer and keeps none after it is pulled.
         sink.set_property("max-buffers", 1u32);
         sink.set_property("enable-last-sample", false);
@@ -76,7 +79,8 @@ impl StartingPipeline {
         Self {
             pipeline,
             sink,
-            line,
+            line: prepared.shown.clone(),
+            secrets: prepared.secrets.clone(),
             keep_running: false,
         }
     }
@@ -93,7 +97,7 @@ impl StartingPipeline {
                 .bus()
                 .and_then(|bus| bus.pop_filtered(&[gst::MessageType::Error]));
             match message.as_ref().map(|message| message.view()) {
-                Some(gst::MessageView::Error(error)) => CaptureError::from_message(error),
+                Some(gst::MessageView::Error(error)) => CaptureError::from_message(error, &self.secrets),
                 _ => CaptureError::NoStart {
                     line: self.line.clone(),
                 },

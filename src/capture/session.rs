@@ -14,10 +14,10 @@ use super::launch_line::{MediaKind, PreparedLine, decode_source};
 use super::mailbox::MailboxControl;
 use super::output::CaptureOutput;
 use super::pipeline::{StartingPipeline, TearDown, tear_down};
-use super::redact::redact;
 use super::watchdog::{CaptureEvent, FrameClock, StallLimits, Watchdog};
 use crate::config::SourceLine;
 use crate::status::stats::Stats;
+use crate::util::redact::SecretWords;
 
 /// What to capture, and how.
 #[derive(Debug, Clone)]
@@ -93,11 +93,11 @@ impl Capture {
         let _entered = span.clone().entered();
         let line = match &settings.source {
             Some(source) => decode_source(source)?,
-            None => settings.devices.find_launch_line(kind)?,
+            None => settings.devices.find_launch_line(kind)?.into(),
         };
         let prepared = PreparedLine::new(&line, kind)?;
         let (pipeline, sink) = prepared.parse()?;
-        let starting = StartingPipeline::new(pipeline, sink, redact(&prepared.launch));
+        let starting = StartingPipeline::new(pipeline, sink, &prepared);
         starting.set_state(gst::State::Ready)?;
         if kind == MediaKind::Video {
             starting.require_raw_video()?;
@@ -126,8 +126,8 @@ impl Capture {
             has_other_branches,
             span,
         };
-        capture.spawn_watchdog(settings, clock, report)?;
-        tracing::info!(is_live, line = redact(&prepared.launch), "Capture started");
+        capture.spawn_watchdog(settings, clock, prepared.secrets.clone(), report)?;
+        tracing::info!(is_live, line = prepared.shown, "Capture started");
         Ok(capture)
     }
 
@@ -135,6 +135,7 @@ impl Capture {
         &self,
         settings: &CaptureSettings,
         clock: Arc<FrameClock>,
+        secrets: SecretWords,
         report: impl Fn(CaptureEvent) + Send + Sync + 'static,
     ) -> Result<(), CaptureError> {
         let Some(pipeline) = self.pipeline.clone() else {
@@ -149,6 +150,7 @@ impl Capture {
                 next_frame: settings.no_frame_limit,
             }),
             clock,
+            secrets,
         };
         let span = self.span.clone();
         thread::Builder::new()

@@ -9,8 +9,8 @@ use gstreamer::prelude::*;
 
 use super::error::CaptureError;
 use super::mailbox::MailboxControl;
-use super::redact::redact;
 use crate::util::panics::caught;
+use crate::util::redact::SecretWords;
 
 /// How long the thread waits for a message before it looks at the clock.
 const TICK: gst::ClockTime = gst::ClockTime::from_mseconds(200);
@@ -80,6 +80,8 @@ pub(super) struct Watchdog {
     /// `None` for a source that is not live.
     pub limits: Option<StallLimits>,
     pub clock: Arc<FrameClock>,
+    /// The secrets in the launch line.
+    pub secrets: SecretWords,
 }
 
 impl Watchdog {
@@ -119,11 +121,13 @@ impl Watchdog {
     /// Returns an event when the message means that the capture has ended.
     fn handle_message(&self, message: &gst::Message) -> Option<CaptureEvent> {
         match message.view() {
-            gst::MessageView::Error(error) => Some(CaptureEvent::Error(CaptureError::from_message(error))),
+            gst::MessageView::Error(error) => {
+                Some(CaptureEvent::Error(CaptureError::from_message(error, &self.secrets)))
+            }
             gst::MessageView::Eos(_) => Some(CaptureEvent::EndOfStream),
             gst::MessageView::Warning(warning) => {
                 let element = message.src().map(|source| source.name().to_string());
-                let reason = redact(warning.error().message());
+                let reason = self.secrets.mask(warning.error().message());
                 tracing::warn!(element, reason, "A GStreamer element reported a warning");
                 None
             }

@@ -13,6 +13,7 @@ use crate::config::{Config, Loaded};
 use crate::device::{Topics, peek};
 use crate::model::ModelInput;
 use crate::supervisor::{Setup, SetupError};
+use crate::util::redact;
 use crate::util::text::sentence;
 
 /// Arguments of `check`.
@@ -94,15 +95,18 @@ fn report(loaded: &Loaded, refusals: &[String], model: &ModelCheck, running: Vec
         "eiparams",
         loaded.eiparams.iter().map(|u| format!("{}: {}", u.option, u.meaning)),
     );
-    section(&mut out, "Notes", loaded.notes.iter().cloned());
+    let mut clean_section = |title, lines: Vec<String>| {
+        section(&mut out, title, lines.iter().map(|line| redact::credentials(line)));
+    };
+    clean_section("Notes", loaded.notes.clone());
     let warnings = loaded.warnings.iter().map(ToString::to_string);
-    section(&mut out, "Warnings", warnings.chain(model.warning.clone()));
-    section(&mut out, "Device", device(config));
+    clean_section("Warnings", warnings.chain(model.warning.clone()).collect());
+    clean_section("Device", device(config));
     let (lines, source_works) = source(config, model.input.as_ref());
-    section(&mut out, "Source", lines);
-    section(&mut out, "Model", model.lines.iter().cloned());
-    section(&mut out, "Running", running);
-    section(&mut out, "Result", result(refusals, model, source_works));
+    clean_section("Source", lines);
+    clean_section("Model", model.lines.clone());
+    clean_section("Running", running);
+    clean_section("Result", result(refusals, model, source_works));
     out
 }
 

@@ -14,6 +14,7 @@ use crate::studio::{FetchError, Provider, is_missing};
 use crate::supervisor::{SinkTarget, sink_target, uplink_settings};
 use crate::uplink::{self, AdHocClient, Destination, EndpointOrigin, Message, ad_hoc_client_id};
 use crate::util::backoff::Retry;
+use crate::util::redact;
 use crate::util::text::sentence;
 
 /// What the probes look at.
@@ -83,7 +84,8 @@ pub(super) fn main(config: &Config) -> Exit {
                     ("FAILS", words)
                 }
             };
-            say(&format!("  {name}: {verdict} ({tried}): {}", words.replace('\n', " ")));
+            let words = redact::credentials(&words.replace('\n', " "));
+            say(&format!("  {name}: {verdict} ({tried}): {words}"));
         }
         all_work
     });

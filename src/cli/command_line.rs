@@ -9,6 +9,7 @@ use super::args::LogArgs;
 use super::exit::Exit;
 use super::output::complain;
 use super::{check, config, demo, model, run, send, setup, stop, watch};
+use crate::util::redact;
 
 /// Runs an Edge Impulse Linux model on a camera and reports what it sees to AWS IoT Core.
 #[derive(Debug, Parser)]
@@ -52,7 +53,10 @@ enum Command {
 
 /// Parses the arguments and runs the subcommand.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return refused_arguments(&error),
+    };
     let log = &cli.log;
     let exit = match cli.command {
         Command::Run(args) => run::main(&args, log),
@@ -67,6 +71,16 @@ pub fn main() -> ExitCode {
         Command::BuiltinModel { name, socket } => builtin_model(&name, &socket),
     };
     exit.into()
+}
+
+/// Shows the help, or what is wrong with the arguments. The error repeats an argument, which may be a secret.
+fn refused_arguments(error: &clap::Error) -> ExitCode {
+    let text = error.render().to_string();
+    if !error.use_stderr() || redact::credentials(&text) == text {
+        error.exit();
+    }
+    complain(text.trim_end());
+    Exit::Configuration.into()
 }
 
 fn builtin_model(name: &str, socket: &std::path::Path) -> Exit {

@@ -9,10 +9,12 @@ use std::fmt;
 use std::io::{self, IsTerminal, Write};
 
 use serde_json::{Map, Value};
+use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::Layer;
+use tracing_subscriber::field::{RecordFields, VisitOutput};
 use tracing_subscriber::filter::{FilterExt, ParseError, Targets, filter_fn};
-use tracing_subscriber::fmt::format::{JsonFields, Writer};
+use tracing_subscriber::fmt::format::{DefaultVisitor, JsonFields, Writer};
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, FormattedFields};
 use tracing_subscriber::layer::SubscriberExt;
@@ -20,6 +22,7 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::Verbosity;
+use crate::util::redact;
 
 /// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -85,7 +88,7 @@ fn subscriber<W: Write + 'static>(
         .with_writer(move || OneLine(writer()))
         .with_ansi(colours);
     let (lines, shows_spans) = match format {
-        LogFormat::Text => (lines.boxed(), shows_debug),
+        LogFormat::Text => (lines.fmt_fields(CleanFields).boxed(), shows_debug),
         LogFormat::Json => (lines.fmt_fields(JsonFields::new()).event_format(FlatJson).boxed(), true),
     };
     // Spans are shown with every event that is shown, whatever the level of the filter.
@@ -146,9 +149,41 @@ where
     }
 }
 
-/// The fields that [`JsonFields`] wrote.
+/// The fields that [`JsonFields`] wrote, without secrets.
 fn parse_fields(text: &str) -> Map<String, Value> {
-    serde_json::from_str(text).unwrap_or_default()
+    let mut fields: Map<String, Value> = serde_json::from_str(text).unwrap_or_default();
+    for value in fields.values_mut() {
+        if let Value::String(text) = value {
+            *text = redact::credentials(text);
+        }
+    }
+    fields
+}
+
+/// Formats fields as the default does, without secrets. Each value by itself: the name of a field (`key` of an S3 object)
+/// says nothing about secrets.
+struct CleanFields;
+
+impl<'writer> FormatFields<'writer> for CleanFields {
+    fn format_fields<R: RecordFields>(&self, writer: Writer<'writer>, fields: R) -> fmt::Result {
+        let mut visitor = CleanVisitor(DefaultVisitor::new(writer, true));
+        fields.record(&mut visitor);
+        visitor.0.finish()
+    }
+}
+
+struct CleanVisitor<'a>(DefaultVisitor<'a>);
+
+impl Visit for CleanVisitor<'_> {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        let clean = redact::credentials(&format!("{value:?}"));
+        self.0.record_debug(field, &format_args!("{clean}"));
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        let clean = redact::credentials(value);
+        self.0.record_str(field, &clean);
+    }
 }
 
 /// Writes each event as one line: texts from outside (GStreamer, the model, a configuration) may contain line breaks.

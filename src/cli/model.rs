@@ -7,7 +7,7 @@ use std::sync::Arc;
 use clap::{Args, Subcommand};
 use tokio::sync::watch;
 
-use super::{ConfigArgs, Exit, LogArgs, logging};
+use super::{ConfigArgs, Exit, LogArgs, complain, logging};
 use crate::config::{Config, ConfigError, Loaded, ModelSource, Sources, load};
 use crate::model::{Interrupt, Model, ModelInfo, ModelInput, ModelSettings, ModelTarget, examine};
 use crate::studio::{FetchError, FetchStage, ModelStore, Provider};
@@ -55,7 +55,7 @@ fn with(args: &ConfigArgs, act: impl FnOnce(&Loaded) -> Exit) -> Exit {
     match configuration(args) {
         Ok(loaded) => act(&loaded),
         Err(e) => {
-            eprintln!("{}", sentence(&e));
+            complain(&sentence(&e));
             Exit::Configuration
         }
     }
@@ -125,7 +125,7 @@ fn info(file: Option<&str>, loaded: &Loaded, log: &LogArgs) -> Exit {
     let (source, whence) = match find(file, config) {
         Ok(found) => found,
         Err(text) => {
-            eprintln!("{text}");
+            complain(&text);
             return Exit::Configuration;
         }
     };
@@ -136,7 +136,7 @@ fn info(file: Option<&str>, loaded: &Loaded, log: &LogArgs) -> Exit {
             Exit::Orderly
         }
         Err(e) => {
-            eprintln!("{}", sentence(&e));
+            complain(&sentence(&e));
             Exit::Failure
         }
     }

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
 use crate::uplink::CommandRefusal;
+use crate::util::redact;
 
 /// Answers repeat at most this many characters of a sender's text.
 const ECHO_CHARS: usize = 64;
@@ -46,7 +47,7 @@ impl Reply {
             result.insert(answer_key.to_owned(), value.clone());
         }
         if let Some(error) = &self.error {
-            result.insert("error".to_owned(), json!(error));
+            result.insert("error".to_owned(), json!(redact::credentials(error)));
         }
         json!({ "result": result }).to_string().into()
     }

@@ -51,6 +51,8 @@ pub struct KeyInfo {
     pub remark: Option<&'static str>,
     /// The value is or may contain a secret: warnings show `***`.
     pub secret: bool,
+    /// A value that is not accepted may be a secret that was pasted in the wrong place: warnings show `***`.
+    pub hides_refused: bool,
 }
 
 /// A key with the type of its value.
@@ -76,6 +78,7 @@ impl<T> Key<T> {
                 accepted,
                 remark: None,
                 secret: false,
+                hides_refused: false,
             },
             parse,
             show,
@@ -84,6 +87,11 @@ impl<T> Key<T> {
 
     const fn without_effect(mut self, remark: &'static str) -> Self {
         self.info.remark = Some(remark);
+        self
+    }
+
+    const fn hiding_refused(mut self) -> Self {
+        self.info.hides_refused = true;
         self
     }
 
@@ -181,8 +189,22 @@ pub(super) static IOTCORE_BACKOFF: Key<u32> = Key::new(
 );
 pub(super) static IOTCORE_QOS: Key<Qos> = Key::new("iotcore_qos", Text("1"), "0 or 1", values::qos, show::qos);
 pub(super) static EI_BINDIR: Key<PathBuf> = path("ei_bindir", "/usr/local/bin");
-pub(super) static EI_SM_SECRET_ID: Key<String> = text("ei_sm_secret_id", "EI_API_KEY");
-pub(super) static EI_SM_SECRET_NAME: Key<String> = text("ei_sm_secret_name", "ei_api_key");
+pub(super) static EI_SM_SECRET_ID: Key<String> = Key::new(
+    "ei_sm_secret_id",
+    Text("EI_API_KEY"),
+    "the name or ARN of a secret in Secrets Manager, not its content",
+    values::secret_id,
+    String::clone,
+)
+.hiding_refused();
+pub(super) static EI_SM_SECRET_NAME: Key<String> = Key::new(
+    "ei_sm_secret_name",
+    Text("ei_api_key"),
+    "the name of the key inside the secret, not the API key itself",
+    values::secret_name,
+    String::clone,
+)
+.hiding_refused();
 pub(super) static EI_GGC_USER_GROUPS: Key<String> = Key::new(
     "ei_ggc_user_groups",
     Text("video audio input users"),
@@ -262,7 +284,7 @@ pub(super) static IOT_AUTH: Key<AuthMethod> = Key::new(
     ToString::to_string,
 );
 pub(super) static IOT_CERT: Key<Option<PathBuf>> = optional_path("iot_cert");
-pub(super) static IOT_KEY: Key<Option<PathBuf>> = optional_path("iot_key");
+pub(super) static IOT_KEY: Key<Option<PathBuf>> = optional_path("iot_key").hiding_refused();
 pub(super) static IOT_CA: Key<Option<PathBuf>> = optional_path("iot_ca");
 pub(super) static CACHE_FILE_MAX_MB: Key<u64> = mebibytes("cache_file_max_mb", 1024);
 pub(super) static SPOOL_MAX_MB: Key<u64> = mebibytes("spool_max_mb", 64);

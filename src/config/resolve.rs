@@ -147,7 +147,7 @@ impl Resolver {
             } else {
                 key.name.to_owned()
             },
-            value: if key.secret {
+            value: if key.secret || key.hides_refused {
                 STARS.to_owned()
             } else {
                 error::shown(value)

@@ -466,7 +466,7 @@ fn no_secret_is_in_anything_that_can_be_printed() {
     sources.mqtt = Some("http://me:hush@h".to_owned());
     let refused = load(&sources).unwrap_err().to_string();
     assert!(
-        refused.starts_with("--mqtt http://***@h cannot be used; accepted is a host name"),
+        refused.starts_with("--mqtt http://me:***@h cannot be used; accepted is a host name"),
         "{refused}"
     );
 }

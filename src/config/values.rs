@@ -9,6 +9,7 @@ use url::Url;
 
 use super::number::{finite, integer, parse_threshold};
 use super::types::{ModelSource, Qos, SourceLine};
+use crate::util::redact;
 use crate::util::secret::{Redacted, Secret};
 
 /// An accepted value.
@@ -105,7 +106,33 @@ pub(super) fn path(value: &Value) -> ParseResult<PathBuf> {
 }
 
 pub(super) fn some_path(value: &Value) -> ParseResult<Option<PathBuf>> {
-    parsed(Some(one_line(value)?.into()))
+    let text = one_line(value)?;
+    // The content of a key file instead of its path.
+    if redact::credentials(&text) != text {
+        return Err(InvalidValue);
+    }
+    parsed(Some(text.into()))
+}
+
+/// The name or ARN of a secret, which has only these characters. Not its content (JSON, an API key).
+pub(super) fn secret_id(value: &Value) -> ParseResult<String> {
+    let text = one_line(value)?;
+    let is_part = |c: char| c.is_ascii_alphanumeric() || "/_+=.@-:".contains(c);
+    if !text.chars().all(is_part) || redact::credentials(&text) != text {
+        return Err(InvalidValue);
+    }
+    parsed(text)
+}
+
+/// The name of a key inside a secret, not the API key itself.
+pub(super) fn secret_name(value: &Value) -> ParseResult<String> {
+    let text = one_line(value)?;
+    // A short name that looks like an API key is only hidden.
+    let is_api_key = text.len() >= 20 && redact::credentials(&text) != text;
+    if text.starts_with(['{', '[', '"']) || is_api_key {
+        return Err(InvalidValue);
+    }
+    parsed(text)
 }
 
 /// One word: an S3 bucket.

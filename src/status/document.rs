@@ -6,6 +6,7 @@ use super::snapshot::Snapshot;
 use super::source::{ComponentInfo, LinkStatus, PublishedMessage};
 use super::states::ModelState;
 use crate::util::clock::now_ms;
+use crate::util::redact;
 
 /// Payloads above this size (free-form results) are shown without their large fields.
 const MAX_SHOWN_PAYLOAD: usize = 16 * 1024;
@@ -22,7 +23,7 @@ pub(super) fn status_document(info: &ComponentInfo, snapshot: &Snapshot, per_sec
         "uptime_s": snapshot.uptime.as_secs(),
         "rss_bytes": snapshot.resident_bytes,
         "model": model(snapshot),
-        "source": {"state": snapshot.source.name(), "reason": snapshot.source.reason()},
+        "source": {"state": snapshot.source.name(), "reason": shown(snapshot.source.reason())},
         "mqtt": link(snapshot),
         "health": snapshot.health.states(),
         "problems": snapshot.health.problems(),
@@ -51,7 +52,7 @@ fn model(snapshot: &Snapshot) -> Value {
     let state = &snapshot.model;
     let mut model = Map::new();
     model.insert("state".to_owned(), state.name().into());
-    model.insert("reason".to_owned(), state.reason().into());
+    model.insert("reason".to_owned(), shown(state.reason()).into());
     if let ModelState::WarmingUp(since) = state {
         model.insert("for_s".to_owned(), since.elapsed().as_secs().into());
     }
@@ -59,6 +60,11 @@ fn model(snapshot: &Snapshot) -> Value {
         model.extend(summary);
     }
     Value::Object(model)
+}
+
+/// A reason without secrets: the page needs no token.
+fn shown(reason: Option<&str>) -> Option<String> {
+    reason.map(redact::credentials)
 }
 
 fn link(snapshot: &Snapshot) -> Value {
@@ -74,7 +80,7 @@ fn link(snapshot: &Snapshot) -> Value {
             duration,
             retry_in,
         } => json!({
-            "state": "offline", "for_s": duration.as_secs(), "reason": reason,
+            "state": "offline", "for_s": duration.as_secs(), "reason": redact::credentials(reason),
             "retry_in_s": retry_in.as_secs(), "waiting": waiting,
         }),
     }

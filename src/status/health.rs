@@ -6,6 +6,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
 
+use crate::util::redact;
+
 /// Characters of a reason that are shown; the log has all of it.
 const MAX_REASON: usize = 160;
 
@@ -120,9 +122,10 @@ impl HealthFlag {
     }
 }
 
-/// The text on one line of at most [`MAX_REASON`] characters.
+/// The text on one line of at most [`MAX_REASON`] characters, without secrets.
 fn one_line(reason: &str) -> String {
-    let line = reason.split_whitespace().collect::<Vec<_>>().join(" ");
+    let line = redact::credentials(reason);
+    let line = line.split_whitespace().collect::<Vec<_>>().join(" ");
     let mut characters = line.chars().filter(|c| !c.is_control());
     let mut text: String = characters.by_ref().take(MAX_REASON).collect();
     if characters.next().is_some() {

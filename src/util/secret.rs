@@ -73,7 +73,7 @@ mod tests {
         let url = Redacted::from("mqtt://me:hush@host:1883".to_owned());
         assert_eq!(
             format!("{url} {url:?}"),
-            "mqtt://***@host:1883 \"mqtt://***@host:1883\""
+            "mqtt://me:***@host:1883 \"mqtt://me:***@host:1883\""
         );
         assert_eq!(&*url, "mqtt://me:hush@host:1883");
     }

@@ -50,7 +50,7 @@ fn check_lists_every_setting_with_its_origin_and_what_run_refuses() {
         ("default_threshold", "0.5", "config"),
         ("device_name", site.device(), "--set"),
         ("ei_local_model_file", "builtin:ball", "--model"),
-        ("iot_endpoint", "mqtt://***@localhost:1883", "--mqtt"),
+        ("iot_endpoint", "mqtt://camera:***@localhost:1883", "--mqtt"),
         ("preview_token", "***", "--set"),
         ("spool_max_mb", "64", "default"),
         ("cache_file_directory", "(none)", "config"),
