@@ -68,11 +68,11 @@ impl Scene {
             Input::Raw(format) => format!(",format={format}"),
             Input::Jpeg => {
                 let file = self.jpeg();
-                // A file is played in real time where frames come by the clock.
+                // The buffers of a looped file have no times to play them by.
                 return format!(
                     "multifilesrc location={} loop=true caps=image/jpeg,width={width},height={height},framerate=30/1 ! image/jpeg{}",
                     file.display(),
-                    if live { " ! identity sync=true" } else { "" }
+                    if live { " ! identity sleep-time=33333" } else { "" }
                 );
             }
         };
