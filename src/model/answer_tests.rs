@@ -1,6 +1,6 @@
 use super::*;
 use crate::model::lenient::{MAX_ITEMS, MAX_LABEL};
-use crate::model::protocol::BoundingBox;
+use crate::model::BoundingBox;
 use proptest::prelude::*;
 
 fn result(result: &str) -> (InferenceResult, u64) {

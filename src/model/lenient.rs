@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
-use super::protocol::BoundingBox;
+use super::bounding_box::BoundingBox;
 
 /// Labels are cut to this many bytes.
 pub const MAX_LABEL: usize = 256;

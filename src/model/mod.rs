@@ -4,6 +4,7 @@
 //! unix socket; its `feature_buffer` writes the values of a request into the shared memory of the process.
 
 mod answer;
+mod bounding_box;
 pub mod builtin;
 mod client;
 mod connection;
@@ -25,11 +26,12 @@ mod settings;
 mod shm;
 mod tvm;
 
+pub use bounding_box::BoundingBox;
 pub use error::ModelError;
 pub use file::{ModelFileError, ModelTarget, examine, examine_complete};
 pub use hello::HelloError;
 pub use interrupt::Interrupt;
-pub use protocol::{BoundingBox, InferenceResult, ModelInfo, ModelInput};
+pub use protocol::{InferenceResult, ModelInfo, ModelInput};
 pub use running_model::Model;
 pub use runtime_dir::{sweep, sweep_in};
 pub use settings::{ModelSettings, ModelTimeouts};

@@ -3,6 +3,7 @@
 use serde::ser::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
+use super::bounding_box::BoundingBox;
 use super::lenient::whole_number;
 use crate::status::{ModelInputSummary, ModelSummary};
 
@@ -213,26 +214,6 @@ impl Serialize for LabelScores<'_> {
 
 fn serialize_scores<S: Serializer>(scores: &Option<Vec<(String, f64)>>, serializer: S) -> Result<S::Ok, S::Error> {
     LabelScores(scores.as_deref().unwrap_or_default()).serialize(serializer)
-}
-
-/// A box, tracked object or anomaly cell, in pixels of the model's input.
-#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
-pub struct BoundingBox {
-    /// Class label.
-    pub label: String,
-    /// Confidence.
-    pub value: f64,
-    /// Left edge.
-    pub x: i64,
-    /// Top edge.
-    pub y: i64,
-    /// Width.
-    pub width: i64,
-    /// Height.
-    pub height: i64,
-    /// Set for tracked objects.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub object_id: Option<i64>,
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The detectors of the built-in models: small, exact and stateless.
 
-use crate::model::protocol::BoundingBox;
+use crate::model::BoundingBox;
 
 /// A pixel at least this bright belongs to the ball.
 const BRIGHT: u32 = 128;
