@@ -56,6 +56,18 @@ pub struct ConfigArgs {
 }
 
 impl ConfigArgs {
+    /// Loads the configuration, or the defaults when none is given. The defaults name a device and a broker too: those that
+    /// `run` would use.
+    pub(super) fn load_or_default(&self) -> Result<Loaded, ConfigError> {
+        match self.load()? {
+            Some(loaded) => Ok(loaded),
+            None => crate::config::load(&Sources {
+                current_dir: current_dir(),
+                ..Sources::default()
+            }),
+        }
+    }
+
     /// Loads the configuration. `Ok(None)`: none was given.
     pub(super) fn load(&self) -> Result<Option<Loaded>, ConfigError> {
         let text = match &self.config {
@@ -80,13 +92,17 @@ impl ConfigArgs {
             model: self.model.clone(),
             mqtt: self.mqtt.clone(),
             gst: self.gst.clone(),
-            current_dir: std::env::current_dir().unwrap_or_else(|_| PathBuf::from(".")),
+            current_dir: current_dir(),
         })
         .map(Some)
     }
 }
 
+fn current_dir() -> PathBuf {
+    std::env::current_dir().unwrap_or_else(|_| PathBuf::from("."))
+}
+
 /// The message when no configuration was given.
 pub(super) const NO_CONFIGURATION: &str = "no configuration was given: there is no --config FILE, the environment variable CONFIG_PARAMETERS \
      (set by the Greengrass recipe) is not set, and there are no --set, --model, --mqtt or --gst flags. \
-     To see the program at work: `ei-greengrass demo`; to run by hand: `ei-greengrass run --config FILE`";
+     For a demonstration: `ei-greengrass demo`; to run by hand: `ei-greengrass run --config FILE`";

@@ -1,5 +1,5 @@
-//! `check`: every effective setting, what would run, what is wrong, and how the daemon that runs is. Changes nothing, and starts nothing but the model, to ask what
-//! it is.
+//! `check`: prints every effective setting, what would run, what is wrong, and the health of the running daemon. Changes
+//! nothing, and starts only the model, to read its properties.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -29,7 +29,7 @@ pub struct CheckArgs {
     /// Also try what needs the network: AWS identity and region, the IoT Core endpoint, and one message to the broker.
     #[arg(long)]
     online: bool,
-    /// List only the cameras and microphones that are there, with the one that would be used. Needs no configuration.
+    /// List only the connected cameras and microphones, with the one that would be used. Needs no configuration.
     #[arg(long)]
     cameras: bool,
 }
@@ -64,7 +64,7 @@ pub(super) fn main(args: &CheckArgs) -> Exit {
     let refusals = Setup::new(loaded.config.clone(), false)
         .err()
         .map_or_else(Vec::new, |SetupError(reasons)| reasons);
-    let model = ModelCheck::of(&loaded.config);
+    let model = ModelCheck::new(&loaded.config);
     let running = check_running::lines(&loaded.config);
     say(&report(&loaded, &refusals, &model, running));
     let online = if args.online {
@@ -79,10 +79,10 @@ pub(super) fn main(args: &CheckArgs) -> Exit {
     }
 }
 
-/// Sees what `run` would see.
+/// Sets the variables that `run` would set, so that the same plugins and devices are found.
 fn complete_environment(with_kvssink: bool) {
     if let Err(e) = environment::complete(with_kvssink) {
-        complain(&format!("{}{e}", environment::GOES_ON));
+        complain(&format!("{}: {e}", environment::INCOMPLETE));
     }
 }
 
@@ -121,7 +121,7 @@ fn result(refusals: &[String], model: &ModelCheck, source_works: bool) -> Vec<St
         Some(reason) => vec![format!("`run` starts and stays idle: {reason}")],
         None if !source_works => {
             vec![
-                "`run` starts with this configuration, and infers nothing until its source works: see Source"
+                "`run` starts with this configuration, but infers nothing until its source works: see Source"
                     .to_owned(),
             ]
         }
@@ -173,11 +173,11 @@ fn device(config: &Config) -> Vec<String> {
     lines
 }
 
-/// What is known of the source, and whether it can be built as far as that can be told now.
+/// The lines about the source, and whether GStreamer can build it.
 fn source(config: &Config, input: Option<&ModelInput>) -> (Vec<String>, bool) {
     let Some(source) = &config.source else {
         let mut lines = vec![
-            "none given: a camera, or for a model that hears a microphone, is looked for at each start".to_owned(),
+            "not configured: each start looks for a camera, or for a microphone if the model takes audio".to_owned(),
         ];
         lines.extend(cameras(&DeviceSelection::from_options(&config.runner)).map(|line| format!("camera: {line}")));
         lines.extend(microphones().into_iter().map(|line| format!("microphone: {line}")));
@@ -197,7 +197,7 @@ fn source(config: &Config, input: Option<&ModelInput>) -> (Vec<String>, bool) {
         }
         Err(e) => {
             let line = format!(
-                "GStreamer refuses it; `run` would try again and again: {}",
+                "GStreamer refuses it; `run` would retry until it works: {}",
                 capture_sentence(&e)
             );
             (vec![line], false)
@@ -205,7 +205,7 @@ fn source(config: &Config, input: Option<&ModelInput>) -> (Vec<String>, bool) {
     }
 }
 
-/// What is there, and what would be used for a model of common size.
+/// The connected cameras, and the one that would be used for a model of common size.
 fn cameras(selection: &DeviceSelection) -> impl Iterator<Item = String> {
     let lines = match camera::list() {
         Err(e) => vec![capture_sentence(&e)],

@@ -1,43 +1,43 @@
-//! What `check` says of the model.
+//! The model in the report of `check`.
 
 use std::path::Path;
 use std::sync::Arc;
 
-use super::model::input;
+use super::model::describe_input;
 use crate::config::{Config, ModelSource};
 use crate::model::{Interrupt, Model, ModelInput, ModelSettings, ModelTarget, builtin, examine};
 use crate::studio::{Provider, base_url, is_missing, missing_file_message};
 use crate::util::text::sentence;
 
-/// What there is to say.
+/// What was found out about the model.
 pub(super) struct ModelCheck {
     /// For the report.
     pub lines: Vec<String>,
-    /// A configured file that is not there.
+    /// The warning about a missing configured file.
     pub warning: Option<String>,
-    /// What the model takes, when it said so.
+    /// The input of the model, if it could be started.
     pub input: Option<ModelInput>,
-    /// Why this component cannot use the model, which otherwise is well.
+    /// Why this component cannot use the model, although it starts.
     pub unsupported: Option<String>,
 }
 
 impl ModelCheck {
-    /// Looks at the configured model; one that is a program for this machine is started and asked what it is.
-    pub(super) fn of(config: &Config) -> Self {
-        let (line, can_be_asked) = whence(config);
+    /// Examines the configured model. Starts it to read its properties if it is a program for this machine.
+    pub(super) fn new(config: &Config) -> Self {
+        let (line, can_be_started) = location(config);
         let mut check = Self {
             lines: vec![line],
-            warning: missing(config),
+            warning: missing_file_warning(config),
             input: None,
             unsupported: None,
         };
-        if let (Some(source), true) = (&config.model, can_be_asked) {
-            check.ask(source.clone(), &config.work_dir);
+        if let (Some(source), true) = (&config.model, can_be_started) {
+            check.read_info(source.clone(), &config.work_dir);
         }
         check
     }
 
-    fn ask(&mut self, source: ModelSource, work_dir: &Path) {
+    fn read_info(&mut self, source: ModelSource, work_dir: &Path) {
         let settings = ModelSettings::new(source, "check", work_dir, Arc::default());
         match Model::read_info(&settings, &Interrupt::new()) {
             Ok(info) => {
@@ -46,56 +46,56 @@ impl ModelCheck {
                     info.name,
                     info.deploy_version,
                     info.model_type,
-                    input(&info)
+                    describe_input(&info)
                 ));
                 self.input = Some(info.input);
                 if let ModelInput::Unsupported(sensor) = info.input {
                     self.unsupported = Some(format!(
-                        "the model works on sensor \"{sensor}\", and this component feeds cameras and microphones to models; \
+                        "the model works on sensor \"{sensor}\", but this component supports only cameras and microphones; \
                          configure or deploy another model"
                     ));
                 }
             }
             Err(e) => self.lines.push(format!(
-                "it was started and does not say what it is; `run` would try again and again: {}",
+                "it was started, but its properties cannot be read; `run` would retry until it works: {}",
                 sentence(&e).replace('\n', " ")
             )),
         }
     }
 }
 
-/// The warning that `run` gives too.
-fn missing(config: &Config) -> Option<String> {
+/// The warning that `run` also logs.
+fn missing_file_warning(config: &Config) -> Option<String> {
     match &config.model {
         Some(ModelSource::File(path)) if is_missing(path) => Some(missing_file_message(path)),
         _ => None,
     }
 }
 
-/// Where the model comes from, in words, and whether it is a program that can be asked. A running model's socket cannot:
-/// it serves one client and ends when that one goes.
-fn whence(config: &Config) -> (String, bool) {
+/// Where the model comes from, and whether `check` can start it. It must not connect to the socket of a running model:
+/// that serves one client and ends when the client disconnects.
+fn location(config: &Config) -> (String, bool) {
     match &config.model {
-        None => (from_studio(config), false),
+        None => (studio_model(config), false),
         Some(ModelSource::File(path)) if is_missing(path) => {
-            let instead = from_studio(config);
-            let line = format!("{} is missing (ei_local_model_file); {instead}", path.display());
+            let fallback = studio_model(config);
+            let line = format!("{} is missing (ei_local_model_file); {fallback}", path.display());
             (line, false)
         }
         Some(ModelSource::Builtin(name)) => match builtin::check_name(name) {
-            Ok(()) => (format!("builtin:{name}, this program itself"), true),
+            Ok(()) => (format!("builtin:{name}, part of this program"), true),
             Err(e) => (e.to_string(), false),
         },
         Some(ModelSource::File(path)) => match examine(path) {
             Ok(ModelTarget::Program(path)) => (format!("{}, a program for this machine", path.display()), true),
             Ok(ModelTarget::Socket(path)) => (format!("{}, the socket of a running model", path.display()), false),
-            Err(e) => (format!("{}; `run` would try again and again", sentence(&e)), false),
+            Err(e) => (format!("{}; `run` would retry until it works", sentence(&e)), false),
         },
     }
 }
 
-/// What stands for a model file that is not there.
-fn from_studio(config: &Config) -> String {
+/// The model that `run` downloads when no model file is configured or the file is missing.
+fn studio_model(config: &Config) -> String {
     let provider = Provider::new(config, std::env::var("EI_HOST").ok());
     let target = match (&provider.selection.target, provider.machine.target()) {
         (Some(forced), _) => forced.clone(),
@@ -107,8 +107,8 @@ fn from_studio(config: &Config) -> String {
         Err(e) => return e.to_string(),
     };
     let earlier = provider.earlier_model().map_or_else(
-        || "none was downloaded yet".to_owned(),
-        |model| format!("downloaded last: {}", model.path.display()),
+        || "no model has been downloaded yet".to_owned(),
+        |model| format!("last downloaded: {}", model.path.display()),
     );
     format!(
         "from {studio} for {target}, with the API key at {:?} of the secret {}; {earlier}",

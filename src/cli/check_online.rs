@@ -1,4 +1,4 @@
-//! `check --online`: tries each thing that needs the network, and prints one line for each as it finishes.
+//! `check --online`: runs one probe for each feature that needs the network, and prints a line when it finishes.
 
 use std::path::Path;
 use std::pin::Pin;
@@ -17,33 +17,35 @@ use crate::util::backoff::Retry;
 use crate::util::redact;
 use crate::util::text::sentence;
 
-/// What the probes look at.
-struct Context {
+/// What the probes need.
+struct ProbeContext {
     config: Config,
-    /// Where messages go; an error is a refused `iot_endpoint`.
+    /// Where messages go; the error is about `iot_endpoint`.
     link: Result<SinkTarget, String>,
-    /// As which client, and to where, the MQTT probe connects; not the daemon's own id.
+    /// Address and client id of the MQTT probe; not the daemon's own id. `None`: there is no broker.
     settings: Option<uplink::Settings>,
     aws: AwsConfig,
 }
 
-/// What came of a probe.
-enum Finding {
-    /// It works: what came back.
+/// The result of a probe.
+enum ProbeResult {
+    /// It works, with details.
     Works(String),
-    /// It does not: what came back, and what to change.
+    /// It fails: the reason, and what to change.
     Fails(String),
-    /// This configuration does not need it.
+    /// This configuration does not need it: the reason.
     NotNeeded(&'static str),
 }
 
-type Run = for<'a> fn(&'a Context) -> Pin<Box<dyn Future<Output = Finding> + 'a>>;
+type Probe = for<'a> fn(&'a ProbeContext) -> Pin<Box<dyn Future<Output = ProbeResult> + 'a>>;
 
-/// In this order: what it is called, what is tried, and how.
-const PROBES: &[(&str, &str, Run)] = &[
-    ("identity", "AWS credentials, and asking STS whose they are", |c| {
-        Box::pin(identity(c))
-    }),
+/// Name, what is tried, and the function; in the order of the output.
+const PROBES: &[(&str, &str, Probe)] = &[
+    (
+        "identity",
+        "finding AWS credentials and asking STS for their identity",
+        |c| Box::pin(identity(c)),
+    ),
     ("region", "looking for the AWS region", |c| Box::pin(region(c))),
     ("endpoint", "finding the broker's address", |c| Box::pin(endpoint(c))),
     ("secret", "asking Secrets Manager for the Edge Impulse API key", |c| {
@@ -57,12 +59,12 @@ const PROBES: &[(&str, &str, Run)] = &[
     ("bucket", "looking up s3_bucket; uploading is not tried", |c| {
         Box::pin(bucket(c))
     }),
-    ("mqtt", "connecting, and publishing to command/output", |c| {
+    ("mqtt", "connecting and publishing to command/output", |c| {
         Box::pin(mqtt(c))
     }),
 ];
 
-/// Runs every probe, whatever the others found.
+/// Runs every probe, also when others fail.
 pub(super) fn main(config: &Config) -> Exit {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -71,28 +73,28 @@ pub(super) fn main(config: &Config) -> Exit {
             return Exit::Failure;
         }
     };
-    let context = Context::new(config);
+    let context = ProbeContext::new(config);
     say("Online");
     let all_work = runtime.block_on(async {
         let mut all_work = true;
         for (name, tried, run) in PROBES {
-            let (verdict, words) = match run(&context).await {
-                Finding::Works(words) => ("ok", words),
-                Finding::NotNeeded(words) => ("not needed", words.to_owned()),
-                Finding::Fails(words) => {
+            let (verdict, details) = match run(&context).await {
+                ProbeResult::Works(details) => ("ok", details),
+                ProbeResult::NotNeeded(reason) => ("not needed", reason.to_owned()),
+                ProbeResult::Fails(reason) => {
                     all_work = false;
-                    ("FAILS", words)
+                    ("FAILS", reason)
                 }
             };
-            let words = redact::credentials(&words.replace('\n', " "));
-            say(&format!("  {name}: {verdict} ({tried}): {words}"));
+            let details = redact::credentials(&details.replace('\n', " "));
+            say(&format!("  {name}: {verdict} ({tried}): {details}"));
         }
         all_work
     });
     if all_work { Exit::Orderly } else { Exit::Failure }
 }
 
-impl Context {
+impl ProbeContext {
     fn new(config: &Config) -> Self {
         let device = peek(&config.device_name, &config.work_dir, Path::new("/")).name;
         let link = sink_target(config);
@@ -118,10 +120,10 @@ impl Context {
         }
     }
 
-    /// Whether anything of this configuration speaks to AWS with credentials.
+    /// Whether anything in this configuration needs AWS credentials.
     fn uses_aws(&self) -> bool {
         let signs = match &self.link {
-            // With a certificate they are needed only to ask for the endpoint.
+            // With a certificate, credentials are needed only to ask for the endpoint.
             Ok(SinkTarget::IotCore(endpoint)) => endpoint.is_none() || self.config.iot_auth == IotAuth::SigV4,
             _ => false,
         };
@@ -129,15 +131,15 @@ impl Context {
     }
 }
 
-const NO_AWS: &str = "nothing of this configuration uses AWS credentials";
+const NO_AWS: &str = "nothing in this configuration uses AWS credentials";
 
-async fn identity(context: &Context) -> Finding {
+async fn identity(context: &ProbeContext) -> ProbeResult {
     if !context.uses_aws() {
-        return Finding::NotNeeded(NO_AWS);
+        return ProbeResult::NotNeeded(NO_AWS);
     }
     let credentials = match context.aws.credentials().await {
         Ok(credentials) => credentials,
-        Err(e) => return Finding::Fails(e.to_string()),
+        Err(e) => return ProbeResult::Fails(e.to_string()),
     };
     let key = credentials.access_key_id();
     let end = key.get(key.len().saturating_sub(4)..).unwrap_or_default();
@@ -148,81 +150,81 @@ async fn identity(context: &Context) -> Finding {
     };
     let credentials = format!("credentials with the access key …{end}, {validity}");
     match discovery::caller(&context.aws).await {
-        Ok(arn) => Finding::Works(format!("{arn}; {credentials}")),
-        Err(e) => Finding::Fails(format!("there are {credentials}; {e}")),
+        Ok(arn) => ProbeResult::Works(format!("{arn}; {credentials}")),
+        Err(e) => ProbeResult::Fails(format!("there are {credentials}, but STS does not confirm them: {e}")),
     }
 }
 
-async fn region(context: &Context) -> Finding {
+async fn region(context: &ProbeContext) -> ProbeResult {
     if !context.uses_aws() {
-        return Finding::NotNeeded(NO_AWS);
+        return ProbeResult::NotNeeded(NO_AWS);
     }
     match context.aws.region().await {
-        Ok(region) => Finding::Works(region),
-        Err(e) => Finding::Fails(e.to_string()),
+        Ok(region) => ProbeResult::Works(region),
+        Err(e) => ProbeResult::Fails(e.to_string()),
     }
 }
 
-async fn endpoint(context: &Context) -> Finding {
+async fn endpoint(context: &ProbeContext) -> ProbeResult {
     let iot_core = match (&context.settings, &context.link) {
-        (_, Err(reason)) => return Finding::Fails(reason.clone()),
+        (_, Err(reason)) => return ProbeResult::Fails(reason.clone()),
         (Some(settings), Ok(_)) => match &settings.address {
             Destination::IotCore(iot_core) => iot_core,
-            Destination::Broker { .. } => return Finding::NotNeeded("iot_endpoint is a URL"),
+            Destination::Broker { .. } => return ProbeResult::NotNeeded("iot_endpoint is a URL"),
         },
-        (None, Ok(_)) => return Finding::NotNeeded("there is no broker"),
+        (None, Ok(_)) => return ProbeResult::NotNeeded("there is no broker"),
     };
     match iot_core.endpoint().await {
-        Ok((endpoint, EndpointOrigin::Configured)) => Finding::Works(format!("{endpoint}, from iot_endpoint")),
-        Ok((endpoint, EndpointOrigin::Discovered)) => Finding::Works(format!("{endpoint}, from DescribeEndpoint")),
-        Ok((endpoint, EndpointOrigin::EndpointCache(problem))) => {
-            Finding::Works(format!("{endpoint}, known from before; asking failed: {problem}"))
-        }
-        Err(reason) => Finding::Fails(reason.to_string()),
+        Ok((endpoint, EndpointOrigin::Configured)) => ProbeResult::Works(format!("{endpoint}, from iot_endpoint")),
+        Ok((endpoint, EndpointOrigin::Discovered)) => ProbeResult::Works(format!("{endpoint}, from DescribeEndpoint")),
+        Ok((endpoint, EndpointOrigin::EndpointCache(problem))) => ProbeResult::Works(format!(
+            "{endpoint}, from an earlier DescribeEndpoint; a new one failed: {problem}"
+        )),
+        Err(reason) => ProbeResult::Fails(reason.to_string()),
     }
 }
 
-/// Says which key was found, never what it holds.
-async fn secret(context: &Context) -> Finding {
+/// Shows the name of the key, never its value.
+async fn secret(context: &ProbeContext) -> ProbeResult {
     let config = &context.config;
     if !context.downloads() {
-        return Finding::NotNeeded("the model is on this device");
+        return ProbeResult::NotNeeded("the model is on this device");
     }
     let (id, name) = (&config.secret_id, &config.secret_name);
     match api_key(&context.aws.config().await, id, name).await {
-        Ok(_) => Finding::Works(format!("the secret {id} has the key {name:?}")),
+        Ok(_) => ProbeResult::Works(format!("the secret {id} has the key {name:?}")),
         Err(e) if config.runner.api_key.is_some() && e.retry() == Retry::Later => {
-            Finding::Works(format!("the API key of eiparams (--api-key) would be used: {e}"))
+            ProbeResult::Works(format!("the API key of eiparams (--api-key) would be used: {e}"))
         }
-        Err(e) => Finding::Fails(sentence(&e)),
+        Err(e) => ProbeResult::Fails(sentence(&e)),
     }
 }
 
-async fn studio(context: &Context) -> Finding {
+async fn studio(context: &ProbeContext) -> ProbeResult {
     if !context.downloads() {
-        return Finding::NotNeeded("the model is on this device");
+        return ProbeResult::NotNeeded("the model is on this device");
     }
     let provider = Provider::new(&context.config, std::env::var("EI_HOST").ok());
     match provider.probe().await {
-        Ok(found) => Finding::Works(found),
-        Err(FetchError::Secret(_)) => Finding::Fails("not tried: there is no API key".into()),
-        Err(e) => Finding::Fails(sentence(&e)),
+        Ok(found) => ProbeResult::Works(found),
+        Err(FetchError::Secret(_)) => ProbeResult::Fails("not tried: there is no API key".into()),
+        Err(e) => ProbeResult::Fails(sentence(&e)),
     }
 }
 
-async fn bucket(context: &Context) -> Finding {
+async fn bucket(context: &ProbeContext) -> ProbeResult {
     match &context.config.s3_cache_bucket {
-        None => Finding::NotNeeded("the S3 cache is off"),
+        None => ProbeResult::NotNeeded("the S3 cache is off"),
         Some(bucket) => match cache::probe(bucket).await {
-            Ok(found) => Finding::Works(found),
-            Err(e) => Finding::Fails(sentence(&e)),
+            Ok(found) => ProbeResult::Works(found),
+            Err(e) => ProbeResult::Fails(sentence(&e)),
         },
     }
 }
 
-async fn mqtt(context: &Context) -> Finding {
+async fn mqtt(context: &ProbeContext) -> ProbeResult {
     let Some(settings) = &context.settings else {
-        return Finding::Fails("not tried: there is no address to connect to".into());
+        return ProbeResult::Fails("not tried: there is no address to connect to".into());
     };
     let uplink::Settings {
         address,
@@ -230,22 +232,22 @@ async fn mqtt(context: &Context) -> Finding {
         topics,
         ..
     } = settings;
-    let begun = Instant::now();
+    let start = Instant::now();
     let mut client = match AdHocClient::connect(settings).await {
         Ok(client) => client,
-        Err(error) => return Finding::Fails(format!("no connection to {address} as {client_id}: {error}")),
+        Err(error) => return ProbeResult::Fails(format!("no connection to {address} as {client_id}: {error}")),
     };
-    let time = begun.elapsed();
+    let time = start.elapsed();
     let published = client.publish(Message::check(topics)).await;
     client.disconnect().await;
     match published {
-        Ok(()) => Finding::Works(format!(
+        Ok(()) => ProbeResult::Works(format!(
             "{address} accepted {client_id} after {} ms and acknowledged a message to {}",
             time.as_millis(),
             topics.command_output
         )),
-        Err(error) => Finding::Fails(format!(
-            "{address} accepted {client_id} and then took no message to {}: {error}; on AWS IoT Core the role (or the \
+        Err(error) => ProbeResult::Fails(format!(
+            "{address} accepted {client_id}, but did not acknowledge a message to {}: {error}; on AWS IoT Core the role (or the \
              certificate's policy) needs iot:Publish on topic/{}",
             topics.command_output, topics.command_output
         )),

@@ -3,18 +3,18 @@
 use clap::{Args, Subcommand};
 
 use super::{ConfigArgs, Exit, complain, say};
-use crate::config::{Sources, get, load};
+use crate::config::get;
 
 /// Arguments of `config`.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  ei-greengrass config get ei_ggc_user_groups --config my.json")]
 pub struct ConfigCommand {
     #[command(subcommand)]
-    action: Action,
+    action: ConfigAction,
 }
 
 #[derive(Debug, Subcommand)]
-enum Action {
+enum ConfigAction {
     /// Print the effective value of one key: switches as yes or no, an empty line when there is none.
     #[command(after_help = "Example:\n  ei-greengrass config get install_kvssink")]
     Get {
@@ -26,13 +26,8 @@ enum Action {
 }
 
 pub(super) fn main(command: &ConfigCommand) -> Exit {
-    let Action::Get { key, config } = &command.action;
-    let loaded = match config.load() {
-        Ok(Some(loaded)) => Ok(loaded),
-        Ok(None) => load(&Sources::default()),
-        Err(e) => Err(e),
-    };
-    match loaded {
+    let ConfigAction::Get { key, config } = &command.action;
+    match config.load_or_default() {
         Ok(loaded) => match get(&loaded, key) {
             Some(value) => {
                 say(&value);
@@ -40,7 +35,7 @@ pub(super) fn main(command: &ConfigCommand) -> Exit {
             }
             None => {
                 complain(&format!(
-                    "{key:?} is no configuration key; `ei-greengrass check` lists all of them"
+                    "{key:?} is not a configuration key; `ei-greengrass check` lists all of them"
                 ));
                 Exit::Configuration
             }

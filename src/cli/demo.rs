@@ -1,4 +1,4 @@
-//! `demo`: the whole pipeline at work, with no AWS, no camera and no download.
+//! `demo`: runs the whole pipeline without AWS, a camera or a download.
 
 use std::path::PathBuf;
 
@@ -32,11 +32,11 @@ pub struct DemoArgs {
 
 pub(super) fn main(args: &DemoArgs, log: &LogArgs) -> Exit {
     logging::init(log.log_format, log.verbosity().unwrap_or_default());
-    // Nothing of a demo stays behind, and it never meets a real device of the same name.
+    // The demo leaves no files behind, and cannot collide with a real device of the same name.
     let work_dir = std::env::temp_dir().join(format!("ei-greengrass-demo-{}", std::process::id()));
     let exit = match setup(args, work_dir.clone()) {
         Ok(setup) => {
-            tracing::info!("demo: a bouncing ball, the built-in model, one line a message; Ctrl-C ends it");
+            tracing::info!("Demo: a bouncing ball, the built-in model, one line per message; Ctrl-C ends it");
             run::run_daemon(setup)
         }
         Err(text) => {

@@ -1,9 +1,9 @@
-//! What `watch` and `send` share: the device and the connection to its broker.
+//! The device and the connection to its broker, shared by `watch` and `send`.
 
 use std::path::Path;
 
 use super::{ConfigArgs, Exit, LogArgs, complain, logging};
-use crate::config::{Sources, Verbosity, load};
+use crate::config::Verbosity;
 use crate::device::{Topics, peek};
 use crate::supervisor::{sink_target, uplink_settings};
 use crate::uplink::{AdHocClient, ConnectionError, Settings, ad_hoc_client_id};
@@ -25,13 +25,8 @@ impl DeviceLink {
     /// The exit code; the reason is already printed.
     pub(super) fn open(config: &ConfigArgs, device: Option<&str>, log: &LogArgs) -> Result<Self, Exit> {
         logging::init(log.log_format, log.verbosity().unwrap_or(Verbosity::Silent));
-        let loaded = match config.load() {
-            Ok(Some(loaded)) => Ok(loaded),
-            // Without configuration the defaults apply: they name a device, and IoT Core as broker.
-            Ok(None) => load(&Sources::default()),
-            Err(e) => Err(e),
-        };
-        let config = loaded
+        let config = config
+            .load_or_default()
             .map_err(|e| {
                 complain(&sentence(&e));
                 Exit::Configuration
@@ -47,7 +42,7 @@ impl DeviceLink {
             Exit::Configuration
         })?;
         let Some(mut settings) = uplink_settings(&config, &target, &device, &topics) else {
-            complain("there is no broker to connect to; name one with --mqtt");
+            complain("no broker is configured; name one with --mqtt");
             return Err(Exit::Configuration);
         };
         settings.client_id = ad_hoc_client_id(&device);

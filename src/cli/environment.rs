@@ -1,8 +1,8 @@
-//! Variables that GStreamer and its plugins need and Greengrass does not set: where `kvssink` and its libraries are,
-//! and where the service user's PipeWire and PulseAudio listen.
+//! Variables that GStreamer and its plugins need and Greengrass does not set: the directories of `kvssink` and its libraries,
+//! and the sockets of the service user's PipeWire and PulseAudio.
 //!
-//! The dynamic linker reads `LD_LIBRARY_PATH` once, when a process starts, so the program starts itself again in place
-//! with what is missing: same process id, same arguments, before anything else has happened.
+//! The dynamic linker reads `LD_LIBRARY_PATH` once, when a process starts. So the program re-executes itself with the missing
+//! variables, before it does anything else. The process id and the arguments stay the same.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -12,15 +12,15 @@ use std::process::Command;
 
 use crate::setup::kvssink;
 
-/// What to say, before the reason, when [`complete`] fails.
-pub(super) const GOES_ON: &str =
-    "the program cannot be started with the variables for kvssink or PipeWire, and goes on without: ";
+/// The message when [`complete`] fails; the reason follows.
+pub(super) const INCOMPLETE: &str =
+    "The program cannot be re-executed with the variables for kvssink or PipeWire and continues without them";
 
 type Variable = (&'static str, OsString);
 
-/// The machine as far as it matters here.
-struct Place<'a> {
-    /// What [`std::env::var_os`] is in the program.
+/// Where to look for what the variables name.
+struct SearchPaths<'a> {
+    /// Reads a variable: [`std::env::var_os`], except in tests.
     variable: &'a dyn Fn(&str) -> Option<OsString>,
     /// The home of the user the program runs as.
     home: Option<PathBuf>,
@@ -28,18 +28,18 @@ struct Place<'a> {
     runtime_dir: PathBuf,
 }
 
-/// Starts the program again in place when the environment lacks something; returns when nothing is missing.
+/// Re-executes the program when the environment lacks a variable; returns when nothing is missing.
 /// `with_kvssink`: `install_kvssink` is set.
 ///
 /// # Errors
-/// The program could not be started again; it can go on without.
+/// The program cannot be re-executed; it can continue without the variables.
 pub(super) fn complete(with_kvssink: bool) -> io::Result<()> {
-    let place = Place {
+    let paths = SearchPaths {
         variable: &|name| std::env::var_os(name),
         home: std::env::home_dir(),
         runtime_dir: Path::new("/run/user").join(rustix::process::geteuid().as_raw().to_string()),
     };
-    let missing = missing(with_kvssink, &place);
+    let missing = missing(with_kvssink, &paths);
     if missing.is_empty() {
         return Ok(());
     }
@@ -51,25 +51,25 @@ pub(super) fn complete(with_kvssink: bool) -> io::Result<()> {
     Err(command.args(arguments).envs(missing).exec())
 }
 
-/// What the environment lacks. Each of these makes the same question answer "nothing" the next time.
-fn missing(with_kvssink: bool, place: &Place) -> Vec<Variable> {
+/// The missing variables. After the re-execution nothing is missing, so it happens only once.
+fn missing(with_kvssink: bool, paths: &SearchPaths) -> Vec<Variable> {
     let mut variables = Vec::new();
     if with_kvssink {
-        variables.extend(kvssink_variables(place).into_iter().flatten());
+        variables.extend(kvssink_variables(paths).into_iter().flatten());
     }
-    variables.extend(user_session(place));
+    variables.extend(user_session(paths));
     variables
 }
 
-fn kvssink_variables(place: &Place) -> Option<[Variable; 2]> {
-    let source = place.home.as_deref()?.join(kvssink::SOURCE);
+fn kvssink_variables(paths: &SearchPaths) -> Option<[Variable; 2]> {
+    let source = paths.home.as_deref()?.join(kvssink::SOURCE);
     let build = source.join("build");
-    // The linker may drop LD_LIBRARY_PATH (a binary with capabilities): GST_PLUGIN_PATH alone tells that this was done.
-    let plugins = (place.variable)("GST_PLUGIN_PATH").unwrap_or_default();
+    // The linker may drop LD_LIBRARY_PATH (a binary with capabilities): only GST_PLUGIN_PATH shows that this was done.
+    let plugins = (paths.variable)("GST_PLUGIN_PATH").unwrap_or_default();
     if !build.join(kvssink::PLUGIN).is_file() || std::env::split_paths(&plugins).any(|path| path == build) {
         return None;
     }
-    let libraries = (place.variable)("LD_LIBRARY_PATH").unwrap_or_default();
+    let libraries = (paths.variable)("LD_LIBRARY_PATH").unwrap_or_default();
     Some([
         ("GST_PLUGIN_PATH", with_directory(build.as_os_str(), &plugins)),
         (
@@ -80,13 +80,13 @@ fn kvssink_variables(place: &Place) -> Option<[Variable; 2]> {
 }
 
 /// A system service has no session of its own, though `loginctl enable-linger` made one for its user.
-fn user_session(place: &Place) -> Vec<Variable> {
-    let set = |name| (place.variable)(name).is_some_and(|value| !value.is_empty());
-    if set("XDG_RUNTIME_DIR") || !place.runtime_dir.is_dir() {
+fn user_session(paths: &SearchPaths) -> Vec<Variable> {
+    let set = |name| (paths.variable)(name).is_some_and(|value| !value.is_empty());
+    if set("XDG_RUNTIME_DIR") || !paths.runtime_dir.is_dir() {
         return Vec::new();
     }
-    let mut variables = vec![("XDG_RUNTIME_DIR", place.runtime_dir.clone().into_os_string())];
-    let bus = place.runtime_dir.join("bus");
+    let mut variables = vec![("XDG_RUNTIME_DIR", paths.runtime_dir.clone().into_os_string())];
+    let bus = paths.runtime_dir.join("bus");
     if !set("DBUS_SESSION_BUS_ADDRESS") && bus.exists() {
         let mut address = OsString::from("unix:path=");
         address.push(bus);
@@ -95,7 +95,7 @@ fn user_session(place: &Place) -> Vec<Variable> {
     variables
 }
 
-/// `directory` before what a variable with directories holds. No empty one: it would mean the current directory.
+/// Puts `directory` before the directories of a variable. Adds no empty one: that would be the current directory.
 fn with_directory(directory: &OsStr, others: &OsStr) -> OsString {
     let mut all = directory.to_owned();
     if !others.is_empty() {
@@ -119,12 +119,12 @@ mod tests {
     }
 
     fn missing_in(home: &Path, runtime_dir: &Path, with_kvssink: bool, set: &[(&str, &str)]) -> Vec<(String, String)> {
-        let place = Place {
+        let paths = SearchPaths {
             variable: &|name| set.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into()),
             home: Some(home.to_owned()),
             runtime_dir: runtime_dir.to_owned(),
         };
-        missing(with_kvssink, &place)
+        missing(with_kvssink, &paths)
             .into_iter()
             .map(|(name, value)| (name.to_owned(), value.into_string().unwrap()))
             .collect()

@@ -1,4 +1,4 @@
-//! `model fetch` and `model info`: the model of Edge Impulse Studio by hand, and what a model says of itself.
+//! `model fetch` downloads the model from Edge Impulse Studio; `model info` prints the properties of a model.
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use tokio::sync::watch;
 
 use super::{ConfigArgs, Exit, LogArgs, complain, logging};
-use crate::config::{Config, ConfigError, Loaded, ModelSource, Sources, load};
+use crate::config::{Config, Loaded, ModelSource};
 use crate::model::{Interrupt, Model, ModelInfo, ModelInput, ModelSettings, ModelTarget, examine};
 use crate::studio::{FetchError, FetchStage, ModelStore, Provider};
 use crate::util::text::sentence;
@@ -20,24 +20,24 @@ use crate::util::text::sentence;
 )]
 pub struct ModelCommand {
     #[command(subcommand)]
-    action: Action,
+    action: ModelAction,
 }
 
 #[derive(Debug, Subcommand)]
-enum Action {
+enum ModelAction {
     /// Download the model for this machine from Edge Impulse Studio, once; the last line is its path.
     #[command(
         after_help = "Example:\n  ei-greengrass model fetch --set eiparams='--api-key ei_...' --set work_dir=/tmp/work\n\n\
-        Exit code: 0; 2 when the configuration, a permission or the project must be changed; 1 when trying again may do."
+        Exit code: 0; 2 when the configuration, a permission or the project must be changed; 1 when a later attempt may succeed."
     )]
     Fetch {
         #[command(flatten)]
         config: ConfigArgs,
     },
-    /// Show what a model is: name, version, input, labels, thresholds, engine.
+    /// Show the properties of a model: name, version, input, labels, thresholds, engine.
     #[command(after_help = "Example:\n  ei-greengrass model info\n  ei-greengrass model info ./model.eim")]
     Info {
-        /// An .eim file, or builtin:NAME; without it the model that `run` would use, as far as it is on this device.
+        /// An .eim file, or builtin:NAME; without it the model that `run` would use, if it is on this device.
         file: Option<String>,
         #[command(flatten)]
         config: ConfigArgs,
@@ -46,29 +46,18 @@ enum Action {
 
 pub(super) fn main(command: &ModelCommand, log: &LogArgs) -> Exit {
     match &command.action {
-        Action::Fetch { config } => with(config, |loaded| fetch(loaded, log)),
-        Action::Info { file, config } => with(config, |loaded| info(file.as_deref(), loaded, log)),
+        ModelAction::Fetch { config } => with_config(config, |loaded| fetch(loaded, log)),
+        ModelAction::Info { file, config } => with_config(config, |loaded| info(file.as_deref(), loaded, log)),
     }
 }
 
-fn with(args: &ConfigArgs, act: impl FnOnce(&Loaded) -> Exit) -> Exit {
-    match configuration(args) {
-        Ok(loaded) => act(&loaded),
+fn with_config(args: &ConfigArgs, execute: impl FnOnce(&Loaded) -> Exit) -> Exit {
+    match args.load_or_default() {
+        Ok(loaded) => execute(&loaded),
         Err(e) => {
             complain(&sentence(&e));
             Exit::Configuration
         }
-    }
-}
-
-/// What `run` would use, or the defaults.
-fn configuration(args: &ConfigArgs) -> Result<Loaded, ConfigError> {
-    match args.load()? {
-        Some(loaded) => Ok(loaded),
-        None => load(&Sources {
-            current_dir: std::env::current_dir().unwrap_or_else(|_| PathBuf::from(".")),
-            ..Sources::default()
-        }),
     }
 }
 
@@ -81,7 +70,7 @@ fn fetch(loaded: &Loaded, log: &LogArgs) -> Exit {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => {
-            tracing::error!("the runtime cannot be started: {e}");
+            tracing::error!(error = %e, "The async runtime cannot be started");
             return Exit::Failure;
         }
     };
@@ -91,7 +80,7 @@ fn fetch(loaded: &Loaded, log: &LogArgs) -> Exit {
     let result = runtime.block_on(async {
         tokio::select! {
             result = provider.fetch_once(&stage) => Some(result),
-            // What was begun is dropped, and with it the half download.
+            // Dropping the task removes the partial download.
             _ = tokio::signal::ctrl_c() => None,
         }
     });
@@ -106,7 +95,7 @@ fn fetch(loaded: &Loaded, log: &LogArgs) -> Exit {
             exit_for(&e)
         }
         None => {
-            tracing::warn!("interrupted: nothing was downloaded");
+            tracing::warn!("Interrupted; nothing was downloaded");
             Exit::Failure
         }
     }
@@ -122,7 +111,7 @@ fn exit_for(error: &FetchError) -> Exit {
 fn info(file: Option<&str>, loaded: &Loaded, log: &LogArgs) -> Exit {
     let config = &loaded.config;
     logging::init(log.log_format, log.verbosity().unwrap_or_default());
-    let (source, whence) = match find(file, config) {
+    let (source, location) = match find_model(file, config) {
         Ok(found) => found,
         Err(text) => {
             complain(&text);
@@ -132,7 +121,7 @@ fn info(file: Option<&str>, loaded: &Loaded, log: &LogArgs) -> Exit {
     let settings = ModelSettings::new(source, "info", &config.work_dir, Arc::default());
     match Model::read_info(&settings, &Interrupt::new()) {
         Ok(info) => {
-            print!("{}", describe(&whence, &info));
+            print!("{}", describe(&location, &info));
             Exit::Orderly
         }
         Err(e) => {
@@ -142,8 +131,8 @@ fn info(file: Option<&str>, loaded: &Loaded, log: &LogArgs) -> Exit {
     }
 }
 
-/// The model to ask, and where it is in words.
-fn find(file: Option<&str>, config: &Config) -> Result<(ModelSource, String), String> {
+/// The model to start, and its location as text.
+fn find_model(file: Option<&str>, config: &Config) -> Result<(ModelSource, String), String> {
     let source = match (file, &config.model) {
         (Some(text), _) => match text.strip_prefix("builtin:") {
             Some(name) => ModelSource::Builtin(name.to_owned()),
@@ -166,13 +155,13 @@ fn find(file: Option<&str>, config: &Config) -> Result<(ModelSource, String), St
     };
     match &source {
         ModelSource::Builtin(name) => {
-            let whence = format!("builtin:{name}");
-            Ok((source, whence))
+            let location = format!("builtin:{name}");
+            Ok((source, location))
         }
         ModelSource::File(path) => match examine(path) {
             Ok(ModelTarget::Program(program)) => Ok((source, program.display().to_string())),
             Ok(ModelTarget::Socket(socket)) => Err(format!(
-                "{} is the socket of a running model, which ends when its one client goes: name the .eim file instead",
+                "{} is the socket of a running model, which ends when its only client disconnects: name the .eim file instead",
                 socket.display()
             )),
             Err(e) => Err(sentence(&e)),
@@ -180,28 +169,28 @@ fn find(file: Option<&str>, config: &Config) -> Result<(ModelSource, String), St
     }
 }
 
-fn describe(whence: &str, info: &ModelInfo) -> String {
+fn describe(location: &str, info: &ModelInfo) -> String {
     let mut out = String::new();
     let mut line = |name: &str, value: String| {
         let _ = writeln!(out, "{name:<11}{value}");
     };
-    line("file", whence.to_owned());
+    line("file", location.to_owned());
     line("name", info.name.clone());
     line("version", format!("v{}", info.deploy_version));
     line("owner", info.owner.clone());
     line("project", info.project_id.to_string());
     line("type", info.model_type.clone());
-    line("input", input(info));
+    line("input", describe_input(info));
     line("labels", info.labels.join(", "));
     for threshold in info.settable_thresholds() {
         line("threshold", threshold);
     }
-    line("engine", engine(info));
+    line("engine", engine_name(info));
     out
 }
 
-/// What a model takes, in words.
-pub(super) fn input(info: &ModelInfo) -> String {
+/// The input of a model as text.
+pub(super) fn describe_input(info: &ModelInfo) -> String {
     match info.input {
         ModelInput::Image {
             width,
@@ -210,13 +199,13 @@ pub(super) fn input(info: &ModelInfo) -> String {
             resize,
         } => {
             let colours = if grey { "grey" } else { "RGB" };
-            let resize = resize.map_or_else(|| "not said".to_owned(), |mode| mode.to_string());
+            let resize = resize.map_or_else(|| "not specified".to_owned(), |mode| mode.to_string());
             format!("pictures of {width} x {height}, {colours}, resize mode {resize}")
         }
         ModelInput::Audio {
             frequency, slice_size, ..
         } => format!(
-            "sound of {frequency} Hz, {} values, slices of {slice_size}",
+            "audio of {frequency} Hz, {} values, slices of {slice_size}",
             info.features
         ),
         ModelInput::Unsupported(sensor) => format!("{} values of sensor {sensor}", info.features),
@@ -224,13 +213,13 @@ pub(super) fn input(info: &ModelInfo) -> String {
 }
 
 /// `inferencing_engine` is a number: the constants `EI_CLASSIFIER_*` of `model_metadata.h` in Edge Impulse's inferencing SDK.
-fn engine(info: &ModelInfo) -> String {
+fn engine_name(info: &ModelInfo) -> String {
     let number = info
         .raw_parameters
         .get("inferencing_engine")
         .and_then(|number| number.as_u64());
     let Some(number) = number else {
-        return "not said".to_owned();
+        return "not specified".to_owned();
     };
     let name = match number {
         1 => "uTensor",

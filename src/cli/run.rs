@@ -15,9 +15,9 @@ use crate::util::text::sentence;
 
 /// Worker threads of the runtime, which runs messages and timers. Frames have threads of their own.
 const RUNTIME_THREADS: usize = 2;
-/// How often the times of the lock file are set. Cleaners of `/tmp` run once a day and remove files that are days old.
+/// How often the times of the lock file are set. Programs that clean `/tmp` run once a day and remove files that are days old.
 const FRESHEN_INTERVAL: Duration = Duration::from_secs(3600);
-/// Before a re-execution: how long to wait for a stop signal that is still on its way through the runtime.
+/// Before a re-execution: how long to wait for a stop signal that the runtime has not delivered yet.
 const SIGNAL_GRACE: Duration = Duration::from_millis(20);
 /// An orderly stop takes at most 4 s.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
@@ -60,7 +60,7 @@ pub(super) fn main(args: &RunArgs, log: &LogArgs) -> Exit {
         log.verbosity().unwrap_or(loaded.config.runner.verbosity),
     );
     if let Err(e) = environment::complete(loaded.config.install_kvssink) {
-        tracing::warn!("{}{e}", environment::GOES_ON);
+        tracing::warn!(error = %e, "{}", environment::INCOMPLETE);
     }
     log_findings(&loaded);
     if loaded.config.runner.http_server.is_some() {
@@ -122,7 +122,7 @@ impl InstanceGuard {
     /// # Errors
     /// The exit code; the reason is already logged.
     async fn acquire(config: &Config) -> Result<Self, Exit> {
-        // First of all: until the handlers are installed a stop signal kills the process.
+        // This comes first: until the handlers are installed a stop signal kills the process.
         let mut signals = StopSignals::listen().map_err(|error| {
             tracing::error!(%error, "Stop signals cannot be received");
             Exit::Failure
@@ -154,7 +154,7 @@ impl InstanceGuard {
     }
 }
 
-/// Waits for the end of an earlier process of the same device. Its lock file is gone, which it notices only after up to
+/// Waits for the end of an earlier process of the same device. It notices the removal of its lock file only after up to
 /// `sleep_time_sec`.
 async fn wait_for_lock(lock: &DeviceDirLock, limit: Duration, signals: &mut StopSignals) -> Result<(), Exit> {
     if lock.try_hold() {

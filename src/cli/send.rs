@@ -59,7 +59,7 @@ pub(super) fn main(args: &SendArgs, log: &LogArgs) -> Exit {
 async fn send(args: &SendArgs, link: &DeviceLink) -> Exit {
     if commands::find(&args.command).is_none() {
         complain(
-            "this version does not know the command (see --help); it is sent all the same, and the device answers",
+            "this version does not know the command (see --help); it is sent nevertheless, and the device answers",
         );
     }
     let mut client = match link.connect(&[&link.topics.command_output]).await {
@@ -136,7 +136,7 @@ fn exit_code(answer: &Value) -> Exit {
             _ => false,
         }
     }
-    // The parameters of a model are not an outcome.
+    // The parameters of a model are not a result of the command.
     let failed = answer.get("model_info").is_none() && fails(answer);
     if failed || answer.get("error").is_some() {
         Exit::Failure

@@ -7,7 +7,6 @@ use std::time::Duration;
 use clap::Args;
 
 use super::{ConfigArgs, Exit, complain, say};
-use crate::config::{Sources, load};
 use crate::setup::{Counts, Options, PackageManager, needs_kvssink, run};
 
 /// Arguments of `setup`.
@@ -19,7 +18,7 @@ use crate::setup::{Counts, Options, PackageManager, needs_kvssink, run};
 The environment variable EI_ROOT names a directory that is put before every absolute path that is read or written
 (/etc, /dev, /proc, /home, ei_bindir), for image builds.")]
 pub struct SetupArgs {
-    /// Say what would be done, and change nothing. Works as any user.
+    /// Print what would be done, and change nothing. Works as any user.
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
@@ -27,7 +26,7 @@ pub struct SetupArgs {
     /// The package manager of this machine.
     #[arg(long, value_name = "NAME", help_heading = "Used by install.sh")]
     package_manager: Option<PackageManager>,
-    /// Lines printed before, added to the counts at the end.
+    /// Counts of the lines that install.sh has already printed; added to the counts at the end.
     #[arg(
         long,
         value_name = "DONE,SKIPPED,WARNINGS",
@@ -35,7 +34,7 @@ pub struct SetupArgs {
         help_heading = "Used by install.sh"
     )]
     counts: Counts,
-    /// Time in seconds for all commands that can hang, together.
+    /// Total time in seconds for all commands that can hang.
     #[arg(
         long,
         value_name = "SECONDS",
@@ -43,7 +42,7 @@ pub struct SetupArgs {
         help_heading = "Used by install.sh"
     )]
     time_limit: u32,
-    /// Print only whether kvssink is to be built: yes or no.
+    /// Print only whether kvssink must be built: yes or no.
     #[arg(long, help_heading = "Used by install.sh")]
     needs_kvssink: bool,
 }
@@ -53,15 +52,10 @@ pub(super) fn main(args: &SetupArgs) -> Exit {
         Ok(binary) => binary,
         Err(e) => {
             complain(&format!(
-                "error: the path of this program is not known ({e}): is /proc mounted?"
+                "error: the path of this program is unknown ({e}): is /proc mounted?"
             ));
             return Exit::Failure;
         }
-    };
-    let loaded = match args.config.load() {
-        Ok(Some(loaded)) => Ok(loaded),
-        Ok(None) => load(&Sources::default()),
-        Err(e) => Err(e),
     };
     let options = Options {
         dry_run: args.dry_run,
@@ -69,7 +63,7 @@ pub(super) fn main(args: &SetupArgs) -> Exit {
             .filter(|root: &OsString| !root.is_empty())
             .map(PathBuf::from),
         binary,
-        configuration: loaded.map_err(|e| e.to_string()),
+        configuration: args.config.load_or_default().map_err(|e| e.to_string()),
         package_manager: args.package_manager,
         counts: args.counts,
         time_limit: Duration::from_secs(args.time_limit.into()),

@@ -3,7 +3,6 @@
 use clap::Args;
 
 use super::{ConfigArgs, Exit, LogArgs, complain, logging, say};
-use crate::config::{Sources, load};
 use crate::lifecycle::{Termination, lock_path, terminate};
 
 /// Arguments of `stop`.
@@ -15,13 +14,7 @@ pub struct StopArgs {
 }
 
 pub(super) fn main(args: &StopArgs, log: &LogArgs) -> Exit {
-    let loaded = match args.config.load() {
-        Ok(Some(loaded)) => Ok(loaded),
-        // The defaults name a device too: the one that `run` would use without device_name and lock_filename.
-        Ok(None) => load(&Sources::default()),
-        Err(e) => Err(e),
-    };
-    let config = match loaded {
+    let config = match args.config.load_or_default() {
         Ok(loaded) => loaded.config,
         Err(e) => {
             complain(&e.to_string());
@@ -32,13 +25,13 @@ pub(super) fn main(args: &StopArgs, log: &LogArgs) -> Exit {
     let device = crate::device::peek(&config.device_name, &config.work_dir, std::path::Path::new("/"));
     let path = lock_path(&config.lock_filename, &device.name);
     match terminate(&path) {
-        Ok(how) => {
+        Ok(termination) => {
             let path = path.display();
-            match how {
+            match termination {
                 Termination::NotRunning => say(&format!("not running (no held lock file {path})")),
                 Termination::Ended => say("stopped"),
                 Termination::AfterSigterm => say("stopped, after SIGTERM"),
-                Termination::Killed => say("killed: it did not end within its time after SIGTERM"),
+                Termination::Killed => say("killed: it did not end in time after SIGTERM"),
             }
             Exit::Orderly
         }

@@ -11,7 +11,7 @@ use super::device_link::{DeviceLink, block_on};
 use super::{ConfigArgs, Exit, LogArgs, complain, say};
 use crate::uplink::ReceivedMessage;
 
-/// Wait before a lost connection is tried again.
+/// Wait before reconnecting.
 const RECONNECT_WAIT: Duration = Duration::from_secs(2);
 /// Items of one result that are printed; the rest is counted.
 const MAX_ITEMS: usize = 6;
@@ -27,7 +27,7 @@ pub struct WatchArgs {
     /// Full name of another device than this one.
     #[arg(long, value_name = "NAME")]
     device: Option<String>,
-    /// Print each message as it came: topic, then payload.
+    /// Print each message unchanged: topic, then payload.
     #[arg(long)]
     raw: bool,
     #[command(flatten)]
@@ -46,13 +46,13 @@ pub(super) fn main(args: &WatchArgs, log: &LogArgs) -> Exit {
 /// Ends only when the first connection fails; a connection lost later is made again.
 async fn watch(link: &DeviceLink, raw: bool, paint: Paint) -> Exit {
     let topics = &link.topics;
-    let wanted: [&str; 4] = [
+    let subscriptions: [&str; 4] = [
         &topics.inference_output,
         &topics.metrics,
         &topics.command_output,
         &topics.command_input,
     ];
-    let mut client = match link.connect(&wanted).await {
+    let mut client = match link.connect(&subscriptions).await {
         Ok(client) => client,
         Err(exit) => return exit,
     };
@@ -73,7 +73,7 @@ async fn watch(link: &DeviceLink, raw: bool, paint: Paint) -> Exit {
                 complain(&format!("the connection was lost: {error}"));
                 client = loop {
                     tokio::time::sleep(RECONNECT_WAIT).await;
-                    if let Ok(client) = link.connect(&wanted).await {
+                    if let Ok(client) = link.connect(&subscriptions).await {
                         complain("connected again");
                         break client;
                     }
@@ -151,8 +151,7 @@ fn inference(message: &Value, paint: Paint) -> String {
                 .as_i64()
                 .map(|id| format!(" #{id}"))
                 .unwrap_or_default();
-            let place = ["x", "y", "width", "height"].map(|side| item[side].as_i64().unwrap_or(0));
-            let [x, y, width, height] = place;
+            let [x, y, width, height] = ["x", "y", "width", "height"].map(|side| item[side].as_i64().unwrap_or(0));
             let _ = write!(
                 line,
                 "  {} {} {}",

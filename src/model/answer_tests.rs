@@ -1,6 +1,6 @@
 use super::*;
-use crate::model::lenient::{MAX_ITEMS, MAX_LABEL};
 use crate::model::BoundingBox;
+use crate::model::lenient::{MAX_ITEMS, MAX_LABEL};
 use proptest::prelude::*;
 
 fn result(result: &str) -> (InferenceResult, u64) {
