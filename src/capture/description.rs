@@ -72,7 +72,7 @@ mod tests {
     use crate::capture::gst_args;
 
     fn described(line: &str) -> Result<PipelineDescription, CaptureError> {
-        describe_pipeline(&SourceLine::Launch(line.to_owned()), None)
+        describe_pipeline(&SourceLine(line.to_owned()), None)
     }
 
     #[test]
@@ -111,7 +111,7 @@ mod tests {
     #[test]
     fn the_decoded_line_is_shown_without_its_password() {
         let line = "rtspsrc:location=rtsp://u:secret@10.0.0.5:8554/cam:latency=0:!:decodebin:!:jpegenc";
-        let description = describe_pipeline(&SourceLine::Encoded(line.to_owned()), None).unwrap();
+        let description = describe_pipeline(&SourceLine(line.to_owned()), None).unwrap();
         assert_eq!(
             description.line,
             "rtspsrc location=rtsp://u:***@10.0.0.5:8554/cam latency=0 ! decodebin ! jpegenc"
@@ -151,10 +151,10 @@ mod tests {
     #[test]
     fn an_empty_or_too_long_source_is_an_error() {
         assert_eq!(
-            describe_pipeline(&SourceLine::Encoded("__none__".to_owned()), None),
+            describe_pipeline(&SourceLine("__none__".to_owned()), None),
             Err(CaptureError::NoLine)
         );
-        let long = SourceLine::Encoded("a".repeat(gst_args::MAX_LENGTH + 1));
+        let long = SourceLine("a".repeat(gst_args::MAX_LENGTH + 1));
         assert_eq!(
             describe_pipeline(&long, None),
             Err(CaptureError::TooLong {

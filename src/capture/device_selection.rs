@@ -110,7 +110,7 @@ mod tests {
             step: 1600,
             continuous: false,
         };
-        let settings = CaptureSettings::new(SourceLine::Launch(line));
+        let settings = CaptureSettings::new(SourceLine(line));
         let capture = Capture::start(
             &settings,
             CaptureOutput::Audio(mailbox.reserve(), format),

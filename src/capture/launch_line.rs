@@ -75,8 +75,7 @@ impl MediaKind {
 ///
 /// # Errors
 /// [`CaptureError::TooLong`] or [`CaptureError::NoLine`]
-pub(super) fn decode_source(source: &SourceLine) -> Result<SourceText, CaptureError> {
-    let (SourceLine::Encoded(text) | SourceLine::Launch(text)) = source;
+pub(super) fn decode_source(SourceLine(text): &SourceLine) -> Result<SourceText, CaptureError> {
     if text.len() > gst_args::MAX_LENGTH {
         return Err(CaptureError::TooLong { length: text.len() });
     }

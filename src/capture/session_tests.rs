@@ -30,13 +30,13 @@ struct Run {
 
 impl Run {
     fn of(line: &str) -> Self {
-        Self::with(CaptureSettings::new(SourceLine::Launch(line.to_owned()))).unwrap()
+        Self::with(CaptureSettings::new(SourceLine(line.to_owned()))).unwrap()
     }
 
     fn unthrottled(line: &str) -> Self {
         Self::with(CaptureSettings {
             unthrottled: true,
-            ..CaptureSettings::new(SourceLine::Launch(line.to_owned()))
+            ..CaptureSettings::new(SourceLine(line.to_owned()))
         })
         .unwrap()
     }
@@ -240,9 +240,7 @@ fn a_failing_element_is_reported_once_with_gstreamers_text() {
 
 #[test]
 fn a_missing_file_is_an_error_at_the_start_that_names_it() {
-    let settings = CaptureSettings::new(SourceLine::Encoded(
-        "filesrc:location=/nosuch/film.mp4:!:decodebin".to_owned(),
-    ));
+    let settings = CaptureSettings::new(SourceLine("filesrc:location=/nosuch/film.mp4:!:decodebin".to_owned()));
     let error = Run::with(settings).err().unwrap().to_string();
     assert!(error.contains("/nosuch/film.mp4"), "{error}");
 }
@@ -253,7 +251,7 @@ fn a_live_source_that_delivers_nothing_has_stalled() {
         let settings = CaptureSettings {
             no_frame_limit: Duration::from_millis(300),
             first_frame_limit: Duration::from_millis(first),
-            ..CaptureSettings::new(SourceLine::Launch(line.to_owned()))
+            ..CaptureSettings::new(SourceLine(line.to_owned()))
         };
         let run = Run::with(settings).unwrap();
         let CaptureEvent::Stalled { after } = run.event() else {
@@ -282,7 +280,7 @@ fn a_source_that_is_not_live_never_stalls() {
     let settings = CaptureSettings {
         no_frame_limit: Duration::from_millis(50),
         first_frame_limit: Duration::from_millis(50),
-        ..CaptureSettings::new(SourceLine::Launch(
+        ..CaptureSettings::new(SourceLine(
             "videotestsrc num-buffers=3 ! video/x-raw,width=16,height=16,framerate=2/1".to_owned(),
         ))
     };
@@ -416,7 +414,7 @@ fn a_source_with_a_choice_takes_the_cheapest_format() {
 
 #[test]
 fn a_line_that_delivers_no_video_is_refused_with_its_caps() {
-    let settings = CaptureSettings::new(SourceLine::Launch("audiotestsrc ! audio/x-raw ! queue".to_owned()));
+    let settings = CaptureSettings::new(SourceLine("audiotestsrc ! audio/x-raw ! queue".to_owned()));
     let error = Run::with(settings).err().unwrap();
     assert!(
         matches!(&error, CaptureError::NotVideo { caps, .. } if caps.contains("audio/x-raw")),
@@ -427,7 +425,7 @@ fn a_line_that_delivers_no_video_is_refused_with_its_caps() {
 #[test]
 fn the_next_capture_fills_the_same_mailbox() {
     let (mailbox, stats) = (Arc::new(FrameMailbox::new()), Arc::new(Stats::default()));
-    let settings = CaptureSettings::new(SourceLine::Launch(
+    let settings = CaptureSettings::new(SourceLine(
         "videotestsrc is-live=true ! video/x-raw,width=16,height=16".to_owned(),
     ));
     for _ in 0..3 {

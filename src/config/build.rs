@@ -58,7 +58,7 @@ fn source(values: &mut Resolver, params: &mut EiParams, sources: &Sources) -> Op
     if let Some(line) = line {
         values.record(&keys::GST_ARGS.info, line.to_owned(), Origin::Flag("--gst"));
         params.mark_overridden(&OPTIONS, "`--gst`");
-        return Some(SourceLine::Launch(line.to_owned()));
+        return Some(SourceLine(line.to_owned()));
     }
     let offered = params.gst.take().map(Some);
     values.take_or(&keys::GST_ARGS, params, &OPTIONS, offered)

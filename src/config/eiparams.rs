@@ -201,7 +201,7 @@ fn word(value: &str) -> Option<String> {
 }
 
 fn gst_line(params: &mut EiParams, value: &str) -> Option<String> {
-    params.gst = Some(SourceLine::Launch(text(value)?.as_str()?.trim().to_owned()));
+    params.gst = Some(SourceLine(text(value)?.as_str()?.trim().to_owned()));
     meaning("take pictures from this pipeline")
 }
 

@@ -42,10 +42,7 @@ pub(super) fn qos(qos: &Qos) -> String {
 }
 
 pub(super) fn source(source: &Option<SourceLine>) -> String {
-    match source {
-        Some(SourceLine::Encoded(line) | SourceLine::Launch(line)) => line.clone(),
-        None => String::new(),
-    }
+    source.as_ref().map_or_else(String::new, |line| line.0.clone())
 }
 
 pub(super) fn model(model: &Option<ModelSource>) -> String {

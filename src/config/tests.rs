@@ -133,10 +133,7 @@ fn every_key_is_listed_once_in_the_order_of_the_table_with_its_origin() {
     assert_eq!(entry("gst_args"), ("videotestsrc", "--gst".to_owned()));
     assert_eq!(entry("iotcore_backoff"), ("5", "default".to_owned()));
     assert_eq!(entry("work_dir"), ("/work-dir", "default".to_owned()));
-    assert_eq!(
-        loaded.config.source,
-        Some(SourceLine::Launch("videotestsrc".to_owned()))
-    );
+    assert_eq!(loaded.config.source, Some(SourceLine("videotestsrc".to_owned())));
 }
 
 #[test]
@@ -365,7 +362,7 @@ fn keys_win_over_runner_options_that_mean_the_same() {
     let below = with("eiparams", json!(params));
     assert_eq!(below.warnings, []);
     assert_eq!(below.config.model, Some(ModelSource::File("/e.eim".into())));
-    assert_eq!(below.config.source, Some(SourceLine::Launch("a ! b".to_owned())));
+    assert_eq!(below.config.source, Some(SourceLine("a ! b".to_owned())));
     assert_eq!(
         (below.config.preview.port, below.config.preview.host.as_str()),
         (1, "127.0.0.1")
@@ -380,7 +377,7 @@ fn keys_win_over_runner_options_that_mean_the_same() {
     let keys = json!({"eiparams": params, "ei_local_model_file": "/k.eim", "gst_args": "c:!:d", "preview_port": 2, "preview_host": "::"});
     let above = loaded(&keys.to_string());
     assert_eq!(above.config.model, Some(ModelSource::File("/k.eim".into())));
-    assert_eq!(above.config.source, Some(SourceLine::Encoded("c:!:d".to_owned())));
+    assert_eq!(above.config.source, Some(SourceLine("c:!:d".to_owned())));
     assert_eq!(
         (above.config.preview.port, above.config.preview.host.as_str()),
         (2, "::")

@@ -81,22 +81,17 @@ impl Launch {
     pub const ACCEPTED: &str = "runner, linux";
 }
 
-/// A GStreamer source pipeline as the user gave it.
+/// A GStreamer source pipeline as the user gave it: a gst-launch line, in which `gst_args` may write spaces as `:`. The
+/// capture module decodes it.
 #[derive(Clone, PartialEq, Eq)]
-pub enum SourceLine {
-    /// From `gst_args`: spaces written as `:`; the capture module decodes it.
-    Encoded(String),
-    /// An ordinary gst-launch line (`--gst`, `--gst-launch-args`).
-    Launch(String),
-}
+pub struct SourceLine(pub String);
 
 /// Prints the line without the credentials in it (`rtsp://user:password@...`, `user-pw=...`).
 impl fmt::Debug for SourceLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Encoded(line) => f.debug_tuple("Encoded").field(&redact::credentials(line)).finish(),
-            Self::Launch(line) => f.debug_tuple("Launch").field(&redact::credentials(line)).finish(),
-        }
+        f.debug_tuple("SourceLine")
+            .field(&redact::credentials(&self.0))
+            .finish()
     }
 }
 

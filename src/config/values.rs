@@ -271,7 +271,7 @@ pub(super) fn model(value: &Value) -> ParseResult<Option<ModelSource>> {
 
 pub(super) fn encoded_source(value: &Value) -> ParseResult<Option<SourceLine>> {
     match value {
-        Value::String(line) => parsed(Some(SourceLine::Encoded(line.trim().to_owned()))),
+        Value::String(line) => parsed(Some(SourceLine(line.trim().to_owned()))),
         _ => Err(InvalidValue),
     }
 }

@@ -70,7 +70,7 @@ fn shown(reason: Option<&str>) -> Option<String> {
 fn link(snapshot: &Snapshot) -> Value {
     let waiting = snapshot.outbox.waiting;
     match &snapshot.link {
-        LinkStatus::Screen => json!({"state": "screen", "waiting": waiting}),
+        LinkStatus::Stdout => json!({"state": "screen", "waiting": waiting}),
         LinkStatus::Connecting { attempt } => json!({"state": "connecting", "attempt": attempt, "waiting": waiting}),
         LinkStatus::Online { duration } => {
             json!({"state": "online", "for_s": duration.as_secs(), "waiting": waiting})

@@ -51,7 +51,7 @@ mod tests {
             model: ModelState::Running,
             model_summary: None,
             source: SourceState::Running,
-            link: LinkStatus::Screen,
+            link: LinkStatus::Stdout,
             outbox: OutboxStatus {
                 waiting: 7,
                 ..OutboxStatus::default()

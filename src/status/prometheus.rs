@@ -48,7 +48,7 @@ impl Collector for SnapshotCollector {
             snapshot.viewers.pictures_encoded,
         )?;
 
-        let is_connected = matches!(snapshot.link, LinkStatus::Online { .. } | LinkStatus::Screen);
+        let is_connected = matches!(snapshot.link, LinkStatus::Online { .. } | LinkStatus::Stdout);
         let latency = snapshot.latency();
         for (name, help, value) in [
             (

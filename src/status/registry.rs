@@ -179,7 +179,7 @@ impl StatusRegistry {
     }
 
     fn health(&self, session: &SessionStatus, link: &LinkStatus, outbox: &OutboxStatus) -> Health {
-        let has_spool = *link != LinkStatus::Screen;
+        let has_spool = *link != LinkStatus::Stdout;
         let has_s3_cache = self.info.s3_bucket.is_some();
         Health::new([
             session.model.health(&self.model_resolver),
@@ -211,7 +211,7 @@ impl StatusRegistry {
 
 fn link_health(link: &LinkStatus) -> HealthStatus {
     match link {
-        LinkStatus::Screen => HealthStatus::ok(Part::Mqtt, "screen"),
+        LinkStatus::Stdout => HealthStatus::ok(Part::Mqtt, "screen"),
         LinkStatus::Connecting { .. } => HealthStatus::ok(Part::Mqtt, "connecting"),
         LinkStatus::Online { .. } => HealthStatus::ok(Part::Mqtt, "online"),
         LinkStatus::Offline { reason, .. } => HealthStatus::failing(Part::Mqtt, "offline", reason),
@@ -248,7 +248,7 @@ mod tests {
             live_page: false,
         };
         let fixed = Arc::new(FixedStatus(outbox));
-        StatusRegistry::new(info, Arc::new(LinkStatus::Screen), fixed.clone(), fixed, Arc::default())
+        StatusRegistry::new(info, Arc::new(LinkStatus::Stdout), fixed.clone(), fixed, Arc::default())
     }
 
     #[test]

@@ -36,7 +36,7 @@ pub struct ComponentInfo {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LinkStatus {
     /// Messages are printed on the terminal (`demo`).
-    Screen,
+    Stdout,
     /// A connection attempt is under way.
     Connecting {
         /// Attempts since the start or since the last good connection, this one included.

@@ -378,7 +378,7 @@ mod tests {
     fn supervisor(line: &str) -> (CaptureSupervisor, mpsc::UnboundedReceiver<EpochEvent>) {
         let (sender, events) = mpsc::unbounded_channel();
         let supervisor = CaptureSupervisor::new(
-            CaptureSettings::new(SourceLine::Launch(line.to_owned())),
+            CaptureSettings::new(SourceLine(line.to_owned())),
             ShutdownBehavior::WaitForRestart,
             (Arc::default(), Arc::default()),
             Arc::default(),

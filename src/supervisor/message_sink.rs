@@ -64,7 +64,7 @@ impl MessageSink {
     pub(super) fn status_source(&self) -> Arc<dyn StatusSource<LinkStatus>> {
         match self {
             Self::Broker(uplink) => Arc::new(uplink.state()),
-            Self::Stdout(_) => Arc::new(LinkStatus::Screen),
+            Self::Stdout(_) => Arc::new(LinkStatus::Stdout),
         }
     }
 

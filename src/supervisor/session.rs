@@ -417,7 +417,7 @@ mod tests {
 
     #[test]
     fn models_without_a_resize_mode_get_that_of_the_existing_runner() {
-        let line = SourceLine::Encoded("v4l2src:!:jpegenc".to_owned());
+        let line = SourceLine("v4l2src:!:jpegenc".to_owned());
         assert_eq!(unnamed_resize(Some(&line)), ResizeMode::FitLongest);
         assert_eq!(unnamed_resize(None), ResizeMode::Squash);
     }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 /// The same line is written at most once in this time.
 pub const INTERVAL: Duration = Duration::from_secs(60);
 
-/// How many different lines one limiter tells apart. Beyond it the line that was written longest ago is forgotten.
+/// The number of different lines that one limiter remembers. Beyond it, the line that was written longest ago is forgotten.
 const MAX_KEYS: usize = 16;
 
 /// How many similar lines were left out since the last one was written.

@@ -114,13 +114,8 @@ fn measure(scene: &Scene) -> Vec<Vec<f64>> {
     let (mailbox, stats) = (Arc::new(FrameMailbox::new()), Arc::new(Stats::default()));
     // Faster than a camera, and slow enough that each frame is waited for.
     let line = scene.source(true).replace("framerate=30/1", "framerate=100/1");
-    let capture = Capture::start(
-        &CaptureSettings::new(SourceLine::Launch(line)),
-        &mailbox,
-        &stats,
-        |_| {},
-    )
-    .expect("the source");
+    let capture =
+        Capture::start(&CaptureSettings::new(SourceLine(line)), &mailbox, &stats, |_| {}).expect("the source");
     let mut stages = vec![Vec::new(); NAMES.len()];
     for frame in 0..FRAMES + WARM_UP {
         let times = infer(&mailbox, &mut parts);

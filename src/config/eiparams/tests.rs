@@ -20,10 +20,7 @@ fn every_option_of_the_runner_is_honoured() {
     );
     assert_eq!(params.warnings, []);
     assert_eq!(params.model, Some(ModelSource::File("/opt/my model.eim".into())));
-    assert_eq!(
-        params.gst,
-        Some(SourceLine::Launch("videotestsrc ! jpegenc".to_owned()))
-    );
+    assert_eq!(params.gst, Some(SourceLine("videotestsrc ! jpegenc".to_owned())));
     assert_eq!(
         (params.preview_port, params.preview_host.as_deref()),
         (Some(8080), Some("127.0.0.1"))
