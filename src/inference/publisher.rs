@@ -19,7 +19,8 @@ use crate::config::Qos;
 use crate::device::Topics;
 use crate::model::{InferenceResult, ModelInfo};
 use crate::report::{
-    EncodedPicture, InferenceCounts, MAX_MESSAGE, MessageBuilder, MessageFit, PictureInMessage, PictureRef, S3Fields,
+    EncodedPicture, InferenceCounts, InferenceMessage, MAX_MESSAGE, MessageBuilder, MessageFit, PictureInMessage,
+    PictureRef, S3Fields,
 };
 use crate::status::stats::Stats;
 use crate::uplink::{Message, Outbox};
@@ -33,6 +34,8 @@ const QUEUE: usize = 1024;
 const QUEUED_PICTURES: usize = 8;
 /// A [`flush`](Publisher::flush) checks this often whether it shall give up.
 const CHECK_INTERVAL: Duration = Duration::from_millis(50);
+/// At a stop, wait this long for the queue of the encoding thread. The thread holds it only while nothing waits.
+const QUEUE_LOCK_LIMIT: Duration = Duration::from_millis(100);
 
 /// Settings of a [`Publisher`].
 pub struct PublisherSettings {
@@ -52,10 +55,24 @@ pub struct Publisher {
 }
 
 /// The encoding thread, from [`Publisher::start`].
-pub struct Encoder(Option<JoinHandle<()>>);
+pub struct Encoder(Option<(JoinHandle<()>, WaitingMessages)>);
+
+/// The messages that wait for their picture. Cheap to clone.
+#[derive(Clone)]
+pub struct WaitingMessages {
+    writer: Arc<MessageWriter>,
+    queue: Arc<EncoderQueue>,
+}
+
+/// The queue of the encoding thread.
+struct EncoderQueue {
+    tasks: Mutex<Receiver<EncoderTask>>,
+    /// The message whose picture is being encoded.
+    current: Mutex<Option<Arc<PendingMessage>>>,
+}
 
 enum EncoderTask {
-    Encode(Box<PendingMessage>),
+    Encode(Arc<PendingMessage>),
     /// Answer when every earlier task is done.
     Flush(SyncSender<()>),
 }
@@ -69,6 +86,8 @@ struct PendingMessage {
     s3: Option<S3Location>,
     /// The message text, when it is in the outbox already.
     queued: Option<Bytes>,
+    /// Set by the thread that puts the message into the outbox: at a stop there are two.
+    is_claimed: AtomicBool,
     picture: Option<Picture>,
 }
 
@@ -126,12 +145,17 @@ impl Publisher {
             return Ok((Self { writer, encoder: None }, Encoder(None)));
         }
         let (sender, tasks) = sync_channel(QUEUE);
+        let queue = Arc::new(EncoderQueue::new(tasks));
+        let waiting = WaitingMessages {
+            writer: writer.clone(),
+            queue: queue.clone(),
+        };
         let encoder_writer = writer.clone();
         let thread = std::thread::Builder::new()
             .name("encode".into())
-            .spawn(move || encoder_writer.run_encoder(&tasks, MessageWriter::write_with_picture))?;
+            .spawn(move || encoder_writer.run_encoder(&queue, MessageWriter::write_with_picture))?;
         let encoder = Some(sender);
-        Ok((Self { writer, encoder }, Encoder(Some(thread))))
+        Ok((Self { writer, encoder }, Encoder(Some((thread, waiting)))))
     }
 
     /// Sets the model that later messages name (in the S3 prefix).
@@ -162,7 +186,7 @@ impl Publisher {
             message.picture = Some(picture.clone());
         }
         // Cannot fail: the thread ends only after the last publisher is gone.
-        let _ = encoder.send(EncoderTask::Encode(Box::new(message)));
+        let _ = encoder.send(EncoderTask::Encode(Arc::new(message)));
     }
 
     /// Publishes an inference on audio. `encode` makes the file for the caches; it is called only when a cache is on.
@@ -204,15 +228,21 @@ impl Publisher {
             ts: now_ms(),
             s3: self.writer.s3.lock().clone(),
             queued: None,
+            is_claimed: AtomicBool::new(false),
             picture: None,
         }
     }
 }
 
 impl Encoder {
+    /// The messages that wait for the thread; `None`: no picture is ever encoded.
+    pub fn waiting_messages(&self) -> Option<WaitingMessages> {
+        self.0.as_ref().map(|(_, waiting)| waiting.clone())
+    }
+
     /// Waits until all pictures are encoded. All publishers must be gone by then.
     pub fn finish(self) {
-        if let Some(thread) = self.0
+        if let Some((thread, _)) = self.0
             && thread.join().is_err()
         {
             tracing::error!("The encoding thread panicked: the last pictures are lost");
@@ -220,10 +250,46 @@ impl Encoder {
     }
 }
 
+impl WaitingMessages {
+    /// Puts all messages that wait for their picture into the outbox without it, because the process ends now. Does not wait for
+    /// the picture that is being encoded. Returns the number of messages.
+    pub fn publish_without_pictures(&self) -> usize {
+        // The lock also keeps the encoding thread from the next message.
+        let tasks = self.queue.tasks.try_lock_for(QUEUE_LOCK_LIMIT);
+        let current = self.queue.current.lock().take();
+        let queued = tasks.iter().flat_map(|tasks| tasks.try_iter());
+        let queued = queued.filter_map(|task| match task {
+            EncoderTask::Encode(message) => Some(message),
+            EncoderTask::Flush(_) => None,
+        });
+        let published = |message: &Arc<PendingMessage>| self.writer.write_without_picture(message);
+        current.into_iter().chain(queued).filter(published).count()
+    }
+}
+
+impl EncoderQueue {
+    fn new(tasks: Receiver<EncoderTask>) -> Self {
+        Self {
+            tasks: Mutex::new(tasks),
+            current: Mutex::default(),
+        }
+    }
+
+    /// Waits for the next task; `None`: the last publisher is gone.
+    fn next(&self) -> Option<EncoderTask> {
+        let tasks = self.tasks.lock();
+        let task = tasks.recv().ok()?;
+        if let EncoderTask::Encode(message) = &task {
+            *self.current.lock() = Some(message.clone());
+        }
+        Some(task)
+    }
+}
+
 impl MessageWriter {
     /// The encoding thread: runs `write` for each message until the last publisher is gone. A panic costs one message.
-    fn run_encoder(&self, tasks: &Receiver<EncoderTask>, write: impl Fn(&Self, &PendingMessage)) {
-        for task in tasks {
+    fn run_encoder(&self, queue: &EncoderQueue, write: impl Fn(&Self, &PendingMessage)) {
+        while let Some(task) = queue.next() {
             let message = match task {
                 EncoderTask::Encode(message) => message,
                 EncoderTask::Flush(done) => {
@@ -241,6 +307,7 @@ impl MessageWriter {
                     None => self.log_lost(&panicked),
                 }
             }
+            queue.current.lock().take();
             if message.picture.is_some() {
                 self.pictures_waiting.fetch_sub(1, Ordering::Relaxed);
             }
@@ -263,7 +330,11 @@ impl MessageWriter {
             let in_message = picture
                 .as_ref()
                 .map_or(PictureInMessage::Missing, PictureInMessage::Encoded);
-            self.queue_message(&message.builder(), in_message)
+            let built = self.build_message(&message.builder(), in_message)?;
+            if message.is_claimed.swap(true, Ordering::Relaxed) {
+                return None;
+            }
+            Some(self.push_message(built))
         });
         let Some(json) = queued else { return };
         match &picture {
@@ -279,12 +350,30 @@ impl MessageWriter {
         }
     }
 
+    /// Puts the message into the outbox without its picture; its pair is not cached. `false`: it is in the outbox already.
+    fn write_without_picture(&self, message: &PendingMessage) -> bool {
+        self.stats.cache_failures.add(self.caches.count());
+        if message.queued.is_some() || message.is_claimed.swap(true, Ordering::Relaxed) {
+            return false;
+        }
+        self.queue_message(&message.builder(), PictureInMessage::Missing)
+            .is_some()
+    }
+
     /// Puts the message into the outbox and returns its text; `None`: it could not be written.
     fn queue_message(&self, builder: &MessageBuilder<'_>, picture: PictureInMessage<'_>) -> Option<Bytes> {
-        let message = builder
+        Some(self.push_message(self.build_message(builder, picture)?))
+    }
+
+    fn build_message(&self, builder: &MessageBuilder<'_>, picture: PictureInMessage<'_>) -> Option<InferenceMessage> {
+        builder
             .build(picture, &self.stats)
             .inspect_err(|e| self.log_lost(e))
-            .ok()?;
+            .ok()
+    }
+
+    /// Puts the message into the outbox, unless it is too large, and returns its text.
+    fn push_message(&self, message: InferenceMessage) -> Bytes {
         if message.fit == MessageFit::Oversized {
             if let Some(suppressed) = self.check_limit("oversized", "") {
                 tracing::warn!(
@@ -299,7 +388,7 @@ impl MessageWriter {
             self.outbox
                 .push(Message::inference(&self.topics, json, self.settings.qos));
         }
-        Some(message.json)
+        message.json
     }
 
     fn cache_pair(&self, location: Option<S3Location>, pair: CacheItem) {

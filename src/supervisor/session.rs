@@ -165,6 +165,16 @@ impl<'a> Session<'a> {
             self.model.stop(&self.frames, &self.audio, deadline)
         );
         drop(self.publisher);
+        let waiting = self.encoder.waiting_messages();
+        let publish_waiting = || {
+            let count = waiting.map_or(0, |waiting| waiting.publish_without_pictures());
+            if count > 0 {
+                tracing::warn!(
+                    count,
+                    "Messages are published without their pictures, which were still being encoded at the end"
+                );
+            }
+        };
         if inference_ended {
             let encoder = self.encoder;
             let written = tokio::task::spawn_blocking(move || encoder.finish());
@@ -173,10 +183,13 @@ impl<'a> Session<'a> {
                 Err(_) if end == SessionEnd::Restart => {
                     tracing::warn!("Pictures are still being encoded; their messages follow after the restart");
                 }
-                Err(_) => tracing::error!("Pictures were still being encoded at the end; their messages are lost"),
+                Err(_) => publish_waiting(),
             }
         } else {
             tracing::warn!("The model did not end in time and is abandoned");
+            if end != SessionEnd::Restart {
+                publish_waiting();
+            }
         }
         let left = deadline.saturating_duration_since(tokio::time::Instant::now());
         stop_caches(self.caches, left.max(CACHES_STOP_LIMIT)).await;

@@ -65,6 +65,7 @@ fn message(freeform: usize, picture: Option<Picture>) -> PendingMessage {
         ts: now_ms(),
         s3: None,
         queued: None,
+        is_claimed: AtomicBool::new(false),
         picture,
     }
 }
@@ -119,13 +120,13 @@ fn a_panic_costs_one_message_and_encoding_continues() {
     for _ in 0..4 {
         writer.pictures_waiting.fetch_add(1, Ordering::Relaxed);
         sender
-            .send(EncoderTask::Encode(Box::new(message(1, Some(Picture::default())))))
+            .send(EncoderTask::Encode(Arc::new(message(1, Some(Picture::default())))))
             .unwrap();
     }
     drop(sender);
     let calls = AtomicU32::new(0);
     let log = Log::of(|| {
-        writer.run_encoder(&tasks, |writer, message| {
+        writer.run_encoder(&EncoderQueue::new(tasks), |writer, message| {
             assert!(calls.fetch_add(1, Ordering::Relaxed) > 0, "the first picture");
             writer.write_with_picture(message);
         });
@@ -148,7 +149,7 @@ fn a_message_without_picture_does_not_wait_for_the_picture_of_its_pair() {
         publisher.publish(result, counts, &damaged_picture());
         assert_eq!(writer.outbox.depth(), usize::from(!publish_image));
         drop(publisher);
-        writer.run_encoder(&tasks, MessageWriter::write_with_picture);
+        writer.run_encoder(&EncoderQueue::new(tasks), MessageWriter::write_with_picture);
         assert_eq!(writer.outbox.depth(), 1, "each message once");
     }
 }
@@ -163,4 +164,45 @@ fn a_flush_that_is_given_up_does_not_wait_for_the_encoding() {
     // No thread runs the tasks: only giving up ends the wait.
     publisher.flush(&AtomicBool::new(true));
     drop(tasks);
+}
+
+#[test]
+fn at_a_stop_messages_that_wait_for_their_picture_are_published_without_it_once() {
+    let writer = Arc::new(writer(true));
+    let (sender, tasks) = sync_channel(8);
+    let waiting = WaitingMessages {
+        writer: writer.clone(),
+        queue: Arc::new(EncoderQueue::new(tasks)),
+    };
+    for _ in 0..3 {
+        let message = message(1, Some(Picture::default()));
+        sender.send(EncoderTask::Encode(Arc::new(message))).unwrap();
+    }
+    drop(sender);
+    let (encoding, started) = sync_channel(1);
+    let (release, released) = sync_channel::<()>(1);
+    let (queue, encoder_writer) = (waiting.queue.clone(), writer.clone());
+    let thread = std::thread::spawn(move || {
+        encoder_writer.run_encoder(&queue, |writer, message| {
+            encoding.send(()).unwrap();
+            let _ = released.recv();
+            writer.write_with_picture(message);
+        });
+    });
+    started.recv().unwrap();
+    assert_eq!(
+        waiting.publish_without_pictures(),
+        3,
+        "the one being encoded, and two behind it"
+    );
+    release.send(()).unwrap();
+    thread.join().unwrap();
+    assert_eq!(
+        writer.outbox.depth(),
+        3,
+        "the encoding thread publishes none of them again"
+    );
+    while let Some((_, message)) = writer.outbox.next_to_send() {
+        assert!(message.payload.ends_with(br#""image_omitted":true}"#));
+    }
 }
