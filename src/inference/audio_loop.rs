@@ -25,9 +25,10 @@ pub(super) fn run(
     notify: &dyn Fn(Progress),
 ) -> Result<(), InferenceFault> {
     let (mut drain, mut refusals) = (DrainNotifier::default(), RefusalTracker::default());
+    let mut classifier = WindowClassifier { format, slices: 0 };
     while !context.is_finishing() {
         match context.audio.receive(CHECK_INTERVAL) {
-            Received::Value(window) => match infer(model, format, &window, context, notify) {
+            Received::Value(window) => match infer(model, &mut classifier, &window, context, notify) {
                 Ok(()) => refusals.reset(),
                 Err(e) => {
                     context.stats.frames_dropped.inc();
@@ -46,13 +47,15 @@ pub(super) fn run(
 
 fn infer(
     model: &mut Model,
-    format: AudioFormat,
+    classifier: &mut WindowClassifier,
     window: &AudioWindow,
     context: &mut InferenceContext,
     notify: &dyn Fn(Progress),
 ) -> Result<(), ModelError> {
     let begun = Instant::now();
-    let result = classify(model, window.features())?;
+    let Some(result) = classifier.classify(model, window)? else {
+        return Ok(());
+    };
     let (wall_ms, decision) = context.accept(&result, begun);
     if context.live_tap.has_viewers() {
         context.live_tap.send(InferenceEvent {
@@ -66,11 +69,50 @@ fn infer(
         context.apply_threshold_changes(model)?;
     }
     if let Decision::Publish(counts) = decision {
-        let encode = || wav(&window.samples, format.sample_rate);
+        let encode = || wav(&window.samples, classifier.format.sample_rate);
         context.publisher.publish_audio(result, counts, encode);
     }
     context.notify_first_inference(notify);
     Ok(())
+}
+
+/// Gives the model slices, or whole windows.
+struct WindowClassifier {
+    format: AudioFormat,
+    /// Slices that the model answered since its start.
+    slices: usize,
+}
+
+impl WindowClassifier {
+    /// `None`: there is no whole window yet. A model answers the slices before it with zeros.
+    fn classify(&mut self, model: &mut Model, window: &AudioWindow) -> Result<Option<InferenceResult>, ModelError> {
+        let AudioFormat {
+            window: length, step, ..
+        } = self.format;
+        if model.is_continuous() {
+            match classify(model, window.features()) {
+                Ok(result) => {
+                    self.slices += 1;
+                    // A window that is not a multiple of the slice: the model rounds down.
+                    let needed = (length / step).max(1);
+                    let is_full = self.slices >= needed && window.samples.len() >= needed * step;
+                    return Ok(is_full.then_some(result));
+                }
+                Err(ModelError::Refused { reason, .. }) if self.slices == 0 => {
+                    tracing::warn!(
+                        error = reason,
+                        "The model refuses continuous classification; it gets whole windows from now on"
+                    );
+                    model.use_whole_windows();
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        match window.samples.len().checked_sub(length) {
+            Some(start) => classify(model, &window.samples[start..]).map(Some),
+            None => Ok(None),
+        }
+    }
 }
 
 /// [`Model::send`] recognises a slice of continuous mode by its number of samples.

@@ -26,6 +26,8 @@ pub struct Model {
     info: Arc<ModelInfo>,
     features: FeatureBuffer,
     stats: Arc<Stats>,
+    /// Audio slices are sent as `classify_continuous`.
+    is_continuous: bool,
 }
 
 impl Model {
@@ -38,6 +40,7 @@ impl Model {
         let mut client = ModelClient::open(settings, interrupt)?;
         let hello = client.hello()?;
         let mut model = Self {
+            is_continuous: matches!(hello.info.input, ModelInput::Audio { continuous: true, .. }),
             features: FeatureBuffer::open(settings.shm, &hello)?,
             client,
             info: Arc::new(hello.info),
@@ -88,8 +91,8 @@ impl Model {
     /// # Errors
     /// [`ModelError`]; see [`ModelError::is_fatal`].
     pub fn send(&mut self, elements: usize) -> Result<(), ModelError> {
-        let continuous =
-            matches!(self.info.input, ModelInput::Audio { continuous: true, slice_size, .. } if slice_size == elements);
+        let is_slice = matches!(self.info.input, ModelInput::Audio { slice_size, .. } if slice_size == elements);
+        let continuous = self.is_continuous && is_slice;
         let id = self.client.next_id();
         let request = &mut self.client.request;
         match self.features.written(elements)? {
@@ -97,6 +100,16 @@ impl Model {
             WrittenFeatures::Json(values) => request::classify(request, id, values, continuous),
         }
         self.client.send()
+    }
+
+    /// Whether an audio model gets slices (`classify_continuous`) and keeps the window itself.
+    pub fn is_continuous(&self) -> bool {
+        self.is_continuous
+    }
+
+    /// Sends whole windows (`classify`) from now on: the model refuses slices.
+    pub fn use_whole_windows(&mut self) {
+        self.is_continuous = false;
     }
 
     /// Waits for the answer to [`send`](Self::send).

@@ -43,14 +43,19 @@ struct Played {
 
 /// Plays a file to its end with a scripted model.
 fn play(samples: &[i16], hello: &Value, arguments: &[&str]) -> Played {
+    let script = json!({"answers": [classified(0.25), classified(0.75)], "repeat": "cycle"});
+    play_script(samples, hello, script, arguments)
+}
+
+/// Plays a file to its end with a scripted model that gives these answers.
+fn play_script(samples: &[i16], hello: &Value, mut script: Value, arguments: &[&str]) -> Played {
     let (site, broker) = (Site::new(), Mosquitto::start());
     let observer = Observer::connect(broker.port, site.device());
     let file = site.write("sound.wav", wav(samples, 16_000));
     let record = site.path().join("record");
-    let script = json!({
-        "hello": hello, "answers": [classified(0.25), classified(0.75)], "repeat": "cycle",
-        "record": record, "record_at_most": 100_000
-    });
+    script["hello"] = hello.clone();
+    script["record"] = json!(record);
+    script["record_at_most"] = json!(100_000);
     let model = site.scripted_model(&script);
     let line = format!("filesrc location={} ! wavparse", file.display());
     let mut all = vec!["--model", model.to_str().unwrap(), "--gst", &line, "--set", PAUSE];
@@ -58,7 +63,9 @@ fn play(samples: &[i16], hello: &Value, arguments: &[&str]) -> Played {
     all.extend(arguments);
     let daemon = site.run(&broker.url(), &all);
     observer.wait_for_status("paused", 1);
-    let inferred = classify_requests(&record).len();
+    // No inference before the first whole window: one slice of two, or a refused slice and a window that is not full.
+    let before_window = usize::from(hello["model_parameters"]["use_continuous_mode"] == true);
+    let inferred = classify_requests(&record).len() - before_window;
     let metrics = observer.wait_for("model/metrics", "everything delivered", |metrics| {
         let runner = &metrics["runner"];
         runner["inferences"] == json!(inferred) && runner["delivered"] == runner["published"]
@@ -149,8 +156,8 @@ fn a_continuous_model_gets_each_slice_once_and_its_window_is_cached_as_wav() {
     );
 
     let messages = played.observer.all("inference/output");
-    assert_eq!(messages.len(), 4);
-    for (index, window) in [(0, 0..2_000), (1, 0..4_000), (3, 4_000..8_000)] {
+    assert_eq!(messages.len(), 3, "none before the first whole window");
+    for (index, window) in [(0, 0..4_000), (2, 4_000..8_000)] {
         let id = messages[index].json()["id"].as_str().unwrap().to_owned();
         let file = std::fs::read(cache.join(format!("{id}.img"))).expect("the cached sound");
         assert!(
@@ -165,6 +172,37 @@ fn a_continuous_model_gets_each_slice_once_and_its_window_is_cached_as_wav() {
         );
     }
     drop(played.site);
+}
+
+#[test]
+fn a_model_that_refuses_slices_gets_whole_windows() {
+    let samples = ramp(6_000);
+    let refusal = "Failed to run classifier (-5)";
+    let script = json!({"answers": [{"error": refusal}, classified(0.25)], "repeat": "last"});
+    let played = play_script(
+        &samples,
+        &hearing(16_000, 4_000, 1_000, true),
+        script,
+        &["--unthrottled"],
+    );
+    let requests = classify_requests(&played.record);
+    let kinds: Vec<_> = requests.iter().map(|(kind, _)| kind.as_str()).collect();
+    assert_eq!(
+        kinds,
+        [
+            "classify_continuous_shm",
+            "classify_shm",
+            "classify_shm",
+            "classify_shm"
+        ]
+    );
+    for (index, (_, window)) in requests[1..].iter().enumerate() {
+        assert!(window == &samples[index * 1_000..][..4_000], "window {index}");
+    }
+    assert_eq!(played.observer.all("inference/output").len(), 3);
+    let line = "The model refuses continuous classification; it gets whole windows from now on";
+    assert_eq!(played.log.matches(line).count(), 1, "{}", played.log);
+    assert!(played.log.contains(refusal), "{}", played.log);
 }
 
 #[test]
@@ -296,23 +334,16 @@ fn the_built_in_model_distinguishes_a_tone_from_silence() {
                 PAUSE,
             ],
         );
-        let messages = observer.wait_for_count("inference/output", 20);
+        let messages = observer.wait_for_count("inference/output", 17);
         observer.wait_for_status("paused", 1);
         daemon.stop();
         assert_eq!(
             observer.all("inference/output").len(),
-            20,
-            "80000 samples are 20 slices"
-        );
-        // No classification before the first whole window.
-        assert!(
-            messages[..3]
-                .iter()
-                .all(|m| m["c"] == json!({"tone": 0.0, "silence": 0.0})),
-            "{messages:?}"
+            17,
+            "80000 samples are 20 slices; the first three are no whole window"
         );
         assert!(
-            messages[3..].iter().all(|m| m["c"][label].as_f64().unwrap() > 0.9),
+            messages.iter().all(|m| m["c"][label].as_f64().unwrap() > 0.9),
             "{wave}: {messages:?}"
         );
     }
