@@ -43,7 +43,7 @@ impl MediaKind {
         match *input {
             ModelInput::Image { .. } => Some(Self::Video),
             ModelInput::Audio { frequency, .. } => Some(Self::Audio { sample_rate: frequency }),
-            ModelInput::Unsupported(_) => None,
+            ModelInput::SeveralImages(_) | ModelInput::Unsupported(_) => None,
         }
     }
 

@@ -49,12 +49,8 @@ impl ModelCheck {
                     describe_input(&info)
                 ));
                 self.input = Some(info.input);
-                if let ModelInput::Unsupported(sensor) = info.input {
-                    self.unsupported = Some(format!(
-                        "the model works on sensor \"{sensor}\", but this component supports only cameras and microphones; \
-                         configure or deploy another model"
-                    ));
-                }
+                let reason = info.input.unsupported_reason();
+                self.unsupported = reason.map(|reason| format!("{reason}; configure or deploy another model"));
             }
             Err(e) => self.lines.push(format!(
                 "it was started, but its properties cannot be read; `run` would retry until it works: {}",

@@ -208,6 +208,7 @@ pub(super) fn describe_input(info: &ModelInfo) -> String {
             "audio of {frequency} Hz, {} values, slices of {slice_size}",
             info.features
         ),
+        ModelInput::SeveralImages(frames) => format!("{frames} pictures at a time, {} values", info.features),
         ModelInput::Unsupported(sensor) => format!("{} values of sensor {sensor}", info.features),
     }
 }

@@ -80,7 +80,7 @@ pub enum Progress {
     WarmingUp(Arc<ModelInfo>),
     /// The model is loaded and takes pictures or audio.
     Ready(Arc<ModelInfo>),
-    /// The model needs a sensor that this component does not support.
+    /// The model takes an input that this component does not support.
     Unsupported(Arc<ModelInfo>),
     /// The first inference after a (re)start of capture or model.
     FirstInference,

@@ -4,7 +4,7 @@ use tracing::warn;
 
 use super::error::ModelError;
 use super::hello::Hello;
-use super::protocol::{InferenceResult, ModelInput};
+use super::protocol::InferenceResult;
 use super::shm::{FeatureSegment, OutputSegment};
 use crate::config::ShmBehavior;
 
@@ -105,7 +105,7 @@ impl FeatureBuffer {
 type Segments = (Option<FeatureSegment>, Vec<OutputSegment>);
 
 fn open_segments(behavior: ShmBehavior, hello: &Hello) -> Result<Segments, ModelError> {
-    if behavior == ShmBehavior::Never || matches!(hello.info.input, ModelInput::Unsupported(_)) {
+    if behavior == ShmBehavior::Never || !hello.info.input.is_supported() {
         return Ok((None, Vec::new()));
     }
     let opened = match (&hello.features_shm, &hello.features_shm_error) {

@@ -100,7 +100,7 @@ pub fn parse(mut answer: Map<String, Value>) -> Result<Hello, HelloError> {
     let engine_type = whole_number(parameters.get("inferencing_engine"))
         .or_else(|| whole_number(engine.and_then(|engine| engine.get("engine_type"))));
     let properties = engine.and_then(|engine| engine.get("properties"));
-    check_is_supported(&parameters, engine_type)?;
+    check_is_supported(engine_type)?;
 
     let input = input(&parameters)?;
     let features = features(&parameters, &input)?;
@@ -134,23 +134,20 @@ pub fn parse(mut answer: Map<String, Value>) -> Result<Hello, HelloError> {
     })
 }
 
-fn check_is_supported(parameters: &Map<String, Value>, engine: Option<u64>) -> Result<(), HelloError> {
+fn check_is_supported(engine: Option<u64>) -> Result<(), HelloError> {
     if engine == Some(ENGINE_VISION_LANGUAGE) {
         return Err(HelloError::Unsupported {
             what: "the model is a vision-language model that needs its own server (inferencing_engine 17)".into(),
             instead: "classifies, detects objects or finds anomalies",
         });
     }
-    match whole_number(parameters.get("image_input_frames")) {
-        Some(frames) if frames > 1 => Err(HelloError::Unsupported {
-            what: format!("the model takes {frames} pictures at a time (image_input_frames)"),
-            instead: "takes one",
-        }),
-        _ => Ok(()),
-    }
+    Ok(())
 }
 
 fn input(parameters: &Map<String, Value>) -> Result<ModelInput, HelloError> {
+    if let Some(frames) = whole_number(parameters.get("image_input_frames")).filter(|frames| *frames > 1) {
+        return Ok(ModelInput::SeveralImages(frames));
+    }
     let sensor = sensor_name(parameters);
     let has_size = ["image_input_width", "image_input_height"]
         .iter()
@@ -230,7 +227,7 @@ fn features(parameters: &Map<String, Value>, input: &ModelInput) -> Result<usize
             format!("{pixels}, one value a pixel"),
         )),
         (Some(count), _) if (1..=MAX_FEATURES).contains(&count) => Ok(count as usize),
-        (_, None) if matches!(input, ModelInput::Unsupported(_)) => Ok(0),
+        (_, None) if !input.is_supported() => Ok(0),
         _ => Err(implausible(shown(parameters, key), format!("1 to {MAX_FEATURES}"))),
     }
 }

@@ -136,7 +136,9 @@ fn the_engine_tells_whether_the_first_answer_is_slow() {
 #[test]
 fn unsupported_models_are_refused_with_a_reason() {
     assert!(message(json!({ "inferencing_engine": 17 })).contains("vision-language model"));
-    assert!(message(json!({ "image_input_frames": 4 })).contains("4 pictures at a time"));
+    let input = with(json!({ "image_input_frames": 4 })).unwrap().info.input;
+    assert_eq!(input, ModelInput::SeveralImages(4));
+    assert!(input.unsupported_reason().unwrap().contains("4 pictures at a time"));
     let answer = json!({ "success": false, "error": "License expired" });
     let Value::Object(answer) = answer else { panic!() };
     assert!(parse(answer).unwrap_err().to_string().contains("License expired"));

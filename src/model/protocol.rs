@@ -97,6 +97,7 @@ impl ModelInfo {
         match self.input {
             ModelInput::Image { width, height, .. } => (input.width, input.height) = (Some(width), Some(height)),
             ModelInput::Audio { frequency, .. } => (input.kind, input.frequency) = ("audio", Some(frequency)),
+            ModelInput::SeveralImages(_) => {}
             ModelInput::Unsupported(sensor) => input.kind = sensor,
         }
         ModelSummary {
@@ -156,8 +157,30 @@ pub enum ModelInput {
         /// `use_continuous_mode`
         continuous: bool,
     },
+    /// Several pictures at a time (`image_input_frames`), which this component does not collect.
+    SeveralImages(u64),
     /// A sensor this component cannot read, by its name.
     Unsupported(&'static str),
+}
+
+impl ModelInput {
+    /// Whether this component can feed the model.
+    pub fn is_supported(&self) -> bool {
+        self.unsupported_reason().is_none()
+    }
+
+    /// Why this component cannot feed the model.
+    pub fn unsupported_reason(&self) -> Option<String> {
+        match self {
+            Self::Image { .. } | Self::Audio { .. } => None,
+            Self::SeveralImages(frames) => Some(format!(
+                "the model takes {frames} pictures at a time (image_input_frames), and this component feeds one at a time to models"
+            )),
+            Self::Unsupported(sensor) => Some(format!(
+                "the model works on sensor \"{sensor}\", and this component feeds cameras and microphones to models"
+            )),
+        }
+    }
 }
 
 /// One answer of the model, cleaned: finite numbers, labels of at most 256 bytes. As JSON it has the model's own field

@@ -4,9 +4,6 @@ use std::time::Instant;
 
 use super::health::{HealthFlag, HealthStatus, Part};
 
-/// The problem that is shown for a model that needs another sensor.
-const UNSUPPORTED_MODEL: &str = "it needs a sensor that this component cannot read; configure or deploy another model";
-
 /// State of the model.
 #[derive(Debug, Clone, strum::IntoStaticStr)]
 #[strum(serialize_all = "kebab-case")]
@@ -22,8 +19,11 @@ pub enum ModelState {
         /// Why, as a sentence.
         String,
     ),
-    /// It needs a sensor that this component cannot read.
-    UnsupportedModel,
+    /// This component cannot feed it.
+    UnsupportedModel(
+        /// Why, as a sentence.
+        String,
+    ),
 }
 
 impl ModelState {
@@ -35,8 +35,9 @@ impl ModelState {
     /// `resolver`: whether the model is the one that was asked for.
     pub(super) fn health(&self, resolver: &HealthFlag) -> HealthStatus {
         match (self, resolver.failure()) {
-            (Self::Waiting(reason), _) => HealthStatus::failing(Part::Model, self.name(), reason),
-            (Self::UnsupportedModel, _) => HealthStatus::failing(Part::Model, self.name(), UNSUPPORTED_MODEL),
+            (Self::Waiting(reason) | Self::UnsupportedModel(reason), _) => {
+                HealthStatus::failing(Part::Model, self.name(), reason)
+            }
             (_, Some(reason)) => HealthStatus::failing(Part::Model, self.name(), reason),
             (_, None) => HealthStatus::ok(Part::Model, self.name()),
         }

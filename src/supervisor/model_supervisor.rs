@@ -31,7 +31,7 @@ enum ModelPhase {
     Starting(InferenceThread),
     /// Infers.
     Running(InferenceThread),
-    /// The model needs a sensor that this component does not support; only another model or a `restart` changes that.
+    /// The model takes an input that this component does not support; only another model or a `restart` changes that.
     Unsupported,
     /// Stopped for good.
     Stopped,
@@ -175,14 +175,14 @@ impl ModelSupervisor {
         };
     }
 
-    /// The model needs a sensor that this component does not support.
+    /// The model takes an input that this component does not support.
     pub(super) fn on_unsupported(&mut self, info: Arc<ModelInfo>) {
         tracing::error!(
             model = info.name,
             version = info.deploy_version,
-            sensor = info.sensor_name(),
-            advice = "configure or deploy a model for a camera or a microphone, then send the command restart",
-            "The sensor of the model is not supported; the component stays idle"
+            reason = info.input.unsupported_reason(),
+            advice = "configure or deploy another model, for a camera (one picture at a time) or a microphone, then send the command restart",
+            "The model is not supported; the component stays idle"
         );
         self.info = Some(info);
         self.phase = ModelPhase::Unsupported;

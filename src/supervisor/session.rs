@@ -272,7 +272,9 @@ impl<'a> Session<'a> {
             }
             ModelEvent::Progress(Progress::Unsupported(info)) => {
                 self.on_model_loaded(&info);
-                self.context.registry.set_model_state(ModelState::UnsupportedModel);
+                self.context.registry.set_model_state(ModelState::UnsupportedModel(
+                    info.input.unsupported_reason().unwrap_or_default(),
+                ));
                 self.model.on_unsupported(info);
             }
             ModelEvent::Progress(Progress::FirstInference) => self.notice(Status::Started),

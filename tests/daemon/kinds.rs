@@ -139,17 +139,33 @@ fn tracked_objects_replace_raw_boxes() {
 }
 
 #[test]
-fn a_model_that_needs_several_pictures_is_refused_and_the_daemon_stays_up() {
+fn a_model_that_needs_several_pictures_is_refused_once_and_the_daemon_stays_up() {
     let (site, broker) = (Site::new(), Mosquitto::start());
+    let observer = Observer::connect(broker.port, site.device());
     let mut greeting = hello(8, 8);
     greeting["model_parameters"]["image_input_frames"] = json!(4);
     let model = site.scripted_model(&json!({"hello": greeting}));
     let daemon = site.run(
         &broker.url(),
-        &["--model", model.to_str().unwrap(), "--gst", &frames(9)],
+        &[
+            "--model",
+            model.to_str().unwrap(),
+            "--gst",
+            &frames(9),
+            "--set",
+            "metrics_sleeptime_ms=200",
+        ],
     );
-    daemon.wait_for_line("the model takes 4 pictures at a time (image_input_frames)");
-    daemon.stop();
+    let reason = "the model takes 4 pictures at a time (image_input_frames)";
+    let line = daemon.wait_for_line(reason);
+    assert!(line.contains(" ERROR "), "{line}");
+    let metrics = observer.wait_for("model/metrics", "the state of the model", |metrics| {
+        metrics["runner"]["health"]["model"] == "unsupported-model"
+    });
+    assert!(metrics["runner"]["problems"].to_string().contains(reason), "{metrics}");
+    assert_eq!(metrics["runner"]["model_restarts"], 0);
+    let log = daemon.stop();
+    assert_eq!(log.matches("The model is not supported").count(), 1, "{log}");
 }
 
 #[test]
@@ -178,6 +194,15 @@ fn check_describes_the_model_and_refuses_one_for_another_sensor() {
     assert_eq!(code, Some(2), "{report}");
     assert!(
         report.contains("`run` starts and stays idle: the model works on sensor \"accelerometer\""),
+        "{report}"
+    );
+
+    let mut of_video = hello(8, 8);
+    of_video["model_parameters"]["image_input_frames"] = json!(4);
+    let (code, report) = check(of_video);
+    assert_eq!(code, Some(2), "{report}");
+    assert!(
+        report.contains("`run` starts and stays idle: the model takes 4 pictures at a time"),
         "{report}"
     );
 }

@@ -151,7 +151,7 @@ fn a_model_for_another_sensor_is_named_and_the_daemon_stays_up_until_another_com
     assert!(
         runner["problems"]
             .to_string()
-            .contains("model: it needs a sensor that this component cannot read")
+            .contains("model: the model works on sensor \\\"accelerometer\\\"")
     );
     assert_eq!(daemon.log().matches("accelerometer").count(), 1, "once");
     // It can still be asked, and told that there is another model now.
