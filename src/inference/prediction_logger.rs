@@ -74,6 +74,8 @@ fn describe(result: &InferenceResult) -> Option<String> {
             let values: usize = arrays.iter().map(Vec::len).sum();
             return Some(format!("{values} values in {} arrays", arrays.len()));
         }
+        Detections::Anomaly(score) => return Some(format!("anomaly {score:.2}")),
+        Detections::VisualAnomaly(score) => return Some(format!("no anomalous cells, anomaly {score:.2}")),
         Detections::Grid(boxes) | Detections::Boxes(boxes) => boxes
             .iter()
             .map(|found| {

@@ -3,23 +3,25 @@
 use super::detections::Detections;
 use crate::model::BoundingBox;
 
-/// Confidence of a whole result: the arithmetic mean of the boxes or cells, the highest class; `None` for freeform and
-/// for nothing.
+/// Confidence of a whole result: the arithmetic mean of the boxes or cells, the highest class, the anomaly score; `None` for
+/// freeform and for nothing.
 pub fn of(findings: Detections<'_>) -> Option<f64> {
     match findings {
         Detections::Grid(items) | Detections::Boxes(items) => mean(items),
         Detections::Classes(classes) => Some(highest(classes)),
+        Detections::VisualAnomaly(score) | Detections::Anomaly(score) => Some(score),
         Detections::Freeform(_) | Detections::Nothing => None,
     }
 }
 
-/// Every single confidence, for the metrics: one per box or cell, one (the highest) per classification, none for
-/// freeform.
+/// Every single confidence, for the metrics: one per box or cell, one (the highest) per classification, one per anomaly
+/// score, none for freeform and for a grid without cells.
 pub fn each(findings: Detections<'_>) -> impl Iterator<Item = f64> {
     let (items, class) = match findings {
         Detections::Grid(items) | Detections::Boxes(items) => (items, None),
         Detections::Classes(classes) => (&[][..], Some(highest(classes))),
-        Detections::Freeform(_) | Detections::Nothing => (&[][..], None),
+        Detections::Anomaly(score) => (&[][..], Some(score)),
+        Detections::Freeform(_) | Detections::VisualAnomaly(_) | Detections::Nothing => (&[][..], None),
     };
     items.iter().map(|item| item.value).chain(class)
 }

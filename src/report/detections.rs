@@ -14,7 +14,11 @@ pub enum Detections<'a> {
     Boxes(&'a [BoundingBox]),
     /// Labels with their values, at least one.
     Classes(&'a [(String, f64)]),
-    /// No numbers, cells, boxes or labels. Anomaly values alone do not change that.
+    /// The maximum (or else the mean) of a visual anomaly grid without cells: everything is normal.
+    VisualAnomaly(f64),
+    /// The score of a model that answers nothing but `anomaly`.
+    Anomaly(f64),
+    /// No numbers, cells, boxes, labels or anomaly score.
     Nothing,
 }
 
@@ -34,19 +38,27 @@ impl<'a> Detections<'a> {
         if let Some(boxes) = boxes.filter(|boxes| !boxes.is_empty()) {
             return Self::Boxes(boxes);
         }
-        match result.classification.as_deref() {
-            Some(classes) if !classes.is_empty() => Self::Classes(classes),
+        if let Some(classes) = result.classification.as_deref().filter(|classes| !classes.is_empty()) {
+            return Self::Classes(classes);
+        }
+        if let Some(score) = result.visual_anomaly_max.or(result.visual_anomaly_mean) {
+            return Self::VisualAnomaly(score);
+        }
+        match result.anomaly {
+            // An object detector that found no objects found nothing, with or without an anomaly score.
+            Some(score) if boxes.is_none() => Self::Anomaly(score),
             _ => Self::Nothing,
         }
     }
 
-    /// `inference_count`: boxes or cells; 1 for a classification; the number of arrays for freeform; 0 for nothing.
+    /// `inference_count`: boxes or cells; 1 for a classification or an anomaly score; the number of arrays for freeform; 0 for
+    /// nothing and for a grid without cells.
     pub fn count(&self) -> u64 {
         match self {
             Self::Freeform(arrays) => arrays.len() as u64,
             Self::Grid(items) | Self::Boxes(items) => items.len() as u64,
-            Self::Classes(_) => 1,
-            Self::Nothing => 0,
+            Self::Classes(_) | Self::Anomaly(_) => 1,
+            Self::VisualAnomaly(_) | Self::Nothing => 0,
         }
     }
 }
@@ -100,13 +112,27 @@ mod tests {
     }
 
     #[test]
-    fn anomaly_values_alone_are_nothing() {
-        let result = InferenceResult {
+    fn an_anomaly_score_alone_is_a_result() {
+        let mut result = InferenceResult {
             anomaly: Some(2.5),
-            visual_anomaly_max: Some(9.0),
+            classification: Some(vec![]),
+            ..Default::default()
+        };
+        assert_eq!(Detections::of(&result), Detections::Anomaly(2.5));
+        assert_eq!(Detections::of(&result).count(), 1);
+        result.bounding_boxes = Some(vec![]);
+        assert_eq!(Detections::of(&result), Detections::Nothing, "no objects");
+    }
+
+    #[test]
+    fn a_visual_anomaly_grid_without_cells_has_its_maximum() {
+        let result = InferenceResult {
+            visual_anomaly_max: Some(0.5),
+            visual_anomaly_mean: Some(0.25),
             visual_anomaly_grid: Some(vec![]),
             ..Default::default()
         };
-        assert_eq!(Detections::of(&result), Detections::Nothing);
+        assert_eq!(Detections::of(&result), Detections::VisualAnomaly(0.5));
+        assert_eq!(Detections::of(&result).count(), 0);
     }
 }

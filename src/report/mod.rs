@@ -243,6 +243,26 @@ mod tests {
     }
 
     #[test]
+    fn the_filter_compares_an_anomaly_score() {
+        let (mut report, stats) = report(1, true);
+        let anomaly = |score| InferenceResult {
+            anomaly: Some(score),
+            ..Default::default()
+        };
+        let all_normal = |max| InferenceResult {
+            visual_anomaly_grid: Some(vec![]),
+            visual_anomaly_max: Some(max),
+            ..Default::default()
+        };
+        assert_eq!(report.accept(&anomaly(0.2), 1.0), Decision::Filtered);
+        assert_eq!(report.accept(&anomaly(2.5), 1.0), publish(1, 2));
+        assert_eq!(report.accept(&all_normal(0.2), 1.0), Decision::Filtered);
+        report.set_filter_enabled(false);
+        assert_eq!(report.accept(&all_normal(0.2), 1.0), publish(0, 2));
+        assert_eq!(stats.empty.get(), 0);
+    }
+
+    #[test]
     fn freeform_passes_the_filter() {
         let (mut report, _) = report(1, true);
         let result = InferenceResult {

@@ -84,7 +84,8 @@ pub struct InferenceMessage {
     pub fit: MessageFit,
 }
 
-/// The fields of the message in their order. Exactly one of `freeform`, `grid`, `box` and `c` is set.
+/// The fields of the message in their order. Exactly one of `freeform`, `grid`, `box` and `c` is set, none
+/// for a model that answers only an anomaly score.
 #[derive(Serialize)]
 struct Payload<'a> {
     time_ms: u64,
@@ -164,6 +165,10 @@ impl MessageBuilder<'_> {
             Detections::Grid(cells) => payload.grid = Some(cells),
             Detections::Boxes(boxes) => payload.boxes = Some(boxes),
             Detections::Classes(classes) => payload.c = Some(LabelScores(classes)),
+            // Where the model sends an empty grid, the message has it too.
+            Detections::VisualAnomaly(_) => payload.grid = result.visual_anomaly_grid.as_deref(),
+            // `anomaly` is set already.
+            Detections::Anomaly(_) => {}
             // Never published.
             Detections::Nothing => payload.c = Some(LabelScores(&[])),
         }

@@ -70,6 +70,27 @@ fn a_visual_anomaly_grid_comes_with_its_anomaly_values() {
 }
 
 #[test]
+fn a_grid_without_cells_comes_with_its_anomaly_values() {
+    let result = InferenceResult {
+        visual_anomaly_grid: Some(vec![]),
+        visual_anomaly_max: Some(0.5),
+        visual_anomaly_mean: Some(0.25),
+        ..Default::default()
+    };
+    let between = r#""grid":[],"visual_anomaly_max":0.5,"visual_anomaly_mean":0.25"#;
+    assert_eq!(text(&result), message(0, between));
+}
+
+#[test]
+fn an_anomaly_score_alone_is_the_whole_result() {
+    let result = InferenceResult {
+        anomaly: Some(2.5),
+        ..Default::default()
+    };
+    assert_eq!(text(&result), message(1, r#""anomaly":2.5"#));
+}
+
+#[test]
 fn anomaly_is_added_to_a_classification() {
     let result = InferenceResult {
         anomaly: Some(-0.5),

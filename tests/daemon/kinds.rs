@@ -121,6 +121,14 @@ fn visual_anomalies_are_published_as_a_grid_with_maximum_and_mean() {
 }
 
 #[test]
+fn a_model_that_answers_only_anomaly_is_published() {
+    let script = json!({"hello": hello(8, 8), "answers": [{"anomaly": 2.5}]});
+    let outcome = run(script, &frames(1));
+    assert_eq!(outcome.messages.len(), 1, "{}", outcome.log);
+    assert_eq!(outcome.messages[0]["anomaly"], 2.5);
+}
+
+#[test]
 fn freeform_values_are_read_from_shared_memory() {
     let more = json!({"freeform_shm": [[0.5, -1.25], [3.0]]});
     let message = message("freeform", json!({"freeform": "shm"}), more);
