@@ -1,6 +1,5 @@
 //! The model in the report of `check`.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use super::model::describe_input;
@@ -32,13 +31,13 @@ impl ModelCheck {
             unsupported: None,
         };
         if let (Some(source), true) = (&config.model, can_be_started) {
-            check.read_info(source.clone(), &config.work_dir);
+            check.read_info(source.clone(), config);
         }
         check
     }
 
-    fn read_info(&mut self, source: ModelSource, work_dir: &Path) {
-        let settings = ModelSettings::new(source, "check", work_dir, Arc::default());
+    fn read_info(&mut self, source: ModelSource, config: &Config) {
+        let settings = ModelSettings::new(source, "check", &config.work_dir, Arc::default());
         match Model::read_info(&settings, &Interrupt::new()) {
             Ok(info) => {
                 self.lines.push(format!(
@@ -49,6 +48,14 @@ impl ModelCheck {
                     describe_input(&info)
                 ));
                 self.input = Some(info.input);
+                let mut filter = config.filter;
+                filter.set_threshold(filter.given, info.has_probabilities());
+                if let Some(reading) = filter.reading() {
+                    self.lines.push(format!(
+                        "the confidence filter reads its threshold {} as a {reading}: scores are compared with {}",
+                        filter.given, filter.threshold
+                    ));
+                }
                 let reason = info.input.unsupported_reason();
                 self.unsupported = reason.map(|reason| format!("{reason}; configure or deploy another model"));
             }

@@ -267,6 +267,7 @@ mod tests {
         let stats = Arc::new(Stats::default());
         let filter = FilterConfig {
             enabled: false,
+            given: 0.7,
             threshold: 0.7,
             criteria: Criteria::GreaterOrEqual,
         };

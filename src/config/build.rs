@@ -5,6 +5,7 @@ use serde_json::json;
 use super::eiparams::EiParams;
 use super::error::{self, ConfigError, Warning};
 use super::keys::{self, AuthMethod, Key, KeyInfo};
+use super::number::as_fraction;
 use super::resolve::{Origin, Resolver};
 use super::sources::Sources;
 use super::types::*;
@@ -97,9 +98,11 @@ fn file_cache(values: &mut Resolver) -> Option<FileCacheConfig> {
 }
 
 fn filter(values: &mut Resolver) -> FilterConfig {
+    let given = values.take(&keys::DEFAULT_THRESHOLD);
     let filter = FilterConfig {
         enabled: values.take(&keys::ENABLE_THRESHOLD_LIMIT),
-        threshold: values.take(&keys::DEFAULT_THRESHOLD),
+        given,
+        threshold: as_fraction(given),
         criteria: values.take(&keys::THRESHOLD_CRITERIA),
     };
     if !filter.enabled {

@@ -251,7 +251,7 @@ pub(super) static DEFAULT_THRESHOLD: Key<f64> = Key::new(
     Number(0.7),
     "a number above 0: up to 1 it is a fraction, up to 100 a percentage",
     values::threshold,
-    ToString::to_string,
+    |given| super::number::as_fraction(*given).to_string(),
 );
 pub(super) static THRESHOLD_CRITERIA: Key<Criteria> = Key::new(
     "threshold_criteria",

@@ -22,7 +22,7 @@ pub use eiparams::AppliedOption;
 pub use error::{ConfigError, SyntaxProblem, TextOrigin, Warning};
 pub use keys::{DefaultValue, KEYS, KeyInfo, defaults};
 pub use load::{Loaded, get, load};
-pub use number::{ThresholdError, parse_threshold};
+pub use number::{ThresholdError, as_fraction, parse_threshold};
 pub use resolve::{EffectiveValue, Origin};
 pub use sources::{Sources, parse_set};
 pub use text::{MAX_TEXT_BYTES, read_file};

@@ -33,16 +33,21 @@ pub(super) fn integer(value: &Value) -> Option<i64> {
 pub struct ThresholdError;
 
 /// Parses a confidence as `default_threshold` and the command `set_threshold_filter_confidence` do: a number or numeric
-/// text. Up to 1 it is a fraction, above 1 and up to 100 a percentage (`50.0` means 0.5).
+/// text above 0 and up to 100, as it is. [`as_fraction`] reads it as a probability.
 ///
 /// # Errors
 /// [`ThresholdError`] for everything else.
 pub fn parse_threshold(value: &Value) -> Result<f64, ThresholdError> {
-    match finite(value) {
-        Some(x) if x > 0.0 && x <= 1.0 => Ok(x),
+    finite(value).filter(|x| *x > 0.0 && *x <= 100.0).ok_or(ThresholdError)
+}
+
+/// A threshold for probabilities: up to 1 a fraction, above 1 a percentage (`50.0` means 0.5).
+pub fn as_fraction(threshold: f64) -> f64 {
+    if threshold <= 1.0 {
+        threshold
+    } else {
         // Rounded, because answers show the figure: 75.6 / 100 is 0.7559999999999999 in floating point.
-        Some(x) if x > 1.0 && x <= 100.0 => Ok((x * 1e10).round() / 1e12),
-        _ => Err(ThresholdError),
+        (threshold * 1e10).round() / 1e12
     }
 }
 
@@ -91,7 +96,7 @@ mod tests {
             (json!("50.000000000000000"), 0.5),
             (json!("100"), 1.0),
         ] {
-            assert_eq!(parse_threshold(&value), Ok(expected), "{value}");
+            assert_eq!(parse_threshold(&value).map(as_fraction), Ok(expected), "{value}");
         }
         for value in [
             json!(0),

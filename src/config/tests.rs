@@ -42,6 +42,7 @@ fn documented_defaults() -> Config {
         s3_cache_bucket: None,
         filter: FilterConfig {
             enabled: false,
+            given: 0.7,
             threshold: 0.7,
             criteria: Criteria::GreaterOrEqual,
         },
@@ -67,6 +68,7 @@ fn the_tutorials_configuration_gives_the_documented_defaults_without_a_warning()
     let text = include_str!("../../tests/data/tutorial-config.json");
     let loaded = loaded(text);
     let mut expected = documented_defaults();
+    expected.filter.given = 50.0;
     expected.filter.threshold = 0.5;
     assert_eq!(loaded.config, expected);
     assert_eq!(loaded.warnings, []);

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use strum::{Display, EnumString, IntoStaticStr, VariantNames};
 
+use super::number::as_fraction;
 use crate::util::redact;
 use crate::util::secret::{Redacted, Secret};
 
@@ -147,20 +148,47 @@ pub struct FileCacheConfig {
 pub struct FilterConfig {
     /// Whether the filter is applied.
     pub enabled: bool,
-    /// The confidence to compare with, a fraction 0 < x <= 1.
+    /// The configured threshold, 0 < x <= 100.
+    pub given: f64,
+    /// The confidence to compare with: `given` read as a fraction, or as the score itself.
     pub threshold: f64,
     /// How to compare: `confidence <criteria> threshold` passes.
     pub criteria: Criteria,
 }
 
 impl FilterConfig {
-    /// As commands and the status show it: `{"enabled":"yes","confidence_threshold":0.7,"threshold_criteria":"ge"}`.
+    /// Sets the threshold. It is the score itself, or for probabilities a percentage where it is above 1.
+    pub fn set_threshold(&mut self, given: f64, scores_are_probabilities: bool) {
+        self.given = given;
+        self.threshold = if scores_are_probabilities {
+            as_fraction(given)
+        } else {
+            given
+        };
+    }
+
+    /// How a threshold above 1 is read: `percentage` or `score`. `None`: it is not above 1, where both are the same.
+    pub fn reading(self) -> Option<&'static str> {
+        let reading = if self.threshold < self.given {
+            "percentage"
+        } else {
+            "score"
+        };
+        (self.given > 1.0).then_some(reading)
+    }
+
+    /// As commands and the status show it: `{"enabled":"yes","confidence_threshold":0.7,"threshold_criteria":"ge"}`, with
+    /// `"threshold_reading":"score"` where a threshold above 1 is no percentage.
     pub fn to_json(self) -> Value {
-        json!({
+        let mut shown = json!({
             "enabled": if self.enabled { "yes" } else { "no" },
             "confidence_threshold": self.threshold,
             "threshold_criteria": self.criteria.to_string(),
-        })
+        });
+        if let Some(reading) = self.reading().filter(|reading| *reading == "score") {
+            shown["threshold_reading"] = reading.into();
+        }
+        shown
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 use url::Url;
 
-use super::number::{finite, integer, parse_threshold};
+use super::number::{as_fraction, finite, integer, parse_threshold};
 use super::types::{ModelSource, Qos, SourceLine};
 use crate::util::redact;
 use crate::util::secret::{Redacted, Secret};
@@ -278,14 +278,20 @@ pub(super) fn encoded_source(value: &Value) -> ParseResult<Option<SourceLine>> {
 
 /// The confidence, with a note where the value can be misread.
 pub(super) fn threshold(value: &Value) -> ParseResult<f64> {
-    let fraction = parse_threshold(value).map_err(|_| InvalidValue)?;
-    let given = finite(value).unwrap_or(fraction);
+    let given = parse_threshold(value).map_err(|_| InvalidValue)?;
+    let fraction = as_fraction(given);
     let note = (given >= 1.0).then(|| {
-        let kind = if given > 1.0 { "percentage" } else { "fraction" };
-        format!("`default_threshold` {given} is read as a {kind}: the confidence is compared with {fraction}")
+        if given > 1.0 {
+            format!(
+                "for a model whose scores are probabilities (not regression, not anomaly), \
+                 `default_threshold` {given} is read as a percentage: the confidence is compared with {fraction}"
+            )
+        } else {
+            format!("`default_threshold` {given} is read as a fraction: the confidence is compared with {fraction}")
+        }
     });
     Ok(Parsed {
-        value: fraction,
+        value: given,
         corrected: false,
         note,
     })

@@ -55,6 +55,7 @@ mod tests {
             filter: FilterConfig {
                 enabled: false,
                 criteria: Criteria::GreaterOrEqual,
+                given: 0.7,
                 threshold: 0.7,
             },
             publish_every: 1,

@@ -134,6 +134,22 @@ fn the_engine_tells_whether_the_first_answer_is_slow() {
 }
 
 #[test]
+fn scores_of_regression_and_anomaly_models_are_no_probabilities() {
+    let is_probability = |parameters: Value| with(parameters).unwrap().info.has_probabilities();
+    let classifier = |anomaly: Value, labels: Value| {
+        is_probability(json!({ "model_type": "classification", "has_anomaly": anomaly, "labels": labels }))
+    };
+    assert!(classifier(json!(1), json!(["yes", "no"])));
+    assert!(!classifier(json!(0), json!(["value"])), "regression");
+    assert!(!classifier(json!(1), json!([])), "anomaly only");
+    assert!(!classifier(json!(true), json!([])), "anomaly only, an old model");
+    assert!(!classifier(json!(4), json!(["normal", "other"])), "visual anomaly");
+    assert!(is_probability(
+        json!({ "model_type": "object_detection", "has_anomaly": 0, "labels": ["face"] })
+    ));
+}
+
+#[test]
 fn unsupported_models_are_refused_with_a_reason() {
     assert!(message(json!({ "inferencing_engine": 17 })).contains("vision-language model"));
     let input = with(json!({ "image_input_frames": 4 })).unwrap().info.input;

@@ -110,6 +110,29 @@ impl ModelInfo {
         }
     }
 
+    /// `has_anomaly`, the constants `EI_ANOMALY_TYPE_*` of Edge Impulse's inferencing SDK: 0 none, 1 K-means, 2 GMM, 3 visual
+    /// GMM, 4 visual PatchCore. Old models send a boolean.
+    pub fn anomaly_type(&self) -> u64 {
+        match self.raw_parameters.get("has_anomaly") {
+            Some(Value::Bool(has_anomaly)) => u64::from(*has_anomaly),
+            number => whole_number(number).unwrap_or(0),
+        }
+    }
+
+    /// Whether the model finds anomalies in pictures, as cells of a grid.
+    pub fn is_visual_anomaly(&self) -> bool {
+        matches!(self.anomaly_type(), 3 | 4)
+    }
+
+    /// Whether the scores of the model are probabilities. Those of regression and anomaly detection are not. Studio gives a
+    /// regression model one label, which a classification model never has.
+    pub fn has_probabilities(&self) -> bool {
+        let is_anomaly_only = self.anomaly_type() > 0 && self.labels.is_empty();
+        let is_regression =
+            self.model_type == "regression" || (self.model_type == "classification" && self.labels.len() == 1);
+        !(is_regression || is_anomaly_only || self.is_visual_anomaly())
+    }
+
     /// The thresholds that can be set, as `--thresholds` takes them: `18.min_score=0.5 (object_detection)`.
     pub fn settable_thresholds(&self) -> Vec<String> {
         let all = self.raw_parameters.get("thresholds").and_then(Value::as_array);

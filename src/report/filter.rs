@@ -46,6 +46,7 @@ mod tests {
         Filter {
             config: FilterConfig {
                 enabled: true,
+                given: 0.7,
                 threshold: 0.7,
                 criteria,
             },

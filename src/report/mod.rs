@@ -67,6 +67,7 @@ pub struct Report {
     confidences: ConfidenceMetrics,
     latency: LatencyWindow,
     total_inferences: u64,
+    scores_are_probabilities: bool,
     stats: Arc<Stats>,
 }
 
@@ -81,6 +82,7 @@ impl Report {
             confidences: ConfidenceMetrics::default(),
             latency: LatencyWindow::default(),
             total_inferences: 0,
+            scores_are_probabilities: true,
             stats,
         }
     }
@@ -128,9 +130,17 @@ impl Report {
         self.filter.config.criteria = criteria;
     }
 
-    /// Sets the filter's threshold. The caller has checked that 0 < `threshold` <= 1.
+    /// Sets the filter's threshold. The caller has checked that 0 < `threshold` <= 100.
     pub fn set_threshold(&mut self, threshold: f64) {
-        self.filter.config.threshold = threshold;
+        self.filter
+            .config
+            .set_threshold(threshold, self.scores_are_probabilities);
+    }
+
+    /// Reads the filter's threshold for this kind of scores, from now on.
+    pub fn set_scores_are_probabilities(&mut self, scores_are_probabilities: bool) {
+        self.scores_are_probabilities = scores_are_probabilities;
+        self.set_threshold(self.filter.config.given);
     }
 
     /// Resets the confidences and their trend (`reset_metrics`). `total_inferences`, the counters and the inference times
@@ -174,6 +184,7 @@ mod tests {
     fn report(publish_every: u32, enabled: bool) -> (Report, Arc<Stats>) {
         let filter = FilterConfig {
             enabled,
+            given: 0.7,
             threshold: 0.7,
             criteria: Criteria::GreaterOrEqual,
         };
@@ -236,6 +247,7 @@ mod tests {
             report.filter(),
             FilterConfig {
                 enabled: false,
+                given: 0.5,
                 threshold: 0.5,
                 criteria: Criteria::Greater
             }
@@ -260,6 +272,26 @@ mod tests {
         report.set_filter_enabled(false);
         assert_eq!(report.accept(&all_normal(0.2), 1.0), publish(0, 2));
         assert_eq!(stats.empty.get(), 0);
+    }
+
+    #[test]
+    fn a_threshold_above_one_is_a_percentage_only_for_probabilities() {
+        let (mut report, _) = report(1, true);
+        let anomaly = InferenceResult {
+            anomaly: Some(2.0),
+            ..Default::default()
+        };
+        report.set_threshold(3.0);
+        assert_eq!(
+            (report.filter().threshold, report.filter().reading()),
+            (0.03, Some("percentage"))
+        );
+        assert_eq!(report.accept(&anomaly, 1.0), publish(1, 1));
+        report.set_scores_are_probabilities(false);
+        assert_eq!(report.accept(&anomaly, 1.0), Decision::Filtered);
+        let shown =
+            r#"{"enabled":"yes","confidence_threshold":3.0,"threshold_criteria":"ge","threshold_reading":"score"}"#;
+        assert_eq!(report.filter().to_json().to_string(), shown);
     }
 
     #[test]

@@ -59,6 +59,7 @@ mod tests {
             report: Some(ReportStatus {
                 filter: FilterConfig {
                     enabled: false,
+                    given: 0.7,
                     threshold: 0.7,
                     criteria: Criteria::Greater,
                 },

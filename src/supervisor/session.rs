@@ -307,6 +307,19 @@ impl<'a> Session<'a> {
     }
 
     fn on_model_loaded(&self, info: &Arc<ModelInfo>) {
+        let filter = {
+            let mut report = self.report.lock();
+            report.set_scores_are_probabilities(info.has_probabilities());
+            report.filter()
+        };
+        if let Some(reading) = filter.reading() {
+            tracing::info!(
+                given = filter.given,
+                reading,
+                threshold = filter.threshold,
+                "The threshold of the confidence filter is read for the scores of this model"
+            );
+        }
         self.context.registry.set_model_summary(info.summary());
         self.context.live_tap.set_model(info.clone());
     }

@@ -78,6 +78,7 @@ impl Parts {
         let settings = ReportSettings {
             filter: FilterConfig {
                 enabled: false,
+                given: 0.7,
                 threshold: 0.7,
                 criteria: Criteria::default(),
             },

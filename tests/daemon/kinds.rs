@@ -216,6 +216,41 @@ fn check_describes_the_model_and_refuses_one_for_another_sensor() {
 }
 
 #[test]
+fn a_threshold_above_one_is_the_score_itself_for_an_anomaly_model() {
+    let (site, broker) = (Site::new(), Mosquitto::start());
+    let observer = Observer::connect(broker.port, site.device());
+    let mut greeting = hello(8, 8);
+    greeting["model_parameters"]["has_anomaly"] = json!(3);
+    let model = site.scripted_model(&json!({"hello": greeting}));
+    let line = frames(1);
+    let arguments = [
+        "--model",
+        model.to_str().unwrap(),
+        "--gst",
+        &line,
+        "--set",
+        "default_threshold=3",
+    ];
+    let output = site.command("check").args(arguments).output().unwrap();
+    let report = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        report.contains("the confidence filter reads its threshold 3 as a score: scores are compared with 3"),
+        "{report}"
+    );
+    let daemon = site.run(&broker.url(), &arguments);
+    let line = daemon.wait_for_line("The threshold of the confidence filter is read");
+    assert!(line.contains("reading=\"score\""), "{line}");
+    observer.send_raw(json!({"cmd": "get_threshold_filter_config"}).to_string(), false);
+    let answer = observer.wait_for_answers(1).remove(0);
+    let config = &answer["result"]["threshold_filter_config"];
+    assert_eq!(
+        (&config["confidence_threshold"], &config["threshold_reading"]),
+        (&json!(3.0), &json!("score"))
+    );
+    daemon.stop();
+}
+
+#[test]
 fn check_reports_a_missing_model_and_a_broken_source_as_run_does() {
     let site = Site::new();
     let check = |arguments: &[&str]| {
