@@ -6,7 +6,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use crate::cache::Caches;
-use crate::config::Qos;
+use crate::config::{Qos, Threshold};
 use crate::device::Topics;
 use crate::model::ModelInfo;
 use crate::report::Report;
@@ -18,6 +18,8 @@ pub struct CommandContext<'a> {
     pub report: &'a Mutex<Report>,
     /// `None` until a model is loaded.
     pub model: Option<&'a Arc<ModelInfo>>,
+    /// Thresholds of the model that were changed since it was loaded.
+    pub changed_thresholds: Vec<Threshold>,
     /// The caches that are on.
     pub caches: &'a Caches,
     /// Publishes the answers.

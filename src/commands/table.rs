@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::answer::{Reply, shortened};
 use super::context::CommandContext;
 use crate::config::{Criteria, parse_threshold};
+use crate::model::ModelInfo;
 
 /// One command.
 #[derive(Debug)]
@@ -189,11 +190,15 @@ fn confidence(context: &CommandContext<'_>) -> f64 {
 
 fn get_model_info(context: &CommandContext<'_>, _: Value) -> Outcome {
     match context.model {
-        Some(info) => Reply::value(json!({
-            "model_name": info.name,
-            "model_version": format!("v{}", info.deploy_version),
-            "model_params": info.parameters_with_sensor_type(),
-        })),
+        Some(info) => {
+            let mut info = ModelInfo::clone(info);
+            info.apply_thresholds(&context.changed_thresholds);
+            Reply::value(json!({
+                "model_name": info.name,
+                "model_version": format!("v{}", info.deploy_version),
+                "model_params": info.parameters_with_sensor_type(),
+            }))
+        }
         None => Reply::error("no model is loaded yet; ask again after the notice \"started\""),
     }
     .into()
@@ -279,6 +284,7 @@ mod tests {
         let context = CommandContext {
             report: &Mutex::new(Report::new(settings, stats)),
             model: None,
+            changed_thresholds: Vec::new(),
             caches: &Caches::default(),
             answers: AnswerPublisher {
                 outbox: outbox.clone(),

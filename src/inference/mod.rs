@@ -50,7 +50,7 @@ pub fn run(
     let span = tracing::info_span!("model_session", model = Empty, version = Empty);
     let _entered = span.enter();
     let mut model = Model::start(settings, interrupt)?;
-    let info = model.info().clone();
+    let mut info = model.info().clone();
     span.record("model", clean(&info.name, MODEL_NAME));
     span.record("version", info.deploy_version);
     if info.slow_first_inference {
@@ -58,6 +58,7 @@ pub fn run(
         model.warm_up()?;
     }
     model.set_thresholds(&context.live_tap.thresholds.applied())?;
+    info.clone_from(model.info());
     if let Some(format) = AudioFormat::of(&info.input, info.features) {
         context.publisher.set_model(&info);
         notify(Progress::Ready(info));

@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 
 use super::bounding_box::BoundingBox;
 use super::lenient::whole_number;
+use crate::config::Threshold;
 use crate::status::{ModelInputSummary, ModelSummary};
 
 /// Pixels of the longest side of a model's input picture.
@@ -44,7 +45,7 @@ pub struct ModelInfo {
     pub labels: Vec<String>,
     /// Whether the first classification may take very long (TensorRT, GPU delegates).
     pub slow_first_inference: bool,
-    /// `model_parameters` exactly as the model sent them.
+    /// `model_parameters` as the model sent them, with the thresholds that were set after its start.
     pub raw_parameters: Map<String, Value>,
     /// `project` exactly as the model sent it.
     pub raw_project: Map<String, Value>,
@@ -77,6 +78,19 @@ impl ModelInfo {
     /// `sensor` by name: `camera`, `microphone`, `accelerometer`, `positional` or `unknown`.
     pub fn sensor_name(&self) -> &'static str {
         sensor_name(&self.raw_parameters)
+    }
+
+    /// Sets thresholds in the parameters, where the model has them.
+    pub fn apply_thresholds(&mut self, changed: &[Threshold]) {
+        let Some(Value::Array(blocks)) = self.raw_parameters.get_mut("thresholds") else {
+            return;
+        };
+        for Threshold { id, key, value } in changed {
+            let block = blocks.iter_mut().find(|block| block["id"].as_i64() == Some(*id));
+            if let Some(current) = block.and_then(|block| block.get_mut(key)) {
+                *current = Value::from(*value);
+            }
+        }
     }
 
     /// The parameters as the model sent them, plus `sensorType`, for the answer to `get_model_info`.

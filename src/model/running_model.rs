@@ -58,7 +58,7 @@ impl Model {
         Ok(ModelClient::open(settings, interrupt)?.hello()?.info)
     }
 
-    /// The model information.
+    /// The model information, with the thresholds in force.
     pub fn info(&self) -> &Arc<ModelInfo> {
         &self.info
     }
@@ -140,7 +140,9 @@ impl Model {
         request::set_threshold(&mut self.client.request, id, *block, key, *value)
             .ok_or_else(|| ModelError::Unsendable(format!("threshold {block}.{key}={value}")))?;
         self.client.send()?;
-        self.client.receive_acknowledgement("a threshold")
+        self.client.receive_acknowledgement("a threshold")?;
+        Arc::make_mut(&mut self.info).apply_thresholds(std::slice::from_ref(threshold));
+        Ok(())
     }
 
     /// Sets these thresholds, and logs those that the model refuses.

@@ -358,6 +358,7 @@ impl<'a> Session<'a> {
         let context = CommandContext {
             report: &self.report,
             model: self.model.info(),
+            changed_thresholds: self.context.live_tap.thresholds.applied(),
             caches: &self.caches,
             answers: AnswerPublisher {
                 outbox: self.context.outbox.clone(),

@@ -251,6 +251,28 @@ fn a_threshold_above_one_is_the_score_itself_for_an_anomaly_model() {
 }
 
 #[test]
+fn get_model_info_has_the_thresholds_in_force() {
+    let (site, broker) = (Site::new(), Mosquitto::start());
+    let observer = Observer::connect(broker.port, site.device());
+    let mut greeting = hello(8, 8);
+    greeting["model_parameters"]["thresholds"] = json!([{"id": 18, "type": "object_detection", "min_score": 0.5}]);
+    let model = site.scripted_model(&json!({"hello": greeting}));
+    let line = "videotestsrc is-live=true ! video/x-raw,format=I420,width=64,height=48,framerate=30/1";
+    let eiparams = "eiparams=--thresholds 18.min_score=0.25";
+    let arguments = ["--model", model.to_str().unwrap(), "--gst", line, "--set", eiparams];
+    let daemon = site.run(&broker.url(), &arguments);
+    observer.wait_for_status("started", 1);
+    observer.send_raw(json!({"cmd": "get_model_info"}).to_string(), false);
+    let answer = observer.wait_for_answers(1).remove(0);
+    let thresholds = &answer["result"]["model_info"]["model_params"]["thresholds"];
+    assert_eq!(
+        thresholds,
+        &json!([{"id": 18, "type": "object_detection", "min_score": 0.25}])
+    );
+    daemon.stop();
+}
+
+#[test]
 fn check_reports_a_missing_model_and_a_broken_source_as_run_does() {
     let site = Site::new();
     let check = |arguments: &[&str]| {

@@ -13,29 +13,16 @@ use crate::report::Decision;
 
 /// The `hello` message of the existing runner's WebSocket: the model, with the thresholds that clients have `changed`.
 pub(super) fn hello(info: &ModelInfo, changed: &[Threshold]) -> Utf8Bytes {
-    let mut parameters = info.parameters_with_sensor_type();
-    apply_changed_thresholds(&mut parameters, changed);
+    let mut info = info.clone();
+    info.apply_thresholds(changed);
     json!({
         "type": "hello",
         "project": info.raw_project,
-        "modelParameters": parameters,
+        "modelParameters": info.parameters_with_sensor_type(),
         "inferencingEngine": info.raw_engine,
     })
     .to_string()
     .into()
-}
-
-/// Replaces thresholds in the model's parameters by their changed values.
-fn apply_changed_thresholds(parameters: &mut Map<String, Value>, changed: &[Threshold]) {
-    let Some(Value::Array(blocks)) = parameters.get_mut("thresholds") else {
-        return;
-    };
-    for Threshold { id, key, value } in changed {
-        let block = blocks.iter_mut().find(|block| block["id"].as_i64() == Some(*id));
-        if let Some(current) = block.and_then(|block| block.get_mut(key)) {
-            *current = json!(value);
-        }
-    }
 }
 
 /// The `classification` message of the existing runner's WebSocket.
