@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::model::describe_input;
+use super::model::{describe_input, model_type};
 use crate::config::{Config, ModelSource};
 use crate::model::{Interrupt, Model, ModelInput, ModelSettings, ModelTarget, builtin, examine};
 use crate::studio::{Provider, base_url, is_missing, missing_file_message};
@@ -44,7 +44,7 @@ impl ModelCheck {
                     "{} v{}, {}; takes {}",
                     info.name,
                     info.deploy_version,
-                    info.model_type,
+                    model_type(&info),
                     describe_input(&info)
                 ));
                 self.input = Some(info.input);

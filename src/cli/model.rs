@@ -172,14 +172,15 @@ fn find_model(file: Option<&str>, config: &Config) -> Result<(ModelSource, Strin
 fn describe(location: &str, info: &ModelInfo) -> String {
     let mut out = String::new();
     let mut line = |name: &str, value: String| {
-        let _ = writeln!(out, "{name:<11}{value}");
+        let _ = writeln!(out, "{name:<11}{}", escaped(&value));
     };
     line("file", location.to_owned());
     line("name", info.name.clone());
     line("version", format!("v{}", info.deploy_version));
     line("owner", info.owner.clone());
     line("project", info.project_id.to_string());
-    line("type", info.model_type.clone());
+    line("type", model_type(info));
+    line("anomaly", anomaly(info));
     line("input", describe_input(info));
     line("labels", info.labels.join(", "));
     for threshold in info.settable_thresholds() {
@@ -187,6 +188,40 @@ fn describe(location: &str, info: &ModelInfo) -> String {
     }
     line("engine", engine_name(info));
     out
+}
+
+/// The text with its control characters as `\n`, `\u{1b}`: a label must not move the cursor of a terminal.
+fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character.is_control() {
+            out.extend(character.escape_default());
+        } else {
+            out.push(character);
+        }
+    }
+    out
+}
+
+/// The type of a model as text.
+pub(super) fn model_type(info: &ModelInfo) -> String {
+    if info.is_visual_anomaly() {
+        format!("visual anomaly detection (model_type {})", info.model_type)
+    } else {
+        info.model_type.clone()
+    }
+}
+
+/// The anomaly detection block.
+fn anomaly(info: &ModelInfo) -> String {
+    match info.anomaly_type() {
+        0 => "none".to_owned(),
+        1 => "K-means (1)".to_owned(),
+        2 => "GMM (2)".to_owned(),
+        3 => "visual GMM (3)".to_owned(),
+        4 => "visual PatchCore (4)".to_owned(),
+        other => format!("number {other}"),
+    }
 }
 
 /// The input of a model as text.

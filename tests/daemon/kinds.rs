@@ -273,6 +273,39 @@ fn get_model_info_has_the_thresholds_in_force() {
 }
 
 #[test]
+fn model_info_escapes_labels_and_names_the_anomaly_detection() {
+    let site = Site::new();
+    let info = |anomaly: u64, label: &str| {
+        let mut greeting = hello(8, 8);
+        let parameters = &mut greeting["model_parameters"];
+        parameters["has_anomaly"] = json!(anomaly);
+        parameters["model_type"] = json!("classification");
+        parameters["labels"] = json!([label, "b"]);
+        let model = site.scripted_model(&json!({"hello": greeting}));
+        let output = site
+            .bare_command()
+            .args(["model", "info"])
+            .arg(&model)
+            .output()
+            .unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let shown = info(1, "a\u{1b}[2J\n");
+    assert!(shown.contains("\nlabels     a\\u{1b}[2J\\n, b\n"), "{shown}");
+    assert!(
+        shown.contains("\ntype       classification\nanomaly    K-means (1)\n"),
+        "{shown}"
+    );
+    let shown = info(3, "a");
+    assert!(
+        shown.contains("\ntype       visual anomaly detection (model_type classification)\n"),
+        "{shown}"
+    );
+    assert!(shown.contains("\nanomaly    visual GMM (3)\n"), "{shown}");
+    assert!(info(0, "a").contains("\nanomaly    none\n"));
+}
+
+#[test]
 fn check_reports_a_missing_model_and_a_broken_source_as_run_does() {
     let site = Site::new();
     let check = |arguments: &[&str]| {
