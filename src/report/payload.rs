@@ -98,7 +98,7 @@ struct Payload<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     freeform: Option<&'a [Vec<f32>]>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    grid: Option<&'a [BoundingBox]>,
+    grid: Option<Cells<'a>>,
     #[serde(rename = "box", skip_serializing_if = "Option::is_none")]
     boxes: Option<&'a [BoundingBox]>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -111,16 +111,41 @@ struct Payload<'a> {
     visual_anomaly_mean: Option<f64>,
     s3_bucket: &'a str,
     s3_prefix: &'a str,
+    /// Cells, or values of `freeform`, that are left out because the message would be too large.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    grid_omitted: Option<usize>,
+}
+
+/// The cells of a grid: all, or the strongest.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Cells<'a> {
+    All(&'a [BoundingBox]),
+    Strongest(Vec<&'a BoundingBox>),
+}
+
+/// How many cells or freeform values a message carries.
+#[derive(Clone, Copy)]
+enum Carried {
+    All,
+    Only(usize),
 }
 
 impl MessageBuilder<'_> {
     /// Writes the message with its picture, so that it fits into the limit of AWS IoT Core. May encode the picture
-    /// several times: call it away from the inference thread. Counts `published`, `oversized` and `images_omitted`.
+    /// several times: call it away from the inference thread. A grid or a freeform result that is too
+    /// large is cut. Counts `published`, `oversized`, `results_cut` and `images_omitted`.
     ///
     /// # Errors
     /// [`serde_json`] cannot write a field, which no result causes.
     pub fn build(&self, picture: PictureInMessage<'_>, stats: &Stats) -> Result<InferenceMessage, serde_json::Error> {
-        let mut json = serde_json::to_string(&self.payload())?;
+        let mut json = self.json(Carried::All)?;
+        if json.len() > MAX_MESSAGE
+            && let Some(cut) = self.cut_json()?
+        {
+            json = cut;
+            stats.results_cut.inc();
+        }
         let fit = if json.len() > MAX_MESSAGE {
             MessageFit::Oversized
         } else {
@@ -141,6 +166,58 @@ impl MessageBuilder<'_> {
         Ok(InferenceMessage { json: json.into(), fit })
     }
 
+    fn json(&self, carried: Carried) -> Result<String, serde_json::Error> {
+        let (mut arrays, mut payload) = (Vec::new(), self.payload());
+        let Carried::Only(count) = carried else {
+            return serde_json::to_string(&payload);
+        };
+        if let Some(Cells::All(cells)) = payload.grid {
+            let mut strongest = strongest(cells);
+            strongest.truncate(count);
+            payload.grid_omitted = Some(cells.len() - strongest.len());
+            payload.grid = Some(Cells::Strongest(strongest));
+        } else if let Some(all) = payload.freeform {
+            let mut left = count;
+            for array in all {
+                let taken = array.len().min(left);
+                arrays.push(array[..taken].to_vec());
+                left -= taken;
+            }
+            payload.freeform = Some(&arrays);
+            payload.grid_omitted = Some(values(all) - (count - left));
+        }
+        serde_json::to_string(&payload)
+    }
+
+    /// A message with as many of the strongest cells as fit. The position of a freeform value has a meaning, so the first
+    /// values are kept of those. `None`: there is no room for any, or the result has neither cells nor freeform values.
+    fn cut_json(&self) -> Result<Option<String>, serde_json::Error> {
+        let lengths: Vec<usize> = match Detections::of(self.result) {
+            Detections::Grid(cells) => strongest(cells)
+                .into_iter()
+                .map(json_length)
+                .collect::<Result<_, _>>()?,
+            Detections::Freeform(arrays) => arrays.iter().flatten().map(json_length).collect::<Result<_, _>>()?,
+            _ => return Ok(None),
+        };
+        // The picture does not fit either: there is room for the note that it is left out.
+        let without = self.json(Carried::Only(0))?.len() + IMAGE_OMITTED.len();
+        let mut room = MAX_MESSAGE.saturating_sub(without);
+        let fitting = lengths
+            .iter()
+            .take_while(|length| match room.checked_sub(**length + 1) {
+                Some(left) => {
+                    room = left;
+                    true
+                }
+                None => false,
+            });
+        match fitting.count() {
+            0 => Ok(None),
+            count => self.json(Carried::Only(count)).map(Some),
+        }
+    }
+
     fn payload(&self) -> Payload<'_> {
         let result = self.result;
         let mut payload = Payload {
@@ -159,14 +236,17 @@ impl MessageBuilder<'_> {
             visual_anomaly_mean: result.visual_anomaly_mean,
             s3_bucket: self.s3.map_or("unset", |s3| s3.bucket),
             s3_prefix: self.s3.map_or("unset", |s3| s3.prefix),
+            grid_omitted: None,
         };
         match Detections::of(result) {
             Detections::Freeform(arrays) => payload.freeform = Some(arrays),
-            Detections::Grid(cells) => payload.grid = Some(cells),
+            Detections::Grid(cells) => payload.grid = Some(Cells::All(cells)),
             Detections::Boxes(boxes) => payload.boxes = Some(boxes),
             Detections::Classes(classes) => payload.c = Some(LabelScores(classes)),
             // Where the model sends an empty grid, the message has it too.
-            Detections::VisualAnomaly(_) => payload.grid = result.visual_anomaly_grid.as_deref(),
+            Detections::VisualAnomaly(_) => {
+                payload.grid = result.visual_anomaly_grid.as_deref().map(Cells::All);
+            }
             // `anomaly` is set already.
             Detections::Anomaly(_) => {}
             // Never published.
@@ -174,6 +254,21 @@ impl MessageBuilder<'_> {
         }
         payload
     }
+}
+
+/// The cells, the one with the highest value first.
+fn strongest(cells: &[BoundingBox]) -> Vec<&BoundingBox> {
+    let mut cells: Vec<_> = cells.iter().collect();
+    cells.sort_by(|a, b| b.value.total_cmp(&a.value));
+    cells
+}
+
+fn json_length<T: Serialize>(value: T) -> Result<usize, serde_json::Error> {
+    Ok(serde_json::to_string(&value)?.len())
+}
+
+fn values(arrays: &[Vec<f32>]) -> usize {
+    arrays.iter().map(Vec::len).sum()
 }
 
 /// Adds the picture to a message that fits without it, else `image_omitted`.

@@ -254,12 +254,67 @@ fn a_message_too_large_without_a_picture_is_oversized_but_complete() {
         .unwrap();
     assert_eq!((largest.json.len(), largest.fit), (MAX_MESSAGE, MessageFit::Complete));
 
-    let over = builder(&freeform_message_of(MAX_MESSAGE + 1))
-        .build(PictureInMessage::NotWanted, &stats)
-        .unwrap();
+    let mut too_large = boxes(&[0.5]);
+    too_large.info = Some(String::new());
+    too_large.info = Some("i".repeat(MAX_MESSAGE + 1 - text(&too_large).len()));
+    let over = builder(&too_large).build(PictureInMessage::NotWanted, &stats).unwrap();
     assert_eq!((over.json.len(), over.fit), (MAX_MESSAGE + 1, MessageFit::Oversized));
     assert!(serde_json::from_slice::<Value>(&over.json).is_ok());
     assert_eq!((stats.published.get(), stats.oversized.get()), (1, 1));
+}
+
+#[test]
+fn a_grid_that_is_too_large_is_cut_to_its_strongest_cells() {
+    let cells: Vec<_> = (0..3_000).map(|i| boxed(f64::from(i * 7 % 3_000))).collect();
+    let result = InferenceResult {
+        visual_anomaly_grid: Some(cells),
+        ..Default::default()
+    };
+    for picture in [PictureInMessage::NotWanted, PictureInMessage::Missing] {
+        let stats = Stats::default();
+        let message = builder(&result).build(picture, &stats).unwrap();
+        assert_ne!(message.fit, MessageFit::Oversized);
+        assert!(
+            (MAX_MESSAGE - 200..=MAX_MESSAGE).contains(&message.json.len()),
+            "{}",
+            message.json.len()
+        );
+        let json: Value = serde_json::from_slice(&message.json).unwrap();
+        let values: Vec<_> = json["grid"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|cell| cell["value"].as_f64().unwrap())
+            .collect();
+        let expected: Vec<_> = (0..values.len()).map(|i| (2_999 - i) as f64).collect();
+        assert_eq!(values, expected);
+        assert_eq!(json["grid_omitted"], 3_000 - values.len());
+        assert_eq!(
+            (stats.published.get(), stats.results_cut.get(), stats.oversized.get()),
+            (1, 1, 0)
+        );
+    }
+}
+
+#[test]
+fn a_freeform_result_that_is_too_large_keeps_its_first_values() {
+    let result = InferenceResult {
+        freeform: Some(vec![vec![0.5; 10], vec![0.25; 100_000], vec![0.125]]),
+        ..Default::default()
+    };
+    let stats = Stats::default();
+    let message = builder(&result).build(PictureInMessage::NotWanted, &stats).unwrap();
+    assert_eq!((message.fit, stats.results_cut.get()), (MessageFit::Complete, 1));
+    let json: Value = serde_json::from_slice(&message.json).unwrap();
+    let lengths: Vec<_> = json["freeform"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|array| array.as_array().unwrap().len())
+        .collect();
+    assert_eq!((lengths.len(), lengths[0], lengths[2]), (3, 10, 0));
+    assert!(lengths[1] > 20_000);
+    assert_eq!(json["grid_omitted"], 100_011 - lengths[0] - lengths[1]);
 }
 
 /// A freeform result whose message has exactly that many bytes: numbers of four bytes each, the rest in `info`.
@@ -318,7 +373,8 @@ proptest! {
         prop_assert_eq!(message.json.len() > MAX_MESSAGE, message.fit == MessageFit::Oversized);
         let value: Value = serde_json::from_slice(&message.json).unwrap();
         let kinds = ["freeform", "grid", "box", "c"].iter().filter(|kind| value.get(kind).is_some()).count();
-        prop_assert_eq!(kinds, 1);
+        let has_only_scores = matches!(Detections::of(&result), Detections::Anomaly(_) | Detections::VisualAnomaly(_));
+        prop_assert!(kinds == 1 || kinds == 0 && has_only_scores);
     }
 }
 

@@ -79,6 +79,8 @@ counters! {
         delivered,
         /// Inference messages too large to publish; their pairs are still cached.
         oversized,
+        /// Messages published without the weakest cells of their grid, or the last values of a freeform result, to fit.
+        results_cut,
         /// Messages published without their picture because it did not fit.
         images_omitted,
         /// Inference messages dropped, oldest first, because the outbox was full.

@@ -70,6 +70,13 @@ fn message(freeform: usize, picture: Option<Picture>) -> PendingMessage {
     }
 }
 
+/// Nothing of it can be left out.
+fn too_large_message() -> PendingMessage {
+    let mut message = message(1, None);
+    message.result.info = Some("i".repeat(MAX_MESSAGE));
+    message
+}
+
 /// Its data is shorter than its size says.
 fn damaged_picture() -> Picture {
     Picture {
@@ -83,7 +90,7 @@ fn damaged_picture() -> Picture {
 #[test]
 fn what_happens_to_each_message_is_logged_once_a_minute() {
     let cases: [(PendingMessage, &str); 3] = [
-        (message(100_000, None), "is not published"),
+        (too_large_message(), "is not published"),
         (message(1, None), "without its picture"),
         (message(1, Some(damaged_picture())), "without its picture"),
     ];
