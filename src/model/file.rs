@@ -116,7 +116,10 @@ pub fn examine(path: &Path) -> Result<ModelTarget, ModelFileError> {
         .read_to_end(&mut head)
         .map_err(unreadable)?;
     match identify(&head) {
-        FileFormat::Program { machine } if runs_here(machine) => Ok(ModelTarget::Program(path.to_owned())),
+        FileFormat::Program { machine } if runs_here(machine) => {
+            check_length(path, &head, meta.len())?;
+            Ok(ModelTarget::Program(path.to_owned()))
+        }
         FileFormat::Program { machine } => Err(ModelFileError::Architecture {
             path: path.to_owned(),
             built_for: machine_name(machine),
@@ -125,21 +128,9 @@ pub fn examine(path: &Path) -> Result<ModelTarget, ModelFileError> {
     }
 }
 
-/// As [`examine`], for a download: the file must also be as long as its header says.
-///
-/// # Errors
-/// [`ModelFileError`]
-pub fn examine_complete(path: &Path) -> Result<(), ModelFileError> {
-    examine(path)?;
-    let unreadable = |source| ModelFileError::Unreadable {
-        path: path.to_owned(),
-        source,
-    };
-    let file = File::open(path).map_err(unreadable)?;
-    let got = file.metadata().map_err(unreadable)?.len();
-    let mut head = Vec::new();
-    file.take(64).read_to_end(&mut head).map_err(unreadable)?;
-    match elf::length(&head) {
+/// A file shorter than its header says would end with SIGSEGV or SIGBUS.
+fn check_length(path: &Path, head: &[u8], got: u64) -> Result<(), ModelFileError> {
+    match elf::length(head) {
         Some(needed) if needed <= got => Ok(()),
         needed => Err(ModelFileError::Incomplete {
             path: path.to_owned(),
@@ -346,10 +337,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("model.eim");
         fs::write(&path, &program).unwrap();
-        examine_complete(&path).unwrap();
+        examine(&path).unwrap();
         for length in [program.len() - 1, program.len() / 2, 64, 30] {
             fs::write(&path, &program[..length]).unwrap();
-            let message = examine_complete(&path).unwrap_err().to_string();
+            let message = examine(&path).unwrap_err().to_string();
             assert!(message.contains("is not complete"), "{length}: {message}");
         }
     }

@@ -28,7 +28,7 @@ mod tvm;
 
 pub use bounding_box::BoundingBox;
 pub use error::ModelError;
-pub use file::{ModelFileError, ModelTarget, examine, examine_complete};
+pub use file::{ModelFileError, ModelTarget, examine};
 pub use hello::HelloError;
 pub use interrupt::Interrupt;
 pub use protocol::{InferenceResult, ModelInfo, ModelInput};

@@ -8,7 +8,7 @@ use tokio::io::AsyncWriteExt;
 use super::client::{StudioClient, reason};
 use super::error::StudioError;
 use super::store::{ModelStore, PartialDownload};
-use crate::model::examine_complete;
+use crate::model::examine;
 
 const WHAT: &str = "the model file";
 /// How often the progress is logged.
@@ -44,7 +44,7 @@ pub(super) async fn download(
     if expected.is_some_and(|bytes| bytes != progress.received) {
         return Err(progress.truncated("the connection was closed".to_owned()));
     }
-    examine_complete(file.path()).map_err(StudioError::NotAModel)?;
+    examine(file.path()).map_err(StudioError::NotAModel)?;
     Ok(file)
 }
 

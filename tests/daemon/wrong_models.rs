@@ -92,6 +92,17 @@ fn a_model_for_a_32_bit_arm_is_told_and_replaced() {
 }
 
 #[test]
+fn a_truncated_model_is_recognised_and_replaced() {
+    wrong_model(
+        |path| {
+            let whole = std::fs::read(scripted_model()).unwrap();
+            std::fs::write(path, &whole[..whole.len() / 2]).unwrap();
+        },
+        &["is not complete: it has"],
+    );
+}
+
+#[test]
 fn a_web_page_in_place_of_a_model_is_told_and_replaced() {
     let page = "<!DOCTYPE html>\n<html><body>Please log in</body></html>";
     wrong_model(
