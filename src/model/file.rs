@@ -124,6 +124,11 @@ pub fn examine(path: &Path) -> Result<ModelTarget, ModelFileError> {
             path: path.to_owned(),
             built_for: machine_name(machine),
         }),
+        // It starts a model with the socket as its argument.
+        FileFormat::Script if access(path, Access::EXEC_OK).is_ok() => Ok(ModelTarget::Program(path.to_owned())),
+        FileFormat::Script => Err(not_a_model(
+            "a script that is not executable (chmod +x makes it a model)",
+        )),
         FileFormat::Other(what) => Err(not_a_model(what)),
     }
 }
@@ -144,6 +149,8 @@ enum FileFormat {
     Program {
         machine: u16,
     },
+    /// A file that begins with `#!`.
+    Script,
     /// Described for the error message.
     Other(&'static str),
 }
@@ -160,6 +167,9 @@ fn identify(head: &[u8]) -> FileFormat {
             _ => FileFormat::Other("a truncated program file"),
         };
     }
+    if head.starts_with(b"#!") {
+        return FileFormat::Script;
+    }
     let text = String::from_utf8_lossy(head).trim_start().to_ascii_lowercase();
     FileFormat::Other(match head {
         [] => "an empty file",
@@ -168,7 +178,6 @@ fn identify(head: &[u8]) -> FileFormat {
         [b'M', b'Z', ..] => "a Windows program",
         [0xcf, 0xfa, 0xed, 0xfe, ..] | [0xca, 0xfe, 0xba, 0xbe, ..] => "a macOS program",
         [_, _, _, _, b'T', b'F', b'L', b'3', ..] => "a bare TensorFlow Lite file",
-        [b'#', b'!', ..] => "a script",
         _ if text.starts_with("<!doctype") || text.starts_with("<html") => "a web page (an error page, or a login?)",
         _ if text.starts_with("<?xml") => "an XML document (an error of the download?)",
         _ if text.starts_with('{') => "a JSON document (an error of the download?)",
@@ -319,6 +328,21 @@ mod tests {
             missing.contains("nothing.eim") && missing.contains("No such file"),
             "{missing}"
         );
+    }
+
+    #[test]
+    fn an_executable_script_is_a_model() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("model.sh");
+        fs::write(&path, "#!/bin/sh\nexec ./model.eim \"$1\"\n").unwrap();
+        assert!(
+            prepare(&path, dir.path())
+                .unwrap_err()
+                .to_string()
+                .contains("not executable")
+        );
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        assert_eq!(prepare(&path, dir.path()).unwrap(), ModelTarget::Program(path));
     }
 
     #[test]

@@ -306,6 +306,19 @@ fn model_info_escapes_labels_and_names_the_anomaly_detection() {
 }
 
 #[test]
+fn an_executable_script_starts_a_model() {
+    let (site, broker) = (Site::new(), Mosquitto::start());
+    let observer = Observer::connect(broker.port, site.device());
+    let model = site.scripted_model(&json!({"hello": hello(8, 8), "answers": [boxed(0.5)]}));
+    let script = site.write("start.sh", format!("#!/bin/sh\nexec '{}' \"$1\"\n", model.display()));
+    std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let line = "videotestsrc is-live=true ! video/x-raw,format=I420,width=64,height=48,framerate=30/1";
+    let daemon = site.run(&broker.url(), &["--model", script.to_str().unwrap(), "--gst", line]);
+    observer.wait_for_status("started", 1);
+    daemon.stop();
+}
+
+#[test]
 fn check_reports_a_missing_model_and_a_broken_source_as_run_does() {
     let site = Site::new();
     let check = |arguments: &[&str]| {
