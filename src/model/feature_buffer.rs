@@ -7,6 +7,7 @@ use super::hello::Hello;
 use super::protocol::InferenceResult;
 use super::shm::{FeatureSegment, OutputSegment};
 use crate::config::ShmBehavior;
+use crate::status::health::HealthFlag;
 
 /// The values of the next request, and the model's free-form outputs in shared memory.
 #[derive(Debug, Default)]
@@ -29,12 +30,28 @@ pub(super) enum WrittenFeatures<'a> {
 }
 
 impl FeatureBuffer {
-    /// Opens the segments of a hello, as far as `behavior` allows.
+    /// Opens the segments of a hello, as far as `behavior` allows. `health` fails while values are sent as JSON although
+    /// shared memory was wanted.
     ///
     /// # Errors
     /// [`ModelError::SharedMemory`], where shared memory is required and cannot be used.
-    pub(super) fn open(behavior: ShmBehavior, hello: &Hello) -> Result<Self, ModelError> {
-        let (segment, outputs) = open_segments(behavior, hello)?;
+    pub(super) fn open(behavior: ShmBehavior, hello: &Hello, health: &HealthFlag) -> Result<Self, ModelError> {
+        let (segment, outputs) = match open_segments(behavior, hello) {
+            Ok(segments) => {
+                health.set_ok();
+                segments
+            }
+            Err(reason) if behavior == ShmBehavior::Always => return Err(ModelError::SharedMemory(reason)),
+            // The answers to JSON requests contain the free-form outputs too.
+            Err(reason) => {
+                // A model that restarts has the same problem again.
+                if health.failure().is_none() {
+                    warn!(reason, "Features are sent as JSON, which is slower than shared memory");
+                }
+                health.set_failing(format!("features are sent as JSON, which is slower: {reason}"));
+                Default::default()
+            }
+        };
         Ok(Self {
             segment,
             outputs,
@@ -104,44 +121,35 @@ impl FeatureBuffer {
 
 type Segments = (Option<FeatureSegment>, Vec<OutputSegment>);
 
-fn open_segments(behavior: ShmBehavior, hello: &Hello) -> Result<Segments, ModelError> {
+/// The segments of a hello; none where none are wanted or offered. The error is the reason as a sentence.
+fn open_segments(behavior: ShmBehavior, hello: &Hello) -> Result<Segments, String> {
     if behavior == ShmBehavior::Never || !hello.info.input.is_supported() {
         return Ok((None, Vec::new()));
     }
-    let opened = match (&hello.features_shm, &hello.features_shm_error) {
-        (Some(segment), _) if !segment.is_float32 => Err("the model's shared memory does not hold float32".to_owned()),
-        (Some(segment), _) if segment.elements < hello.info.features as u64 => Err(format!(
+    let segment = match (&hello.features_shm, &hello.features_shm_error) {
+        (Some(segment), _) => segment,
+        (None, Some(error)) => return Err(format!("the model has no shared memory: {error}")),
+        (None, None) if behavior == ShmBehavior::Auto => return Ok((None, Vec::new())),
+        (None, None) => return Err("the model has no shared memory (built before 2025?)".to_owned()),
+    };
+    if !segment.is_float32 {
+        return Err("the model's shared memory does not hold float32".to_owned());
+    }
+    if segment.elements < hello.info.features as u64 {
+        return Err(format!(
             "the model's shared memory holds {} values of {}",
             segment.elements, hello.info.features
-        )),
-        (Some(segment), _) if segment.size_bytes / 4 < segment.elements => Err(format!(
+        ));
+    }
+    if segment.size_bytes / 4 < segment.elements {
+        return Err(format!(
             "the model's shared memory has {} bytes for {} values",
             segment.size_bytes, segment.elements
-        )),
-        (Some(segment), _) => FeatureSegment::open(&segment.name, segment.elements).map_err(|error| error.to_string()),
-        (None, Some(error)) => Err(format!("the model has no shared memory: {error}")),
-        (None, None) if behavior == ShmBehavior::Auto => return Ok((None, Vec::new())),
-        (None, None) => Err("the model has no shared memory (built before 2025?)".to_owned()),
-    };
-    let features = match opened {
-        Ok(features) => features,
-        Err(reason) if behavior == ShmBehavior::Always => return Err(ModelError::SharedMemory(reason)),
-        Err(reason) => {
-            warn!(reason, "Features are sent as JSON, which is slower than shared memory");
-            return Ok((None, Vec::new()));
-        }
-    };
-    let outputs = hello
-        .freeform_shm
-        .iter()
-        .map(|segment| OutputSegment::open(&segment.name, segment.elements));
-    match outputs.collect() {
-        Ok(outputs) => Ok((Some(features), outputs)),
-        // The answer to a JSON request contains the values.
-        Err(error) if behavior == ShmBehavior::Always => Err(ModelError::SharedMemory(error.to_string())),
-        Err(error) => {
-            warn!(reason = %error, "Features and results are sent as JSON, which is slower than shared memory");
-            Ok((None, Vec::new()))
-        }
+        ));
     }
+    let features = FeatureSegment::open(&segment.name, segment.elements).map_err(|error| error.to_string())?;
+    let outputs = hello.freeform_shm.iter();
+    let outputs = outputs.map(|segment| OutputSegment::open(&segment.name, segment.elements));
+    let outputs = outputs.collect::<Result<_, _>>().map_err(|error| error.to_string())?;
+    Ok((Some(features), outputs))
 }

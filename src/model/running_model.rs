@@ -41,7 +41,7 @@ impl Model {
         let hello = client.hello()?;
         let mut model = Self {
             is_continuous: matches!(hello.info.input, ModelInput::Audio { continuous: true, .. }),
-            features: FeatureBuffer::open(settings.shm, &hello)?,
+            features: FeatureBuffer::open(settings.shm, &hello, &settings.shm_health)?,
             client,
             info: Arc::new(hello.info),
             stats: Arc::clone(&settings.stats),

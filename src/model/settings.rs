@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::runtime_dir::default_bases;
 use crate::config::{ModelSource, ShmBehavior, Threshold};
+use crate::status::health::HealthFlag;
 use crate::status::stats::Stats;
 
 /// The model to start, and how.
@@ -19,6 +20,8 @@ pub struct ModelSettings {
     pub work_dir: PathBuf,
     /// Whether features are passed in shared memory.
     pub shm: ShmBehavior,
+    /// Fails while features are sent as JSON because the model's shared memory cannot be used.
+    pub shm_health: HealthFlag,
     /// Set after the hello.
     pub thresholds: Vec<Threshold>,
     /// Time limits of each step.
@@ -45,6 +48,7 @@ impl ModelSettings {
             device: device.into(),
             work_dir: work_dir.into(),
             shm: ShmBehavior::default(),
+            shm_health: HealthFlag::default(),
             thresholds: Vec::new(),
             timeouts: ModelTimeouts::default(),
             run_bases: default_bases(),

@@ -5,15 +5,17 @@
 //! this program reads them afterwards. A model that violates this only causes wrong numbers: every bit pattern is a valid
 //! `f32`, and segments contain nothing else.
 //!
-//! The size of a segment is checked before it is mapped. A model that shrinks its segment afterwards would end both
-//! processes with SIGBUS; no model does.
+//! The size of a segment is checked and its memory is reserved before it is mapped. Without the reservation, the first
+//! access to a page ends the process with SIGBUS when `/dev/shm` is full: many containers have 64 MiB there, or less. A model
+//! that shrinks its segment afterwards would have the same effect; no model does.
 #![allow(unsafe_code)]
 
 use std::io;
 use std::os::fd::OwnedFd;
 
 use memmap2::{MmapMut, MmapOptions, MmapRaw};
-use rustix::fs::{Mode, fstat, ftruncate};
+use rustix::fs::{FallocateFlags, Mode, fallocate, fstat};
+use rustix::io::Errno;
 use rustix::shm::{self, OFlags};
 
 use super::protocol::MAX_FEATURES;
@@ -35,6 +37,12 @@ pub enum ShmError {
         actual: u64,
         /// The necessary size in bytes.
         needed: u64,
+    },
+    /// `/dev/shm` is full.
+    #[error("/dev/shm has no room for {bytes} bytes; make it larger (docker run --shm-size)")]
+    NoRoom {
+        /// The size of the segment.
+        bytes: u64,
     },
     /// Of the operating system.
     #[error("{name} cannot be {what}: {source}")]
@@ -61,7 +69,7 @@ impl FeatureSegment {
     /// # Errors
     /// An invalid name, a segment smaller than `elements` values, or an error of the operating system.
     pub fn open(name: &str, elements: u64) -> Result<Self, ShmError> {
-        let (file, bytes) = open_checked(name, elements, OFlags::RDWR)?;
+        let (file, bytes) = open_reserved(name, elements)?;
         Self::map(name, &file, bytes)
     }
 
@@ -97,7 +105,7 @@ impl OutputSegment {
     /// # Errors
     /// As [`FeatureSegment::open`].
     pub fn open(name: &str, elements: u64) -> Result<Self, ShmError> {
-        let (file, bytes) = open_checked(name, elements, OFlags::RDONLY)?;
+        let (file, bytes) = open_reserved(name, elements)?;
         let map = MmapOptions::new()
             .len(bytes)
             .map_raw_read_only(&file)
@@ -130,20 +138,16 @@ pub struct OwnedSegment {
 }
 
 impl OwnedSegment {
-    /// Creates a segment of zeros with a random name.
+    /// Creates a segment of zeros with a random name, and reserves its memory.
     ///
     /// # Errors
-    /// Of the operating system.
+    /// [`ShmError::NoRoom`], or an error of the operating system.
     pub fn new(elements: usize) -> Result<Self, ShmError> {
         let name = format!("/shm-{:012x}", rand::random::<u64>() >> 16);
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR;
         let file = shm::open(&name, flags, Mode::RUSR | Mode::WUSR).map_err(|e| os(&name, "created", e.into()))?;
         let bytes = elements.saturating_mul(size_of::<f32>());
-        let features = match ftruncate(&file, bytes as u64) {
-            Ok(()) => FeatureSegment::map(&name, &file, bytes),
-            Err(error) => Err(os(&name, "made large enough", error.into())),
-        };
-        match features {
+        match reserve(&name, &file, bytes as u64).and_then(|()| FeatureSegment::map(&name, &file, bytes)) {
             Ok(features) => Ok(Self {
                 name,
                 features,
@@ -191,11 +195,13 @@ pub fn is_valid(name: &str) -> bool {
         .is_some_and(|rest| (1..=128).contains(&rest.len()) && rest.bytes().all(is_plain))
 }
 
-fn open_checked(name: &str, elements: u64, flags: OFlags) -> Result<(OwnedFd, usize), ShmError> {
+/// Opens a segment of a model, checks its size and reserves its memory. That needs write access, even for a segment that is
+/// only read: reading a page that does not exist yet allocates it.
+fn open_reserved(name: &str, elements: u64) -> Result<(OwnedFd, usize), ShmError> {
     if !is_valid(name) {
         return Err(ShmError::Name(name.chars().take(80).collect()));
     }
-    let file = shm::open(name, flags, Mode::empty()).map_err(|error| os(name, "opened", error.into()))?;
+    let file = shm::open(name, OFlags::RDWR, Mode::empty()).map_err(|error| os(name, "opened", error.into()))?;
     let stat = fstat(&file).map_err(|error| os(name, "examined", error.into()))?;
     let actual = u64::try_from(stat.st_size).unwrap_or(0);
     let needed = elements.saturating_mul(FLOAT);
@@ -206,8 +212,21 @@ fn open_checked(name: &str, elements: u64, flags: OFlags) -> Result<(OwnedFd, us
             needed,
         });
     }
+    reserve(name, &file, needed)?;
     // At most MAX_FEATURES * 4 = 256 MiB: fits a `usize` everywhere.
     Ok((file, needed as usize))
+}
+
+/// Allocates the first `bytes` of a segment and makes it at least that large. What it contains stays.
+fn reserve(name: &str, file: &OwnedFd, bytes: u64) -> Result<(), ShmError> {
+    loop {
+        match fallocate(file, FallocateFlags::empty(), 0, bytes) {
+            Ok(()) => return Ok(()),
+            Err(Errno::INTR) => {}
+            Err(Errno::NOSPC) => return Err(ShmError::NoRoom { bytes }),
+            Err(error) => return Err(os(name, "reserved", error.into())),
+        }
+    }
 }
 
 fn os(name: &str, what: &'static str, source: io::Error) -> ShmError {

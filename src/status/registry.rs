@@ -30,6 +30,7 @@ pub struct StatusRegistry {
     viewers: Arc<dyn StatusSource<ViewerStatus>>,
     live_page: HealthFlag,
     model_resolver: HealthFlag,
+    shared_memory: HealthFlag,
     session: Mutex<SessionStatus>,
     rate: Mutex<Rate>,
 }
@@ -74,6 +75,7 @@ impl StatusRegistry {
             viewers,
             live_page: HealthFlag::default(),
             model_resolver: HealthFlag::default(),
+            shared_memory: HealthFlag::default(),
             session: Mutex::new(SessionStatus {
                 started: now,
                 model: ModelState::Starting,
@@ -99,6 +101,7 @@ impl StatusRegistry {
         s3_cache: HealthFlag,
     ) {
         self.model_resolver.set_ok();
+        self.shared_memory.set_ok();
         let mut session = self.session.lock();
         *session = SessionStatus {
             started: Instant::now(),
@@ -129,6 +132,11 @@ impl StatusRegistry {
     /// Whether the model that runs is the one that was asked for.
     pub fn model_resolver_flag(&self) -> &HealthFlag {
         &self.model_resolver
+    }
+
+    /// Whether features reach the model in shared memory where that is wanted.
+    pub fn shared_memory_flag(&self) -> &HealthFlag {
+        &self.shared_memory
     }
 
     /// Whether the live page is served.
@@ -182,7 +190,7 @@ impl StatusRegistry {
         let has_spool = *link != LinkStatus::Stdout;
         let has_s3_cache = self.info.s3_bucket.is_some();
         Health::new([
-            session.model.health(&self.model_resolver),
+            session.model.health(&self.model_resolver, &self.shared_memory),
             session.source.health(),
             link_health(link),
             HealthStatus::from_flag(Part::Spool, has_spool, "ok", &outbox.spool),

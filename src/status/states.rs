@@ -32,9 +32,10 @@ impl ModelState {
         self.into()
     }
 
-    /// `resolver`: whether the model is the one that was asked for.
-    pub(super) fn health(&self, resolver: &HealthFlag) -> HealthStatus {
-        match (self, resolver.failure()) {
+    /// `resolver`: whether the model is the one that was asked for. `shared_memory`: whether it gets its features in shared
+    /// memory.
+    pub(super) fn health(&self, resolver: &HealthFlag, shared_memory: &HealthFlag) -> HealthStatus {
+        match (self, resolver.failure().or_else(|| shared_memory.failure())) {
             (Self::Waiting(reason) | Self::UnsupportedModel(reason), _) => {
                 HealthStatus::failing(Part::Model, self.name(), reason)
             }

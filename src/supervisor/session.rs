@@ -110,8 +110,10 @@ impl<'a> Session<'a> {
             let (stats, device) = (stats.clone(), context.device.clone());
             let (shm, thresholds) = (config.runner.shm, config.runner.thresholds.clone());
             let work_dir = config.work_dir.clone();
+            let shm_health = context.registry.shared_memory_flag().clone();
             move |source| model::ModelSettings {
                 shm,
+                shm_health: shm_health.clone(),
                 thresholds: thresholds.clone(),
                 ..model::ModelSettings::new(source, &*device, &work_dir, stats.clone())
             }

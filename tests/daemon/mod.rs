@@ -21,6 +21,7 @@ mod model_faults;
 mod options;
 mod pictures;
 mod saying;
+mod shared_memory;
 mod sources;
 mod stage;
 mod wrong_models;

@@ -4,7 +4,6 @@ use std::io;
 use std::path::PathBuf;
 
 use super::kind::NAMES;
-use crate::model::shm::ShmError;
 
 /// Why a built-in model did not run.
 #[derive(Debug, thiserror::Error)]
@@ -23,7 +22,4 @@ pub enum BuiltinError {
         /// The cause.
         source: io::Error,
     },
-    /// Shared memory could not be created.
-    #[error(transparent)]
-    SharedMemory(#[from] ShmError),
 }

@@ -28,7 +28,7 @@ pub fn serve(kind: &BuiltinKind, socket: &Path) -> Result<(), BuiltinError> {
         path: socket.to_owned(),
         source,
     };
-    let mut server = Server::new(kind)?;
+    let mut server = Server::new(kind);
     match fs::remove_file(socket) {
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(failed(error)),
         _ => {}
@@ -54,9 +54,32 @@ fn accept(listener: &UnixListener) -> io::Result<Option<UnixStream>> {
     }
 }
 
+/// Where the features of a request are.
+enum FeatureMemory {
+    Shared(OwnedSegment),
+    /// Only JSON requests fill it, for this reason.
+    Private(Vec<f32>, String),
+}
+
+impl FeatureMemory {
+    fn new(elements: usize) -> Self {
+        OwnedSegment::new(elements).map_or_else(
+            |error| Self::Private(vec![0.0; elements], error.to_string()),
+            Self::Shared,
+        )
+    }
+
+    fn values(&mut self) -> &mut [f32] {
+        match self {
+            Self::Shared(segment) => segment.features.values(),
+            Self::Private(values, _) => values,
+        }
+    }
+}
+
 struct Server<'a> {
     kind: &'a BuiltinKind,
-    shm: OwnedSegment,
+    memory: FeatureMemory,
     has_hello: bool,
     answers: u64,
     min_score: f64,
@@ -72,16 +95,15 @@ enum Reply {
 }
 
 impl<'a> Server<'a> {
-    fn new(kind: &'a BuiltinKind) -> Result<Self, BuiltinError> {
-        let shm = OwnedSegment::new(kind.features())?;
-        Ok(Self {
+    fn new(kind: &'a BuiltinKind) -> Self {
+        Self {
             kind,
-            shm,
+            memory: FeatureMemory::new(kind.features()),
             has_hello: false,
             answers: 0,
             min_score: 0.5,
             recent_samples: VecDeque::new(),
-        })
+        }
     }
 
     fn serve(&mut self, mut client: &UnixStream) -> io::Result<()> {
@@ -132,14 +154,16 @@ impl<'a> Server<'a> {
         for (key, continuous) in [("classify_shm", false), ("classify_continuous_shm", true)] {
             if let Some(elements) = request.get(key) {
                 // The client has opened the segment: from now on nothing can be left behind.
-                self.shm.unlink();
+                if let FeatureMemory::Shared(segment) = &mut self.memory {
+                    segment.unlink();
+                }
                 let elements = elements.get("elements").and_then(Value::as_u64).unwrap_or(0) as usize;
                 return self.classify(id, elements, continuous);
             }
         }
         for (key, continuous) in [("classify", false), ("classify_continuous", true)] {
             if let Some(Value::Array(features)) = request.get(key) {
-                let values = self.shm.features.values();
+                let values = self.memory.values();
                 for (value, feature) in values.iter_mut().zip(features) {
                     *value = feature.as_f64().unwrap_or(0.0) as f32;
                 }
@@ -155,16 +179,22 @@ impl<'a> Server<'a> {
         }
         let kind = self.kind;
         let features = kind.features();
-        Reply::Json(json!({
+        let mut answer = json!({
             "id": id,
             "success": true,
             "project": { "id": 0, "name": format!("builtin:{}", kind.name), "owner": "ei-greengrass", "deploy_version": 1 },
             "inferencing_engine": { "engine_type": 0, "properties": [] },
-            "features_shm": {
-                "name": self.shm.name, "size_bytes": features * 4, "type": "float32", "elements": features,
-            },
             "model_parameters": parameters(kind, self.min_score),
-        }))
+        });
+        match &self.memory {
+            FeatureMemory::Shared(segment) => {
+                answer["features_shm"] = json!({
+                    "name": segment.name, "size_bytes": features * 4, "type": "float32", "elements": features,
+                });
+            }
+            FeatureMemory::Private(_, error) => answer["features_shm_error"] = error.as_str().into(),
+        }
+        Reply::Json(answer)
     }
 
     fn set_threshold(&mut self, id: i64, threshold: &Value) -> Reply {
@@ -207,7 +237,7 @@ impl<'a> Server<'a> {
     }
 
     fn result(&mut self, continuous: bool) -> Value {
-        let (kind, features) = (self.kind, self.shm.features.values());
+        let (kind, features) = (self.kind, self.memory.values());
         match kind.task {
             Task::Nothing => {
                 let (width, height) = (kind.width.div_ceil(2), kind.height.div_ceil(2));
