@@ -255,6 +255,8 @@ pub trait MailboxControl: Debug + Send + Sync {
     fn finish(&self);
     /// The epoch of this sender, as [`Received::Closed`] returns it.
     fn epoch(&self) -> u64;
+    /// Whether no value of this sender waits to be received.
+    fn is_empty(&self) -> bool;
     /// Blocks until the values of this sender are received or dropped.
     fn wait_until_drained(&self);
     /// Closes the mailbox and drops its values, unless a later capture has opened it.
@@ -268,6 +270,11 @@ impl<T: Debug + Send> MailboxControl for MailboxSender<T> {
 
     fn epoch(&self) -> u64 {
         self.epoch
+    }
+
+    fn is_empty(&self) -> bool {
+        let state = self.mailbox.state.lock();
+        state.epoch != self.epoch || state.values.is_empty()
     }
 
     fn wait_until_drained(&self) {

@@ -28,10 +28,12 @@ pub struct CaptureSettings {
     pub devices: DeviceSelection,
     /// Play a source that is not live as fast as its frames are received, each frame once. No effect on live sources.
     pub unthrottled: bool,
-    /// A live source that delivers nothing for this long has stalled.
+    /// A live source that delivers nothing for this long and for three frame intervals has stalled.
     pub no_frame_limit: Duration,
     /// The same for its first frame: network cameras negotiate, and sensors warm up.
     pub first_frame_limit: Duration,
+    /// The same for a source that is not live, while no frame of it waits for inference.
+    pub not_live_limit: Duration,
 }
 
 impl CaptureSettings {
@@ -39,6 +41,8 @@ impl CaptureSettings {
     pub const NO_FRAME_LIMIT: Duration = Duration::from_secs(10);
     /// Default of [`Self::first_frame_limit`].
     pub const FIRST_FRAME_LIMIT: Duration = Duration::from_secs(30);
+    /// Default of [`Self::not_live_limit`].
+    pub const NOT_LIVE_LIMIT: Duration = Duration::from_secs(30);
 
     /// The default settings for a launch line; `None`: for a device.
     pub fn new(source: impl Into<Option<SourceLine>>) -> Self {
@@ -48,6 +52,7 @@ impl CaptureSettings {
             unthrottled: false,
             no_frame_limit: Self::NO_FRAME_LIMIT,
             first_frame_limit: Self::FIRST_FRAME_LIMIT,
+            not_live_limit: Self::NOT_LIVE_LIMIT,
         }
     }
 }
@@ -145,10 +150,17 @@ impl Capture {
             pipeline,
             mailbox: self.mailbox.clone(),
             stopping: Arc::clone(&self.stopping),
-            limits: self.is_live.then_some(StallLimits {
-                first_frame: settings.first_frame_limit,
-                next_frame: settings.no_frame_limit,
-            }),
+            limits: match self.is_live {
+                true => StallLimits {
+                    first_frame: settings.first_frame_limit,
+                    next_frame: settings.no_frame_limit,
+                },
+                false => StallLimits {
+                    first_frame: settings.not_live_limit,
+                    next_frame: settings.not_live_limit,
+                },
+            },
+            waits_for_mailbox: !self.is_live,
             clock,
             secrets,
         };

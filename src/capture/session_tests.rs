@@ -276,7 +276,7 @@ fn a_live_source_that_delivers_nothing_has_stalled() {
 }
 
 #[test]
-fn a_source_that_is_not_live_never_stalls() {
+fn the_limits_of_a_live_source_do_not_apply_to_others() {
     let settings = CaptureSettings {
         no_frame_limit: Duration::from_millis(50),
         first_frame_limit: Duration::from_millis(50),
@@ -287,6 +287,50 @@ fn a_source_that_is_not_live_never_stalls() {
     let run = Run::with(settings).unwrap();
     assert_eq!(run.timestamps(), [0, 500, 1000]);
     assert_eq!(run.event(), CaptureEvent::EndOfStream);
+}
+
+#[test]
+fn a_live_source_may_be_slow_when_its_frame_rate_is() {
+    let settings = CaptureSettings {
+        no_frame_limit: Duration::from_millis(300),
+        ..CaptureSettings::new(SourceLine::Launch(
+            "videotestsrc is-live=true num-buffers=3 ! video/x-raw,width=16,height=16,framerate=1/1".to_owned(),
+        ))
+    };
+    let run = Run::with(settings).unwrap();
+    assert_eq!(run.timestamps().len(), 3);
+    assert_eq!(run.event(), CaptureEvent::EndOfStream);
+}
+
+#[test]
+fn a_source_that_is_not_live_has_stalled_when_it_delivers_nothing_and_nothing_waits() {
+    use std::io::Write;
+    use std::os::fd::AsRawFd;
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let settings = CaptureSettings {
+        not_live_limit: Duration::from_millis(500),
+        ..CaptureSettings::new(SourceLine::Launch(format!(
+            "fdsrc fd={} blocksize=256 ! rawvideoparse width=16 height=16 format=gray8 framerate=50/1",
+            reader.as_raw_fd()
+        )))
+    };
+    writer.write_all(&[0; 256]).unwrap();
+    let run = Run::with(settings).unwrap();
+    assert!(!run.capture.is_live());
+    let start = Instant::now();
+    while run.stats.frames_captured.get() < 1 {
+        assert!(start.elapsed() < LIMIT);
+        std::thread::yield_now();
+    }
+    let while_waiting = run.events.recv_timeout(Duration::from_millis(1500));
+    assert!(while_waiting.is_err(), "the frame waits for inference: {while_waiting:?}");
+    run.frame();
+    let event = run.event();
+    assert!(
+        matches!(event, CaptureEvent::Stalled { after } if after >= Duration::from_millis(500)),
+        "{event:?}"
+    );
+    drop(writer);
 }
 
 #[test]

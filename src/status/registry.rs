@@ -129,6 +129,22 @@ impl StatusRegistry {
         self.session.lock().source = state;
     }
 
+    /// The source was started. A source that stalled before must deliver something first: [`Self::set_source_delivers`].
+    pub fn set_source_started(&self) {
+        let source = &mut self.session.lock().source;
+        if !matches!(source, SourceState::Stalled(_)) {
+            *source = SourceState::Running;
+        }
+    }
+
+    /// Something of the source was inferred.
+    pub fn set_source_delivers(&self) {
+        let source = &mut self.session.lock().source;
+        if matches!(source, SourceState::Stalled(_)) {
+            *source = SourceState::Running;
+        }
+    }
+
     /// Whether the model that runs is the one that was asked for.
     pub fn model_resolver_flag(&self) -> &HealthFlag {
         &self.model_resolver

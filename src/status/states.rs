@@ -66,6 +66,11 @@ pub enum SourceState {
         /// Why it failed, as a sentence.
         String,
     ),
+    /// It delivered nothing for too long and is started again. It stays in this state until something of it is inferred.
+    Stalled(
+        /// What happened, as a sentence.
+        String,
+    ),
     /// It ended; the `restart` command starts it again.
     Paused,
 }
@@ -78,15 +83,17 @@ impl SourceState {
 
     pub(super) fn health(&self) -> HealthStatus {
         match self {
-            Self::Waiting(reason) => HealthStatus::failing(Part::Source, self.name(), reason),
+            Self::Waiting(reason) | Self::Stalled(reason) => {
+                HealthStatus::failing(Part::Source, self.name(), reason)
+            }
             _ => HealthStatus::ok(Part::Source, self.name()),
         }
     }
 
-    /// Why it waits.
+    /// Why it is started again.
     pub(super) fn reason(&self) -> Option<&str> {
         match self {
-            Self::Waiting(reason) => Some(reason),
+            Self::Waiting(reason) | Self::Stalled(reason) => Some(reason),
             _ => None,
         }
     }

@@ -246,8 +246,10 @@ impl<'a> Session<'a> {
     }
 
     fn on_capture_event(&mut self, event: PipelineEvent) -> ControlFlow<SessionEnd> {
-        if let Some(state) = source_state(&event) {
-            self.context.registry.set_source_state(state);
+        match source_state(&event) {
+            Some(SourceState::Running) => self.context.registry.set_source_started(),
+            Some(state) => self.context.registry.set_source_state(state),
+            None => {}
         }
         self.capture.on_event(event)?;
         if let Some(generation) = self.capture.take_paused_generation() {
@@ -279,7 +281,10 @@ impl<'a> Session<'a> {
                 ));
                 self.model.on_unsupported(info);
             }
-            ModelEvent::Progress(Progress::FirstInference) => self.notice(Status::Started),
+            ModelEvent::Progress(Progress::FirstInference) => {
+                self.context.registry.set_source_delivers();
+                self.notice(Status::Started);
+            }
             ModelEvent::Progress(Progress::Drained(generation)) => {
                 self.drained = self.drained.max(generation);
                 self.notify_paused();
@@ -384,7 +389,7 @@ fn source_state(event: &PipelineEvent) -> Option<SourceState> {
         }
         PipelineEvent::Reported(CaptureEvent::Stalled { after }) => {
             let reason = format!("it delivered no frame for {:.0} s", after.as_secs_f32());
-            Some(SourceState::Waiting(reason))
+            Some(SourceState::Stalled(reason))
         }
         PipelineEvent::Reported(CaptureEvent::EndOfStream) => Some(SourceState::Starting),
         PipelineEvent::Stopped(_) => None,
