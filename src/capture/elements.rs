@@ -52,6 +52,8 @@ pub(super) const AFTER_ENCODER: [&str; 8] = [
 ];
 /// Sources that deliver the bytes of a file in an unknown format.
 pub(super) const BYTE_SOURCES: [&str; 3] = ["filesrc", "souphttpsrc", "fdsrc"];
+/// Sources that read from a web server.
+pub(super) const HTTP_SOURCES: [&str; 4] = ["souphttpsrc", "curlhttpsrc", "neonhttpsrc", "reqwesthttpsrc"];
 /// Elements that only a line with audio has.
 pub(super) const AUDIO_ELEMENTS: [&str; 10] = [
     "alsasrc",

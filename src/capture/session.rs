@@ -9,6 +9,7 @@ use gstreamer as gst;
 use gstreamer::prelude::*;
 
 use super::device_selection::DeviceSelection;
+use super::elements::HTTP_SOURCES;
 use super::error::CaptureError;
 use super::launch_line::{MediaKind, PreparedLine, decode_source};
 use super::mailbox::MailboxControl;
@@ -34,6 +35,10 @@ pub struct CaptureSettings {
     pub first_frame_limit: Duration,
     /// The same for a source that is not live, while no frame of it waits for inference.
     pub not_live_limit: Duration,
+    /// Pause between two still pictures of an HTTP source.
+    pub still_interval: Duration,
+    /// The start is one of many that each fetch a picture: it is not worth a log line above DEBUG.
+    pub is_poll: bool,
 }
 
 impl CaptureSettings {
@@ -53,6 +58,8 @@ impl CaptureSettings {
             no_frame_limit: Self::NO_FRAME_LIMIT,
             first_frame_limit: Self::FIRST_FRAME_LIMIT,
             not_live_limit: Self::NOT_LIVE_LIMIT,
+            still_interval: Duration::from_secs(1),
+            is_poll: false,
         }
     }
 }
@@ -75,6 +82,7 @@ pub struct Capture {
     stopping: Arc<AtomicBool>,
     is_live: bool,
     has_other_branches: bool,
+    clock: Arc<FrameClock>,
     span: tracing::Span,
 }
 
@@ -129,10 +137,16 @@ impl Capture {
             stopping: Arc::default(),
             is_live,
             has_other_branches,
+            clock: Arc::clone(&clock),
             span,
         };
         capture.spawn_watchdog(settings, clock, prepared.secrets.clone(), report)?;
-        tracing::info!(is_live, line = prepared.shown, "Capture started");
+        let line = prepared.shown;
+        if settings.is_poll {
+            tracing::debug!(is_live, line, "Capture started");
+        } else {
+            tracing::info!(is_live, line, "Capture started");
+        }
         Ok(capture)
     }
 
@@ -180,6 +194,21 @@ impl Capture {
     /// Whether the line has branches besides the model's (`kvssink`, a recording). They stop and start with the source.
     pub fn has_other_branches(&self) -> bool {
         self.has_other_branches
+    }
+
+    /// How many frames or audio buffers it delivered.
+    pub fn frames(&self) -> u64 {
+        self.clock.frames()
+    }
+
+    /// Whether an element of the line reads from a web server.
+    pub fn has_http_source(&self) -> bool {
+        let is_http = |element: gst::Element| {
+            let factory = element.factory();
+            factory.is_some_and(|factory| HTTP_SOURCES.contains(&factory.name().as_str()))
+        };
+        let pipeline = self.pipeline.as_ref();
+        pipeline.is_some_and(|pipeline| pipeline.iterate_recurse().into_iter().flatten().any(is_http))
     }
 
     /// The epoch of the mailbox in which this capture delivers.

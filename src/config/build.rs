@@ -25,6 +25,7 @@ pub(super) fn config(values: &mut Resolver, params: &mut EiParams, sources: &Sou
         sleep_time: values.take(&keys::SLEEP_TIME_SEC),
         lock_filename: values.take(&keys::LOCK_FILENAME),
         source: source(values, params, sources),
+        still_interval: values.take(&keys::STILL_INTERVAL_MS),
         iotcore_backoff: values.take(&keys::IOTCORE_BACKOFF),
         qos: values.take(&keys::IOTCORE_QOS),
         ei_bindir: values.take(&keys::EI_BINDIR),

@@ -269,6 +269,13 @@ pub(super) static S3_BUCKET: Key<Option<String>> = Key::new(
     show::some,
 );
 
+pub(super) static STILL_INTERVAL_MS: Key<Duration> = Key::new(
+    "still_interval_ms",
+    Integer(1000),
+    "milliseconds, from 10 to 86400000",
+    values::still_interval,
+    show::millis,
+);
 pub(super) static IOT_ENDPOINT: Key<Option<Redacted>> = Key::new(
     "iot_endpoint",
     Absent,
@@ -308,7 +315,7 @@ pub(super) static PREVIEW_TOKEN: Key<Option<Secret>> =
     Key::new("preview_token", Absent, ONE_LINE, values::some_secret, show::some).secret();
 
 /// Every key, in the order of the tutorial, then those that this component adds.
-pub static KEYS: [&KeyInfo; 39] = [
+pub static KEYS: [&KeyInfo; 40] = [
     &NODE_VERSION.info,
     &VIPS_VERSION.info,
     &DEVICE_NAME.info,
@@ -336,6 +343,7 @@ pub static KEYS: [&KeyInfo; 39] = [
     &THRESHOLD_CRITERIA.info,
     &ENABLE_CACHE_TO_S3.info,
     &S3_BUCKET.info,
+    &STILL_INTERVAL_MS.info,
     &IOT_ENDPOINT.info,
     &IOT_AUTH.info,
     &IOT_CERT.info,

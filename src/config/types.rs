@@ -24,6 +24,8 @@ pub struct Config {
     pub lock_filename: PathBuf,
     /// The configured source; `None`: a camera or microphone of the machine.
     pub source: Option<SourceLine>,
+    /// Pause between two still pictures of an HTTP source.
+    pub still_interval: Duration,
     /// Publish every Nth inference that passes the filter; at least 1.
     pub iotcore_backoff: u32,
     /// MQTT QoS of everything published.

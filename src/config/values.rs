@@ -187,6 +187,12 @@ pub(super) fn metrics_interval(value: &Value) -> ParseResult<Duration> {
     Duration::try_from_secs_f64(millis / 1000.0).map_or(Err(InvalidValue), parsed)
 }
 
+/// The interval of still pictures: at least 10 ms, at most a day.
+pub(super) fn still_interval(value: &Value) -> ParseResult<Duration> {
+    let millis = between(value, 10, 86_400_000)?;
+    u64::try_from(millis).map_or(Err(InvalidValue), |millis| parsed(Duration::from_millis(millis)))
+}
+
 /// An integer; everything below 1 means 1 (`iotcore_backoff`: publish every inference).
 pub(super) fn count(value: &Value) -> ParseResult<u32> {
     let count = integer(value).ok_or(InvalidValue)?.max(1);

@@ -161,6 +161,11 @@ impl CaptureSupervisor {
         epoch == self.epoch
     }
 
+    /// Whether the source fetches still pictures, one with each start.
+    pub(super) fn is_polling(&self) -> bool {
+        self.settings.is_poll
+    }
+
     /// Returns once the mailbox generation at whose end the source stays stopped.
     pub(super) fn take_paused_generation(&mut self) -> Option<u64> {
         self.paused_generation.take()
@@ -227,7 +232,9 @@ impl CaptureSupervisor {
     fn on_started(&mut self, capture: Capture) {
         let now = Instant::now();
         self.backoff.succeeded(now);
-        tracing::info!(is_live = capture.is_live(), "Capture runs");
+        if !self.is_polling() {
+            tracing::info!(is_live = capture.is_live(), "Capture runs");
+        }
         self.phase = CapturePhase::Running { capture, since: now };
         if let Some(event) = self.early_event.take() {
             // Sending fails only when the session has ended.
@@ -248,7 +255,7 @@ impl CaptureSupervisor {
         self.stop_running(Some(wait));
     }
 
-    /// Restarts the source at once, or pauses, as `ei_shutdown_behavior` says.
+    /// Restarts the source at once, or pauses, as `ei_shutdown_behavior` says. A still picture is fetched again.
     fn on_end_of_stream(&mut self) {
         let CapturePhase::Running { capture, since } = &self.phase else {
             return;
@@ -259,9 +266,20 @@ impl CaptureSupervisor {
             self.stop_running(None);
             return;
         }
-        let wait = if since.elapsed() < SHORT_RUN {
+        let was_short = since.elapsed() < SHORT_RUN;
+        let is_picture = capture.frames() == 1 || (capture.frames() > 1 && was_short);
+        if is_picture && capture.has_http_source() {
+            if !self.settings.is_poll {
+                tracing::info!(interval = ?self.settings.still_interval, "The source is a still picture; fetching it again and again");
+            }
+            self.settings.is_poll = true;
+            self.stop_running(Some(self.settings.still_interval));
+            return;
+        }
+        let wait = if was_short {
             self.log_failure("it ended right after its start")
         } else {
+            self.settings.is_poll = false;
             self.stats.capture_restarts.inc();
             tracing::info!("The source ended; restarting it (ei_shutdown_behavior)");
             Duration::ZERO
@@ -320,6 +338,7 @@ impl CaptureSupervisor {
     /// Logs and counts a failure, and returns the wait before the restart.
     fn log_failure(&mut self, reason: &str) -> Duration {
         let now = Instant::now();
+        self.settings.is_poll = false;
         self.stats.capture_restarts.inc();
         let wait = self.backoff.failed(now);
         // The elements of each pipeline have other numbers in their names: identity0, identity1.

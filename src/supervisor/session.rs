@@ -88,6 +88,7 @@ impl<'a> Session<'a> {
             capture::CaptureSettings {
                 devices: DeviceSelection::from_options(&config.runner),
                 unthrottled: context.setup.unthrottled,
+                still_interval: config.still_interval,
                 ..capture::CaptureSettings::new(context.setup.source.clone())
             },
             config.shutdown_behavior,
@@ -225,7 +226,10 @@ impl<'a> Session<'a> {
 
     fn on_capture_due(&mut self) -> ControlFlow<SessionEnd> {
         // Set before the first frame can arrive; set later, that frame would lead to a second notice.
-        self.announce.store(true, Ordering::Relaxed);
+        // Each still picture is a start of its own; only the first one is announced.
+        if !self.capture.is_polling() {
+            self.announce.store(true, Ordering::Relaxed);
+        }
         self.capture.on_due()
     }
 
@@ -246,12 +250,16 @@ impl<'a> Session<'a> {
     }
 
     fn on_capture_event(&mut self, event: PipelineEvent) -> ControlFlow<SessionEnd> {
+        let is_end = matches!(event, PipelineEvent::Reported(CaptureEvent::EndOfStream));
         match source_state(&event) {
             Some(SourceState::Running) => self.context.registry.set_source_started(),
             Some(state) => self.context.registry.set_source_state(state),
             None => {}
         }
         self.capture.on_event(event)?;
+        if is_end && self.capture.is_polling() {
+            self.context.registry.set_source_started();
+        }
         if let Some(generation) = self.capture.take_paused_generation() {
             self.context.registry.set_source_state(SourceState::Paused);
             self.pausing = Some(generation);

@@ -9,18 +9,12 @@ use serde_json::{Value, json};
 
 use super::stage::{Stage, lines};
 use crate::support::daemon::Daemon;
+use crate::support::http::{HttpServer, Reply};
 use crate::support::scripts::{boxed, hello, script};
 
-/// Writes a video file with this many pictures at 30 per second. Returns a launch line that plays it.
-fn video(directory: &Path, pictures: u32) -> String {
-    let path = directory.join(format!("{pictures}.avi"));
-    gst::init().unwrap();
-    let line = format!(
-        "videotestsrc num-buffers={pictures} ! video/x-raw,format=I420,width=64,height=48,framerate=30/1 ! jpegenc ! avimux \
-         ! filesink location={}",
-        path.display()
-    );
-    let pipeline = gst::parse::launch(&line).unwrap();
+/// Runs a launch line to its end, to make a file.
+fn play_to_end(line: &str) {
+    let pipeline = gst::parse::launch(line).unwrap();
     pipeline.set_state(gst::State::Playing).unwrap();
     let ends = [gst::MessageType::Eos, gst::MessageType::Error];
     let limit = gst::ClockTime::from_seconds(20);
@@ -31,6 +25,18 @@ fn video(directory: &Path, pictures: u32) -> String {
         .expect("an end");
     assert_eq!(end.type_(), gst::MessageType::Eos);
     pipeline.set_state(gst::State::Null).unwrap();
+}
+
+/// Writes a video file with this many pictures at 30 per second. Returns a launch line that plays it.
+fn video(directory: &Path, pictures: u32) -> String {
+    let path = directory.join(format!("{pictures}.avi"));
+    gst::init().unwrap();
+    let line = format!(
+        "videotestsrc num-buffers={pictures} ! video/x-raw,format=I420,width=64,height=48,framerate=30/1 ! jpegenc ! avimux \
+         ! filesink location={}",
+        path.display()
+    );
+    play_to_end(&line);
     format!("filesrc location={} ! avidemux ! jpegdec", path.display())
 }
 
@@ -259,4 +265,37 @@ fn a_line_that_duplicates_frames_to_2200_per_second_keeps_running() {
     assert!(figures["frames_skipped"].as_u64() > Some(3000), "{figures}");
     assert_eq!(stage.order().iter().filter(|kind| *kind == "started").count(), 1);
     daemon.stop();
+}
+
+/// A JPEG file of 64 x 48.
+fn picture(directory: &Path) -> Vec<u8> {
+    let path = directory.join("picture.jpg");
+    let line = format!(
+        "videotestsrc num-buffers=1 pattern=ball ! video/x-raw,format=I420,width=64,height=48 ! jpegenc ! filesink location={}",
+        path.display()
+    );
+    gst::init().unwrap();
+    play_to_end(&line);
+    std::fs::read(path).unwrap()
+}
+
+#[test]
+fn a_still_picture_over_http_is_fetched_again_after_the_interval() {
+    let stage = Stage::new();
+    let picture = picture(stage.site.path());
+    let server = HttpServer::start(move |_| Reply::bytes("image/jpeg", picture.clone()));
+    let source = format!("souphttpsrc location={}/snap.jpg", server.url());
+    let daemon = stage.run(model(&stage), &source, &["still_interval_ms=300"]);
+    let first = stage.observer.wait_for_count("inference/output", 1)[0].clone();
+    let fifth = stage.observer.wait_for_count("inference/output", 5)[4].clone();
+    let ts = |message: &Value| message["ts"].as_u64().unwrap();
+    let lasted = ts(&fifth) - ts(&first);
+    assert!((1200..8000).contains(&lasted), "four pauses of 300 ms took {lasted} ms");
+    let figures = stage.wait_for_figures("figures after the fifth", |runner| runner["inferences"].as_u64() >= Some(5));
+    assert_eq!((&figures["capture_restarts"], &figures["problems"]), (&json!(0), &json!([])));
+    assert_eq!(figures["health"]["source"], "running");
+    assert_eq!(stage.order().iter().filter(|kind| *kind == "started").count(), 1);
+    let log = daemon.stop();
+    assert_eq!(lines(&log, "WARN", "source"), Vec::<&str>::new());
+    assert_eq!(lines(&log, "INFO", "Capture started").len(), 1);
 }
