@@ -50,8 +50,17 @@ pub(super) const AFTER_ENCODER: [&str; 8] = [
     "oggmux",
     "flacparse",
 ];
-/// Sources that deliver the bytes of a file in an unknown format.
-pub(super) const BYTE_SOURCES: [&str; 3] = ["filesrc", "souphttpsrc", "fdsrc"];
+/// Sources that deliver the bytes of a file or a stream in an unknown format.
+pub(super) const BYTE_SOURCES: [&str; 8] = [
+    "filesrc",
+    "souphttpsrc",
+    "curlhttpsrc",
+    "fdsrc",
+    "giosrc",
+    "tcpclientsrc",
+    "urisourcebin",
+    "rtspsrc",
+];
 /// Sources that read from a web server.
 pub(super) const HTTP_SOURCES: [&str; 4] = ["souphttpsrc", "curlhttpsrc", "neonhttpsrc", "reqwesthttpsrc"];
 /// Elements that only a line with audio has.

@@ -62,6 +62,14 @@ impl MediaKind {
         }
     }
 
+    /// What a line without a decoder does not deliver, for the list of changes.
+    fn media(self) -> &'static str {
+        match self {
+            Self::Video => "pictures",
+            Self::Audio { .. } => "sound",
+        }
+    }
+
     /// What the model gets, for the list of changes.
     fn data(self) -> &'static str {
         match self {
@@ -306,11 +314,19 @@ fn converters(chain: &Chain<'_>, kind: MediaKind, changes: &mut Vec<String>) -> 
         tail.push("queue");
         changes.push("added a branch to the open `tee` for the model".to_owned());
     }
-    if kind != MediaKind::Video {
-        if end.is_one_of(&BYTE_SOURCES) {
-            tail.push("decodebin");
-            changes.push(format!("added `decodebin`: `{}` gives a file, not sound", end.name()));
+    if end.is_one_of(&BYTE_SOURCES) {
+        let (media, name) = (kind.media(), end.name());
+        if end.is_element("rtspsrc") {
+            // A camera with a microphone offers both streams, and the first one would be linked.
+            tail.push(match kind {
+                MediaKind::Video => "application/x-rtp,media=video",
+                MediaKind::Audio { .. } => "application/x-rtp,media=audio",
+            });
         }
+        tail.push("decodebin");
+        changes.push(format!("added `decodebin`: `{name}` delivers an encoded stream, not {media}"));
+    } else if kind != MediaKind::Video {
+        return tail;
     } else if end.is_caps_of("image/jpeg") || end.is_one_of(&JPEG_SOURCES) {
         tail.push("jpegdec");
         changes.push("added `jpegdec`: the source delivers JPEG".to_owned());

@@ -100,6 +100,25 @@ fn a_final_jpeg_stream_is_decoded() {
 }
 
 #[test]
+fn a_line_without_a_decoder_gets_one() {
+    for (line, added) in [
+        ("filesrc location=x.avi", "decodebin"),
+        ("filesrc location=x.avi ! fakesink", "decodebin"),
+        ("souphttpsrc location=http://c/snap.jpg", "decodebin"),
+        (
+            "rtspsrc location=rtsp://c/1 latency=0",
+            "application/x-rtp,media=video ! decodebin",
+        ),
+    ] {
+        let rewritten = PreparedLine::new(line, MediaKind::Video).unwrap();
+        let kept = line.trim_end_matches(" ! fakesink");
+        assert_eq!(rewritten.launch, format!("{kept} ! {added} ! {SINK}"));
+        let change = rewritten.changes.last().unwrap();
+        assert!(change.starts_with("added `decodebin`"), "{change}");
+    }
+}
+
+#[test]
 fn audio_is_converted_to_the_format_of_the_model() {
     let prepared = |line: &str| {
         PreparedLine::new(&line.to_owned().into(), MediaKind::Audio { sample_rate: 8000 })

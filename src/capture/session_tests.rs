@@ -478,3 +478,12 @@ fn the_next_capture_fills_the_same_mailbox() {
         assert!(matches!(capture.stop(LIMIT), StopOutcome::Clean));
     }
 }
+
+#[test]
+fn a_file_plays_without_a_decoder_in_its_line() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = video_file(directory.path());
+    let run = Run::unthrottled(&format!("filesrc location={path}"));
+    assert_eq!(run.timestamps(), (0..20).map(|frame| frame * 50).collect::<Vec<_>>());
+    assert_eq!(run.event(), CaptureEvent::EndOfStream);
+}
