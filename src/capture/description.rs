@@ -6,7 +6,7 @@ use super::launch_line::{MediaKind, PreparedLine, decode_source};
 use super::launch_tokens::parse_chains;
 use super::packages::MissingElement;
 use super::pipeline::delivers_jpeg;
-use crate::config::SourceLine;
+use crate::config::{MicrophoneChannel, SourceLine};
 use crate::model::ModelInput;
 
 /// The sample rate of most audio models, used when no model is known.
@@ -30,9 +30,15 @@ pub struct PipelineDescription {
 ///
 /// # Errors
 /// All errors in the line except missing elements, which are part of the description.
-pub fn describe_pipeline(source: &SourceLine, input: Option<&ModelInput>) -> Result<PipelineDescription, CaptureError> {
+pub fn describe_pipeline(
+    source: &SourceLine,
+    input: Option<&ModelInput>,
+    channel: MicrophoneChannel,
+) -> Result<PipelineDescription, CaptureError> {
     let text = decode_source(source)?;
-    let kind = input.and_then(MediaKind::of).unwrap_or_else(|| guess_kind(&text.line));
+    let kind = input
+        .and_then(|input| MediaKind::of(input, channel))
+        .unwrap_or_else(|| guess_kind(&text.line, channel));
     let prepared = PreparedLine::new(&text, kind)?;
     let effective_line = prepared.shown.clone();
     let missing_elements = match prepared.parse() {
@@ -54,13 +60,14 @@ pub fn describe_pipeline(source: &SourceLine, input: Option<&ModelInput>) -> Res
 }
 
 /// Audio when the line has an audio element and no video, otherwise video.
-fn guess_kind(line: &str) -> MediaKind {
+fn guess_kind(line: &str, channel: MicrophoneChannel) -> MediaKind {
     let chains = parse_chains(line);
     let mut nodes = chains.iter().flat_map(|chain| &chain.nodes);
     let has_video = nodes.clone().any(|node| node.name().starts_with("video"));
     if !has_video && nodes.any(|node| node.is_one_of(&AUDIO_ELEMENTS)) {
         return MediaKind::Audio {
             sample_rate: DEFAULT_SAMPLE_RATE,
+            channel,
         };
     }
     MediaKind::Video
@@ -72,21 +79,24 @@ mod tests {
     use crate::capture::gst_args;
 
     fn described(line: &str) -> Result<PipelineDescription, CaptureError> {
-        describe_pipeline(&SourceLine(line.to_owned()), None)
+        describe_pipeline(&SourceLine(line.to_owned()), None, MicrophoneChannel::Auto)
     }
 
     #[test]
     fn a_line_with_audio_elements_is_described_as_audio() {
         assert_eq!(
-            guess_kind("audiotestsrc ! audioconvert"),
-            MediaKind::Audio { sample_rate: 16_000 }
+            guess_kind("audiotestsrc ! audioconvert", MicrophoneChannel::Auto),
+            MediaKind::Audio {
+                sample_rate: 16_000,
+                channel: MicrophoneChannel::Auto
+            }
         );
         for line in [
             "v4l2src ! videoconvert",
             "alsasrc ! a. v4l2src ! video/x-raw",
             "filesrc ! decodebin",
         ] {
-            assert_eq!(guess_kind(line), MediaKind::Video, "{line}");
+            assert_eq!(guess_kind(line, MicrophoneChannel::Auto), MediaKind::Video, "{line}");
         }
         let description = described("audiotestsrc ! wavenc ! filesink location=x").unwrap();
         assert!(
@@ -111,7 +121,7 @@ mod tests {
     #[test]
     fn the_decoded_line_is_shown_without_its_password() {
         let line = "rtspsrc:location=rtsp://u:secret@10.0.0.5:8554/cam:latency=0:!:decodebin:!:jpegenc";
-        let description = describe_pipeline(&SourceLine(line.to_owned()), None).unwrap();
+        let description = describe_pipeline(&SourceLine(line.to_owned()), None, MicrophoneChannel::Auto).unwrap();
         assert_eq!(
             description.line,
             "rtspsrc location=rtsp://u:***@10.0.0.5:8554/cam latency=0 ! decodebin ! jpegenc"
@@ -151,12 +161,12 @@ mod tests {
     #[test]
     fn an_empty_or_too_long_source_is_an_error() {
         assert_eq!(
-            describe_pipeline(&SourceLine("__none__".to_owned()), None),
+            describe_pipeline(&SourceLine("__none__".to_owned()), None, MicrophoneChannel::Auto),
             Err(CaptureError::NoLine)
         );
         let long = SourceLine("a".repeat(gst_args::MAX_LENGTH + 1));
         assert_eq!(
-            describe_pipeline(&long, None),
+            describe_pipeline(&long, None, MicrophoneChannel::Auto),
             Err(CaptureError::TooLong {
                 length: gst_args::MAX_LENGTH + 1
             })

@@ -18,7 +18,7 @@ use super::gst_args;
 use super::launch_tokens::{Chain, Node, NodeKind, parse_chains};
 use super::packages::MissingElement;
 use super::registry::{GstRegistry, init, is_installed};
-use crate::config::SourceLine;
+use crate::config::{MicrophoneChannel, SourceLine};
 use crate::model::ModelInput;
 use crate::util::redact::{STARS, SecretWords};
 
@@ -30,19 +30,24 @@ pub(super) const SINK_NAME: &str = "frames-for-the-model";
 pub enum MediaKind {
     /// Raw frames in system memory.
     Video,
-    /// 16-bit mono samples.
+    /// 16-bit samples: mono, or interleaved where a channel has to be selected.
     Audio {
         /// Samples per second.
         sample_rate: u32,
+        /// The channel of a microphone with several.
+        channel: MicrophoneChannel,
     },
 }
 
 impl MediaKind {
     /// The input of a model; `None`: neither video nor audio.
-    pub(super) fn of(input: &ModelInput) -> Option<Self> {
+    pub(super) fn of(input: &ModelInput, channel: MicrophoneChannel) -> Option<Self> {
         match *input {
             ModelInput::Image { .. } => Some(Self::Video),
-            ModelInput::Audio { frequency, .. } => Some(Self::Audio { sample_rate: frequency }),
+            ModelInput::Audio { frequency, .. } => Some(Self::Audio {
+                sample_rate: frequency,
+                channel,
+            }),
             ModelInput::SeveralImages(_) | ModelInput::Unsupported(_) => None,
         }
     }
@@ -138,12 +143,20 @@ impl PreparedLine {
             drop_encoder_and_sinks(chain, kind, &mut changes);
             tail.extend(converters(chain, kind, &mut changes).into_iter().map(str::to_owned));
         }
-        if let MediaKind::Audio { sample_rate } = kind {
+        if let MediaKind::Audio { sample_rate, channel } = kind {
+            let format = format!("audio/x-raw,format=S16LE,layout=interleaved,rate={sample_rate}");
+            let caps = match channel {
+                MicrophoneChannel::Number(number) => {
+                    // Before the conversion, which would add missing channels.
+                    tail.push(format!("capsfilter caps=\"audio/x-raw,channels=[{number},64]\""));
+                    format
+                }
+                // Without positions GStreamer cannot mix: such channels come as they are.
+                _ => format!("{format},channels=1;{format},channels=[3,64],channel-mask=(bitmask)0"),
+            };
             // Dithering adds noise, which would hide that a microphone is silent.
             tail.extend(["audioconvert dithering=none", "audioresample"].map(str::to_owned));
-            tail.push(format!(
-                "audio/x-raw,format=S16LE,layout=interleaved,channels=1,rate={sample_rate}"
-            ));
+            tail.push(format!("capsfilter caps=\"{caps}\""));
         }
         tail.push(format!("appsink name={SINK_NAME}"));
 
@@ -324,7 +337,9 @@ fn converters(chain: &Chain<'_>, kind: MediaKind, changes: &mut Vec<String>) -> 
             });
         }
         tail.push("decodebin");
-        changes.push(format!("added `decodebin`: `{name}` delivers an encoded stream, not {media}"));
+        changes.push(format!(
+            "added `decodebin`: `{name}` delivers an encoded stream, not {media}"
+        ));
     } else if kind != MediaKind::Video {
         return tail;
     } else if end.is_caps_of("image/jpeg") || end.is_one_of(&JPEG_SOURCES) {

@@ -121,12 +121,16 @@ fn a_line_without_a_decoder_gets_one() {
 #[test]
 fn audio_is_converted_to_the_format_of_the_model() {
     let prepared = |line: &str| {
-        PreparedLine::new(&line.to_owned().into(), MediaKind::Audio { sample_rate: 8000 })
-            .unwrap()
-            .launch
+        let kind = MediaKind::Audio {
+            sample_rate: 8000,
+            channel: MicrophoneChannel::Auto,
+        };
+        PreparedLine::new(&line.to_owned().into(), kind).unwrap().launch
     };
+    let format = "audio/x-raw,format=S16LE,layout=interleaved,rate=8000";
     let end = format!(
-        "audioconvert dithering=none ! audioresample ! audio/x-raw,format=S16LE,layout=interleaved,channels=1,rate=8000 ! {SINK}"
+        "audioconvert dithering=none ! audioresample ! \
+         capsfilter caps=\"{format},channels=1;{format},channels=[3,64],channel-mask=(bitmask)0\" ! {SINK}"
     );
     for (line, kept) in [
         ("alsasrc device=hw:1", "alsasrc device=hw:1"),

@@ -13,6 +13,7 @@ use super::frame::{Frame, FrameMailbox};
 use super::launch_line::MediaKind;
 use super::mailbox::{MailboxControl, MailboxSender, OverflowPolicy, Reservation, SendOutcome};
 use super::watchdog::FrameClock;
+use crate::config::MicrophoneChannel;
 use crate::status::stats::Stats;
 
 /// Where a capture delivers, and in which form.
@@ -33,11 +34,12 @@ impl From<&Arc<FrameMailbox>> for CaptureOutput {
 
 impl CaptureOutput {
     /// What the pipeline has to deliver.
-    pub(super) fn kind(&self) -> MediaKind {
+    pub(super) fn kind(&self, channel: MicrophoneChannel) -> MediaKind {
         match self {
             Self::Video(_) => MediaKind::Video,
             Self::Audio(_, format) => MediaKind::Audio {
                 sample_rate: format.sample_rate,
+                channel,
             },
         }
     }
@@ -46,6 +48,7 @@ impl CaptureOutput {
     pub(super) fn connect(
         &self,
         lossless: bool,
+        channel: MicrophoneChannel,
         sink: &gst_app::AppSink,
         stats: &Arc<Stats>,
         clock: &Arc<FrameClock>,
@@ -64,7 +67,7 @@ impl CaptureOutput {
             }
             Self::Audio(reservation, format) => {
                 let sender = reservation.open(policy)?;
-                sink.set_callbacks(audio_callbacks(&sender, *format, stats, clock));
+                sink.set_callbacks(audio_callbacks(&sender, *format, channel, stats, clock));
                 Some(Arc::new(sender))
             }
         }

@@ -16,7 +16,7 @@ use super::mailbox::MailboxControl;
 use super::output::CaptureOutput;
 use super::pipeline::{StartingPipeline, TearDown, tear_down};
 use super::watchdog::{CaptureEvent, FrameClock, StallLimits, Watchdog};
-use crate::config::SourceLine;
+use crate::config::{MicrophoneChannel, SourceLine};
 use crate::status::stats::Stats;
 use crate::util::redact::SecretWords;
 
@@ -35,6 +35,8 @@ pub struct CaptureSettings {
     pub first_frame_limit: Duration,
     /// The same for a source that is not live, while no frame of it waits for inference.
     pub not_live_limit: Duration,
+    /// The channel of a microphone with several.
+    pub microphone_channel: MicrophoneChannel,
     /// Pause between two still pictures of an HTTP source.
     pub still_interval: Duration,
     /// The start is one of many that each fetch a picture: it is not worth a log line above DEBUG.
@@ -58,6 +60,7 @@ impl CaptureSettings {
             no_frame_limit: Self::NO_FRAME_LIMIT,
             first_frame_limit: Self::FIRST_FRAME_LIMIT,
             not_live_limit: Self::NOT_LIVE_LIMIT,
+            microphone_channel: MicrophoneChannel::default(),
             still_interval: Duration::from_secs(1),
             is_poll: false,
         }
@@ -101,7 +104,7 @@ impl Capture {
         report: impl Fn(CaptureEvent) + Send + Sync + 'static,
     ) -> Result<Self, CaptureError> {
         let output = output.into();
-        let kind = output.kind();
+        let kind = output.kind(settings.microphone_channel);
         let span = tracing::info_span!("capture_session", kind = kind.name());
         let _entered = span.clone().entered();
         let line = match &settings.source {
@@ -124,7 +127,7 @@ impl Capture {
         let clock = Arc::new(FrameClock::new());
         // The sink renders nothing before PLAYING, so no frame misses the callbacks.
         let mailbox = output
-            .connect(lossless, &starting.sink, stats, &clock)
+            .connect(lossless, settings.microphone_channel, &starting.sink, stats, &clock)
             .ok_or(CaptureError::GivenUp)?;
         if let Err(error) = starting.set_state(gst::State::Playing) {
             mailbox.close();

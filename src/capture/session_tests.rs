@@ -15,7 +15,7 @@ use super::mailbox::Received;
 use super::registry::init;
 use super::session::{Capture, CaptureSettings, StopOutcome};
 use super::watchdog::CaptureEvent;
-use crate::config::{ResizeMode, SourceLine};
+use crate::config::{MicrophoneChannel, ResizeMode, SourceLine};
 use crate::status::stats::Stats;
 
 /// Limit of each wait.
@@ -323,7 +323,10 @@ fn a_source_that_is_not_live_has_stalled_when_it_delivers_nothing_and_nothing_wa
         std::thread::yield_now();
     }
     let while_waiting = run.events.recv_timeout(Duration::from_millis(1500));
-    assert!(while_waiting.is_err(), "the frame waits for inference: {while_waiting:?}");
+    assert!(
+        while_waiting.is_err(),
+        "the frame waits for inference: {while_waiting:?}"
+    );
     run.frame();
     let event = run.event();
     assert!(
@@ -486,4 +489,57 @@ fn a_file_plays_without_a_decoder_in_its_line() {
     let run = Run::unthrottled(&format!("filesrc location={path}"));
     assert_eq!(run.timestamps(), (0..20).map(|frame| frame * 50).collect::<Vec<_>>());
     assert_eq!(run.event(), CaptureEvent::EndOfStream);
+}
+
+/// The loudest sample of a source whose four channels have 10, 20, 40 and 80 percent of full scale.
+fn loudest_of_four_channels(positions: &str, channel: MicrophoneChannel) -> i16 {
+    use super::audio::{AudioFormat, AudioMailbox};
+    use super::output::CaptureOutput;
+    let inputs = [0.1, 0.2, 0.4, 0.8].map(|volume| {
+        format!(
+            " audiotestsrc wave=square freq=1 volume={volume} samplesperbuffer=800 num-buffers=4 \
+             ! audio/x-raw,format=S16LE,rate=16000,channels=1 ! i."
+        )
+    });
+    let line = format!("interleave name=i {positions}{}", inputs.concat());
+    let settings = CaptureSettings {
+        unthrottled: true,
+        microphone_channel: channel,
+        ..CaptureSettings::new(SourceLine::Launch(line))
+    };
+    let mailbox = Arc::new(AudioMailbox::new());
+    let format = AudioFormat {
+        sample_rate: 16_000,
+        window: 1600,
+        step: 1600,
+        continuous: false,
+    };
+    let (sender, events) = mpsc::channel();
+    let output = CaptureOutput::Audio(mailbox.reserve(), format);
+    let capture = Capture::start(&settings, output, &Arc::default(), move |event| {
+        let _ = sender.send(event);
+    })
+    .unwrap();
+    let Received::Value(window) = mailbox.receive(LIMIT) else {
+        panic!("no sound: {:?}", events.try_recv())
+    };
+    capture.stop(LIMIT);
+    window
+        .samples
+        .iter()
+        .map(|sample| sample.saturating_abs())
+        .max()
+        .unwrap()
+}
+
+#[test]
+fn a_microphone_with_four_channels_without_positions_gives_the_configured_one() {
+    for (channel, percent) in [
+        (MicrophoneChannel::Auto, 10.0),
+        (MicrophoneChannel::Number(3), 40.0),
+        (MicrophoneChannel::Mix, 37.5),
+    ] {
+        let loudest = f64::from(loudest_of_four_channels("", channel)) / 327.67;
+        assert!((loudest - percent).abs() < 1.0, "{channel}: {loudest} %");
+    }
 }

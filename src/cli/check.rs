@@ -183,7 +183,7 @@ fn source(config: &Config, input: Option<&ModelInput>) -> (Vec<String>, bool) {
         lines.extend(microphones().into_iter().map(|line| format!("microphone: {line}")));
         return (lines, true);
     };
-    match describe_pipeline(source, input) {
+    match describe_pipeline(source, input, config.microphone_channel) {
         Ok(PipelineDescription {
             line,
             effective_line,

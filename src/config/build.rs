@@ -26,6 +26,7 @@ pub(super) fn config(values: &mut Resolver, params: &mut EiParams, sources: &Sou
         lock_filename: values.take(&keys::LOCK_FILENAME),
         source: source(values, params, sources),
         still_interval: values.take(&keys::STILL_INTERVAL_MS),
+        microphone_channel: values.take(&keys::MICROPHONE_CHANNEL),
         iotcore_backoff: values.take(&keys::IOTCORE_BACKOFF),
         qos: values.take(&keys::IOTCORE_QOS),
         ei_bindir: values.take(&keys::EI_BINDIR),

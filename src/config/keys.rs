@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use strum::{Display, EnumString};
 
 use super::show;
-use super::types::{Criteria, Launch, ModelSource, Qos, ShutdownBehavior, SourceLine};
+use super::types::{Criteria, Launch, MicrophoneChannel, ModelSource, Qos, ShutdownBehavior, SourceLine};
 use super::values::{self, Parser};
 use crate::device::DEFAULT_TEMPLATE;
 use crate::util::secret::{Redacted, Secret};
@@ -276,6 +276,13 @@ pub(super) static STILL_INTERVAL_MS: Key<Duration> = Key::new(
     values::still_interval,
     show::millis,
 );
+pub(super) static MICROPHONE_CHANNEL: Key<MicrophoneChannel> = Key::new(
+    "microphone_channel",
+    Text("auto"),
+    MicrophoneChannel::ACCEPTED,
+    values::microphone_channel,
+    ToString::to_string,
+);
 pub(super) static IOT_ENDPOINT: Key<Option<Redacted>> = Key::new(
     "iot_endpoint",
     Absent,
@@ -315,7 +322,7 @@ pub(super) static PREVIEW_TOKEN: Key<Option<Secret>> =
     Key::new("preview_token", Absent, ONE_LINE, values::some_secret, show::some).secret();
 
 /// Every key, in the order of the tutorial, then those that this component adds.
-pub static KEYS: [&KeyInfo; 40] = [
+pub static KEYS: [&KeyInfo; 41] = [
     &NODE_VERSION.info,
     &VIPS_VERSION.info,
     &DEVICE_NAME.info,
@@ -344,6 +351,7 @@ pub static KEYS: [&KeyInfo; 40] = [
     &ENABLE_CACHE_TO_S3.info,
     &S3_BUCKET.info,
     &STILL_INTERVAL_MS.info,
+    &MICROPHONE_CHANNEL.info,
     &IOT_ENDPOINT.info,
     &IOT_AUTH.info,
     &IOT_CERT.info,

@@ -30,6 +30,8 @@ fn documented_defaults() -> Config {
         sleep_time: Duration::from_secs(10),
         lock_filename: "/tmp/ei_lockfile_runner".into(),
         source: None,
+        still_interval: Duration::from_secs(1),
+        microphone_channel: MicrophoneChannel::Auto,
         iotcore_backoff: 5,
         qos: Qos::AtLeastOnce,
         ei_bindir: "/usr/local/bin".into(),
@@ -109,6 +111,29 @@ fn numbers_as_greengrass_lite_writes_them_are_read() {
     assert_eq!(typed.config, text.config);
     assert_eq!(typed.config.preview.port, 4913);
     assert_eq!(typed.config.qos, Qos::AtMostOnce);
+}
+
+#[test]
+fn a_channel_of_the_microphone_is_a_word_or_a_number() {
+    for (value, channel, warnings) in [
+        (json!("Mix"), MicrophoneChannel::Mix, 0),
+        (json!("auto"), MicrophoneChannel::Auto, 0),
+        (json!(3), MicrophoneChannel::Number(3), 0),
+        (json!("3.0"), MicrophoneChannel::Number(3), 0),
+        (json!(0), MicrophoneChannel::Auto, 1),
+        (json!("left"), MicrophoneChannel::Auto, 1),
+    ] {
+        let loaded = with("microphone_channel", value.clone());
+        assert_eq!(
+            (loaded.config.microphone_channel, loaded.warnings.len()),
+            (channel, warnings),
+            "{value}"
+        );
+    }
+    assert_eq!(
+        with("still_interval_ms", json!("250")).config.still_interval,
+        Duration::from_millis(250)
+    );
 }
 
 #[test]

@@ -26,6 +26,8 @@ pub struct Config {
     pub source: Option<SourceLine>,
     /// Pause between two still pictures of an HTTP source.
     pub still_interval: Duration,
+    /// The channel of a microphone with several.
+    pub microphone_channel: MicrophoneChannel,
     /// Publish every Nth inference that passes the filter; at least 1.
     pub iotcore_backoff: u32,
     /// MQTT QoS of everything published.
@@ -115,6 +117,36 @@ pub enum ModelSource {
     File(PathBuf),
     /// A model that is built into this program, by name (`builtin:ball`).
     Builtin(String),
+}
+
+/// Which channel of a microphone the model gets (`microphone_channel`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum MicrophoneChannel {
+    /// A mix of all channels where their positions are known (left, right, ...), else the first one. Arrays of microphones
+    /// name no positions, and often have channels that are no microphones.
+    #[default]
+    Auto,
+    /// A mix of all channels.
+    Mix,
+    /// This channel, counted from 1.
+    Number(u8),
+}
+
+impl MicrophoneChannel {
+    /// The accepted values, for messages.
+    pub const ACCEPTED: &str = "auto, mix, or the number of a channel from 1 to 32";
+    /// The largest number.
+    pub const LAST: u8 = 32;
+}
+
+impl fmt::Display for MicrophoneChannel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Mix => f.write_str("mix"),
+            Self::Number(number) => number.fmt(f),
+        }
+    }
 }
 
 /// What happens when the source ends (`ei_shutdown_behavior`).

@@ -8,7 +8,7 @@ use serde_json::Value;
 use url::Url;
 
 use super::number::{as_fraction, finite, integer, parse_threshold};
-use super::types::{ModelSource, Qos, SourceLine};
+use super::types::{MicrophoneChannel, ModelSource, Qos, SourceLine};
 use crate::util::redact;
 use crate::util::secret::{Redacted, Secret};
 
@@ -191,6 +191,17 @@ pub(super) fn metrics_interval(value: &Value) -> ParseResult<Duration> {
 pub(super) fn still_interval(value: &Value) -> ParseResult<Duration> {
     let millis = between(value, 10, 86_400_000)?;
     u64::try_from(millis).map_or(Err(InvalidValue), |millis| parsed(Duration::from_millis(millis)))
+}
+
+/// `auto`, `mix`, or the number of a channel.
+pub(super) fn microphone_channel(value: &Value) -> ParseResult<MicrophoneChannel> {
+    match plain(value)?.to_ascii_lowercase().as_str() {
+        "auto" => return parsed(MicrophoneChannel::Auto),
+        "mix" => return parsed(MicrophoneChannel::Mix),
+        _ => {}
+    }
+    let number = between(value, 1, i64::from(MicrophoneChannel::LAST))?;
+    u8::try_from(number).map_or(Err(InvalidValue), |number| parsed(MicrophoneChannel::Number(number)))
 }
 
 /// An integer; everything below 1 means 1 (`iotcore_backoff`: publish every inference).

@@ -306,6 +306,23 @@ mod tests {
     }
 
     #[test]
+    fn a_source_that_stalled_is_well_again_when_it_delivers() {
+        let registry = registry(OutboxStatus::default());
+        let source = || {
+            let runner = registry.runner_object();
+            (runner["health"]["source"].clone(), runner["problems"].clone())
+        };
+        registry.set_source_started();
+        assert_eq!(source(), (json!("running"), json!([])));
+        registry.set_source_state(SourceState::Stalled("it delivered no frame for 30 s".to_owned()));
+        registry.set_source_started();
+        let problem = "source: it delivered no frame for 30 s";
+        assert_eq!(source(), (json!("stalled"), json!([problem])));
+        registry.set_source_delivers();
+        assert_eq!(source(), (json!("running"), json!([])));
+    }
+
+    #[test]
     fn the_rate_is_measured_between_readings_and_survives_a_restart() {
         let registry = registry(OutboxStatus::default());
         let begin = registry.rate.lock().measured;

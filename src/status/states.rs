@@ -83,9 +83,7 @@ impl SourceState {
 
     pub(super) fn health(&self) -> HealthStatus {
         match self {
-            Self::Waiting(reason) | Self::Stalled(reason) => {
-                HealthStatus::failing(Part::Source, self.name(), reason)
-            }
+            Self::Waiting(reason) | Self::Stalled(reason) => HealthStatus::failing(Part::Source, self.name(), reason),
             _ => HealthStatus::ok(Part::Source, self.name()),
         }
     }

@@ -469,7 +469,7 @@ mod tests {
             .await
             .unwrap();
         assert!(matches!(started, Err(crate::capture::CaptureError::GivenUp)));
-        // The successor is not live, so it has no watchdog and plays to its end.
+        // The successor is not live and plays to its end.
         let mailbox = supervisor.mailboxes.0.clone();
         let played =
             tokio::task::spawn_blocking(

@@ -89,6 +89,7 @@ impl<'a> Session<'a> {
                 devices: DeviceSelection::from_options(&config.runner),
                 unthrottled: context.setup.unthrottled,
                 still_interval: config.still_interval,
+                microphone_channel: config.microphone_channel,
                 ..capture::CaptureSettings::new(context.setup.source.clone())
             },
             config.shutdown_behavior,

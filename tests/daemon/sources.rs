@@ -291,8 +291,13 @@ fn a_still_picture_over_http_is_fetched_again_after_the_interval() {
     let ts = |message: &Value| message["ts"].as_u64().unwrap();
     let lasted = ts(&fifth) - ts(&first);
     assert!((1200..8000).contains(&lasted), "four pauses of 300 ms took {lasted} ms");
-    let figures = stage.wait_for_figures("figures after the fifth", |runner| runner["inferences"].as_u64() >= Some(5));
-    assert_eq!((&figures["capture_restarts"], &figures["problems"]), (&json!(0), &json!([])));
+    let figures = stage.wait_for_figures("figures after the fifth", |runner| {
+        runner["inferences"].as_u64() >= Some(5)
+    });
+    assert_eq!(
+        (&figures["capture_restarts"], &figures["problems"]),
+        (&json!(0), &json!([]))
+    );
     assert_eq!(figures["health"]["source"], "running");
     assert_eq!(stage.order().iter().filter(|kind| *kind == "started").count(), 1);
     let log = daemon.stop();

@@ -8,9 +8,11 @@ use gstreamer_app as gst_app;
 use parking_lot::Mutex;
 
 use super::framer::{AudioFormat, AudioFramer, AudioWindow};
+use super::mono::to_mono;
 use super::silence::{SilenceDetector, SilenceEvent};
 use crate::capture::mailbox::{MailboxControl, MailboxSender, SendOutcome};
 use crate::capture::watchdog::FrameClock;
+use crate::config::MicrophoneChannel;
 use crate::status::stats::Stats;
 
 /// The state from one buffer to the next.
@@ -21,16 +23,20 @@ struct AudioCallback {
     samples: Vec<i16>,
     /// The first buffer of a stream always has the flag DISCONT, which is no gap.
     is_first_buffer: bool,
+    channel: MicrophoneChannel,
+    /// Channels of the buffers that arrive now; 0 before the first one.
+    channels: usize,
     sender: MailboxSender<AudioWindow>,
     stats: Arc<Stats>,
     span: tracing::Span,
 }
 
-/// Cuts each buffer into windows and sends them. The buffers are 16-bit mono at the model's sample rate: the elements before
-/// the sink see to that.
+/// Cuts each buffer into windows and sends them. The buffers are 16-bit samples at the model's sample rate: the elements before
+/// the sink see to that. They are mono unless `channel` or unknown positions of the channels prevent it.
 pub(in crate::capture) fn audio_callbacks(
     sender: &MailboxSender<AudioWindow>,
     format: AudioFormat,
+    channel: MicrophoneChannel,
     stats: &Arc<Stats>,
     clock: &Arc<FrameClock>,
 ) -> gst_app::AppSinkCallbacks {
@@ -39,6 +45,8 @@ pub(in crate::capture) fn audio_callbacks(
         silence: SilenceDetector::new(format.sample_rate),
         samples: Vec::new(),
         is_first_buffer: true,
+        channel,
+        channels: 0,
         sender: sender.clone(),
         stats: Arc::clone(stats),
         span: tracing::Span::current(),
@@ -52,7 +60,7 @@ pub(in crate::capture) fn audio_callbacks(
             };
             let at = Instant::now();
             clock.record_frame(at);
-            if callback.lock().push_buffer(buffer, at) {
+            if callback.lock().push_buffer(buffer, channel_count(&sample), at) {
                 Ok(gst::FlowSuccess::Ok)
             } else {
                 // The capture is being stopped. Flushing ends the stream without an error message.
@@ -65,7 +73,7 @@ pub(in crate::capture) fn audio_callbacks(
 
 impl AudioCallback {
     /// Returns whether the mailbox is still open.
-    fn push_buffer(&mut self, buffer: &gst::BufferRef, at: Instant) -> bool {
+    fn push_buffer(&mut self, buffer: &gst::BufferRef, channels: usize, at: Instant) -> bool {
         let is_first_buffer = std::mem::take(&mut self.is_first_buffer);
         if !is_first_buffer && buffer.flags().contains(gst::BufferFlags::DISCONT) {
             self.stats.audio_gaps.inc();
@@ -77,6 +85,12 @@ impl AudioCallback {
         let pairs = bytes.chunks_exact(2);
         self.samples
             .extend(pairs.map(|pair| i16::from_le_bytes([pair[0], pair[1]])));
+        if channels > 1 {
+            if std::mem::replace(&mut self.channels, channels) != channels {
+                self.span.in_scope(|| log_channels(channels, self.channel));
+            }
+            to_mono(&mut self.samples, channels, self.channel);
+        }
         if let Some(event) = self.silence.push_samples(&self.samples) {
             self.span.in_scope(|| log_silence(event));
         }
@@ -93,6 +107,29 @@ impl AudioCallback {
             }
         })
     }
+}
+
+fn channel_count(sample: &gst::Sample) -> usize {
+    let channels = sample
+        .caps()
+        .and_then(|caps| caps.structure(0)?.get::<i32>("channels").ok());
+    channels
+        .and_then(|channels| usize::try_from(channels).ok())
+        .unwrap_or(1)
+}
+
+fn log_channels(channels: usize, channel: MicrophoneChannel) {
+    let used = match channel {
+        MicrophoneChannel::Auto => "the first channel, because their positions are not known".to_owned(),
+        MicrophoneChannel::Mix => "a mix of all".to_owned(),
+        MicrophoneChannel::Number(number) => format!("channel {number}"),
+    };
+    tracing::info!(
+        channels,
+        used,
+        advice = "the key microphone_channel selects another channel or a mix",
+        "The microphone has several channels"
+    );
 }
 
 fn log_silence(event: SilenceEvent) {

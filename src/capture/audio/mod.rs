@@ -2,6 +2,7 @@
 
 pub(super) mod callback;
 mod framer;
+mod mono;
 mod samples;
 mod silence;
 
