@@ -110,7 +110,7 @@ fn a_line_without_a_decoder_gets_one() {
             "application/x-rtp,media=video ! decodebin",
         ),
     ] {
-        let rewritten = PreparedLine::new(line, MediaKind::Video).unwrap();
+        let rewritten = PreparedLine::new(&line.to_owned().into(), MediaKind::Video).unwrap();
         let kept = line.trim_end_matches(" ! fakesink");
         assert_eq!(rewritten.launch, format!("{kept} ! {added} ! {SINK}"));
         let change = rewritten.changes.last().unwrap();

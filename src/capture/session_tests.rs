@@ -293,7 +293,7 @@ fn the_limits_of_a_live_source_do_not_apply_to_others() {
 fn a_live_source_may_be_slow_when_its_frame_rate_is() {
     let settings = CaptureSettings {
         no_frame_limit: Duration::from_millis(300),
-        ..CaptureSettings::new(SourceLine::Launch(
+        ..CaptureSettings::new(SourceLine(
             "videotestsrc is-live=true num-buffers=3 ! video/x-raw,width=16,height=16,framerate=1/1".to_owned(),
         ))
     };
@@ -309,7 +309,7 @@ fn a_source_that_is_not_live_has_stalled_when_it_delivers_nothing_and_nothing_wa
     let (reader, mut writer) = std::io::pipe().unwrap();
     let settings = CaptureSettings {
         not_live_limit: Duration::from_millis(500),
-        ..CaptureSettings::new(SourceLine::Launch(format!(
+        ..CaptureSettings::new(SourceLine(format!(
             "fdsrc fd={} blocksize=256 ! rawvideoparse width=16 height=16 format=gray8 framerate=50/1",
             reader.as_raw_fd()
         )))
@@ -505,7 +505,7 @@ fn loudest_of_four_channels(positions: &str, channel: MicrophoneChannel) -> i16 
     let settings = CaptureSettings {
         unthrottled: true,
         microphone_channel: channel,
-        ..CaptureSettings::new(SourceLine::Launch(line))
+        ..CaptureSettings::new(SourceLine(line))
     };
     let mailbox = Arc::new(AudioMailbox::new());
     let format = AudioFormat {
