@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use aws_config::SdkConfig;
 use aws_config::timeout::TimeoutConfig;
+use aws_sdk_secretsmanager::config::Region;
 use aws_sdk_secretsmanager::config::http::HttpResponse;
 use aws_sdk_secretsmanager::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_secretsmanager::operation::get_secret_value::GetSecretValueError;
@@ -106,12 +107,12 @@ fn listed(names: &[String]) -> String {
     text
 }
 
-/// The API key: the text at `key` in the JSON of secret `id`.
+/// The API key: the text at `key` in the JSON of secret `id`. A secret with an ARN is read in the region of the ARN.
 ///
 /// # Errors
 /// [`SecretError`], each with what to do about it.
 pub async fn api_key(config: &SdkConfig, id: &str, key: &str) -> Result<Secret, SecretError> {
-    let Some(region) = config.region() else {
+    let Some(region) = arn_region(id).or_else(|| config.region().cloned()) else {
         return Err(SecretError::Aws {
             id: id.to_owned(),
             error: Box::new(AwsError::NoRegion),
@@ -122,6 +123,7 @@ pub async fn api_key(config: &SdkConfig, id: &str, key: &str) -> Result<Secret, 
         .operation_attempt_timeout(LIMIT / 3)
         .build();
     let settings = aws_sdk_secretsmanager::config::Builder::from(config)
+        .region(region.clone())
         .timeout_config(timeouts)
         .build();
     let client = aws_sdk_secretsmanager::Client::from_conf(settings);
@@ -129,6 +131,15 @@ pub async fn api_key(config: &SdkConfig, id: &str, key: &str) -> Result<Secret, 
         Ok(answer) => parse(answer.secret_string(), id, key),
         Err(error) => Err(classify(&error, id, region.as_ref())),
     }
+}
+
+/// The region in `arn:<partition>:secretsmanager:<region>:<account>:secret:<name>`.
+fn arn_region(id: &str) -> Option<Region> {
+    let mut parts = id.split(':');
+    let is_arn = parts.next()? == "arn";
+    let region = parts.nth(2)?;
+    let is_region = region.contains('-') && region.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    (is_arn && is_region).then(|| Region::new(region.to_owned()))
 }
 
 /// The value of `key` in the text of the secret.

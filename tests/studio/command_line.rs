@@ -1,5 +1,7 @@
 //! `model fetch` and `model info`: every failure of the secret, proxies, and the key that nobody sees.
 
+use std::sync::{Arc, Mutex};
+
 use serde_json::{Value, json};
 
 use super::{assert_none_of, fetch, place, said, write_script};
@@ -139,6 +141,29 @@ fn each_failure_of_the_secret_has_its_own_message() {
         }
         assert_eq!(exit, Some(code), "{expected}");
     }
+}
+
+#[test]
+fn the_secret_of_an_arn_is_read_in_the_region_of_the_arn() {
+    let site = Site::new();
+    let studio = stand_in::studio(&stand_in::state(model()));
+    let arn = "arn:aws:secretsmanager:us-west-2:123456789012:secret:EI_API_KEY-abcdef";
+    let scope = Arc::new(Mutex::new(String::new()));
+    let seen = Arc::clone(&scope);
+    let secrets = HttpServer::start(move |request| {
+        let credential = request.headers["authorization"].split('/');
+        *seen.lock().unwrap() = credential.skip(2).take(2).collect::<Vec<_>>().join("/");
+        aws_error("ResourceNotFoundException", "")
+    });
+    let output = fetch(&site, &secrets.url(), &studio.url(), |c| {
+        c.args(["--set", &format!("ei_sm_secret_id={arn}")]);
+    });
+    assert_eq!(*scope.lock().unwrap(), "us-west-2/secretsmanager");
+    let text = said(&output);
+    assert!(
+        text.contains(&format!("there is no secret {arn} in region us-west-2")),
+        "{text}"
+    );
 }
 
 /// The lines that a person reads.
