@@ -44,7 +44,7 @@ pub enum SecretError {
         /// AWS error code.
         code: String,
     },
-    /// The value is not a JSON object.
+    /// The value is neither a JSON object nor a bare API key.
     #[error(
         "the secret {id} is {what}: store it as key/value pairs, {{\"{key}\": \"<API key>\"}} (ei_sm_secret_name names the key)"
     )]
@@ -150,6 +150,9 @@ fn parse(text: Option<&str>, id: &str, key: &str) -> Result<Secret, SecretError>
         what,
     };
     let text = text.ok_or_else(|| not_json("binary, not text"))?;
+    if is_bare_key(text.trim()) {
+        return Ok(Secret::new(text.trim()));
+    }
     let value: Value = serde_json::from_str(text).map_err(|_| not_json("not JSON"))?;
     let Value::Object(object) = value else {
         return Err(not_json("JSON, but not an object"));
@@ -172,6 +175,12 @@ fn parse(text: Option<&str>, id: &str, key: &str) -> Result<Secret, SecretError>
         key: key.to_owned(),
         what,
     })
+}
+
+/// Whether the whole text of a secret is an Edge Impulse API key, stored as plain text.
+fn is_bare_key(text: &str) -> bool {
+    text.strip_prefix("ei_")
+        .is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_alphanumeric()))
 }
 
 fn classify(error: &SdkError<GetSecretValueError, HttpResponse>, id: &str, region: &str) -> SecretError {
@@ -229,6 +238,27 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
+    fn a_secret_that_is_only_the_key_is_accepted() {
+        let key = parse(Some("ei_0123abcd\n"), "EI_API_KEY", "ei_api_key").unwrap();
+        assert_eq!(key.reveal(), "ei_0123abcd");
+        for text in ["ei_", "ei_01 23", "hello", "\"ei_0123\""] {
+            assert!(parse(Some(text), "EI_API_KEY", "ei_api_key").is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_region_of_an_arn_is_found() {
+        for (id, region) in [
+            ("arn:aws:secretsmanager:us-west-2:1:secret:EI-abc", Some("us-west-2")),
+            ("arn:aws-cn:secretsmanager:cn-north-1:1:secret:EI", Some("cn-north-1")),
+            ("arn:aws:secretsmanager::1:secret:EI", None),
+            ("EI_API_KEY", None),
+        ] {
+            assert_eq!(arn_region(id), region.map(Region::from_static), "{id}");
+        }
+    }
+
+    #[test]
     fn white_space_around_the_key_is_removed() {
         let key = parse(
             Some(r#"{"ei_api_key": " ei_0123\n", "other": "x"}"#),
@@ -243,7 +273,7 @@ mod tests {
     fn each_unusable_secret_has_its_own_message_and_none_shows_a_value() {
         for (content, expected) in [
             (None, "is binary"),
-            (Some("ei_0123456789"), "is not JSON"),
+            (Some("key ei_0123456789"), "is not JSON"),
             (Some(r#"["ei_0123456789"]"#), "not an object"),
             (
                 Some(r#"{"wrong": "ei_0123456789", "more": 1}"#),

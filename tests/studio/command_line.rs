@@ -97,7 +97,7 @@ fn each_failure_of_the_secret_has_its_own_message() {
             2,
         ),
         (
-            stand_in::secret(&json!(API_KEY)),
+            stand_in::secret(&json!("my key")),
             "the secret EI_API_KEY is not JSON",
             2,
         ),
@@ -141,6 +141,17 @@ fn each_failure_of_the_secret_has_its_own_message() {
         }
         assert_eq!(exit, Some(code), "{expected}");
     }
+}
+
+#[test]
+fn a_secret_that_is_only_the_api_key_is_accepted() {
+    let site = Site::new();
+    let studio = stand_in::studio(&stand_in::state(model()));
+    let secrets = stand_in::secrets(&json!(API_KEY));
+    let output = fetch(&site, &secrets.url(), &studio.url(), |c| {
+        c.args(ARGUMENTS);
+    });
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
 }
 
 #[test]
