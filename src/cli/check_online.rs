@@ -215,7 +215,7 @@ async fn studio(context: &ProbeContext) -> ProbeResult {
 async fn bucket(context: &ProbeContext) -> ProbeResult {
     match &context.config.s3_cache_bucket {
         None => ProbeResult::NotNeeded("the S3 cache is off"),
-        Some(bucket) => match cache::probe(bucket).await {
+        Some(bucket) => match cache::probe(&bucket.name).await {
             Ok(found) => ProbeResult::Works(found),
             Err(e) => ProbeResult::Fails(sentence(&e)),
         },

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use strum::{Display, EnumString};
 
+use super::bucket::S3Bucket;
 use super::show;
 use super::types::{Criteria, Launch, MicrophoneChannel, ModelSource, Qos, ShutdownBehavior, SourceLine};
 use super::values::{self, Parser};
@@ -261,11 +262,11 @@ pub(super) static THRESHOLD_CRITERIA: Key<Criteria> = Key::new(
     ToString::to_string,
 );
 pub(super) static ENABLE_CACHE_TO_S3: Key<bool> = switch("enable_cache_to_s3", "no");
-pub(super) static S3_BUCKET: Key<Option<String>> = Key::new(
+pub(super) static S3_BUCKET: Key<Option<S3Bucket>> = Key::new(
     "s3_bucket",
     Absent,
-    "the name of an S3 bucket",
-    values::some_word,
+    "the name of an S3 bucket, with a prefix as in name/prefix; also s3://name, the ARN and the URL of the console",
+    values::bucket,
     show::some,
 );
 

@@ -5,6 +5,7 @@
 //! that cannot be parsed, an unknown `launch` and a flag that cannot be used lead to a [`ConfigError`].
 
 mod bounded;
+mod bucket;
 mod build;
 mod eiparams;
 mod error;
@@ -18,6 +19,7 @@ mod text;
 mod types;
 mod values;
 
+pub use bucket::S3Bucket;
 pub use eiparams::AppliedOption;
 pub use error::{ConfigError, SyntaxProblem, TextOrigin, Warning};
 pub use keys::{DefaultValue, KEYS, KeyInfo, defaults};

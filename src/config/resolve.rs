@@ -87,18 +87,17 @@ impl Resolver {
         let Some((value, origin)) = given else {
             return self.take_default(key);
         };
-        let Ok(parsed) = (key.parse)(&value) else {
-            let used = (key.show)(&key.default());
-            self.warn(
-                &key.info,
-                &value,
-                origin,
-                if used.is_empty() { "none".to_owned() } else { used },
-            );
-            return self.take_default(key);
+        let parsed = match (key.parse)(&value) {
+            Ok(parsed) => parsed,
+            Err(invalid) => {
+                let used = (key.show)(&key.default());
+                let used = if used.is_empty() { "none".to_owned() } else { used };
+                self.warn(&key.info, &value, origin, used, invalid.reason);
+                return self.take_default(key);
+            }
         };
         if parsed.corrected {
-            self.warn(&key.info, &value, origin, (key.show)(&parsed.value));
+            self.warn(&key.info, &value, origin, (key.show)(&parsed.value), None);
         }
         self.notes.extend(parsed.note);
         self.record(&key.info, (key.show)(&parsed.value), origin);
@@ -140,7 +139,9 @@ impl Resolver {
         value
     }
 
-    fn warn(&mut self, key: &KeyInfo, value: &Value, origin: Origin, used: String) {
+    /// `reason`: what is wrong with the value, to follow "which".
+    fn warn(&mut self, key: &KeyInfo, value: &Value, origin: Origin, used: String, reason: Option<String>) {
+        let reason = reason.map(|reason| format!(", which {reason}")).unwrap_or_default();
         self.warnings.push(Warning {
             key: if let Origin::Flag(flag) = origin {
                 flag.to_owned()
@@ -150,7 +151,7 @@ impl Resolver {
             value: if key.secret || key.hides_refused {
                 STARS.to_owned()
             } else {
-                error::shown(value)
+                format!("{}{reason}", error::shown(value))
             },
             accepted: key.accepted.to_owned(),
             used,

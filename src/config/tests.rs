@@ -165,7 +165,7 @@ fn every_key_is_listed_once_in_the_order_of_the_table_with_its_origin() {
 
 #[test]
 fn a_later_layer_wins_and_can_take_a_value_away() {
-    let mut sources = sources(r#"{"ei_local_model_file": "/a.eim", "gst_args": "a:!:b", "s3_bucket": "b"}"#);
+    let mut sources = sources(r#"{"ei_local_model_file": "/a.eim", "gst_args": "a:!:b", "s3_bucket": "bucket"}"#);
     sources.sets = vec![
         ("ei_local_model_file".into(), "/b.eim".into()),
         ("gst_args".into(), "__none__".into()),
@@ -331,7 +331,7 @@ fn a_cache_without_a_place_is_a_warning_and_off() {
         assert_eq!(get(&off, switch).as_deref(), Some("no"));
     }
     let on = loaded(
-        r#"{"enable_cache_to_file":"yes","cache_file_directory":"/c","cache_file_max_mb":2,"enable_cache_to_s3":true,"s3_bucket":"b"}"#,
+        r#"{"enable_cache_to_file":"yes","cache_file_directory":"/c","cache_file_max_mb":2,"enable_cache_to_s3":true,"s3_bucket":"bucket"}"#,
     );
     assert_eq!(
         on.config.file_cache,
@@ -340,13 +340,28 @@ fn a_cache_without_a_place_is_a_warning_and_off() {
             max_bytes: 2 << 20
         })
     );
-    assert_eq!(on.config.s3_cache_bucket.as_deref(), Some("b"));
+    let bucket = on.config.s3_cache_bucket.map(|bucket| bucket.to_string());
+    assert_eq!(bucket.as_deref(), Some("bucket"));
     assert_eq!(on.warnings, []);
 }
 
 #[test]
+fn a_bucket_that_s3_can_never_have_is_refused_with_the_reason() {
+    let loaded = loaded(r#"{"enable_cache_to_s3":true,"s3_bucket":"MyS3Bucket123"}"#);
+    assert_eq!(loaded.config.s3_cache_bucket, None);
+    let warning = loaded.warnings[0].to_string();
+    assert!(
+        warning.contains("MyS3Bucket123") && warning.contains("capital letters"),
+        "{warning}"
+    );
+    let other = with("s3_bucket", json!("s3://my-bucket/site"));
+    assert_eq!(get(&other, "s3_bucket").as_deref(), Some("my-bucket/site"));
+    assert_eq!(other.warnings, []);
+}
+
+#[test]
 fn a_place_without_its_cache_says_that_it_has_no_effect() {
-    let loaded = loaded(r#"{"cache_file_directory":"/c","s3_bucket":"b"}"#);
+    let loaded = loaded(r#"{"cache_file_directory":"/c","s3_bucket":"bucket"}"#);
     assert_eq!(
         (
             loaded.config.file_cache.as_ref(),

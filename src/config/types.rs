@@ -1,5 +1,6 @@
 //! The types of the effective configuration.
 
+use super::bucket::S3Bucket;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -47,7 +48,7 @@ pub struct Config {
     /// The local file cache, if it is enabled and has a directory.
     pub file_cache: Option<FileCacheConfig>,
     /// The bucket of the S3 cache, if it is enabled and has a bucket.
-    pub s3_cache_bucket: Option<String>,
+    pub s3_cache_bucket: Option<S3Bucket>,
     /// The confidence filter at start.
     pub filter: FilterConfig,
     /// Interval of the metrics message.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 use url::Url;
 
+use super::bucket::{self, S3Bucket};
 use super::number::{as_fraction, finite, integer, parse_threshold};
 use super::types::{MicrophoneChannel, ModelSource, Qos, SourceLine};
 use crate::util::redact;
@@ -23,8 +24,11 @@ pub(super) struct Parsed<T> {
 }
 
 /// The value has the wrong kind or is out of range.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct InvalidValue;
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct InvalidValue {
+    /// What is wrong with it, to follow "which"; `None` where the accepted values say enough.
+    pub(super) reason: Option<String>,
+}
 
 pub(super) type ParseResult<T> = Result<Parsed<T>, InvalidValue>;
 
@@ -60,7 +64,7 @@ pub(super) fn is_absent(value: &Value) -> bool {
 fn between(value: &Value, least: i64, most: i64) -> Result<i64, InvalidValue> {
     integer(value)
         .filter(|number| (least..=most).contains(number))
-        .ok_or(InvalidValue)
+        .ok_or_else(InvalidValue::default)
 }
 
 /// A text, or a number where a text is expected (`device_name: 42` in YAML).
@@ -68,7 +72,7 @@ fn plain(value: &Value) -> Result<String, InvalidValue> {
     match value {
         Value::String(text) => Ok(text.trim().to_owned()),
         Value::Number(number) => Ok(number.to_string()),
-        _ => Err(InvalidValue),
+        _ => Err(InvalidValue::default()),
     }
 }
 
@@ -77,7 +81,7 @@ fn one_line(value: &Value) -> Result<String, InvalidValue> {
     plain(value)
         .ok()
         .filter(|text| !text.contains(char::is_control))
-        .ok_or(InvalidValue)
+        .ok_or_else(InvalidValue::default)
 }
 
 /// A boolean, or `yes`, `no`, `on`, `off`, `true`, `false` in any case.
@@ -87,9 +91,9 @@ pub(super) fn switch(value: &Value) -> ParseResult<bool> {
         Value::String(text) => match text.trim().to_ascii_lowercase().as_str() {
             "yes" | "on" | "true" => parsed(true),
             "no" | "off" | "false" => parsed(false),
-            _ => Err(InvalidValue),
+            _ => Err(InvalidValue::default()),
         },
-        _ => Err(InvalidValue),
+        _ => Err(InvalidValue::default()),
     }
 }
 
@@ -109,7 +113,7 @@ pub(super) fn some_path(value: &Value) -> ParseResult<Option<PathBuf>> {
     let text = one_line(value)?;
     // The content of a key file instead of its path.
     if redact::credentials(&text) != text {
-        return Err(InvalidValue);
+        return Err(InvalidValue::default());
     }
     parsed(Some(text.into()))
 }
@@ -119,7 +123,7 @@ pub(super) fn secret_id(value: &Value) -> ParseResult<String> {
     let text = one_line(value)?;
     let is_part = |c: char| c.is_ascii_alphanumeric() || "/_+=.@-:".contains(c);
     if !text.chars().all(is_part) || redact::credentials(&text) != text {
-        return Err(InvalidValue);
+        return Err(InvalidValue::default());
     }
     parsed(text)
 }
@@ -130,18 +134,16 @@ pub(super) fn secret_name(value: &Value) -> ParseResult<String> {
     // A short name that looks like an API key is only hidden.
     let is_api_key = text.len() >= 20 && redact::credentials(&text) != text;
     if text.starts_with(['{', '[', '"']) || is_api_key {
-        return Err(InvalidValue);
+        return Err(InvalidValue::default());
     }
     parsed(text)
 }
 
-/// One word: an S3 bucket.
-pub(super) fn some_word(value: &Value) -> ParseResult<Option<String>> {
-    let word = one_line(value)?;
-    if word.contains(char::is_whitespace) {
-        return Err(InvalidValue);
+pub(super) fn bucket(value: &Value) -> ParseResult<Option<S3Bucket>> {
+    match bucket::parse(&one_line(value)?) {
+        Ok(bucket) => parsed(Some(bucket)),
+        Err(reason) => Err(InvalidValue { reason: Some(reason) }),
     }
-    parsed(Some(word))
 }
 
 pub(super) fn some_secret(value: &Value) -> ParseResult<Option<Secret>> {
@@ -158,39 +160,41 @@ pub(super) fn groups(value: &Value) -> ParseResult<String> {
                 .all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.'))
     };
     if !text.split_whitespace().all(is_name) {
-        return Err(InvalidValue);
+        return Err(InvalidValue::default());
     }
     parsed(text.split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
 /// One of the names of an enum, in any case.
 pub(super) fn choice<T: FromStr>(value: &Value) -> ParseResult<T> {
-    one_line(value)?.parse().map_or(Err(InvalidValue), parsed)
+    one_line(value)?.parse().map_or(Err(InvalidValue::default()), parsed)
 }
 
 /// Seconds, from 0.1 to 86400.
 pub(super) fn seconds(value: &Value) -> ParseResult<Duration> {
     let seconds = finite(value)
         .filter(|s| (0.1..=86_400.0).contains(s))
-        .ok_or(InvalidValue)?;
-    Duration::try_from_secs_f64(seconds).map_or(Err(InvalidValue), parsed)
+        .ok_or_else(InvalidValue::default)?;
+    Duration::try_from_secs_f64(seconds).map_or(Err(InvalidValue::default()), parsed)
 }
 
 /// The interval of the metrics: 100 ms and below become a minute, as in the old component.
 pub(super) fn metrics_interval(value: &Value) -> ParseResult<Duration> {
     /// The longest interval of the old component's timer (2^31 - 1 ms, 25 days).
     const MOST: f64 = 2_147_483_647.0;
-    let millis = finite(value).filter(|ms| *ms <= MOST).ok_or(InvalidValue)?;
+    let millis = finite(value)
+        .filter(|ms| *ms <= MOST)
+        .ok_or_else(InvalidValue::default)?;
     if millis <= 100.0 {
         return corrected(Duration::from_secs(60));
     }
-    Duration::try_from_secs_f64(millis / 1000.0).map_or(Err(InvalidValue), parsed)
+    Duration::try_from_secs_f64(millis / 1000.0).map_or(Err(InvalidValue::default()), parsed)
 }
 
 /// The interval of still pictures: at least 10 ms, at most a day.
 pub(super) fn still_interval(value: &Value) -> ParseResult<Duration> {
     let millis = between(value, 10, 86_400_000)?;
-    u64::try_from(millis).map_or(Err(InvalidValue), |millis| parsed(Duration::from_millis(millis)))
+    u64::try_from(millis).map_or(Err(InvalidValue::default()), |millis| parsed(Duration::from_millis(millis)))
 }
 
 /// `auto`, `mix`, or the number of a channel.
@@ -201,13 +205,13 @@ pub(super) fn microphone_channel(value: &Value) -> ParseResult<MicrophoneChannel
         _ => {}
     }
     let number = between(value, 1, i64::from(MicrophoneChannel::LAST))?;
-    u8::try_from(number).map_or(Err(InvalidValue), |number| parsed(MicrophoneChannel::Number(number)))
+    u8::try_from(number).map_or(Err(InvalidValue::default()), |number| parsed(MicrophoneChannel::Number(number)))
 }
 
 /// An integer; everything below 1 means 1 (`iotcore_backoff`: publish every inference).
 pub(super) fn count(value: &Value) -> ParseResult<u32> {
-    let count = integer(value).ok_or(InvalidValue)?.max(1);
-    u32::try_from(count).map_or(Err(InvalidValue), parsed)
+    let count = integer(value).ok_or_else(InvalidValue::default)?.max(1);
+    u32::try_from(count).map_or(Err(InvalidValue::default()), parsed)
 }
 
 pub(super) fn qos(value: &Value) -> ParseResult<Qos> {
@@ -215,18 +219,18 @@ pub(super) fn qos(value: &Value) -> ParseResult<Qos> {
         Some(0) => parsed(Qos::AtMostOnce),
         Some(1) => parsed(Qos::AtLeastOnce),
         Some(2 | 3) => corrected(Qos::AtLeastOnce),
-        _ => Err(InvalidValue),
+        _ => Err(InvalidValue::default()),
     }
 }
 
 /// A size in MiB, as bytes; at most 16 TiB.
 pub(super) fn mebibytes(value: &Value) -> ParseResult<u64> {
     let size = between(value, 1, 1 << 24)?;
-    u64::try_from(size).map_or(Err(InvalidValue), |size| parsed(size << 20))
+    u64::try_from(size).map_or(Err(InvalidValue::default()), |size| parsed(size << 20))
 }
 
 pub(super) fn port(value: &Value) -> ParseResult<u16> {
-    u16::try_from(between(value, 0, 65_535)?).map_or(Err(InvalidValue), parsed)
+    u16::try_from(between(value, 0, 65_535)?).map_or(Err(InvalidValue::default()), parsed)
 }
 
 /// An IP address (IPv6 also in brackets) or a host name.
@@ -239,7 +243,7 @@ pub(super) fn host(value: &Value) -> ParseResult<String> {
     if bare.parse::<std::net::IpAddr>().is_ok() || is_host_name(bare) {
         return parsed(bare.to_owned());
     }
-    Err(InvalidValue)
+    Err(InvalidValue::default())
 }
 
 fn is_host_name(text: &str) -> bool {
@@ -273,14 +277,14 @@ pub(super) fn broker(value: &Value) -> ParseResult<Option<Redacted>> {
     if usable && !text.contains(char::is_whitespace) {
         parsed(Some(text.into()))
     } else {
-        Err(InvalidValue)
+        Err(InvalidValue::default())
     }
 }
 
 pub(super) fn model(value: &Value) -> ParseResult<Option<ModelSource>> {
     let text = one_line(value)?;
     match text.strip_prefix("builtin:") {
-        Some("") => Err(InvalidValue),
+        Some("") => Err(InvalidValue::default()),
         Some(name) => parsed(Some(ModelSource::Builtin(name.to_owned()))),
         None => parsed(Some(ModelSource::File(text.into()))),
     }
@@ -289,13 +293,13 @@ pub(super) fn model(value: &Value) -> ParseResult<Option<ModelSource>> {
 pub(super) fn encoded_source(value: &Value) -> ParseResult<Option<SourceLine>> {
     match value {
         Value::String(line) => parsed(Some(SourceLine(line.trim().to_owned()))),
-        _ => Err(InvalidValue),
+        _ => Err(InvalidValue::default()),
     }
 }
 
 /// The confidence, with a note where the value can be misread.
 pub(super) fn threshold(value: &Value) -> ParseResult<f64> {
-    let given = parse_threshold(value).map_err(|_| InvalidValue)?;
+    let given = parse_threshold(value).map_err(|_| InvalidValue::default())?;
     let fraction = as_fraction(given);
     let note = (given >= 1.0).then(|| {
         if given > 1.0 {

@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use crate::cache::{CacheItem, Caches, S3Location};
 use crate::capture::Picture;
-use crate::config::Qos;
+use crate::config::{Qos, S3Bucket};
 use crate::device::Topics;
 use crate::model::{InferenceResult, ModelInfo};
 use crate::report::{
@@ -44,7 +44,7 @@ pub struct PublisherSettings {
     /// QoS of inference messages.
     pub qos: Qos,
     /// The bucket named in the messages; `None`: the S3 cache is off.
-    pub s3_bucket: Option<String>,
+    pub s3_bucket: Option<S3Bucket>,
 }
 
 /// Publishes inferences. Cheap to clone.
@@ -164,7 +164,7 @@ impl Publisher {
             .writer
             .settings
             .s3_bucket
-            .as_deref()
+            .as_ref()
             .map(|bucket| S3Location::new(bucket, info));
     }
 

@@ -64,7 +64,7 @@ pub async fn run(setup: Setup, device: String, stop: impl Future<Output = ()>) -
     let info = ComponentInfo {
         device: device.clone(),
         file_cache: config.file_cache.is_some(),
-        s3_bucket: config.s3_cache_bucket.clone(),
+        s3_bucket: config.s3_cache_bucket.as_ref().map(|bucket| bucket.name.clone()),
         live_page: config.preview.enabled,
     };
     let registry = Arc::new(StatusRegistry::new(

@@ -425,7 +425,7 @@ fn start_caches(context: &Context) -> std::io::Result<Caches> {
             .transpose()?,
         s3: s3
             .map(|bucket| {
-                let settings = S3Settings::new(bucket, &config.work_dir, &context.device);
+                let settings = S3Settings::new(&bucket.name, &config.work_dir, &context.device);
                 S3Cache::start(settings, stats.clone()).map(Arc::new)
             })
             .transpose()?,
