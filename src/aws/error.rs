@@ -197,8 +197,8 @@ impl AwsError {
         match cause {
             Cause::Permission => Self::Denied {
                 service,
+                permission: missing_permission(&answer.message, permission),
                 answer,
-                permission: permission.to_owned(),
             },
             Cause::Signature => Self::Signature { service, answer },
             Cause::Credentials { is_expired } => Self::CredentialsRefused {
@@ -312,6 +312,27 @@ impl Cause {
     }
 }
 
+/// The permission that the message of a refusal names; `expected` if it names none, or one of those. S3 and Secrets Manager
+/// pass on the refusals of KMS, whose actions differ from that of the request.
+fn missing_permission(message: &str, expected: &str) -> String {
+    let named = || {
+        let (_, rest) = message.split_once("not authorized to perform: ")?;
+        let mut words = rest.split_whitespace();
+        let action = words.next()?.trim_end_matches(['.', ',', ';']);
+        let is_action = action.contains(':') && action.bytes().all(|b| b.is_ascii_alphanumeric() || b":-".contains(&b));
+        if !is_action || expected.contains(action) {
+            return None;
+        }
+        let resource = match (words.next(), words.next(), words.next()) {
+            (Some("on"), Some("resource:"), Some(arn)) => arn.trim_matches('"').trim_end_matches(['.', ',', '"']),
+            _ if action.starts_with("kms:") => "the key that encrypts the data",
+            _ => "the resource",
+        };
+        Some(format!("{action} on {resource}"))
+    };
+    named().unwrap_or_else(|| expected.to_owned())
+}
+
 /// What to do when credentials cannot be had for `reason`: a sentence without a full stop.
 fn credentials_advice(reason: &str) -> &'static str {
     advice(std::env::var_os(TOKEN_EXCHANGE).is_some(), reason)
@@ -351,6 +372,38 @@ mod tests {
             "{other}"
         );
         assert!(!other.contains("role alias") && !other.contains("sso"), "{other}");
+    }
+
+    #[test]
+    fn a_refusal_names_the_action_that_aws_names() {
+        let refused = |message: &str| {
+            let answer = Answer::new(403, Some("AccessDenied"), Some(message));
+            AwsError::of_answer("S3", answer, None, "s3:PutObject on arn:aws:s3:::photos/*").to_string()
+        };
+        let user = "User: arn:aws:sts::1:assumed-role/R/i is not authorized to perform:";
+        let key = "arn:aws:kms:eu-west-1:1:key/11111111-2222-3333-4444-555555555555";
+        let text = refused(&format!(
+            "{user} kms:GenerateDataKey on resource: {key} because no identity-based policy allows it"
+        ));
+        assert!(
+            text.contains(&format!("allow kms:GenerateDataKey on {key} for")),
+            "{text}"
+        );
+        assert!(!text.contains("allow s3:PutObject"), "{text}");
+        let text = refused(&format!(
+            "{user} kms:Decrypt on this resource because the resource does not exist in this Region"
+        ));
+        assert!(text.contains("allow kms:Decrypt on the key that encrypts"), "{text}");
+        for message in [
+            "Access Denied",
+            &format!("{user} s3:PutObject on resource: \"x\" with an explicit deny"),
+        ] {
+            let text = refused(message);
+            assert!(
+                text.contains("allow s3:PutObject on arn:aws:s3:::photos/* for"),
+                "{text}"
+            );
+        }
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! The types of the effective configuration.
 
-use super::bucket::S3Bucket;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,6 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use strum::{Display, EnumString, IntoStaticStr, VariantNames};
 
+use super::bucket::S3Bucket;
 use super::number::as_fraction;
 use crate::util::redact;
 use crate::util::secret::{Redacted, Secret};
