@@ -10,6 +10,7 @@ use super::resolve::{Origin, Resolver};
 use super::sources::Sources;
 use super::types::*;
 use super::values;
+use crate::util::secret::Redacted;
 
 pub(super) fn config(values: &mut Resolver, params: &mut EiParams, sources: &Sources) -> Result<Config, ConfigError> {
     values.take(&keys::NODE_VERSION);
@@ -18,6 +19,7 @@ pub(super) fn config(values: &mut Resolver, params: &mut EiParams, sources: &Sou
     let launch = values.try_take(&keys::LAUNCH).map_err(|value| ConfigError::Launch {
         value: error::shown(&value),
     })?;
+    let broker = broker(values)?;
     let model = params.model.take();
     Ok(Config {
         device_name: values.take(&keys::DEVICE_NAME),
@@ -41,13 +43,25 @@ pub(super) fn config(values: &mut Resolver, params: &mut EiParams, sources: &Sou
         metrics_interval: values.take(&keys::METRICS_SLEEPTIME_MS),
         user_groups: values.take(&keys::EI_GGC_USER_GROUPS),
         install_kvssink: values.take(&keys::INSTALL_KVSSINK),
-        broker: values.take(&keys::IOT_ENDPOINT),
+        broker,
         iot_auth: iot_auth(values),
         spool_max_bytes: values.take(&keys::SPOOL_MAX_MB),
         work_dir: work_dir(values, sources),
         preview: preview(values, params),
         runner: params.options.clone(),
     })
+}
+
+/// A URL that is not accepted is an error, any other text a warning.
+fn broker(values: &mut Resolver) -> Result<Option<Redacted>, ConfigError> {
+    match values.try_take(&keys::IOT_ENDPOINT) {
+        Ok(broker) => Ok(broker),
+        Err(value) if value.as_str().is_some_and(|text| text.contains("://")) => Err(ConfigError::Broker {
+            value: error::shown(&value),
+            accepted: keys::IOT_ENDPOINT.info.accepted,
+        }),
+        Err(_) => Ok(values.take(&keys::IOT_ENDPOINT)),
+    }
 }
 
 /// `--gst` wins over `gst_args`, and that over the options of `eiparams`.

@@ -75,6 +75,14 @@ pub enum ConfigError {
         /// The value as given.
         value: String,
     },
+    /// `iot_endpoint` is a URL that no MQTT broker has. Without an error the component would connect to IoT Core instead.
+    #[error("`iot_endpoint` is {value}, which is not the URL of an MQTT broker; accepted is {accepted}")]
+    Broker {
+        /// The value as given, credentials as `***`.
+        value: String,
+        /// The accepted values, as text.
+        accepted: &'static str,
+    },
     /// The value of a flag cannot be used.
     #[error("{flag} {value} cannot be used; accepted is {accepted}, for example {flag} {example}")]
     Flag {

@@ -78,7 +78,7 @@ fn exposed_secret(sources: &Sources) -> Option<String> {
     ))
 }
 
-/// A `--mqtt` that is not a broker address is an error. Anywhere else it is a warning, and IoT Core is used.
+/// A `--mqtt` that is not a broker address is an error. So is another URL in `iot_endpoint`; any other text there is a warning.
 fn check_broker_flag(sources: &Sources) -> Result<(), ConfigError> {
     let Some(text) = &sources.mqtt else { return Ok(()) };
     let value = json!(text);

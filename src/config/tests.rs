@@ -223,7 +223,7 @@ fn a_value_that_is_not_accepted_is_one_warning_that_names_four_things_and_the_de
             "wait_for_restart",
             "none",
         ),
-        ("iot_endpoint", json!("http://h"), "http://h", "mqtt://", "none"),
+        ("iot_endpoint", json!("two words"), "two words", "mqtt://", "none"),
         ("preview_port", json!(65536), "65536", "65535", "4912"),
         ("cache_file_max_mb", json!(-5), "-5", "MiB", "1024"),
         ("work_dir", json!("a\u{0}b"), "a\\0b", "path", "none"),
@@ -237,6 +237,22 @@ fn a_value_that_is_not_accepted_is_one_warning_that_names_four_things_and_the_de
         }
         assert_eq!(loaded.warnings[0].used, used, "{text}");
     }
+}
+
+#[test]
+fn a_url_of_another_scheme_as_broker_is_an_error() {
+    for url in ["http://h", "amqp://me:hush@h", "mqtt:///path", "mqttt://h"] {
+        let text = json!({ "iot_endpoint": url }).to_string();
+        let error = load(&sources(&text)).unwrap_err().to_string();
+        assert!(
+            error.contains("iot_endpoint") && error.contains("accepted is"),
+            "{error}"
+        );
+        assert!(!error.contains("hush"), "{error}");
+    }
+    let tcp = with("iot_endpoint", json!("tcp://h:1884"));
+    assert_eq!(tcp.config.broker.as_deref(), Some("mqtt://h:1884"));
+    assert!(tcp.notes.iter().any(|note| note.contains("tcp://")), "{:?}", tcp.notes);
 }
 
 #[test]
@@ -556,8 +572,11 @@ proptest! {
     #[test]
     fn the_password_of_any_broker_stays_unseen(password in "[!-~]{0,12}", scheme in "(mqtt|wss|http|)") {
         let url = format!("{scheme}://me:S3CRET{password}@host:1883");
-        let loaded = with("iot_endpoint", json!(url));
-        let shown = format!("{loaded:?}");
+        let text = json!({ "iot_endpoint": url }).to_string();
+        let shown = match load(&sources(&text)) {
+            Ok(loaded) => format!("{loaded:?}"),
+            Err(error) => format!("{error} {error:?}"),
+        };
         prop_assert!(!shown.contains("S3CRET"), "{}", shown);
     }
 

@@ -266,7 +266,11 @@ fn is_host_and_port(text: &str) -> bool {
 
 /// The host of IoT Core, or the URL of another broker.
 pub(super) fn broker(value: &Value) -> ParseResult<Option<Redacted>> {
-    let text = one_line(value)?;
+    let given = one_line(value)?;
+    let (text, note) = match other_scheme(&given) {
+        Some((text, note)) => (text, Some(note)),
+        None => (given, None),
+    };
     let usable = match Url::parse(&text) {
         Ok(url) if text.contains("://") => {
             matches!(url.scheme(), "mqtt" | "mqtts" | "ws" | "wss")
@@ -275,10 +279,27 @@ pub(super) fn broker(value: &Value) -> ParseResult<Option<Redacted>> {
         _ => is_host_and_port(&text),
     };
     if usable && !text.contains(char::is_whitespace) {
-        parsed(Some(text.into()))
+        Ok(Parsed {
+            value: Some(text.into()),
+            corrected: false,
+            note,
+        })
     } else {
         Err(InvalidValue::default())
     }
+}
+
+/// The URL with the scheme of this program for one with `tcp://` or `ssl://`, as other MQTT clients write them, and a note.
+fn other_scheme(text: &str) -> Option<(String, String)> {
+    let (scheme, rest) = text.split_once("://")?;
+    let scheme = scheme.to_ascii_lowercase();
+    let used = match scheme.as_str() {
+        "tcp" => "mqtt",
+        "ssl" => "mqtts",
+        _ => return None,
+    };
+    let note = format!("the broker address with {scheme}:// is read as {used}://");
+    Some((format!("{used}://{rest}"), note))
 }
 
 pub(super) fn model(value: &Value) -> ParseResult<Option<ModelSource>> {
@@ -359,6 +380,20 @@ mod tests {
         ] {
             assert!(broker(&json!(text)).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn the_schemes_of_other_clients_are_read_with_a_note() {
+        for (text, url) in [
+            ("tcp://me:hush@h:1884", "mqtt://me:hush@h:1884"),
+            ("SSL://h", "mqtts://h"),
+        ] {
+            let broker = broker(&json!(text)).unwrap();
+            assert_eq!(broker.value.as_deref(), Some(url));
+            let note = broker.note.unwrap();
+            assert!(note.contains("is read as mqtt") && !note.contains("hush"), "{note}");
+        }
+        assert_eq!(broker(&json!("mqtt://h")).unwrap().note, None);
     }
 
     #[test]
