@@ -13,6 +13,7 @@ use aws_types::service_config::ServiceConfigKey;
 
 use super::error::AwsError;
 use super::http_client;
+use super::partition::service_host;
 
 /// Loads the configuration of the SDK's default chain. Credentials are fetched later, when they are needed; on EC2 the region
 /// may come from the instance metadata service. Every client made of it uses the proxy of the environment.
@@ -21,15 +22,6 @@ pub async fn load() -> SdkConfig {
         .http_client(http_client::new())
         .load()
         .await
-}
-
-/// The domain of the AWS service hosts in a region.
-pub fn dns_suffix(region: &str) -> &'static str {
-    if region.starts_with("cn-") {
-        "amazonaws.com.cn"
-    } else {
-        "amazonaws.com"
-    }
 }
 
 /// A service that is called without its SDK crate.
@@ -59,6 +51,8 @@ pub struct SigningContext {
 #[derive(Clone, Default)]
 pub struct AwsConfig {
     config: Arc<tokio::sync::Mutex<Option<SdkConfig>>>,
+    /// The services for which the log has the line about dual-stack endpoints.
+    logged_dual_stack: Arc<parking_lot::Mutex<Vec<&'static str>>>,
 }
 
 impl fmt::Debug for AwsConfig {
@@ -113,9 +107,37 @@ impl AwsConfig {
         })
     }
 
+    /// Whether the environment or the profile asks for FIPS endpoints.
+    pub async fn use_fips(&self) -> bool {
+        self.config().await.use_fips().unwrap_or_default()
+    }
+
+    /// Whether the environment or the profile asks for dual-stack endpoints.
+    pub async fn use_dual_stack(&self) -> bool {
+        self.config().await.use_dual_stack().unwrap_or_default()
+    }
+
+    /// Logs once for each service that it has no dual-stack host here: the AWS crates in use do not carry it.
+    fn log_dual_stack(&self, service: AwsService, host: &str) {
+        let mut logged = self.logged_dual_stack.lock();
+        if logged.contains(&service.name) {
+            return;
+        }
+        logged.push(service.name);
+        tracing::warn!(
+            service = service.id,
+            host,
+            advice = %format_args!("set AWS_ENDPOINT_URL_{} to a dual-stack host", service.id.to_ascii_uppercase()),
+            "AWS_USE_DUALSTACK_ENDPOINT does not hold for this service"
+        );
+    }
+
     /// Base URL of a service: `AWS_ENDPOINT_URL_<SERVICE>`, `AWS_ENDPOINT_URL` or the profile's equivalents, else its public host.
     /// Without `/` at the end.
-    pub(super) async fn base_url(&self, service: AwsService, region: &str) -> String {
+    ///
+    /// # Errors
+    /// [`AwsError::NoEndpoint`]
+    pub(super) async fn base_url(&self, service: AwsService, region: &str) -> Result<String, AwsError> {
         let config = self.config().await;
         let key = ServiceConfigKey::builder()
             .service_id(service.id)
@@ -127,8 +149,14 @@ impl AwsConfig {
             .zip(key.ok())
             .and_then(|(services, key)| services.load_config(key));
         match configured.or_else(|| config.endpoint_url().map(str::to_owned)) {
-            Some(url) => url.trim_end_matches('/').to_owned(),
-            None => format!("https://{}.{region}.{}", service.name, dns_suffix(region)),
+            Some(url) => Ok(url.trim_end_matches('/').to_owned()),
+            None => {
+                let host = service_host(service.name, region, config.use_fips().unwrap_or_default())?;
+                if config.use_dual_stack().unwrap_or_default() {
+                    self.log_dual_stack(service, &host);
+                }
+                Ok(format!("https://{host}"))
+            }
         }
     }
 }
@@ -137,9 +165,44 @@ impl AwsConfig {
 mod tests {
     use super::*;
 
-    #[test]
-    fn hosts_in_china_end_differently() {
-        assert_eq!(dns_suffix("cn-north-1"), "amazonaws.com.cn");
-        assert_eq!(dns_suffix("ca-central-1"), "amazonaws.com");
+    fn aws(builder: aws_types::sdk_config::Builder) -> AwsConfig {
+        let config = builder.region(aws_types::region::Region::new("us-west-2")).build();
+        AwsConfig {
+            config: Arc::new(tokio::sync::Mutex::new(Some(config))),
+            ..AwsConfig::default()
+        }
+    }
+
+    #[tokio::test]
+    async fn fips_holds_for_iot_and_sts_and_dual_stack_is_logged() {
+        for (builder, iot, sts) in [
+            (
+                SdkConfig::builder(),
+                "https://iot.us-west-2.amazonaws.com",
+                "https://sts.us-west-2.amazonaws.com",
+            ),
+            (
+                SdkConfig::builder().use_fips(true),
+                "https://iot-fips.us-west-2.amazonaws.com",
+                "https://sts-fips.us-west-2.amazonaws.com",
+            ),
+            (
+                SdkConfig::builder().use_dual_stack(true),
+                "https://iot.us-west-2.amazonaws.com",
+                "https://sts.us-west-2.amazonaws.com",
+            ),
+            (
+                SdkConfig::builder().use_fips(true).endpoint_url("http://h/"),
+                "http://h",
+                "http://h",
+            ),
+        ] {
+            let aws = aws(builder);
+            let is_logged = aws.use_dual_stack().await;
+            assert_eq!(aws.base_url(IOT, "us-west-2").await.as_deref(), Ok(iot));
+            assert_eq!(aws.base_url(STS, "us-west-2").await.as_deref(), Ok(sts));
+            let logged: &[&str] = if is_logged { &["iot", "sts"] } else { &[] };
+            assert_eq!(*aws.logged_dual_stack.lock(), logged);
+        }
     }
 }

@@ -103,6 +103,14 @@ pub enum AwsError {
         /// What is wrong with the answer.
         problem: String,
     },
+    /// The region has no such endpoint.
+    #[error("AWS has no such endpoint in {region} ({reason}): look at AWS_REGION and AWS_USE_FIPS_ENDPOINT")]
+    NoEndpoint {
+        /// The region.
+        region: String,
+        /// Why.
+        reason: String,
+    },
     /// An endpoint override is unusable.
     #[error("the AWS endpoint \"{0}\" is not a URL with a host: look at AWS_ENDPOINT_URL")]
     EndpointUrl(String),
@@ -245,7 +253,7 @@ impl AwsError {
             Self::Clock(_) => "clock",
             Self::Unreachable { .. } => "unreachable",
             Self::NotUnderstood { .. } => "not understood",
-            Self::EndpointUrl(_) => "endpoint",
+            Self::NoEndpoint { .. } | Self::EndpointUrl(_) => "endpoint",
             Self::CredentialsRefused { answer, .. }
             | Self::Signature { answer, .. }
             | Self::Denied { answer, .. }

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::partition::is_dns_suffix;
+
 /// Port of plain MQTT. IoT Core does not listen there: the user means another broker.
 const PLAIN_MQTT: u16 = 1883;
 
@@ -29,9 +31,12 @@ pub struct IotHost {
 impl IotHost {
     /// The region in the name of an AWS host (`<account>-ats.iot.<region>.amazonaws.com`).
     pub fn region(&self) -> Option<&str> {
-        let (_, rest) = self.host.split_once(".iot.")?;
+        let (_, rest) = self
+            .host
+            .split_once(".iot.")
+            .or_else(|| self.host.split_once(".iot-fips."))?;
         let (region, suffix) = rest.split_once('.')?;
-        matches!(suffix, "amazonaws.com" | "amazonaws.com.cn").then_some(region)
+        is_dns_suffix(region, suffix).then_some(region)
     }
 }
 
@@ -101,6 +106,9 @@ mod tests {
         for (name, region) in [
             ("a1-ats.iot.eu-west-1.amazonaws.com", Some("eu-west-1")),
             ("a1.ats.iot.cn-north-1.amazonaws.com.cn", Some("cn-north-1")),
+            ("a1-ats.iot.eusc-de-east-1.amazonaws.eu", Some("eusc-de-east-1")),
+            ("a1-ats.iot-fips.us-west-2.amazonaws.com", Some("us-west-2")),
+            ("a1-ats.iot.eu-west-1.amazonaws.eu", None),
             ("iot.example.com", None),
             ("a1.iot.eu-west-1.example.com", None),
         ] {

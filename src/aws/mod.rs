@@ -9,11 +9,12 @@ mod endpoint_cache;
 mod error;
 mod http_client;
 mod iot_host;
+mod partition;
 mod request;
 pub mod secret;
 pub mod sigv4;
 
-pub use access::{AwsConfig, SigningContext, dns_suffix, load};
+pub use access::{AwsConfig, SigningContext, load};
 pub use clock_skew::ClockSkew;
 pub use endpoint_cache::EndpointCache;
 pub(crate) use error::Answer;

@@ -30,7 +30,7 @@ pub(super) async fn get(
     permission: &str,
 ) -> Result<String, AwsError> {
     let context = aws.signing_context().await?;
-    let base = aws.base_url(service, &context.region).await;
+    let base = aws.base_url(service, &context.region).await?;
     let url = format!("{base}{path_and_query}");
     let parsed = Url::parse(&url).map_err(|_| AwsError::EndpointUrl(base.clone()))?;
     let host = parsed.host_str().ok_or_else(|| AwsError::EndpointUrl(base.clone()))?;

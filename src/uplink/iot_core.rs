@@ -52,6 +52,8 @@ pub struct IotCore {
 #[derive(Debug, Default)]
 struct Found {
     endpoint: Option<(IotHost, Instant)>,
+    /// Whether the log has the line about FIPS and dual-stack.
+    kind_is_logged: bool,
     /// The discovery error that was logged last.
     logged_error: Option<String>,
 }
@@ -95,6 +97,24 @@ impl IotCore {
         }
     }
 
+    /// Logs once if the discovered endpoint is not of the kind that the environment asks for: `DescribeEndpoint` returns the
+    /// usual endpoint of the account.
+    async fn log_endpoint_kind(&self, endpoint: &IotHost) {
+        let (fips, dual_stack) = (self.aws.use_fips().await, self.aws.use_dual_stack().await);
+        let lacks_fips = fips && !endpoint.host.contains("-fips.");
+        let lacks_dual_stack = dual_stack && !endpoint.host.ends_with(".api.aws");
+        if !(lacks_fips || lacks_dual_stack) || std::mem::replace(&mut self.found.lock().kind_is_logged, true) {
+            return;
+        }
+        tracing::warn!(
+            %endpoint,
+            fips = lacks_fips,
+            dual_stack = lacks_dual_stack,
+            advice = "set iot_endpoint to the host of a FIPS or dual-stack endpoint of the account",
+            "AWS_USE_FIPS_ENDPOINT and AWS_USE_DUALSTACK_ENDPOINT do not hold for the MQTT connection"
+        );
+    }
+
     async fn keep(&self, endpoint: &IotHost) {
         {
             let mut found = self.found.lock();
@@ -105,6 +125,7 @@ impl IotCore {
                 tracing::info!(%endpoint, "The IoT Core endpoint was discovered");
             }
         }
+        self.log_endpoint_kind(endpoint).await;
         let kept = match self.aws.region().await {
             Ok(region) => {
                 let (cache, endpoint) = (self.cache.clone(), endpoint.clone());
