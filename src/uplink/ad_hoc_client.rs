@@ -61,13 +61,17 @@ impl AdHocClient {
         for topic in topics {
             self.connection.subscribe(topic).await;
         }
-        for _ in topics {
+        for topic in topics {
             let granted = self
                 .wait_for(|event| match event {
                     LinkEvent::Subscribed { granted } => Some(*granted),
                     _ => None,
                 })
-                .await?;
+                .await
+                .map_err(|error| match error {
+                    ConnectionError::Closed => ConnectionError::ClosedOnSubscribe((*topic).to_owned()),
+                    other => other,
+                })?;
             if !granted {
                 return Err(ConnectionError::Other(
                     "the broker refuses the subscription: the policy of these credentials must allow iot:Subscribe and \

@@ -120,18 +120,27 @@ pub enum ConnectionError {
     Closed,
     /// The broker closes each connection right after accepting it.
     #[error(
-        "the broker closed the connection right after accepting it, {times} times in a row: another client may be using the \
-         client id \"{client_id}\", or the policy forbids something this client does (on AWS IoT Core it needs \
-         iot:Publish on each topic of the device, and iot:RetainPublish on {command_topic})"
+        "the broker closed the connection right after accepting it, {times} times in a row{}: another client may be using the \
+         client id \"{client_id}\", or the policy forbids {}",
+        if *on_subscribe { ", before it acknowledged the subscription" } else { "" },
+        closed_advice(*on_subscribe, command_topic)
     )]
     RepeatedlyClosed {
         /// In a row.
         times: u32,
         /// Ours.
         client_id: String,
-        /// Where retained commands are cleared.
+        /// The topic of the subscription, where retained commands are cleared.
         command_topic: String,
+        /// SUBSCRIBE was sent, and no SUBACK came.
+        on_subscribe: bool,
     },
+    /// The broker closed the connection of an ad-hoc client in place of an answer to SUBSCRIBE.
+    #[error(
+        "the broker closed the connection when this client subscribed to {0}; on AWS IoT Core its policy must allow iot:Subscribe \
+         on topicfilter/{0} and iot:Receive on topic/{0}"
+    )]
+    ClosedOnSubscribe(String),
     /// PUBACK or SUBACK missing.
     #[error("the broker accepts messages and acknowledges none for {} s", .0.as_secs_f32())]
     NoAcknowledgement(Duration),
@@ -147,6 +156,18 @@ pub enum ConnectionError {
     /// Anything else.
     #[error("{0}")]
     Other(String),
+}
+
+fn closed_advice(on_subscribe: bool, topic: &str) -> String {
+    if on_subscribe {
+        return format!(
+            "the subscription (on AWS IoT Core it needs iot:Subscribe on topicfilter/{topic}, and iot:Receive on topic/{topic})"
+        );
+    }
+    format!(
+        "something this client does (on AWS IoT Core it needs iot:Publish on each topic of the device, and iot:RetainPublish on \
+         {topic})"
+    )
 }
 
 fn endpoint_advice(error: &AwsError) -> &'static str {

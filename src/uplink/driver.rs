@@ -192,6 +192,7 @@ impl Driver {
             times: self.early_closes,
             client_id: self.settings.client_id.clone(),
             command_topic: self.settings.topics.command_input.clone(),
+            on_subscribe: link.is_subscribing(),
         }
     }
 

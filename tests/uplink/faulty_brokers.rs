@@ -153,6 +153,58 @@ async fn refusals_are_told_in_words() {
     assert!(matches!(reason, ConnectionError::Dns(_)), "{reason}");
 }
 
+/// The error after a few connections that the broker closes at the packet with this number, CONNECT being the first.
+async fn closed_at_packet(number: usize) -> String {
+    let broker = MockBroker::start(Behaviour {
+        drop_after: Some(number),
+        ..Behaviour::default()
+    })
+    .await;
+    let bench = Bench::new(&broker.url());
+    bench.infer(0..1);
+    let state = bench
+        .state(|state| {
+            matches!(
+                state,
+                LinkState::Offline {
+                    reason: ConnectionError::RepeatedlyClosed { .. },
+                    ..
+                }
+            )
+        })
+        .await;
+    let LinkState::Offline { reason, .. } = state else {
+        panic!("{state:?}")
+    };
+    reason.to_string()
+}
+
+#[tokio::test]
+async fn a_connection_closed_on_subscribe_is_told_apart_from_one_closed_on_publish() {
+    let topic = "/edgeimpulse/device/cam/command/input";
+    let subscribe = closed_at_packet(2).await;
+    assert!(
+        subscribe.contains(&format!("iot:Subscribe on topicfilter/{topic}")),
+        "{subscribe}"
+    );
+    assert!(!subscribe.contains("iot:Publish"), "{subscribe}");
+    let publish = closed_at_packet(3).await;
+    assert!(publish.contains("iot:Publish"), "{publish}");
+    assert!(!publish.contains("iot:Subscribe"), "{publish}");
+}
+
+#[tokio::test]
+async fn an_ad_hoc_client_whose_subscription_ends_the_connection_names_the_permission() {
+    let broker = MockBroker::start(Behaviour {
+        drop_after: Some(2),
+        ..Behaviour::default()
+    })
+    .await;
+    let mut client = uplink::AdHocClient::connect(&settings(&broker.url())).await.unwrap();
+    let error = client.subscribe(&["some/topic"]).await.unwrap_err().to_string();
+    assert!(error.contains("iot:Subscribe on topicfilter/some/topic"), "{error}");
+}
+
 #[tokio::test]
 async fn being_thrown_out_three_times_names_the_client_id() {
     let broker = MockBroker::start(Behaviour {

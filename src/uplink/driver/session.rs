@@ -59,6 +59,11 @@ impl Link {
         }
     }
 
+    /// Whether SUBSCRIBE was sent and is not acknowledged.
+    pub fn is_subscribing(&self) -> bool {
+        matches!(self.phase, Phase::Subscribing(_))
+    }
+
     async fn leave(&mut self) {
         self.connection.disconnect().await;
         self.phase = Phase::Leaving(Instant::now());
