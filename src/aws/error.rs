@@ -15,6 +15,12 @@ use crate::util::text::{causes, first_line, innermost, sentence};
 
 /// Greengrass sets this for every component that depends on the token exchange service.
 const TOKEN_EXCHANGE: &str = "AWS_CONTAINER_CREDENTIALS_FULL_URI";
+/// The credential chain asks the environment first.
+const ENVIRONMENT_KEY: &str = "AWS_ACCESS_KEY_ID";
+/// For a failure while both are set.
+const HIDDEN_TOKEN_EXCHANGE: &str = "The credentials come from AWS_ACCESS_KEY_ID in the environment, which hides the token \
+                                     exchange service of Greengrass: remove AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and \
+                                     AWS_SESSION_TOKEN from the environment of the component";
 
 /// A failure of an AWS service, or of the way there. Contains nothing secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -24,8 +30,10 @@ pub enum AwsError {
     NoRegion,
     /// The credential chain is empty.
     #[error(
-        "no AWS credentials were found ({0}): in Greengrass the component needs the dependency \
-         aws.greengrass.TokenExchangeService; by hand set AWS_PROFILE or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        "no AWS credentials were found ({}): in Greengrass the component needs the dependency \
+         aws.greengrass.TokenExchangeService; by hand set AWS_PROFILE or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY{}",
+        .0,
+        hidden_source()
     )]
     NoCredentials(String),
     /// A provider of the credential chain fails.
@@ -50,7 +58,8 @@ pub enum AwsError {
     /// The service refuses the signature; how far the clock is off is not known.
     #[error(
         "{service} does not accept the signature ({answer}): set this machine's clock, or let NTP do it; if the clock is right, \
-         check the secret access key"
+         check the secret access key{}",
+        hidden_source()
     )]
     Signature {
         /// The service.
@@ -62,7 +71,10 @@ pub enum AwsError {
     #[error("{0}")]
     Clock(ClockSkew),
     /// The caller lacks a permission.
-    #[error("{service} denies access ({answer}): allow {permission} for the role of this device")]
+    #[error(
+        "{service} denies access ({answer}): allow {permission} for the role of this device{}",
+        hidden_source()
+    )]
     Denied {
         /// The service.
         service: String,
@@ -343,7 +355,27 @@ fn missing_permission(message: &str, expected: &str) -> String {
 
 /// What to do when credentials cannot be had for `reason`: a sentence without a full stop.
 fn credentials_advice(reason: &str) -> &'static str {
-    advice(std::env::var_os(TOKEN_EXCHANGE).is_some(), reason)
+    if hides_token_exchange(is_set) {
+        return HIDDEN_TOKEN_EXCHANGE;
+    }
+    advice(is_set(TOKEN_EXCHANGE), reason)
+}
+
+/// The source of the credentials, to follow a failure that they may have caused; empty if they are not in doubt.
+pub(crate) fn hidden_source() -> String {
+    match hides_token_exchange(is_set) {
+        true => format!(". {HIDDEN_TOKEN_EXCHANGE}"),
+        false => String::new(),
+    }
+}
+
+fn is_set(name: &str) -> bool {
+    std::env::var_os(name).is_some_and(|value| !value.is_empty())
+}
+
+/// Whether a key in the environment is used in place of the token exchange service.
+fn hides_token_exchange(is_set: impl Fn(&str) -> bool) -> bool {
+    is_set(TOKEN_EXCHANGE) && is_set(ENVIRONMENT_KEY)
 }
 
 fn advice(in_greengrass: bool, reason: &str) -> &'static str {
@@ -412,6 +444,13 @@ mod tests {
                 "{text}"
             );
         }
+    }
+
+    #[test]
+    fn only_a_key_beside_the_token_exchange_service_hides_it() {
+        let hides = |names: &[&str]| hides_token_exchange(|name| names.contains(&name));
+        assert!(hides(&["AWS_ACCESS_KEY_ID", "AWS_CONTAINER_CREDENTIALS_FULL_URI"]));
+        assert!(!hides(&["AWS_ACCESS_KEY_ID"]) && !hides(&["AWS_CONTAINER_CREDENTIALS_FULL_URI"]));
     }
 
     #[test]

@@ -17,6 +17,6 @@ pub mod sigv4;
 pub use access::{AwsConfig, SigningContext, load};
 pub use clock_skew::ClockSkew;
 pub use endpoint_cache::EndpointCache;
-pub(crate) use error::Answer;
 pub use error::AwsError;
+pub(crate) use error::{Answer, hidden_source};
 pub use iot_host::{IotHost, IotHostError};

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::aws::{AwsError, ClockSkew};
+use crate::aws::{AwsError, ClockSkew, hidden_source};
 
 /// Why a connection could not be made or ended. The text never holds a credential.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -62,7 +62,8 @@ pub enum ConnectionError {
     /// IoT Core refuses the signature, or the role has no permission.
     #[error(
         "AWS IoT Core refused to let this client in ({status}): its role needs iot:Connect on client/{client_id}, and the \
-         endpoint must belong to the account and region of the role"
+         endpoint must belong to the account and region of the role{}",
+        hidden_source()
     )]
     Forbidden {
         /// HTTP status and what AWS calls it.

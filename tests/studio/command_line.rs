@@ -144,6 +144,33 @@ fn each_failure_of_the_secret_has_its_own_message() {
 }
 
 #[test]
+fn a_key_that_hides_the_token_exchange_service_is_named() {
+    let site = Site::new();
+    let studio = stand_in::studio(&stand_in::state(model()));
+    let exchange = TokenExchange::start(LIMIT);
+    for code in [
+        "UnrecognizedClientException",
+        "InvalidSignatureException",
+        "AccessDeniedException",
+    ] {
+        let secrets = HttpServer::start(move |_| aws_error(code, "no"));
+        let run = |in_greengrass: bool| {
+            let output = fetch(&site, &secrets.url(), &studio.url(), |c| {
+                if in_greengrass {
+                    c.envs(exchange.environment());
+                }
+            });
+            said(&output)
+        };
+        let reason = "come from AWS_ACCESS_KEY_ID in the environment, which hides the token exchange service";
+        let text = run(true);
+        assert!(text.contains(reason), "{code}: {text}");
+        let text = run(false);
+        assert!(!text.contains(reason), "{code}: {text}");
+    }
+}
+
+#[test]
 fn a_secret_that_is_only_the_api_key_is_accepted() {
     let site = Site::new();
     let studio = stand_in::studio(&stand_in::state(model()));
