@@ -61,8 +61,11 @@ impl Observer {
                     }),
                     Ok(Event::Incoming(Packet::SubAck(_))) => ready.push(()),
                     Ok(_) => {}
-                    // Over when the broker goes, or the test ends.
-                    Err(_) => break,
+                    // The broker or the test has ended. Before the subscription it is the reason for a failure.
+                    Err(error) => {
+                        eprintln!("the connection of the observer ended: {error}");
+                        break;
+                    }
                 }
             }
         });
