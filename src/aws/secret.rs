@@ -46,7 +46,7 @@ pub enum SecretError {
     },
     /// The value is neither a JSON object nor a bare API key.
     #[error(
-        "the secret {id} is {what}: store it as key/value pairs, {{\"{key}\": \"<API key>\"}} (ei_sm_secret_name names the key)"
+        "the secret {id} is {what}: store it as key/value pairs, the API key as the value of \"{key}\" (ei_sm_secret_name names that key), or as the bare text ei_..."
     )]
     NotJson {
         /// Secret id.

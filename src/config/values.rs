@@ -194,7 +194,9 @@ pub(super) fn metrics_interval(value: &Value) -> ParseResult<Duration> {
 /// The interval of still pictures: at least 10 ms, at most a day.
 pub(super) fn still_interval(value: &Value) -> ParseResult<Duration> {
     let millis = between(value, 10, 86_400_000)?;
-    u64::try_from(millis).map_or(Err(InvalidValue::default()), |millis| parsed(Duration::from_millis(millis)))
+    u64::try_from(millis).map_or(Err(InvalidValue::default()), |millis| {
+        parsed(Duration::from_millis(millis))
+    })
 }
 
 /// `auto`, `mix`, or the number of a channel.
@@ -205,7 +207,9 @@ pub(super) fn microphone_channel(value: &Value) -> ParseResult<MicrophoneChannel
         _ => {}
     }
     let number = between(value, 1, i64::from(MicrophoneChannel::LAST))?;
-    u8::try_from(number).map_or(Err(InvalidValue::default()), |number| parsed(MicrophoneChannel::Number(number)))
+    u8::try_from(number).map_or(Err(InvalidValue::default()), |number| {
+        parsed(MicrophoneChannel::Number(number))
+    })
 }
 
 /// An integer; everything below 1 means 1 (`iotcore_backoff`: publish every inference).
