@@ -14,7 +14,7 @@
 //! credentials, endpoints and secrets. [`cli`] parses the command line, [`config`] the configuration; [`lifecycle`] makes the
 //! process the only one of its [`device`] and receives stop requests. [`setup`] prepares the machine in the install step.
 
-#![deny(unsafe_code)]
+#![forbid(unsafe_code)]
 
 pub mod aws;
 pub mod cache;

@@ -165,6 +165,49 @@ fn a_segment_too_small_for_the_features_is_not_written_to() {
 }
 
 #[test]
+fn a_model_that_changes_the_size_of_its_segment_gets_the_next_features_whole() {
+    let resized = [0, 4, 63, 1 << 20].map(|bytes| json!({ "resize_shm": bytes, "then": one_box(0.5) }));
+    let bench = Bench::new(json!({ "answers": resized, "repeat": "cycle" }));
+    let mut model = bench.start().unwrap();
+    for round in 0..8u8 {
+        model.features().fill(f32::from(round));
+        model.classify(16).unwrap();
+    }
+    assert!(model.uses_shared_memory());
+    for (round, request) in bench.requests()[1..].iter().enumerate() {
+        assert_eq!(request["classify_shm"]["features"], json!(vec![round as f32; 16]));
+    }
+}
+
+#[test]
+fn features_can_be_overwritten_while_the_model_works() {
+    for shm in [ShmBehavior::Always, ShmBehavior::Never] {
+        let mut bench = Bench::new(json!({ "answers": [one_box(0.5)] }));
+        bench.settings.shm = shm;
+        let mut model = bench.start().unwrap();
+        model.features().fill(1.0);
+        model.send(16).unwrap();
+        model.features().fill(2.0);
+        model.receive().unwrap();
+        let request = &bench.requests()[1];
+        let sent = request.get("classify_shm").unwrap_or(&request["classify"]);
+        assert_eq!(sent["features"], json!(vec![1.0; 16]));
+    }
+}
+
+#[test]
+fn a_model_that_truncates_its_outputs_has_failed() {
+    let truncated = json!({ "resize_shm": 4, "then": { "freeform": "shm" } });
+    let bench = Bench::new(json!({ "freeform_shm": [[0.25, 0.5]], "answers": [{ "freeform": "shm" }, truncated] }));
+    let mut model = bench.start().unwrap();
+    model.features();
+    assert_eq!(model.classify(16).unwrap().freeform, Some(vec![vec![0.25, 0.5]]));
+    let error = model.classify(16).unwrap_err();
+    assert!(error.is_fatal() && !error.is_permanent(), "{error}");
+    assert!(error.to_string().contains("cannot be used any more: /shm-"), "{error}");
+}
+
+#[test]
 fn free_form_values_are_copied_from_shared_memory_and_cleaned() {
     let bench = Bench::new(json!({ "freeform_shm": [[0.25, 0.5], [null]], "answers": [{ "freeform": "shm" }] }));
     let mut model = bench.start().unwrap();

@@ -9,6 +9,7 @@ use super::builtin::BuiltinError;
 use super::file::ModelFileError;
 use super::hello::HelloError;
 use super::process::{describe, is_stop_signal};
+use super::shm::ShmError;
 
 /// Lines of the model's output in an error message; the variant has all of them.
 const SHOWN_LINES: usize = 3;
@@ -96,6 +97,9 @@ pub enum ModelError {
     /// `--shm-behavior always`, but there is no shared memory.
     #[error("--shm-behavior is \"always\", but {0}; use \"auto\" to send the features as JSON")]
     SharedMemory(String),
+    /// The shared memory of the running model cannot be used any more.
+    #[error("the model's shared memory cannot be used any more: {0}")]
+    SegmentLost(#[source] ShmError),
     /// More values than the model accepts, or than were written.
     #[error("{elements} values cannot be sent to the model, it takes up to {accepted}")]
     TooManyValues {

@@ -1,27 +1,28 @@
-//! Where the values of a request go: the model's shared memory, else a buffer that is sent as JSON.
+//! The values of a request, and their way to the model: its shared memory, else JSON.
 
 use tracing::warn;
 
 use super::error::ModelError;
 use super::hello::Hello;
 use super::protocol::InferenceResult;
-use super::shm::{FeatureSegment, OutputSegment};
+use super::shm::Segment;
 use crate::config::ShmBehavior;
 use crate::status::health::HealthFlag;
 
-/// The values of the next request, and the model's free-form outputs in shared memory.
-#[derive(Debug, Default)]
+/// The values of the next request, and the model's shared memory.
+#[derive(Debug)]
 pub(super) struct FeatureBuffer {
-    /// The model's segment, if it is used.
-    segment: Option<FeatureSegment>,
-    /// Values that are sent as JSON: all without a segment, else those that the segment is too small for.
-    json: Vec<f32>,
-    /// Whether the values handed out last are in `json`.
-    use_json: bool,
-    outputs: Vec<OutputSegment>,
+    values: Vec<f32>,
+    /// The model's segment for features, if it is used.
+    segment: Option<Segment>,
+    /// Its segments for free-form outputs.
+    outputs: Vec<Segment>,
+    behavior: ShmBehavior,
+    /// Fails while values are sent as JSON although shared memory was wanted.
+    health: HealthFlag,
 }
 
-/// The written values.
+/// The values as the request contains them.
 pub(super) enum WrittenFeatures<'a> {
     /// In the model's segment.
     Shared,
@@ -30,33 +31,32 @@ pub(super) enum WrittenFeatures<'a> {
 }
 
 impl FeatureBuffer {
-    /// Opens the segments of a hello, as far as `behavior` allows. `health` fails while values are sent as JSON although
-    /// shared memory was wanted.
+    /// Opens the segments of a hello, as far as `behavior` allows.
     ///
     /// # Errors
     /// [`ModelError::SharedMemory`], where shared memory is required and cannot be used.
     pub(super) fn open(behavior: ShmBehavior, hello: &Hello, health: &HealthFlag) -> Result<Self, ModelError> {
-        let (segment, outputs) = match open_segments(behavior, hello) {
+        let mut buffer = Self {
+            values: Vec::new(),
+            segment: None,
+            outputs: Vec::new(),
+            behavior,
+            health: health.clone(),
+        };
+        match open_segments(behavior, hello) {
             Ok(segments) => {
+                (buffer.segment, buffer.outputs) = segments;
+                if buffer.segment.is_some() {
+                    // Zeros, as the segment itself holds them at first.
+                    buffer.values(hello.info.features);
+                }
                 health.set_ok();
-                segments
             }
             Err(reason) if behavior == ShmBehavior::Always => return Err(ModelError::SharedMemory(reason)),
             // The answers to JSON requests contain the free-form outputs too.
-            Err(reason) => {
-                // A model that restarts has the same problem again.
-                if health.failure().is_none() {
-                    warn!(reason, "Features are sent as JSON, which is slower than shared memory");
-                }
-                health.set_failing(format!("features are sent as JSON, which is slower: {reason}"));
-                Default::default()
-            }
-        };
-        Ok(Self {
-            segment,
-            outputs,
-            ..Self::default()
-        })
+            Err(reason) => buffer.report_json(&reason),
+        }
+        Ok(buffer)
     }
 
     pub(super) fn uses_shared_memory(&self) -> bool {
@@ -65,61 +65,67 @@ impl FeatureBuffer {
 
     /// Room for this number of values.
     pub(super) fn values(&mut self, elements: usize) -> &mut [f32] {
-        let shared = self
-            .segment
-            .as_mut()
-            .map(FeatureSegment::values)
-            .filter(|values| values.len() >= elements);
-        self.use_json = shared.is_none();
-        match shared {
-            Some(values) => &mut values[..elements],
-            None => {
-                if self.json.len() < elements {
-                    self.json.resize(elements, 0.0);
-                }
-                &mut self.json[..elements]
-            }
+        if self.values.len() < elements {
+            self.values.resize(elements, 0.0);
         }
+        &mut self.values[..elements]
     }
 
-    /// The first `elements` of the values.
+    /// Writes the first `elements` of the values into the model's segment if there is one and it is large enough. A segment
+    /// that cannot be written any more is not used again.
     ///
     /// # Errors
-    /// [`ModelError::TooManyValues`]
-    pub(super) fn written(&mut self, elements: usize) -> Result<WrittenFeatures<'_>, ModelError> {
-        match &mut self.segment {
-            Some(segment) if !self.use_json => match segment.values().len() {
-                accepted if elements > accepted => Err(ModelError::TooManyValues { elements, accepted }),
-                _ => Ok(WrittenFeatures::Shared),
+    /// [`ModelError::TooManyValues`], or [`ModelError::SegmentLost`] where shared memory is required.
+    pub(super) fn write(&mut self, elements: usize) -> Result<WrittenFeatures<'_>, ModelError> {
+        let Some(values) = self.values.get(..elements) else {
+            return Err(ModelError::TooManyValues {
+                elements,
+                accepted: self.values.len(),
+            });
+        };
+        match self.segment.as_ref().filter(|segment| segment.elements() >= elements) {
+            None => return Ok(WrittenFeatures::Json(values)),
+            Some(segment) => match segment.write(values) {
+                Ok(()) => return Ok(WrittenFeatures::Shared),
+                Err(error) if self.behavior == ShmBehavior::Always => return Err(ModelError::SegmentLost(error)),
+                Err(error) => self.report_json(&error.to_string()),
             },
-            _ => {
-                let accepted = self.json.len();
-                let values = self.json.get(..elements);
-                values
-                    .map(WrittenFeatures::Json)
-                    .ok_or(ModelError::TooManyValues { elements, accepted })
-            }
         }
+        self.segment = None;
+        Ok(WrittenFeatures::Json(&self.values[..elements]))
     }
 
     /// Copies the free-form outputs into `result`. Returns how many values were not finite and became 0; 1 if there are no
     /// outputs.
-    pub(super) fn copy_outputs(&self, result: &mut InferenceResult) -> u64 {
+    ///
+    /// # Errors
+    /// [`ModelError::SegmentLost`]
+    pub(super) fn copy_outputs(&self, result: &mut InferenceResult) -> Result<u64, ModelError> {
         if self.outputs.is_empty() {
-            return 1;
+            return Ok(1);
         }
         let mut replaced = 0;
-        let mut arrays: Vec<_> = self.outputs.iter().map(OutputSegment::copy).collect();
+        let arrays: Result<Vec<_>, _> = self.outputs.iter().map(Segment::copy).collect();
+        let mut arrays = arrays.map_err(ModelError::SegmentLost)?;
         for value in arrays.iter_mut().flatten().filter(|value| !value.is_finite()) {
             *value = 0.0;
             replaced += 1;
         }
         result.freeform = Some(arrays);
-        replaced
+        Ok(replaced)
+    }
+
+    fn report_json(&self, reason: &str) {
+        // A model that restarts has the same problem again.
+        if self.health.failure().is_none() {
+            warn!(reason, "Features are sent as JSON, which is slower than shared memory");
+        }
+        let problem = format!("features are sent as JSON, which is slower: {reason}");
+        self.health.set_failing(problem);
     }
 }
 
-type Segments = (Option<FeatureSegment>, Vec<OutputSegment>);
+type Segments = (Option<Segment>, Vec<Segment>);
 
 /// The segments of a hello; none where none are wanted or offered. The error is the reason as a sentence.
 fn open_segments(behavior: ShmBehavior, hello: &Hello) -> Result<Segments, String> {
@@ -147,9 +153,9 @@ fn open_segments(behavior: ShmBehavior, hello: &Hello) -> Result<Segments, Strin
             segment.size_bytes, segment.elements
         ));
     }
-    let features = FeatureSegment::open(&segment.name, segment.elements).map_err(|error| error.to_string())?;
+    let features = Segment::open(&segment.name, segment.elements).map_err(|error| error.to_string())?;
     let outputs = hello.freeform_shm.iter();
-    let outputs = outputs.map(|segment| OutputSegment::open(&segment.name, segment.elements));
+    let outputs = outputs.map(|segment| Segment::open(&segment.name, segment.elements));
     let outputs = outputs.collect::<Result<_, _>>().map_err(|error| error.to_string())?;
     Ok((Some(features), outputs))
 }

@@ -63,8 +63,8 @@ impl Model {
         &self.info
     }
 
-    /// Room for the values of one request ([`ModelInfo::features`]), in the model's shared memory if there is some. Do not
-    /// write it between [`send`](Self::send) and [`receive`](Self::receive): the model reads it then.
+    /// Room for the values of one request ([`ModelInfo::features`]). They stay until they are overwritten, which may happen
+    /// while the model works: [`send`](Self::send) makes a copy.
     pub fn features(&mut self) -> &mut [f32] {
         let elements = self.info.features;
         self.features.values(elements)
@@ -95,7 +95,7 @@ impl Model {
         let continuous = self.is_continuous && is_slice;
         let id = self.client.next_id();
         let request = &mut self.client.request;
-        match self.features.written(elements)? {
+        match self.features.write(elements)? {
             WrittenFeatures::Shared => request::classify_shm(request, id, elements, continuous),
             WrittenFeatures::Json(values) => request::classify(request, id, values, continuous),
         }
@@ -235,7 +235,7 @@ impl Model {
             reason,
         })?;
         if freeform_in_shm {
-            cleaned += self.features.copy_outputs(&mut result);
+            cleaned += self.features.copy_outputs(&mut result)?;
         }
         self.stats.answers_cleaned.add(cleaned);
         Ok(result)

@@ -98,13 +98,13 @@ fn a_base_that_does_not_work_is_skipped() {
 fn leftovers_of_a_killed_daemon_are_removed_with_the_model_and_its_memory() {
     let base = base();
     let mut segment = shm::OwnedSegment::new(4).unwrap();
-    let path = orphan(&base, DEVICE, None, &[&segment.name, "/../etc/passwd"]);
+    let path = orphan(&base, DEVICE, None, &[segment.name(), "/../etc/passwd"]);
     let mut child = sleeper(&path.join(SOCKET));
     fs::remove_dir_all(&path).unwrap();
-    let path = orphan_at(&path, Some(id(&child)), &[&segment.name]);
+    let path = orphan_at(&path, Some(id(&child)), &[segment.name()]);
     assert_eq!(sweep_in(&bases(&base), DEVICE), 1);
     assert!(!path.exists());
-    assert!(!Path::new("/dev/shm").join(&segment.name[1..]).exists());
+    assert!(!Path::new("/dev/shm").join(&segment.name()[1..]).exists());
     use std::os::unix::process::ExitStatusExt;
     assert!(child.wait().unwrap().signal().is_some());
     segment.unlink();
@@ -181,12 +181,12 @@ fn a_link_in_place_of_the_state_file_is_not_followed() {
     let state = RuntimeDirState {
         owner: None,
         model: None,
-        segments: vec![segment.name.clone()],
+        segments: vec![segment.name().to_owned()],
     };
     fs::write(&outside, serde_json::to_vec(&state).unwrap()).unwrap();
     fs::remove_file(path.join(STATE_FILE)).unwrap();
     symlink(&outside, path.join(STATE_FILE)).unwrap();
     assert_eq!(sweep_in(&bases(&base), DEVICE), 1);
     assert!(outside.exists());
-    assert!(Path::new("/dev/shm").join(&segment.name[1..]).exists());
+    assert!(Path::new("/dev/shm").join(&segment.name()[1..]).exists());
 }

@@ -1,19 +1,20 @@
-//! POSIX shared memory: the one place with `unsafe` in this program.
+//! POSIX shared memory, read and written as a file.
 //!
 //! A segment is shared with the model process. The two sides take turns: this program writes features before it sends a
 //! classify request, and the model reads them until it answers. The model writes free-form outputs before it answers, and
 //! this program reads them afterwards. A model that violates this only causes wrong numbers: every bit pattern is a valid
 //! `f32`, and segments contain nothing else.
 //!
-//! The size of a segment is checked and its memory is reserved before it is mapped. Without the reservation, the first
-//! access to a page ends the process with SIGBUS when `/dev/shm` is full: many containers have 64 MiB there, or less. A model
-//! that shrinks its segment afterwards would have the same effect; no model does.
-#![allow(unsafe_code)]
+//! The model maps its segments; this program does not. Access to a mapped page behind the end of its file, or one for which
+//! `/dev/shm` has no room, ends a process with SIGBUS. `pwrite` and `pread` return an error instead.
+//!
+//! The memory of a segment is reserved when it is opened: the model reads what it has mapped, and would get that SIGBUS when
+//! `/dev/shm` is full. Many containers have 64 MiB there, or less.
 
+use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
 
-use memmap2::{MmapMut, MmapOptions, MmapRaw};
 use rustix::fs::{FallocateFlags, Mode, fallocate, fstat};
 use rustix::io::Errno;
 use rustix::shm::{self, OFlags};
@@ -49,92 +50,113 @@ pub enum ShmError {
     Os {
         /// The segment.
         name: String,
-        /// `opened`, `mapped`, ...
+        /// `opened`, `written`, ...
         what: &'static str,
         /// The cause.
         source: io::Error,
     },
 }
 
-/// The segment of a model for features.
+/// A segment of `f32` values.
 #[derive(Debug)]
-pub struct FeatureSegment {
-    map: MmapMut,
+pub struct Segment {
+    name: String,
+    file: File,
     elements: usize,
 }
 
-impl FeatureSegment {
-    /// Opens and maps a segment of a model.
+impl Segment {
+    /// Opens a segment of a model, checks its size and reserves its memory. That needs write access, even for a segment that
+    /// is only read.
     ///
     /// # Errors
-    /// An invalid name, a segment smaller than `elements` values, or an error of the operating system.
+    /// An invalid name, a segment smaller than `elements` values, no room in `/dev/shm`, or an error of the operating system.
     pub fn open(name: &str, elements: u64) -> Result<Self, ShmError> {
-        let (file, bytes) = open_reserved(name, elements)?;
-        Self::map(name, &file, bytes)
+        if !is_valid(name) {
+            return Err(ShmError::Name(name.chars().take(80).collect()));
+        }
+        let file = shm::open(name, OFlags::RDWR, Mode::empty()).map_err(|error| os(name, "opened", error.into()))?;
+        let stat = fstat(&file).map_err(|error| os(name, "examined", error.into()))?;
+        let actual = u64::try_from(stat.st_size).unwrap_or(0);
+        let needed = elements.saturating_mul(FLOAT);
+        if elements == 0 || elements > MAX_FEATURES || actual < needed {
+            return Err(ShmError::Size {
+                name: name.to_owned(),
+                actual,
+                needed,
+            });
+        }
+        let segment = Self {
+            name: name.to_owned(),
+            file: file.into(),
+            // At most MAX_FEATURES: fits a `usize` everywhere.
+            elements: elements as usize,
+        };
+        segment.reserve()?;
+        Ok(segment)
     }
 
-    fn map(name: &str, file: &OwnedFd, bytes: usize) -> Result<Self, ShmError> {
-        // SAFETY: `map_mut` is unsafe because another process can change or shrink the memory. Changes are harmless
-        // for `f32` and the protocol takes turns; the size was checked just now. See the top of this file.
-        let map =
-            unsafe { MmapOptions::new().len(bytes).map_mut(file) }.map_err(|source| os(name, "mapped", source))?;
-        Ok(Self {
-            map,
-            elements: bytes / size_of::<f32>(),
-        })
+    /// How many values it holds.
+    pub fn elements(&self) -> usize {
+        self.elements
     }
 
-    /// The values. Do not write them between a request and its answer: the model reads them then.
-    pub fn values(&mut self) -> &mut [f32] {
-        // SAFETY: the mapping is page aligned, holds `elements` values (checked when it was made), lives as long as
-        // `self`, every bit pattern is a valid f32, and `&mut self` makes this the only view in this process.
-        unsafe { std::slice::from_raw_parts_mut(self.map.as_mut_ptr().cast::<f32>(), self.elements) }
-    }
-}
-
-/// The segment of a model for free-form outputs, read only.
-#[derive(Debug)]
-pub struct OutputSegment {
-    map: MmapRaw,
-    elements: usize,
-}
-
-impl OutputSegment {
-    /// Opens and maps a segment of a model.
+    /// Writes values from the start. Do not call it between a request and its answer: the model reads them then. The segment
+    /// grows again if the model has shortened it.
     ///
     /// # Errors
-    /// As [`FeatureSegment::open`].
-    pub fn open(name: &str, elements: u64) -> Result<Self, ShmError> {
-        let (file, bytes) = open_reserved(name, elements)?;
-        let map = MmapOptions::new()
-            .len(bytes)
-            .map_raw_read_only(&file)
-            .map_err(|source| os(name, "mapped", source))?;
-        Ok(Self {
-            map,
-            elements: bytes / size_of::<f32>(),
-        })
+    /// `/dev/shm` has no room, or an error of the operating system.
+    pub fn write(&self, values: &[f32]) -> Result<(), ShmError> {
+        let bytes = bytemuck::cast_slice(values);
+        match self.file.write_all_at(bytes, 0) {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => Err(ShmError::NoRoom {
+                bytes: bytes.len() as u64,
+            }),
+            Err(error) => Err(os(&self.name, "written", error)),
+        }
     }
 
-    /// A copy of the values as they are now.
-    pub fn copy(&self) -> Vec<f32> {
-        let from = self.map.as_ptr().cast::<f32>();
-        // SAFETY: the mapping is page aligned and holds `elements` values (checked when it was made), every bit
-        // pattern is a valid f32, and a volatile read makes no assumption on who else writes.
-        (0..self.elements)
-            .map(|index| unsafe { from.add(index).read_volatile() })
-            .collect()
+    /// Reads values from the start.
+    ///
+    /// # Errors
+    /// The segment has become shorter, or an error of the operating system.
+    pub fn read(&self, values: &mut [f32]) -> Result<(), ShmError> {
+        self.file
+            .read_exact_at(bytemuck::cast_slice_mut(values), 0)
+            .map_err(|error| os(&self.name, "read", error))
+    }
+
+    /// A copy of all values as they are now.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn copy(&self) -> Result<Vec<f32>, ShmError> {
+        let mut values = vec![0.0; self.elements];
+        self.read(&mut values)?;
+        Ok(values)
+    }
+
+    /// Allocates the memory and makes the file at least that large. What it contains stays.
+    fn reserve(&self) -> Result<(), ShmError> {
+        let bytes = self.elements as u64 * FLOAT;
+        loop {
+            match fallocate(&self.file, FallocateFlags::empty(), 0, bytes) {
+                Ok(()) => return Ok(()),
+                Err(Errno::INTR) => {}
+                Err(Errno::NOSPC) => return Err(ShmError::NoRoom { bytes }),
+                Err(error) => return Err(os(&self.name, "reserved", error.into())),
+            }
+        }
     }
 }
 
 /// A segment that a built-in model creates. Dropping it removes its name.
 #[derive(Debug)]
 pub struct OwnedSegment {
-    /// The name, for the client.
-    pub name: String,
-    /// The mapped segment.
-    pub features: FeatureSegment,
-    named: bool,
+    /// The segment.
+    pub segment: Segment,
+    is_named: bool,
 }
 
 impl OwnedSegment {
@@ -146,25 +168,28 @@ impl OwnedSegment {
         let name = format!("/shm-{:012x}", rand::random::<u64>() >> 16);
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR;
         let file = shm::open(&name, flags, Mode::RUSR | Mode::WUSR).map_err(|e| os(&name, "created", e.into()))?;
-        let bytes = elements.saturating_mul(size_of::<f32>());
-        match reserve(&name, &file, bytes as u64).and_then(|()| FeatureSegment::map(&name, &file, bytes)) {
-            Ok(features) => Ok(Self {
+        let owned = Self {
+            segment: Segment {
                 name,
-                features,
-                named: true,
-            }),
-            Err(error) => {
-                remove(&name);
-                Err(error)
-            }
-        }
+                file: file.into(),
+                elements,
+            },
+            is_named: true,
+        };
+        owned.segment.reserve()?;
+        Ok(owned)
+    }
+
+    /// The name, for the client.
+    pub fn name(&self) -> &str {
+        &self.segment.name
     }
 
     /// Removes the name; both sides can still use the memory. Call it as soon as the client has opened the segment: then
     /// even a killed process leaves nothing behind.
     pub fn unlink(&mut self) {
-        if std::mem::take(&mut self.named) {
-            remove(&self.name);
+        if std::mem::take(&mut self.is_named) {
+            remove(&self.segment.name);
         }
     }
 }
@@ -195,40 +220,6 @@ pub fn is_valid(name: &str) -> bool {
         .is_some_and(|rest| (1..=128).contains(&rest.len()) && rest.bytes().all(is_plain))
 }
 
-/// Opens a segment of a model, checks its size and reserves its memory. That needs write access, even for a segment that is
-/// only read: reading a page that does not exist yet allocates it.
-fn open_reserved(name: &str, elements: u64) -> Result<(OwnedFd, usize), ShmError> {
-    if !is_valid(name) {
-        return Err(ShmError::Name(name.chars().take(80).collect()));
-    }
-    let file = shm::open(name, OFlags::RDWR, Mode::empty()).map_err(|error| os(name, "opened", error.into()))?;
-    let stat = fstat(&file).map_err(|error| os(name, "examined", error.into()))?;
-    let actual = u64::try_from(stat.st_size).unwrap_or(0);
-    let needed = elements.saturating_mul(FLOAT);
-    if elements == 0 || elements > MAX_FEATURES || actual < needed {
-        return Err(ShmError::Size {
-            name: name.to_owned(),
-            actual,
-            needed,
-        });
-    }
-    reserve(name, &file, needed)?;
-    // At most MAX_FEATURES * 4 = 256 MiB: fits a `usize` everywhere.
-    Ok((file, needed as usize))
-}
-
-/// Allocates the first `bytes` of a segment and makes it at least that large. What it contains stays.
-fn reserve(name: &str, file: &OwnedFd, bytes: u64) -> Result<(), ShmError> {
-    loop {
-        match fallocate(file, FallocateFlags::empty(), 0, bytes) {
-            Ok(()) => return Ok(()),
-            Err(Errno::INTR) => {}
-            Err(Errno::NOSPC) => return Err(ShmError::NoRoom { bytes }),
-            Err(error) => return Err(os(name, "reserved", error.into())),
-        }
-    }
-}
-
 fn os(name: &str, what: &'static str, source: io::Error) -> ShmError {
     ShmError::Os {
         name: name.to_owned(),
@@ -243,20 +234,20 @@ mod tests {
 
     #[test]
     fn both_sides_see_the_same_values_and_the_owner_removes_the_name() {
-        let mut created = OwnedSegment::new(3).unwrap();
-        let mut opened = FeatureSegment::open(&created.name, 3).unwrap();
-        opened.values().copy_from_slice(&[1.0, -2.5, 16_777_215.0]);
-        assert_eq!(created.features.values(), [1.0, -2.5, 16_777_215.0]);
-        assert_eq!(OutputSegment::open(&created.name, 2).unwrap().copy(), [1.0, -2.5]);
-        let name = created.name.clone();
+        let created = OwnedSegment::new(3).unwrap();
+        let opened = Segment::open(created.name(), 3).unwrap();
+        opened.write(&[1.0, -2.5, 16_777_215.0]).unwrap();
+        assert_eq!(created.segment.copy().unwrap(), [1.0, -2.5, 16_777_215.0]);
+        assert_eq!(Segment::open(created.name(), 2).unwrap().copy().unwrap(), [1.0, -2.5]);
+        let name = created.name().to_owned();
         drop(created);
-        assert!(matches!(FeatureSegment::open(&name, 3), Err(ShmError::Os { .. })));
+        assert!(matches!(Segment::open(&name, 3), Err(ShmError::Os { .. })));
     }
 
     #[test]
-    fn a_segment_that_is_too_small_is_refused_before_it_is_mapped() {
+    fn a_segment_that_is_too_small_is_refused() {
         let created = OwnedSegment::new(3).unwrap();
-        let error = FeatureSegment::open(&created.name, 4).unwrap_err();
+        let error = Segment::open(created.name(), 4).unwrap_err();
         assert!(
             matches!(
                 error,
@@ -268,15 +259,27 @@ mod tests {
             ),
             "{error}"
         );
-        assert!(FeatureSegment::open(&created.name, u64::MAX).is_err());
-        assert!(OutputSegment::open(&created.name, 0).is_err());
+        assert!(Segment::open(created.name(), u64::MAX).is_err());
+        assert!(Segment::open(created.name(), 0).is_err());
+    }
+
+    #[test]
+    fn a_segment_that_was_truncated_grows_with_the_next_features_and_cannot_be_read_before() {
+        let created = OwnedSegment::new(4096).unwrap();
+        let opened = Segment::open(created.name(), 4096).unwrap();
+        for length in [0, 4, 5000, 1 << 20] {
+            created.segment.file.set_len(length).unwrap();
+            assert_eq!(opened.copy().is_ok(), length > 4 * 4096, "{length}");
+            opened.write(&[0.5; 4096]).unwrap();
+            assert_eq!(created.segment.copy().unwrap(), [0.5; 4096]);
+        }
     }
 
     #[test]
     fn names_of_other_files_are_refused() {
         for name in ["", "shm-1", "/shm-", "/shm-../x", "/shm-a/b", "/other", "/shm-a\0b"] {
             assert!(!is_valid(name), "{name:?}");
-            assert!(matches!(FeatureSegment::open(name, 1), Err(ShmError::Name(_))));
+            assert!(matches!(Segment::open(name, 1), Err(ShmError::Name(_))));
             assert!(!remove(name));
         }
         assert!(is_valid("/shm-e80f1cbee8c2"));

@@ -51,12 +51,15 @@ pub fn model_of(daemon: u32) -> u32 {
     children[0]
 }
 
-/// Segments under /dev/shm that a process has mapped.
+/// Segments under /dev/shm that a process has mapped or open.
 pub fn segments_of(pid: u32) -> Vec<PathBuf> {
     let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
-    let mut paths: Vec<PathBuf> = maps
-        .lines()
-        .filter_map(|line| Some(PathBuf::from("/dev/shm").join(line.split_once("/dev/shm/")?.1)))
+    let mapped = maps.lines().map(str::to_owned);
+    let files = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten();
+    let open = files.filter_map(|entry| Some(fs::read_link(entry.ok()?.path()).ok()?.to_string_lossy().into_owned()));
+    let mut paths: Vec<PathBuf> = mapped
+        .chain(open)
+        .filter_map(|text| Some(PathBuf::from("/dev/shm").join(text.split_once("/dev/shm/")?.1)))
         .collect();
     paths.sort();
     paths.dedup();

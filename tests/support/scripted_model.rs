@@ -25,7 +25,8 @@
 //! An answer is the `result` object itself, or one of
 //! `{"raw": "bytes as text"}`, `{"message": {...}}` (the whole answer, `id` added unless present),
 //! `{"error": "text"}`, `{"delay_ms": 5, "then": answer}`, `{"exit": 1}`, `{"abort": true}`, `{"hang": true}`,
-//! `{"close": true}` (the connection, the process stays).
+//! `{"close": true}` (the connection, the process stays), `{"resize_shm": 4, "then": answer}` (its segments get this size in
+//! bytes), `{"fill_shm": true, "then": answer}` (the file `filler` takes what is left of `/dev/shm`).
 //!
 //! A recorded line is the request with `"features"` (from JSON or shared memory) in place of the values when there are
 //! at most `record_at_most`, else `"count"`, `"first"`, `"last"` and `"sum"`. The hello has the `"pid"` of the process as well.
@@ -223,6 +224,17 @@ impl Model {
         }
         if answer.get("delay_ms").is_some() {
             pause(&answer["delay_ms"]);
+            return self.perform(&answer["then"].clone(), id, client);
+        }
+        if let Some(bytes) = answer["resize_shm"].as_u64() {
+            for segment in self.features.iter().chain(&self.outputs) {
+                segment.file.set_len(bytes).expect("another size");
+            }
+            return self.perform(&answer["then"].clone(), id, client);
+        }
+        if answer["fill_shm"] == true {
+            let mut filler = File::create("/dev/shm/filler").expect("filler");
+            while filler.write_all(&[1; 4096]).is_ok() {}
             return self.perform(&answer["then"].clone(), id, client);
         }
         if let Some(code) = answer["exit"].as_i64() {

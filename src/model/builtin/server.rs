@@ -15,7 +15,7 @@ use super::detectors;
 use super::error::BuiltinError;
 use super::kind::{BuiltinKind, Fault, Task};
 use crate::model::framing::{MAX_ANSWER, Splitter};
-use crate::model::shm::OwnedSegment;
+use crate::model::shm::{OwnedSegment, ShmError};
 
 /// The process ends when no client connects within this time.
 const WAIT_FOR_CLIENT: Duration = Duration::from_secs(60);
@@ -54,32 +54,32 @@ fn accept(listener: &UnixListener) -> io::Result<Option<UnixStream>> {
     }
 }
 
-/// Where the features of a request are.
-enum FeatureMemory {
-    Shared(OwnedSegment),
-    /// Only JSON requests fill it, for this reason.
-    Private(Vec<f32>, String),
+/// The features of a request.
+struct Features {
+    values: Vec<f32>,
+    /// Where the client can put them; else the reason why there is no shared memory.
+    segment: Result<OwnedSegment, ShmError>,
 }
 
-impl FeatureMemory {
+impl Features {
     fn new(elements: usize) -> Self {
-        OwnedSegment::new(elements).map_or_else(
-            |error| Self::Private(vec![0.0; elements], error.to_string()),
-            Self::Shared,
-        )
+        Self {
+            values: vec![0.0; elements],
+            segment: OwnedSegment::new(elements),
+        }
     }
 
-    fn values(&mut self) -> &mut [f32] {
-        match self {
-            Self::Shared(segment) => segment.features.values(),
-            Self::Private(values, _) => values,
-        }
+    /// Reads the first values from shared memory.
+    fn read(&mut self, elements: usize) -> Result<(), String> {
+        let segment = self.segment.as_ref().map_err(ToString::to_string)?;
+        let values = &mut self.values[..elements];
+        segment.segment.read(values).map_err(|error| error.to_string())
     }
 }
 
 struct Server<'a> {
     kind: &'a BuiltinKind,
-    memory: FeatureMemory,
+    features: Features,
     has_hello: bool,
     answers: u64,
     min_score: f64,
@@ -98,7 +98,7 @@ impl<'a> Server<'a> {
     fn new(kind: &'a BuiltinKind) -> Self {
         Self {
             kind,
-            memory: FeatureMemory::new(kind.features()),
+            features: Features::new(kind.features()),
             has_hello: false,
             answers: 0,
             min_score: 0.5,
@@ -154,20 +154,19 @@ impl<'a> Server<'a> {
         for (key, continuous) in [("classify_shm", false), ("classify_continuous_shm", true)] {
             if let Some(elements) = request.get(key) {
                 // The client has opened the segment: from now on nothing can be left behind.
-                if let FeatureMemory::Shared(segment) = &mut self.memory {
+                if let Ok(segment) = &mut self.features.segment {
                     segment.unlink();
                 }
                 let elements = elements.get("elements").and_then(Value::as_u64).unwrap_or(0) as usize;
-                return self.classify(id, elements, continuous);
+                return self.classify(id, elements, continuous, true);
             }
         }
         for (key, continuous) in [("classify", false), ("classify_continuous", true)] {
             if let Some(Value::Array(features)) = request.get(key) {
-                let values = self.memory.values();
-                for (value, feature) in values.iter_mut().zip(features) {
+                for (value, feature) in self.features.values.iter_mut().zip(features) {
                     *value = feature.as_f64().unwrap_or(0.0) as f32;
                 }
-                return self.classify(id, features.len(), continuous);
+                return self.classify(id, features.len(), continuous, false);
             }
         }
         failure(Some(id), "Failed to handle message")
@@ -186,13 +185,13 @@ impl<'a> Server<'a> {
             "inferencing_engine": { "engine_type": 0, "properties": [] },
             "model_parameters": parameters(kind, self.min_score),
         });
-        match &self.memory {
-            FeatureMemory::Shared(segment) => {
+        match &self.features.segment {
+            Ok(segment) => {
                 answer["features_shm"] = json!({
-                    "name": segment.name, "size_bytes": features * 4, "type": "float32", "elements": features,
+                    "name": segment.name(), "size_bytes": features * 4, "type": "float32", "elements": features,
                 });
             }
-            FeatureMemory::Private(_, error) => answer["features_shm_error"] = error.as_str().into(),
+            Err(error) => answer["features_shm_error"] = error.to_string().into(),
         }
         Reply::Json(answer)
     }
@@ -208,7 +207,7 @@ impl<'a> Server<'a> {
         }
     }
 
-    fn classify(&mut self, id: i64, elements: usize, continuous: bool) -> Reply {
+    fn classify(&mut self, id: i64, elements: usize, continuous: bool, is_shared: bool) -> Reply {
         let expected = if continuous {
             BuiltinKind::SLICE
         } else {
@@ -229,6 +228,13 @@ impl<'a> Server<'a> {
             Fault::Garbage => return Reply::Raw(b"\x07\xffthis is not what a model says}\n\0"),
             _ => {}
         }
+        // The model that costs nothing does not look at its features.
+        if is_shared
+            && self.kind.task != Task::Nothing
+            && let Err(error) = self.features.read(elements)
+        {
+            return failure(Some(id), &error);
+        }
         self.answers += 1;
         std::thread::sleep(self.kind.delay);
         let result = self.result(continuous);
@@ -237,7 +243,7 @@ impl<'a> Server<'a> {
     }
 
     fn result(&mut self, continuous: bool) -> Value {
-        let (kind, features) = (self.kind, self.memory.values());
+        let (kind, features) = (self.kind, self.features.values.as_slice());
         match kind.task {
             Task::Nothing => {
                 let (width, height) = (kind.width.div_ceil(2), kind.height.div_ceil(2));
