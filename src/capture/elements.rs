@@ -51,15 +51,35 @@ pub(super) const AFTER_ENCODER: [&str; 8] = [
     "flacparse",
 ];
 /// Sources that deliver the bytes of a file or a stream in an unknown format.
-pub(super) const BYTE_SOURCES: [&str; 8] = [
+pub(super) const BYTE_SOURCES: [&str; 15] = [
     "filesrc",
     "souphttpsrc",
     "curlhttpsrc",
+    "neonhttpsrc",
+    "reqwesthttpsrc",
     "fdsrc",
     "giosrc",
     "tcpclientsrc",
+    "tcpserversrc",
+    "udpsrc",
+    "srtsrc",
+    "rtmpsrc",
+    "rtmp2src",
     "urisourcebin",
     "rtspsrc",
+];
+/// Elements named like a parser or depayloader whose output needs no decoder, or has one of its own ([`JPEG_SOURCES`]).
+pub(super) const RAW_PARSERS: [&str; 10] = [
+    "rawvideoparse",
+    "rawaudioparse",
+    "videoparse",
+    "audioparse",
+    "wavparse",
+    "rtpvrawdepay",
+    "rtpL16depay",
+    "rtpL24depay",
+    "rtpgstdepay",
+    "unalignedvideoparse",
 ];
 /// Sources that read from a web server.
 pub(super) const HTTP_SOURCES: [&str; 4] = ["souphttpsrc", "curlhttpsrc", "neonhttpsrc", "reqwesthttpsrc"];

@@ -11,7 +11,7 @@ use gstreamer_app as gst_app;
 
 use super::elements::{
     AFTER_ENCODER, AUDIO_ENCODERS, BYTE_SOURCES, JPEG_ENCODERS, JPEG_SOURCES, NVIDIA_MEMORY_SOURCES, PASS_THROUGH,
-    REPLACEABLE_SINKS,
+    RAW_PARSERS, REPLACEABLE_SINKS,
 };
 use super::error::{CaptureError, is_plain_name, offending_word, without_values};
 use super::gst_args;
@@ -148,7 +148,12 @@ impl PreparedLine {
             let caps = match channel {
                 MicrophoneChannel::Number(number) => {
                     // Before the conversion, which would add missing channels.
-                    tail.push(format!("capsfilter caps=\"audio/x-raw,channels=[{number},64]\""));
+                    tail.push(format!(
+                        "capsfilter name=microphone_channel-{number} caps=\"audio/x-raw,channels=[{number},64]\""
+                    ));
+                    changes.push(format!(
+                        "the model gets channel {number} of the microphone (`microphone_channel`)"
+                    ));
                     format
                 }
                 // Without positions GStreamer cannot mix: such channels come as they are.
@@ -327,8 +332,8 @@ fn converters(chain: &Chain<'_>, kind: MediaKind, changes: &mut Vec<String>) -> 
         tail.push("queue");
         changes.push("added a branch to the open `tee` for the model".to_owned());
     }
-    if end.is_one_of(&BYTE_SOURCES) {
-        let (media, name) = (kind.media(), end.name());
+    if let Some(encoded) = find_encoded(&chain.nodes, kind) {
+        let (media, name) = (kind.media(), encoded.name());
         if end.is_element("rtspsrc") {
             // A camera with a microphone offers both streams, and the first one would be linked.
             tail.push(match kind {
@@ -350,6 +355,34 @@ fn converters(chain: &Chain<'_>, kind: MediaKind, changes: &mut Vec<String>) -> 
         changes.push("added `nvvidconv ! video/x-raw`: the frames were in NVIDIA memory".to_owned());
     }
     tail
+}
+
+/// The node at the end, apart from queues, whose output needs a decoder.
+fn find_encoded<'n, 'a>(nodes: &'n [Node<'a>], kind: MediaKind) -> Option<&'n Node<'a>> {
+    let last = nodes
+        .iter()
+        .rfind(|node| !node.is_one_of(&["queue", "queue2", "identity"]))?;
+    let name = last.name();
+    let needs_decoder = match last.kind() {
+        NodeKind::Caps => is_encoded(name.split([',', '(']).next().unwrap_or_default(), kind),
+        NodeKind::Element => {
+            let delivers_stream = ["parse", "depay", "demux"].iter().any(|end| name.ends_with(end));
+            let has_own_rule = last.is_one_of(&JPEG_SOURCES) || last.is_one_of(&RAW_PARSERS);
+            last.is_one_of(&BYTE_SOURCES) || (delivers_stream && !has_own_rule)
+        }
+        NodeKind::Reference | NodeKind::Other => false,
+    };
+    needs_decoder.then_some(last)
+}
+
+/// Whether caps of this media type describe an encoded stream. JPEG and raw Bayer data have their own elements.
+fn is_encoded(media_type: &str, kind: MediaKind) -> bool {
+    let class = match kind {
+        MediaKind::Video => "video/",
+        MediaKind::Audio { .. } => "audio/",
+    };
+    let is_other = media_type.starts_with(class) && !["x-raw", "x-bayer"].contains(&&media_type[class.len()..]);
+    is_other || ["application/x-rtp", "application/ogg", "video/mpegts", "image/png"].contains(&media_type)
 }
 
 fn ends_in_nvidia_memory(nodes: &[Node<'_>]) -> bool {

@@ -109,12 +109,36 @@ fn a_line_without_a_decoder_gets_one() {
             "rtspsrc location=rtsp://c/1 latency=0",
             "application/x-rtp,media=video ! decodebin",
         ),
+        ("filesrc location=x.avi ! queue", "decodebin"),
+        ("udpsrc port=5000 caps=application/x-rtp,media=video", "decodebin"),
+        ("udpsrc port=5000 ! application/x-rtp,media=video", "decodebin"),
+        ("rtspsrc location=rtsp://c/1 ! rtph264depay", "decodebin"),
+        (
+            "rtspsrc location=rtsp://c/1 ! rtph264depay ! h264parse ! queue",
+            "decodebin",
+        ),
+        ("filesrc location=x.mp4 ! qtdemux", "decodebin"),
+        ("v4l2src ! video/x-h264,width=1280", "decodebin"),
     ] {
         let rewritten = PreparedLine::new(&line.to_owned().into(), MediaKind::Video).unwrap();
         let kept = line.trim_end_matches(" ! fakesink");
         assert_eq!(rewritten.launch, format!("{kept} ! {added} ! {SINK}"));
         let change = rewritten.changes.last().unwrap();
         assert!(change.starts_with("added `decodebin`"), "{change}");
+    }
+}
+
+#[test]
+fn a_line_that_delivers_raw_pictures_gets_no_decoder() {
+    for line in [
+        "v4l2src ! video/x-bayer,format=rggb ! bayer2rgb",
+        "v4l2src ! video/x-raw(memory:DMABuf),width=640",
+        "fdsrc ! rawvideoparse width=16 height=16",
+        "udpsrc ! application/x-rtp ! rtpvrawdepay ! queue",
+        "filesrc location=x ! decodebin",
+    ] {
+        let prepared = PreparedLine::new(&line.to_owned().into(), MediaKind::Video).unwrap();
+        assert_eq!(prepared.launch, format!("{line} ! {SINK}"));
     }
 }
 

@@ -76,6 +76,7 @@ impl StartingPipeline {
         sink.set_property("enable-last-sample", false);
         sink.set_property("wait-on-eos", false);
         sink.set_property("qos", false);
+        pipeline.connect_deep_element_added(|_, _, element| expect_single_stream(element));
         Self {
             pipeline,
             sink,
@@ -143,6 +144,21 @@ impl StartingPipeline {
         tracing::info!(element = "jpegdec", "The source delivers JPEG; added a decoder");
         Ok(())
     }
+}
+
+/// A `multipartdemux` that `decodebin` adds would hold back 2 MB of pictures in case that another stream follows: with a small
+/// MJPEG stream that is a minute.
+fn expect_single_stream(element: &gst::Element) {
+    if is_multipart_demuxer(element) {
+        element.set_property("single-stream", true);
+    }
+}
+
+/// Whether the element takes a stream of pictures (MJPEG) apart.
+pub(super) fn is_multipart_demuxer(element: &gst::Element) -> bool {
+    element
+        .factory()
+        .is_some_and(|factory| factory.name() == "multipartdemux")
 }
 
 /// The pad that is linked to the sink. `None` while nothing is linked: a demuxer or `decodebin` links itself when it knows

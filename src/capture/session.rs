@@ -14,7 +14,7 @@ use super::error::CaptureError;
 use super::launch_line::{MediaKind, PreparedLine, decode_source};
 use super::mailbox::MailboxControl;
 use super::output::CaptureOutput;
-use super::pipeline::{StartingPipeline, TearDown, tear_down};
+use super::pipeline::{StartingPipeline, TearDown, is_multipart_demuxer, tear_down};
 use super::watchdog::{CaptureEvent, FrameClock, StallLimits, Watchdog};
 use crate::config::{MicrophoneChannel, SourceLine};
 use crate::status::stats::Stats;
@@ -204,14 +204,15 @@ impl Capture {
         self.clock.frames()
     }
 
-    /// Whether an element of the line reads from a web server.
-    pub fn has_http_source(&self) -> bool {
-        let is_http = |element: gst::Element| {
+    /// Whether the line reads from a web server, and not a stream of pictures (MJPEG).
+    pub fn fetches_by_http(&self) -> bool {
+        let is_http = |element: &gst::Element| {
             let factory = element.factory();
             factory.is_some_and(|factory| HTTP_SOURCES.contains(&factory.name().as_str()))
         };
-        let pipeline = self.pipeline.as_ref();
-        pipeline.is_some_and(|pipeline| pipeline.iterate_recurse().into_iter().flatten().any(is_http))
+        let Some(pipeline) = &self.pipeline else { return false };
+        let elements: Vec<_> = pipeline.iterate_recurse().into_iter().flatten().collect();
+        elements.iter().any(is_http) && !elements.iter().any(is_multipart_demuxer)
     }
 
     /// The epoch of the mailbox in which this capture delivers.

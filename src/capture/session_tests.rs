@@ -337,6 +337,27 @@ fn a_source_that_is_not_live_has_stalled_when_it_delivers_nothing_and_nothing_wa
 }
 
 #[test]
+fn an_mjpeg_stream_without_a_decoder_delivers_its_first_pictures_at_once() {
+    use std::io::Write;
+    use std::os::fd::AsRawFd;
+    let mut jpeg = Vec::new();
+    image::codecs::jpeg::JpegEncoder::new(&mut jpeg)
+        .encode(&[128; 16 * 16 * 3], 16, 16, image::ExtendedColorType::Rgb8)
+        .unwrap();
+    let head = format!(
+        "--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {}\r\n\r\n",
+        jpeg.len()
+    );
+    let part = [head.as_bytes(), &jpeg, b"\r\n"].concat();
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let line = format!("fdsrc fd={} blocksize=512", reader.as_raw_fd());
+    writer.write_all(&part.repeat(20)).unwrap();
+    let run = Run::with(CaptureSettings::new(SourceLine(line))).unwrap();
+    run.frame();
+    drop(writer);
+}
+
+#[test]
 fn stopping_wakes_a_callback_that_waits_for_the_mailbox() {
     let run = Run::unthrottled("videotestsrc ! video/x-raw,width=16,height=16");
     let start = Instant::now();

@@ -268,7 +268,7 @@ impl CaptureSupervisor {
         }
         let was_short = since.elapsed() < SHORT_RUN;
         let is_picture = capture.frames() == 1 || (capture.frames() > 1 && was_short);
-        if is_picture && capture.has_http_source() {
+        if is_picture && capture.fetches_by_http() {
             if !self.settings.is_poll {
                 tracing::info!(interval = ?self.settings.still_interval, "The source is a still picture; fetching it again and again");
             }

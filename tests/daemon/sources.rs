@@ -304,3 +304,72 @@ fn a_still_picture_over_http_is_fetched_again_after_the_interval() {
     assert_eq!(lines(&log, "WARN", "source"), Vec::<&str>::new());
     assert_eq!(lines(&log, "INFO", "Capture started").len(), 1);
 }
+
+/// MJPEG as cameras send it, with this many pictures.
+fn multipart(picture: &[u8], count: usize) -> Vec<u8> {
+    let head = format!(
+        "--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {}\r\n\r\n",
+        picture.len()
+    );
+    [head.as_bytes(), picture, b"\r\n"].concat().repeat(count)
+}
+
+#[test]
+fn an_mjpeg_stream_that_ends_at_once_is_no_still_picture() {
+    let stage = Stage::new();
+    let picture = picture(stage.site.path());
+    let server =
+        HttpServer::start(move |_| Reply::bytes("multipart/x-mixed-replace; boundary=frame", multipart(&picture, 3)));
+    let source = format!("souphttpsrc location={}/video", server.url());
+    let daemon = stage.run(model(&stage), &source, &["still_interval_ms=100"]);
+    daemon.wait_for_line("it ended right after its start");
+    stage.wait_for_figures("two restarts", |runner| runner["capture_restarts"].as_u64() >= Some(2));
+    let log = daemon.stop();
+    assert_eq!(lines(&log, "INFO", "still picture"), Vec::<&str>::new());
+}
+
+#[test]
+fn a_still_picture_that_the_server_refuses_is_a_failure_without_the_password() {
+    let stage = Stage::new();
+    let server = HttpServer::start(|_| Reply::bytes("text/plain", "busy").status(503));
+    let url = server.url().replace("http://", "http://viewer:geheim7@");
+    let source = format!("souphttpsrc location={url}/snap.jpg?token=geheim8");
+    let daemon = stage.run(model(&stage), &source, &["still_interval_ms=100"]);
+    let figures = stage.wait_for_figures("a problem", |runner| {
+        let problem = runner["problems"][0].as_str().unwrap_or_default();
+        problem.starts_with("source: ") && runner["capture_restarts"].as_u64() >= Some(2)
+    });
+    assert_eq!(figures["inferences"], 0);
+    let log = daemon.stop();
+    assert!(
+        lines(&log, "WARN", "The source failed and restarts")[0].contains("503"),
+        "{log}"
+    );
+    assert!(
+        !log.contains("geheim") && !figures.to_string().contains("geheim"),
+        "{log}"
+    );
+}
+
+#[test]
+fn a_source_that_freezes_is_called_stalled_until_it_delivers_again() {
+    let stage = Stage::new();
+    // The second input prevents the end of the stream after the five frames of the first one.
+    let caps = "video/x-raw,width=64,height=48,framerate=50/1";
+    let source = format!(
+        "videotestsrc is-live=true num-buffers=5 ! {caps} ! funnel name=f videotestsrc is-live=true ! {caps} ! \
+         valve drop=true ! f. f. ! videoconvert"
+    );
+    let daemon = stage.run(model(&stage), &source, &[]);
+    stage.wait_for_figures("the health before", |runner| {
+        runner["health"]["source"] == "running" && runner["inferences"].as_u64() >= Some(1)
+    });
+    let figures = stage.wait_for_figures("the health after", |runner| runner["health"]["source"] == "stalled");
+    assert_eq!(figures["problems"], json!(["source: it delivered no frame for 10 s"]));
+    assert_eq!(figures["capture_restarts"], 1);
+    let inferences = figures["inferences"].as_u64();
+    stage.wait_for_figures("the health after the restart", |runner| {
+        runner["health"]["source"] == "running" && runner["inferences"].as_u64() > inferences
+    });
+    daemon.stop();
+}
