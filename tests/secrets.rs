@@ -5,6 +5,8 @@
 use std::process::Command;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use serde_json::json;
 
 use crate::support::daemon::{Daemon, LIMIT, Site};
@@ -76,10 +78,23 @@ fn with_canary(text: &str) -> String {
 #[track_caller]
 fn assert_clean(what: &str, out: &str) {
     let lower = out.to_ascii_lowercase();
-    if let Some(at) = lower.find(&CANARY.to_ascii_lowercase()) {
+    // Also the beginning alone: a text that was cut or split.
+    let plain = [CANARY, &CANARY[..6]].map(str::to_ascii_lowercase);
+    let hexadecimal: String = CANARY.bytes().map(|byte| format!("{byte:02x}")).collect();
+    let found = plain.iter().chain([&hexadecimal]).find_map(|form| lower.find(form));
+    if let Some(at) = found.or_else(|| in_base64().iter().find_map(|form| out.find(form))) {
         let around: String = out.chars().skip(at.saturating_sub(300)).take(700).collect();
         panic!("{what} shows a secret: ...{around}...");
     }
+}
+
+/// The canary in base64 at each of the three positions that it may have in a longer text.
+fn in_base64() -> [String; 3] {
+    [0, 1, 2].map(|before| {
+        let text = BASE64_STANDARD.encode([&b"\0\0"[..before], CANARY.as_bytes()].concat());
+        // The first and the last characters depend on what stands around.
+        text[4..CANARY.len()].to_owned()
+    })
 }
 
 /// Everything that a command that ends by itself prints.
@@ -234,6 +249,44 @@ fn check_online_shows_no_secret_of_the_environment_or_of_secrets_manager() {
         ]);
         surround(&mut command, &server.url());
         assert_clean("check --online", &output(command));
+    }
+}
+
+#[test]
+fn commands_that_end_by_themselves_show_no_secret() {
+    let site = Site::new();
+    let subcommands: &[&[&str]] = &[
+        &["setup", "--dry-run"],
+        &["model", "fetch"],
+        &["model", "info"],
+        &["send", "--timeout", "1", "get_model_info"],
+        &["stop"],
+        &["config", "get", "gst_args"],
+        &["config", "get", "iot_endpoint"],
+    ];
+    for value in VALUES.iter().map(|value| with_canary(value)) {
+        for subcommand in subcommands {
+            let mut command = site.bare_command();
+            command.args(*subcommand);
+            for key in [
+                "gst_args",
+                "lock_filename",
+                "ei_sm_secret_id",
+                "s3_bucket",
+                "preview_token",
+                "typo",
+            ] {
+                command.args(["--set", &format!("{key}={value}")]);
+            }
+            command.args(["--set", &format!("eiparams=--api-key '{value}'")]);
+            command.args(["--set", &format!("work_dir={}", site.path().display())]);
+            command.args([format!("--mqtt={value}"), format!("--model={value}")]);
+            surround(&mut command, "http://127.0.0.1:9");
+            assert_clean(&format!("{subcommand:?} with {value}"), &output(command));
+        }
+        let mut command = site.bare_command();
+        command.args(["setup", "--dry-run", "--config", &value]);
+        assert_clean(&format!("setup with the file {value}"), &output(command));
     }
 }
 

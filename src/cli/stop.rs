@@ -4,6 +4,7 @@ use clap::Args;
 
 use super::{ConfigArgs, Exit, LogArgs, complain, logging, say};
 use crate::lifecycle::{Termination, lock_path, terminate};
+use crate::util::redact;
 
 /// Arguments of `stop`.
 #[derive(Debug, Args)]
@@ -26,7 +27,7 @@ pub(super) fn main(args: &StopArgs, log: &LogArgs) -> Exit {
     let path = lock_path(&config.lock_filename, &device.name);
     match terminate(&path) {
         Ok(termination) => {
-            let path = path.display();
+            let path = redact::credentials(&path.display().to_string());
             match termination {
                 Termination::NotRunning => say(&format!("not running (no held lock file {path})")),
                 Termination::Ended => say("stopped"),

@@ -4,6 +4,8 @@ use std::fmt::Display;
 use std::io::{self, Write};
 use std::str::FromStr;
 
+use crate::util::redact;
+
 /// How many lines of each kind were printed.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Counts {
@@ -29,6 +31,11 @@ impl FromStr for Counts {
     }
 }
 
+/// Writes a line without secrets.
+fn print(line: impl Display) {
+    let _ = writeln!(io::stdout(), "{}", redact::credentials(&line.to_string()));
+}
+
 /// Prints and counts. Write errors are ignored: the step must go on when nobody reads its output.
 pub(super) struct Report {
     dry_run: bool,
@@ -41,25 +48,25 @@ impl Report {
     }
 
     pub(super) fn headline(&self, text: impl Display) {
-        let _ = writeln!(io::stdout(), "install: {text}");
+        print(format_args!("install: {text}"));
     }
 
     /// Something was changed, or would be in a dry run.
     pub(super) fn done(&mut self, text: impl Display) {
         let prefix = if self.dry_run { "would be done" } else { "done" };
-        let _ = writeln!(io::stdout(), "{prefix}: {text}");
+        print(format_args!("{prefix}: {text}"));
         self.counts.done += 1;
     }
 
     /// Something was there already.
     pub(super) fn skipped(&mut self, text: impl Display) {
-        let _ = writeln!(io::stdout(), "skipped: {text}");
+        print(format_args!("skipped: {text}"));
         self.counts.skipped += 1;
     }
 
     /// Something is not possible, and not essential.
     pub(super) fn warning(&mut self, text: impl Display) {
-        let _ = writeln!(io::stderr(), "warning: {text}");
+        let _ = writeln!(io::stderr(), "warning: {}", redact::credentials(&text.to_string()));
         self.counts.warnings += 1;
     }
 

@@ -11,4 +11,5 @@ pub(crate) mod memory;
 pub mod panics;
 pub(crate) mod redact;
 pub mod secret;
+pub mod secret_reference;
 pub(crate) mod text;

@@ -5,12 +5,13 @@ use std::ops::Range;
 use super::STARS;
 
 /// Ends of the names of secrets, in lower case and without `-` and `_`: `user-pw`, `pubPasswd`, `secret-key`, `X-Amz-Signature`.
-const SECRET_ENDINGS: [&str; 15] = [
+const SECRET_ENDINGS: [&str; 16] = [
     "pw",
     "pwd",
     "passwd",
     "password",
     "passphrase",
+    "psk",
     "token",
     "secret",
     "key",
@@ -23,7 +24,18 @@ const SECRET_ENDINGS: [&str; 15] = [
     "credential",
 ];
 /// Whole names of secrets.
-const SECRET_NAMES: [&str; 6] = ["sig", "jwt", "psk", "pass", "credentials", "sas"];
+const SECRET_NAMES: [&str; 10] = [
+    "sig",
+    "jwt",
+    "pass",
+    "credentials",
+    "sas",
+    "pincode",
+    "userpass",
+    "loginpass",
+    "loginpas",
+    "usrpass",
+];
 /// Values of `pass` that `x264enc` and other encoders take.
 const ENCODER_PASSES: [&str; 6] = ["cbr", "quant", "qual", "pass1", "pass2", "pass3"];
 /// Words between the name `Authorization` and the secret.
@@ -45,12 +57,14 @@ fn normalized(name: &str) -> String {
 }
 
 /// Byte ranges of secret values: `name=value` with or without white space and quotes, `"name": value`, `Name: value`,
-/// `--name value`, `user-pw value`.
-pub(super) fn values(text: &str) -> Vec<Range<usize>> {
+/// `--name value`, `user-pw value`. No name is looked for in the ranges `skipped`, which are in order.
+pub(super) fn values(text: &str, skipped: &[Range<usize>]) -> Vec<Range<usize>> {
+    let mut skipped = skipped.iter().peekable();
     let mut found: Vec<Range<usize>> = Vec::new();
     let mut done = 0;
     for (at, sign) in text.match_indices(['=', ':', ' ', '\t', '\n']) {
-        if at < done {
+        while skipped.next_if(|range| range.end <= at).is_some() {}
+        if at < done || skipped.peek().is_some_and(|range| range.start <= at) {
             continue;
         }
         let start = match sign {
@@ -59,7 +73,10 @@ pub(super) fn values(text: &str) -> Vec<Range<usize>> {
             _ => after_space(text, at),
         };
         if let Some(start) = start {
-            let end = value_end(text, start);
+            let end = match sign {
+                ":" if is_cookie_header(text, at) => line_end(text, start),
+                _ => value_end(text, start),
+            };
             found.push(start..end);
             done = end;
         }
@@ -114,6 +131,16 @@ fn after_colon(text: &str, at: usize) -> Option<usize> {
     (is_value && !is_arn && start < text.len() && !text[start..].starts_with('!')).then_some(start)
 }
 
+/// Whether the colon at `at` stands behind the name of a header that has several cookies.
+fn is_cookie_header(text: &str, at: usize) -> bool {
+    let (name, is_quoted) = name_before(&text[..at]);
+    !is_quoted && normalized(name).ends_with("cookie")
+}
+
+fn line_end(text: &str, start: usize) -> usize {
+    text[start..].find('\n').map_or(text.len(), |length| start + length)
+}
+
 fn has_inner_capital(name: &str) -> bool {
     name.chars().skip(1).any(|c| c.is_ascii_uppercase())
 }
@@ -129,11 +156,16 @@ fn after_space(text: &str, at: usize) -> Option<usize> {
         bare,
         "user-pw" | "proxy-pw" | "secret-key" | "access-key" | "session-token"
     );
-    if !(is_option || is_property || bare.eq_ignore_ascii_case("bearer")) {
-        return None;
-    }
     let start = skip(text, at, char::is_whitespace);
     let value = &text[start..];
+    // `the password "..." was refused`
+    let is_quoted_word = matches!(
+        normalized(bare).as_str(),
+        "password" | "passwd" | "passphrase" | "userpw"
+    ) && value.starts_with(['"', '\'']);
+    if !(is_option || is_property || is_quoted_word || bare.eq_ignore_ascii_case("bearer")) {
+        return None;
+    }
     (!value.is_empty() && !value.starts_with(['=', '!', ':']) && !value.starts_with("--")).then_some(start)
 }
 
@@ -143,7 +175,7 @@ fn skip(text: &str, from: usize, skipped: impl Fn(char) -> bool) -> usize {
 
 /// The end of the value that starts at `start`; with the word behind it where the first one only names a scheme (`Bearer`).
 fn value_end(text: &str, start: usize) -> usize {
-    let end = start + value_length(&text[start..]);
+    let end = start + unmasked_length(&text[start..]);
     let value = text[start..end]
         .trim_start_matches("(string)")
         .trim_matches(['"', '\'']);
@@ -152,17 +184,22 @@ fn value_end(text: &str, start: usize) -> usize {
         .any(|scheme| value.eq_ignore_ascii_case(scheme))
     {
         let next = skip(text, end, |c| matches!(c, ' ' | '\t'));
-        return next + value_length(&text[next..]);
+        return next + unmasked_length(&text[next..]);
     }
     end
+}
+
+/// As [`value_length`]; a value that is masked already ends behind its stars.
+fn unmasked_length(value: &str) -> usize {
+    match value.strip_prefix(STARS) {
+        Some(rest) if !rest.starts_with(char::is_alphanumeric) => STARS.len(),
+        _ => value_length(value),
+    }
 }
 
 /// Bytes of a property's value: a quoted or bracketed text, or up to white space or a colon of `gst_args` that ends the word.
 /// Quotes and brackets after a type count too: `(string)"a b"`. What is never closed goes on to the end of the text.
 pub(super) fn value_length(value: &str) -> usize {
-    if value.starts_with(STARS) {
-        return STARS.len();
-    }
     let bytes = value.as_bytes();
     let starts_quoted = value.starts_with(['"', '\'']);
     let (mut at, mut can_open) = (0, true);

@@ -134,7 +134,7 @@ fn values_with_secret_names_are_hidden() {
         ("s cookies={ \"a=b\", \"c=d\" } x=1", "s cookies=*** x=1"),
         (
             "rtmpsink location=\"rtmp://h/app/x live=1 pubUser=u pubPasswd=p\" y",
-            "rtmpsink location=\"rtmp://h/app/x live=1 pubUser=u pubPasswd=***\" y",
+            "rtmpsink location=\"rtmp://h/app/*** live=1 pubUser=u pubPasswd=***\" y",
         ),
         (
             "{\"ei_api_key\": \"hush\", \"a\": 1}",
@@ -157,6 +157,102 @@ fn values_with_secret_names_are_hidden() {
         assert_eq!(credentials(text), shown);
         assert_eq!(credentials(shown), shown, "a second time");
     }
+}
+
+#[test]
+fn stream_keys_cut_and_encoded_uris_and_tokens_of_services_are_hidden() {
+    for (text, shown) in [
+        (
+            "rtmpsink location=rtmp://a.rtmp.youtube.com/live2/Hunter2-x",
+            "rtmpsink location=rtmp://a.rtmp.youtube.com/live2/***",
+        ),
+        (
+            "rtmp2sink:location=rtmps://h:443/rtmp/Hunter2:!:x",
+            "rtmp2sink:location=rtmps://h:443/rtmp/***:!:x",
+        ),
+        ("no element in rtsp://admin:Hunter2", "no element in rtsp://admin:***"),
+        ("location=rtsp:admin:Hunter2@h", "location=rtsp:***@h"),
+        ("location=//admin:Hunter2@camera/x", "location=//admin:***@camera/x"),
+        ("location=admin:Hunter2@camera ! y", "location=admin:***@camera ! y"),
+        ("rtsp%3A%2F%2Fu%3AHunter2%40h", "rtsp%3A%2F%2F***%40h"),
+        ("Cookie: a=Hunter2; b=Hunter2\nHost: h", "Cookie: ***\nHost: h"),
+        ("the key AKIAHUNTER2HUNTER2XX is refused", "the key *** is refused"),
+        ("the password 'Hunter2' was refused", "the password *** was refused"),
+        ("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJIIn0.Hunter2 x", "*** x"),
+        ("ghp_Hunter2Hunter2Hunter2 x", "*** x"),
+        ("wpa_psk=Hunter2", "wpa_psk=***"),
+    ] {
+        assert_eq!(credentials(text), shown);
+        assert_eq!(credentials(shown), shown, "a second time");
+    }
+}
+
+#[test]
+fn text_without_secrets_stays_as_it_is() {
+    for text in [
+        "libcamerasrc:camera-name=/base/axi/pcie@1000120000/rp1/i2c@88000/imx708@1a:!:video/x-raw,width=640",
+        "alsasrc:device=plughw:CARD=Device,DEV=0:!:audioconvert",
+        "rtspsrc:location=rtsp://cam:latency=0:!:decodebin",
+        "rtmpsrc location=rtmp://10.0.0.5/live ! decodebin",
+        "textoverlay text=\"time: 10:00 @ site\" ! videoconvert",
+        "compositor sink_0::xpos=0 sink_1::xpos=640",
+        "mqtt://127.0.0.1:1883 mqtts://h:8883 mqtt://[::1]:1883 tcp://host:port",
+        "v4l2src device=/dev/v4l/by-path/platform-fd500000.pcie-pci-0000:01:00.0-usb-0:1.3:1.0-video-index0",
+        "User: arn:aws:sts::123456789012:assumed-role/GreengrassV2TokenExchangeRole/\
+         0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef is not authorized to perform: \
+         secretsmanager:GetSecretValue on resource: EI_API_KEY because no identity-based policy allows it",
+        "arn:aws:secretsmanager:eu-west-1:123456789012:secret:cam@site-AbCdEf",
+        "kvssink iot-certificate=\"iot-certificate,endpoint=x,cert-path=/a/cert.pem,key-path=/a/priv.key,role-aliases=r\"",
+    ] {
+        assert_eq!(credentials(text), text);
+    }
+}
+
+#[test]
+fn a_reference_to_a_secret_stays_and_what_stands_beside_it_does_not() {
+    for text in [
+        "rtspsrc:location=rtsp://admin:{{secret:cam:password}}@10.0.0.5:554/cam:latency=0:!:decodebin",
+        "rtspsrc location=\"rtsp://{{secret:cam:user}}:{{secret:cam:pw}}@h/x\" ! decodebin",
+        "rtspsrc location=rtsp://h/x user-id={{secret:cam:user}} user-pw=\"{{secret:cam:my key}}\" ! decodebin",
+        "rtspsrc:user-pw={{secret:arn:aws:secretsmanager:eu-west-1:123456789012:secret:cam/1-AbCdEf:pw}}:!:decodebin",
+        "souphttpsrc user-pw = {{secret:cam@site:pw}} ! decodebin",
+    ] {
+        assert_eq!(credentials(text), text);
+        assert_eq!(SecretWords::of(text), SecretWords::default(), "{text}");
+    }
+    for (text, shown) in [
+        (
+            "a user-pw=Hunter2{{secret:cam:pw}} b",
+            "a user-pw=***{{secret:cam:pw}} b",
+        ),
+        ("a user-pw={{secret:Hunter2 b", "a user-pw=***"),
+        (
+            "http://h/x?token={{secret:cam:token}} ! b",
+            "http://h/x?***{{secret:cam:token}} ! b",
+        ),
+    ] {
+        assert_eq!(credentials(text), shown);
+        assert_eq!(credentials(shown), shown, "a second time");
+    }
+}
+
+#[test]
+fn a_key_in_place_of_the_name_of_a_secret_is_hidden() {
+    let text = "a user-pw={{secret:ei_0123456789}} b";
+    assert_eq!(credentials(text), "a user-pw={{secret:***}} b");
+}
+
+#[test]
+fn a_secret_is_found_again_as_a_whole_and_by_its_words() {
+    let mut secrets = SecretWords::default();
+    secrets.add("a b@c!d");
+    secrets.add("Hunter2#x");
+    secrets.add_replacement("standin0", "{{secret:Hunter2:pw}}");
+    assert_eq!(
+        secrets.mask("cannot open a b@c!d with Hunter2 and standin0"),
+        "cannot open *** with *** and {{secret:Hunter2:pw}}"
+    );
+    assert!(secrets.occur_in("Hunter2") && secrets.occur_in("-a b@c!d-") && !secrets.occur_in("a b"));
 }
 
 #[test]

@@ -2,7 +2,20 @@
 
 use std::ops::Range;
 
-/// Edge Impulse API keys (`ei_...`), private keys in PEM, and long random text such as session tokens.
+/// Beginnings of tokens of well-known services, without the characters behind them.
+const PREFIXES: [&str; 8] = [
+    "ghp_",
+    "gho_",
+    "ghs_",
+    "github_pat_",
+    "glpat-",
+    "xoxb-",
+    "xoxp-",
+    "whsec_",
+];
+
+/// Edge Impulse API keys (`ei_...`), AWS access keys, private keys in PEM, JSON web tokens, and long random text such as session
+/// tokens.
 pub(super) fn find(text: &str) -> Vec<Range<usize>> {
     let mut found = Vec::new();
     found.extend(pem(text));
@@ -11,7 +24,11 @@ pub(super) fn find(text: &str) -> Vec<Range<usize>> {
     while let Some(start) = text[end..].find(is_part).map(|at| end + at) {
         end = start + text[start..].find(|c| !is_part(c)).unwrap_or(text.len() - start);
         let run = &text[start..end];
-        if is_random(run) {
+        if is_random(run) || is_access_key(run) || PREFIXES.iter().any(|prefix| is_token_of(run, prefix)) {
+            found.push(start..end);
+        } else if is_header_of_web_token(run) && text[end..].starts_with('.') {
+            let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+            end += text[end..].find(|c| !is_part(c)).unwrap_or(text.len() - end);
             found.push(start..end);
         } else {
             found.extend(api_keys(run).map(|key| start + key.start..start + key.end));
@@ -32,8 +49,29 @@ fn api_keys(run: &str) -> impl Iterator<Item = Range<usize>> {
     })
 }
 
+/// `AKIA...` of a user, `ASIA...` of a role: 20 capitals and digits.
+fn is_access_key(run: &str) -> bool {
+    (16..=128).contains(&run.len())
+        && (run.starts_with("AKIA") || run.starts_with("ASIA"))
+        && run
+            .bytes()
+            .all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit())
+}
+
+fn is_token_of(run: &str, prefix: &str) -> bool {
+    run.starts_with(prefix) && run.len() >= prefix.len() + 16
+}
+
+/// The base64 of `{"alg"` or of another object.
+fn is_header_of_web_token(run: &str) -> bool {
+    run.starts_with("eyJ") && run.len() >= 16
+}
+
 /// Whether the text is too long and too mixed for a name or a path: base64 of a key or a session token.
 fn is_random(run: &str) -> bool {
+    // The session of a role is the id of a certificate: `assumed-role/Role/0123...`
+    let is_id = |part: &&str| part.len() >= 32 && part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let run = run.split('/').filter(|part| !is_id(part)).collect::<Vec<_>>().join("/");
     let count = |condition: fn(&u8) -> bool| run.as_bytes().iter().filter(|byte| condition(byte)).count();
     run.len() >= 64
         && count(u8::is_ascii_uppercase) >= 4

@@ -10,6 +10,7 @@ pub(super) fn user_infos(text: &str) -> Vec<Range<usize>> {
     let mut found = Vec::new();
     let words: Vec<_> = words(text).collect();
     for (index, word) in words.iter().enumerate() {
+        found.extend(encoded_user_info(text, word.clone()));
         if !text[word.clone()].contains("://") {
             found.extend(pieces(text, word.clone()).filter_map(|piece| user_info_without_scheme(text, piece)));
             continue;
@@ -22,9 +23,15 @@ pub(super) fn user_infos(text: &str) -> Vec<Range<usize>> {
             let is_last = piece.end == word.end;
             let far = is_last.then(|| at_sign_behind(text, start, &words[index..])).flatten();
             let at = far.or_else(|| text[start..piece.end].rfind('@').map(|at| start + at));
-            found.extend(at.map(|at| without_user_name(text, start..at)));
+            found.push(match at {
+                Some(at) => without_user_name(text, start..at),
+                None => cut_password(text, start..piece.end),
+            });
+            found.push(stream_key(text, start, piece.end));
         }
     }
+    found.retain(|range| !range.is_empty());
+    found.sort_by_key(|range| range.start);
     found
 }
 
@@ -120,7 +127,87 @@ fn is_host(text: &str, secret: Range<usize>) -> bool {
     !has_name || (after_port.len() < after_name.len() && (after_port.is_empty() || after_port.starts_with('/')))
 }
 
-/// `user:password@host` where the scheme is missing.
+/// The user infos behind which a host, a port and a path stand, so that they certainly end there.
+pub(super) fn certain_user_infos(text: &str) -> Vec<Range<usize>> {
+    let mut found = user_infos(text);
+    found.retain(|info| begins_host_with_port(&text[info.end..]));
+    found
+}
+
+/// Whether `@host:port/` is at the start, so that what stands before it is user info also where it could be a host.
+fn begins_host_with_port(text: &str) -> bool {
+    let Some(host) = text.strip_prefix('@') else {
+        return false;
+    };
+    let is_host = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-');
+    let port = host.trim_start_matches(is_host);
+    let has_dot = host[..host.len() - port.len()].contains('.');
+    let path = port
+        .strip_prefix(':')
+        .map(|port| port.trim_start_matches(|c: char| c.is_ascii_digit()));
+    has_dot && path.is_some_and(|path| path.starts_with('/'))
+}
+
+/// What stands in place of a port and is none: the URI was cut within its password, before the `@`. May be empty.
+fn cut_password(text: &str, uri: Range<usize>) -> Range<usize> {
+    let authority = &text[uri.clone()];
+    let is_host = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '%' | '+');
+    let host = authority.find(|c| !is_host(c)).unwrap_or(authority.len());
+    let Some(rest) = authority[host..].strip_prefix(':') else {
+        return uri.start..uri.start;
+    };
+    let start = uri.start + host + 1;
+    let is_port = rest.starts_with(|c: char| c.is_ascii_digit())
+        && rest
+            .trim_start_matches(|c: char| c.is_ascii_digit())
+            .chars()
+            .next()
+            .is_none_or(|c| !c.is_ascii_alphanumeric());
+    let is_placeholder = rest.get(..4).is_some_and(|word| word.eq_ignore_ascii_case("port"))
+        && !rest[4..].starts_with(|c: char| c.is_ascii_alphanumeric());
+    if host == 0 || is_port || is_placeholder || rest.starts_with(['!', '/', '{', '*']) || begins_property(rest) {
+        return start..start;
+    }
+    start..start + value_length(rest)
+}
+
+/// The stream key of an RTMP server: the path behind the name of the application. May be empty.
+fn stream_key(text: &str, authority: usize, end: usize) -> Range<usize> {
+    let scheme = text[..authority - 3]
+        .rsplit(|c: char| !c.is_ascii_alphanumeric())
+        .next();
+    let none = authority..authority;
+    if !scheme.is_some_and(|scheme| scheme.to_ascii_lowercase().starts_with("rtmp")) {
+        return none;
+    }
+    let uri = &text[authority..end];
+    let mut slashes = uri.match_indices('/').map(|(at, _)| at);
+    let Some(key) = slashes.nth(1) else {
+        return none;
+    };
+    let start = authority + key + 1;
+    let length = value_length(&text[start..end]);
+    start
+        ..start
+            + text[start..start + length]
+                .trim_end_matches(['"', '\'', ')', '`', ',', ';'])
+                .len()
+}
+
+/// User and password of a URI whose signs are percent-encoded: `rtsp%3A%2F%2Fuser%3Apassword%40host`.
+fn encoded_user_info(text: &str, word: Range<usize>) -> Option<Range<usize>> {
+    const SCHEME_END: &str = "%3a%2f%2f";
+    let content = &text[word.clone()];
+    if !content.contains('%') {
+        return None;
+    }
+    let content = content.to_ascii_lowercase();
+    let start = content.find(SCHEME_END)? + SCHEME_END.len();
+    let end = content.rfind("%40").filter(|end| *end > start)?;
+    Some(word.start + start..word.start + end)
+}
+
+/// `user:password@host` where the scheme is missing or incomplete.
 fn user_info_without_scheme(text: &str, piece: Range<usize>) -> Option<Range<usize>> {
     let content = &text[piece.clone()];
     let at = content.rfind('@')?;
@@ -128,14 +215,16 @@ fn user_info_without_scheme(text: &str, piece: Range<usize>) -> Option<Range<usi
     let host = &host[..host
         .find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '.' | '-')))
         .unwrap_or(host.len())];
-    // `i2c@1` in the name of a camera is no host.
-    if !(host.contains('.') || host == "localhost" || content[at + 1..].starts_with('[')) {
-        return None;
-    }
     let property = content[..at].find('=').map_or(0, |equals| equals + 1);
-    let quoted = content[property..at].len() - content[property..at].trim_start_matches(['"', '\'']).len();
-    let info = piece.start + property + quoted..piece.start + at;
-    text[info.clone()].contains(':').then(|| without_user_name(text, info))
+    let before = &content[property..at];
+    let start = before.trim_start_matches(['"', '\'', '/', '\\']);
+    let info = piece.start + at - start.len()..piece.start + at;
+    // `i2c@1` in the name of a camera is no host.
+    let is_host = host.contains('.') || host == "localhost" || content[at + 1..].starts_with('[');
+    let is_short_host = host.starts_with(|c: char| c.is_ascii_alphabetic())
+        && !start.starts_with("arn:")
+        && !start.contains(['/', '=', '{']);
+    (start.contains(':') && (is_host || is_short_host)).then(|| without_user_name(text, info))
 }
 
 /// The query of each URL, without its `?`: `?token=...`, also without a scheme.
@@ -148,16 +237,23 @@ pub(super) fn queries(text: &str) -> Vec<Range<usize>> {
         for (at, _) in text[word.clone()].match_indices('?') {
             let start = word.start + at + 1;
             while user_infos.next_if(|info| info.end < start).is_some() {}
-            let is_in_user_info = user_infos
-                .peek()
-                .is_some_and(|info| info.start < start && !is_host(text, info.start..start - 1));
+            let is_in_user_info = user_infos.peek().is_some_and(|info| {
+                info.start < start
+                    && (!is_host(text, info.start..start - 1) || begins_host_with_port(&text[info.end..]))
+            });
             if start <= done || is_in_user_info {
                 continue;
             }
             let rest = &text[start..word.end];
             let has_scheme = uri.is_some_and(|uri| uri < start);
             if has_scheme || begins_property(rest) {
-                done = start + value_length(rest).min(rest.len());
+                // A query that begins with a quote is no quoted text.
+                let length = if rest.starts_with(['"', '\'']) {
+                    rest.len()
+                } else {
+                    value_length(rest).min(rest.len())
+                };
+                done = start + length;
                 // The quote or bracket behind the URL.
                 let end = text[start..done]
                     .trim_end_matches(['"', '\'', ')', '`', ',', '>', ']', '}'])
