@@ -10,6 +10,7 @@ mod recipe;
 mod s3;
 mod secrets;
 mod setup;
+mod source_secrets;
 mod spool;
 mod studio;
 mod support;

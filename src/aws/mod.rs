@@ -12,6 +12,7 @@ mod iot_host;
 mod partition;
 mod request;
 pub mod secret;
+pub mod secret_value;
 pub mod sigv4;
 
 pub use access::{AwsConfig, SigningContext, load};

@@ -1,4 +1,4 @@
-//! The Edge Impulse API key in AWS Secrets Manager.
+//! Secrets in AWS Secrets Manager: how one is read, and the Edge Impulse API key in one.
 
 use std::time::Duration;
 
@@ -91,7 +91,8 @@ impl SecretError {
     }
 }
 
-fn listed(names: &[String]) -> String {
+/// Names of keys, for a message.
+pub(super) fn listed(names: &[String]) -> String {
     if names.is_empty() {
         return "none".to_owned();
     }
@@ -112,6 +113,15 @@ fn listed(names: &[String]) -> String {
 /// # Errors
 /// [`SecretError`], each with what to do about it.
 pub async fn api_key(config: &SdkConfig, id: &str, key: &str) -> Result<Secret, SecretError> {
+    let text = read(config, id).await?;
+    parse(text.as_ref().map(Secret::reveal), id, key)
+}
+
+/// The text of secret `id`; `None`: it is binary. A secret with an ARN is read in the region of the ARN.
+///
+/// # Errors
+/// [`SecretError::Aws`], [`SecretError::NotFound`]
+pub(super) async fn read(config: &SdkConfig, id: &str) -> Result<Option<Secret>, SecretError> {
     let Some(region) = arn_region(id).or_else(|| config.region().cloned()) else {
         return Err(SecretError::Aws {
             id: id.to_owned(),
@@ -128,7 +138,7 @@ pub async fn api_key(config: &SdkConfig, id: &str, key: &str) -> Result<Secret, 
         .build();
     let client = aws_sdk_secretsmanager::Client::from_conf(settings);
     match client.get_secret_value().secret_id(id).send().await {
-        Ok(answer) => parse(answer.secret_string(), id, key),
+        Ok(answer) => Ok(answer.secret_string().map(Secret::new)),
         Err(error) => Err(classify(&error, id, region.as_ref())),
     }
 }

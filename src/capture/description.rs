@@ -39,7 +39,8 @@ pub fn describe_pipeline(
     let kind = input
         .and_then(|input| MediaKind::of(input, channel))
         .unwrap_or_else(|| guess_kind(&text.line, channel));
-    let prepared = PreparedLine::new(&text, kind)?;
+    let mut prepared = PreparedLine::new(&text, kind)?;
+    prepared.without_secrets()?;
     let effective_line = prepared.shown.clone();
     let missing_elements = match prepared.parse() {
         Ok((_, sink)) => {

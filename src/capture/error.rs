@@ -19,6 +19,12 @@ pub enum CaptureError {
         "gst_args names no pipeline; give a gst-launch line with spaces written as \":\", for example \"v4l2src:device=/dev/video0\""
     )]
     NoLine,
+    /// A `{{secret:NAME:KEY}}` that is not complete, or stands where no secret can stand.
+    #[error("{0}")]
+    SecretReference(String),
+    /// A secret that the line names cannot be had: the reason, with what to do about it.
+    #[error("{0}")]
+    Secret(String),
     /// The line is longer than [`MAX_LENGTH`].
     #[error("the pipeline has {length} bytes; the maximum is {max}", max = MAX_LENGTH)]
     TooLong {

@@ -18,6 +18,7 @@ use super::gst_args;
 use super::launch_tokens::{Chain, Node, NodeKind, parse_chains};
 use super::packages::MissingElement;
 use super::registry::{GstRegistry, init, is_installed};
+use super::secret_values::{SecretResolver, StandIns};
 use crate::config::{MicrophoneChannel, SourceLine};
 use crate::model::ModelInput;
 use crate::util::redact::{STARS, SecretWords};
@@ -87,14 +88,18 @@ impl MediaKind {
 /// The launch line of a source, decoded and otherwise as the user wrote it.
 ///
 /// # Errors
-/// [`CaptureError::TooLong`] or [`CaptureError::NoLine`]
+/// [`CaptureError::TooLong`], [`CaptureError::SecretReference`] or [`CaptureError::NoLine`]
 pub(super) fn decode_source(SourceLine(text): &SourceLine) -> Result<SourceText, CaptureError> {
     if text.len() > gst_args::MAX_LENGTH {
         return Err(CaptureError::TooLong { length: text.len() });
     }
+    let mut secrets = SecretWords::of(text);
+    let (text, stand_ins) = StandIns::replace(text)?;
+    stand_ins.show_in(&mut secrets);
     Ok(SourceText {
-        line: gst_args::decode(text, &GstRegistry).ok_or(CaptureError::NoLine)?,
-        secrets: SecretWords::of(text),
+        line: gst_args::decode(&text, &GstRegistry).ok_or(CaptureError::NoLine)?,
+        secrets,
+        stand_ins,
     })
 }
 
@@ -102,14 +107,20 @@ pub(super) fn decode_source(SourceLine(text): &SourceLine) -> Result<SourceText,
 /// meant may hold parts of a password as words of their own.
 #[derive(Debug, Clone, Default)]
 pub(super) struct SourceText {
+    /// With a word in place of each `{{secret:NAME:KEY}}`.
     pub line: String,
     pub secrets: SecretWords,
+    pub stand_ins: StandIns,
 }
 
 impl From<String> for SourceText {
     fn from(line: String) -> Self {
         let secrets = SecretWords::of(&line);
-        Self { line, secrets }
+        Self {
+            line,
+            secrets,
+            stand_ins: StandIns::default(),
+        }
     }
 }
 
@@ -126,6 +137,7 @@ pub(super) struct PreparedLine {
     pub changes: Vec<String>,
     /// Names of all elements, for the list of missing ones.
     elements: Vec<String>,
+    stand_ins: StandIns,
 }
 
 impl PreparedLine {
@@ -134,7 +146,11 @@ impl PreparedLine {
     /// # Errors
     /// [`CaptureError::NoOpenEnd`] or [`CaptureError::NoLine`]
     pub fn new(source: &SourceText, kind: MediaKind) -> Result<Self, CaptureError> {
-        let SourceText { line, secrets } = source;
+        let SourceText {
+            line,
+            secrets,
+            stand_ins,
+        } = source;
         let mut chains = parse_chains(line);
         let mut changes = Vec::new();
         let end = find_model_branch(&chains, kind).ok_or_else(|| no_open_end(&chains, source))?;
@@ -184,7 +200,37 @@ impl PreparedLine {
             secrets: secrets.clone(),
             changes: changes.iter().map(|change| secrets.mask(change)).collect(),
             elements,
+            stand_ins: stand_ins.clone(),
         })
+    }
+
+    /// Puts the secrets that the line names into the line. May block.
+    ///
+    /// # Errors
+    /// [`CaptureError::Secret`] or [`CaptureError::SecretReference`]
+    pub fn insert_secrets(&mut self, resolver: Option<&dyn SecretResolver>) -> Result<(), CaptureError> {
+        if self.stand_ins.is_empty() {
+            return Ok(());
+        }
+        let resolver = resolver.ok_or_else(|| {
+            CaptureError::Secret("gst_args names a secret, which only `run` reads from AWS Secrets Manager".to_owned())
+        })?;
+        let values = resolver
+            .resolve(self.stand_ins.references())
+            .map_err(CaptureError::Secret)?;
+        self.launch = self.stand_ins.insert(&self.launch, &values, &mut self.secrets)?;
+        Ok(())
+    }
+
+    /// Leaves out what GStreamer can parse only with the secrets, to check the rest.
+    ///
+    /// # Errors
+    /// [`CaptureError::SecretReference`]
+    pub fn without_secrets(&mut self) -> Result<(), CaptureError> {
+        if !self.stand_ins.is_empty() {
+            self.launch = self.stand_ins.without_numbers(&self.launch)?;
+        }
+        Ok(())
     }
 
     /// Lets GStreamer build the pipeline. Opens no device.

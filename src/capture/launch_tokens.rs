@@ -181,7 +181,7 @@ impl fmt::Display for Node<'_> {
 }
 
 /// Whether the token is `name=value`. Caps such as `video/x-raw,width=640` are not.
-fn is_assignment(token: &str) -> bool {
+pub(super) fn is_assignment(token: &str) -> bool {
     token
         .split_once('=')
         .is_some_and(|(name, _)| !name.is_empty() && !name.contains(['/', '"', '\'']))

@@ -30,6 +30,7 @@ pub mod pack;
 mod packages;
 mod pipeline;
 mod registry;
+mod secret_values;
 mod session;
 mod shell_text;
 mod unpack;
@@ -56,5 +57,6 @@ pub use mailbox::{Mailbox, MailboxSender, OverflowPolicy, Received, Reservation,
 pub use output::CaptureOutput;
 pub use packages::MissingElement;
 pub use registry::init;
+pub use secret_values::SecretResolver;
 pub use session::{Capture, CaptureSettings, StopOutcome};
 pub use watchdog::CaptureEvent;

@@ -19,6 +19,33 @@ pub(super) fn is_installed(element: &str) -> bool {
     gst::ElementFactory::find(element).is_some()
 }
 
+/// What the value of a property is, as far as its notation in a launch line differs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum PropertyKind {
+    /// Text, or not known.
+    Text,
+    /// A number, a structure, caps and the like.
+    Other,
+}
+
+/// The kind of a property of an element. A property that is not known counts as text.
+pub(super) fn property_kind(element: &str, property: &str) -> PropertyKind {
+    let value_type = element_class(element)
+        .and_then(|class| class.find_property(property))
+        .map(|property| property.value_type());
+    match value_type {
+        Some(value_type) if value_type != gst::glib::Type::STRING => PropertyKind::Other,
+        _ => PropertyKind::Text,
+    }
+}
+
+fn element_class(element: &str) -> Option<gst::glib::object::ClassRef<'static, gst::glib::Object>> {
+    init().ok()?;
+    let factory = gst::ElementFactory::find(element)?.load().ok()?;
+    let factory = factory.downcast::<gst::ElementFactory>().ok()?;
+    gst::glib::Class::<gst::glib::Object>::from_type(factory.element_type())
+}
+
 /// The registry of this machine.
 pub(super) struct GstRegistry;
 
@@ -28,10 +55,6 @@ impl ElementRegistry for GstRegistry {
     }
 
     fn has_property(&self, element: &str, property: &str) -> Option<bool> {
-        init().ok()?;
-        let factory = gst::ElementFactory::find(element)?.load().ok()?;
-        let factory = factory.downcast::<gst::ElementFactory>().ok()?;
-        let class = gst::glib::Class::<gst::glib::Object>::from_type(factory.element_type())?;
-        Some(class.find_property(property).is_some())
+        Some(element_class(element)?.find_property(property).is_some())
     }
 }

@@ -15,6 +15,7 @@ use super::launch_line::{MediaKind, PreparedLine, decode_source};
 use super::mailbox::MailboxControl;
 use super::output::CaptureOutput;
 use super::pipeline::{StartingPipeline, TearDown, is_multipart_demuxer, tear_down};
+use super::secret_values::SecretResolver;
 use super::watchdog::{CaptureEvent, FrameClock, StallLimits, Watchdog};
 use crate::config::{MicrophoneChannel, SourceLine};
 use crate::status::stats::Stats;
@@ -39,6 +40,8 @@ pub struct CaptureSettings {
     pub microphone_channel: MicrophoneChannel,
     /// Pause between two still pictures of an HTTP source.
     pub still_interval: Duration,
+    /// Gives the secrets that the launch line names.
+    pub secrets: Option<Arc<dyn SecretResolver>>,
     /// The start is one of many that each fetch a picture: it is not worth a log line above DEBUG.
     pub is_poll: bool,
 }
@@ -62,6 +65,7 @@ impl CaptureSettings {
             not_live_limit: Self::NOT_LIVE_LIMIT,
             microphone_channel: MicrophoneChannel::default(),
             still_interval: Duration::from_secs(1),
+            secrets: None,
             is_poll: false,
         }
     }
@@ -111,7 +115,8 @@ impl Capture {
             Some(source) => decode_source(source)?,
             None => settings.devices.find_launch_line(kind)?.into(),
         };
-        let prepared = PreparedLine::new(&line, kind)?;
+        let mut prepared = PreparedLine::new(&line, kind)?;
+        prepared.insert_secrets(settings.secrets.as_deref())?;
         let (pipeline, sink) = prepared.parse()?;
         let starting = StartingPipeline::new(pipeline, sink, &prepared);
         starting.set_state(gst::State::Ready)?;

@@ -6,6 +6,7 @@ use std::time::{Instant, SystemTime};
 
 use super::{Exit, complain, say};
 use crate::aws::secret::api_key;
+use crate::aws::secret_value::{find_value, read_text};
 use crate::aws::{AwsConfig, discovery};
 use crate::cache;
 use crate::config::{Config, IotAuth, ModelSource};
@@ -15,6 +16,7 @@ use crate::supervisor::{SinkTarget, sink_target, uplink_settings};
 use crate::uplink::{self, AdHocClient, Destination, EndpointOrigin, Message, ad_hoc_client_id};
 use crate::util::backoff::Retry;
 use crate::util::redact;
+use crate::util::secret_reference::SecretReference;
 use crate::util::text::sentence;
 
 /// What the probes need.
@@ -55,6 +57,11 @@ const PROBES: &[(&str, &str, Probe)] = &[
         "studio",
         "asking Edge Impulse Studio for the project; downloading is not tried",
         |c| Box::pin(studio(c)),
+    ),
+    (
+        "source_secrets",
+        "asking Secrets Manager for the secrets that gst_args names",
+        |c| Box::pin(source_secrets(c)),
     ),
     ("bucket", "looking up s3_bucket; uploading is not tried", |c| {
         Box::pin(bucket(c))
@@ -127,7 +134,14 @@ impl ProbeContext {
             Ok(SinkTarget::IotCore(endpoint)) => endpoint.is_none() || self.config.iot_auth == IotAuth::SigV4,
             _ => false,
         };
-        self.downloads() || self.config.s3_cache_bucket.is_some() || signs
+        self.downloads() || self.config.s3_cache_bucket.is_some() || signs || !self.source_secrets().is_empty()
+    }
+
+    /// The secrets that the launch line names.
+    fn source_secrets(&self) -> Vec<SecretReference> {
+        let line = self.config.source.as_ref().map_or("", |line| &line.0);
+        let found = SecretReference::find_all(line).into_iter();
+        found.filter_map(|found| found.reference).collect()
     }
 }
 
@@ -198,6 +212,30 @@ async fn secret(context: &ProbeContext) -> ProbeResult {
         }
         Err(e) => ProbeResult::Fails(sentence(&e)),
     }
+}
+
+/// Shows the names of secrets and keys, never a value.
+async fn source_secrets(context: &ProbeContext) -> ProbeResult {
+    let references = context.source_secrets();
+    if references.is_empty() {
+        return ProbeResult::NotNeeded("gst_args names no secret");
+    }
+    let (mut read, mut reasons) = (Vec::new(), Vec::new());
+    let config = context.aws.config().await;
+    for reference in &references {
+        match read_text(&config, reference)
+            .await
+            .and_then(|text| find_value(&text, reference))
+        {
+            Ok(_) => read.push(reference.to_string()),
+            Err(e) => reasons.push(sentence(&e)),
+        }
+    }
+    if reasons.is_empty() {
+        let read = read.join(", ");
+        return ProbeResult::Works(format!("{read} can be read (secretsmanager:GetSecretValue)"));
+    }
+    ProbeResult::Fails(reasons.join("; "))
 }
 
 async fn studio(context: &ProbeContext) -> ProbeResult {

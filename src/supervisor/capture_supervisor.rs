@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 
 use super::event::{EpochEvent, PipelineEvent, SessionEvent};
 use super::session_end::SessionEnd;
+use super::source_secrets::SourceSecrets;
 use super::stuck_threads::StuckThreads;
 use crate::capture::{
     AudioFormat, AudioMailbox, Capture, CaptureEvent, CaptureOutput, CaptureSettings, FrameMailbox, StopOutcome,
@@ -71,19 +72,23 @@ pub(super) struct CaptureSupervisor {
     paused_generation: Option<u64>,
     /// The threads of this source and of earlier ones that may be stuck.
     stuck_threads: Arc<StuckThreads>,
+    secrets: Arc<SourceSecrets>,
     backoff: Backoff,
     log_limiter: LogLimiter,
 }
 
 impl CaptureSupervisor {
     pub(super) fn new(
-        settings: CaptureSettings,
+        mut settings: CaptureSettings,
         behavior: ShutdownBehavior,
         mailboxes: Mailboxes,
         stuck_threads: Arc<StuckThreads>,
+        secrets: Arc<SourceSecrets>,
         stats: Arc<Stats>,
         events: mpsc::UnboundedSender<EpochEvent>,
     ) -> Self {
+        secrets.mark_stale();
+        settings.secrets = Some(secrets.clone());
         Self {
             settings,
             behavior,
@@ -97,6 +102,7 @@ impl CaptureSupervisor {
             early_event: None,
             paused_generation: None,
             stuck_threads,
+            secrets,
             backoff: Backoff::new(BackoffPolicy::default()),
             log_limiter: LogLimiter::default(),
         }
@@ -339,6 +345,8 @@ impl CaptureSupervisor {
     fn log_failure(&mut self, reason: &str) -> Duration {
         let now = Instant::now();
         self.settings.is_poll = false;
+        // The source may have failed because a password was changed.
+        self.secrets.mark_stale();
         self.stats.capture_restarts.inc();
         let wait = self.backoff.failed(now);
         // The elements of each pipeline have other numbers in their names: identity0, identity1.
@@ -401,6 +409,7 @@ mod tests {
             ShutdownBehavior::WaitForRestart,
             (Arc::default(), Arc::default()),
             Arc::default(),
+            Arc::new(SourceSecrets::new(tokio::runtime::Handle::current())),
             Arc::default(),
             sender,
         );

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::setup::Setup;
+use super::source_secrets::SourceSecrets;
 use super::stuck_threads::StuckThreads;
 use crate::device::Topics;
 use crate::inference::LiveTap;
@@ -20,4 +21,5 @@ pub(super) struct Context {
     pub live_tap: Arc<LiveTap>,
     pub registry: Arc<StatusRegistry>,
     pub stuck_threads: Arc<StuckThreads>,
+    pub source_secrets: Arc<SourceSecrets>,
 }

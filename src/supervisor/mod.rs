@@ -14,6 +14,7 @@ mod run;
 mod session;
 mod session_end;
 mod setup;
+mod source_secrets;
 mod spool;
 mod stuck_threads;
 

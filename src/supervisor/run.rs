@@ -13,6 +13,7 @@ use super::message_sink::MessageSink;
 use super::session::Session;
 use super::session_end::SessionEnd;
 use super::setup::Setup;
+use super::source_secrets::SourceSecrets;
 use super::spool;
 use crate::commands::refusal_answer;
 use crate::device::Topics;
@@ -85,6 +86,7 @@ pub async fn run(setup: Setup, device: String, stop: impl Future<Output = ()>) -
         live_tap,
         registry,
         stuck_threads: Arc::default(),
+        source_secrets: Arc::new(SourceSecrets::new(tokio::runtime::Handle::current())),
     };
     let (mut end, deadline) = run_sessions(&context, stop.as_mut(), &mut commands).await;
     refuse_commands(&mut commands, &context);

@@ -95,6 +95,7 @@ impl<'a> Session<'a> {
             config.shutdown_behavior,
             (frames.clone(), audio.clone()),
             context.stuck_threads.clone(),
+            context.source_secrets.clone(),
             stats.clone(),
             sender.clone(),
         );
