@@ -15,12 +15,21 @@ use crate::util::text::{causes, first_line, innermost, sentence};
 
 /// Greengrass sets this for every component that depends on the token exchange service.
 const TOKEN_EXCHANGE: &str = "AWS_CONTAINER_CREDENTIALS_FULL_URI";
-/// The credential chain asks the environment first.
-const ENVIRONMENT_KEY: &str = "AWS_ACCESS_KEY_ID";
-/// For a failure while both are set.
-const HIDDEN_TOKEN_EXCHANGE: &str = "The credentials come from AWS_ACCESS_KEY_ID in the environment, which hides the token \
-                                     exchange service of Greengrass: remove AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and \
-                                     AWS_SESSION_TOKEN from the environment of the component";
+/// The sources that the credential chain asks before the token exchange service, in its order: the variable that selects one,
+/// the name of the source, and what removes it.
+const EARLIER_SOURCES: [(&str, &str, &str); 3] = [
+    (
+        "AWS_ACCESS_KEY_ID",
+        "AWS_ACCESS_KEY_ID in the environment",
+        "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN",
+    ),
+    ("AWS_PROFILE", "the profile that AWS_PROFILE names", "AWS_PROFILE"),
+    (
+        "AWS_WEB_IDENTITY_TOKEN_FILE",
+        "the token that AWS_WEB_IDENTITY_TOKEN_FILE names",
+        "AWS_WEB_IDENTITY_TOKEN_FILE",
+    ),
+];
 
 /// A failure of an AWS service, or of the way there. Contains nothing secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -354,28 +363,48 @@ fn missing_permission(message: &str, expected: &str) -> String {
 }
 
 /// What to do when credentials cannot be had for `reason`: a sentence without a full stop.
-fn credentials_advice(reason: &str) -> &'static str {
-    if hides_token_exchange(is_set) {
-        return HIDDEN_TOKEN_EXCHANGE;
-    }
-    advice(is_set(TOKEN_EXCHANGE), reason)
+fn credentials_advice(reason: &str) -> String {
+    let has_file = has_credentials_file();
+    hiding_source(is_set, has_file).unwrap_or_else(|| advice(is_set(TOKEN_EXCHANGE), reason).to_owned())
 }
 
 /// The source of the credentials, to follow a failure that they may have caused; empty if they are not in doubt.
 pub(crate) fn hidden_source() -> String {
-    match hides_token_exchange(is_set) {
-        true => format!(". {HIDDEN_TOKEN_EXCHANGE}"),
-        false => String::new(),
-    }
+    hiding_source(is_set, has_credentials_file()).map_or_else(String::new, |source| format!(". {source}"))
 }
 
 fn is_set(name: &str) -> bool {
     std::env::var_os(name).is_some_and(|value| !value.is_empty())
 }
 
-/// Whether a key in the environment is used in place of the token exchange service.
-fn hides_token_exchange(is_set: impl Fn(&str) -> bool) -> bool {
-    is_set(TOKEN_EXCHANGE) && is_set(ENVIRONMENT_KEY)
+/// Whether there is the file in which the credential chain looks for the default profile.
+fn has_credentials_file() -> bool {
+    let named = std::env::var_os("AWS_SHARED_CREDENTIALS_FILE").map(std::path::PathBuf::from);
+    let file = named.or_else(|| Some(std::env::home_dir()?.join(".aws/credentials")));
+    file.is_some_and(|file| file.is_file())
+}
+
+/// The source that is used in place of the token exchange service, as a sentence without a full stop.
+fn hiding_source(is_set: impl Fn(&str) -> bool, has_credentials_file: bool) -> Option<String> {
+    if !is_set(TOKEN_EXCHANGE) {
+        return None;
+    }
+    let hides = |source: &str, remedy: &str| {
+        format!("The credentials come from {source}, which hides the token exchange service of Greengrass: {remedy}")
+    };
+    let variable = EARLIER_SOURCES.iter().find(|(variable, ..)| is_set(variable));
+    if let Some((_, source, variables)) = variable {
+        return Some(hides(
+            source,
+            &format!("remove {variables} from the environment of the component"),
+        ));
+    }
+    has_credentials_file.then(|| {
+        hides(
+            "~/.aws/credentials of the component's user (or AWS_SHARED_CREDENTIALS_FILE)",
+            "remove that file",
+        )
+    })
 }
 
 fn advice(in_greengrass: bool, reason: &str) -> &'static str {
@@ -447,10 +476,19 @@ mod tests {
     }
 
     #[test]
-    fn only_a_key_beside_the_token_exchange_service_hides_it() {
-        let hides = |names: &[&str]| hides_token_exchange(|name| names.contains(&name));
-        assert!(hides(&["AWS_ACCESS_KEY_ID", "AWS_CONTAINER_CREDENTIALS_FULL_URI"]));
-        assert!(!hides(&["AWS_ACCESS_KEY_ID"]) && !hides(&["AWS_CONTAINER_CREDENTIALS_FULL_URI"]));
+    fn only_a_source_beside_the_token_exchange_service_hides_it() {
+        let hides = |names: &[&str], has_file| hiding_source(|name| names.contains(&name), has_file);
+        for variable in ["AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE"] {
+            let text = hides(&[variable, TOKEN_EXCHANGE], true).unwrap();
+            let remedy = format!("remove {variable}");
+            assert!(
+                text.contains(&remedy) && text.contains("hides the token exchange"),
+                "{text}"
+            );
+            assert_eq!(hides(&[variable], true), None, "by hand it is what the user wants");
+        }
+        assert!(hides(&[TOKEN_EXCHANGE], true).unwrap().contains("~/.aws/credentials"));
+        assert_eq!(hides(&[TOKEN_EXCHANGE], false), None);
     }
 
     #[test]
