@@ -1,8 +1,13 @@
 //! What `check` shows about a launch line, without opening a device.
 
+use std::path::Path;
+
+use gstreamer as gst;
+use gstreamer::prelude::*;
+
 use super::elements::AUDIO_ELEMENTS;
 use super::error::CaptureError;
-use super::launch_line::{MediaKind, PreparedLine, decode_source};
+use super::launch_line::{MediaKind, PreparedLine, SourceText, decode_source};
 use super::launch_tokens::parse_chains;
 use super::packages::MissingElement;
 use super::pipeline::delivers_jpeg;
@@ -23,6 +28,8 @@ pub struct PipelineDescription {
     pub changes: Vec<String>,
     /// Elements that are not installed. The pipeline runs only when there are none.
     pub missing_elements: Vec<MissingElement>,
+    /// Devices and files of the sources that do not exist now, without secrets.
+    pub missing_files: Vec<String>,
 }
 
 /// Lets GStreamer build the line for a model with this `input`, without opening a device. Without a model the line itself tells
@@ -36,17 +43,27 @@ pub fn describe_pipeline(
     channel: MicrophoneChannel,
 ) -> Result<PipelineDescription, CaptureError> {
     let text = decode_source(source)?;
+    describe_text(&text, input, channel).map_err(|error| text.advise(error))
+}
+
+fn describe_text(
+    text: &SourceText,
+    input: Option<&ModelInput>,
+    channel: MicrophoneChannel,
+) -> Result<PipelineDescription, CaptureError> {
     let kind = input
         .and_then(|input| MediaKind::of(input, channel))
         .unwrap_or_else(|| guess_kind(&text.line, channel));
-    let mut prepared = PreparedLine::new(&text, kind)?;
+    let mut prepared = PreparedLine::new(text, kind)?;
     prepared.without_secrets()?;
     let effective_line = prepared.shown.clone();
+    let mut missing_files = Vec::new();
     let missing_elements = match prepared.parse() {
-        Ok((_, sink)) => {
+        Ok((pipeline, sink)) => {
             if kind == MediaKind::Video {
                 delivers_jpeg(&sink, &effective_line)?;
             }
+            missing_files = find_missing_files(&pipeline);
             Vec::new()
         }
         Err(CaptureError::MissingElements { elements, .. }) => elements,
@@ -57,7 +74,22 @@ pub fn describe_pipeline(
         effective_line,
         changes: prepared.changes,
         missing_elements,
+        missing_files: missing_files.iter().map(|file| text.secrets.mask(file)).collect(),
     })
+}
+
+/// The devices and files of the sources in the pipeline that do not exist.
+fn find_missing_files(pipeline: &gst::Pipeline) -> Vec<String> {
+    /// The elements and their property that names the file.
+    const SOURCES: [(&str, &str); 2] = [("v4l2src", "device"), ("filesrc", "location")];
+    let elements = pipeline.iterate_sources().into_iter().flatten();
+    let files = elements.filter_map(|element| {
+        let factory = element.factory()?.name();
+        let (_, property) = SOURCES.iter().find(|(name, _)| *name == factory)?;
+        let value = element.property_value(property);
+        value.get::<Option<String>>().ok().flatten()
+    });
+    files.filter(|file| !Path::new(file).exists()).collect()
 }
 
 /// Audio when the line has an audio element and no video, otherwise video.
@@ -157,6 +189,22 @@ mod tests {
                 panic!("{line}: {word:?} in {message}");
             }
         }
+    }
+
+    #[test]
+    fn an_error_of_a_decoded_line_says_how_a_colon_stays() {
+        let advice = "write that colon as `\\:`";
+        for line in ["videotestsrc:nosuch=1:!:videoconvert", "videotestsrc:!:audioconvert"] {
+            let message = described(line).unwrap_err().to_string();
+            assert!(
+                message.contains(advice) && message.contains("as it was understood: v"),
+                "{message}"
+            );
+        }
+        let spaces = described("videotestsrc nosuch=1 ! videoconvert")
+            .unwrap_err()
+            .to_string();
+        assert!(!spaces.contains(advice), "no colon was decoded: {spaces}");
     }
 
     #[test]

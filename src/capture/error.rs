@@ -8,6 +8,9 @@ use super::packages::MissingElement;
 use crate::util::panics::Panicked;
 use crate::util::redact::{STARS, SecretWords};
 
+/// Follows the line as it was understood.
+const COLON_ADVICE: &str = "; if a colon of gst_args is missing in it, write that colon as `\\:`, and it stays";
+
 /// Why a capture does not start, or why it ended.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CaptureError {
@@ -75,7 +78,7 @@ pub enum CaptureError {
         line: String,
     },
     /// An element reported an error.
-    #[error("{element}: {message}{}", in_parentheses(debug))]
+    #[error("{element}: {message}{}{}", in_parentheses(debug), understood(line))]
     Element {
         /// Name of the element.
         element: String,
@@ -83,6 +86,8 @@ pub enum CaptureError {
         message: String,
         /// GStreamer's debug detail, shortened; may be empty.
         debug: String,
+        /// The line without secrets, if it was decoded and may have been misread.
+        line: Option<String>,
     },
     /// The pipeline does not start, and no element reported an error.
     #[error("the pipeline does not start and GStreamer gives no reason; the line as it was understood: {line}")]
@@ -142,7 +147,33 @@ impl CaptureError {
             element: secrets.mask(&element),
             message: secrets.mask(message.error().message()),
             debug: shortened(&secrets.mask(&without_location(&debug))),
+            line: None,
         }
+    }
+
+    /// The error with the advice on colons. For an error of a line that was decoded: a misread colon may be its cause.
+    ///
+    /// `decoded`: the line without secrets, for errors that do not show it.
+    pub(super) fn with_colon_advice(mut self, decoded: &str) -> Self {
+        match &mut self {
+            Self::Parse { line, .. }
+            | Self::MissingElements { line, .. }
+            | Self::NoOpenEnd { line, .. }
+            | Self::NotVideo { line, .. }
+            | Self::NoStart { line } => line.push_str(COLON_ADVICE),
+            Self::Element { line, .. } => *line = Some(format!("{decoded}{COLON_ADVICE}")),
+            Self::Init(_)
+            | Self::NoLine
+            | Self::SecretReference(_)
+            | Self::Secret(_)
+            | Self::TooLong { .. }
+            | Self::NoCamera { .. }
+            | Self::NoMicrophone { .. }
+            | Self::GivenUp
+            | Self::Panicked(_)
+            | Self::Thread(_) => {}
+        }
+        self
     }
 }
 
@@ -192,6 +223,11 @@ fn in_parentheses(debug: &str) -> String {
     } else {
         format!(" ({debug})")
     }
+}
+
+fn understood(line: &Option<String>) -> String {
+    line.as_ref()
+        .map_or_else(String::new, |line| format!("; the line as it was understood: {line}"))
 }
 
 /// The part of the launch line that a message of GStreamer names: the first quoted word (`no element "foo"`), or the element

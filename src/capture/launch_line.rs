@@ -96,8 +96,11 @@ pub(super) fn decode_source(SourceLine(text): &SourceLine) -> Result<SourceText,
     let mut secrets = SecretWords::of(text);
     let (text, stand_ins) = StandIns::replace(text)?;
     stand_ins.show_in(&mut secrets);
+    let line = gst_args::decode(&text, &GstRegistry).ok_or(CaptureError::NoLine)?;
+    let colons = |text: &str| text.matches(':').count();
     Ok(SourceText {
-        line: gst_args::decode(&text, &GstRegistry).ok_or(CaptureError::NoLine)?,
+        has_separators: colons(&line) < colons(&text),
+        line,
         secrets,
         stand_ins,
     })
@@ -111,6 +114,19 @@ pub(super) struct SourceText {
     pub line: String,
     pub secrets: SecretWords,
     pub stand_ins: StandIns,
+    /// Whether colons were read as spaces.
+    pub has_separators: bool,
+}
+
+impl SourceText {
+    /// Adds to an error of this line how a colon stays, if colons were read as spaces.
+    pub fn advise(&self, error: CaptureError) -> CaptureError {
+        if self.has_separators {
+            error.with_colon_advice(&self.secrets.mask(&self.line))
+        } else {
+            error
+        }
+    }
 }
 
 impl From<String> for SourceText {
@@ -120,6 +136,7 @@ impl From<String> for SourceText {
             line,
             secrets,
             stand_ins: StandIns::default(),
+            has_separators: false,
         }
     }
 }
@@ -150,6 +167,7 @@ impl PreparedLine {
             line,
             secrets,
             stand_ins,
+            ..
         } = source;
         let mut chains = parse_chains(line);
         let mut changes = Vec::new();

@@ -123,6 +123,7 @@ impl StartingPipeline {
             element: "jpegdec".to_owned(),
             message: "the source delivers JPEG and the decoder cannot be put in".to_owned(),
             debug: error.to_string(),
+            line: None,
         })
     }
 

@@ -11,7 +11,7 @@ use gstreamer::prelude::*;
 use super::device_selection::DeviceSelection;
 use super::elements::HTTP_SOURCES;
 use super::error::CaptureError;
-use super::launch_line::{MediaKind, PreparedLine, decode_source};
+use super::launch_line::{MediaKind, PreparedLine, SourceText, decode_source};
 use super::mailbox::MailboxControl;
 use super::output::CaptureOutput;
 use super::pipeline::{StartingPipeline, TearDown, is_multipart_demuxer, tear_down};
@@ -110,12 +110,37 @@ impl Capture {
         let output = output.into();
         let kind = output.kind(settings.microphone_channel);
         let span = tracing::info_span!("capture_session", kind = kind.name());
-        let _entered = span.clone().entered();
+        let _entered = span.entered();
         let line = match &settings.source {
             Some(source) => decode_source(source)?,
             None => settings.devices.find_launch_line(kind)?.into(),
         };
-        let mut prepared = PreparedLine::new(&line, kind)?;
+        let clock = Arc::new(FrameClock::new());
+        let line = Arc::new(line);
+        let advised_report = {
+            let (line, clock) = (Arc::clone(&line), Arc::clone(&clock));
+            move |event| {
+                report(match event {
+                    // After a frame the line is not the cause.
+                    CaptureEvent::Error(error) if clock.frames() == 0 => CaptureEvent::Error(line.advise(error)),
+                    event => event,
+                });
+            }
+        };
+        Self::start_line(&line, settings, output, stats, clock, advised_report).map_err(|error| line.advise(error))
+    }
+
+    /// `report`: see [`Self::start`].
+    fn start_line(
+        line: &SourceText,
+        settings: &CaptureSettings,
+        output: CaptureOutput,
+        stats: &Arc<Stats>,
+        clock: Arc<FrameClock>,
+        report: impl Fn(CaptureEvent) + Send + Sync + 'static,
+    ) -> Result<Self, CaptureError> {
+        let kind = output.kind(settings.microphone_channel);
+        let mut prepared = PreparedLine::new(line, kind)?;
         prepared.insert_secrets(settings.secrets.as_deref())?;
         let (pipeline, sink) = prepared.parse()?;
         let starting = StartingPipeline::new(pipeline, sink, &prepared);
@@ -129,7 +154,6 @@ impl Capture {
         // A file plays in real time by its timestamps; a live source sets its own pace.
         starting.sink.set_property("sync", !is_live && !settings.unthrottled);
 
-        let clock = Arc::new(FrameClock::new());
         // The sink renders nothing before PLAYING, so no frame misses the callbacks.
         let mailbox = output
             .connect(lossless, settings.microphone_channel, &starting.sink, stats, &clock)
@@ -146,7 +170,7 @@ impl Capture {
             is_live,
             has_other_branches,
             clock: Arc::clone(&clock),
-            span,
+            span: tracing::Span::current(),
         };
         capture.spawn_watchdog(settings, clock, prepared.secrets.clone(), report)?;
         let line = prepared.shown;

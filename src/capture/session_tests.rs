@@ -227,6 +227,7 @@ fn a_failing_element_is_reported_once_with_gstreamers_text() {
         element,
         message,
         debug,
+        line: None,
     }) = run.event()
     else {
         panic!()
@@ -243,6 +244,11 @@ fn a_missing_file_is_an_error_at_the_start_that_names_it() {
     let settings = CaptureSettings::new(SourceLine("filesrc:location=/nosuch/film.mp4:!:decodebin".to_owned()));
     let error = Run::with(settings).err().unwrap().to_string();
     assert!(error.contains("/nosuch/film.mp4"), "{error}");
+    let line = "understood: filesrc location=/nosuch/film.mp4 ! decodebin";
+    assert!(
+        error.contains(line) && error.contains("write that colon as `\\:`"),
+        "{error}"
+    );
 }
 
 #[test]

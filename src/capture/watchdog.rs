@@ -207,6 +207,7 @@ impl Watchdog {
                 element: self.pipeline.name().to_string(),
                 message: "the pipeline lost its clock and does not start again".to_owned(),
                 debug: String::new(),
+                line: None,
             })
     }
 }
