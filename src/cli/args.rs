@@ -37,7 +37,8 @@ impl LogArgs {
 /// The sources of the configuration.
 #[derive(Debug, Args, Clone)]
 pub struct ConfigArgs {
-    /// Component configuration, JSON or YAML: the parameters, {"Parameters": {...}}, or a whole recipe.
+    /// Component configuration, JSON or YAML: the parameters, {"Parameters": {...}}, a recipe, a deployment, the value of
+    /// --update-config, effectiveConfig.yaml, or the output of `greengrass-cli component details`.
     /// Without it the environment variable CONFIG_PARAMETERS is read.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,

@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use super::bucket::S3Bucket;
 use super::eiparams::EiParams;
 use super::error::{self, ConfigError, Warning};
 use super::keys::{self, AuthMethod, Key, KeyInfo};
@@ -38,7 +39,7 @@ pub(super) fn config(values: &mut Resolver, params: &mut EiParams, sources: &Sou
         shutdown_behavior: values.take(&keys::EI_SHUTDOWN_BEHAVIOR),
         publish_image: values.take(&keys::PUBLISH_IMAGE),
         file_cache: file_cache(values),
-        s3_cache_bucket: value_if_on(values, &keys::ENABLE_CACHE_TO_S3, &keys::S3_BUCKET),
+        s3_cache_bucket: s3_bucket(values)?,
         filter: filter(values),
         metrics_interval: values.take(&keys::METRICS_SLEEPTIME_MS),
         user_groups: values.take(&keys::EI_GGC_USER_GROUPS),
@@ -52,16 +53,37 @@ pub(super) fn config(values: &mut Resolver, params: &mut EiParams, sources: &Sou
     })
 }
 
-/// A URL that is not accepted is an error, any other text a warning.
+/// An address that is not accepted is an error: without it the component would connect to IoT Core instead.
 fn broker(values: &mut Resolver) -> Result<Option<Redacted>, ConfigError> {
-    match values.try_take(&keys::IOT_ENDPOINT) {
-        Ok(broker) => Ok(broker),
-        Err(value) if value.as_str().is_some_and(|text| text.contains("://")) => Err(ConfigError::Broker {
+    values.try_take(&keys::IOT_ENDPOINT).map_err(|value| {
+        let is_url = value.as_str().is_some_and(|text| text.contains("://"));
+        ConfigError::Value {
+            key: keys::IOT_ENDPOINT.info.name,
             value: error::shown(&value),
+            reason: format!(
+                "is not the {} of an MQTT broker",
+                if is_url { "URL" } else { "address" }
+            ),
             accepted: keys::IOT_ENDPOINT.info.accepted,
-        }),
-        Err(_) => Ok(values.take(&keys::IOT_ENDPOINT)),
+        }
+    })
+}
+
+/// A bucket that S3 can never have is an error where the S3 cache is on: every upload would fail.
+fn s3_bucket(values: &mut Resolver) -> Result<Option<S3Bucket>, ConfigError> {
+    if values.peek(&keys::ENABLE_CACHE_TO_S3)
+        && let Some((value, invalid)) = values.refused(&keys::S3_BUCKET)
+    {
+        return Err(ConfigError::Value {
+            key: keys::S3_BUCKET.info.name,
+            value: error::shown(&value),
+            reason: invalid
+                .reason
+                .unwrap_or_else(|| "is not the name of a bucket".to_owned()),
+            accepted: keys::S3_BUCKET.info.accepted,
+        });
     }
+    Ok(value_if_on(values, &keys::ENABLE_CACHE_TO_S3, &keys::S3_BUCKET))
 }
 
 /// `--gst` wins over `gst_args`, and that over the options of `eiparams`.

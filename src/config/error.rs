@@ -59,7 +59,8 @@ pub enum ConfigError {
     /// The text is JSON or YAML without parameters.
     #[error(
         "{origin} holds {found}, but accepted are the object of keys and values itself, {{\"Parameters\": {{...}}}}, \
-         or a recipe with ComponentConfiguration.DefaultConfiguration.Parameters"
+         a recipe with ComponentConfiguration.DefaultConfiguration.Parameters, a deployment with configurationUpdate.merge, \
+         the value of --update-config, effectiveConfig.yaml, and the output of `greengrass-cli component details`"
     )]
     Shape {
         /// The origin of the text.
@@ -75,11 +76,16 @@ pub enum ConfigError {
         /// The value as given.
         value: String,
     },
-    /// `iot_endpoint` is a URL that no MQTT broker has. Without an error the component would connect to IoT Core instead.
-    #[error("`iot_endpoint` is {value}, which is not the URL of an MQTT broker; accepted is {accepted}")]
-    Broker {
+    /// A value without which the component would do something else than what was asked: connect to another broker, or upload
+    /// nothing.
+    #[error("`{key}` is {value}, which {reason}; accepted is {accepted}")]
+    Value {
+        /// The key.
+        key: &'static str,
         /// The value as given, credentials as `***`.
         value: String,
+        /// What is wrong with it, to follow "which".
+        reason: String,
         /// The accepted values, as text.
         accepted: &'static str,
     },

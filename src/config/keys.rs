@@ -374,7 +374,7 @@ pub fn defaults() -> impl Iterator<Item = (&'static str, Value)> {
 
 /// The key of this name.
 pub fn find(name: &str) -> Option<&'static KeyInfo> {
-    KEYS.iter().copied().find(|key| key.name == name)
+    KEYS.iter().copied().find(|key| key.name.eq_ignore_ascii_case(name))
 }
 
 /// The known key that a misspelt name most likely means.

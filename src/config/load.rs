@@ -108,6 +108,7 @@ fn add_text(resolver: &mut Resolver, sources: &Sources) -> Result<(), ConfigErro
         return Ok(());
     };
     let parameters = text::parameters(origin, text)?;
+    resolver.notes.extend(parameters.note);
     if let Some(empty) = parameters.empty {
         resolver.warnings.push(Warning {
             key: origin.to_string(),

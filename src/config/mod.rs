@@ -7,12 +7,14 @@
 mod bounded;
 mod bucket;
 mod build;
+mod component_details;
 mod eiparams;
 mod error;
 mod keys;
 mod load;
 mod number;
 mod resolve;
+mod shape;
 mod show;
 mod sources;
 mod text;

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::eiparams::EiParams;
 use super::error::{self, Warning};
 use super::keys::{self, KEYS, Key, KeyInfo};
-use super::values;
+use super::values::{self, InvalidValue};
 use crate::util::redact::{self, STARS};
 
 /// The layer of an effective value.
@@ -78,6 +78,14 @@ impl Resolver {
             .is_some_and(|(value, _)| !values::is_absent(value))
     }
 
+    /// The effective value of the key, which stays.
+    pub(super) fn peek<T: Default>(&self, key: &Key<T>) -> T {
+        let given = self.given.get(key.info.name).map(|(value, _)| value);
+        let given = given.filter(|value| !values::is_absent(value));
+        let parsed = given.and_then(|value| (key.parse)(value).ok());
+        parsed.map_or_else(|| key.default(), |parsed| parsed.value)
+    }
+
     /// Takes the key's effective value. A value that is not accepted is a warning, and the default is used.
     pub(super) fn take<T: Default>(&mut self, key: &Key<T>) -> T {
         let given = self
@@ -106,10 +114,20 @@ impl Resolver {
 
     /// Like [`Resolver::take`], but returns a value that is not accepted.
     pub(super) fn try_take<T: Default>(&mut self, key: &Key<T>) -> Result<T, Value> {
-        match self.given.get(key.info.name) {
-            Some((value, _)) if !values::is_absent(value) && (key.parse)(value).is_err() => Err(value.clone()),
-            _ => Ok(self.take(key)),
+        match self.refused(key) {
+            Some((value, _)) => Err(value),
+            None => Ok(self.take(key)),
         }
+    }
+
+    /// The value of the key that is not accepted, and what is wrong with it.
+    pub(super) fn refused<T: Default>(&self, key: &Key<T>) -> Option<(Value, InvalidValue)> {
+        let (value, _) = self.given.get(key.info.name)?;
+        if values::is_absent(value) {
+            return None;
+        }
+        let invalid = (key.parse)(value).err()?;
+        Some((value.clone(), invalid))
     }
 
     /// Like [`Resolver::take`], with a value of `eiparams` below the key and above the default.

@@ -1,14 +1,16 @@
-//! Parses configuration text as people paste it: JSON with tabs and trailing commas, YAML, a whole recipe.
+//! Parses configuration text as people paste it: JSON with tabs and trailing commas, YAML, the output of `greengrass-cli`.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::Path;
 
 use serde_json::{Map, Value};
 
 use super::bounded::Budget;
+use super::component_details;
 use super::error::{ConfigError, SyntaxProblem, TextOrigin};
-use super::keys;
+use super::shape::{self, FoundParameters};
+use crate::util::redact;
 
 /// Longest accepted text, in bytes. A recipe has at most 16,000.
 pub const MAX_TEXT_BYTES: usize = 1 << 20;
@@ -24,6 +26,8 @@ pub(super) struct Parameters {
     pub(super) duplicates: Vec<String>,
     /// Known keys outside `Parameters`.
     pub(super) outside: Vec<String>,
+    /// Which part of the text is used, where it may contain the configuration of several components.
+    pub(super) note: Option<String>,
     /// Why the text contains no configuration: it is empty, or Greengrass did not replace the recipe's variable.
     pub(super) empty: Option<&'static str>,
 }
@@ -35,13 +39,34 @@ pub(super) struct Parameters {
 pub fn read_file(path: impl AsRef<Path>) -> Result<String, ConfigError> {
     let path = path.as_ref();
     let failed = |error| ConfigError::from_io(path, error);
-    let mut text = String::new();
+    let mut bytes = Vec::new();
     let file = File::open(path).map_err(failed)?;
-    file.take(MAX_TEXT_BYTES as u64 + 1)
-        .read_to_string(&mut text)
+    // A character of UTF-16 has at least two bytes.
+    file.take(2 * MAX_TEXT_BYTES as u64 + 4)
+        .read_to_end(&mut bytes)
         .map_err(failed)?;
+    let text = decode(bytes).map_err(failed)?;
     check_length(&TextOrigin::File(path.to_owned()), &text)?;
     Ok(text)
+}
+
+/// UTF-8, or UTF-16 with its byte order mark, as PowerShell writes it.
+fn decode(bytes: Vec<u8>) -> io::Result<String> {
+    let to_unit: fn([u8; 2]) -> u16 = match bytes.as_slice() {
+        [0xff, 0xfe, ..] => u16::from_le_bytes,
+        [0xfe, 0xff, ..] => u16::from_be_bytes,
+        _ => return String::from_utf8(bytes).map_err(|_| not_utf_8()),
+    };
+    let (pairs, rest) = bytes.as_chunks::<2>();
+    let units: Vec<u16> = pairs.iter().map(|pair| to_unit(*pair)).collect();
+    String::from_utf16(&units)
+        .ok()
+        .filter(|_| rest.is_empty() && units.len() > 1)
+        .ok_or_else(not_utf_8)
+}
+
+fn not_utf_8() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "stream did not contain valid UTF-8")
 }
 
 /// Finds the parameters in a text of any accepted notation and shape.
@@ -55,30 +80,61 @@ pub(super) fn parameters(origin: &TextOrigin, text: &str) -> Result<Parameters, 
             ..Parameters::default()
         });
     }
+    let details = component_details::configuration(text);
+    let text = details.as_deref().unwrap_or(text);
     let mut budget = Budget::new();
     let value = document(text, &mut budget).map_err(|problem| ConfigError::Syntax {
         origin: origin.clone(),
         problem,
     })?;
+    let shape_error = |found: String| ConfigError::Shape {
+        origin: origin.clone(),
+        found: redact::credentials(&found),
+    };
+    // A component that gets no known key from Greengrass has always run with its defaults. A file that somebody names is
+    // meant to have one.
+    let requires_key = matches!(origin, TextOrigin::File(_));
     if value.is_null() {
+        if requires_key {
+            return Err(shape_error("no configuration: it is empty".to_owned()));
+        }
         return Ok(Parameters {
             empty: Some("empty"),
             ..Parameters::default()
         });
     }
-    let (values, outside) = find(value).map_err(|found| ConfigError::Shape {
-        origin: origin.clone(),
-        found,
-    })?;
+    let mut duplicates = Vec::new();
+    let mut parse = |text: &str| {
+        let mut budget = Budget::new();
+        let value = document(text, &mut budget).map_err(|problem| {
+            let SyntaxProblem {
+                line, column, message, ..
+            } = problem;
+            format!("line {line}, column {column}: {message}")
+        })?;
+        duplicates.append(&mut budget.duplicates);
+        Ok(value)
+    };
+    let found = shape::find(value, &mut parse).map_err(shape_error)?;
+    if requires_key && !found.has_known_key() {
+        return Err(shape_error(format!(
+            "no key of this component: it seems to be {}",
+            found.describe()
+        )));
+    }
+    let note = found.note();
+    let FoundParameters { values, outside, .. } = found;
     let duplicates = budget
         .duplicates
         .into_iter()
+        .chain(duplicates)
         .filter(|key| values.contains_key(key))
         .collect();
     Ok(Parameters {
         values,
         duplicates,
         outside,
+        note,
         empty: None,
     })
 }
@@ -189,43 +245,6 @@ fn position(text: &str, at: usize) -> (usize, usize) {
         before.matches('\n').count() + 1,
         before[line_start..].chars().count() + 1,
     )
-}
-
-/// Finds the parameter object in one of the accepted shapes, and the known keys outside it. The error describes what was found
-/// instead.
-fn find(value: Value) -> Result<(Map<String, Value>, Vec<String>), String> {
-    let mut object = as_object(value, "")?;
-    if object.contains_key("ComponentConfiguration") || object.contains_key("RecipeFormatVersion") {
-        for key in ["ComponentConfiguration", "DefaultConfiguration", "Parameters"] {
-            let inner = object.remove(key).ok_or_else(|| format!("a recipe without {key}"))?;
-            object = as_object(inner, key)?;
-        }
-    } else if let Some(inner) = object.remove("Parameters") {
-        let outside = object
-            .into_iter()
-            .map(|(key, _)| key)
-            .filter(|key| keys::find(key).is_some())
-            .collect();
-        return Ok((as_object(inner, "Parameters")?, outside));
-    }
-    Ok((object, Vec::new()))
-}
-
-fn as_object(value: Value, name: &str) -> Result<Map<String, Value>, String> {
-    let kind = match value {
-        Value::Object(object) => return Ok(object),
-        Value::Null if name == "Parameters" => return Ok(Map::new()),
-        Value::Null => "nothing",
-        Value::Bool(_) => "a switch",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a text",
-        Value::Array(_) => "a list",
-    };
-    Err(if name.is_empty() {
-        kind.to_owned()
-    } else {
-        format!("{kind} as {name}")
-    })
 }
 
 #[cfg(test)]

@@ -51,6 +51,176 @@ fn the_three_shapes_give_the_same_parameters_in_json_and_yaml() {
 }
 
 #[test]
+fn the_documents_of_greengrass_give_the_same_parameters() {
+    let expected = json!({"iotcore_qos": 0, "sleep_time_sec": 3});
+    let parameters = r#"{"Parameters":{"iotcore_qos":0,"sleep_time_sec":3}}"#;
+    let as_text = json!(parameters).to_string();
+    let name = "EdgeImpulseLinuxRunnerServiceComponent";
+    let other = r#""aws.greengrass.Cli": {"componentVersion": "2.14.0"}"#;
+    for text in [
+        // A deployment, as the console and `create-deployment --cli-input-json` have it.
+        format!(
+            r#"{{"targetArn":"arn:aws:iot:eu-west-1:1:thing/t","components":{{{other},"{name}":{{"componentVersion":"1.0.0","configurationUpdate":{{"merge":{as_text},"reset":["/a"]}}}}}}}}"#
+        ),
+        format!(r#"{{"components":{{"{name}":{{"configurationUpdate":{{"merge":{parameters}}}}}}}}}"#),
+        format!(
+            r#"{{"components":{{{other},"com.example.Renamed":{{"configurationUpdate":{{"merge":{as_text}}}}}}}}}"#
+        ),
+        format!("components:\n  {name}:\n    configurationUpdate:\n      merge: |\n        {parameters}\n"),
+        format!(
+            "components:\n  {name}:\n    configurationUpdate:\n      merge: |\n        Parameters:\n          \
+             iotcore_qos: 0\n          sleep_time_sec: 3\n"
+        ),
+        // Two components with keys of this one: the name decides.
+        format!(
+            r#"{{"components":{{"com.example.Other":{{"configurationUpdate":{{"merge":{{"iotcore_qos":1}}}}}},"{name}":{{"configurationUpdate":{{"merge":{as_text}}}}}}}}}"#
+        ),
+        // The value of `create-deployment --components`, and of --update-config, also with the quotes of the shell.
+        format!(r#"{{{other},"{name}":{{"componentVersion":"1.0.0","configurationUpdate":{{"merge":{as_text}}}}}}}"#),
+        format!(r#"{{"{name}":{{"MERGE":{parameters},"RESET":[]}}}}"#),
+        format!(r#"'{{"{name}":{{"MERGE":{parameters}}}}}'"#),
+        format!(r#"{{"{name}":{{"MERGE":{{"iotcore_qos":0,"sleep_time_sec":3}}}}}}"#),
+        format!(
+            r#"{{"com.example.Renamed":{{"MERGE":{parameters}}},"aws.greengrass.Nucleus":{{"MERGE":{{"mqtt":{{"port":443}}}}}}}}"#
+        ),
+        format!(r#"{{"MERGE":{parameters}}}"#),
+        format!(r#"{{"merge":{as_text}}}"#),
+        format!(r#"{{"configurationUpdate":{{"merge":{as_text}}}}}"#),
+        as_text.clone(),
+        // effectiveConfig.yaml
+        format!(
+            "system:\n  thingName: t\nservices:\n  aws.greengrass.Nucleus:\n    configuration:\n      awsRegion: eu-west-1\n  \
+             {name}:\n    componentType: GENERIC\n    configuration:\n      Parameters:\n        iotcore_qos: 0\n        \
+             sleep_time_sec: 3\n    lifecycle: {{}}\n"
+        ),
+        // greengrass-cli, after lines of its log.
+        format!(
+            "INFO: Socket connection 127.0.0.1:8033 established\nComponent Name: {name}\n    Version: 1.0.0\n    State: \
+             RUNNING\n    Configuration: {parameters}\n"
+        ),
+        format!(
+            "Components currently running in Greengrass:\nComponent Name: aws.greengrass.Nucleus\n    Configuration: \
+             {{\"a\":1}}\nComponent Name: com.example.Renamed\n    Version: 1.0.0\n    Configuration: {parameters}\n\
+             Component Name: aws.greengrass.Cli\n    Configuration: null\n"
+        ),
+        format!(
+            "Component Name: {name}\n    Configuration: {{\n  \"Parameters\": {{\"iotcore_qos\": 0,\n \"sleep_time_sec\": 3}}}}\n\
+             device:~$"
+        ),
+        // Recipes in other cases, parts of them, and the answer of get-component.
+        format!(
+            r#"{{"recipeformatversion":"2020-01-25","componentconfiguration":{{"defaultconfiguration":{}}}}}"#,
+            parameters.to_lowercase()
+        ),
+        format!(
+            r#"{{"RECIPEFORMATVERSION":"2020-01-25","componentConfiguration":{{"defaultConfiguration":{parameters}}}}}"#
+        ),
+        format!(r#"{{"DefaultConfiguration":{parameters}}}"#),
+        format!(r#"{{"configuration":{parameters}}}"#),
+        r#"{"PARAMETERS":{"iotcore_qos":0,"sleep_time_sec":3}}"#.to_owned(),
+        // Base64 of a recipe in YAML.
+        r#"{"recipeOutputFormat":"YAML","recipe":"UmVjaXBlRm9ybWF0VmVyc2lvbjogIjIwMjAtMDEtMjUiCkNvbXBvbmVudENvbmZpZ3VyYXRpb246CiAgRGVmYXVsdENvbmZpZ3VyYXRpb246CiAgICBQYXJhbWV0ZXJzOiB7aW90Y29yZV9xb3M6IDAsIHNsZWVwX3RpbWVfc2VjOiAzfQo="}"#.to_owned(),
+    ] {
+        for origin in [TextOrigin::Environment, TextOrigin::File("x".into())] {
+            let found = super::parameters(&origin, &text).map(|found| Value::Object(found.values));
+            assert_eq!(found.unwrap(), expected, "{text}");
+        }
+    }
+}
+
+#[test]
+fn the_component_whose_configuration_is_used_is_named() {
+    let text = r#"{"services": {"com.example.Renamed": {"configuration": {"iotcore_qos": 0}}, "main": {}}}"#;
+    let found = parameters(&TextOrigin::Environment, text).unwrap();
+    assert_eq!(
+        found.note.as_deref(),
+        Some("the configuration is that of the component com.example.Renamed in the configuration of a nucleus")
+    );
+    assert_eq!(
+        parameters(&TextOrigin::Environment, r#"{"iotcore_qos": 0}"#)
+            .unwrap()
+            .note,
+        None
+    );
+}
+
+#[test]
+fn a_file_without_a_known_key_is_an_error_that_says_what_it_seems_to_be() {
+    for (text, seems) in [
+        ("", "it is empty"),
+        ("{}", "an object with no keys"),
+        (r#"{"Parameters": {}}"#, "Parameters with no keys"),
+        (
+            r#"{"iotcore_qoss": 1}"#,
+            "an object with the keys iotcore_qoss (did you mean `iotcore_qos`?)",
+        ),
+        (r#"{"Version": "2012-10-17", "Statement": []}"#, "an IAM policy"),
+        (
+            r#"{"recipeOutputFormat": "YAML", "recipe": "?"}"#,
+            "the answer of get-component",
+        ),
+        (r#"{"component": {}, "gdk_version": "1.0.0"}"#, "development kit"),
+        (r#"{"name": "x", "dependencies": {}}"#, "a Node.js package"),
+        (
+            r#"{"components": {"a": {}, "b": {}}}"#,
+            "a deployment without EdgeImpulse",
+        ),
+        (
+            r#"{"components": {"a": {"componentVersion": "1"}}}"#,
+            "a deployment without a configuration for a",
+        ),
+        (
+            r#"{"components": {"a": {"configurationUpdate": {"reset": [""]}}}}"#,
+            "a deployment with the keys reset",
+        ),
+        (
+            r#"{"components": {"a": {"configurationUpdate": {"merge": "{x"}}}}"#,
+            "a text as merge that cannot be parsed: line 1",
+        ),
+        (
+            r#"{"a": {"MERGE": {"iotcore_qos": 1}}, "b": {"MERGE": {"gst_args": "x"}}}"#,
+            "several components that have keys of this one (a, b)",
+        ),
+        (
+            r#"{"services": {"main": {}, "b": {}}}"#,
+            "the configuration of a nucleus without EdgeImpulse",
+        ),
+        (
+            "Component Name: a\n    Version: 1\n    Configuration: null\n",
+            "it is empty",
+        ),
+    ] {
+        let error = parameters(&TextOrigin::File("some.json".into()), text)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains(seems) && error.starts_with("some.json holds"),
+            "{text}: {error}"
+        );
+    }
+    let unknown = parameters(&TextOrigin::Environment, r#"{"iotcore_qoss": 1}"#).unwrap();
+    assert_eq!(unknown.values.len(), 1, "a deployment runs, with a warning");
+}
+
+#[test]
+fn a_file_of_powershell_is_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("config.json");
+    let text = "{\"iotcore_qos\": \"ö\"}";
+    for big_endian in [false, true] {
+        let bytes = "\u{feff}"
+            .encode_utf16()
+            .chain(text.encode_utf16())
+            .flat_map(|unit| match big_endian {
+                true => unit.to_be_bytes(),
+                false => unit.to_le_bytes(),
+            });
+        std::fs::write(&path, bytes.collect::<Vec<u8>>()).unwrap();
+        assert_eq!(read_file(&path).unwrap().trim_start_matches('\u{feff}'), text);
+    }
+}
+
+#[test]
 fn a_text_of_another_shape_is_named() {
     for (text, found) in [
         ("[1]", "a list"),
