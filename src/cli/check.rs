@@ -7,12 +7,13 @@ use std::path::Path;
 use clap::Args;
 
 use super::check_model::ModelCheck;
-use super::{ConfigArgs, Exit, NO_CONFIGURATION, check_online, check_running, complain, environment, say};
-use crate::capture::{CaptureError, DeviceSelection, PipelineDescription, camera, describe_pipeline, microphone};
+use super::check_source::{SourceCheck, cameras, microphones};
+use super::{
+    ConfigArgs, Exit, NO_CONFIGURATION, check_machine, check_online, check_running, complain, environment, say,
+};
+use crate::capture::DeviceSelection;
 use crate::config::{Config, Loaded};
 use crate::device::{Topics, peek};
-use crate::model::ModelInput;
-use crate::supervisor::{Setup, SetupError};
 use crate::util::redact;
 use crate::util::text::sentence;
 
@@ -21,7 +22,7 @@ use crate::util::text::sentence;
 #[command(
     after_help = "Examples:\n  ei-greengrass check --config my.json\n  ei-greengrass check --config my.json --online\n  \
     ei-greengrass check --cameras\n\n\
-    Exit code: 0; 2 when `run` would refuse this configuration, or cannot use the model; 1 when a probe of --online failed."
+    Exit code: 0; 2 when `run` refuses this configuration, or cannot use its model, source or certificate; 1 when a probe of --online failed."
 )]
 pub struct CheckArgs {
     #[command(flatten)]
@@ -61,32 +62,26 @@ pub(super) fn main(args: &CheckArgs) -> Exit {
         }
     };
     complete_environment(loaded.config.install_kvssink);
-    let refusals = Setup::new(loaded.config.clone(), false)
-        .err()
-        .map_or_else(Vec::new, |SetupError(reasons)| reasons);
     let model = ModelCheck::new(&loaded.config);
-    let running = check_running::lines(&loaded.config);
-    say(&report(&loaded, &refusals, &model, running));
+    let source = SourceCheck::new(&loaded.config, model.input.as_ref());
+    let verdict = Verdict::new(&loaded.config, &model, &source);
+    say(&report(&loaded, &verdict, &model, source));
     let online = if args.online {
         check_online::main(&loaded.config)
     } else {
         Exit::Orderly
     };
-    if refusals.is_empty() && model.unsupported.is_none() {
-        online
-    } else {
-        Exit::Configuration
-    }
+    if verdict.works { online } else { Exit::Configuration }
 }
 
 /// Sets the variables that `run` would set, so that the same plugins and devices are found.
 fn complete_environment(with_kvssink: bool) {
-    if let Err(e) = environment::complete(with_kvssink) {
+    if let Err(e) = environment::complete_without_changes(with_kvssink) {
         complain(&format!("{}: {e}", environment::INCOMPLETE));
     }
 }
 
-fn report(loaded: &Loaded, refusals: &[String], model: &ModelCheck, running: Vec<String>) -> String {
+fn report(loaded: &Loaded, verdict: &Verdict, model: &ModelCheck, source: SourceCheck) -> String {
     let mut out = String::new();
     let config = &loaded.config;
     section(&mut out, "Settings", settings(loaded));
@@ -102,30 +97,55 @@ fn report(loaded: &Loaded, refusals: &[String], model: &ModelCheck, running: Vec
     let warnings = loaded.warnings.iter().map(ToString::to_string);
     clean_section("Warnings", warnings.chain(model.warning.clone()).collect());
     clean_section("Device", device(config));
-    let (lines, source_works) = source(config, model.input.as_ref());
-    clean_section("Source", lines);
+    clean_section("Source", source.lines);
     clean_section("Model", model.lines.clone());
-    clean_section("Running", running);
-    clean_section("Result", result(refusals, model, source_works));
+    clean_section("Limitations", check_machine::limitations(config));
+    clean_section("Running", check_running::lines(config));
+    clean_section("Result", verdict.lines.clone());
     out
 }
 
-fn result(refusals: &[String], model: &ModelCheck, source_works: bool) -> Vec<String> {
-    if !refusals.is_empty() {
-        return refusals
-            .iter()
-            .map(|reason| format!("`run` refuses: {reason}"))
-            .collect();
-    }
-    match &model.unsupported {
-        Some(reason) => vec![format!("`run` starts and stays idle: {reason}")],
-        None if !source_works => {
-            vec![
-                "`run` starts with this configuration, but infers nothing until its source works: see Source"
-                    .to_owned(),
-            ]
+/// What `run` does with the configuration.
+struct Verdict {
+    /// `run` starts, and nothing has to be changed.
+    works: bool,
+    lines: Vec<String>,
+}
+
+impl Verdict {
+    fn new(config: &Config, model: &ModelCheck, source: &SourceCheck) -> Self {
+        let refusals = check_machine::refusals(config);
+        if !refusals.is_empty() {
+            let lines = refusals.iter().map(|reason| format!("`run` refuses: {reason}"));
+            return Self {
+                works: false,
+                lines: lines.collect(),
+            };
         }
-        None => vec!["`run` starts with this configuration".to_owned()],
+        let without_source =
+            |reason: &String| format!("`run` starts, but infers nothing until its source works: see Source: {reason}");
+        let source_fault = source.fault.as_ref().map(without_source);
+        let faults = [model.fault.clone(), source_fault, check_machine::uplink_fault(config)];
+        let works = faults.iter().all(Option::is_none);
+        let not_installed = source.not_installed.as_ref().map(without_source);
+        let mut lines: Vec<_> = faults.into_iter().flatten().chain(not_installed).collect();
+        if lines.is_empty() {
+            lines.push(Self::start(config, source));
+        }
+        Self { works, lines }
+    }
+
+    /// The line for a configuration without faults.
+    fn start(config: &Config, source: &SourceCheck) -> String {
+        let absent = source.absent.as_ref().map_or_else(String::new, |absent| {
+            format!("; it infers nothing while {absent}: see Source")
+        });
+        match check_machine::running_instance(config) {
+            None => format!("`run` starts with this configuration{absent}"),
+            Some(instance) => {
+                format!("`run` can start with this configuration{absent}; now it ends with exit code 3: {instance}")
+            }
+        }
     }
 }
 
@@ -171,74 +191,4 @@ fn device(config: &Config) -> Vec<String> {
     }
     lines.extend(device.warnings.iter().map(|warning| format!("warning: {warning}")));
     lines
-}
-
-/// The lines about the source, and whether GStreamer can build it.
-fn source(config: &Config, input: Option<&ModelInput>) -> (Vec<String>, bool) {
-    let Some(source) = &config.source else {
-        let mut lines = vec![
-            "not configured: each start looks for a camera, or for a microphone if the model takes audio".to_owned(),
-        ];
-        lines.extend(cameras(&DeviceSelection::from_options(&config.runner)).map(|line| format!("camera: {line}")));
-        lines.extend(microphones().into_iter().map(|line| format!("microphone: {line}")));
-        return (lines, true);
-    };
-    match describe_pipeline(source, input, config.microphone_channel) {
-        Ok(PipelineDescription {
-            line,
-            effective_line,
-            changes,
-            missing_elements,
-        }) => {
-            let mut lines = vec![format!("line: {line}"), format!("runs: {effective_line}")];
-            lines.extend(changes.iter().map(|change| format!("changed: {change}")));
-            lines.extend(missing_elements.iter().map(|element| format!("missing: {element}")));
-            (lines, missing_elements.is_empty())
-        }
-        Err(e) => {
-            let line = format!(
-                "GStreamer refuses it; `run` would retry until it works: {}",
-                capture_sentence(&e)
-            );
-            (vec![line], false)
-        }
-    }
-}
-
-/// The connected cameras, and the one that would be used for a model of common size.
-fn cameras(selection: &DeviceSelection) -> impl Iterator<Item = String> {
-    let lines = match camera::list() {
-        Err(e) => vec![capture_sentence(&e)],
-        Ok(cameras) => {
-            let mut lines = cameras.descriptions();
-            match cameras.select(
-                selection.camera.as_deref(),
-                selection.minimum_size(),
-                selection.color_format.as_deref(),
-            ) {
-                Ok(camera) => {
-                    lines.push(format!("used, for models up to 640 x 480: {camera}"));
-                    lines.push(format!("the same as gst_args: {}", camera.launch_line()));
-                    lines.extend(camera.warnings);
-                }
-                Err(e) => lines.push(capture_sentence(&e)),
-            }
-            lines
-        }
-    };
-    lines.into_iter()
-}
-
-fn microphones() -> Vec<String> {
-    match microphone::list() {
-        Err(e) => vec![capture_sentence(&e)],
-        Ok(found) if found.is_empty() => {
-            vec!["none was found; --microphone also takes an ALSA address such as hw:1,0".to_owned()]
-        }
-        Ok(found) => found,
-    }
-}
-
-fn capture_sentence(error: &CaptureError) -> String {
-    sentence(error).replace('\n', " ")
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::model::{describe_input, model_type};
 use crate::config::{Config, ModelSource};
-use crate::model::{Interrupt, Model, ModelInput, ModelSettings, ModelTarget, builtin, examine};
+use crate::model::{Interrupt, Model, ModelError, ModelInput, ModelSettings, ModelTarget, builtin, examine};
 use crate::studio::{Provider, base_url, is_missing, missing_file_message};
 use crate::util::text::sentence;
 
@@ -16,28 +16,45 @@ pub(super) struct ModelCheck {
     pub warning: Option<String>,
     /// The input of the model, if it could be started.
     pub input: Option<ModelInput>,
-    /// Why this component cannot use the model, although it starts.
-    pub unsupported: Option<String>,
+    /// Why `run` infers nothing with this model, as a line of the result.
+    pub fault: Option<String>,
 }
 
 impl ModelCheck {
     /// Examines the configured model. Starts it to read its properties if it is a program for this machine.
     pub(super) fn new(config: &Config) -> Self {
-        let (line, can_be_started) = location(config);
         let mut check = Self {
-            lines: vec![line],
+            lines: Vec::new(),
             warning: missing_file_warning(config),
             input: None,
-            unsupported: None,
+            fault: None,
         };
-        if let (Some(source), true) = (&config.model, can_be_started) {
-            check.read_info(source.clone(), config);
+        match location(config) {
+            Ok((line, can_be_started)) => {
+                check.lines.push(line);
+                if let (Some(source), true) = (&config.model, can_be_started) {
+                    check.read_info(source.clone(), config);
+                }
+            }
+            Err(reason) => check.fail(&reason),
         }
         check
     }
 
+    fn fail(&mut self, reason: &str) {
+        let reason = reason.replace('\n', " ");
+        self.lines.push(format!("{reason}; `run` would retry until it works"));
+        self.fault = Some(format!(
+            "`run` starts and infers nothing until its model works: {reason}"
+        ));
+    }
+
     fn read_info(&mut self, source: ModelSource, config: &Config) {
-        let settings = ModelSettings::new(source, "check", &config.work_dir, Arc::default());
+        let settings = ModelSettings {
+            shm: config.runner.shm,
+            thresholds: config.runner.thresholds.clone(),
+            ..ModelSettings::new(source, "check", &config.work_dir, Arc::default())
+        };
         match Model::read_info(&settings, &Interrupt::new()) {
             Ok(info) => {
                 self.lines.push(format!(
@@ -56,13 +73,17 @@ impl ModelCheck {
                         filter.given, filter.threshold
                     ));
                 }
-                let reason = info.input.unsupported_reason();
-                self.unsupported = reason.map(|reason| format!("{reason}; configure or deploy another model"));
+                // The inference server takes features of any sensor.
+                let is_served = config.runner.http_server.is_some();
+                let reason = info.input.unsupported_reason().filter(|_| !is_served);
+                self.fault = reason
+                    .map(|reason| format!("`run` starts and stays idle: {reason}; configure or deploy another model"));
             }
-            Err(e) => self.lines.push(format!(
-                "it was started, but its properties cannot be read; `run` would retry until it works: {}",
-                sentence(&e).replace('\n', " ")
+            Err(e @ ModelError::NoTemporaryCopy(_)) => self.lines.push(format!(
+                "it is not executable; `run` makes it executable. It was not asked what it takes: {}",
+                sentence(&e)
             )),
+            Err(e) => self.fail(&sentence(&e)),
         }
     }
 }
@@ -77,44 +98,47 @@ fn missing_file_warning(config: &Config) -> Option<String> {
 
 /// Where the model comes from, and whether `check` can start it. It must not connect to the socket of a running model:
 /// that serves one client and ends when the client disconnects.
-fn location(config: &Config) -> (String, bool) {
+///
+/// # Errors
+/// Why there is no model to run, as a sentence.
+fn location(config: &Config) -> Result<(String, bool), String> {
     match &config.model {
-        None => (studio_model(config), false),
+        None => Ok((studio_model(config)?, false)),
         Some(ModelSource::File(path)) if is_missing(path) => {
-            let fallback = studio_model(config);
+            let fallback = studio_model(config)?;
             let line = format!("{} is missing (ei_local_model_file); {fallback}", path.display());
-            (line, false)
+            Ok((line, false))
         }
-        Some(ModelSource::Builtin(name)) => match builtin::check_name(name) {
-            Ok(()) => (format!("builtin:{name}, part of this program"), true),
-            Err(e) => (e.to_string(), false),
-        },
-        Some(ModelSource::File(path)) => match examine(path) {
-            Ok(ModelTarget::Program(path)) => (format!("{}, a program for this machine", path.display()), true),
-            Ok(ModelTarget::Socket(path)) => (format!("{}, the socket of a running model", path.display()), false),
-            Err(e) => (format!("{}; `run` would retry until it works", sentence(&e)), false),
+        Some(ModelSource::Builtin(name)) => {
+            builtin::check_name(name).map_err(|e| e.to_string())?;
+            Ok((format!("builtin:{name}, part of this program"), true))
+        }
+        Some(ModelSource::File(path)) => match examine(path).map_err(|e| sentence(&e))? {
+            ModelTarget::Program(path) => Ok((format!("{}, a program for this machine", path.display()), true)),
+            ModelTarget::Socket(path) => Ok((format!("{}, the socket of a running model", path.display()), false)),
         },
     }
 }
 
 /// The model that `run` downloads when no model file is configured or the file is missing.
-fn studio_model(config: &Config) -> String {
+///
+/// # Errors
+/// Why Edge Impulse Studio cannot be asked.
+fn studio_model(config: &Config) -> Result<String, String> {
     let provider = Provider::new(config, std::env::var("EI_HOST").ok());
     let target = match (&provider.selection.target, provider.machine.target()) {
         (Some(forced), _) => forced.clone(),
         (None, Ok(target)) => target.to_owned(),
-        (None, Err(e)) => return e.to_string(),
+        (None, Err(e)) => return Err(e.to_string()),
     };
-    let studio = match base_url(provider.ei_host.as_deref()) {
-        Ok(url) => url.host_str().unwrap_or_default().to_owned(),
-        Err(e) => return e.to_string(),
-    };
+    let url = base_url(provider.ei_host.as_deref()).map_err(|e| e.to_string())?;
+    let studio = url.host_str().unwrap_or_default();
     let earlier = provider.earlier_model().map_or_else(
         || "no model has been downloaded yet".to_owned(),
         |model| format!("last downloaded: {}", model.path.display()),
     );
-    format!(
+    Ok(format!(
         "from {studio} for {target}, with the API key at {:?} of the secret {}; {earlier}",
         config.secret_name, config.secret_id
-    )
+    ))
 }

@@ -3,9 +3,14 @@
 //!
 //! The dynamic linker reads `LD_LIBRARY_PATH` once, when a process starts. So the program re-executes itself with the missing
 //! variables, before it does anything else. The process id and the arguments stay the same.
+//!
+//! For a subcommand that must not change anything, the cache of GStreamer's registry is a copy in memory: GStreamer would write
+//! its file whenever a plugin was added, and as root leave it in the home of the service user.
 
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -15,6 +20,9 @@ use crate::setup::kvssink;
 /// The message when [`complete`] fails; the reason follows.
 pub(super) const INCOMPLETE: &str =
     "The program cannot be re-executed with the variables for kvssink or PipeWire and continues without them";
+
+/// Names the file of GStreamer's registry.
+const REGISTRY: &str = "GST_REGISTRY";
 
 type Variable = (&'static str, OsString);
 
@@ -34,13 +42,18 @@ struct SearchPaths<'a> {
 /// # Errors
 /// The program cannot be re-executed; it can continue without the variables.
 pub(super) fn complete(with_kvssink: bool) -> io::Result<()> {
+    reexecute(with_kvssink, Vec::new())
+}
+
+/// Re-executes the program with the missing variables and these, if there are any.
+fn reexecute(with_kvssink: bool, mut variables: Vec<Variable>) -> io::Result<()> {
     let paths = SearchPaths {
         variable: &|name| std::env::var_os(name),
         home: std::env::home_dir(),
         runtime_dir: Path::new("/run/user").join(rustix::process::geteuid().as_raw().to_string()),
     };
-    let missing = missing(with_kvssink, &paths);
-    if missing.is_empty() {
+    variables.extend(missing(with_kvssink, &paths));
+    if variables.is_empty() {
         return Ok(());
     }
     let mut arguments = std::env::args_os();
@@ -48,7 +61,30 @@ pub(super) fn complete(with_kvssink: bool) -> io::Result<()> {
     if let Some(name) = arguments.next() {
         command.arg0(name);
     }
-    Err(command.args(arguments).envs(missing).exec())
+    Err(command.args(arguments).envs(variables).exec())
+}
+
+/// As [`complete`], for a subcommand that changes no file.
+///
+/// # Errors
+/// As [`complete`].
+pub(super) fn complete_without_changes(with_kvssink: bool) -> io::Result<()> {
+    if std::env::var_os(REGISTRY).is_some() || std::env::var_os("GST_REGISTRY_1_0").is_some() {
+        return complete(with_kvssink);
+    }
+    // Kept open across the re-execution, which gives it its path below /proc.
+    let registry = File::from(rustix::fs::memfd_create(
+        "gst-registry",
+        rustix::fs::MemfdFlags::empty(),
+    )?);
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let cache = cache.or_else(|| Some(std::env::home_dir()?.join(".cache")));
+    let file = format!("gstreamer-1.0/registry.{}.bin", std::env::consts::ARCH);
+    if let Some(mut existing) = cache.and_then(|cache| File::open(cache.join(file)).ok()) {
+        io::copy(&mut existing, &mut &registry)?;
+    }
+    let path = format!("/proc/self/fd/{}", registry.as_raw_fd());
+    reexecute(with_kvssink, vec![(REGISTRY, path.into())])
 }
 
 /// The missing variables. After the re-execution nothing is missing, so it happens only once.

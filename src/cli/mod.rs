@@ -2,9 +2,11 @@
 
 mod args;
 mod check;
+mod check_machine;
 mod check_model;
 mod check_online;
 mod check_running;
+mod check_source;
 mod command_line;
 mod config;
 mod demo;

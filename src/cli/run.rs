@@ -63,9 +63,6 @@ pub(super) fn main(args: &RunArgs, log: &LogArgs) -> Exit {
         tracing::warn!(error = %e, "{}", environment::INCOMPLETE);
     }
     log_findings(&loaded);
-    if loaded.config.runner.http_server.is_some() {
-        return on_runtime(serve_inference(loaded.config));
-    }
     let setup = match Setup::new(loaded.config, args.unthrottled) {
         Ok(setup) => setup,
         Err(e) => {
@@ -73,6 +70,9 @@ pub(super) fn main(args: &RunArgs, log: &LogArgs) -> Exit {
             return Exit::Configuration;
         }
     };
+    if setup.config.runner.http_server.is_some() {
+        return on_runtime(serve_inference(setup.config));
+    }
     run_daemon(setup)
 }
 

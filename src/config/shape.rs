@@ -149,7 +149,7 @@ fn take_encoded_recipe(object: &mut Map<String, Value>) -> Option<String> {
 fn recognize(object: &Map<String, Value>) -> &'static str {
     const DOCUMENTS: [(&[&str], &str); 9] = [
         (
-            &["recipe"],
+            &["recipeOutputFormat"],
             "the answer of get-component with a recipe that cannot be decoded,",
         ),
         (&["Manifests"], "a recipe without configuration"),

@@ -9,6 +9,8 @@ use std::time::SystemTime;
 use rustix::fs::{FlockOperation, OFlags, flock};
 use thiserror::Error;
 
+use crate::util::write_access;
+
 /// How often the lock is tried anew when the file vanishes between opening and locking it.
 const ATTEMPTS: u32 = 10;
 
@@ -65,8 +67,8 @@ impl LockFile {
         for _ in 0..ATTEMPTS {
             let mut file = match open_or_create(path) {
                 Ok(file) => file,
-                Err(e) if e.kind() == io::ErrorKind::NotFound && !path.parent().is_some_and(Path::is_dir) => {
-                    return Err(io_error(io::Error::new(e.kind(), "its directory does not exist")));
+                Err(e) if e.kind() == io::ErrorKind::NotFound && !directory(path).is_dir() => {
+                    return Err(io_error(no_directory()));
                 }
                 // Removed, or created by somebody else, in between.
                 Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::AlreadyExists) => continue,
@@ -97,6 +99,23 @@ impl LockFile {
         Err(io_error(io::Error::other(
             "it is created and removed over and over by somebody else",
         )))
+    }
+
+    /// Whether [`Self::acquire`] can use the file, apart from a process that holds it. Changes nothing.
+    ///
+    /// # Errors
+    /// [`LockError::Io`]
+    pub fn check(path: &Path) -> Result<(), LockError> {
+        let checked = match options().open(path).and_then(regular) {
+            Ok(_) => return Ok(()),
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+            Err(_) if !directory(path).is_dir() => Err(no_directory()),
+            Err(_) => write_access::check_directory(directory(path)).map(|_| ()),
+        };
+        checked.map_err(|source| LockError::Io {
+            path: path.to_owned(),
+            source,
+        })
     }
 
     /// Whether the path still names the file that is locked, as far as one can see. `false`: somebody removed or replaced it,
@@ -137,12 +156,33 @@ impl LockFile {
     }
 }
 
+/// Never follows a symbolic link.
+fn options() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options
+        .read(true)
+        .write(true)
+        .mode(0o600)
+        .custom_flags(OFlags::NOFOLLOW.bits() as i32);
+    options
+}
+
+/// The directory of the file; a bare file name is in the current one.
+fn directory(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+fn no_directory() -> io::Error {
+    io::Error::new(io::ErrorKind::NotFound, "its directory does not exist")
+}
+
 /// Opens an existing file, else creates one. Two steps, because Linux forbids `O_CREAT` on another user's file in a
 /// sticky directory such as /tmp (`fs.protected_regular`) even for root.
 fn open_or_create(path: &Path) -> io::Result<File> {
-    let no_follow = OFlags::NOFOLLOW.bits() as i32;
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).mode(0o600).custom_flags(no_follow);
+    let mut options = options();
     let file = match options.open(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => options.create_new(true).open(path),
         opened => opened,
@@ -236,6 +276,24 @@ mod tests {
         assert!(!lock.still_there(), "now it is gone");
         std::fs::rename(&aside, &inside).unwrap();
         lock.remove();
+    }
+
+    #[test]
+    fn the_check_has_the_verdict_of_the_start_and_changes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let missing = dir.path().join("missing/lock");
+        let (directory, link) = (dir.path().join("directory"), dir.path().join("link"));
+        std::fs::create_dir(&directory).unwrap();
+        std::os::unix::fs::symlink("nowhere", &link).unwrap();
+        for path in [&missing, &directory, &link] {
+            let checked = LockFile::check(path).unwrap_err().to_string();
+            assert_eq!(checked, LockFile::acquire(path).unwrap_err().to_string());
+        }
+        LockFile::check(&path(&dir)).unwrap();
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
+        let held = LockFile::acquire(&path(&dir)).unwrap();
+        LockFile::check(&path(&dir)).unwrap();
+        assert!(held.still_there());
     }
 
     #[test]

@@ -53,21 +53,34 @@ impl ModelClient {
     /// # Errors
     /// [`ModelError`]; nothing is left behind then.
     pub(super) fn open(settings: &ModelSettings, interrupt: &Interrupt) -> Result<Self, ModelError> {
-        let (program, arguments): (PathBuf, Vec<String>) = match &settings.source {
+        let create_directory =
+            || RuntimeDir::create(&settings.run_bases, &settings.device).map_err(ModelError::RuntimeDir);
+        let (program, arguments, mut directory): (PathBuf, Vec<String>, _) = match &settings.source {
             ModelSource::Builtin(name) => {
                 builtin::check_name(name)?;
-                (
-                    settings.builtin_program.clone(),
-                    vec!["builtin-model".into(), name.clone()],
-                )
+                let arguments = vec!["builtin-model".into(), name.clone()];
+                (settings.builtin_program.clone(), arguments, create_directory()?)
             }
-            ModelSource::File(path) => match file::prepare(path, &settings.work_dir)? {
-                ModelTarget::Program(program) => (program, Vec::new()),
-                ModelTarget::Socket(socket) => return Self::connect(&socket, None, None, settings.timeouts, interrupt),
-            },
+            ModelSource::File(path) => {
+                let target = if settings.may_change_files {
+                    file::prepare(path, &settings.work_dir)?
+                } else {
+                    file::examine(path)?
+                };
+                match target {
+                    ModelTarget::Socket(socket) => {
+                        return Self::connect(&socket, None, None, settings.timeouts, interrupt);
+                    }
+                    ModelTarget::Program(program) if file::is_executable(&program) => {
+                        (program, Vec::new(), create_directory()?)
+                    }
+                    ModelTarget::Program(program) => {
+                        let (copy, directory) = copy_temporarily(&program, settings)?;
+                        (copy, Vec::new(), directory)
+                    }
+                }
+            }
         };
-        let mut directory =
-            RuntimeDir::create(&settings.run_bases, &settings.device).map_err(ModelError::RuntimeDir)?;
         let socket = directory.socket();
         let mut argv: Vec<_> = arguments.iter().map(AsRef::as_ref).collect();
         argv.push(socket.as_os_str());
@@ -251,6 +264,25 @@ impl Drop for ModelClient {
         self.connection.close();
         end(&mut self.process, &mut self.directory, self.segment_names);
     }
+}
+
+/// An executable copy of a model file in a new runtime directory.
+///
+/// # Errors
+/// [`ModelFileError`](file::ModelFileError) where `run` could not make the file executable either, and
+/// [`ModelError::NoTemporaryCopy`].
+fn copy_temporarily(program: &Path, settings: &ModelSettings) -> Result<(PathBuf, RuntimeDir), ModelError> {
+    file::check_can_become_executable(program, &settings.work_dir)?;
+    let mut last = io::Error::from(io::ErrorKind::PermissionDenied);
+    for base in &settings.run_bases {
+        let copied = RuntimeDir::create(std::slice::from_ref(base), &settings.device)
+            .and_then(|directory| Ok((file::copy_executable(program, directory.path())?, directory)));
+        match copied {
+            Ok(copied) => return Ok(copied),
+            Err(error) => last = error,
+        }
+    }
+    Err(ModelError::NoTemporaryCopy(last))
 }
 
 /// Ends the process, then removes its directory and its segments, including those it ended too early to name.

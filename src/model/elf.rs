@@ -5,19 +5,71 @@
 /// Bytes of the longer of the two header formats.
 pub(super) const HEADER: u64 = 64;
 
-/// The minimum length in bytes: the file contains both tables of its header. `None`: the header itself is truncated.
-pub(super) fn length(head: &[u8]) -> Option<u64> {
-    let is_64_bit = *head.get(4)? == 2;
-    let is_big_endian = *head.get(5)? == 2;
-    let number = |at: usize, size: usize| -> Option<u64> {
-        let bytes = head.get(at..at + size)?.iter();
+/// A header with accessors for its fields.
+struct Fields<'a> {
+    bytes: &'a [u8],
+    is_big_endian: bool,
+}
+
+impl Fields<'_> {
+    fn number(&self, at: usize, size: usize) -> Option<u64> {
+        let bytes = self.bytes.get(at..at.checked_add(size)?)?.iter();
         let fold = |sum: u64, byte: &u8| sum << 8 | u64::from(*byte);
-        Some(if is_big_endian {
+        Some(if self.is_big_endian {
             bytes.fold(0, fold)
         } else {
             bytes.rev().fold(0, fold)
         })
+    }
+}
+
+/// The path of the loader (`PT_INTERP`). `None`: the program is static, or a part of the file cannot be read. `read` reads
+/// bytes of the file: offset, length.
+pub(super) fn interpreter(head: &[u8], read: &mut dyn FnMut(u64, usize) -> Option<Vec<u8>>) -> Option<String> {
+    /// Type of the program header that locates the path.
+    const PT_INTERP: u64 = 3;
+    /// `PATH_MAX` of Linux.
+    const MAX_PATH: usize = 4096;
+    let is_64_bit = *head.get(4)? == 2;
+    let is_big_endian = *head.get(5)? == 2;
+    let header = Fields {
+        bytes: head,
+        is_big_endian,
     };
+    let (table, size, count) = if is_64_bit {
+        (header.number(32, 8)?, header.number(54, 2)?, header.number(56, 2)?)
+    } else {
+        (header.number(28, 4)?, header.number(42, 2)?, header.number(44, 2)?)
+    };
+    let entries = read(table, usize::try_from(size * count).ok()?)?;
+    for entry in entries.chunks_exact(usize::try_from(size).ok().filter(|size| *size > 0)?) {
+        let entry = Fields {
+            bytes: entry,
+            is_big_endian,
+        };
+        if entry.number(0, 4)? == PT_INTERP {
+            let (offset, length) = if is_64_bit {
+                (entry.number(8, 8)?, entry.number(32, 8)?)
+            } else {
+                (entry.number(4, 4)?, entry.number(16, 4)?)
+            };
+            let length = usize::try_from(length).ok().filter(|length| *length <= MAX_PATH)?;
+            let path = read(offset, length)?;
+            let text = path.split(|byte| *byte == 0).next()?;
+            return String::from_utf8(text.to_vec()).ok();
+        }
+    }
+    None
+}
+
+/// The minimum length in bytes: the file contains both tables of its header. `None`: the header itself is truncated.
+pub(super) fn length(head: &[u8]) -> Option<u64> {
+    let is_64_bit = *head.get(4)? == 2;
+    let header = Fields {
+        bytes: head,
+        is_big_endian: *head.get(5)? == 2,
+    };
+    let number = |at, size| header.number(at, size);
     let (programs, sections, counts) = if is_64_bit {
         (number(32, 8)?, number(40, 8)?, 54)
     } else {

@@ -1,14 +1,15 @@
 //! Checks a model file before it is started, so that the log says what is wrong with it instead of "Exec format error".
 
 use std::fs::{self, File, FileTimes};
-use std::io::{self, Read};
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Access, access};
+use rustix::fs::{Access, StatVfsMountFlags, access, statvfs};
 use tracing::{info, warn};
 
 use super::elf;
+use crate::util::write_access;
 
 /// Why a file cannot be used as a model.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +47,14 @@ pub enum ModelFileError {
         path: PathBuf,
         /// The architecture of the file.
         built_for: String,
+    },
+    /// The program that runs it is not installed: the loader of its C library, or the interpreter of a script.
+    #[error("{} needs {interpreter}, which is not on this machine{}", path.display(), loader_advice(interpreter))]
+    Interpreter {
+        /// The path.
+        path: PathBuf,
+        /// The program that is missing.
+        interpreter: String,
     },
     /// Neither the file nor a copy of it can be executed.
     #[error("the model {} is not executable, and no executable copy could be made in {}: {source}", path.display(), work_dir.display())]
@@ -109,15 +118,13 @@ pub fn examine(path: &Path) -> Result<ModelTarget, ModelFileError> {
     if !kind.is_file() {
         return Err(not_a_model("neither a file nor a socket"));
     }
+    let mut file = File::open(path).map_err(unreadable)?;
     let mut head = Vec::new();
-    File::open(path)
-        .map_err(unreadable)?
-        .take(512)
-        .read_to_end(&mut head)
-        .map_err(unreadable)?;
+    file.by_ref().take(512).read_to_end(&mut head).map_err(unreadable)?;
     match identify(&head) {
         FileFormat::Program { machine } if runs_here(machine) => {
             check_length(path, &head, meta.len())?;
+            check_interpreter(path, elf_interpreter(&mut file, &head))?;
             Ok(ModelTarget::Program(path.to_owned()))
         }
         FileFormat::Program { machine } => Err(ModelFileError::Architecture {
@@ -125,7 +132,10 @@ pub fn examine(path: &Path) -> Result<ModelTarget, ModelFileError> {
             built_for: machine_name(machine),
         }),
         // It starts a model with the socket as its argument.
-        FileFormat::Script if access(path, Access::EXEC_OK).is_ok() => Ok(ModelTarget::Program(path.to_owned())),
+        FileFormat::Script if is_executable(path) => {
+            check_interpreter(path, script_interpreter(&head))?;
+            Ok(ModelTarget::Program(path.to_owned()))
+        }
         FileFormat::Script => Err(not_a_model(
             "a script that is not executable (chmod +x makes it a model)",
         )),
@@ -143,6 +153,100 @@ fn check_length(path: &Path, head: &[u8], got: u64) -> Result<(), ModelFileError
             needed: needed.unwrap_or(elf::HEADER),
         }),
     }
+}
+
+/// Without it the system says of the model itself that there is no such file.
+fn check_interpreter(path: &Path, interpreter: Option<String>) -> Result<(), ModelFileError> {
+    match interpreter {
+        Some(interpreter) if !Path::new(&interpreter).exists() => Err(ModelFileError::Interpreter {
+            path: path.to_owned(),
+            interpreter,
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// The loader that a program names (`PT_INTERP`); `None` for a static program.
+fn elf_interpreter(file: &mut File, head: &[u8]) -> Option<String> {
+    let mut read = |at: u64, length: usize| {
+        let mut bytes = vec![0; length];
+        file.seek(SeekFrom::Start(at)).ok()?;
+        file.read_exact(&mut bytes).ok()?;
+        Some(bytes)
+    };
+    elf::interpreter(head, &mut read)
+}
+
+fn script_interpreter(head: &[u8]) -> Option<String> {
+    let line = head.strip_prefix(b"#!")?.split(|byte| *byte == b'\n').next()?;
+    let text = std::str::from_utf8(line).ok()?;
+    text.split_whitespace().next().map(str::to_owned)
+}
+
+fn loader_advice(interpreter: &str) -> &'static str {
+    if Path::new(interpreter)
+        .file_name()
+        .is_some_and(|name| name.as_encoded_bytes().starts_with(b"ld"))
+    {
+        ": install the C library of that architecture, or build the model for this machine"
+    } else {
+        ": install it"
+    }
+}
+
+/// Whether this process can execute the file.
+pub(super) fn is_executable(path: &Path) -> bool {
+    access(path, Access::EXEC_OK).is_ok()
+}
+
+/// Whether [`prepare`] could make the file executable, or copy it. Changes nothing.
+///
+/// # Errors
+/// [`ModelFileError::NotExecutable`]
+pub(super) fn check_can_become_executable(path: &Path, work_dir: &Path) -> Result<(), ModelFileError> {
+    let user = rustix::process::geteuid();
+    let is_owner = user.is_root() || fs::metadata(path).is_ok_and(|meta| meta.uid() == user.as_raw());
+    let forbids = |path: &Path, flags| statvfs(path).is_ok_and(|found| found.f_flag.intersects(flags));
+    if is_owner && !forbids(path, StatVfsMountFlags::RDONLY | StatVfsMountFlags::NOEXEC) {
+        return Ok(());
+    }
+    let directory = work_dir.join("models");
+    let can_copy = write_access::check_directory(&directory).and_then(|existing| {
+        if forbids(existing, StatVfsMountFlags::NOEXEC) {
+            return Err(io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                "its file system is mounted with noexec",
+            ));
+        }
+        Ok(())
+    });
+    can_copy.map_err(|source| ModelFileError::NotExecutable {
+        path: path.to_owned(),
+        work_dir: work_dir.to_owned(),
+        source,
+    })
+}
+
+/// Makes an executable copy in the directory, beside links to the files whose names begin with the name of the model: a model
+/// may read them.
+///
+/// # Errors
+/// Of the operating system; also where the directory is mounted with `noexec`.
+pub(super) fn copy_executable(path: &Path, directory: &Path) -> io::Result<PathBuf> {
+    let path = std::path::absolute(path)?;
+    let name = path.file_name().unwrap_or_default();
+    let copy = directory.join(name);
+    io::copy(&mut File::open(&path)?, &mut File::create_new(&copy)?)?;
+    fs::set_permissions(&copy, fs::Permissions::from_mode(0o700))?;
+    access(&copy, Access::EXEC_OK)?;
+    let siblings = path.parent().into_iter().filter_map(|parent| fs::read_dir(parent).ok());
+    for file in siblings.flatten().flatten() {
+        let sibling = file.file_name();
+        if sibling != name && sibling.as_encoded_bytes().starts_with(name.as_encoded_bytes()) {
+            std::os::unix::fs::symlink(file.path(), directory.join(sibling))?;
+        }
+    }
+    Ok(copy)
 }
 
 enum FileFormat {
@@ -221,12 +325,11 @@ fn this_machine() -> &'static str {
 }
 
 fn make_executable(path: &Path, meta: &fs::Metadata, work_dir: &Path) -> Result<PathBuf, ModelFileError> {
-    let can_run = |path: &Path| access(path, Access::EXEC_OK).is_ok();
-    if can_run(path) {
+    if is_executable(path) {
         return Ok(path.to_owned());
     }
     let mode = meta.permissions().mode() | 0o100;
-    if fs::set_permissions(path, fs::Permissions::from_mode(mode)).is_ok() && can_run(path) {
+    if fs::set_permissions(path, fs::Permissions::from_mode(mode)).is_ok() && is_executable(path) {
         info!(path = %path.display(), "The model file was not executable and is now");
         return Ok(path.to_owned());
     }
@@ -380,6 +483,52 @@ mod tests {
     }
 
     #[test]
+    fn a_temporary_copy_is_executable_and_changes_nothing_beside_the_model() {
+        let (dir, temporary) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let path = dir.path().join("model.eim");
+        fs::copy("/proc/self/exe", &path).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        fs::write(dir.path().join("model.eim.json"), "{}").unwrap();
+        fs::write(dir.path().join("other"), "").unwrap();
+        check_can_become_executable(&path, dir.path()).unwrap();
+        let copy = copy_executable(&path, temporary.path()).unwrap();
+        assert!(is_executable(&copy));
+        assert_eq!(fs::read(temporary.path().join("model.eim.json")).unwrap(), b"{}");
+        assert!(!temporary.path().join("other").exists());
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o644);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 3);
+    }
+
+    #[test]
+    fn a_script_without_its_interpreter_is_recognised() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("model.sh");
+        fs::write(&path, "#!/opt/no-such-shell -e\nexec true\n").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        let message = examine(&path).unwrap_err().to_string();
+        assert!(
+            message.contains("needs /opt/no-such-shell, which is not on this machine: install it"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn a_program_without_its_loader_is_recognised() {
+        let mut program = fs::read("/proc/self/exe").unwrap();
+        let loader = b"/ld-linux";
+        let at = program.windows(loader.len()).position(|part| part == loader).unwrap();
+        program[at + 1..at + 3].copy_from_slice(b"lx");
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("model.eim");
+        fs::write(&path, program).unwrap();
+        let message = examine(&path).unwrap_err().to_string();
+        assert!(
+            message.contains("/lx-linux") && message.contains("is not on this machine"),
+            "{message}"
+        );
+    }
+
+    #[test]
     fn an_executable_copy_is_made_again_only_when_the_file_changes() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("model.eim");
@@ -387,7 +536,6 @@ mod tests {
         let copy = copy_into(&path, &fs::metadata(&path).unwrap(), dir.path()).unwrap();
         let first = fs::metadata(&copy).unwrap();
         assert_eq!(first.permissions().mode() & 0o777, 0o700);
-        use std::os::unix::fs::MetadataExt;
         assert_eq!(
             copy_into(&path, &fs::metadata(&path).unwrap(), dir.path()).unwrap(),
             copy

@@ -50,12 +50,17 @@ impl Model {
         Ok(model)
     }
 
-    /// Starts the model, reads its information and ends it.
+    /// [Starts](Self::start) the model, reads its information and ends it. Changes no file.
     ///
     /// # Errors
-    /// [`ModelError`]; nothing is left behind either way.
-    pub fn read_info(settings: &ModelSettings, interrupt: &Interrupt) -> Result<ModelInfo, ModelError> {
-        Ok(ModelClient::open(settings, interrupt)?.hello()?.info)
+    /// Those of [`start`](Self::start), and [`ModelError::NoTemporaryCopy`]; nothing is left behind either way.
+    pub fn read_info(settings: &ModelSettings, interrupt: &Interrupt) -> Result<Arc<ModelInfo>, ModelError> {
+        let settings = ModelSettings {
+            may_change_files: false,
+            ..settings.clone()
+        };
+        let model = Self::start(&settings, interrupt)?;
+        Ok(model.info.clone())
     }
 
     /// The model information, with the thresholds in force.

@@ -107,6 +107,11 @@ impl RuntimeDir {
         Err(last)
     }
 
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The socket on which the model has to listen.
     pub fn socket(&self) -> PathBuf {
         self.path.join(SOCKET)

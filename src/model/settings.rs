@@ -18,6 +18,9 @@ pub struct ModelSettings {
     pub device: String,
     /// Its subdirectory `models/` receives an executable copy of a model file that cannot be made executable.
     pub work_dir: PathBuf,
+    /// Whether a model file that is not executable is made executable, or copied into `work_dir`. Otherwise a temporary copy
+    /// is started.
+    pub may_change_files: bool,
     /// Whether features are passed in shared memory.
     pub shm: ShmBehavior,
     /// Fails while features are sent as JSON because the model's shared memory cannot be used.
@@ -47,6 +50,7 @@ impl ModelSettings {
             source,
             device: device.into(),
             work_dir: work_dir.into(),
+            may_change_files: true,
             shm: ShmBehavior::default(),
             shm_health: HealthFlag::default(),
             thresholds: Vec::new(),

@@ -37,12 +37,16 @@ pub struct Setup {
 pub struct SetupError(pub Vec<String>);
 
 impl Setup {
-    /// A setup with the configured broker, or IoT Core without one.
+    /// A setup with the configured broker, or IoT Core without one. The inference server (`--run-http-server`) publishes
+    /// nothing.
     ///
     /// # Errors
     /// All reasons why this version cannot run the configuration.
     pub fn new(config: Config, unthrottled: bool) -> Result<Self, SetupError> {
-        let sink = sink_target(&config);
+        let sink = match config.runner.http_server {
+            Some(_) => Ok(SinkTarget::Stdout),
+            None => sink_target(&config),
+        };
         Self::with_sink(config, sink, unthrottled)
     }
 

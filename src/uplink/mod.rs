@@ -39,4 +39,5 @@ pub use outbox::{Outbox, SpoolPolicy};
 pub use rate_limiter::{Rate, RateLimits};
 pub use settings::{ConnectionLimits, Settings};
 pub use spool::{Spool, SpoolSettings};
+pub use tls::check_files;
 pub use uplink_task::{StopReport, Uplink, start};

@@ -24,6 +24,19 @@ pub(super) struct TlsSettings {
     pub alpn: Option<&'static [u8]>,
 }
 
+/// Whether the files of `iot_cert`, `iot_key` and `iot_ca` can be used. Opens no connection.
+///
+/// # Errors
+/// [`ConnectionError::CertificateFile`] or [`ConnectionError::CaFile`]
+pub fn check_files(certificate: ClientCertificate, ca: Option<PathBuf>) -> Result<(), ConnectionError> {
+    let settings = TlsSettings {
+        ca,
+        certificate: Some(certificate),
+        alpn: None,
+    };
+    configuration(&settings).map(|_| ())
+}
+
 /// Reads the files, which blocks.
 pub(super) fn configuration(settings: &TlsSettings) -> Result<TlsConfiguration, ConnectionError> {
     let roots = match &settings.ca {

@@ -13,3 +13,4 @@ pub(crate) mod redact;
 pub mod secret;
 pub mod secret_reference;
 pub(crate) mod text;
+pub(crate) mod write_access;

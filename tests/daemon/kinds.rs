@@ -321,12 +321,12 @@ fn an_executable_script_starts_a_model() {
 #[test]
 fn check_reports_a_missing_model_and_a_broken_source_as_run_does() {
     let site = Site::new();
-    let check = |arguments: &[&str]| {
+    let check = |code: i32, arguments: &[&str]| {
         let output = site.command("check").args(arguments).output().unwrap();
-        assert_eq!(output.status.code(), Some(0));
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}");
         String::from_utf8_lossy(&output.stdout).into_owned()
     };
-    let report = check(&["--model", "/nonexistent.eim", "--gst", &frames(1)]);
+    let report = check(0, &["--model", "/nonexistent.eim", "--gst", &frames(1)]);
     assert!(
         report.contains("Warnings\n  the model file /nonexistent.eim (ei_local_model_file) is missing"),
         "{report}"
@@ -344,23 +344,28 @@ fn check_reports_a_missing_model_and_a_broken_source_as_run_does() {
         ),
         ("builtin:audio", "videotestsrc ! videoconvert", "could not link"),
     ] {
-        let report = check(&["--model", model, "--gst", line]);
+        let report = check(2, &["--model", model, "--gst", line]);
         assert!(
             report.contains(expected) && report.contains("infers nothing until its source works: see Source"),
             "{report}"
         );
     }
-    let report = check(&[
+    let arguments = [
         "--model",
         "builtin:audio",
         "--gst",
         "filesrc location=/x.wav ! decodebin",
-    ]);
+    ];
+    let report = check(0, &arguments);
+    assert!(
+        report.contains("it infers nothing while /x.wav is not there"),
+        "{report}"
+    );
     assert!(
         report.contains("decodebin ! audioconvert") && report.contains("rate=16000"),
         "{report}"
     );
-    let report = check(&["--model", "builtin:ball", "--gst", "nosuchsrc ! videoconvert"]);
+    let report = check(0, &["--model", "builtin:ball", "--gst", "nosuchsrc ! videoconvert"]);
     assert!(
         report.contains("infers nothing until its source works: see Source"),
         "{report}"

@@ -24,4 +24,5 @@ mod saying;
 mod shared_memory;
 mod sources;
 mod stage;
+mod verdict;
 mod wrong_models;

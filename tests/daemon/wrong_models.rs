@@ -1,5 +1,6 @@
 //! What is no model for this machine or this component: told in words, and replaced without a new start.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use serde_json::json;
@@ -25,11 +26,11 @@ fn elf(machine: u16) -> Vec<u8> {
 /// A file that is no model is told in words by `check` and `run`; put a model in its place and it is started.
 #[track_caller]
 fn wrong_model(put: impl FnOnce(&Path), words: &[&str]) {
-    wrong_model_told_by("The model failed and restarts", put, words, words);
+    wrong_model_told_by("The model failed and restarts", put, words, words, 2);
 }
 
-/// `line` is part of the log line that tells, with all of `words`; `shown_words` are what `check` shows.
-fn wrong_model_told_by(line: &str, put: impl FnOnce(&Path), words: &[&str], shown_words: &[&str]) {
+/// `line` is part of the log line that tells, with all of `words`; `shown_words` are what `check` shows before it ends with `code`.
+fn wrong_model_told_by(line: &str, put: impl FnOnce(&Path), words: &[&str], shown_words: &[&str], code: i32) {
     let (site, broker) = (Site::new(), Mosquitto::start());
     let observer = Observer::connect(broker.port, site.device());
     let path = site.path().join("model.eim");
@@ -44,7 +45,10 @@ fn wrong_model_told_by(line: &str, put: impl FnOnce(&Path), words: &[&str], show
     ];
     let report = check(&site, &arguments);
     let shown = section(&report.out, "Model").join(" ");
-    assert_eq!(report.code, Some(0), "a model may still come: {report:?}");
+    assert_eq!(report.code, Some(code), "{report:?}");
+    let result = section(&report.out, "Result").join(" ");
+    let is_said = |word: &&str| result.contains("`run` starts and infers nothing") && result.contains(word);
+    assert_eq!(shown_words.iter().all(is_said), code == 2, "{result}");
     let daemon = site.run(&broker.url(), &arguments[..4]);
     let told = daemon.wait_for_line(line);
     for word in shown_words {
@@ -125,9 +129,35 @@ fn a_directory_in_place_of_a_model_is_told_and_replaced() {
 }
 
 #[test]
+fn an_archive_in_place_of_a_model_is_told_and_replaced() {
+    wrong_model(
+        |path| std::fs::write(path, b"PK\x03\x04....").unwrap(),
+        &["a ZIP archive"],
+    );
+}
+
+#[test]
+fn another_program_in_place_of_a_model_is_told_and_replaced() {
+    wrong_model(
+        |path| assert!(std::fs::copy("/bin/true", path).unwrap() > 0),
+        &["the model ended (exit status 0) while it was starting"],
+    );
+}
+
+#[test]
+fn a_script_without_its_interpreter_is_told_and_replaced() {
+    let put = |path: &Path| {
+        std::fs::write(path, "#!/opt/no-such-python3\nprint(1)\n").unwrap();
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    wrong_model(put, &["needs /opt/no-such-python3, which is not on this machine"]);
+}
+
+#[test]
 fn a_missing_model_is_told_and_started_when_it_appears() {
     let words = ["model.eim", "ei_local_model_file"];
-    wrong_model_told_by("is missing", |_| {}, &words, &["model.eim"]);
+    // Edge Impulse Studio may have one.
+    wrong_model_told_by("is missing", |_| {}, &words, &["model.eim"], 0);
 }
 
 #[test]
