@@ -77,6 +77,13 @@ impl StartingPipeline {
         sink.set_property("wait-on-eos", false);
         sink.set_property("qos", false);
         pipeline.connect_deep_element_added(|_, _, element| expect_single_stream(element));
+        if !prepared.launch.contains(IDCT_METHOD) {
+            // Those of the line, and those that `decodebin` adds.
+            for element in pipeline.iterate_recurse().into_iter().flatten() {
+                decode_accurately(&element);
+            }
+            pipeline.connect_deep_element_added(|_, _, element| decode_accurately(element));
+        }
         Self {
             pipeline,
             sink,
@@ -144,6 +151,17 @@ impl StartingPipeline {
         decoder.sync_state_with_parent()?;
         tracing::info!(element = "jpegdec", "The source delivers JPEG; added a decoder");
         Ok(())
+    }
+}
+
+/// The property of `jpegdec` that selects how exactly it computes.
+const IDCT_METHOD: &str = "idct-method";
+
+/// The default of `jpegdec` makes pictures 0.8 levels darker than what libjpeg, Pillow and Studio decode, and saves at most 4 %
+/// of the time.
+fn decode_accurately(element: &gst::Element) {
+    if element.factory().is_some_and(|factory| factory.name() == "jpegdec") {
+        element.set_property_from_str(IDCT_METHOD, "islow");
     }
 }
 

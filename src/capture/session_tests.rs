@@ -458,6 +458,42 @@ fn a_source_of_jpeg_is_decoded_to_the_same_picture() {
 }
 
 #[test]
+fn jpeg_is_decoded_without_a_bias() {
+    let original = image::open(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/pictures/wide.png")).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("wide.jpg");
+    let mut file = std::fs::File::create(&path).unwrap();
+    image::codecs::jpeg::JpegEncoder::new_with_quality(&mut file, 90)
+        .encode_image(&original.to_luma8())
+        .unwrap();
+    let decoded = image::open(&path).unwrap().to_luma8();
+    let target = Target {
+        width: decoded.width(),
+        height: decoded.height(),
+        grey: true,
+        resize: ResizeMode::Squash,
+    };
+    let source = format!(
+        "multifilesrc location={} num-buffers=3 caps=image/jpeg,framerate=10/1",
+        path.display()
+    );
+    for (decoder, biased) in [
+        ("", false),
+        (" ! jpegdec", false),
+        (" ! decodebin", false),
+        (" ! jpegdec idct-method=ifast", true),
+    ] {
+        let run = Run::unthrottled(&format!("{source}{decoder}"));
+        let mut picture = Picture::default();
+        Converter::new(target).convert(&run.frame(), &mut picture).unwrap();
+        let pixels = picture.data.iter().zip(decoded.as_raw());
+        let difference: i64 = pixels.map(|(a, b)| i64::from(*a) - i64::from(*b)).sum();
+        let bias = difference as f64 / decoded.len() as f64;
+        assert_eq!(bias.abs() > 0.4, biased, "{decoder}: {bias:.2}");
+    }
+}
+
+#[test]
 fn a_source_with_a_choice_takes_the_cheapest_format() {
     let source = "videotestsrc num-buffers=2 ! video/x-raw,width=640,height=480,framerate=30/1";
     for (line, format) in [
