@@ -50,7 +50,7 @@ pub(super) fn main(args: &CheckArgs) -> Exit {
         say(&out);
         return Exit::Orderly;
     }
-    let loaded = match args.config.load() {
+    let mut loaded = match args.config.load() {
         Ok(Some(loaded)) => loaded,
         Ok(None) => {
             complain(NO_CONFIGURATION);
@@ -63,6 +63,7 @@ pub(super) fn main(args: &CheckArgs) -> Exit {
     };
     complete_environment(loaded.config.install_kvssink);
     let model = ModelCheck::new(&loaded.config);
+    model.correct_threshold(&mut loaded.entries);
     let source = SourceCheck::new(&loaded.config, model.input.as_ref());
     let verdict = Verdict::new(&loaded.config, &model, &source);
     say(&report(&loaded, &verdict, &model, source));

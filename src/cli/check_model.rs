@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::model::{describe_input, model_type};
-use crate::config::{Config, ModelSource};
+use crate::config::{Config, EffectiveValue, ModelSource, ThresholdReading};
 use crate::model::{Interrupt, Model, ModelError, ModelInput, ModelSettings, ModelTarget, builtin, examine};
 use crate::studio::{Provider, base_url, is_missing, missing_file_message};
 use crate::util::text::sentence;
@@ -12,8 +12,10 @@ use crate::util::text::sentence;
 pub(super) struct ModelCheck {
     /// For the report.
     pub lines: Vec<String>,
-    /// The warning about a missing configured file.
+    /// The warning about a missing configured file, or about a threshold that the model cannot be compared with.
     pub warning: Option<String>,
+    /// What the confidence filter compares the scores of this model with, if it could be started.
+    threshold: Option<f64>,
     /// The input of the model, if it could be started.
     pub input: Option<ModelInput>,
     /// Why `run` infers nothing with this model, as a line of the result.
@@ -26,6 +28,7 @@ impl ModelCheck {
         let mut check = Self {
             lines: Vec::new(),
             warning: missing_file_warning(config),
+            threshold: None,
             input: None,
             fault: None,
         };
@@ -39,6 +42,14 @@ impl ModelCheck {
             Err(reason) => check.fail(&reason),
         }
         check
+    }
+
+    /// Shows the threshold as it is compared with the scores of the model.
+    pub(super) fn correct_threshold(&self, settings: &mut [EffectiveValue]) {
+        let entry = settings.iter_mut().find(|entry| entry.key == "default_threshold");
+        if let (Some(entry), Some(threshold)) = (entry, self.threshold) {
+            entry.value = threshold.to_string();
+        }
     }
 
     fn fail(&mut self, reason: &str) {
@@ -66,11 +77,16 @@ impl ModelCheck {
                 ));
                 self.input = Some(info.input);
                 let mut filter = config.filter;
-                filter.set_threshold(filter.given, info.has_probabilities());
-                if let Some(reading) = filter.reading() {
+                filter.scores_are_probabilities = Some(info.has_probabilities());
+                self.threshold = Some(filter.threshold());
+                if let Some(warning) = filter.warning() {
+                    self.warning = Some(warning.to_string());
+                } else if filter.reading() != ThresholdReading::Fraction {
                     self.lines.push(format!(
-                        "the confidence filter reads its threshold {} as a {reading}: scores are compared with {}",
-                        filter.given, filter.threshold
+                        "the confidence filter reads its threshold {} as a {}: scores are compared with {}",
+                        filter.given,
+                        filter.reading(),
+                        filter.threshold()
                     ));
                 }
                 // The inference server takes features of any sensor.

@@ -89,7 +89,7 @@ pub static COMMANDS: [CommandSpec; 12] = [
     },
     CommandSpec {
         name: "set_threshold_filter_confidence",
-        value: Some("as default_threshold: a fraction up to 1, or a percentage up to 100"),
+        value: Some("as `default_threshold`"),
         summary: "set the threshold",
         answer_key: "confidence_threshold",
         handler: set_confidence,
@@ -97,7 +97,7 @@ pub static COMMANDS: [CommandSpec; 12] = [
     CommandSpec {
         name: "get_threshold_filter_confidence",
         value: None,
-        summary: "answer with the threshold in force, as a fraction",
+        summary: "answer with the threshold in force, as it is compared with",
         answer_key: "confidence_threshold",
         handler: |context, _| Reply::value(confidence(context)).into(),
     },
@@ -174,18 +174,16 @@ fn criteria(context: &CommandContext<'_>) -> &'static str {
 }
 
 fn set_confidence(context: &CommandContext<'_>, value: Value) -> Outcome {
-    match parse_threshold(&value) {
-        Ok(threshold) => {
-            context.report.lock().set_threshold(threshold);
-            Reply::value(confidence(context))
-        }
+    let set = parse_threshold(&value).and_then(|threshold| context.report.lock().set_threshold(threshold));
+    match set {
+        Ok(()) => Reply::value(confidence(context)),
         Err(error) => Reply::refused(confidence(context), error.to_string()),
     }
     .into()
 }
 
 fn confidence(context: &CommandContext<'_>) -> f64 {
-    context.report.lock().filter().threshold
+    context.report.lock().filter().threshold()
 }
 
 fn get_model_info(context: &CommandContext<'_>, _: Value) -> Outcome {
@@ -273,7 +271,7 @@ mod tests {
         let filter = FilterConfig {
             enabled: false,
             given: 0.7,
-            threshold: 0.7,
+            scores_are_probabilities: None,
             criteria: Criteria::GreaterOrEqual,
         };
         let settings = ReportSettings {

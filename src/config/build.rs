@@ -6,7 +6,6 @@ use super::bucket::S3Bucket;
 use super::eiparams::EiParams;
 use super::error::{self, ConfigError, Warning};
 use super::keys::{self, AuthMethod, Key, KeyInfo};
-use super::number::as_fraction;
 use super::resolve::{Origin, Resolver};
 use super::sources::Sources;
 use super::types::*;
@@ -140,7 +139,7 @@ fn filter(values: &mut Resolver) -> FilterConfig {
     let filter = FilterConfig {
         enabled: values.take(&keys::ENABLE_THRESHOLD_LIMIT),
         given,
-        threshold: as_fraction(given),
+        scores_are_probabilities: None,
         criteria: values.take(&keys::THRESHOLD_CRITERIA),
     };
     if !filter.enabled {

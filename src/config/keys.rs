@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use strum::{Display, EnumString};
 
 use super::bucket::S3Bucket;
+use super::number::{self, ACCEPTED_THRESHOLD, as_fraction};
 use super::show;
 use super::types::{Criteria, Launch, MicrophoneChannel, ModelSource, Qos, ShutdownBehavior, SourceLine};
 use super::values::{self, Parser};
@@ -249,10 +250,10 @@ pub(super) static METRICS_SLEEPTIME_MS: Key<Duration> = Key::new(
 );
 pub(super) static DEFAULT_THRESHOLD: Key<f64> = Key::new(
     "default_threshold",
-    Number(0.7),
-    "a number above 0: up to 1 it is a fraction, up to 100 a percentage",
+    Number(number::DEFAULT_THRESHOLD),
+    ACCEPTED_THRESHOLD,
     values::threshold,
-    |given| super::number::as_fraction(*given).to_string(),
+    |given| as_fraction(*given).unwrap_or(*given).to_string(),
 );
 pub(super) static THRESHOLD_CRITERIA: Key<Criteria> = Key::new(
     "threshold_criteria",

@@ -27,27 +27,37 @@ pub(super) fn integer(value: &Value) -> Option<i64> {
     })
 }
 
-/// The value is not a number above 0 and up to 100.
+/// The default of `default_threshold`, also used where the given one is no threshold for probabilities.
+pub const DEFAULT_THRESHOLD: f64 = 0.7;
+
+/// The accepted values of `default_threshold` and of the command `set_threshold_filter_confidence`.
+pub const ACCEPTED_THRESHOLD: &str = "a number above 0: up to 1 it is a fraction, up to 100 a percentage; \
+     any number for a regression or anomaly model, whose scores are no probabilities";
+
+/// The value is not a number, or it is no threshold for probabilities.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a confidence is a number above 0: up to 1 it is a fraction, up to 100 a percentage")]
+#[error("a confidence is {ACCEPTED_THRESHOLD}")]
 pub struct ThresholdError;
 
-/// Parses a confidence as `default_threshold` and the command `set_threshold_filter_confidence` do: a number or numeric
-/// text above 0 and up to 100, as it is. [`as_fraction`] reads it as a probability.
+/// Parses a confidence as `default_threshold` and the command `set_threshold_filter_confidence` do: a finite number or
+/// numeric text, as it is. [`as_fraction`] reads it as a probability.
 ///
 /// # Errors
 /// [`ThresholdError`] for everything else.
 pub fn parse_threshold(value: &Value) -> Result<f64, ThresholdError> {
-    finite(value).filter(|x| *x > 0.0 && *x <= 100.0).ok_or(ThresholdError)
+    finite(value).ok_or(ThresholdError)
 }
 
-/// A threshold for probabilities: up to 1 a fraction, above 1 a percentage (`50.0` means 0.5).
-pub fn as_fraction(threshold: f64) -> f64 {
-    if threshold <= 1.0 {
-        threshold
+/// A threshold for probabilities: up to 1 a fraction, above 1 a percentage (`50.0` means 0.5). `None`: it is not above 0 and
+/// up to 100.
+pub fn as_fraction(threshold: f64) -> Option<f64> {
+    if threshold <= 0.0 || threshold > 100.0 {
+        None
+    } else if threshold <= 1.0 {
+        Some(threshold)
     } else {
         // Rounded, because answers show the figure: 75.6 / 100 is 0.7559999999999999 in floating point.
-        (threshold * 1e10).round() / 1e12
+        Some((threshold * 1e10).round() / 1e12)
     }
 }
 
@@ -96,18 +106,12 @@ mod tests {
             (json!("50.000000000000000"), 0.5),
             (json!("100"), 1.0),
         ] {
-            assert_eq!(parse_threshold(&value).map(as_fraction), Ok(expected), "{value}");
+            assert_eq!(parse_threshold(&value).map(as_fraction), Ok(Some(expected)), "{value}");
         }
-        for value in [
-            json!(0),
-            json!(-1),
-            json!(100.1),
-            json!("NaN"),
-            json!("inf"),
-            json!("x"),
-            json!(null),
-            json!([0.5]),
-        ] {
+        for value in [json!(0), json!(-1), json!(100.1)] {
+            assert_eq!(parse_threshold(&value).map(as_fraction), Ok(None), "{value}");
+        }
+        for value in [json!("NaN"), json!("inf"), json!("x"), json!(null), json!([0.5])] {
             assert_eq!(parse_threshold(&value), Err(ThresholdError), "{value}");
         }
     }

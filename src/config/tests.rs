@@ -45,7 +45,7 @@ fn documented_defaults() -> Config {
         filter: FilterConfig {
             enabled: false,
             given: 0.7,
-            threshold: 0.7,
+            scores_are_probabilities: None,
             criteria: Criteria::GreaterOrEqual,
         },
         metrics_interval: Duration::from_secs(30),
@@ -71,7 +71,7 @@ fn the_tutorials_configuration_gives_the_documented_defaults_without_a_warning()
     let loaded = loaded(text);
     let mut expected = documented_defaults();
     expected.filter.given = 50.0;
-    expected.filter.threshold = 0.5;
+    assert_eq!(loaded.config.filter.threshold(), 0.5);
     assert_eq!(loaded.config, expected);
     assert_eq!(loaded.warnings, []);
     assert_eq!(loaded.notes.len(), 1);
@@ -181,6 +181,31 @@ fn a_later_layer_wins_and_can_take_a_value_away() {
 }
 
 #[test]
+fn a_threshold_that_is_no_probability_is_kept_for_models_with_other_scores() {
+    for (value, given) in [(json!(101), 101.0), (json!(0), 0.0), (json!("-2.5"), -2.5)] {
+        let loaded = with("default_threshold", value);
+        assert_eq!(
+            loaded.warnings,
+            [],
+            "whether it can be used is known with the model only"
+        );
+        assert!(loaded.notes[0].contains("regression or anomaly"), "{:?}", loaded.notes);
+        let mut filter = loaded.config.filter;
+        assert_eq!((filter.given, filter.warning().is_some()), (given, true));
+        filter.scores_are_probabilities = Some(false);
+        assert_eq!((filter.threshold(), filter.warning()), (given, None));
+        filter.scores_are_probabilities = Some(true);
+        let warning = filter.warning().expect("a warning").to_string();
+        let start = format!("`default_threshold` is {given}; accepted: a number above 0: up to 1 it is a fraction");
+        assert!(
+            warning.starts_with(&start) && warning.ends_with("used instead: 0.7"),
+            "{warning}"
+        );
+        assert_eq!(filter.threshold(), 0.7);
+    }
+}
+
+#[test]
 fn a_value_that_is_not_accepted_is_one_warning_that_names_four_things_and_the_default() {
     for (key, value, shown, accepted, used) in [
         ("iotcore_qos", json!(7), "7", "0 or 1", "1"),
@@ -188,9 +213,8 @@ fn a_value_that_is_not_accepted_is_one_warning_that_names_four_things_and_the_de
         ("sleep_time_sec", json!(0), "0", "86400", "10"),
         ("sleep_time_sec", json!("1e30"), "1e30", "86400", "10"),
         ("sleep_time_sec", json!(true), "true", "seconds", "10"),
-        ("default_threshold", json!(101), "101", "percentage", "0.7"),
         ("default_threshold", json!("NaN"), "NaN", "percentage", "0.7"),
-        ("default_threshold", json!(0), "0", "fraction", "0.7"),
+        ("default_threshold", json!("much"), "much", "fraction", "0.7"),
         (
             "threshold_criteria",
             json!("about"),
@@ -561,7 +585,7 @@ proptest! {
             };
             prop_assert!(loaded.warnings.len() <= 1, "{}: {:?}", key.name, loaded.warnings);
             let config = &loaded.config;
-            prop_assert!(config.filter.threshold > 0.0 && config.filter.threshold <= 1.0);
+            prop_assert!(config.filter.threshold() > 0.0 && config.filter.threshold() <= 1.0);
             prop_assert!(config.iotcore_backoff >= 1 && !config.sleep_time.is_zero());
             prop_assert!(config.metrics_interval > Duration::from_millis(100));
             for entry in &loaded.entries {

@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use strum::{Display, EnumString, IntoStaticStr, VariantNames};
 
 use super::bucket::S3Bucket;
-use super::number::as_fraction;
+use super::error::Warning;
+use super::number::{ACCEPTED_THRESHOLD, DEFAULT_THRESHOLD, ThresholdError, as_fraction};
 use crate::util::redact;
 use crate::util::secret::{Redacted, Secret};
 
@@ -183,48 +184,86 @@ pub struct FileCacheConfig {
 pub struct FilterConfig {
     /// Whether the filter is applied.
     pub enabled: bool,
-    /// The configured threshold, 0 < x <= 100.
+    /// The threshold as it was given; a finite number.
     pub given: f64,
-    /// The confidence to compare with: `given` read as a fraction, or as the score itself.
-    pub threshold: f64,
+    /// Whether the model's scores are probabilities; `None`: no model was loaded yet.
+    pub scores_are_probabilities: Option<bool>,
     /// How to compare: `confidence <criteria> threshold` passes.
     pub criteria: Criteria,
 }
 
 impl FilterConfig {
-    /// Sets the threshold. It is the score itself, or for probabilities a percentage where it is above 1.
-    pub fn set_threshold(&mut self, given: f64, scores_are_probabilities: bool) {
-        self.given = given;
-        self.threshold = if scores_are_probabilities {
-            as_fraction(given)
-        } else {
-            given
-        };
+    /// The confidence to compare with: `given` as a fraction, or as the score itself where the scores are no probabilities.
+    /// The default of `default_threshold` where `given` is no probability.
+    pub fn threshold(self) -> f64 {
+        match self.reading() {
+            ThresholdReading::Score => self.given,
+            _ => as_fraction(self.given).unwrap_or(DEFAULT_THRESHOLD),
+        }
     }
 
-    /// How a threshold above 1 is read: `percentage` or `score`. `None`: it is not above 1, where both are the same.
-    pub fn reading(self) -> Option<&'static str> {
-        let reading = if self.threshold < self.given {
-            "percentage"
-        } else {
-            "score"
-        };
-        (self.given > 1.0).then_some(reading)
+    /// How `given` is read.
+    pub fn reading(self) -> ThresholdReading {
+        if self.scores_are_probabilities == Some(false) {
+            return ThresholdReading::Score;
+        }
+        match as_fraction(self.given) {
+            None => ThresholdReading::Default,
+            Some(_) if self.given > 1.0 => ThresholdReading::Percentage,
+            Some(_) => ThresholdReading::Fraction,
+        }
+    }
+
+    /// Sets the threshold.
+    ///
+    /// # Errors
+    /// The scores are probabilities, and this is none.
+    pub fn set_threshold(&mut self, given: f64) -> Result<(), ThresholdError> {
+        let changed = Self { given, ..*self };
+        if changed.reading() == ThresholdReading::Default {
+            return Err(ThresholdError);
+        }
+        *self = changed;
+        Ok(())
+    }
+
+    /// The warning about a `default_threshold` that is no threshold for the probabilities of this model.
+    pub fn warning(self) -> Option<Warning> {
+        (self.reading() == ThresholdReading::Default).then(|| Warning {
+            key: "default_threshold".to_owned(),
+            value: self.given.to_string(),
+            accepted: ACCEPTED_THRESHOLD.to_owned(),
+            used: self.threshold().to_string(),
+        })
     }
 
     /// As commands and the status show it: `{"enabled":"yes","confidence_threshold":0.7,"threshold_criteria":"ge"}`, with
-    /// `"threshold_reading":"score"` where a threshold above 1 is no percentage.
+    /// `"threshold_reading":"score"` where the threshold is no fraction.
     pub fn to_json(self) -> Value {
         let mut shown = json!({
             "enabled": if self.enabled { "yes" } else { "no" },
-            "confidence_threshold": self.threshold,
+            "confidence_threshold": self.threshold(),
             "threshold_criteria": self.criteria.to_string(),
         });
-        if let Some(reading) = self.reading().filter(|reading| *reading == "score") {
-            shown["threshold_reading"] = reading.into();
+        if self.reading() == ThresholdReading::Score {
+            shown["threshold_reading"] = self.reading().to_string().into();
         }
         shown
     }
+}
+
+/// How the threshold of the confidence filter is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Display)]
+#[strum(serialize_all = "lowercase")]
+pub enum ThresholdReading {
+    /// A probability.
+    Fraction,
+    /// A probability in percent.
+    Percentage,
+    /// The score itself.
+    Score,
+    /// It is no probability: the default is used.
+    Default,
 }
 
 /// Comparison of the confidence filter.

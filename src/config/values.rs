@@ -322,20 +322,23 @@ pub(super) fn encoded_source(value: &Value) -> ParseResult<Option<SourceLine>> {
     }
 }
 
-/// The confidence, with a note where the value can be misread.
+/// The confidence, with a note where the value can be misread. The model, which is not known yet, decides whether a number
+/// outside the range of probabilities is used.
 pub(super) fn threshold(value: &Value) -> ParseResult<f64> {
     let given = parse_threshold(value).map_err(|_| InvalidValue::default())?;
-    let fraction = as_fraction(given);
-    let note = (given >= 1.0).then(|| {
-        if given > 1.0 {
-            format!(
-                "for a model whose scores are probabilities (not regression, not anomaly), \
-                 `default_threshold` {given} is read as a percentage: the confidence is compared with {fraction}"
-            )
-        } else {
-            format!("`default_threshold` {given} is read as a fraction: the confidence is compared with {fraction}")
-        }
-    });
+    let note = match as_fraction(given) {
+        None => Some(format!(
+            "`default_threshold` {given} is used for a regression or anomaly model only, whose scores are no probabilities"
+        )),
+        Some(fraction) if given > 1.0 => Some(format!(
+            "for a model whose scores are probabilities (not regression, not anomaly), \
+             `default_threshold` {given} is read as a percentage: the confidence is compared with {fraction}"
+        )),
+        Some(fraction) if given == 1.0 => Some(format!(
+            "`default_threshold` {given} is read as a fraction: the confidence is compared with {fraction}"
+        )),
+        Some(_) => None,
+    };
     Ok(Parsed {
         value: given,
         corrected: false,

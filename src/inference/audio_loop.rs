@@ -25,6 +25,9 @@ pub(super) fn run(
     notify: &dyn Fn(Progress),
 ) -> Result<(), InferenceFault> {
     let (mut drain, mut refusals) = (DrainNotifier::default(), RefusalTracker::default());
+    if context.refuses_slices(model.info()) {
+        model.use_whole_windows();
+    }
     let mut classifier = WindowClassifier { format, slices: 0 };
     while !context.is_finishing() {
         match context.audio.receive(CHECK_INTERVAL) {
@@ -53,7 +56,7 @@ fn infer(
     notify: &dyn Fn(Progress),
 ) -> Result<(), ModelError> {
     let begun = Instant::now();
-    let Some(result) = classifier.classify(model, window)? else {
+    let Some(result) = classifier.classify(model, window, context)? else {
         return Ok(());
     };
     let (wall_ms, decision) = context.accept(&result, begun);
@@ -84,25 +87,33 @@ struct WindowClassifier {
 }
 
 impl WindowClassifier {
-    /// `None`: there is no whole window yet. A model answers the slices before it with zeros.
-    fn classify(&mut self, model: &mut Model, window: &AudioWindow) -> Result<Option<InferenceResult>, ModelError> {
+    /// `None`: there is no whole window yet. A model answers the slices before it with zeros. That is so after a start of the
+    /// model, which forgot its window, and after a start of the capture, whose first samples do not follow the last ones. As
+    /// in the existing runner, a gap within a capture is no reason to wait.
+    fn classify(
+        &mut self,
+        model: &mut Model,
+        window: &AudioWindow,
+        context: &InferenceContext,
+    ) -> Result<Option<InferenceResult>, ModelError> {
         let AudioFormat {
             window: length, step, ..
         } = self.format;
         if model.is_continuous() {
+            // A window that is not a multiple of the slice: the model rounds down.
+            let needed = (length / step).max(1);
             match classify(model, window.features()) {
                 Ok(result) => {
                     self.slices += 1;
-                    // A window that is not a multiple of the slice: the model rounds down.
-                    let needed = (length / step).max(1);
                     let is_full = self.slices >= needed && window.samples.len() >= needed * step;
                     return Ok(is_full.then_some(result));
                 }
-                Err(ModelError::Refused { reason, .. }) if self.slices == 0 => {
+                Err(ModelError::Refused { reason, .. }) if self.slices < needed => {
                     tracing::warn!(
                         error = reason,
                         "The model refuses continuous classification; it gets whole windows from now on"
                     );
+                    context.remember_refused_slices(model.info());
                     model.use_whole_windows();
                 }
                 Err(error) => return Err(error),

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use parking_lot::Mutex;
+use serde_json::{Map, Value};
 
 use super::live_tap::LiveTap;
 use super::prediction_logger::PredictionLogger;
@@ -39,7 +40,12 @@ pub struct InferenceContext {
     pub announce: Arc<AtomicBool>,
     /// Set: finish the frame in hand, then return.
     pub finish: Arc<AtomicBool>,
+    /// The project and version of the model that refused continuous classification, as it named them.
+    pub refused_slices: RefusedSlices,
 }
+
+/// Shared by all starts of the model in a session, so that it is not asked again after each.
+pub type RefusedSlices = Arc<Mutex<Option<Map<String, Value>>>>;
 
 impl InferenceContext {
     /// Whether the loop shall return.
@@ -60,6 +66,16 @@ impl InferenceContext {
         if self.announce.load(Ordering::Relaxed) && self.announce.swap(false, Ordering::Relaxed) {
             notify(Progress::FirstInference);
         }
+    }
+
+    /// Whether this model refused continuous classification earlier in this session.
+    pub(super) fn refuses_slices(&self, info: &ModelInfo) -> bool {
+        self.refused_slices.lock().as_ref() == Some(&info.raw_project)
+    }
+
+    /// The model refused continuous classification.
+    pub(super) fn remember_refused_slices(&self, info: &ModelInfo) {
+        *self.refused_slices.lock() = Some(info.raw_project.clone());
     }
 
     /// Applies the threshold changes that viewers requested.

@@ -37,6 +37,7 @@ mod tests {
     use crate::inference::PredictionLogger;
     use crate::inference::publisher::{Publisher, PublisherSettings};
     use crate::report::{Report, ReportSettings};
+    use crate::status::health::HealthFlag;
     use crate::status::stats::Stats;
     use crate::uplink::Outbox;
     use crate::uplink::outbox::OutboxBounds;
@@ -47,6 +48,7 @@ mod tests {
             publish_image: false,
             qos: Qos::AtLeastOnce,
             s3_bucket: None,
+            health: HealthFlag::default(),
         };
         let outbox = Arc::new(Outbox::new(OutboxBounds::default(), stats.clone()));
         let topics = Arc::new(Topics::new("d"));
@@ -56,7 +58,7 @@ mod tests {
                 enabled: false,
                 criteria: Criteria::GreaterOrEqual,
                 given: 0.7,
-                threshold: 0.7,
+                scores_are_probabilities: None,
             },
             publish_every: 1,
         };
@@ -72,6 +74,7 @@ mod tests {
             unnamed_resize: ResizeMode::FitLongest,
             announce: Arc::default(),
             finish: Arc::default(),
+            refused_slices: Arc::default(),
         }
     }
 

@@ -28,7 +28,7 @@ use tracing::field::Empty;
 use crate::capture::{AudioFormat, Target};
 use crate::model::{Interrupt, Model, ModelSettings};
 use crate::util::text::clean;
-pub use context::{InferenceContext, Progress};
+pub use context::{InferenceContext, Progress, RefusedSlices};
 pub use fault::InferenceFault;
 pub use live_tap::LiveTap;
 pub use prediction_logger::PredictionLogger;

@@ -22,6 +22,7 @@ use crate::report::{
     EncodedPicture, InferenceCounts, InferenceMessage, MAX_MESSAGE, MessageBuilder, MessageFit, PictureInMessage,
     PictureRef, S3Fields,
 };
+use crate::status::health::HealthFlag;
 use crate::status::stats::Stats;
 use crate::uplink::{Message, Outbox};
 use crate::util::clock::now_ms;
@@ -45,6 +46,8 @@ pub struct PublisherSettings {
     pub qos: Qos,
     /// The bucket named in the messages; `None`: the S3 cache is off.
     pub s3_bucket: Option<S3Bucket>,
+    /// Whether the results fit into messages.
+    pub health: HealthFlag,
 }
 
 /// Publishes inferences. Cheap to clone.
@@ -251,6 +254,12 @@ impl Encoder {
 }
 
 impl WaitingMessages {
+    /// Whether the encoding thread has ended: nothing waits any more.
+    pub fn is_finished(&self) -> bool {
+        // The thread holds the other reference.
+        Arc::strong_count(&self.queue) == 1
+    }
+
     /// Puts all messages that wait for their picture into the outbox without it, because the process ends now. Does not wait for
     /// the picture that is being encoded. Returns the number of messages.
     pub fn publish_without_pictures(&self) -> usize {
@@ -374,21 +383,45 @@ impl MessageWriter {
 
     /// Puts the message into the outbox, unless it is too large, and returns its text.
     fn push_message(&self, message: InferenceMessage) -> Bytes {
-        if message.fit == MessageFit::Oversized {
-            if let Some(suppressed) = self.check_limit("oversized", "") {
-                tracing::warn!(
-                    bytes = message.json.len(),
-                    limit = MAX_MESSAGE,
-                    suppressed = suppressed.count(),
-                    "An inference is not published: its message is larger than AWS IoT Core accepts"
-                );
-            }
-        } else {
+        self.report_size(&message);
+        if message.fit != MessageFit::Oversized {
             let json = message.json.clone();
             self.outbox
                 .push(Message::inference(&self.topics, json, self.settings.qos));
         }
         message.json
+    }
+
+    /// Logs a result that is cut, or not published at all, and shows it in the health of the model.
+    fn report_size(&self, message: &InferenceMessage) {
+        let (bytes, omitted) = (message.json.len(), message.omitted);
+        if message.fit == MessageFit::Oversized {
+            self.settings.health.set_failing(format_args!(
+                "its last message has {bytes} bytes and is not published: AWS IoT Core accepts {MAX_MESSAGE}"
+            ));
+            if let Some(suppressed) = self.check_limit("oversized", "") {
+                tracing::error!(
+                    bytes,
+                    limit = MAX_MESSAGE,
+                    suppressed = suppressed.count(),
+                    "An inference is not published: its message is larger than AWS IoT Core accepts"
+                );
+            }
+        } else if omitted > 0 {
+            self.settings.health.set_failing(format_args!(
+                "its last result is published without {omitted} of its values: AWS IoT Core accepts {MAX_MESSAGE} bytes a message"
+            ));
+            if let Some(suppressed) = self.check_limit("cut", "") {
+                tracing::warn!(
+                    omitted,
+                    limit = MAX_MESSAGE,
+                    suppressed = suppressed.count(),
+                    "A result is published without its weakest values: its message would be larger than AWS IoT Core accepts"
+                );
+            }
+        } else {
+            self.settings.health.set_ok();
+        }
     }
 
     fn cache_pair(&self, location: Option<S3Location>, pair: CacheItem) {

@@ -19,7 +19,7 @@ impl Filter {
         let Some(confidence) = confidence.filter(|_| self.config.enabled) else {
             return true;
         };
-        let threshold = self.config.threshold;
+        let threshold = self.config.threshold();
         match self.config.criteria {
             Criteria::Greater => confidence > threshold,
             Criteria::GreaterOrEqual => confidence >= threshold,
@@ -47,7 +47,7 @@ mod tests {
             config: FilterConfig {
                 enabled: true,
                 given: 0.7,
-                threshold: 0.7,
+                scores_are_probabilities: None,
                 criteria,
             },
         }

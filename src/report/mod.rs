@@ -31,7 +31,7 @@ use self::detections::Detections;
 use self::filter::Filter;
 use self::gate::Gate;
 use self::metrics::ConfidenceMetrics;
-use crate::config::{Criteria, FilterConfig};
+use crate::config::{Criteria, FilterConfig, ThresholdError};
 use crate::model::InferenceResult;
 use crate::status::latency::LatencyWindow;
 use crate::status::stats::Stats;
@@ -67,7 +67,6 @@ pub struct Report {
     confidences: ConfidenceMetrics,
     latency: LatencyWindow,
     total_inferences: u64,
-    scores_are_probabilities: bool,
     stats: Arc<Stats>,
 }
 
@@ -82,7 +81,6 @@ impl Report {
             confidences: ConfidenceMetrics::default(),
             latency: LatencyWindow::default(),
             total_inferences: 0,
-            scores_are_probabilities: true,
             stats,
         }
     }
@@ -130,17 +128,19 @@ impl Report {
         self.filter.config.criteria = criteria;
     }
 
-    /// Sets the filter's threshold. The caller has checked that 0 < `threshold` <= 100.
-    pub fn set_threshold(&mut self, threshold: f64) {
-        self.filter
-            .config
-            .set_threshold(threshold, self.scores_are_probabilities);
+    /// Sets the filter's threshold.
+    ///
+    /// # Errors
+    /// The model's scores are probabilities, and this is none.
+    pub fn set_threshold(&mut self, threshold: f64) -> Result<(), ThresholdError> {
+        self.filter.config.set_threshold(threshold)
     }
 
-    /// Reads the filter's threshold for this kind of scores, from now on.
-    pub fn set_scores_are_probabilities(&mut self, scores_are_probabilities: bool) {
-        self.scores_are_probabilities = scores_are_probabilities;
-        self.set_threshold(self.filter.config.given);
+    /// Reads the filter's threshold for this kind of scores, from now on. Returns the filter if that is new.
+    pub fn set_scores_are_probabilities(&mut self, scores_are_probabilities: bool) -> Option<FilterConfig> {
+        let kind = Some(scores_are_probabilities);
+        let is_new = std::mem::replace(&mut self.filter.config.scores_are_probabilities, kind) != kind;
+        is_new.then_some(self.filter.config)
     }
 
     /// Resets the confidences and their trend (`reset_metrics`). `total_inferences`, the counters and the inference times
@@ -180,12 +180,13 @@ impl StatusSource<ReportStatus> for Mutex<Report> {
 mod tests {
     use super::samples::{boxes, classes};
     use super::*;
+    use crate::config::ThresholdReading;
 
     fn report(publish_every: u32, enabled: bool) -> (Report, Arc<Stats>) {
         let filter = FilterConfig {
             enabled,
             given: 0.7,
-            threshold: 0.7,
+            scores_are_probabilities: None,
             criteria: Criteria::GreaterOrEqual,
         };
         let stats = Arc::new(Stats::default());
@@ -237,7 +238,7 @@ mod tests {
         let (mut report, _) = report(1, true);
         let result = classes(&[("a", 0.5)]);
         assert_eq!(report.accept(&result, 1.0), Decision::Filtered);
-        report.set_threshold(0.5);
+        report.set_threshold(0.5).unwrap();
         assert_eq!(report.accept(&result, 1.0), publish(1, 2));
         report.set_criteria(Criteria::Greater);
         assert_eq!(report.accept(&result, 1.0), Decision::Filtered);
@@ -248,7 +249,7 @@ mod tests {
             FilterConfig {
                 enabled: false,
                 given: 0.5,
-                threshold: 0.5,
+                scores_are_probabilities: None,
                 criteria: Criteria::Greater
             }
         );
@@ -281,17 +282,24 @@ mod tests {
             anomaly: Some(2.0),
             ..Default::default()
         };
-        report.set_threshold(3.0);
+        report.set_threshold(3.0).unwrap();
         assert_eq!(
-            (report.filter().threshold, report.filter().reading()),
-            (0.03, Some("percentage"))
+            (report.filter().threshold(), report.filter().reading()),
+            (0.03, ThresholdReading::Percentage)
         );
         assert_eq!(report.accept(&anomaly, 1.0), publish(1, 1));
-        report.set_scores_are_probabilities(false);
+        let refused = [0.0, -1.0, 250.0].map(|threshold| report.set_threshold(threshold));
+        assert_eq!(refused, [Err(ThresholdError); 3]);
+        assert!(report.set_scores_are_probabilities(false).is_some());
+        assert_eq!(report.set_scores_are_probabilities(false), None, "nothing new");
         assert_eq!(report.accept(&anomaly, 1.0), Decision::Filtered);
         let shown =
             r#"{"enabled":"yes","confidence_threshold":3.0,"threshold_criteria":"ge","threshold_reading":"score"}"#;
         assert_eq!(report.filter().to_json().to_string(), shown);
+        report.set_threshold(-1.5).unwrap();
+        assert_eq!(report.accept(&anomaly, 1.0), publish(1, 3));
+        report.set_threshold(250.0).unwrap();
+        assert_eq!(report.accept(&anomaly, 1.0), Decision::Filtered);
     }
 
     #[test]

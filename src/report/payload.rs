@@ -82,6 +82,8 @@ pub struct InferenceMessage {
     pub json: Bytes,
     /// Whether it may be published.
     pub fit: MessageFit,
+    /// How many cells, freeform values, boxes or labels are left out because the message would be too large.
+    pub omitted: usize,
 }
 
 /// The fields of the message in their order. Exactly one of `freeform`, `grid`, `box` and `c` is set, none
@@ -100,7 +102,7 @@ struct Payload<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     grid: Option<Cells<'a>>,
     #[serde(rename = "box", skip_serializing_if = "Option::is_none")]
-    boxes: Option<&'a [BoundingBox]>,
+    boxes: Option<Cells<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     c: Option<LabelScores<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -114,36 +116,35 @@ struct Payload<'a> {
     /// Cells, or values of `freeform`, that are left out because the message would be too large.
     #[serde(skip_serializing_if = "Option::is_none")]
     grid_omitted: Option<usize>,
+    /// Boxes that are left out for that reason.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    box_omitted: Option<usize>,
+    /// Labels that are left out for that reason.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    c_omitted: Option<usize>,
 }
 
-/// The cells of a grid: all, or the strongest.
+/// The cells of a grid, or boxes: all, or the strongest.
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Cells<'a> {
     All(&'a [BoundingBox]),
-    Strongest(Vec<&'a BoundingBox>),
-}
-
-/// How many cells or freeform values a message carries.
-#[derive(Clone, Copy)]
-enum Carried {
-    All,
-    Only(usize),
+    Strongest(&'a [&'a BoundingBox]),
 }
 
 impl MessageBuilder<'_> {
     /// Writes the message with its picture, so that it fits into the limit of AWS IoT Core. May encode the picture
-    /// several times: call it away from the inference thread. A grid or a freeform result that is too
-    /// large is cut. Counts `published`, `oversized`, `results_cut` and `images_omitted`.
+    /// several times: call it away from the inference thread. A result that is too large is cut.
+    /// Counts `published`, `oversized`, `results_cut` and `images_omitted`.
     ///
     /// # Errors
     /// [`serde_json`] cannot write a field, which no result causes.
     pub fn build(&self, picture: PictureInMessage<'_>, stats: &Stats) -> Result<InferenceMessage, serde_json::Error> {
-        let mut json = self.json(Carried::All)?;
+        let (mut json, mut omitted) = (serde_json::to_string(&self.payload())?, 0);
         if json.len() > MAX_MESSAGE
-            && let Some(cut) = self.cut_json()?
+            && let Some(cut) = self.cut()?
         {
-            json = cut;
+            (json, omitted) = cut;
             stats.results_cut.inc();
         }
         let fit = if json.len() > MAX_MESSAGE {
@@ -163,58 +164,84 @@ impl MessageBuilder<'_> {
         if fit != MessageFit::Oversized {
             stats.published.inc();
         }
-        Ok(InferenceMessage { json: json.into(), fit })
+        Ok(InferenceMessage {
+            json: json.into(),
+            fit,
+            omitted,
+        })
     }
 
-    fn json(&self, carried: Carried) -> Result<String, serde_json::Error> {
-        let (mut arrays, mut payload) = (Vec::new(), self.payload());
-        let Carried::Only(count) = carried else {
-            return serde_json::to_string(&payload);
-        };
-        if let Some(Cells::All(cells)) = payload.grid {
-            let mut strongest = strongest(cells);
-            strongest.truncate(count);
-            payload.grid_omitted = Some(cells.len() - strongest.len());
-            payload.grid = Some(Cells::Strongest(strongest));
-        } else if let Some(all) = payload.freeform {
-            let mut left = count;
-            for array in all {
-                let taken = array.len().min(left);
-                arrays.push(array[..taken].to_vec());
-                left -= taken;
+    /// A message with as many of the strongest cells, boxes or labels as fit, and the number of those that are left out. The
+    /// position of a freeform value has a meaning, so the first values are kept of those. `None`: there is no room for any, or
+    /// the result is one score.
+    fn cut(&self) -> Result<Option<(String, usize)>, serde_json::Error> {
+        match Detections::of(self.result) {
+            Detections::Grid(cells) => {
+                let strongest = strongest(cells);
+                self.fit(&json_lengths(&strongest)?, |count, omitted| {
+                    serde_json::to_string(&Payload {
+                        grid: Some(Cells::Strongest(&strongest[..count])),
+                        grid_omitted: Some(omitted),
+                        ..self.payload()
+                    })
+                })
             }
-            payload.freeform = Some(&arrays);
-            payload.grid_omitted = Some(values(all) - (count - left));
+            Detections::Boxes(boxes) => {
+                let strongest = strongest(boxes);
+                self.fit(&json_lengths(&strongest)?, |count, omitted| {
+                    serde_json::to_string(&Payload {
+                        boxes: Some(Cells::Strongest(&strongest[..count])),
+                        box_omitted: Some(omitted),
+                        ..self.payload()
+                    })
+                })
+            }
+            Detections::Classes(classes) => {
+                let strongest = strongest_labels(classes);
+                // Each is serialised as a pair here, whose brackets the message does not have.
+                let lengths = json_lengths(&strongest)?.into_iter().map(|length| length - 2);
+                self.fit(&lengths.collect::<Vec<_>>(), |count, omitted| {
+                    serde_json::to_string(&Payload {
+                        c: Some(LabelScores(&strongest[..count])),
+                        c_omitted: Some(omitted),
+                        ..self.payload()
+                    })
+                })
+            }
+            Detections::Freeform(arrays) => self.fit(&json_lengths(arrays.iter().flatten())?, |count, omitted| {
+                serde_json::to_string(&Payload {
+                    freeform: Some(&first_values(arrays, count)),
+                    grid_omitted: Some(omitted),
+                    ..self.payload()
+                })
+            }),
+            Detections::VisualAnomaly(_) | Detections::Anomaly(_) | Detections::Nothing => Ok(None),
         }
-        serde_json::to_string(&payload)
     }
 
-    /// A message with as many of the strongest cells as fit. The position of a freeform value has a meaning, so the first
-    /// values are kept of those. `None`: there is no room for any, or the result has neither cells nor freeform values.
-    fn cut_json(&self) -> Result<Option<String>, serde_json::Error> {
-        let lengths: Vec<usize> = match Detections::of(self.result) {
-            Detections::Grid(cells) => strongest(cells)
-                .into_iter()
-                .map(json_length)
-                .collect::<Result<_, _>>()?,
-            Detections::Freeform(arrays) => arrays.iter().flatten().map(json_length).collect::<Result<_, _>>()?,
-            _ => return Ok(None),
-        };
+    /// The text of a message with the first parts of the result that fit, and the number of parts left out. `lengths`: bytes of
+    /// each part. `write` writes a message with `count` parts and the number of those left out.
+    fn fit(
+        &self,
+        lengths: &[usize],
+        write: impl Fn(usize, usize) -> Result<String, serde_json::Error>,
+    ) -> Result<Option<(String, usize)>, serde_json::Error> {
         // The picture does not fit either: there is room for the note that it is left out.
-        let without = self.json(Carried::Only(0))?.len() + IMAGE_OMITTED.len();
+        let without = write(0, lengths.len())?.len() + IMAGE_OMITTED.len();
         let mut room = MAX_MESSAGE.saturating_sub(without);
-        let fitting = lengths
-            .iter()
-            .take_while(|length| match room.checked_sub(**length + 1) {
-                Some(left) => {
-                    room = left;
-                    true
-                }
-                None => false,
-            });
-        match fitting.count() {
+        let has_room = |length: &&usize| match room.checked_sub(**length + 1) {
+            Some(left) => {
+                room = left;
+                true
+            }
+            None => false,
+        };
+        match lengths.iter().take_while(has_room).count() {
             0 => Ok(None),
-            count => self.json(Carried::Only(count)).map(Some),
+            count => {
+                let omitted = lengths.len() - count;
+                Ok(Some((write(count, omitted)?, omitted)))
+            }
         }
     }
 
@@ -237,11 +264,13 @@ impl MessageBuilder<'_> {
             s3_bucket: self.s3.map_or("unset", |s3| s3.bucket),
             s3_prefix: self.s3.map_or("unset", |s3| s3.prefix),
             grid_omitted: None,
+            box_omitted: None,
+            c_omitted: None,
         };
         match Detections::of(result) {
             Detections::Freeform(arrays) => payload.freeform = Some(arrays),
             Detections::Grid(cells) => payload.grid = Some(Cells::All(cells)),
-            Detections::Boxes(boxes) => payload.boxes = Some(boxes),
+            Detections::Boxes(boxes) => payload.boxes = Some(Cells::All(boxes)),
             Detections::Classes(classes) => payload.c = Some(LabelScores(classes)),
             // Where the model sends an empty grid, the message has it too.
             Detections::VisualAnomaly(_) => {
@@ -263,12 +292,30 @@ fn strongest(cells: &[BoundingBox]) -> Vec<&BoundingBox> {
     cells
 }
 
-fn json_length<T: Serialize>(value: T) -> Result<usize, serde_json::Error> {
-    Ok(serde_json::to_string(&value)?.len())
+/// The labels, the one with the highest value first.
+fn strongest_labels(labels: &[(String, f64)]) -> Vec<(String, f64)> {
+    let mut labels = labels.to_vec();
+    labels.sort_by(|a, b| b.1.total_cmp(&a.1));
+    labels
 }
 
-fn values(arrays: &[Vec<f32>]) -> usize {
-    arrays.iter().map(Vec::len).sum()
+/// The first values of the arrays, `count` in all.
+fn first_values(arrays: &[Vec<f32>], count: usize) -> Vec<Vec<f32>> {
+    let mut left = count;
+    let taken = |array: &Vec<f32>| {
+        let taken = array.len().min(left);
+        left -= taken;
+        array[..taken].to_vec()
+    };
+    arrays.iter().map(taken).collect()
+}
+
+fn json_lengths<T: Serialize>(values: impl IntoIterator<Item = T>) -> Result<Vec<usize>, serde_json::Error> {
+    values.into_iter().map(json_length).collect()
+}
+
+fn json_length<T: Serialize>(value: T) -> Result<usize, serde_json::Error> {
+    Ok(serde_json::to_string(&value)?.len())
 }
 
 /// Adds the picture to a message that fits without it, else `image_omitted`.

@@ -297,6 +297,48 @@ fn a_grid_that_is_too_large_is_cut_to_its_strongest_cells() {
 }
 
 #[test]
+fn boxes_and_labels_that_are_too_many_are_cut_to_the_strongest() {
+    let labels: Vec<_> = (0..9_000).map(|i| (format!("label {i}"), f64::from(i))).collect();
+    let tracked = InferenceResult {
+        object_tracking: boxes(&labels.iter().map(|(_, value)| *value).collect::<Vec<_>>()).bounding_boxes,
+        ..Default::default()
+    };
+    let classified = InferenceResult {
+        classification: Some(labels),
+        ..Default::default()
+    };
+    for (result, kind, count) in [(&tracked, "box", "box_omitted"), (&classified, "c", "c_omitted")] {
+        let stats = Stats::default();
+        let message = builder(result).build(PictureInMessage::Missing, &stats).unwrap();
+        assert!(
+            (MAX_MESSAGE - 200..=MAX_MESSAGE).contains(&message.json.len()),
+            "{kind}: {}",
+            message.json.len()
+        );
+        let json: Value = serde_json::from_slice(&message.json).unwrap();
+        let values: Vec<_> = match &json[kind] {
+            Value::Array(boxes) => boxes.iter().map(|item| item["value"].as_f64().unwrap()).collect(),
+            labels => labels
+                .as_object()
+                .unwrap()
+                .values()
+                .map(|value| value.as_f64().unwrap())
+                .collect(),
+        };
+        assert!(
+            values.iter().all(|value| *value > 8_999.0 - values.len() as f64),
+            "{kind}"
+        );
+        assert_eq!(json[count], 9_000 - values.len());
+        assert_eq!(
+            (json["image_omitted"].as_bool(), message.omitted),
+            (Some(true), 9_000 - values.len())
+        );
+        assert_eq!((stats.results_cut.get(), stats.images_omitted.get()), (1, 1));
+    }
+}
+
+#[test]
 fn a_freeform_result_that_is_too_large_keeps_its_first_values() {
     let result = InferenceResult {
         freeform: Some(vec![vec![0.5; 10], vec![0.25; 100_000], vec![0.125]]),

@@ -60,7 +60,7 @@ mod tests {
                 filter: FilterConfig {
                     enabled: false,
                     given: 0.7,
-                    threshold: 0.7,
+                    scores_are_probabilities: None,
                     criteria: Criteria::Greater,
                 },
                 publish_every: 1,

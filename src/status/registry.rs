@@ -31,6 +31,7 @@ pub struct StatusRegistry {
     live_page: HealthFlag,
     model_resolver: HealthFlag,
     shared_memory: HealthFlag,
+    results: HealthFlag,
     session: Mutex<SessionStatus>,
     rate: Mutex<Rate>,
 }
@@ -76,6 +77,7 @@ impl StatusRegistry {
             live_page: HealthFlag::default(),
             model_resolver: HealthFlag::default(),
             shared_memory: HealthFlag::default(),
+            results: HealthFlag::default(),
             session: Mutex::new(SessionStatus {
                 started: now,
                 model: ModelState::Starting,
@@ -102,6 +104,7 @@ impl StatusRegistry {
     ) {
         self.model_resolver.set_ok();
         self.shared_memory.set_ok();
+        self.results.set_ok();
         let mut session = self.session.lock();
         *session = SessionStatus {
             started: Instant::now(),
@@ -155,6 +158,11 @@ impl StatusRegistry {
         &self.shared_memory
     }
 
+    /// Whether the model's results fit into messages.
+    pub fn results_flag(&self) -> &HealthFlag {
+        &self.results
+    }
+
     /// Whether the live page is served.
     pub(crate) fn live_page_flag(&self) -> &HealthFlag {
         &self.live_page
@@ -206,7 +214,9 @@ impl StatusRegistry {
         let has_spool = *link != LinkStatus::Stdout;
         let has_s3_cache = self.info.s3_bucket.is_some();
         Health::new([
-            session.model.health(&self.model_resolver, &self.shared_memory),
+            session
+                .model
+                .health(&self.model_resolver, &self.shared_memory, &self.results),
             session.source.health(),
             link_health(link),
             HealthStatus::from_flag(Part::Spool, has_spool, "ok", &outbox.spool),

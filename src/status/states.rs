@@ -33,9 +33,19 @@ impl ModelState {
     }
 
     /// `resolver`: whether the model is the one that was asked for. `shared_memory`: whether it gets its features in shared
-    /// memory.
-    pub(super) fn health(&self, resolver: &HealthFlag, shared_memory: &HealthFlag) -> HealthStatus {
-        match (self, resolver.failure().or_else(|| shared_memory.failure())) {
+    /// memory. `results`: whether its results fit into messages.
+    pub(super) fn health(
+        &self,
+        resolver: &HealthFlag,
+        shared_memory: &HealthFlag,
+        results: &HealthFlag,
+    ) -> HealthStatus {
+        match (
+            self,
+            [resolver, results, shared_memory]
+                .into_iter()
+                .find_map(HealthFlag::failure),
+        ) {
             (Self::Waiting(reason) | Self::UnsupportedModel(reason), _) => {
                 HealthStatus::failing(Part::Model, self.name(), reason)
             }

@@ -19,6 +19,7 @@ use crate::commands::refusal_answer;
 use crate::device::Topics;
 use crate::http::live_page;
 use crate::inference::LiveTap;
+use crate::inference::publisher::WaitingMessages;
 use crate::status::stats::Stats;
 use crate::status::{ComponentInfo, StatusRegistry};
 use crate::uplink::outbox::OutboxBounds;
@@ -107,11 +108,31 @@ pub async fn run(setup: Setup, device: String, stop: impl Future<Output = ()>) -
     end
 }
 
-/// Runs one session after another until a stop. Also returns the deadline of the stop.
+/// Runs one session after another until a stop, then publishes the messages that still wait for their pictures. Also returns
+/// the deadline of the stop.
 async fn run_sessions(
+    context: &Context,
+    stop: Pin<&mut impl Future<Output = ()>>,
+    commands: &mut mpsc::Receiver<ReceivedCommand>,
+) -> (RunEnd, Instant) {
+    let mut waiting = Vec::new();
+    let end = run_until_stopped(context, stop, commands, &mut waiting).await;
+    let count: usize = waiting.iter().map(WaitingMessages::publish_without_pictures).sum();
+    if count > 0 {
+        tracing::warn!(
+            count,
+            "Messages are published without their pictures, which were still being encoded at the end"
+        );
+    }
+    end
+}
+
+/// `waiting`: the messages of all sessions that still wait for their pictures.
+async fn run_until_stopped(
     context: &Context,
     mut stop: Pin<&mut impl Future<Output = ()>>,
     commands: &mut mpsc::Receiver<ReceivedCommand>,
+    waiting: &mut Vec<WaitingMessages>,
 ) -> (RunEnd, Instant) {
     loop {
         let create = || Session::new(context);
@@ -120,21 +141,26 @@ async fn run_sessions(
         };
         let mut end = session.run(stop.as_mut(), commands).await;
         let mut deadline = Instant::now() + STOP_LIMIT;
-        let mut stopping = pin!(session.stop(Instant::now() + SESSION_STOP_LIMIT, end));
-        tokio::select! {
-            () = &mut stopping => {}
+        let mut stopping = pin!(session.stop(Instant::now() + SESSION_STOP_LIMIT));
+        let still_waiting = tokio::select! {
+            still_waiting = &mut stopping => still_waiting,
             // A stop request that arrives while the session ends for another reason gets its own full time.
             () = &mut stop, if end != SessionEnd::Stop => {
                 end = SessionEnd::Stop;
                 deadline = Instant::now() + STOP_LIMIT;
-                stopping.await;
+                stopping.await
             }
-        }
+        };
+        waiting.retain(|earlier| !earlier.is_finished());
+        waiting.extend(still_waiting);
         match end {
             SessionEnd::Restart => {
                 context.outbox.count_anew();
                 context.stats.reset();
                 tracing::info!("Restarting on command");
+                if !waiting.is_empty() {
+                    tracing::warn!("Pictures are still being encoded; their messages follow after the restart");
+                }
             }
             SessionEnd::Stop => return (RunEnd::Stopped, deadline),
             SessionEnd::Reexec => return (RunEnd::Reexec, deadline),

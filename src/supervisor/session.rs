@@ -20,9 +20,9 @@ use super::session_end::SessionEnd;
 use crate::cache::{CacheWriter, Caches, FileCache, S3Cache, S3Settings};
 use crate::capture::{AudioMailbox, CaptureEvent, DeviceSelection, FrameMailbox};
 use crate::commands::{self, Action, AnswerPublisher, CommandContext};
-use crate::config::{ResizeMode, SourceLine};
-use crate::inference::publisher::{Encoder, Publisher, PublisherSettings};
-use crate::inference::{InferenceContext, PredictionLogger, Progress};
+use crate::config::{FilterConfig, ResizeMode, SourceLine, ThresholdReading};
+use crate::inference::publisher::{Encoder, Publisher, PublisherSettings, WaitingMessages};
+use crate::inference::{InferenceContext, PredictionLogger, Progress, RefusedSlices};
 use crate::model::ModelInfo;
 use crate::report::{Report, ReportSettings};
 use crate::status::{ModelState, SourceState};
@@ -42,6 +42,7 @@ pub(super) struct Session<'a> {
     frames: Arc<FrameMailbox>,
     audio: Arc<AudioMailbox>,
     announce: Arc<AtomicBool>,
+    refused_slices: RefusedSlices,
     model: ModelSupervisor,
     capture: CaptureSupervisor,
     caches: Caches,
@@ -75,6 +76,7 @@ impl<'a> Session<'a> {
                 publish_image: config.publish_image,
                 qos: config.qos,
                 s3_bucket: config.s3_cache_bucket.clone(),
+                health: context.registry.results_flag().clone(),
             },
             context.topics.clone(),
             context.outbox.clone(),
@@ -128,6 +130,7 @@ impl<'a> Session<'a> {
             frames,
             audio,
             announce: Arc::new(AtomicBool::new(false)),
+            refused_slices: RefusedSlices::default(),
             model,
             capture,
             caches,
@@ -163,41 +166,26 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Stops capture, model and caches. `end` only decides how messages that are still being encoded are logged.
-    pub(super) async fn stop(mut self, deadline: tokio::time::Instant, end: SessionEnd) {
+    /// Stops capture, model and caches. Returns the messages that still wait for their pictures, which are encoded further.
+    pub(super) async fn stop(mut self, deadline: tokio::time::Instant) -> Option<WaitingMessages> {
         let ((), inference_ended) = tokio::join!(
             self.capture.stop(deadline),
             self.model.stop(&self.frames, &self.audio, deadline)
         );
         drop(self.publisher);
-        let waiting = self.encoder.waiting_messages();
-        let publish_waiting = || {
-            let count = waiting.map_or(0, |waiting| waiting.publish_without_pictures());
-            if count > 0 {
-                tracing::warn!(
-                    count,
-                    "Messages are published without their pictures, which were still being encoded at the end"
-                );
-            }
-        };
+        let mut waiting = self.encoder.waiting_messages();
         if inference_ended {
             let encoder = self.encoder;
             let written = tokio::task::spawn_blocking(move || encoder.finish());
-            match tokio::time::timeout_at(deadline, written).await {
-                Ok(_) => {}
-                Err(_) if end == SessionEnd::Restart => {
-                    tracing::warn!("Pictures are still being encoded; their messages follow after the restart");
-                }
-                Err(_) => publish_waiting(),
+            if tokio::time::timeout_at(deadline, written).await.is_ok() {
+                waiting = None;
             }
         } else {
             tracing::warn!("The model did not end in time and is abandoned");
-            if end != SessionEnd::Restart {
-                publish_waiting();
-            }
         }
         let left = deadline.saturating_duration_since(tokio::time::Instant::now());
         stop_caches(self.caches, left.max(CACHES_STOP_LIMIT)).await;
+        waiting
     }
 
     fn start_model(&mut self) -> ControlFlow<SessionEnd> {
@@ -216,6 +204,7 @@ impl<'a> Session<'a> {
             unnamed_resize: unnamed_resize(self.context.setup.source.as_ref()),
             announce: self.announce.clone(),
             finish: Arc::default(),
+            refused_slices: self.refused_slices.clone(),
         });
         if self.model.is_searching() {
             let reason = "it is looked for in Edge Impulse Studio";
@@ -324,18 +313,12 @@ impl<'a> Session<'a> {
     }
 
     fn on_model_loaded(&self, info: &Arc<ModelInfo>) {
-        let filter = {
-            let mut report = self.report.lock();
-            report.set_scores_are_probabilities(info.has_probabilities());
-            report.filter()
-        };
-        if let Some(reading) = filter.reading() {
-            tracing::info!(
-                given = filter.given,
-                reading,
-                threshold = filter.threshold,
-                "The threshold of the confidence filter is read for the scores of this model"
-            );
+        let changed = self
+            .report
+            .lock()
+            .set_scores_are_probabilities(info.has_probabilities());
+        if let Some(filter) = changed {
+            log_threshold(filter);
         }
         self.context.registry.set_model_summary(info.summary());
         self.context.live_tap.set_model(info.clone());
@@ -387,6 +370,20 @@ impl<'a> Session<'a> {
             Action::Continue => ControlFlow::Continue(()),
             Action::Restart => ControlFlow::Break(SessionEnd::Restart),
         }
+    }
+}
+
+/// Logs how the threshold of the confidence filter is read for the scores of a model that was loaded.
+fn log_threshold(filter: FilterConfig) {
+    if let Some(warning) = filter.warning() {
+        tracing::warn!("{warning}");
+    } else if filter.reading() != ThresholdReading::Fraction {
+        tracing::info!(
+            given = filter.given,
+            reading = filter.reading().to_string(),
+            threshold = filter.threshold(),
+            "The threshold of the confidence filter is read for the scores of this model"
+        );
     }
 }
 

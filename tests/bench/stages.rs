@@ -11,6 +11,7 @@ use ei_greengrass::device::Topics;
 use ei_greengrass::inference::publisher::{Publisher, PublisherSettings};
 use ei_greengrass::model::Model;
 use ei_greengrass::report::{Decision, EncodedPicture, PictureRef, Report, ReportSettings};
+use ei_greengrass::status::health::HealthFlag;
 use ei_greengrass::status::stats::Stats;
 use ei_greengrass::uplink::Outbox;
 use ei_greengrass::uplink::outbox::OutboxBounds;
@@ -79,7 +80,7 @@ impl Parts {
             filter: FilterConfig {
                 enabled: false,
                 given: 0.7,
-                threshold: 0.7,
+                scores_are_probabilities: None,
                 criteria: Criteria::default(),
             },
             publish_every: 1,
@@ -89,6 +90,7 @@ impl Parts {
             publish_image: false,
             qos: Qos::AtLeastOnce,
             s3_bucket: None,
+            health: HealthFlag::default(),
         };
         let topics = Arc::new(Topics::new("bench"));
         let (publisher, _) = Publisher::start(publishing, topics, outbox, Caches::default(), stats.clone())

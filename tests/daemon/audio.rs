@@ -206,6 +206,41 @@ fn a_model_that_refuses_slices_gets_whole_windows() {
 }
 
 #[test]
+fn a_model_that_refuses_slices_is_not_asked_again_after_a_restart_of_source_or_model() {
+    let (site, broker) = (Site::new(), Mosquitto::start());
+    let observer = Observer::connect(broker.port, site.device());
+    let file = site.write("sound.wav", wav(&ramp(6_000), 16_000));
+    let record = site.path().join("record");
+    let refusal = "Failed to run classifier (-5)";
+    // The file has three windows: the first play is answered, the model ends in the second, and a new one plays on.
+    let answers = json!([{"error": refusal}, classified(0.5), classified(0.5), classified(0.5), {"exit": 3}]);
+    let script = json!({"hello": hearing(16_000, 4_000, 1_000, true), "answers": answers, "repeat": "cycle",
+        "record": record, "record_at_most": 100_000});
+    let model = site.scripted_model(&script);
+    let line = format!("filesrc location={} ! wavparse", file.display());
+    let arguments = ["--model", model.to_str().unwrap(), "--gst", &line, "--unthrottled"];
+    let daemon = site.run(
+        &broker.url(),
+        &[&arguments[..], &["--set", "metrics_sleeptime_ms=200"]].concat(),
+    );
+    observer.wait_for("model/metrics", "a restart of each", |metrics| {
+        let runner = &metrics["runner"];
+        runner["capture_restarts"].as_u64() >= Some(2) && runner["model_restarts"].as_u64() >= Some(1)
+    });
+    observer.wait_for_status("started", 3);
+    let log = daemon.stop();
+    let kinds: Vec<_> = classify_requests(&record).into_iter().map(|(kind, _)| kind).collect();
+    assert!(kinds.len() > 5, "{kinds:?}");
+    assert_eq!(kinds[0], "classify_continuous_shm");
+    assert!(kinds[1..].iter().all(|kind| kind == "classify_shm"), "{kinds:?}");
+    assert_eq!(
+        log.matches("The model refuses continuous classification").count(),
+        1,
+        "{log}"
+    );
+}
+
+#[test]
 fn an_audio_file_plays_in_real_time() {
     let begun = Instant::now();
     let played = play(&ramp(24_000), &hearing(16_000, 8_000, 4_000, false), &[]);

@@ -20,6 +20,7 @@ mod libraries;
 mod model_faults;
 mod options;
 mod pictures;
+mod results;
 mod saying;
 mod shared_memory;
 mod sources;

@@ -162,9 +162,10 @@ async fn page(headers: HeaderMap) -> Response {
 async fn info(State(state): State<Arc<ServerState>>) -> Result<Response, RequestError> {
     let info = state.info()?;
     let mut parameters = Map::new();
-    // 3: visual GMM, the anomaly detection that returns a grid.
-    let visual = info.raw_parameters.get("has_anomaly").and_then(Value::as_u64) == Some(3);
-    parameters.insert("has_visual_anomaly_detection".to_owned(), visual.into());
+    parameters.insert(
+        "has_visual_anomaly_detection".to_owned(),
+        info.is_visual_anomaly().into(),
+    );
     parameters.extend(info.parameters_with_sensor_type());
     Ok(pretty(
         &json!({"project": info.raw_project, "modelParameters": parameters}),

@@ -40,6 +40,7 @@ fn writer(publish_image: bool) -> MessageWriter {
             publish_image,
             qos: Qos::AtLeastOnce,
             s3_bucket: None,
+            health: HealthFlag::default(),
         },
         topics: Arc::new(Topics::new("d")),
         outbox: Arc::new(Outbox::new(OutboxBounds::default(), stats.clone())),
@@ -85,6 +86,32 @@ fn damaged_picture() -> Picture {
         data: vec![0; 3],
         ..Picture::default()
     }
+}
+
+#[test]
+fn a_result_that_is_cut_is_logged_once_and_shown_in_the_health_until_one_fits() {
+    let writer = writer(false);
+    let health = || writer.settings.health.failure();
+    let log = Log::of(|| {
+        for _ in 0..50 {
+            let queued = writer.queue_message(&message(100_000, None).builder(), PictureInMessage::NotWanted);
+            assert!(queued.is_some_and(|json| json.len() <= MAX_MESSAGE));
+        }
+    });
+    assert_eq!(log.matches("WARN").count(), 1, "{log}");
+    assert!(
+        log.contains("without its weakest values") && log.contains("omitted="),
+        "{log}"
+    );
+    assert!(
+        health().unwrap().starts_with("its last result is published without "),
+        "{:?}",
+        health()
+    );
+    writer.queue_message(&message(1, None).builder(), PictureInMessage::NotWanted);
+    assert_eq!(health(), None);
+    writer.queue_message(&too_large_message().builder(), PictureInMessage::NotWanted);
+    assert!(health().unwrap().contains("is not published"), "{:?}", health());
 }
 
 #[test]
