@@ -110,7 +110,7 @@ limited() {
     fi
     if ! have timeout; then
         [ "$unlimited" = yes ] ||
-            warn "the tool timeout (coreutils) is missing: a command that hangs is ended by Greengrass only, and with it this step"
+            warn "the tool timeout (coreutils) is missing: if a command hangs, only Greengrass can end it, together with this step"
         unlimited=yes
         change "$@"
         return

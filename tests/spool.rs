@@ -1,4 +1,4 @@
-//! The spool with a broker that goes and comes, and with daemons that are killed.
+//! The spool with an unreliable broker and with killed processes.
 
 use crate::support;
 
@@ -12,7 +12,7 @@ use ei_greengrass::device::Topics;
 use ei_greengrass::status::stats::Stats;
 use ei_greengrass::uplink::outbox::OutboxBounds;
 use ei_greengrass::uplink::{
-    self, ConnectionLimits, Message, Outbox, RateLimits, Settings, Spool, SpoolPolicy, SpoolSettings, Uplink,
+    self, ConnectionTimes, Message, Outbox, RateLimits, Settings, Spool, SpoolPolicy, SpoolSettings, Uplink,
 };
 use ei_greengrass::util::backoff::BackoffPolicy;
 use rand::rngs::StdRng;
@@ -26,7 +26,7 @@ use support::ports::free_port;
 use support::scripts::{boxed, cycle, frames};
 use support::small_disk::SmallDisk;
 
-/// What the file holds, in order; from a copy, because a database that was not closed is repaired when opened.
+/// Payloads in the file, in order. Reads a copy, because opening a database that was not closed changes it.
 fn on_disk(spool: &Path) -> Vec<String> {
     let copy = tempfile::tempdir().expect("a directory");
     let file = copy.path().join("copy.redb");
@@ -45,7 +45,7 @@ fn on_disk(spool: &Path) -> Vec<String> {
     payloads
 }
 
-/// The daemon's spool, if it exists.
+/// The spool file, if it exists.
 fn spool_file(site: &Site) -> Option<PathBuf> {
     let directories = fs::read_dir(site.path()).expect("a directory").flatten();
     directories
@@ -56,7 +56,7 @@ fn spool_file(site: &Site) -> Option<PathBuf> {
 fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !condition() {
-        assert!(begun.elapsed() < LIMIT, "waited in vain: {what}");
+        assert!(begun.elapsed() < LIMIT, "timed out: {what}");
         std::thread::sleep(Duration::from_millis(10));
     }
 }
@@ -84,11 +84,11 @@ fn daemon(site: &Site, broker: &str, source: &str, more: &[&str]) -> Daemon {
     site.run(broker, &arguments)
 }
 
-fn nobody() -> String {
+fn unreachable_broker() -> String {
     format!("mqtt://127.0.0.1:{}", free_port())
 }
 
-/// Inferences as the broker saw them, repeats left out.
+/// Inferences that the broker received, without repeated deliveries.
 fn inferences(log: &[Entry]) -> Vec<String> {
     let mut seen = std::collections::HashSet::new();
     let published = log.iter().filter_map(|entry| entry.published());
@@ -100,11 +100,11 @@ fn inferences(log: &[Entry]) -> Vec<String> {
 }
 
 fn totals(payloads: &[String]) -> Vec<u64> {
-    let total = |payload: &String| json(payload)["total_inferences"].as_u64().expect("a total");
+    let total = |payload: &String| parse_json(payload)["total_inferences"].as_u64().expect("a total");
     payloads.iter().map(total).collect()
 }
 
-fn json(payload: &str) -> Value {
+fn parse_json(payload: &str) -> Value {
     serde_json::from_str(payload).expect("JSON")
 }
 
@@ -119,18 +119,18 @@ async fn wait_for_inferences(broker: &MockBroker, count: usize) {
 const LIVE: &str = "videotestsrc is-live=true ! video/x-raw,width=64,height=48,framerate=60/1";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_daemon_killed_while_offline_loses_at_most_the_last_commit() {
+async fn a_process_killed_while_offline_loses_at_most_the_last_commit() {
     let site = Site::new();
     let mut random = StdRng::seed_from_u64(7);
     let mut committed: Vec<String> = Vec::new();
     for run in 0..4 {
         let begun = SystemTime::now();
-        let offline = daemon(&site, &nobody(), LIVE, &[]);
-        wait_until("the grace is over and something is written", || {
+        let offline = daemon(&site, &unreachable_broker(), LIVE, &[]);
+        wait_until("messages are written after the grace period", || {
             let written = spool_file(&site).and_then(|path| path.metadata().and_then(|meta| meta.modified()).ok());
             written.is_some_and(|at| at > begun + Duration::from_secs(2))
         });
-        // Any moment of some commits may be hit.
+        // The kill comes at a random time within several commits.
         std::thread::sleep(Duration::from_millis(random.random_range(300..1_200)));
         let killed = SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -142,13 +142,13 @@ async fn a_daemon_killed_while_offline_loses_at_most_the_last_commit() {
         assert_eq!(
             now[..committed.len()],
             committed[..],
-            "run {run}: what was there is there"
+            "run {run}: earlier messages are still there"
         );
         let fresh = &now[committed.len()..];
         assert_eq!(totals(fresh), (1..=fresh.len() as u64).collect::<Vec<_>>(), "run {run}");
         let last = fresh
             .last()
-            .map(|payload| json(payload)["ts"].as_u64().expect("a time"));
+            .map(|payload| parse_json(payload)["ts"].as_u64().expect("a time"));
         assert!(
             last.is_some_and(|last| killed - last < 1_500),
             "run {run}: killed at {killed}, last committed {last:?}"
@@ -166,10 +166,10 @@ async fn a_daemon_killed_while_offline_loses_at_most_the_last_commit() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_orderly_stop_while_offline_loses_nothing() {
+async fn a_stop_while_offline_loses_no_message() {
     let site = Site::new();
-    let offline = daemon(&site, &nobody(), LIVE, &[]);
-    wait_until("the spool is begun", || spool_file(&site).is_some());
+    let offline = daemon(&site, &unreachable_broker(), LIVE, &[]);
+    wait_until("the spool file is created", || spool_file(&site).is_some());
     let log = offline.stop();
     assert!(log.contains("wait on disk for the next start"), "{log}");
     assert!(!log.contains("are lost"), "{log}");
@@ -184,10 +184,10 @@ async fn an_orderly_stop_while_offline_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_spool_of_one_mebibyte_keeps_the_newest_in_order_and_counts_the_rest() {
+async fn a_spool_of_one_mebibyte_keeps_the_newest_messages_in_order() {
     let site = Site::new();
     let count = 9_000;
-    let offline = daemon(&site, &nobody(), &frames(count), &["spool_max_mb=1"]);
+    let offline = daemon(&site, &unreachable_broker(), &frames(count), &["spool_max_mb=1"]);
     offline.wait_for_line("The source ended");
     let log = offline.stop();
     assert!(
@@ -200,7 +200,7 @@ async fn a_spool_of_one_mebibyte_keeps_the_newest_in_order_and_counts_the_rest()
     let last = totals(&kept).pop().expect("some are kept");
     assert!(
         last + 1 >= u64::from(count),
-        "the last frame may be under way at the stop"
+        "the last frame may not be finished at the stop"
     );
     assert_eq!(totals(&kept), (last + 1 - kept.len() as u64..=last).collect::<Vec<_>>());
     let broker = MockBroker::start(Behaviour::default()).await;
@@ -211,7 +211,7 @@ async fn a_spool_of_one_mebibyte_keeps_the_newest_in_order_and_counts_the_rest()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_disk_under_the_spool_is_told_once_and_what_waits_is_delivered_all_the_same() {
+async fn a_full_disk_under_the_spool_is_logged_once_and_all_messages_are_delivered() {
     const COUNT: u32 = 3_000;
     let site = Site::new();
     let Some(disk) = SmallDisk::mount(&site.path().join("disk"), "512k") else {
@@ -234,13 +234,13 @@ async fn a_full_disk_under_the_spool_is_told_once_and_what_waits_is_delivered_al
         totals(&inferences(&broker.log())),
         (1..=u64::from(COUNT)).collect::<Vec<_>>()
     );
-    let told = log.lines().filter(|line| line.contains("No space left on device"));
-    assert_eq!(told.count(), 1, "{log}");
+    let lines = log.lines().filter(|line| line.contains("No space left on device"));
+    assert_eq!(lines.count(), 1, "{log}");
     assert!(!log.contains(" are lost"), "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn while_connected_nothing_is_written() {
+async fn no_message_is_written_to_disk_while_connected() {
     let site = Site::new();
     let broker = MockBroker::start(Behaviour::default()).await;
     let daemon = daemon(&site, &broker.url(), LIVE, &[]);
@@ -253,7 +253,7 @@ async fn while_connected_nothing_is_written() {
     let metrics: Vec<_> = metrics
         .filter(|publish| publish.topic.ends_with("model/metrics"))
         .collect();
-    let runner = &json(&String::from_utf8_lossy(&metrics[0].payload))["runner"];
+    let runner = &parse_json(&String::from_utf8_lossy(&metrics[0].payload))["runner"];
     assert_eq!(runner["spooled"], 0);
     assert!(
         runner["waiting"].as_u64().is_some_and(|waiting| waiting < 20),
@@ -263,8 +263,8 @@ async fn while_connected_nothing_is_written() {
     assert_eq!(spool_file(&site), None);
 }
 
-/// An uplink with its spool and no patience.
-struct Bench {
+/// An uplink with its spool and short delays.
+struct UplinkFixture {
     topics: Topics,
     outbox: Arc<Outbox>,
     stats: Arc<Stats>,
@@ -272,7 +272,7 @@ struct Bench {
     _spool: Spool,
 }
 
-impl Bench {
+impl UplinkFixture {
     fn new(url: &str, directory: &Path, grace: Duration) -> Self {
         let stats = Arc::new(Stats::default());
         let outbox = Arc::new(Outbox::new(OutboxBounds::default(), Arc::clone(&stats)));
@@ -293,13 +293,13 @@ impl Bench {
             refusal_answer: ei_greengrass::commands::refusal_answer,
             ca: None,
             rate_limits: RateLimits::UNLIMITED,
-            limits: ConnectionLimits {
+            limits: ConnectionTimes {
                 backoff: BackoffPolicy {
                     min: Duration::from_millis(5),
                     max: Duration::from_millis(40),
                     ..BackoffPolicy::default()
                 },
-                ..ConnectionLimits::default()
+                ..ConnectionTimes::default()
             },
         };
         let topics = settings.topics.clone();
@@ -318,7 +318,7 @@ impl Bench {
             .push(Message::inference(&self.topics, payload, Qos::AtLeastOnce));
     }
 
-    async fn drained(&self) {
+    async fn wait_until_drained(&self) {
         let begun = Instant::now();
         while self.outbox.waiting() > 0 {
             assert!(begun.elapsed() < LIMIT, "{} messages are left", self.outbox.waiting());
@@ -328,17 +328,21 @@ impl Bench {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broker_that_goes_and_comes_fifty_times_gets_everything_in_order() {
+async fn a_broker_with_fifty_outages_receives_all_messages_in_order() {
     let directory = tempfile::tempdir().expect("a directory");
     let mut broker = MockBroker::start(Behaviour::default()).await;
-    let bench = Arc::new(Bench::new(&broker.url(), directory.path(), Duration::from_millis(20)));
-    let (over, mut stopped) = tokio::sync::oneshot::channel::<()>();
+    let uplink = Arc::new(UplinkFixture::new(
+        &broker.url(),
+        directory.path(),
+        Duration::from_millis(20),
+    ));
+    let (stop, mut stopped) = tokio::sync::oneshot::channel::<()>();
     let pushing = tokio::spawn({
-        let bench = Arc::clone(&bench);
+        let uplink = Arc::clone(&uplink);
         async move {
             let mut pushed = 0_u32;
             while stopped.try_recv().is_err() {
-                bench.push(pushed.to_string());
+                uplink.push(pushed.to_string());
                 pushed += 1;
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
@@ -350,34 +354,34 @@ async fn a_broker_that_goes_and_comes_fifty_times_gets_everything_in_order() {
         tokio::time::sleep(Duration::from_millis(random.random_range(1..80))).await;
         broker.down().await;
         tokio::time::sleep(Duration::from_millis(random.random_range(1..120))).await;
-        // How long the others last against the grace is up to the machine; each tenth lasts until the disk has its part.
+        // Each tenth outage lasts until messages are on disk. The others may be shorter than the grace period.
         if outage % 10 == 0 {
-            let before = bench.stats.spooled.get();
-            wait_until("something is written", || bench.stats.spooled.get() > before + 10);
+            let before = uplink.stats.spooled.get();
+            wait_until("something is written", || uplink.stats.spooled.get() > before + 10);
         }
         broker.up().await;
     }
-    over.send(()).expect("still pushing");
+    stop.send(()).expect("still pushing");
     let pushed = pushing.await.expect("the number pushed");
-    bench.drained().await;
+    uplink.wait_until_drained().await;
     let expected: Vec<_> = (0..pushed).map(|number| number.to_string()).collect();
     assert_eq!(inferences(&broker.log()), expected);
-    let sent = broker.published(&bench.topics.inference_output).len();
+    let sent = broker.published(&uplink.topics.inference_output).len();
     println!(
         "offered {pushed}, delivered {}, sent again {}, spooled {}, lost 0",
         expected.len(),
         sent - expected.len(),
-        bench.stats.spooled.get()
+        uplink.stats.spooled.get()
     );
-    assert!(bench.stats.spooled.get() > 50, "{}", bench.stats.spooled.get());
+    assert!(uplink.stats.spooled.get() > 50, "{}", uplink.stats.spooled.get());
     assert_eq!(
-        (bench.stats.outbox_dropped.get(), bench.stats.spool_dropped.get()),
+        (uplink.stats.outbox_dropped.get(), uplink.stats.spool_dropped.get()),
         (0, 0)
     );
 }
 
-/// CPU time of this process so far.
-fn cpu() -> Duration {
+/// CPU time that this process has used.
+fn cpu_time() -> Duration {
     let stat = fs::read_to_string("/proc/self/stat").expect("statistics");
     let fields: Vec<_> = stat.rsplit(')').next().expect("fields").split_whitespace().collect();
     let ticks: u64 = [11, 12].iter().map(|i| fields[*i].parse::<u64>().expect("ticks")).sum();
@@ -392,41 +396,45 @@ async fn figures_of_the_spool() {
     let directory = tempfile::tempdir().expect("a directory");
     let mut broker = MockBroker::start(Behaviour::default()).await;
     broker.down().await;
-    let bench = Bench::new(&broker.url(), directory.path(), Duration::ZERO);
-    let (begun, used) = (Instant::now(), cpu());
+    let uplink = UplinkFixture::new(&broker.url(), directory.path(), Duration::ZERO);
+    let (begun, used) = (Instant::now(), cpu_time());
     for number in 0..COUNT {
-        bench.push(format!("{number:0300}"));
-        while bench.outbox.bytes() > 2 << 20 {
+        uplink.push(format!("{number:0300}"));
+        while uplink.outbox.bytes() > 2 << 20 {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
-    while bench.outbox.rest().in_memory > 0 {
+    while uplink.outbox.undelivered().in_memory > 0 {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     let rate = |begun: Instant| f64::from(COUNT) / begun.elapsed().as_secs_f64();
-    println!("spooled: {:.0} messages/s, {:?} CPU in all", rate(begun), cpu() - used);
+    println!(
+        "spooled: {:.0} messages/s, {:?} CPU in all",
+        rate(begun),
+        cpu_time() - used
+    );
     let file = directory.path().join("device/spool.redb");
     println!(
         "file: {} bytes for {COUNT} payloads of 300",
         file.metadata().expect("a file").len()
     );
-    let (begun, used) = (Instant::now(), cpu());
+    let (begun, used) = (Instant::now(), cpu_time());
     broker.up().await;
-    bench.drained().await;
+    uplink.wait_until_drained().await;
     println!(
         "replayed: {:.0} messages/s, {:?} CPU in all, the broker of the test included",
         rate(begun),
-        cpu() - used
+        cpu_time() - used
     );
-    let (begun, used) = (Instant::now(), cpu());
+    let (begun, used) = (Instant::now(), cpu_time());
     for second in 0..50 {
         for number in 0..6 {
-            bench.push(format!("live {second} {number}"));
+            uplink.push(format!("live {second} {number}"));
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     println!(
         "live, 60 messages/s: {:.2} % of a core",
-        (cpu() - used).as_secs_f64() / begun.elapsed().as_secs_f64() * 100.0
+        (cpu_time() - used).as_secs_f64() / begun.elapsed().as_secs_f64() * 100.0
     );
 }

@@ -1,4 +1,4 @@
-//! The uplink against a mock broker that misbehaves on demand, and against a real Mosquitto.
+//! The uplink with a mock broker that simulates faults, and with a real Mosquitto.
 
 mod commands;
 mod faulty_brokers;
@@ -14,7 +14,7 @@ use ei_greengrass::device::Topics;
 use ei_greengrass::status::stats::Stats;
 use ei_greengrass::uplink::outbox::OutboxBounds;
 use ei_greengrass::uplink::{
-    self, ConnectionError, ConnectionLimits, LinkState, Message, Outbox, RateLimits, ReceivedCommand, Settings, Status,
+    self, ConnectionError, ConnectionTimes, LinkState, Message, Outbox, RateLimits, ReceivedCommand, Settings, Status,
     Uplink,
 };
 use ei_greengrass::util::backoff::BackoffPolicy;
@@ -25,11 +25,11 @@ use support::broker::{Acks, Behaviour, Entry, MockBroker, OnConnect, Way, payloa
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-/// Nothing in these tests takes this long unless it is broken.
+/// Time limit of every wait.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// An uplink with short limits, and its surroundings.
-struct Bench {
+/// An uplink with short time limits, and its outbox.
+struct TestUplink {
     topics: Topics,
     outbox: Arc<Outbox>,
     stats: Arc<Stats>,
@@ -47,7 +47,7 @@ fn settings(url: &str) -> Settings {
         refusal_answer: ei_greengrass::commands::refusal_answer,
         ca: None,
         rate_limits: RateLimits::UNLIMITED,
-        limits: ConnectionLimits {
+        limits: ConnectionTimes {
             connect: LIMIT / 2,
             acknowledgement: LIMIT / 2,
             backoff: BackoffPolicy {
@@ -55,17 +55,17 @@ fn settings(url: &str) -> Settings {
                 max: ms(50),
                 ..BackoffPolicy::default()
             },
-            ..ConnectionLimits::default()
+            ..ConnectionTimes::default()
         },
     }
 }
 
-impl Bench {
+impl TestUplink {
     fn new(url: &str) -> Self {
         Self::with(settings(url))
     }
 
-    /// With no patience for a broker that does not answer.
+    /// An uplink with very short time limits for the broker.
     fn hasty(url: &str) -> Self {
         let mut settings = settings(url);
         settings.limits.connect = Duration::from_millis(400);
@@ -120,7 +120,7 @@ impl Bench {
         String::from_utf8_lossy(&command.payload).into_owned()
     }
 
-    /// All is delivered.
+    /// Waits until all messages are delivered.
     async fn drained(&self) {
         let deadline = Instant::now() + LIMIT;
         while self.outbox.depth() > 0 {
@@ -151,7 +151,7 @@ fn numbers(range: std::ops::Range<u32>) -> Vec<String> {
     range.map(|number| number.to_string()).collect()
 }
 
-/// Without repeats.
+/// The payloads without repeats.
 fn firsts(payloads: &[String]) -> Vec<String> {
     let mut firsts: Vec<String> = Vec::new();
     for payload in payloads {
@@ -167,14 +167,14 @@ fn position(log: &[Entry], what: &str, wanted: impl Fn(&Entry) -> bool) -> usize
 }
 
 #[tokio::test]
-async fn a_driver_that_panics_is_replaced_and_what_it_had_sent_is_sent_again() {
+async fn a_driver_that_panics_is_replaced_and_unacknowledged_messages_are_sent_again() {
     let broker = MockBroker::start(Behaviour {
         acks: Acks::Stall,
         ..Behaviour::default()
     })
     .await;
     let mut settings = settings(&broker.url());
-    // No clock goes that far: working out when the broker has been silent for too long panics, with a message under way.
+    // The time limit overflows the clock, so computing the deadline of a sent message panics.
     settings.limits.acknowledgement = Duration::MAX;
     let (outbox, stats) = (
         Arc::new(Outbox::new(OutboxBounds::default(), Arc::default())),
@@ -193,27 +193,30 @@ async fn a_driver_that_panics_is_replaced_and_what_it_had_sent_is_sent_again() {
 }
 
 #[tokio::test]
-async fn messages_arrive_in_order_once_the_subscription_stands() {
+async fn messages_arrive_in_order_after_the_subscription() {
     let broker = MockBroker::start(Behaviour::default()).await;
-    let bench = Bench::new(&broker.url());
-    bench.infer(0..200);
-    bench.drained().await;
-    assert_eq!(broker.published(&bench.topics.inference_output), numbers(0..200));
+    let fixture = TestUplink::new(&broker.url());
+    fixture.infer(0..200);
+    fixture.drained().await;
+    assert_eq!(broker.published(&fixture.topics.inference_output), numbers(0..200));
     let log = broker.log();
     let suback = position(&log, "SUBACK", |entry| matches!(entry.packet, Packet::SubAck(_)));
     assert!(suback < position(&log, "inference", |entry| entry.published().is_some()));
-    assert_eq!((bench.stats.delivered.get(), bench.stats.mqtt_connects.get()), (200, 1));
+    assert_eq!(
+        (fixture.stats.delivered.get(), fixture.stats.mqtt_connects.get()),
+        (200, 1)
+    );
     assert!(
-        broker.published(&bench.topics.command_output).is_empty(),
+        broker.published(&fixture.topics.command_output).is_empty(),
         "no online notice at the first connection"
     );
 }
 
 #[tokio::test]
-async fn connect_keeps_the_session_and_carries_the_last_will() {
+async fn connect_requests_a_persistent_session_and_contains_the_last_will() {
     let broker = MockBroker::start(Behaviour::default()).await;
-    let bench = Bench::new(&broker.url().replace("mqtt://", "mqtt://me:secret@"));
-    bench.online().await;
+    let fixture = TestUplink::new(&broker.url().replace("mqtt://", "mqtt://me:secret@"));
+    fixture.online().await;
     let connect = broker.connects().remove(0);
     assert_eq!(
         (connect.client_id.as_str(), connect.clean_session, connect.keep_alive),
@@ -224,7 +227,7 @@ async fn connect_keeps_the_session_and_carries_the_last_will() {
     let will = connect.last_will.expect("a last will");
     assert_eq!(
         (will.topic, will.qos, will.retain),
-        (bench.topics.command_output.clone(), QoS::AtLeastOnce, false)
+        (fixture.topics.command_output.clone(), QoS::AtLeastOnce, false)
     );
     let json: Value = serde_json::from_slice(&will.message).expect("JSON");
     assert_eq!(json["result"]["status"], "offline");
@@ -233,64 +236,66 @@ async fn connect_keeps_the_session_and_carries_the_last_will() {
 }
 
 #[tokio::test]
-async fn qos_0_is_done_when_written() {
+async fn a_qos_0_message_is_delivered_when_it_is_written() {
     let broker = MockBroker::start(Behaviour {
         acks: Acks::Stall,
         ..Behaviour::default()
     })
     .await;
-    let bench = Bench::new(&broker.url());
+    let fixture = TestUplink::new(&broker.url());
     for number in 0..50 {
-        bench
+        fixture
             .outbox
-            .push(Message::inference(&bench.topics, number.to_string(), Qos::AtMostOnce));
+            .push(Message::inference(&fixture.topics, number.to_string(), Qos::AtMostOnce));
     }
-    bench.drained().await;
-    broker.wait_for_routed(&bench.topics.inference_output, 50, LIMIT).await;
-    assert_eq!(broker.published(&bench.topics.inference_output), numbers(0..50));
+    fixture.drained().await;
+    broker
+        .wait_for_routed(&fixture.topics.inference_output, 50, LIMIT)
+        .await;
+    assert_eq!(broker.published(&fixture.topics.inference_output), numbers(0..50));
 }
 
 #[tokio::test]
-async fn nothing_is_lost_when_the_connection_drops_again_and_again() {
+async fn no_message_is_lost_when_the_connection_drops_repeatedly() {
     let broker = MockBroker::start(Behaviour {
         drop_after: Some(12),
         ..Behaviour::default()
     })
     .await;
-    let bench = Bench::new(&broker.url());
-    bench.infer(0..100);
-    bench.drained().await;
+    let fixture = TestUplink::new(&broker.url());
+    fixture.infer(0..100);
+    fixture.drained().await;
     assert_eq!(
-        firsts(&broker.published(&bench.topics.inference_output)),
+        firsts(&broker.published(&fixture.topics.inference_output)),
         numbers(0..100)
     );
     assert!(broker.connects().len() > 3);
 }
 
 #[tokio::test]
-async fn after_a_reconnect_the_subscription_is_made_again_and_online_is_told() {
+async fn the_uplink_subscribes_again_and_publishes_online_after_a_reconnect() {
     let mut broker = MockBroker::start(Behaviour {
         forget_sessions: true,
         ..Behaviour::default()
     })
     .await;
-    let bench = Bench::new(&broker.url());
-    bench.infer(0..10);
-    bench.drained().await;
+    let fixture = TestUplink::new(&broker.url());
+    fixture.infer(0..10);
+    fixture.drained().await;
     broker.down().await;
     assert!(matches!(
-        bench.offline().await,
+        fixture.offline().await,
         ConnectionError::Closed | ConnectionError::Refused
     ));
-    bench.infer(10..20);
+    fixture.infer(10..20);
     broker.up().await;
-    bench.online().await;
-    bench.drained().await;
+    fixture.online().await;
+    fixture.drained().await;
     assert_eq!(
-        firsts(&broker.published(&bench.topics.inference_output)),
+        firsts(&broker.published(&fixture.topics.inference_output)),
         numbers(0..20)
     );
-    assert_eq!(statuses(&broker.published(&bench.topics.command_output)), ["online"]);
+    assert_eq!(statuses(&broker.published(&fixture.topics.command_output)), ["online"]);
     assert_eq!(
         broker
             .log()
@@ -300,7 +305,7 @@ async fn after_a_reconnect_the_subscription_is_made_again_and_online_is_told() {
         2
     );
     assert_eq!(
-        statuses(&broker.routed(&bench.topics.command_output)),
+        statuses(&broker.routed(&fixture.topics.command_output)),
         ["offline", "online"]
     );
 }
@@ -312,42 +317,45 @@ async fn acknowledgements_out_of_order_are_matched() {
         ..Behaviour::default()
     })
     .await;
-    let bench = Bench::new(&broker.url());
-    bench.infer(0..43);
-    bench.drained().await;
-    assert_eq!(broker.published(&bench.topics.inference_output), numbers(0..43));
+    let fixture = TestUplink::new(&broker.url());
+    fixture.infer(0..43);
+    fixture.drained().await;
+    assert_eq!(broker.published(&fixture.topics.inference_output), numbers(0..43));
     assert_eq!(broker.connects().len(), 1);
 }
 
 #[tokio::test]
-async fn a_broker_that_acknowledges_everything_twice_gets_everything_all_the_same() {
+async fn a_broker_that_acknowledges_twice_receives_all_messages() {
     let broker = MockBroker::start(Behaviour {
         acks: Acks::Twice,
         ..Behaviour::default()
     })
     .await;
-    let bench = Bench::new(&broker.url());
-    bench.infer(0..6);
-    bench.drained().await;
-    assert_eq!(firsts(&broker.published(&bench.topics.inference_output)), numbers(0..6));
+    let fixture = TestUplink::new(&broker.url());
+    fixture.infer(0..6);
+    fixture.drained().await;
+    assert_eq!(
+        firsts(&broker.published(&fixture.topics.inference_output)),
+        numbers(0..6)
+    );
 }
 
 #[tokio::test]
-async fn iot_core_never_sees_more_than_its_limits_and_an_answer_overtakes_the_backlog() {
+async fn iot_core_receives_no_more_than_its_limits_and_answers_before_the_backlog() {
     let broker = MockBroker::start(Behaviour::default()).await;
     let mut settings = settings(&broker.url());
     settings.rate_limits = RateLimits::IOT_CORE;
-    let bench = Bench::with(settings);
-    bench.infer(0..150);
-    bench.online().await;
-    bench
+    let fixture = TestUplink::with(settings);
+    fixture.infer(0..150);
+    fixture.online().await;
+    fixture
         .outbox
-        .push(Message::notice(&bench.topics, Status::Started, Qos::AtLeastOnce));
-    bench.drained().await;
+        .push(Message::notice(&fixture.topics, Status::Started, Qos::AtLeastOnce));
+    fixture.drained().await;
     let log = broker.log();
     let times: Vec<_> = log.iter().filter(|e| e.published().is_some()).map(|e| e.at).collect();
     for (n, from) in times.iter().enumerate() {
-        // Ten more than the limit of the sender: the times are the broker's.
+        // Ten more than the limit of the sender, because the broker measures the times.
         let within = times[n..]
             .iter()
             .filter(|at| **at - *from < Duration::from_secs(1))
@@ -355,9 +363,9 @@ async fn iot_core_never_sees_more_than_its_limits_and_an_answer_overtakes_the_ba
         assert!(within <= 100, "{within} in a second");
     }
     let first = position(&log, "notice", |e| {
-        e.published().is_some_and(|p| p.topic == bench.topics.command_output)
+        e.published().is_some_and(|p| p.topic == fixture.topics.command_output)
     });
     let last = log.iter().rposition(|e| e.published().is_some()).expect("inferences");
     assert!(first + 50 < last);
-    assert_eq!(broker.published(&bench.topics.inference_output), numbers(0..150));
+    assert_eq!(broker.published(&fixture.topics.inference_output), numbers(0..150));
 }

@@ -1,7 +1,7 @@
 //! Region, credentials and endpoints from the AWS SDK's default chain.
 //!
-//! In Greengrass, the token exchange service is found through `AWS_CONTAINER_CREDENTIALS_FULL_URI` and the region through
-//! `AWS_REGION`; by hand, profiles, environment and SSO work. Credentials change about hourly: fetch them for each use.
+//! In Greengrass, `AWS_CONTAINER_CREDENTIALS_FULL_URI` names the token exchange service and `AWS_REGION` the region. Outside
+//! Greengrass, profiles, the environment and SSO work. Credentials change about hourly, so they are fetched for each use.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,8 +15,8 @@ use super::error::AwsError;
 use super::http_client;
 use super::partition::service_host;
 
-/// Loads the configuration of the SDK's default chain. Credentials are fetched later, when they are needed; on EC2 the region
-/// may come from the instance metadata service. Every client made of it uses the proxy of the environment.
+/// Loads the configuration of the SDK's default chain. Credentials are fetched later, when they are needed. On EC2 the region
+/// may come from the instance metadata service. Every client with this configuration uses the proxy of the environment.
 pub async fn load() -> SdkConfig {
     aws_config::defaults(BehaviorVersion::latest())
         .http_client(http_client::new())
@@ -27,7 +27,7 @@ pub async fn load() -> SdkConfig {
 /// A service that is called without its SDK crate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct AwsService {
-    /// Name in hosts and in signatures, e.g. `iot`.
+    /// Name in host names and signatures, for example `iot`.
     pub name: &'static str,
     /// Id in the SDKs, as in `AWS_ENDPOINT_URL_<ID in capitals>` and in the `services` section of a profile.
     pub id: &'static str,
@@ -38,20 +38,20 @@ pub(super) const IOT: AwsService = AwsService { name: "iot", id: "IoT" };
 /// Security Token Service.
 pub(super) const STS: AwsService = AwsService { name: "sts", id: "STS" };
 
-/// Credentials and region at one moment.
+/// Credentials and region for one signature.
 #[derive(Clone)]
 pub struct SigningContext {
-    /// Valid now: fetch them again for the next use. Prints redacted.
+    /// Valid only for a short time: fetch them again for the next use. `Debug` redacts them.
     pub credentials: Credentials,
     /// The region to sign for.
     pub region: String,
 }
 
-/// Region, credentials and endpoints, loaded when first used. Clones share what was loaded.
+/// Region, credentials and endpoints. They are loaded at the first use; clones share them.
 #[derive(Clone, Default)]
 pub struct AwsConfig {
     config: Arc<tokio::sync::Mutex<Option<SdkConfig>>>,
-    /// The services for which the log has the line about dual-stack endpoints.
+    /// The services for which the warning about dual-stack endpoints was logged.
     logged_dual_stack: Arc<parking_lot::Mutex<Vec<&'static str>>>,
 }
 
@@ -62,8 +62,8 @@ impl fmt::Debug for AwsConfig {
 }
 
 impl AwsConfig {
-    /// The configuration of the default chain. It is loaded again as long as it has no region: at boot the network may come
-    /// later.
+    /// The configuration of the default chain. While it has no region, each call loads it again: at boot the network may not
+    /// be ready.
     pub async fn config(&self) -> SdkConfig {
         let mut kept = self.config.lock().await;
         if let Some(config) = kept.as_ref().filter(|config| config.region().is_some()) {
@@ -83,7 +83,7 @@ impl AwsConfig {
         config.region().map(ToString::to_string).ok_or(AwsError::NoRegion)
     }
 
-    /// Current credentials, from the provider itself.
+    /// Current credentials from the provider.
     ///
     /// # Errors
     /// [`AwsError::NoCredentials`], [`AwsError::CredentialsUnavailable`]
@@ -93,13 +93,13 @@ impl AwsConfig {
             .credentials_provider()
             .ok_or_else(|| AwsError::NoCredentials("the credential chain is empty".into()))?;
         let credentials = provider.provide_credentials().await;
-        credentials.map_err(|error| AwsError::of_credentials(&error))
+        credentials.map_err(|error| AwsError::from_credentials_error(&error))
     }
 
     /// Current credentials with the region.
     ///
     /// # Errors
-    /// Those of [`Self::region`] and [`Self::credentials`].
+    /// The errors of [`Self::region`] and [`Self::credentials`].
     pub async fn signing_context(&self) -> Result<SigningContext, AwsError> {
         Ok(SigningContext {
             region: self.region().await?,
@@ -117,7 +117,7 @@ impl AwsConfig {
         self.config().await.use_dual_stack().unwrap_or_default()
     }
 
-    /// Logs once for each service that it has no dual-stack host here: the AWS crates in use do not carry it.
+    /// Logs once for each service that its dual-stack host is not used, because the AWS crates in use do not contain it.
     fn log_dual_stack(&self, service: AwsService, host: &str) {
         let mut logged = self.logged_dual_stack.lock();
         if logged.contains(&service.name) {
@@ -128,12 +128,12 @@ impl AwsConfig {
             service = service.id,
             host,
             advice = %format_args!("set AWS_ENDPOINT_URL_{} to a dual-stack host", service.id.to_ascii_uppercase()),
-            "AWS_USE_DUALSTACK_ENDPOINT does not hold for this service"
+            "AWS_USE_DUALSTACK_ENDPOINT does not apply to this service"
         );
     }
 
-    /// Base URL of a service: `AWS_ENDPOINT_URL_<SERVICE>`, `AWS_ENDPOINT_URL` or the profile's equivalents, else its public host.
-    /// Without `/` at the end.
+    /// Base URL of a service, without `/` at the end: `AWS_ENDPOINT_URL_<SERVICE>`, `AWS_ENDPOINT_URL` or the same settings of
+    /// the profile, else its public host.
     ///
     /// # Errors
     /// [`AwsError::NoEndpoint`]
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn fips_holds_for_iot_and_sts_and_dual_stack_is_logged() {
+    async fn fips_applies_to_iot_and_sts_and_dual_stack_is_logged() {
         for (builder, iot, sts) in [
             (
                 SdkConfig::builder(),

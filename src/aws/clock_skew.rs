@@ -3,10 +3,10 @@
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
-/// AWS refuses a signature (Signature Version 4) whose time is further off than this.
+/// AWS refuses a signature (Signature Version 4) if its time differs by more than this.
 const TOLERANCE: Duration = Duration::from_secs(5 * 60);
 
-/// How far this machine's clock is off, according to the `Date` header of a server's answer.
+/// The time of this machine and the time in the `Date` header of a server's answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClockSkew {
     ours: SystemTime,
@@ -14,8 +14,8 @@ pub struct ClockSkew {
 }
 
 impl ClockSkew {
-    /// Compares the `Date` header of an answer with our time; `None` when both differ by 5 minutes at most, or the header is no
-    /// date.
+    /// Compares the `Date` header of an answer with our time. Returns `None` if they differ by at most 5 minutes, or if the header
+    /// is not a date.
     pub fn from_date(header: &str, ours: SystemTime) -> Option<Self> {
         let server = httpdate::parse_http_date(header).ok()?;
         let skew = Self { ours, server };
@@ -32,7 +32,7 @@ impl ClockSkew {
 
 impl fmt::Display for ClockSkew {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Rounded: the header counts whole seconds, our clock does not.
+        // Rounded, because the header contains whole seconds.
         let minutes = (self.amount().as_secs() + 30) / 60;
         let amount = match minutes {
             0..=119 => format!("{minutes} minutes"),
@@ -42,8 +42,8 @@ impl fmt::Display for ClockSkew {
         let direction = if self.ours < self.server { "behind" } else { "ahead" };
         write!(
             f,
-            "this machine's clock is {amount} {direction} (it says {}, the server says {}), and AWS refuses signatures that \
-             are more than 5 minutes off: set the clock, or let NTP do it",
+            "this machine's clock is {amount} {direction} (it says {}, the server says {}), and AWS refuses signatures whose time \
+             differs by more than 5 minutes: set the clock, or use NTP",
             httpdate::fmt_http_date(self.ours),
             httpdate::fmt_http_date(self.server)
         )
@@ -80,7 +80,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_date_header_is_a_described_difference_or_nothing(
+        fn any_date_header_gives_a_description_or_none(
             text in "\\PC{0,40}",
             seconds in 0..253_402_300_799_u64,
             ours in 0..253_402_300_799_u64,

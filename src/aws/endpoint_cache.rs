@@ -1,4 +1,4 @@
-//! The IoT Core endpoint that was discovered last, for a start without network or permission.
+//! Stores the IoT Core endpoint that was discovered last, for a start without a network or without permission.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -25,7 +25,7 @@ impl EndpointCache {
         }
     }
 
-    /// The endpoint of the last discovery if it is in `region`; of any region if that is `None`.
+    /// Returns the endpoint of the last discovery if its region is `region`; `None` accepts any region.
     pub fn read(&self, region: Option<&str>) -> Option<IotHost> {
         let mut text = String::new();
         File::open(&self.file)
@@ -38,10 +38,10 @@ impl EndpointCache {
         is_same_region.then_some(json["endpoint"].as_str()?)?.parse().ok()
     }
 
-    /// Stores an endpoint; writes only if it differs from the stored one.
+    /// Stores an endpoint. Writes only if it differs from the stored one.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// The file cannot be written.
     pub fn write(&self, region: &str, endpoint: &IotHost) -> io::Result<()> {
         if self.read(Some(region)).as_ref() == Some(endpoint) {
             return Ok(());

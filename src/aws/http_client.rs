@@ -1,4 +1,4 @@
-//! The HTTP client of the AWS SDK with the proxy of the environment, which the SDK's own client ignores.
+//! An HTTP client for the AWS SDK that uses the proxy of the environment; the SDK's default client ignores it.
 
 use std::fmt;
 
@@ -38,7 +38,7 @@ fn route(proxy: fn() -> ProxyConfig) -> SharedHttpClient {
     })
 }
 
-/// The client with and the client without proxy. The host of each request decides.
+/// A client with and a client without the proxy. The host of each request decides which is used.
 #[derive(Debug, Clone)]
 struct Routes {
     proxied: SharedHttpClient,
@@ -67,7 +67,7 @@ impl HttpClient for Routes {
     }
 }
 
-/// The routes with the settings of one client. Each route makes its connector at first use and keeps it.
+/// The routes with the settings of one client. Each route creates its connector at the first use.
 struct ProxyRouter {
     routes: Routes,
     settings: HttpConnectorSettings,
@@ -93,10 +93,10 @@ impl HttpConnector for ProxyRouter {
     }
 }
 
-/// Whether a URL leads to this machine or to the metadata services of EC2, ECS and EKS, which no proxy can reach.
+/// Whether the host of a URL is this machine or a metadata service of EC2, ECS or EKS, which no proxy can reach.
 /// <https://docs.aws.amazon.com/sdkref/latest/guide/feature-container-credentials.html>
 fn is_local(url: &str) -> bool {
-    /// `fd00:ec2::254` is EC2's, `fd00:ec2::23` is EKS's.
+    /// `fd00:ec2::254` belongs to EC2, `fd00:ec2::23` to EKS.
     const EC2: [u16; 2] = [0xfd00, 0x0ec2];
     let Ok(url) = Url::parse(url) else { return false };
     match url.host() {

@@ -5,17 +5,19 @@ use std::str::FromStr;
 
 use super::partition::is_dns_suffix;
 
-/// Port of plain MQTT. IoT Core does not listen there: the user means another broker.
+/// Port of MQTT without TLS. IoT Core does not use it, so the user means another broker.
 const PLAIN_MQTT: u16 = 1883;
 
-/// Why a text is not the host of an IoT Core endpoint. It does not hold the text, which may contain a password.
+/// Why a text is not the host of an IoT Core endpoint. Does not contain the text, which may contain a password.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum IotHostError {
-    /// Characters that a host name or port cannot have.
+    /// The text has characters that a host name or port cannot have.
     #[error("the broker address is neither a URL nor a host name")]
     HostName,
     /// The port of MQTT without TLS.
-    #[error("port 1883 is that of a broker without TLS, and IoT Core has none: write mqtt://host:1883")]
+    #[error(
+        "port 1883 is the port of MQTT without TLS, which IoT Core does not offer: for another broker write mqtt://host:1883"
+    )]
     PlainPort,
 }
 

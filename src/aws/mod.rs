@@ -1,9 +1,11 @@
-//! AWS: credentials, region, endpoints and secrets, and [`AwsError`] for everything that AWS refuses.
+//! AWS: credentials, region, endpoints and secrets, and [`AwsError`] for all failures.
 //!
-//! Nothing here is used by a component with another broker, a local model and no bucket.
+//! A component with another broker, a local model and no bucket does not use this module.
 
 mod access;
+mod answer;
 mod clock_skew;
+mod credentials_advice;
 pub mod discovery;
 mod endpoint_cache;
 mod error;
@@ -16,8 +18,9 @@ pub mod secret_value;
 pub mod sigv4;
 
 pub use access::{AwsConfig, SigningContext, load};
+pub(crate) use answer::Answer;
 pub use clock_skew::ClockSkew;
+pub(crate) use credentials_advice::hidden_source;
 pub use endpoint_cache::EndpointCache;
 pub use error::AwsError;
-pub(crate) use error::{Answer, hidden_source};
 pub use iot_host::{IotHost, IotHostError};

@@ -5,25 +5,25 @@ use futures_util::FutureExt;
 
 use super::error::AwsError;
 
-/// The host of a service whose name in hosts is `service`, e.g. `iot`; its FIPS host if `fips`.
+/// The host of a service; its FIPS host if `fips`. `service` is its name in host names, for example `iot`.
 ///
 /// # Errors
 /// [`AwsError::NoEndpoint`] if the region has no such host.
 pub(super) fn service_host(service: &str, region: &str, fips: bool) -> Result<String, AwsError> {
     let suffix = dns_suffix(region, fips)?;
-    // In GovCloud the usual host of STS is the FIPS host.
-    let is_usual_host = service == "sts" && region.starts_with("us-gov-");
-    let label = if fips && !is_usual_host { "-fips" } else { "" };
+    // In GovCloud the default host of STS is the FIPS host.
+    let is_default_host = service == "sts" && region.starts_with("us-gov-");
+    let label = if fips && !is_default_host { "-fips" } else { "" };
     Ok(format!("{service}{label}.{region}.{suffix}"))
 }
 
-/// Whether the AWS hosts of the region end with this.
+/// Whether AWS host names of the region end with `suffix`.
 pub(super) fn is_dns_suffix(region: &str, suffix: &str) -> bool {
     dns_suffix(region, false).is_ok_and(|known| known == suffix)
 }
 
-/// What follows the region in the hosts of the services. The crates keep the partition data private: it is read from the host
-/// of Secrets Manager, which ends with the suffix of the partition. That does not hold for its dual-stack hosts.
+/// The part after the region in the host names of services. The AWS crates keep the partition data private, so it is read from
+/// the host of Secrets Manager, which ends with the suffix of the partition (its dual-stack host does not).
 fn dns_suffix(region: &str, fips: bool) -> Result<String, AwsError> {
     let none = |reason: String| AwsError::NoEndpoint {
         region: region.to_owned(),
@@ -39,12 +39,12 @@ fn dns_suffix(region: &str, fips: bool) -> Result<String, AwsError> {
     // The resolver does no I/O.
     let endpoint = ResolveEndpoint::resolve_endpoint(&resolver, &params).now_or_never();
     let endpoint = endpoint
-        .ok_or_else(|| none("not known".to_owned()))?
+        .ok_or_else(|| none("unknown".to_owned()))?
         .map_err(|error| none(error.to_string()))?;
     let suffix = endpoint.url().split_once(&format!(".{region}."));
     suffix
         .map(|(_, suffix)| suffix.to_owned())
-        .ok_or_else(|| none(format!("the host {} has another form", endpoint.url())))
+        .ok_or_else(|| none(format!("the host {} has an unknown form", endpoint.url())))
 }
 
 #[cfg(test)]
@@ -70,6 +70,6 @@ mod tests {
     #[test]
     fn an_invalid_region_is_an_error() {
         let error = service_host("iot", "not a region", false).unwrap_err();
-        assert!(error.to_string().contains("look at AWS_REGION"), "{error}");
+        assert!(error.to_string().contains("check AWS_REGION"), "{error}");
     }
 }

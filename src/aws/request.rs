@@ -1,4 +1,4 @@
-//! A signed GET, for services whose SDK crate is not worth its compile time.
+//! Sends a signed GET, for services whose SDK crate is not worth its compile time.
 
 use std::time::{Duration, SystemTime};
 
@@ -7,12 +7,13 @@ use serde_json::Value;
 use url::Url;
 
 use super::access::{AwsConfig, AwsService};
-use super::error::{Answer, AwsError};
+use super::answer::Answer;
+use super::error::AwsError;
 use super::sigv4;
 use crate::util::text::sentence;
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
-/// For the whole exchange.
+/// Time limit of the whole request.
 const LIMIT: Duration = Duration::from_secs(10);
 /// Answers of the services used here are a few hundred bytes.
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
@@ -69,14 +70,19 @@ pub(super) async fn get(
         return Ok(body);
     }
     let date = header(&response, "date");
-    Err(AwsError::of_answer(&name, refusal(&response, &body), date, permission))
+    Err(AwsError::from_answer(
+        &name,
+        refusal(&response, &body),
+        date,
+        permission,
+    ))
 }
 
 fn header<'a>(response: &'a Response, name: &str) -> Option<&'a str> {
     response.headers().get(name).and_then(|value| value.to_str().ok())
 }
 
-/// IoT Core names the error code in a header and the message in JSON; STS names both in XML.
+/// Reads the error. IoT Core sends the code in a header and the message in JSON; STS sends both in XML.
 fn refusal(response: &Response, body: &str) -> Answer {
     // `AccessDeniedException:http://internal.amazon.com/...`
     let code = header(response, "x-amzn-errortype").and_then(|code| code.split(':').next());
@@ -89,7 +95,7 @@ fn refusal(response: &Response, body: &str) -> Answer {
     )
 }
 
-/// The text of the first element with that name.
+/// The text of the first XML element with this name.
 pub(super) fn xml_text<'a>(xml: &'a str, element: &str) -> Option<&'a str> {
     let (_, rest) = xml.split_once(&format!("<{element}>"))?;
     Some(rest.split_once(&format!("</{element}>"))?.0)

@@ -16,15 +16,15 @@ use crate::util::secret::Secret;
 use crate::util::text::excerpt;
 
 const SERVICE: &str = "Secrets Manager";
-/// For the whole call, the SDK's own retries included.
+/// Time limit of the whole call, including the SDK's retries.
 const LIMIT: Duration = Duration::from_secs(30);
-/// Most key names that a message lists.
+/// Most key names in an error message.
 const LISTED: usize = 20;
 
-/// Why there is no API key. Never holds a value of the secret.
+/// Why there is no API key. Never contains a value of the secret.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
-    /// Secrets Manager did not give it.
+    /// The request to Secrets Manager failed.
     #[error("the secret {id} cannot be read: {error}")]
     Aws {
         /// Secret id.
@@ -39,7 +39,7 @@ pub enum SecretError {
     NotFound {
         /// Secret id.
         id: String,
-        /// Region asked.
+        /// Region of the request.
         region: String,
         /// AWS error code.
         code: String,
@@ -51,9 +51,9 @@ pub enum SecretError {
     NotJson {
         /// Secret id.
         id: String,
-        /// Key asked for.
+        /// The configured key.
         key: String,
-        /// What it is.
+        /// Kind of the value.
         what: &'static str,
     },
     /// The object has no such key.
@@ -64,7 +64,7 @@ pub enum SecretError {
     KeyAbsent {
         /// Secret id.
         id: String,
-        /// Key asked for.
+        /// The configured key.
         key: String,
         /// Names of the keys that exist.
         present: Vec<String>,
@@ -74,15 +74,15 @@ pub enum SecretError {
     NotText {
         /// Secret id.
         id: String,
-        /// Key asked for.
+        /// The configured key.
         key: String,
-        /// What it is.
+        /// Kind of the value.
         what: &'static str,
     },
 }
 
 impl SecretError {
-    /// When asking again makes sense.
+    /// When the secret can be requested again.
     pub fn retry(&self) -> Retry {
         match self {
             Self::Aws { error, .. } => error.retry(),
@@ -111,7 +111,7 @@ pub(super) fn listed(names: &[String]) -> String {
 /// The API key: the text at `key` in the JSON of secret `id`. A secret with an ARN is read in the region of the ARN.
 ///
 /// # Errors
-/// [`SecretError`], each with what to do about it.
+/// [`SecretError`]; each text says what to do.
 pub async fn api_key(config: &SdkConfig, id: &str, key: &str) -> Result<Secret, SecretError> {
     let text = read(config, id).await?;
     parse(text.as_ref().map(Secret::reveal), id, key)
@@ -207,12 +207,12 @@ fn classify(error: &SdkError<GetSecretValueError, HttpResponse>, id: &str, regio
                 code: "ResourceNotFoundException".to_owned(),
             };
         }
-        // Secrets Manager always names a code.
+        // Answers of Secrets Manager always contain a code.
         (SdkError::ServiceError(answer), None) => AwsError::NotUnderstood {
             service: SERVICE.to_owned(),
             problem: format!("HTTP {}", answer.raw().status().as_u16()),
         },
-        _ => AwsError::of_sdk(
+        _ => AwsError::from_sdk_error(
             SERVICE,
             error,
             &permission(id, region, code.unwrap_or_default(), message),
@@ -224,7 +224,7 @@ fn classify(error: &SdkError<GetSecretValueError, HttpResponse>, id: &str, regio
     }
 }
 
-/// The IAM action and its resource; with the one on the KMS key if that key refuses.
+/// The IAM action and its resource; also the action on the KMS key if KMS refuses.
 fn permission(id: &str, region: &str, code: &str, message: &str) -> String {
     let resource = if id.starts_with("arn:") {
         id.to_owned()
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn the_region_of_an_arn_is_found() {
+    fn the_region_is_read_from_an_arn() {
         for (id, region) in [
             ("arn:aws:secretsmanager:us-west-2:1:secret:EI-abc", Some("us-west-2")),
             ("arn:aws-cn:secretsmanager:cn-north-1:1:secret:EI", Some("cn-north-1")),
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_names_role_permission_and_what_to_do() {
+    fn a_refusal_contains_the_role_and_the_missing_permission() {
         let message = "User: arn:aws:sts::123456789012:assumed-role/GreengrassV2TokenExchangeRole/abc is not authorized \
                        to perform: secretsmanager:GetSecretValue on resource: EI_API_KEY because no identity-based policy allows it";
         let text = refused("AccessDeniedException", message).to_string();
@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_secret_is_asked_for_later() {
+    fn a_missing_secret_is_requested_again_later() {
         let error = refused("ResourceNotFoundException", "");
         assert!(matches!(error, SecretError::NotFound { .. }), "{error}");
         assert_eq!(error.retry(), Retry::Later);

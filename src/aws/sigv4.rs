@@ -1,4 +1,4 @@
-//! AWS Signature Version 4 for the requests that no SDK crate makes: the WebSocket handshake of IoT Core and plain GETs.
+//! AWS Signature Version 4 for requests without an SDK crate: the WebSocket handshake of IoT Core and GET requests.
 
 use std::time::{Duration, SystemTime};
 
@@ -12,16 +12,16 @@ use super::access::SigningContext;
 use super::error::AwsError;
 use crate::util::secret::Secret;
 
-/// Service name of IoT Core's data plane in signatures.
+/// Name of IoT Core's data plane in signatures.
 /// <https://docs.aws.amazon.com/iot/latest/developerguide/protocols.html#mqtt-ws>
 const IOT_GATEWAY: &str = "iotdevicegateway";
-/// How long a signed handshake can be used: it is made for one attempt.
+/// How long a signed handshake is valid. It is used for one attempt only.
 const VALID_FOR: Duration = Duration::from_secs(300);
 
-/// The URL of a WebSocket handshake with IoT Core, presigned at `now`. It gives access like a password.
+/// The URL of a WebSocket handshake with IoT Core, presigned at `now`. It is a secret, because it gives access.
 ///
-/// `authority` is the host, with the port unless that is 443: exactly the `Host` header of the request. The session token is
-/// appended after signing: IoT Core refuses it as a part of the signed query.
+/// `authority` is the exact `Host` header of the request: the host, with the port unless it is 443. The session token is
+/// appended after signing, because IoT Core refuses it in the signed query.
 ///
 /// # Errors
 /// [`AwsError::Signing`] for an invalid authority.
@@ -31,7 +31,7 @@ pub fn iot_websocket_url(authority: &str, context: &SigningContext, now: SystemT
     settings.session_token_mode = SessionTokenMode::Exclude;
     settings.expires_in = Some(VALID_FOR);
     let url = format!("wss://{authority}/mqtt");
-    let instructions = signed(&url, authority, IOT_GATEWAY, context, settings, now)?;
+    let instructions = sign_request(&url, authority, IOT_GATEWAY, context, settings, now)?;
     let query = percent_encoded(
         instructions
             .params()
@@ -52,14 +52,14 @@ pub fn get_headers(
     context: &SigningContext,
     now: SystemTime,
 ) -> Result<Vec<(String, Secret)>, AwsError> {
-    let instructions = signed(url, authority, service, context, SigningSettings::default(), now)?;
+    let instructions = sign_request(url, authority, service, context, SigningSettings::default(), now)?;
     Ok(instructions
         .headers()
         .map(|(name, value)| (name.to_owned(), Secret::new(value)))
         .collect())
 }
 
-fn signed(
+fn sign_request(
     url: &str,
     authority: &str,
     service: &str,

@@ -5,17 +5,17 @@ use std::sync::Arc;
 use super::s3::S3Cache;
 use super::writer::CacheWriter;
 
-/// The caches that are on.
+/// The enabled caches.
 #[derive(Clone, Default)]
 pub struct Caches {
-    /// Local files.
+    /// The local file cache.
     pub files: Option<Arc<CacheWriter>>,
-    /// The bucket.
+    /// The S3 cache.
     pub s3: Option<Arc<S3Cache>>,
 }
 
 impl Caches {
-    /// How many are on.
+    /// Number of enabled caches.
     pub fn count(&self) -> u64 {
         u64::from(self.files.is_some()) + u64::from(self.s3.is_some())
     }

@@ -1,4 +1,4 @@
-//! Why a pair was not kept or not removed.
+//! Why a pair was not stored or not removed.
 
 use std::io;
 use std::path::PathBuf;
@@ -9,32 +9,32 @@ use super::s3::S3Error;
 use crate::util::database::DatabaseError;
 use crate::util::panics::Panicked;
 
-/// A failure of a cache. It affects only the pair or the command at hand.
+/// A failure of a cache. It affects only the current pair or command.
 #[derive(Debug, thiserror::Error)]
 pub enum CacheError {
     /// The directory does not exist and cannot be created, or cannot be read.
     #[error(
-        "the directory {} (cache_file_directory) cannot be used: {source}; set a directory that the component's user \
-         can create and write, it is tried again every minute", directory.display()
+        "the directory {} (cache_file_directory) cannot be used: {source}; set a directory that the user of the component \
+         can create and write to; the cache tries again every minute", directory.display()
     )]
     Directory {
         /// As configured.
         directory: PathBuf,
-        /// The system's reason.
+        /// The error of the system.
         source: io::Error,
     },
     /// The directory could not be used less than a minute ago.
-    #[error("the directory {} (cache_file_directory) cannot be used and is not tried again yet", directory.display())]
+    #[error("the directory {} (cache_file_directory) cannot be used; the cache tries again every minute", directory.display())]
     DirectoryOnHold {
         /// As configured.
         directory: PathBuf,
     },
-    /// A file could not be written; nothing of it is left.
+    /// A file could not be written. No part of it is left.
     #[error("{} could not be written: {source}", path.display())]
     Write {
         /// The file.
         path: PathBuf,
-        /// The system's reason.
+        /// The error of the system.
         source: io::Error,
     },
     /// A file could not be read.
@@ -42,10 +42,10 @@ pub enum CacheError {
     Read {
         /// The file.
         path: PathBuf,
-        /// The system's reason.
+        /// The error of the system.
         source: io::Error,
     },
-    /// The content of a file is not what was written.
+    /// The content of a file is damaged.
     #[error("{} is damaged, probably by a power cut", path.display())]
     Damaged {
         /// The file.
@@ -56,7 +56,7 @@ pub enum CacheError {
     Remove {
         /// The file.
         path: PathBuf,
-        /// The system's reason.
+        /// The error of the system.
         source: io::Error,
     },
     /// The record of uploaded pairs cannot be used.
@@ -68,7 +68,7 @@ pub enum CacheError {
         source: DatabaseError,
     },
     /// One pair is larger than the limit of the whole cache.
-    #[error("a pair of {bytes} bytes is larger than the whole cache may be ({max} bytes); raise cache_file_max_mb")]
+    #[error("a pair of {bytes} bytes is larger than the whole cache ({max} bytes); raise cache_file_max_mb")]
     TooLarge {
         /// Size of the pair.
         bytes: u64,
@@ -87,16 +87,16 @@ pub enum CacheError {
     /// S3 failed.
     #[error(transparent)]
     S3(#[from] S3Error),
-    /// The text that should name a pair is not an id.
-    #[error("a cached pair is named by the id of its message, a UUID like 6f1c2f0e-9a5b-4c3d-8e7f-0123456789ab")]
+    /// The given text is not the id of a pair.
+    #[error("the id of a cached pair is the id of its message, a UUID like 6f1c2f0e-9a5b-4c3d-8e7f-0123456789ab")]
     NotAnId,
     /// There is no such pair.
     #[error("there is no cached pair {id}")]
     NoSuchPair {
-        /// The id asked for.
+        /// The given id.
         id: Uuid,
     },
-    /// Pairs come faster than the cache can store them.
+    /// Pairs arrive faster than the cache can store them.
     #[error("the cache is slower than inferences arrive")]
     Behind,
     /// The code of the cache panicked.

@@ -14,9 +14,9 @@ use super::item::CacheItem;
 use super::names::{PairPart, file_name, unfinished_name};
 use super::store::PairStore;
 use crate::config::FileCacheConfig;
-use crate::util::atomic_file::{Durability, replace_by_way_of};
+use crate::util::atomic_file::{Durability, replace_via};
 
-/// After a failure the directory is tried again after this time.
+/// Delay before a directory that failed is tried again.
 const RETRY_AFTER: Duration = Duration::from_secs(60);
 
 /// Only the component's user can read the pictures.
@@ -24,9 +24,9 @@ const DIRECTORY_MODE: u32 = 0o700;
 
 /// Keeps pairs as files in one directory, the newest up to a number of bytes.
 ///
-/// A message never exists without its picture: the picture is written first and removed last, and each file appears under its
-/// name only when it is complete. Files are not synchronised to the disk one by one, because that wears out SD cards: a power
-/// cut can cost the pairs of the last seconds.
+/// A message never exists without its picture: the picture is written first and removed last, and a file gets its final name
+/// only when it is complete. Files are not synced to the disk one by one, because that wears out SD cards: a power cut can
+/// lose the pairs of the last seconds.
 #[derive(Debug)]
 pub struct FileCache {
     config: FileCacheConfig,
@@ -37,7 +37,7 @@ pub struct FileCache {
 }
 
 impl FileCache {
-    /// A cache in that directory. Neither creates nor reads it yet.
+    /// A cache in the configured directory. Does not create or read it yet.
     pub fn new(config: FileCacheConfig) -> Self {
         Self {
             config,
@@ -94,7 +94,7 @@ impl FileCache {
             let Some(oldest) = index.oldest().filter(|_| index.bytes() > limit) else {
                 return Ok(());
             };
-            // It may have been removed by hand.
+            // A user may have removed the files already; that is no error.
             remove_pair(&self.config.directory, oldest.id)?;
             self.index(now)?.remove(oldest.id);
         }
@@ -121,7 +121,7 @@ impl PairStore for FileCache {
         }
     }
 
-    /// Removes what is in the directory now, whatever the index says. A missing directory is empty.
+    /// Removes the pairs that are in the directory now, independent of the index. A missing directory counts as empty.
     fn clear(&mut self) -> Result<(), CacheError> {
         self.index = None;
         let directory = &self.config.directory;
@@ -135,7 +135,7 @@ impl PairStore for FileCache {
                 });
             }
         };
-        // One failure does not keep the other pairs.
+        // After a failure the other pairs are removed all the same.
         let removals: Vec<_> = index.iter().map(|pair| remove_pair(directory, pair.id)).collect();
         removals.into_iter().try_for_each(|removed| removed.map(|_| ()))
     }
@@ -161,16 +161,15 @@ fn create_and_scan(directory: &Path) -> io::Result<FileIndex> {
     FileIndex::scan(directory)
 }
 
-/// Writes one file, or nothing of it.
+/// Writes one file completely or not at all.
 fn write_part(directory: &Path, id: Uuid, part: PairPart, bytes: &[u8]) -> Result<(), CacheError> {
     let unfinished = directory.join(unfinished_name(id, part));
     let path = directory.join(file_name(id, part));
-    replace_by_way_of(&unfinished, &path, bytes, Durability::Restart)
-        .map_err(|source| CacheError::Write { path, source })
+    replace_via(&unfinished, &path, bytes, Durability::Restart).map_err(|source| CacheError::Write { path, source })
 }
 
-/// Removes the message, then the picture; only regular files, since this component writes no links. `false`: there was
-/// neither.
+/// Removes the message, then the picture. Removes only regular files: this component writes no links. Returns `false` if
+/// neither existed.
 fn remove_pair(directory: &Path, id: Uuid) -> Result<bool, CacheError> {
     let mut was_there = false;
     for part in [PairPart::Json, PairPart::Image] {

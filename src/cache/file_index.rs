@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::names::{KnownFile, known_file};
 
-/// The pairs of one directory. 24 bytes a pair.
+/// The pairs of one directory. A pair takes 24 bytes.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct FileIndex {
     /// Oldest first.
@@ -18,7 +18,7 @@ pub(super) struct FileIndex {
     bytes: u64,
 }
 
-/// A pair, or one part of it where the other is missing.
+/// A pair, or one part of it if the other part is missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct StoredPair {
     /// Id in the file names.
@@ -28,11 +28,11 @@ pub(super) struct StoredPair {
 }
 
 impl FileIndex {
-    /// Reads the directory. Only regular files with the names of a pair count, never the target of a link. Files of interrupted
-    /// writes are removed.
+    /// Reads the directory. Counts only regular files with the name of a pair, never the target of a link. Removes the files of
+    /// interrupted writes.
     ///
     /// # Errors
-    /// When the directory cannot be read. A file that disappears meanwhile is no error.
+    /// The directory cannot be read. A file that disappears meanwhile is no error.
     pub fn scan(directory: &Path) -> io::Result<Self> {
         let mut found: HashMap<Uuid, (SystemTime, u64)> = HashMap::new();
         for entry in fs::read_dir(directory)? {

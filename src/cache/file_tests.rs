@@ -39,19 +39,19 @@ fn pair_of(item: &CacheItem) -> [String; 2] {
     [file_name(item.id, PairPart::Image), file_name(item.id, PairPart::Json)]
 }
 
-/// Puts files there as an earlier run would have, so many seconds after the epoch.
-fn plant(directory: &Path, item: &CacheItem, age: u64) {
+/// Writes the files of an earlier run, with a modification time of `modified_s` seconds after the epoch.
+fn write_old_pair(directory: &Path, item: &CacheItem, modified_s: u64) {
     fs::create_dir_all(directory).unwrap();
     for (name, bytes) in pair_of(item).iter().zip([item.image.as_ref().unwrap(), &item.json]) {
         fs::write(directory.join(name), bytes).unwrap();
         let file = OpenOptions::new().write(true).open(directory.join(name)).unwrap();
-        file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(age))
+        file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(modified_s))
             .unwrap();
     }
 }
 
 #[test]
-fn a_pair_is_written_for_its_owner_alone_and_the_directory_made() {
+fn a_pair_is_written_that_only_the_owner_can_read_and_the_directory_is_created() {
     let (_temporary, directory, mut cache) = cache(1000);
     let item = item();
     cache.put(&item, Instant::now()).unwrap();
@@ -64,7 +64,7 @@ fn a_pair_is_written_for_its_owner_alone_and_the_directory_made() {
 }
 
 #[test]
-fn what_has_no_picture_is_kept_as_message_alone() {
+fn a_message_without_a_picture_is_stored_alone() {
     let (_temporary, directory, mut cache) = cache(1000);
     let item = CacheItem { image: None, ..item() };
     cache.put(&item, Instant::now()).unwrap();
@@ -74,11 +74,11 @@ fn what_has_no_picture_is_kept_as_message_alone() {
 }
 
 #[test]
-fn the_oldest_pairs_go_first_those_of_earlier_runs_included() {
+fn the_oldest_pairs_are_removed_first_also_those_of_earlier_runs() {
     let (_temporary, directory, mut cache) = cache(350);
     let (old, older, new, newer) = (item(), item(), item(), item());
-    plant(&directory, &old, 2_000);
-    plant(&directory, &older, 1_000);
+    write_old_pair(&directory, &old, 2_000);
+    write_old_pair(&directory, &older, 1_000);
     let now = Instant::now();
     cache.open(now).unwrap();
     assert_eq!(names(&directory).len(), 4);
@@ -91,17 +91,17 @@ fn the_oldest_pairs_go_first_those_of_earlier_runs_included() {
 }
 
 #[test]
-fn a_smaller_bound_than_last_time_is_kept_from_the_start() {
+fn a_smaller_limit_than_in_the_last_run_is_applied_at_the_start() {
     let (_temporary, directory, mut cache) = cache(150);
     let (old, new) = (item(), item());
-    plant(&directory, &old, 1_000);
-    plant(&directory, &new, 2_000);
+    write_old_pair(&directory, &old, 1_000);
+    write_old_pair(&directory, &new, 2_000);
     cache.open(Instant::now()).unwrap();
     assert_eq!(names(&directory), pair_of(&new));
 }
 
 #[test]
-fn a_pair_larger_than_the_cache_is_refused_and_costs_no_other() {
+fn a_pair_larger_than_the_cache_is_refused_and_no_other_pair_is_removed() {
     let (_temporary, directory, mut cache) = cache(150);
     let small = item();
     cache.put(&small, Instant::now()).unwrap();
@@ -166,7 +166,7 @@ fn a_link_under_the_name_of_an_unfinished_file_is_not_written_through() {
 }
 
 #[test]
-fn leftovers_of_a_crash_are_removed_and_half_pairs_counted_as_pairs() {
+fn unfinished_files_of_a_crash_are_removed_and_half_pairs_count_as_pairs() {
     let (_temporary, directory, mut cache) = cache(150);
     fs::create_dir(&directory).unwrap();
     fs::write(directory.join(unfinished_name(Uuid::new_v4(), PairPart::Json)), b"{").unwrap();
@@ -182,10 +182,10 @@ fn leftovers_of_a_crash_are_removed_and_half_pairs_counted_as_pairs() {
 }
 
 #[test]
-fn a_message_that_cannot_be_written_takes_its_picture_with_it() {
+fn the_picture_is_removed_when_its_message_cannot_be_written() {
     let (_temporary, directory, mut cache) = cache(1000);
     let item = item();
-    // A directory in its place: the rename fails after the picture is there.
+    // A directory with the name of the message: the rename fails after the picture was written.
     fs::create_dir_all(directory.join(file_name(item.id, PairPart::Json))).unwrap();
     assert!(matches!(
         cache.put(&item, Instant::now()),
@@ -195,9 +195,9 @@ fn a_message_that_cannot_be_written_takes_its_picture_with_it() {
 }
 
 #[test]
-fn a_directory_that_cannot_be_made_is_tried_again_after_a_minute() {
+fn a_directory_that_cannot_be_created_is_tried_again_after_a_minute() {
     let (temporary, directory, _) = cache(1000);
-    // A file in the way stops even root.
+    // Even root cannot create a directory below a file.
     fs::write(&directory, b"in the way").unwrap();
     let mut cache = FileCache::new(FileCacheConfig {
         directory: directory.join("deep").join("er"),
@@ -217,19 +217,19 @@ fn a_directory_that_cannot_be_made_is_tried_again_after_a_minute() {
 }
 
 #[test]
-fn a_directory_that_was_removed_is_made_again_at_once() {
+fn a_directory_that_was_removed_is_created_again_at_once() {
     let (_temporary, directory, mut cache) = cache(150);
     let now = Instant::now();
     cache.put(&item(), now).unwrap();
     fs::remove_dir_all(&directory).unwrap();
-    // No old pair has to make room in the new directory.
+    // The index forgets the pairs of the removed directory.
     let item = item();
     cache.put(&item, now).unwrap();
     assert_eq!(names(&directory), pair_of(&item));
 }
 
 #[test]
-fn one_pair_is_removed_by_its_id_once() {
+fn a_pair_is_removed_by_its_id_and_only_once() {
     let (_temporary, directory, mut cache) = cache(1000);
     let (first, second) = (item(), item());
     for item in [&first, &second] {
@@ -241,14 +241,14 @@ fn one_pair_is_removed_by_its_id_once() {
 }
 
 #[test]
-fn clearing_a_directory_that_is_not_there_is_done_at_once() {
+fn clearing_a_missing_directory_does_nothing() {
     let (_temporary, directory, mut cache) = cache(1000);
     cache.clear().unwrap();
     assert!(!directory.exists());
 }
 
 #[test]
-fn a_cleared_cache_takes_pairs_again_up_to_its_bound() {
+fn a_cleared_cache_stores_pairs_again_up_to_its_limit() {
     let (_temporary, directory, mut cache) = cache(200);
     let now = Instant::now();
     cache.put(&item(), now).unwrap();

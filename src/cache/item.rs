@@ -3,12 +3,12 @@
 use bytes::Bytes;
 use uuid::Uuid;
 
-/// One pair to keep.
+/// One pair to store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CacheItem {
-    /// Id of the inference, which names both files. Never used for two items.
+    /// Id of the inference; both file names contain it. No two items have the same id.
     pub id: Uuid,
-    /// The picture as JPEG, or sound as WAV; `None`: only the message is kept.
+    /// The picture as JPEG, or audio as WAV; `None`: only the message is stored.
     pub image: Option<Bytes>,
     /// The message as published.
     pub json: Bytes,

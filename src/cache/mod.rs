@@ -1,7 +1,7 @@
-//! Pairs of picture and message, `<id>.img` (JPEG) and `<id>.json` (the message as published), kept for later.
+//! Stores pairs of picture and message: `<id>.img` (JPEG) and `<id>.json` (the message as published).
 //!
-//! A [`CacheWriter`] hands [`CacheItem`]s to a [`PairStore`] on a thread of its own; an [`S3Cache`] uploads them to a bucket,
-//! several at a time. Neither ever blocks the inference loop. A [`CacheItem`] is cheap to clone, so each cache gets its own.
+//! A [`CacheWriter`] passes [`CacheItem`]s to a [`PairStore`] on its own thread; an [`S3Cache`] uploads them to a bucket, several
+//! at a time. Neither blocks the inference loop. A [`CacheItem`] is cheap to clone, so each cache gets its own.
 
 mod caches;
 mod error;

@@ -1,4 +1,4 @@
-//! File names of a pair. Only files with exactly such a name are ever counted or removed.
+//! File names of a pair. Only files with exactly such a name are counted or removed.
 
 use std::ffi::OsStr;
 
@@ -28,9 +28,9 @@ impl PairPart {
 /// A file that this component writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum KnownFile {
-    /// PairPart of the pair with that id.
+    /// A part of the pair with this id.
     Pair(Uuid),
-    /// Left behind by an interrupted write.
+    /// A file of an interrupted write.
     Unfinished,
 }
 
@@ -39,13 +39,13 @@ pub fn file_name(id: Uuid, part: PairPart) -> String {
     format!("{id}.{}", part.extension())
 }
 
-/// Name of a part while it is written.
+/// Name of a part while it is being written.
 pub(super) fn unfinished_name(id: Uuid, part: PairPart) -> String {
     format!(".{}{UNFINISHED}", file_name(id, part))
 }
 
-/// Parses the id of a pair: a random (version 4) UUID with its four hyphens, in upper or lower case. Everything else, paths in
-/// particular, is `None`.
+/// Parses the id of a pair: a random (version 4) UUID with four hyphens, in upper or lower case. Returns `None` for everything
+/// else, for example a path.
 pub fn pair_id(text: &str) -> Option<Uuid> {
     // The parser also accepts forms without hyphens, in braces and as URN; they have other lengths.
     (text.len() == uuid::fmt::Hyphenated::LENGTH)

@@ -1,4 +1,4 @@
-//! The bounded queue from the inference side to the thread of a cache. Offering a pair never blocks.
+//! The bounded queue from the inference loop to the thread of a cache. Offering a pair never blocks.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -12,20 +12,20 @@ use uuid::Uuid;
 use super::error::CacheError;
 use super::names::pair_id;
 
-/// Jobs that fit into the queue.
+/// Capacity of the queue, in jobs.
 pub(super) const QUEUE_JOBS: usize = 256;
 
 /// Receives the outcome of a removal.
-pub(super) type Reply = oneshot::Sender<Result<(), CacheError>>;
+pub(super) type RemovalReply = oneshot::Sender<Result<(), CacheError>>;
 
-/// What the thread has to do, in this order.
+/// A job for the thread. Jobs are done in the order of the queue.
 pub(super) enum CacheJob<P> {
-    /// Keep a pair.
+    /// Store a pair.
     Put(QueuedPair<P>),
     /// Remove every pair.
-    Clear(Reply),
+    Clear(RemovalReply),
     /// Remove one pair.
-    ClearOne(Uuid, Reply),
+    ClearOne(Uuid, RemovalReply),
 }
 
 /// Pairs in memory: in the queue, or held by the thread.
@@ -66,7 +66,7 @@ pub(super) struct CacheQueue<P> {
 }
 
 impl<P> CacheQueue<P> {
-    /// Makes a queue and its receiver. Pairs in memory take at most `max_bytes`, except for a single larger pair.
+    /// Creates a queue and its receiver. Pairs in memory take at most `max_bytes`, except for a single larger pair.
     pub(super) fn new(max_bytes: usize) -> (Self, mpsc::Receiver<CacheJob<P>>) {
         let (sender, jobs) = mpsc::channel(QUEUE_JOBS);
         let queue = Self {
@@ -77,7 +77,7 @@ impl<P> CacheQueue<P> {
         (queue, jobs)
     }
 
-    /// Offers a pair of that size and returns at once.
+    /// Offers a pair of `bytes` and returns at once.
     ///
     /// # Errors
     /// The pair was dropped: [`CacheError::Behind`] when the queue is full, [`CacheError::Stopped`] when the thread has ended.
@@ -103,7 +103,7 @@ impl<P> CacheQueue<P> {
     /// Removes every pair, after the pairs that were offered before.
     ///
     /// # Errors
-    /// The thread's own; [`CacheError::Stopped`] when it has ended.
+    /// The error of the removal; [`CacheError::Stopped`] when the thread has ended.
     pub(super) async fn clear(&self) -> Result<(), CacheError> {
         self.request(CacheJob::Clear).await
     }
@@ -111,27 +111,27 @@ impl<P> CacheQueue<P> {
     /// Removes one pair, after the pairs that were offered before.
     ///
     /// # Errors
-    /// [`CacheError::NotAnId`] for everything but a UUID; those of [`Self::clear`].
+    /// [`CacheError::NotAnId`] if `id` is not a UUID; the errors of [`Self::clear`].
     pub(super) async fn clear_one(&self, id: &str) -> Result<(), CacheError> {
         let id = pair_id(id).ok_or(CacheError::NotAnId)?;
         self.request(|reply| CacheJob::ClearOne(id, reply)).await
     }
 
-    async fn request(&self, job: impl FnOnce(Reply) -> CacheJob<P>) -> Result<(), CacheError> {
+    async fn request(&self, job: impl FnOnce(RemovalReply) -> CacheJob<P>) -> Result<(), CacheError> {
         let (reply, outcome) = oneshot::channel();
         let sender = self.sender.lock().clone().ok_or(CacheError::Stopped)?;
         sender.send(job(reply)).await.map_err(|_| CacheError::Stopped)?;
-        // Otherwise the thread would not end while this request waits.
+        // The thread ends when all senders are dropped; it must not wait for this one.
         drop(sender);
         outcome.await.unwrap_or(Err(CacheError::Stopped))
     }
 
-    /// Accepts nothing more: the thread ends after the jobs that are queued.
+    /// Closes the queue: the thread ends after the jobs in it.
     pub(super) fn close(&self) {
         self.sender.lock().take();
     }
 
-    /// How many pairs are in memory.
+    /// Number of pairs in memory.
     pub(super) fn pairs(&self) -> usize {
         self.usage.pairs.load(Ordering::Relaxed)
     }

@@ -1,14 +1,14 @@
-//! Where the picture of a message is in S3.
+//! The location of a pair in S3.
 
 use crate::config::S3Bucket;
 use crate::model::ModelInfo;
 
-/// Where pairs go in S3, as an inference message names it.
+/// Bucket and key prefix of pairs, as an inference message contains them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct S3Location {
     /// The bucket.
     pub bucket: String,
-    /// What every key begins with: the prefix of `s3_bucket`, then `<model name>_v<deploy version>/`.
+    /// Prefix of every key: the prefix of `s3_bucket`, then `<model name>_v<deploy version>/`.
     pub prefix: String,
 }
 
@@ -16,8 +16,8 @@ pub struct S3Location {
 const MAX_NAME_BYTES: usize = 900;
 
 impl S3Location {
-    /// The location for the inferences of this model. Its name is changed only where S3 cannot accept it: control characters,
-    /// which XML cannot contain, and path segments of dots become `_`, and a very long name is cut.
+    /// The location for the inferences of this model. The model's name is changed only if S3 cannot accept it: control characters
+    /// (XML cannot contain them) and the path segments `.` and `..` become `_`, and a very long name is cut.
     pub fn new(bucket: &S3Bucket, model: &ModelInfo) -> Self {
         let max_bytes = MAX_NAME_BYTES.saturating_sub(bucket.prefix.len());
         let name = key_name(&model.name, max_bytes);
@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_changed_only_where_a_key_cannot_contain_it() {
+    fn a_name_is_changed_only_if_a_key_cannot_contain_it() {
         let prefix = |name: &str| S3Location::new(&bucket(""), &model(name)).prefix;
         assert_eq!(prefix("Äpfel & Birnen/süß (2)"), "Äpfel & Birnen/süß (2)_v25/");
         assert_eq!(prefix("../a\n\0b/./c"), "_/a__b/_/c_v25/");

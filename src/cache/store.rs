@@ -1,4 +1,4 @@
-//! What a [`CacheWriter`](super::CacheWriter) writes to.
+//! The destination of a [`CacheWriter`](super::CacheWriter).
 
 use std::time::Instant;
 
@@ -7,29 +7,29 @@ use uuid::Uuid;
 use super::error::CacheError;
 use super::item::CacheItem;
 
-/// Keeps pairs. Its methods may block; the clock is passed in as `now`.
+/// Stores pairs. The methods may block. `now` is the current time.
 pub trait PairStore: Send + 'static {
-    /// Prepares the store, so that a wrong configuration is noticed at once. Called before anything else.
+    /// Prepares the store, so that a wrong configuration is noticed at once. Called first.
     ///
     /// # Errors
-    /// When it is not ready; [`PairStore::put`] tries again.
+    /// The store is not ready; [`PairStore::put`] tries again.
     fn open(&mut self, now: Instant) -> Result<(), CacheError>;
 
-    /// Keeps one pair, or nothing of it.
+    /// Stores one pair completely or not at all.
     ///
     /// # Errors
-    /// When the pair was not kept.
+    /// The pair was not stored.
     fn put(&mut self, item: &CacheItem, now: Instant) -> Result<(), CacheError>;
 
-    /// Removes every pair, and nothing else.
+    /// Removes every pair, and no other files.
     ///
     /// # Errors
-    /// When something of a pair is left.
+    /// A part of a pair is left.
     fn clear(&mut self) -> Result<(), CacheError>;
 
     /// Removes one pair.
     ///
     /// # Errors
-    /// When there is none ([`CacheError::NoSuchPair`]) or something of it is left.
+    /// There is no such pair ([`CacheError::NoSuchPair`]), or a part of it is left.
     fn clear_one(&mut self, id: Uuid) -> Result<(), CacheError>;
 }

@@ -17,8 +17,8 @@ fn item(bytes: usize) -> CacheItem {
     }
 }
 
-/// A store that says what it does, each step only when it is allowed to. `Err` on the permission channel (its sender
-/// dropped) means that everything is allowed.
+/// A store that waits for permission before each step, and reports each step. When the sender of permissions is dropped,
+/// every step is allowed.
 struct Stepwise {
     allowed: blocking::Receiver<()>,
     done: blocking::Sender<String>,
@@ -66,7 +66,7 @@ fn stepwise() -> (
 }
 
 #[tokio::test]
-async fn a_store_that_hangs_never_holds_up_whoever_offers() {
+async fn offering_a_pair_never_waits_for_a_store_that_hangs() {
     let (writer, stats, allow, _steps) = stepwise();
     let accepted = (0..1000).filter(|_| writer.offer(item(10))).count();
     assert!((QUEUE_JOBS..=QUEUE_JOBS + 1).contains(&accepted), "{accepted}");
@@ -78,15 +78,15 @@ async fn a_store_that_hangs_never_holds_up_whoever_offers() {
 }
 
 #[tokio::test]
-async fn what_waits_is_bounded_in_bytes_too() {
+async fn the_queue_is_bounded_in_bytes_too() {
     let (writer, stats, _allow, _steps) = stepwise();
     let accepted = (0..10).filter(|_| writer.offer(item(QUEUE_BYTES / 4))).count();
-    assert_eq!(accepted, 3, "four would be a few bytes over");
+    assert_eq!(accepted, 3, "four pairs exceed the limit by a few bytes");
     assert_eq!(stats.cache_failures.get(), 7);
 }
 
 #[tokio::test]
-async fn removals_keep_their_place_among_the_writes() {
+async fn removals_and_writes_happen_in_the_order_of_the_calls() {
     let (writer, _stats, allow, steps) = stepwise();
     drop(allow);
     let (first, second) = (item(1), item(1));
@@ -118,7 +118,7 @@ async fn only_an_id_reaches_the_store() {
 }
 
 #[tokio::test]
-async fn stopping_gives_up_a_store_that_hangs_and_counts_what_is_lost() {
+async fn a_stop_does_not_wait_for_a_store_that_hangs_and_counts_the_lost_pairs() {
     let (writer, stats, allow, steps) = stepwise();
     for _ in 0..3 {
         assert!(writer.offer(item(1)));
@@ -126,12 +126,12 @@ async fn stopping_gives_up_a_store_that_hangs_and_counts_what_is_lost() {
     assert!(!writer.stop(Duration::from_millis(20)).await);
     assert_eq!(stats.cache_failures.get(), 3);
     drop(allow);
-    // The write that hung may end; the others are not begun any more.
+    // The write that hung may end; the others do not start any more.
     assert!(steps.iter().count() <= 1);
 }
 
 #[tokio::test]
-async fn what_was_offered_is_on_disk_after_stopping() {
+async fn all_offered_pairs_are_on_disk_after_the_stop() {
     let directory = tempfile::tempdir().unwrap();
     let stats = Arc::new(Stats::default());
     let config = FileCacheConfig {
@@ -148,7 +148,7 @@ async fn what_was_offered_is_on_disk_after_stopping() {
 }
 
 #[tokio::test]
-async fn pairs_for_a_directory_that_cannot_be_made_are_counted_as_failures() {
+async fn pairs_for_a_directory_that_cannot_be_created_are_counted_as_failures() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let stats = Arc::new(Stats::default());
     let config = FileCacheConfig {
@@ -164,14 +164,14 @@ async fn pairs_for_a_directory_that_cannot_be_made_are_counted_as_failures() {
 }
 
 #[tokio::test]
-async fn a_command_that_waits_for_its_answer_does_not_keep_the_writer_from_being_waited_for() {
+async fn a_stop_waits_for_all_writes_while_a_command_waits_for_its_answer() {
     let (writer, stats, allow, _steps) = stepwise();
     assert!(writer.offer(item(1)));
     let mut clearing = std::pin::pin!(writer.clear());
-    // Its job goes into the queue, behind the pair that hangs.
+    // The job of the command is queued behind the pair that hangs.
     tokio::select! {
         biased;
-        _ = &mut clearing => panic!("it waits for the pair"),
+        _ = &mut clearing => panic!("the command must wait for the pair"),
         () = std::future::ready(()) => {}
     }
     assert!(writer.offer(item(1)));
@@ -180,7 +180,7 @@ async fn a_command_that_waits_for_its_answer_does_not_keep_the_writer_from_being
     assert_eq!(
         stats.cache_writes.get(),
         2,
-        "everything is written when the stop returns"
+        "all pairs are written when the stop returns"
     );
     assert!(clearing.await.is_ok());
     assert!(matches!(writer.clear().await, Err(CacheError::Stopped)));
@@ -215,7 +215,7 @@ impl PairStore for Panicking {
 }
 
 #[tokio::test]
-async fn a_store_that_panics_costs_one_pair_and_is_opened_again() {
+async fn a_panic_of_the_store_loses_one_pair_and_the_store_is_opened_again() {
     let (opened, stats) = (Arc::new(AtomicUsize::new(0)), Arc::new(Stats::default()));
     let store = Panicking {
         opened: opened.clone(),

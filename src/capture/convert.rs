@@ -19,7 +19,7 @@ use crate::model::ModelInput;
 
 /// What the model wants to see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Target {
+pub struct PictureTarget {
     /// Pixels. Not used with [`ResizeMode::None`].
     pub width: u32,
     /// Pixels. Not used with [`ResizeMode::None`].
@@ -30,7 +30,7 @@ pub struct Target {
     pub resize: ResizeMode,
 }
 
-impl Target {
+impl PictureTarget {
     /// What a model with this input sees; `None`: it takes no pictures. `unnamed` is for models that do not name how their
     /// pictures are resized (those before 2024).
     pub fn of(input: &ModelInput, forced: Option<ResizeMode>, unnamed: ResizeMode) -> Option<Self> {
@@ -100,8 +100,8 @@ pub enum ConvertError {
 /// Converts frames for one target. What depends on the source's format is worked out again only when that changes.
 #[derive(Debug)]
 pub struct Converter {
-    target: Target,
-    plan: Option<Plan>,
+    target: PictureTarget,
+    plan: Option<ConversionPlan>,
     buffers: Buffers,
 }
 
@@ -117,7 +117,7 @@ struct Buffers {
 
 /// What was worked out for one input format.
 #[derive(Debug)]
-struct Plan {
+struct ConversionPlan {
     caps: gst::Caps,
     input: gst_video::VideoInfo,
     layout: Layout,
@@ -131,7 +131,7 @@ struct Plan {
 
 impl Converter {
     /// A converter for `target`. Needs no GStreamer yet; the first frame sets it up.
-    pub fn new(target: Target) -> Self {
+    pub fn new(target: PictureTarget) -> Self {
         Self {
             target,
             plan: None,
@@ -150,7 +150,7 @@ impl Converter {
         };
         let plan = match self.plan.take() {
             Some(plan) if same_caps(&plan.caps, caps) => plan,
-            _ => Plan::new(caps.to_owned(), self.target)?,
+            _ => ConversionPlan::new(caps.to_owned(), self.target)?,
         };
         let plan = self.plan.insert(plan);
         out.width = plan.layout.width;
@@ -169,8 +169,8 @@ fn same_caps(known: &gst::Caps, caps: &gst::CapsRef) -> bool {
     std::ptr::eq::<gst::CapsRef>(known.as_ref(), caps) || known.as_ref() == caps
 }
 
-impl Plan {
-    fn new(caps: gst::Caps, target: Target) -> Result<Self, ConvertError> {
+impl ConversionPlan {
+    fn new(caps: gst::Caps, target: PictureTarget) -> Result<Self, ConvertError> {
         let readable = caps
             .structure(0)
             .is_some_and(|structure| structure.name() == "video/x-raw");

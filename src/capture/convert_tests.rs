@@ -3,7 +3,7 @@
 use gstreamer as gst;
 use gstreamer_video::VideoFormat;
 
-use super::convert::{ConvertError, Converter, Picture, Target};
+use super::convert::{ConvertError, Converter, Picture, PictureTarget};
 use super::frame::Frame;
 use super::testing::{Raw, converted, difference, photo};
 use crate::config::ResizeMode;
@@ -219,7 +219,7 @@ fn source(format: VideoFormat, width: usize, height: usize, matrix: (f64, f64)) 
 }
 
 /// The expected picture: own geometry, own resampling, own grey.
-fn expected(seen: &Image, target: Target) -> Picture {
+fn expected(seen: &Image, target: PictureTarget) -> Picture {
     let (sw, sh) = (seen.width as f64, seen.height as f64);
     let (tw, th) = (target.width as usize, target.height as usize);
     let (across, down) = seen.whole();
@@ -294,7 +294,7 @@ fn every_mode_and_format_gives_the_picture_of_the_reference() {
             for resize in MODES {
                 for grey in [false, true] {
                     for (tw, th) in [(32, 32), (75, 49), (65, 48), (100, 90)] {
-                        let target = Target {
+                        let target = PictureTarget {
                             width: tw,
                             height: th,
                             grey,
@@ -320,7 +320,7 @@ fn the_matrix_of_the_source_is_honoured() {
         let frame = raw.frame(0, "bt709");
         for grey in [false, true] {
             for (width, height) in [(80, 60), (160, 120)] {
-                let target = Target {
+                let target = PictureTarget {
                     width,
                     height,
                     grey,
@@ -348,7 +348,7 @@ fn white_is_white_in_grey_whatever_the_matrix() {
                     height: 64,
                     planes: vec![(128, 64, bytes.repeat(64 * 64))],
                 };
-                let target = Target {
+                let target = PictureTarget {
                     width: size,
                     height: size,
                     grey: true,
@@ -372,7 +372,7 @@ fn fine_stripes_do_not_alias() {
         height: 480,
         planes: vec![(640, 480, data)],
     };
-    let target = Target {
+    let target = PictureTarget {
         width: 96,
         height: 96,
         grey: true,
@@ -397,7 +397,7 @@ fn a_flat_frame_keeps_its_brightness_at_every_size() {
             height: 480,
             planes: vec![(640, 480, vec![200; 640 * 480])],
         };
-        let target = Target {
+        let target = PictureTarget {
             width: size,
             height: size,
             grey: true,
@@ -414,7 +414,7 @@ fn a_flat_frame_keeps_its_brightness_at_every_size() {
 
 #[test]
 fn a_new_format_in_mid_stream_is_followed_and_the_memory_kept() {
-    let target = Target {
+    let target = PictureTarget {
         width: 32,
         height: 32,
         grey: false,
@@ -442,7 +442,7 @@ fn a_new_format_in_mid_stream_is_followed_and_the_memory_kept() {
 #[test]
 fn what_is_no_picture_is_an_error_and_the_next_frame_is_fine() {
     super::init().unwrap();
-    let mut converter = Converter::new(Target {
+    let mut converter = Converter::new(PictureTarget {
         width: 32,
         height: 32,
         grey: false,
@@ -483,7 +483,7 @@ fn what_is_no_picture_is_an_error_and_the_next_frame_is_fine() {
 
 #[test]
 fn a_last_row_without_its_padding_is_read_and_a_shorter_one_is_refused() {
-    let target = Target {
+    let target = PictureTarget {
         width: 32,
         height: 32,
         grey: false,

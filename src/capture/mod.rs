@@ -47,7 +47,7 @@ mod session_tests;
 mod testing;
 
 pub use audio::{AudioFormat, AudioMailbox, AudioWindow};
-pub use convert::{ConvertError, Converter, Picture, Target};
+pub use convert::{ConvertError, Converter, Picture, PictureTarget};
 pub use description::{PipelineDescription, describe_pipeline};
 pub use device_selection::DeviceSelection;
 pub use error::CaptureError;

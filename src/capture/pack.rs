@@ -88,8 +88,8 @@ mod tests {
             data in prop::collection::vec(any::<u8>(), 0..200), room in 0usize..80,
         ) {
             let features = packed(false, data.clone(), room);
-            for (place, feature) in features.iter().enumerate() {
-                let expected = match data.chunks_exact(3).nth(place) {
+            for (index, feature) in features.iter().enumerate() {
+                let expected = match data.chunks_exact(3).nth(index) {
                     Some(pixel) => (u32::from(pixel[0]) << 16 | u32::from(pixel[1]) << 8 | u32::from(pixel[2])) as f32,
                     None => -1.0,
                 };

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use gstreamer_video::VideoFormat;
 
-use super::convert::{Converter, Picture, Target};
+use super::convert::{Converter, Picture, PictureTarget};
 use super::frame::Frame;
 use super::testing::{converted, difference, exact_rgb, in_format, photo, rgb_frame};
 use crate::config::ResizeMode;
@@ -38,8 +38,8 @@ fn frame_of(picture: &Picture) -> Frame {
     rgb_frame(picture.width as usize, picture.height as usize, picture.data.clone())
 }
 
-fn target((width, height): (u32, u32), grey: bool, resize: ResizeMode) -> Target {
-    Target {
+fn target((width, height): (u32, u32), grey: bool, resize: ResizeMode) -> PictureTarget {
+    PictureTarget {
         width,
         height,
         grey,
@@ -117,10 +117,10 @@ fn yuv_frames_give_the_pictures_of_the_rgb_that_videoconvert_makes_of_them() {
 fn centre(picture: &Picture) -> (f64, f64) {
     let (mut x, mut y, mut count) = (0.0, 0.0, 0.0);
     let channels = picture.data.len() / picture.pixels();
-    for (place, pixel) in picture.data.chunks_exact(channels).enumerate() {
+    for (index, pixel) in picture.data.chunks_exact(channels).enumerate() {
         if pixel.iter().all(|value| *value > 140) {
-            x += (place % picture.width as usize) as f64 + 0.5;
-            y += (place / picture.width as usize) as f64 + 0.5;
+            x += (index % picture.width as usize) as f64 + 0.5;
+            y += (index / picture.width as usize) as f64 + 0.5;
             count += 1.0;
         }
     }
@@ -155,8 +155,8 @@ fn the_ball_is_where_it_is_in_every_raw_format_whatever_is_cut_off() {
             let frame = in_format(&original, format, None).unwrap_or_else(|| panic!("no frame in {format:?}"));
             let (width, height) = (size.0 as f64, size.1 as f64);
             let scale = (f64::from(model.0) / width).max(f64::from(model.1) / height);
-            let place = |at: f64, length: f64, pixels: u32| (at - length / 2.0) * scale + f64::from(pixels) / 2.0;
-            let wanted = (place(ball.0, width, model.0), place(ball.1, height, model.1));
+            let index = |at: f64, length: f64, pixels: u32| (at - length / 2.0) * scale + f64::from(pixels) / 2.0;
+            let wanted = (index(ball.0, width, model.0), index(ball.1, height, model.1));
             for grey in [false, true] {
                 let mut converter = Converter::new(target(model, grey, ResizeMode::FitShortest));
                 let found = centre(&converted(&mut converter, &frame));

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use gstreamer as gst;
 use gstreamer::prelude::*;
 
-use super::convert::{Converter, Picture, Target};
+use super::convert::{Converter, Picture, PictureTarget};
 use super::error::CaptureError;
 use super::frame::{Frame, FrameMailbox};
 use super::mailbox::Received;
@@ -427,7 +427,7 @@ fn a_source_of_jpeg_is_decoded_to_the_same_picture() {
     let picture = |line: &str| {
         let run = Run::unthrottled(line);
         let mut picture = Picture::default();
-        let target = Target {
+        let target = PictureTarget {
             width: 64,
             height: 48,
             grey: false,
@@ -467,7 +467,7 @@ fn jpeg_is_decoded_without_a_bias() {
         .encode_image(&original.to_luma8())
         .unwrap();
     let decoded = image::open(&path).unwrap().to_luma8();
-    let target = Target {
+    let target = PictureTarget {
         width: decoded.width(),
         height: decoded.height(),
         grey: true,

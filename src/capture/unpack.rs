@@ -11,7 +11,8 @@ use yuv::{YuvBiPlanarImage, YuvConversionMode, YuvError, YuvPackedImage, YuvPlan
 
 use super::geometry::Rect;
 
-type MappedFrame<'a> = gst_video::VideoFrameRef<&'a gst::BufferRef>;
+/// A frame whose planes are readable in memory.
+pub(super) type MappedFrame<'a> = gst_video::VideoFrameRef<&'a gst::BufferRef>;
 type Planar<T> = fn(&YuvPlanarImage<'_, T>, &mut [u8], u32, YuvRange, YuvStandardMatrix) -> Result<(), YuvError>;
 type SemiPlanar<T> = fn(
     &YuvBiPlanarImage<'_, T>,
@@ -26,7 +27,7 @@ type Shuffle = fn(&[u8], u32, &mut [u8], u32, u32, u32) -> Result<(), YuvError>;
 
 /// How the pixels of a format are read.
 #[derive(Clone, Copy)]
-enum Layout {
+enum PixelLayout {
     /// Three planes of bytes, or of 16-bit words in the machine's byte order.
     Planar(Planar<u8>),
     PlanarWords(Planar<u16>),
@@ -43,14 +44,14 @@ enum Layout {
     },
     /// As it is to be.
     Rgbx,
-    /// Luma only: a byte at `place` in each `step` bytes of the first plane.
+    /// Luma only: a byte at `offset` in each `step` bytes of the first plane.
     Luma {
         step: usize,
-        place: usize,
+        offset: usize,
     },
 }
 
-impl std::fmt::Debug for Layout {
+impl std::fmt::Debug for PixelLayout {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Planar(_) => "Planar",
@@ -77,7 +78,7 @@ pub(super) enum UnpackError {
 /// Reads frames of one format.
 #[derive(Debug)]
 pub(super) struct Unpacker {
-    layout: Layout,
+    layout: PixelLayout,
     range: YuvRange,
     matrix: YuvStandardMatrix,
     /// Planes of the second and third component.
@@ -101,11 +102,14 @@ impl Unpacker {
         };
         let mut layout = layout(&details)?;
         let is_bt601 = colours.matrix() == VideoColorMatrix::Bt601;
-        let is_luma = matches!(layout, Layout::Planar(_) | Layout::SemiPlanar(_) | Layout::Packed(_));
+        let is_luma = matches!(
+            layout,
+            PixelLayout::Planar(_) | PixelLayout::SemiPlanar(_) | PixelLayout::Packed(_)
+        );
         if grey && is_bt601 && is_luma {
             layout = luma(&details);
         }
-        let has_chroma = info.is_yuv() && !matches!(layout, Layout::Luma { .. });
+        let has_chroma = info.is_yuv() && !matches!(layout, PixelLayout::Luma { .. });
         let matrix = match (has_chroma, colours.matrix()) {
             (false, _) | (_, VideoColorMatrix::Bt601) => YuvStandardMatrix::Bt601,
             (_, VideoColorMatrix::Bt709) => YuvStandardMatrix::Bt709,
@@ -145,7 +149,7 @@ impl Unpacker {
     /// Bytes of each pixel it gives: 1 (luma) or 4 (red, green, blue, and one without meaning).
     pub fn channels(&self) -> usize {
         match self.layout {
-            Layout::Luma { .. } => 1,
+            PixelLayout::Luma { .. } => 1,
             _ => 4,
         }
     }
@@ -175,8 +179,8 @@ impl Unpacker {
         // `yuv` leaves out rows of these kinds that are not followed by all bytes up to the next row, which the last one need
         // not have: the last ones are read one by one.
         let single = match self.layout {
-            Layout::SemiPlanar(_) if part.height.is_multiple_of(2) => 2,
-            Layout::SemiPlanar(_) | Layout::Packed(_) | Layout::Rgb { .. } => 1,
+            PixelLayout::SemiPlanar(_) if part.height.is_multiple_of(2) => 2,
+            PixelLayout::SemiPlanar(_) | PixelLayout::Packed(_) | PixelLayout::Rgb { .. } => 1,
             _ => return self.read_rows(frame, part, out, stride),
         };
         let most = Rect {
@@ -219,7 +223,7 @@ impl Unpacker {
         };
         let [u, v] = self.chroma_planes;
         match self.layout {
-            Layout::Planar(convert) => {
+            PixelLayout::Planar(convert) => {
                 let (y, u, v) = (
                     plane(frame, 0, part, 1)?,
                     plane(frame, u, chroma, 1)?,
@@ -237,7 +241,7 @@ impl Unpacker {
                 };
                 convert(&image, out, out_stride, range, matrix)?;
             }
-            Layout::PlanarWords(convert) => {
+            PixelLayout::PlanarWords(convert) => {
                 let [y_words, u_words, v_words] = &mut self.words;
                 plane(frame, 0, part, 2)?.words(y_words);
                 plane(frame, u, chroma, 2)?.words(u_words);
@@ -254,7 +258,7 @@ impl Unpacker {
                 };
                 convert(&image, out, out_stride, range, matrix)?;
             }
-            Layout::SemiPlanar(convert) => {
+            PixelLayout::SemiPlanar(convert) => {
                 let (y, uv) = (plane(frame, 0, part, 1)?, plane(frame, 1, chroma, 2)?);
                 let image = YuvBiPlanarImage {
                     y_plane: y.data,
@@ -266,7 +270,7 @@ impl Unpacker {
                 };
                 convert(&image, out, out_stride, range, matrix, YuvConversionMode::Balanced)?;
             }
-            Layout::SemiPlanarWords(convert) => {
+            PixelLayout::SemiPlanarWords(convert) => {
                 let [y_words, uv_words, _] = &mut self.words;
                 plane(frame, 0, part, 2)?.words(y_words);
                 plane(frame, 1, chroma, 4)?.words(uv_words);
@@ -280,7 +284,7 @@ impl Unpacker {
                 };
                 convert(&image, out, out_stride, range, matrix, YuvConversionMode::Balanced)?;
             }
-            Layout::Packed(convert) => {
+            PixelLayout::Packed(convert) => {
                 let rows = plane(frame, 0, chroma, 4)?;
                 let image = YuvPackedImage {
                     yuy: rows.data,
@@ -290,7 +294,7 @@ impl Unpacker {
                 };
                 convert(&image, out, out_stride, range, matrix)?;
             }
-            Layout::Rgb {
+            PixelLayout::Rgb {
                 step,
                 shuffle: Some(shuffle),
                 ..
@@ -298,7 +302,7 @@ impl Unpacker {
                 let rows = plane(frame, 0, part, step)?;
                 shuffle(rows.data, rows.stride, out, out_stride, width, height)?;
             }
-            Layout::Rgb { step, places, .. } => {
+            PixelLayout::Rgb { step, places, .. } => {
                 let rows = plane(frame, 0, part, step)?;
                 for (from, to) in rows.iter().zip(out.chunks_mut(stride)) {
                     let (to, _) = to.as_chunks_mut::<4>();
@@ -307,16 +311,16 @@ impl Unpacker {
                     }
                 }
             }
-            Layout::Rgbx => {
+            PixelLayout::Rgbx => {
                 let rows = plane(frame, 0, part, 4)?;
                 for (from, to) in rows.iter().zip(out.chunks_mut(stride)) {
                     to[..from.len()].copy_from_slice(from);
                 }
             }
-            Layout::Luma { step, place } => {
+            PixelLayout::Luma { step, offset } => {
                 let rows = plane(frame, 0, part, step)?;
                 for (from, to) in rows.iter().zip(out.chunks_mut(stride)) {
-                    read_luma(from, step, place, range, &mut to[..width as usize]);
+                    read_luma(from, step, offset, range, &mut to[..width as usize]);
                 }
             }
         }
@@ -325,7 +329,7 @@ impl Unpacker {
 }
 
 /// One row. Written as loops that the compiler turns into vector code.
-fn read_luma(from: &[u8], step: usize, place: usize, range: YuvRange, to: &mut [u8]) {
+fn read_luma(from: &[u8], step: usize, offset: usize, range: YuvRange, to: &mut [u8]) {
     let value = |byte: u8| match range {
         YuvRange::Full => byte,
         YuvRange::Limited => spread(byte),
@@ -335,12 +339,12 @@ fn read_luma(from: &[u8], step: usize, place: usize, range: YuvRange, to: &mut [
         2 => {
             let (pairs, _) = from.as_chunks::<2>();
             for (to, pair) in to.iter_mut().zip(pairs) {
-                *to = value(pair[place & 1]);
+                *to = value(pair[offset & 1]);
             }
         }
         _ => {
             for (to, pixel) in to.iter_mut().zip(from.chunks_exact(step)) {
-                *to = value(pixel[place]);
+                *to = value(pixel[offset]);
             }
         }
     }
@@ -411,48 +415,48 @@ fn plane<'a>(frame: &'a MappedFrame<'_>, plane: u32, part: Rect, size: usize) ->
     })
 }
 
-fn luma(details: &gst_video::VideoFormatInfo) -> Layout {
-    Layout::Luma {
+fn luma(details: &gst_video::VideoFormatInfo) -> PixelLayout {
+    PixelLayout::Luma {
         step: details.pixel_stride()[0] as usize,
-        place: details.poffset()[0] as usize,
+        offset: details.poffset()[0] as usize,
     }
 }
 
-fn layout(details: &gst_video::VideoFormatInfo) -> Option<Layout> {
+fn layout(details: &gst_video::VideoFormatInfo) -> Option<PixelLayout> {
     use VideoFormat as F;
     Some(match details.format() {
-        F::I420 | F::Yv12 => Layout::Planar(yuv::yuv420_to_rgba),
-        F::Y42b => Layout::Planar(yuv::yuv422_to_rgba),
-        F::Y444 => Layout::Planar(yuv::yuv444_to_rgba),
-        F::I42010le => Layout::PlanarWords(yuv::i010_to_rgba),
-        F::I42210le => Layout::PlanarWords(yuv::i210_to_rgba),
-        F::I42012le => Layout::PlanarWords(yuv::i012_to_rgba),
-        F::I42212le => Layout::PlanarWords(yuv::i212_to_rgba),
-        F::Nv12 => Layout::SemiPlanar(yuv::yuv_nv12_to_rgba),
-        F::Nv21 => Layout::SemiPlanar(yuv::yuv_nv21_to_rgba),
-        F::Nv16 => Layout::SemiPlanar(yuv::yuv_nv16_to_rgba),
-        F::Nv61 => Layout::SemiPlanar(yuv::yuv_nv61_to_rgba),
-        F::Nv24 => Layout::SemiPlanar(yuv::yuv_nv24_to_rgba),
-        F::P01010le => Layout::SemiPlanarWords(yuv::p010_to_rgba),
-        F::Yuy2 => Layout::Packed(yuv::yuyv422_to_rgba),
-        F::Uyvy => Layout::Packed(yuv::uyvy422_to_rgba),
-        F::Yvyu => Layout::Packed(yuv::yvyu422_to_rgba),
-        F::Vyuy => Layout::Packed(yuv::vyuy422_to_rgba),
+        F::I420 | F::Yv12 => PixelLayout::Planar(yuv::yuv420_to_rgba),
+        F::Y42b => PixelLayout::Planar(yuv::yuv422_to_rgba),
+        F::Y444 => PixelLayout::Planar(yuv::yuv444_to_rgba),
+        F::I42010le => PixelLayout::PlanarWords(yuv::i010_to_rgba),
+        F::I42210le => PixelLayout::PlanarWords(yuv::i210_to_rgba),
+        F::I42012le => PixelLayout::PlanarWords(yuv::i012_to_rgba),
+        F::I42212le => PixelLayout::PlanarWords(yuv::i212_to_rgba),
+        F::Nv12 => PixelLayout::SemiPlanar(yuv::yuv_nv12_to_rgba),
+        F::Nv21 => PixelLayout::SemiPlanar(yuv::yuv_nv21_to_rgba),
+        F::Nv16 => PixelLayout::SemiPlanar(yuv::yuv_nv16_to_rgba),
+        F::Nv61 => PixelLayout::SemiPlanar(yuv::yuv_nv61_to_rgba),
+        F::Nv24 => PixelLayout::SemiPlanar(yuv::yuv_nv24_to_rgba),
+        F::P01010le => PixelLayout::SemiPlanarWords(yuv::p010_to_rgba),
+        F::Yuy2 => PixelLayout::Packed(yuv::yuyv422_to_rgba),
+        F::Uyvy => PixelLayout::Packed(yuv::uyvy422_to_rgba),
+        F::Yvyu => PixelLayout::Packed(yuv::yvyu422_to_rgba),
+        F::Vyuy => PixelLayout::Packed(yuv::vyuy422_to_rgba),
         F::Gray8 => luma(details),
         F::Rgb | F::Bgr | F::Rgbx | F::Bgrx | F::Xrgb | F::Xbgr | F::Rgba | F::Bgra | F::Argb | F::Abgr => rgb(details),
         _ => return None,
     })
 }
 
-fn rgb(details: &gst_video::VideoFormatInfo) -> Layout {
+fn rgb(details: &gst_video::VideoFormatInfo) -> PixelLayout {
     let step = details.pixel_stride()[0] as usize;
     let places = [0, 1, 2].map(|colour| details.poffset()[colour] as usize);
     let shuffle: Option<Shuffle> = match (step, places) {
-        (4, [0, 1, 2]) => return Layout::Rgbx,
+        (4, [0, 1, 2]) => return PixelLayout::Rgbx,
         (4, [2, 1, 0]) => Some(yuv::bgra_to_rgba),
         (3, [0, 1, 2]) => Some(yuv::rgb_to_rgba),
         (3, [2, 1, 0]) => Some(yuv::bgr_to_rgba),
         _ => None,
     };
-    Layout::Rgb { step, places, shuffle }
+    PixelLayout::Rgb { step, places, shuffle }
 }

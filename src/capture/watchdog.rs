@@ -10,7 +10,7 @@ use gstreamer::prelude::*;
 use super::error::CaptureError;
 use super::launch_line::SINK_NAME;
 use super::mailbox::MailboxControl;
-use crate::util::panics::caught;
+use crate::util::panics::catch_panic;
 use crate::util::redact::SecretWords;
 
 /// How long the thread waits for a message before it looks at the clock.
@@ -120,7 +120,7 @@ impl Watchdog {
     /// Waits for the end of the capture and reports it, unless the capture is stopped first.
     pub fn run(self, report: &dyn Fn(CaptureEvent)) {
         // If this thread panicked silently, the end of the capture would never be reported.
-        let end = caught(|| self.wait_for_end());
+        let end = catch_panic(|| self.wait_for_end());
         let Some(event) = end.unwrap_or_else(|panicked| Some(CaptureEvent::Error(panicked.into()))) else {
             return;
         };

@@ -7,7 +7,7 @@
 use gstreamer as gst;
 use gstreamer_video as gst_video;
 
-type MappedFrame<'a> = gst_video::VideoFrameRef<&'a gst::BufferRef>;
+use super::unpack::MappedFrame;
 
 /// Converts frames of one format to RGB.
 #[derive(Debug)]

@@ -157,12 +157,12 @@ impl InstanceGuard {
 /// Waits for the end of an earlier process of the same device. It notices the removal of its lock file only after up to
 /// `sleep_time_sec`.
 async fn wait_for_lock(lock: &DeviceDirLock, limit: Duration, signals: &mut StopSignals) -> Result<(), Exit> {
-    if lock.try_hold() {
+    if lock.try_lock() {
         return Ok(());
     }
     tracing::info!("An earlier run for this device has not ended yet; waiting for it");
     let free = async {
-        while !lock.try_hold() {
+        while !lock.try_lock() {
             tokio::time::sleep(LOCK_POLL_INTERVAL).await;
         }
     };
@@ -221,7 +221,7 @@ async fn daemon(setup: Setup) -> Exit {
         ));
         let end = crate::supervisor::run(setup, device, stop.as_mut()).await;
         // A stop signal or a removal of the lock file at the last moment cancels the re-execution.
-        end == RunEnd::Reexec && tokio::time::timeout(SIGNAL_GRACE, stop).await.is_err() && lock.still_there()
+        end == RunEnd::Reexec && tokio::time::timeout(SIGNAL_GRACE, stop).await.is_err() && lock.exists_at_path()
     };
     // `stop_requested` owned the other clone, and is dropped.
     if let Ok(lock) = Arc::try_unwrap(lock) {
@@ -243,8 +243,8 @@ async fn stop_requested(
     let signal = loop {
         tokio::select! {
             signal = signals.next() => break Some(signal),
-            _ = poll.tick() => if !lock.still_there() { break None },
-            _ = freshen.tick() => if let Err(error) = lock.keep_fresh() {
+            _ = poll.tick() => if !lock.exists_at_path() { break None },
+            _ = freshen.tick() => if let Err(error) = lock.update_times() {
                 tracing::debug!(%error, "The times of the lock file cannot be set");
             },
         }

@@ -6,13 +6,13 @@ use serde_json::{Map, Value, json};
 use crate::uplink::CommandRefusal;
 use crate::util::redact;
 
-/// Answers repeat at most this many characters of a sender's text.
+/// Most characters of a client's text that an answer repeats.
 const ECHO_CHARS: usize = 64;
 
-/// What a handler returns for the answer.
+/// The result of a handler.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Reply {
-    /// Goes under the answer key of the command; `None` when there is only an error.
+    /// Value of the answer key of the command; `None` if there is only an error.
     value: Option<Value>,
     error: Option<String>,
 }
@@ -32,10 +32,10 @@ impl Reply {
         }
     }
 
-    /// A refused value: what is in force instead, and what is accepted.
-    pub fn refused(in_force: impl Into<Value>, error: impl Into<String>) -> Self {
+    /// A refused value: the setting that stays, and an error that says what is accepted.
+    pub fn refused(current: impl Into<Value>, error: impl Into<String>) -> Self {
         Self {
-            value: Some(in_force.into()),
+            value: Some(current.into()),
             error: Some(error.into()),
         }
     }
@@ -53,7 +53,7 @@ impl Reply {
     }
 }
 
-/// The answer to a message that is not executed, with the reason: `{"result":{"error":"..."}}`.
+/// The answer to a message that is not executed: `{"result":{"error":"..."}}`.
 pub(super) fn error_answer(error: impl ToString) -> Bytes {
     Reply::error(error.to_string()).to_json("")
 }
@@ -63,7 +63,7 @@ pub fn refusal_answer(refusal: CommandRefusal) -> Bytes {
     error_answer(refusal)
 }
 
-/// The beginning of a sender's text, short enough for an answer.
+/// Shortens a client's text for an answer.
 pub(super) fn shortened(text: &str) -> String {
     text.chars().take(ECHO_CHARS).collect()
 }

@@ -1,4 +1,4 @@
-//! What the handlers of commands read and change.
+//! The parts of a session that the handlers of commands read and change.
 
 use std::sync::Arc;
 
@@ -18,9 +18,9 @@ pub struct CommandContext<'a> {
     pub report: &'a Mutex<Report>,
     /// `None` until a model is loaded.
     pub model: Option<&'a Arc<ModelInfo>>,
-    /// Thresholds of the model that were changed since it was loaded.
+    /// Thresholds of the model that were changed after it was loaded.
     pub changed_thresholds: Vec<Threshold>,
-    /// The caches that are on.
+    /// The enabled caches.
     pub caches: &'a Caches,
     /// Publishes the answers.
     pub answers: AnswerPublisher,
@@ -29,7 +29,7 @@ pub struct CommandContext<'a> {
 /// Publishes answers on `command/output`.
 #[derive(Debug, Clone)]
 pub struct AnswerPublisher {
-    /// Takes the message.
+    /// Receives the answers.
     pub outbox: Arc<Outbox>,
     /// Topics of the device.
     pub topics: Arc<Topics>,

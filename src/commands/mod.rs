@@ -1,7 +1,7 @@
-//! The commands of `command/input`: [`COMMANDS`] is the one table of verbs, with value, handler and answer.
+//! The commands of `command/input`: [`COMMANDS`] is the table of commands with value, handler and answer.
 //!
-//! [`execute`] parses a received message, calls the handler of its verb and publishes the answer. `send` and the table in
-//! `recipes/README.md` read the same table.
+//! [`execute`] parses a received message, calls the handler of the command and publishes the answer. `send` and the table in
+//! `recipes/README.md` use the same table.
 
 mod answer;
 mod context;

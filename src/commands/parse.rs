@@ -13,21 +13,21 @@ const ACCEPTED: &str =
 #[derive(Debug, Clone)]
 pub(super) struct ParsedCommand {
     pub spec: &'static CommandSpec,
-    /// As sent; null when absent. The handler checks it.
+    /// The value as received; null if absent. The handler checks it.
     pub value: Value,
 }
 
-/// Why a message is not a command. The text is meant for the sender.
+/// Why a message is not a command. The text is sent to the client.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum CommandError {
     #[error(transparent)]
     Refused(#[from] CommandRefusal),
     #[error("the command is not JSON ({0}); {ACCEPTED}")]
     NotJson(String),
-    /// JSON, but not an object with a `cmd`.
+    /// The message is JSON, but not an object with a `cmd`.
     #[error("the command is {0}; {ACCEPTED}")]
     WrongShape(&'static str),
-    /// The verb exists in another spelling.
+    /// The command exists with another spelling.
     #[error("unknown command \"{given}\": commands are matched exactly; send \"{meant}\"")]
     Spelling { given: String, meant: &'static str },
     #[error("unknown command \"{given}\"; accepted: {}", names())]
@@ -37,7 +37,7 @@ pub(super) enum CommandError {
 /// Parses one message.
 ///
 /// # Errors
-/// Messages that are too large, not JSON, or without a known verb.
+/// The message is too large, is not JSON, or has no known command.
 pub(super) fn parse(payload: &[u8]) -> Result<ParsedCommand, CommandError> {
     if payload.len() > MAX_COMMAND_BYTES {
         return Err(CommandRefusal::TooLarge(payload.len()).into());
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn a_verb_in_another_spelling_is_refused_with_the_right_one() {
+    fn a_command_with_another_spelling_is_refused_with_the_right_one() {
         for verb in ["Restart", " restart ", "RESTART"] {
             let error = parse_text(&format!(r#"{{"cmd":"{verb}"}}"#))
                 .expect_err(verb)
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn the_answer_to_a_message_that_is_no_command_names_what_is_accepted() {
+    fn the_answer_to_an_invalid_message_says_what_is_accepted() {
         let deep = "[".repeat(5000);
         for payload in [
             &b"restart"[..],

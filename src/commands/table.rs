@@ -16,28 +16,28 @@ use crate::model::ModelInfo;
 pub struct CommandSpec {
     /// The verb, matched exactly.
     pub name: &'static str,
-    /// The accepted values, for people; `None`: it takes no value.
+    /// Description of the accepted values; `None`: it takes no value.
     pub value: Option<&'static str>,
-    /// What it does, for people.
+    /// Description of the effect.
     pub summary: &'static str,
-    /// Key of the answer in `result`. An answer that has only `error` belongs to the command, too.
+    /// Key of the answer in `result`. An answer with only `error` can also belong to the command.
     pub answer_key: &'static str,
     pub(super) handler: Handler,
 }
 
-/// Checks the value (null when absent), acts, and returns what to answer.
-type Handler = fn(&CommandContext<'_>, Value) -> Outcome;
+/// Checks the value (null if absent), executes the command, and returns the reply.
+type Handler = fn(&CommandContext<'_>, Value) -> CommandOutcome;
 
-/// What a handler did.
-pub(super) enum Outcome {
+/// The outcome of a handler.
+pub(super) enum CommandOutcome {
     Done(Reply),
     /// The session ends and a new one begins.
     Restart(Reply),
-    /// The work takes time; the reply follows.
+    /// The work takes time; the future returns the reply.
     Later(Pin<Box<dyn Future<Output = Reply> + Send>>),
 }
 
-impl From<Reply> for Outcome {
+impl From<Reply> for CommandOutcome {
     fn from(reply: Reply) -> Self {
         Self::Done(reply)
     }
@@ -50,7 +50,7 @@ pub static COMMANDS: [CommandSpec; 12] = [
         value: None,
         summary: "start model, source and caches again, with the configured settings",
         answer_key: "restart",
-        handler: |_, _| Outcome::Restart(Reply::value("OK")),
+        handler: |_, _| CommandOutcome::Restart(Reply::value("OK")),
     },
     CommandSpec {
         name: "enable_threshold_filter",
@@ -83,7 +83,7 @@ pub static COMMANDS: [CommandSpec; 12] = [
     CommandSpec {
         name: "get_threshold_filter_criteria",
         value: None,
-        summary: "answer with the comparison in force",
+        summary: "answer with the current comparison",
         answer_key: "criteria",
         handler: |context, _| Reply::value(criteria(context)).into(),
     },
@@ -97,7 +97,7 @@ pub static COMMANDS: [CommandSpec; 12] = [
     CommandSpec {
         name: "get_threshold_filter_confidence",
         value: None,
-        summary: "answer with the threshold in force, as it is compared with",
+        summary: "answer with the threshold with which the scores are compared",
         answer_key: "confidence_threshold",
         handler: |context, _| Reply::value(confidence(context)).into(),
     },
@@ -134,7 +134,7 @@ pub static COMMANDS: [CommandSpec; 12] = [
     },
 ];
 
-/// The command with this verb.
+/// The command with this name.
 pub fn find(name: &str) -> Option<&'static CommandSpec> {
     COMMANDS.iter().find(|command| command.name == name)
 }
@@ -152,13 +152,13 @@ pub fn markdown_table() -> String {
     table
 }
 
-fn set_filter_enabled(context: &CommandContext<'_>, enabled: bool) -> Outcome {
+fn set_filter_enabled(context: &CommandContext<'_>, enabled: bool) -> CommandOutcome {
     let mut report = context.report.lock();
     report.set_filter_enabled(enabled);
     Reply::value(report.filter().to_json()).into()
 }
 
-fn set_criteria(context: &CommandContext<'_>, value: Value) -> Outcome {
+fn set_criteria(context: &CommandContext<'_>, value: Value) -> CommandOutcome {
     match value.as_str().and_then(|text| text.trim().parse::<Criteria>().ok()) {
         Some(new) => {
             context.report.lock().set_criteria(new);
@@ -173,7 +173,7 @@ fn criteria(context: &CommandContext<'_>) -> &'static str {
     context.report.lock().filter().criteria.into()
 }
 
-fn set_confidence(context: &CommandContext<'_>, value: Value) -> Outcome {
+fn set_confidence(context: &CommandContext<'_>, value: Value) -> CommandOutcome {
     let set = parse_threshold(&value).and_then(|threshold| context.report.lock().set_threshold(threshold));
     match set {
         Ok(()) => Reply::value(confidence(context)),
@@ -186,7 +186,7 @@ fn confidence(context: &CommandContext<'_>) -> f64 {
     context.report.lock().filter().threshold()
 }
 
-fn get_model_info(context: &CommandContext<'_>, _: Value) -> Outcome {
+fn get_model_info(context: &CommandContext<'_>, _: Value) -> CommandOutcome {
     match context.model {
         Some(info) => {
             let mut info = ModelInfo::clone(info);
@@ -202,13 +202,13 @@ fn get_model_info(context: &CommandContext<'_>, _: Value) -> Outcome {
     .into()
 }
 
-/// A cache executes it after the writes that came before, so those pairs are removed, too.
-fn clear_cache(context: &CommandContext<'_>, _: Value) -> Outcome {
+/// Each cache executes it after the earlier writes, so those pairs are removed too.
+fn clear_cache(context: &CommandContext<'_>, _: Value) -> CommandOutcome {
     let caches = context.caches.clone();
     if caches.files.is_none() && caches.s3.is_none() {
         return Reply::value(cleared(true, true)).into();
     }
-    Outcome::Later(Box::pin(async move {
+    CommandOutcome::Later(Box::pin(async move {
         let local = async { Some(caches.files.as_ref()?.clear().await.is_ok()) };
         let s3 = async { Some(caches.s3.as_ref()?.clear().await.is_ok()) };
         let (local, s3) = tokio::join!(local, s3);
@@ -216,7 +216,7 @@ fn clear_cache(context: &CommandContext<'_>, _: Value) -> Outcome {
     }))
 }
 
-fn clear_cache_file(context: &CommandContext<'_>, value: Value) -> Outcome {
+fn clear_cache_file(context: &CommandContext<'_>, value: Value) -> CommandOutcome {
     let id = match value {
         Value::String(id) => id,
         Value::Null => String::new(),
@@ -227,7 +227,7 @@ fn clear_cache_file(context: &CommandContext<'_>, value: Value) -> Outcome {
         return Reply::refused(file_cleared(false, false, &id), error).into();
     }
     let caches = context.caches.clone();
-    Outcome::Later(Box::pin(async move {
+    CommandOutcome::Later(Box::pin(async move {
         let local = async { Some(caches.files.as_ref()?.clear_one(&id).await.is_ok()) };
         let s3 = async { Some(caches.s3.as_ref()?.clear_one(&id).await.is_ok()) };
         let (local, s3) = tokio::join!(local, s3);
@@ -235,7 +235,7 @@ fn clear_cache_file(context: &CommandContext<'_>, value: Value) -> Outcome {
     }))
 }
 
-/// The outcome of each cache; one that is off counts as cleared.
+/// The outcome of each cache. A disabled cache counts as cleared.
 fn cleared(local: bool, s3: bool) -> Value {
     let outcome = |ok| if ok { "OK" } else { "FAILED" };
     json!({"local": outcome(local), "s3": outcome(s3)})
@@ -265,8 +265,8 @@ mod tests {
     use crate::uplink::ReceivedCommand;
     use crate::uplink::outbox::{Outbox, OutboxBounds};
 
-    /// Executes commands one after the other, without model and caches; gives the actions and the answers.
-    fn executed(commands: &[Value]) -> Vec<(Action, String)> {
+    /// Executes commands one after the other, without model and caches. Returns the actions and the answers.
+    fn execute_all(commands: &[Value]) -> Vec<(Action, String)> {
         let stats = Arc::new(Stats::default());
         let filter = FilterConfig {
             enabled: false,
@@ -290,18 +290,18 @@ mod tests {
                 qos: Qos::AtLeastOnce,
             },
         };
-        let mut executed = Vec::new();
+        let mut outcomes = Vec::new();
         for command in commands {
             let payload = command.to_string().into();
             let action = execute(&ReceivedCommand { payload }, &context);
             let (_, message) = outbox.next_to_send().expect("an answer");
-            executed.push((action, String::from_utf8(message.payload.to_vec()).expect("UTF-8")));
+            outcomes.push((action, String::from_utf8(message.payload.to_vec()).expect("UTF-8")));
         }
-        executed
+        outcomes
     }
 
     #[test]
-    fn every_verb_is_in_the_table_once() {
+    fn every_command_is_in_the_table_once() {
         let names: HashSet<_> = COMMANDS.iter().map(|command| command.name).collect();
         assert_eq!(names.len(), COMMANDS.len());
     }
@@ -347,7 +347,7 @@ mod tests {
                 ),
             ),
         ] {
-            let (action, got) = executed(std::slice::from_ref(&command)).remove(0);
+            let (action, got) = execute_all(std::slice::from_ref(&command)).remove(0);
             assert_eq!(got, format!(r#"{{"result":{answer}}}"#), "{command}");
             assert_eq!(action == Action::Restart, command["cmd"] == "restart");
         }
@@ -355,8 +355,8 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_was_set_is_answered_from_then_on() {
-        let answers = executed(&[
+    fn a_value_that_was_set_is_in_later_answers() {
+        let answers = execute_all(&[
             json!({"cmd": "set_threshold_filter_criteria", "value": "eq"}),
             json!({"cmd": "get_threshold_filter_criteria"}),
             json!({"cmd": "set_threshold_filter_confidence", "value": 50}),
@@ -369,7 +369,7 @@ mod tests {
     #[test]
     fn every_answer_has_the_key_of_its_command() {
         for command in COMMANDS.iter().filter(|command| command.name != "get_model_info") {
-            let answer = executed(&[json!({"cmd": command.name})]).remove(0).1;
+            let answer = execute_all(&[json!({"cmd": command.name})]).remove(0).1;
             let answer: Value = serde_json::from_str(&answer).expect("JSON");
             assert!(answer["result"].get(command.answer_key).is_some(), "{answer}");
         }
@@ -377,7 +377,7 @@ mod tests {
 
     #[test]
     fn an_answer_does_not_repeat_a_long_value_in_full() {
-        let answer = executed(&[json!({"cmd": "clear_cache_file", "value": "x".repeat(60_000)})]);
+        let answer = execute_all(&[json!({"cmd": "clear_cache_file", "value": "x".repeat(60_000)})]);
         assert!(answer[0].1.len() < 250);
     }
 }

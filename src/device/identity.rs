@@ -1,4 +1,4 @@
-//! The network address that a device took its name from, kept across starts.
+//! Stores the network address that is part of the device's name, so that it stays the same across starts.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -6,14 +6,14 @@ use std::path::Path;
 
 use super::network::Mac;
 
-/// The kept address; `None` when there is none, or the file holds something else.
+/// Reads the stored address; `None` if there is none or if the file is damaged.
 pub(super) fn read(file: &Path) -> Option<Mac> {
     let mut text = String::new();
     File::open(file).ok()?.take(256).read_to_string(&mut text).ok()?;
     Mac::parse(&text)
 }
 
-/// Keeps the address: readable by the service's user only, complete or not there at all.
+/// Stores the address in a file that only the service user can read. The file is complete or missing.
 pub(super) fn write(file: &Path, mac: &Mac) -> io::Result<()> {
     crate::util::atomic_file::replace(file, format!("{mac}\n").as_bytes())
 }

@@ -9,35 +9,35 @@ use network::Network;
 
 /// Most bytes of a name: the limit of IoT Core for client ids.
 const MAX_NAME_BYTES: usize = 128;
-/// Stands in for a template that nothing remains of: the default of `device_name`.
+/// The default of `device_name`, also used for a template without any accepted character.
 pub(crate) const DEFAULT_TEMPLATE: &str = "MyEdgeImpulseDevice";
 
 /// The name of a device: MQTT client id, part of its topics, directory below `work_dir`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeviceName {
-    /// Holds nothing that a topic level or a file name cannot hold; 1 to 128 bytes.
+    /// 1 to 128 bytes, without characters that a topic level or a file name cannot contain.
     pub name: String,
-    /// What a person should know about it, as sentences.
+    /// Warnings about the name, as sentences.
     pub warnings: Vec<String>,
 }
 
-/// The device's name: the cleaned template, `_`, and the address of a network card.
+/// Determines the device's name: the cleaned template, `_`, and the address of a network card.
 ///
-/// The card is that of the default route at the first start. Its address is kept in `<work_dir>/<template>/identity` and
-/// used as long as the machine has the card, so that a device that moves from Wi-Fi to Ethernet keeps its topics. Nothing here is
-/// an error: without a card there is no suffix, and an identity that cannot be kept is a warning.
+/// At the first start this is the card of the default route. Its address is stored in `<work_dir>/<template>/identity` and
+/// used as long as the machine has this card, so that a device that moves from Wi-Fi to Ethernet keeps its topics. This never
+/// fails: without a card there is no suffix, and an identity that cannot be stored is a warning.
 ///
 /// `system_root` is `/`, or a tree with `proc/net` and `sys/class/net` for tests.
 pub fn resolve(template: &str, work_dir: &Path, system_root: &Path) -> DeviceName {
     name(template, work_dir, system_root, true)
 }
 
-/// Like [`resolve`], but writes nothing: for `check`.
+/// Like [`resolve`], but writes nothing. Used by `check`.
 pub fn peek(template: &str, work_dir: &Path, system_root: &Path) -> DeviceName {
     name(template, work_dir, system_root, false)
 }
 
-fn name(template: &str, work_dir: &Path, system_root: &Path, keep: bool) -> DeviceName {
+fn name(template: &str, work_dir: &Path, system_root: &Path, store: bool) -> DeviceName {
     let mut warnings = Vec::new();
     let template = clean_or_default(template, &mut warnings);
     let file = work_dir.join(shortened(&template, MAX_NAME_BYTES)).join("identity");
@@ -52,7 +52,7 @@ fn name(template: &str, work_dir: &Path, system_root: &Path, keep: bool) -> Devi
     };
     let suffix = format!("_{mac}");
     let name = format!("{}{suffix}", shortened(&template, MAX_NAME_BYTES - suffix.len()));
-    if keep
+    if store
         && kept.is_none()
         && let Err(error) = identity::write(&file, &mac)
     {
@@ -64,7 +64,7 @@ fn name(template: &str, work_dir: &Path, system_root: &Path, keep: bool) -> Devi
     DeviceName { name, warnings }
 }
 
-/// The template as a topic level and file name can hold it.
+/// Removes characters from the template that a topic level or a file name cannot contain.
 fn clean_or_default(template: &str, warnings: &mut Vec<String>) -> String {
     let clean: String = template
         .trim()
@@ -72,7 +72,7 @@ fn clean_or_default(template: &str, warnings: &mut Vec<String>) -> String {
         .filter(|c| !c.is_control() && !matches!(c, '"' | '\'' | '/' | '+' | '#'))
         .map(|c| if c.is_whitespace() { '_' } else { c })
         .collect();
-    // Dots alone are directories, not names.
+    // `.` and `..` are directories.
     if clean.is_empty() || clean == "." || clean == ".." {
         warnings.push(format!(
             "`device_name` {template:?} leaves no name for a topic; {DEFAULT_TEMPLATE} is used instead"
@@ -82,7 +82,7 @@ fn clean_or_default(template: &str, warnings: &mut Vec<String>) -> String {
     clean
 }
 
-/// The longest beginning of at most so many bytes that ends between characters.
+/// Cuts the text to at most `most` bytes, between two characters.
 fn shortened(text: &str, most: usize) -> &str {
     text.get(..text.floor_char_boundary(most)).unwrap_or(text)
 }
@@ -101,7 +101,7 @@ pub struct Topics {
 }
 
 impl Topics {
-    /// Topics for the (already cleaned) device name.
+    /// Topics for a device name, which must already be cleaned.
     pub fn new(device: &str) -> Self {
         let base = format!("/edgeimpulse/device/{device}");
         Self {

@@ -4,10 +4,10 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Route flags (`linux/route.h`): usable, and leads nowhere on purpose.
+/// Route flags (`linux/route.h`): usable route, and reject route.
 const RTF_UP: u32 = 0x1;
 const RTF_REJECT: u32 = 0x200;
-/// Interface flags (`linux/if.h`): switched on, and loopback.
+/// Interface flags (`linux/if.h`): up, and loopback.
 const IFF_UP: u32 = 0x1;
 const IFF_LOOPBACK: u32 = 0x8;
 
@@ -16,7 +16,7 @@ const IFF_LOOPBACK: u32 = 0x8;
 pub(super) struct Mac(String);
 
 impl Mac {
-    /// Reads an address with or without colons. 6 bytes (Ethernet, Wi-Fi) up to 20 (InfiniBand); all zeros is none.
+    /// Parses an address with or without colons, from 6 bytes (Ethernet, Wi-Fi) to 20 bytes (InfiniBand). All zeros is not an address.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let digits: String = text
             .trim()
@@ -47,14 +47,14 @@ impl Network {
         Self { root: root.to_owned() }
     }
 
-    /// Whether a card with this address is in the machine, switched on or not.
+    /// Whether the machine has a card with this address, up or down.
     pub(super) fn has(&self, mac: &Mac) -> bool {
         self.interfaces()
             .iter()
             .any(|name| self.address(name).as_ref() == Some(mac))
     }
 
-    /// The address to be known by: that of the default route's interface, else of the first interface that is up.
+    /// The address for the device's name: that of the default route's interface, else of the first interface that is up.
     pub(super) fn own_address(&self) -> Option<Mac> {
         self.default_route()
             .and_then(|name| self.address(&name))
@@ -76,8 +76,8 @@ impl Network {
         lowest("route", ipv4_default).or_else(|| lowest("ipv6_route", ipv6_default))
     }
 
-    /// The first interface that is up and has an address: real cards before virtual ones, whose addresses are made up
-    /// anew at each start (`veth`, `docker0`), then in the kernel's order.
+    /// The first interface that is up and has an address. Physical cards come before virtual ones (`veth`, `docker0`), whose
+    /// addresses change at each start; otherwise the kernel's order is used.
     fn first_up(&self) -> Option<Mac> {
         let mut up: Vec<_> = self
             .interfaces()
@@ -137,7 +137,7 @@ fn hexadecimal(text: &str) -> Option<u32> {
     u32::from_str_radix(text, 16).ok()
 }
 
-fn usable(flags: u32) -> bool {
+fn is_usable(flags: u32) -> bool {
     flags & (RTF_UP | RTF_REJECT) == RTF_UP
 }
 
@@ -149,7 +149,7 @@ fn ipv4_default(line: &str) -> Option<(u32, &str)> {
         return None;
     };
     let is_default = hexadecimal(destination)? == 0 && hexadecimal(mask)? == 0;
-    (is_default && usable(hexadecimal(flags)?)).then_some((metric.parse().ok()?, name))
+    (is_default && is_usable(hexadecimal(flags)?)).then_some((metric.parse().ok()?, name))
 }
 
 /// Metric and interface of a line of `/proc/net/ipv6_route` that is a default route.
@@ -160,5 +160,5 @@ fn ipv6_default(line: &str) -> Option<(u32, &str)> {
         return None;
     };
     let is_default = destination.bytes().all(|b| b == b'0') && hexadecimal(prefix)? == 0;
-    (is_default && usable(hexadecimal(flags)?)).then_some((hexadecimal(metric)?, name))
+    (is_default && is_usable(hexadecimal(flags)?)).then_some((hexadecimal(metric)?, name))
 }

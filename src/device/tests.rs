@@ -8,13 +8,13 @@ use super::*;
 
 const HEADER: &str = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n";
 
-/// A machine with nothing in it but what the test adds, and a work directory.
-struct Machine {
+/// An empty machine to which a test adds network cards and routes, and a work directory.
+struct FakeHost {
     root: TempDir,
     work: TempDir,
 }
 
-impl Machine {
+impl FakeHost {
     fn new() -> Self {
         Self {
             root: TempDir::new().unwrap(),
@@ -31,7 +31,7 @@ impl Machine {
         self
     }
 
-    fn real(self, name: &str) -> Self {
+    fn physical(self, name: &str) -> Self {
         fs::create_dir_all(self.root.path().join("sys/class/net").join(name).join("device")).unwrap();
         self
     }
@@ -63,15 +63,15 @@ impl Machine {
     }
 }
 
-fn two_cards() -> Machine {
-    Machine::new()
+fn two_cards() -> FakeHost {
+    FakeHost::new()
         .card("lo", "00:00:00:00:00:00", "0x9", 1)
         .card("eth0", "A1:b2:c3:d4:e5:f6", "0x1003", 2)
         .card("wlan0", "02:00:00:00:00:01", "0x1003", 3)
 }
 
 #[test]
-fn the_suffix_is_the_address_of_the_default_routes_card() {
+fn the_suffix_is_the_address_of_the_card_of_the_default_route() {
     let machine = two_cards().routes(&[("wlan0", 600), ("eth0", 100)]);
     assert_eq!(
         machine.name("Cam"),
@@ -83,7 +83,7 @@ fn the_suffix_is_the_address_of_the_default_routes_card() {
 }
 
 #[test]
-fn an_ipv6_only_default_route_counts_and_one_that_leads_nowhere_does_not() {
+fn an_ipv6_default_route_is_used_and_a_reject_route_is_not() {
     let zero = "0".repeat(32);
     let table = format!(
         "{zero} 00 {zero} 00 {zero} ffffffff 00000001 00000000 00200200       lo\n\
@@ -96,23 +96,23 @@ fn an_ipv6_only_default_route_counts_and_one_that_leads_nowhere_does_not() {
 }
 
 #[test]
-fn without_a_default_route_the_first_card_that_is_up_is_taken_real_ones_first() {
+fn without_a_default_route_the_first_card_that_is_up_is_used_physical_ones_first() {
     let machine = two_cards().card("docker0", "02:42:00:00:00:09", "0x1003", 1);
     assert_eq!(machine.name("A").name, "A_024200000009");
     let machine = two_cards()
         .card("docker0", "02:42:00:00:00:09", "0x1003", 1)
-        .real("wlan0");
+        .physical("wlan0");
     assert_eq!(machine.name("A").name, "A_020000000001");
     let machine =
-        Machine::new()
+        FakeHost::new()
             .card("eth0", "a1:b2:c3:d4:e5:f6", "0x1002", 2)
             .card("eth1", "a1:b2:c3:d4:e5:f7", "0x1003", 3);
     assert_eq!(machine.name("A").name, "A_a1b2c3d4e5f7");
 }
 
 #[test]
-fn without_any_card_there_is_no_suffix_and_a_warning() {
-    let machine = Machine::new().card("lo", "00:00:00:00:00:00", "0x9", 1);
+fn a_machine_without_cards_gives_no_suffix_and_a_warning() {
+    let machine = FakeHost::new().card("lo", "00:00:00:00:00:00", "0x9", 1);
     let device = machine.name("Cam");
     assert_eq!(device.name, "Cam");
     assert_eq!(device.warnings.len(), 1);
@@ -142,11 +142,15 @@ fn a_cloned_disk_gets_the_name_of_its_own_card() {
     let machine = machine
         .card("wlan0", "02:00:00:00:00:01", "0x1003", 3)
         .routes(&[("wlan0", 600)]);
-    assert_eq!(machine.name("Cam").name, "Cam_a1b2c3d4e5f6", "the new identity is kept");
+    assert_eq!(
+        machine.name("Cam").name,
+        "Cam_a1b2c3d4e5f6",
+        "the new identity is stored"
+    );
 }
 
 #[test]
-fn a_card_that_is_switched_off_still_names_the_device() {
+fn the_name_stays_when_its_card_is_down() {
     let machine = two_cards().routes(&[("wlan0", 600)]);
     machine.name("Cam");
     let machine = machine
@@ -172,7 +176,7 @@ fn the_identity_is_private_and_nothing_else_is_left_in_the_directory() {
 }
 
 #[test]
-fn peeking_gives_the_same_name_and_writes_nothing() {
+fn peek_returns_the_same_name_and_writes_nothing() {
     let machine = two_cards().routes(&[("eth0", 0)]);
     let peeked = peek("Cam", machine.work.path(), machine.root.path());
     assert_eq!(fs::read_dir(machine.work.path()).unwrap().count(), 0);
@@ -181,12 +185,12 @@ fn peeking_gives_the_same_name_and_writes_nothing() {
     assert_eq!(
         peek("Cam", machine.work.path(), machine.root.path()),
         peeked,
-        "a kept identity is seen"
+        "peek reads the stored identity"
     );
 }
 
 #[test]
-fn a_work_directory_that_cannot_be_written_is_a_warning_and_the_name_stands() {
+fn a_work_directory_that_cannot_be_written_gives_a_warning_and_the_same_name() {
     let machine = two_cards().routes(&[("eth0", 0)]);
     let file = machine.work.path().join("file");
     fs::write(&file, "").unwrap();
@@ -214,7 +218,7 @@ fn a_damaged_identity_is_replaced() {
 
 #[test]
 fn a_template_is_cleaned_for_topics() {
-    let machine = Machine::new();
+    let machine = FakeHost::new();
     for (template, name) in [
         ("My Cam", "My_Cam"),
         ("\"My 'Cam'\"", "My_Cam"),
@@ -227,7 +231,7 @@ fn a_template_is_cleaned_for_topics() {
 }
 
 #[test]
-fn a_template_of_which_nothing_remains_becomes_the_default_with_a_warning() {
+fn a_template_without_accepted_characters_becomes_the_default_with_a_warning() {
     let machine = two_cards().routes(&[("eth0", 0)]);
     for template in ["", "  ", "//", "..", ".", "../", "\"\"", "#"] {
         let device = machine.name(template);
@@ -248,7 +252,7 @@ fn a_long_template_is_cut_between_characters_and_keeps_its_suffix() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
     #[test]
-    fn any_template_gives_a_name_that_a_topic_and_a_directory_can_hold(template in "(?s).{0,200}") {
+    fn any_template_gives_a_valid_topic_level_and_directory_name(template in "(?s).{0,200}") {
         let machine = two_cards().routes(&[("eth0", 0)]);
         let name = machine.name(&template).name;
         prop_assert!(name.len() <= 128 && name.ends_with("_a1b2c3d4e5f6"));
@@ -257,7 +261,7 @@ proptest! {
     }
 
     #[test]
-    fn any_routing_table_is_survived(table in "(?s)[0-9a-f \t\nx]{0,200}") {
+    fn any_routing_table_gives_a_name(table in "(?s)[0-9a-f \t\nx]{0,200}") {
         let machine = two_cards().file("route", &table).file("ipv6_route", &table);
         prop_assert!(machine.name("Cam").name.starts_with("Cam_"));
     }

@@ -1,9 +1,9 @@
-//! Access rules: which requests are accepted, and which may change something.
+//! Access rules: which requests are accepted, and which may change settings.
 //!
-//! Every client that reaches the port may read. Two kinds of requests are refused, because a foreign web page in a browser
-//! makes them and not the user: requests of another site (their `Origin` is not this host), and requests to a name that is
-//! not this device's (DNS rebinding: the attacker points a name to this address, so that `Origin` and `Host` agree). To
-//! change something, a client needs the token or must run on this machine.
+//! Every client that reaches the port may read. Two kinds of requests are refused, because a foreign web page in a browser can
+//! send them without the user: requests of another site (their `Origin` is another host), and requests to a name that is not a
+//! name of this device (DNS rebinding: the attacker resolves a name to this address, so `Origin` and `Host` agree). To change
+//! settings, a client needs the token or must run on this machine.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -44,7 +44,7 @@ impl Access {
         Self { token, names }
     }
 
-    /// Checks `Host` and `Origin` of a request; the token makes both irrelevant.
+    /// Checks `Host` and `Origin` of a request. A request with the token is always accepted.
     ///
     /// # Errors
     /// Why the request is refused.
@@ -57,7 +57,7 @@ impl Access {
                 .get(name)
                 .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
         };
-        // Browsers always send it; a request without it comes from another program.
+        // Browsers always send `Host`. A request without it comes from another program.
         let Some(host) = text(header::HOST) else {
             return Ok(());
         };
@@ -73,14 +73,14 @@ impl Access {
         }
     }
 
-    /// Whether this client may change something.
+    /// Whether this client may change settings.
     pub(super) fn may_change(&self, peer: IpAddr, headers: &HeaderMap, uri: &Uri) -> bool {
         let is_local =
             peer.to_canonical().is_loopback() && !PROXY_HEADERS.iter().any(|name| headers.contains_key(*name));
         is_local || self.has_token(headers, uri)
     }
 
-    /// `Authorization: Bearer TOKEN`, or `?token=TOKEN`, because browsers cannot set headers of WebSockets.
+    /// Accepts `Authorization: Bearer TOKEN` and `?token=TOKEN`, because browsers cannot set headers of WebSockets.
     fn has_token(&self, headers: &HeaderMap, uri: &Uri) -> bool {
         let Some(token) = &self.token else {
             return false;
@@ -107,7 +107,7 @@ impl Access {
     }
 }
 
-/// Compares in a time that does not depend on the first difference.
+/// Compares in a time that does not depend on the position of the first difference.
 fn is_equal(given: &str, token: &str) -> bool {
     let differences = given
         .bytes()
@@ -129,7 +129,7 @@ fn is_same_site(origin: &str, host: &str) -> bool {
     bare(authority) == bare(host)
 }
 
-/// The host name, alone, with `.local` (mDNS), and with the resolver's search domains (which routers assign).
+/// The host name, and the host name with `.local` (mDNS) and with the search domains of the resolver (set by routers).
 fn own_names(system_root: &Path) -> Vec<String> {
     let read = |path: &str| std::fs::read_to_string(system_root.join(path)).unwrap_or_default();
     let host = read("proc/sys/kernel/hostname").trim().to_ascii_lowercase();
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_foreign_name_is_refused_even_when_the_origin_agrees() {
+    fn a_foreign_host_is_refused_even_if_the_origin_is_the_same() {
         for host in [
             "evil.com",
             "pi4.evil.com:4912",
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_on_this_machine_may_change_things_unless_it_is_a_proxy() {
+    fn a_client_on_this_machine_may_change_settings_unless_it_is_a_proxy() {
         let (access, uri) = (access(), Uri::from_static("/"));
         for here in ["127.0.0.1", "::1", "::ffff:127.0.0.1"] {
             assert!(
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_token_an_empty_one_does_not_match() {
+    fn an_empty_token_does_not_match_if_there_is_no_token() {
         let access = Access::new(None, "0.0.0.0", Path::new("/nonexistent"));
         let elsewhere = IpAddr::from([10, 0, 0, 9]);
         assert!(!access.may_change(elsewhere, &HeaderMap::new(), &Uri::from_static("/?token=")));

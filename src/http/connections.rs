@@ -1,5 +1,5 @@
-//! Accepts connections within limits: their number, the time for the headers of a request, the time in which a client reads
-//! nothing, and the size of the send buffer in the kernel.
+//! Accepts connections with limits: number of connections, time for the headers of a request, time in which a client reads no
+//! data, and size of the send buffer in the kernel.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,27 +13,27 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_io_timeout::TimeoutStream;
 
-/// Send buffer of a connection in bytes. Small, so that a slow client gets fewer pictures instead of older ones.
+/// Send buffer of a connection, in bytes. It is small, so that a slow client receives fewer pictures instead of older ones.
 const SEND_BUFFER: usize = 128 * 1024;
-/// Wait after a failed accept (no file descriptors left).
+/// Delay after a failed accept, for example without free file descriptors.
 const ACCEPT_RETRY: Duration = Duration::from_millis(200);
-/// Number of headers of a request.
+/// Most headers of a request.
 const MAX_HEADERS: usize = 64;
-/// Bytes of the headers of a request, and of the read buffer.
+/// Most bytes of the headers of a request, and size of the read buffer.
 const MAX_HEADER_BYTES: usize = 32 * 1024;
 
 /// Limits of a server.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct ConnectionLimits {
-    /// Open connections. Further ones are closed at once.
+pub(super) struct ServerLimits {
+    /// Most open connections. Further ones are closed at once.
     pub connections: usize,
-    /// Time for the headers of a request, and between two requests.
+    /// Time limit for the headers of a request, and between two requests.
     pub header_timeout: Duration,
     /// A client that reads nothing for this long is disconnected.
     pub write_timeout: Duration,
 }
 
-impl Default for ConnectionLimits {
+impl Default for ServerLimits {
     fn default() -> Self {
         Self {
             connections: 64,
@@ -48,14 +48,14 @@ impl Default for ConnectionLimits {
 pub(super) struct Peer(pub SocketAddr);
 
 /// Serves until dropped.
-pub(super) async fn serve(listener: TcpListener, router: Router, limits: ConnectionLimits) {
+pub(super) async fn serve(listener: TcpListener, router: Router, limits: ServerLimits) {
     let permits = Arc::new(Semaphore::new(limits.connections));
     let mut connections = tokio::task::JoinSet::new();
     loop {
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(e) => {
-                tracing::debug!(error = %e, "A connection could not be accepted");
+                tracing::debug!(error = %e, "Accepting a connection failed");
                 tokio::time::sleep(ACCEPT_RETRY).await;
                 continue;
             }
@@ -63,21 +63,15 @@ pub(super) async fn serve(listener: TcpListener, router: Router, limits: Connect
         // Removes finished connections from the set.
         while connections.try_join_next().is_some() {}
         let Ok(permit) = permits.clone().try_acquire_owned() else {
-            tracing::debug!(%peer, limit = limits.connections, "A connection is refused: there are too many");
+            tracing::debug!(%peer, limit = limits.connections, "Refused a connection: there are too many");
             continue;
         };
         connections.spawn(connection(stream, Peer(peer), router.clone(), limits, permit));
     }
 }
 
-async fn connection(
-    stream: TcpStream,
-    peer: Peer,
-    router: Router,
-    limits: ConnectionLimits,
-    permit: OwnedSemaphorePermit,
-) {
-    // The connection works without these options too.
+async fn connection(stream: TcpStream, peer: Peer, router: Router, limits: ServerLimits, permit: OwnedSemaphorePermit) {
+    // The connection also works without these options.
     let _ = stream.set_nodelay(true);
     let _ = rustix::net::sockopt::set_socket_send_buffer_size(&stream, SEND_BUFFER);
     let permit = ConnectionPermit(Arc::new(permit));
@@ -97,6 +91,6 @@ async fn connection(
     }
 }
 
-/// Counts as a connection until all clones are dropped. A WebSocket keeps one, because it outlives the request that opened it.
+/// Counts as one connection until all clones are dropped. A WebSocket holds a clone, because it outlives its request.
 #[derive(Debug, Clone)]
 pub(super) struct ConnectionPermit(#[allow(dead_code)] Arc<OwnedSemaphorePermit>);

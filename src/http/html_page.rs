@@ -1,15 +1,15 @@
-//! HTML pages that consist of one file each.
+//! HTML pages that consist of a single file.
 //!
-//! Style and script of a page may run because they carry a nonce, which is new for each response. Nothing else may run, and
+//! The style and the script of a page have a nonce, which is new for each response. No other script may run, and
 //! the page loads nothing from another host.
 
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{Html, IntoResponse, Response};
 use uuid::Uuid;
 
-/// The response with a page: inserts style and script, and sets the content security policy. `request_headers` must have
-/// passed [`Access::check`](super::access::Access::check): their `Host` becomes part of the policy, because older versions of
-/// Safari do not count a WebSocket to the same host as `'self'`.
+/// Builds the response with a page: inserts style and script, and sets the content security policy. `request_headers` must
+/// have passed [`Access::check`](super::access::Access::check): `Host` becomes part of the policy, because in older versions
+/// of Safari `'self'` does not include a WebSocket to the same host.
 pub(super) fn response(html: &str, style: &str, script: &str, request_headers: &HeaderMap) -> Response {
     let nonce = Uuid::new_v4().simple().to_string();
     let page = html
@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_elements_with_the_nonce_may_run_and_each_response_has_its_own() {
+    fn only_elements_with_the_nonce_may_run_and_each_response_has_a_new_nonce() {
         let policy = |headers: &HeaderMap| {
             let response = response("", "", "", headers);
             let policy = &response.headers()[header::CONTENT_SECURITY_POLICY];

@@ -1,4 +1,4 @@
-//! Opens the port of a server, and retries while it is in use.
+//! Opens the port of a server, and retries while the port is in use.
 
 use std::time::{Duration, Instant};
 
@@ -10,28 +10,27 @@ use crate::util::clock::rounded;
 use crate::util::host::bracketed;
 use crate::util::log_limiter::LogLimiter;
 
-/// Waits between attempts to open the port.
+/// Delays between attempts to open the port.
 const RETRY: BackoffPolicy = BackoffPolicy {
     min: Duration::from_secs(1),
     max: Duration::from_secs(30),
     reset_after: Duration::from_secs(60),
 };
 
-/// The server for which a port is opened.
+/// A server that needs a port.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Service {
     /// Its name in log lines.
     pub name: &'static str,
-    /// What to do when the port is in use.
+    /// Advice for a port that is in use.
     pub advice: &'static str,
 }
 
-/// Opens the port, as soon as that is possible. `flag` shows whether it is open.
+/// Opens the port, and retries until that succeeds. Sets `flag`.
 pub(super) async fn bind(host: &str, port: u16, service: Service, flag: &HealthFlag) -> TcpListener {
     let Service { name: server, advice } = service;
     let mut backoff = Backoff::new(RETRY);
     let mut limiter = LogLimiter::default();
-    // A URL has an IPv6 address in brackets.
     let url_host = bracketed(host);
     loop {
         match TcpListener::bind((host, port)).await {

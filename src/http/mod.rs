@@ -1,4 +1,4 @@
-//! The HTTP servers: the live page and the inference server, on a common listener with limits.
+//! The HTTP servers: the live page and the inference server. They share a listener with limits.
 
 mod access;
 mod connections;

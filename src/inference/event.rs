@@ -1,6 +1,6 @@
 //! One inference, as the loop hands it to the live tap.
 
-use crate::capture::{Frame, Picture, Target};
+use crate::capture::{Frame, Picture, PictureTarget};
 use crate::model::InferenceResult;
 use crate::report::Decision;
 
@@ -27,5 +27,5 @@ pub struct OriginalFrame {
     /// The frame.
     pub frame: Frame,
     /// How the model's input picture was made of it.
-    pub target: Target,
+    pub target: PictureTarget,
 }

@@ -41,7 +41,7 @@ pub(crate) enum UnencodedPicture {
     Original(OriginalFrame),
 }
 
-/// See the module.
+/// Passes inferences on to viewers.
 #[derive(Debug)]
 pub struct LiveTap {
     viewers: AtomicUsize,

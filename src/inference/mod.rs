@@ -25,7 +25,7 @@ mod vision_loop;
 
 use tracing::field::Empty;
 
-use crate::capture::{AudioFormat, Target};
+use crate::capture::{AudioFormat, PictureTarget};
 use crate::model::{Interrupt, Model, ModelSettings};
 use crate::util::text::clean;
 pub use context::{InferenceContext, Progress, RefusedSlices};
@@ -66,7 +66,7 @@ pub fn run(
         model.stop();
         return result;
     }
-    let Some(target) = Target::of(&info.input, context.forced_resize, context.unnamed_resize) else {
+    let Some(target) = PictureTarget::of(&info.input, context.forced_resize, context.unnamed_resize) else {
         notify(Progress::Unsupported(info));
         model.stop();
         return Ok(());

@@ -27,7 +27,7 @@ use crate::status::stats::Stats;
 use crate::uplink::{Message, Outbox};
 use crate::util::clock::now_ms;
 use crate::util::log_limiter::{LogLimiter, Suppressed};
-use crate::util::panics::caught;
+use crate::util::panics::catch_panic;
 
 /// Inferences that may wait for the encoding thread.
 const QUEUE: usize = 1024;
@@ -307,7 +307,7 @@ impl MessageWriter {
                     continue;
                 }
             };
-            if let Err(panicked) = caught(|| write(self, &message)) {
+            if let Err(panicked) = catch_panic(|| write(self, &message)) {
                 match &message.queued {
                     Some(_) => {
                         self.log_missing_picture(&panicked);

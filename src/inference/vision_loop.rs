@@ -9,7 +9,7 @@ use super::drain::DrainNotifier;
 use super::event::{InferenceEvent, OriginalFrame};
 use super::fault::{InferenceFault, RefusalTracker};
 use crate::capture::pack::pack_features;
-use crate::capture::{Converter, Frame, Picture, Received, Target};
+use crate::capture::{Converter, Frame, Picture, PictureTarget, Received};
 use crate::config::ResizeMode;
 use crate::model::{InferenceResult, Model, ModelError};
 use crate::report::Decision;
@@ -30,7 +30,7 @@ struct ConvertedFrame {
 /// One model process and its picture buffers.
 pub(super) struct VisionLoop {
     model: Model,
-    target: Target,
+    target: PictureTarget,
     converter: Converter,
     /// The frame that the model works on.
     current: ConvertedFrame,
@@ -44,7 +44,7 @@ pub(super) struct VisionLoop {
 }
 
 impl VisionLoop {
-    pub(super) fn new(model: Model, target: Target) -> Self {
+    pub(super) fn new(model: Model, target: PictureTarget) -> Self {
         Self {
             model,
             target,

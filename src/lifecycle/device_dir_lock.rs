@@ -1,4 +1,4 @@
-//! The directory of a device, held as long as a process works for it: longer than the lock file, whose removal asks for the end.
+//! The lock on the directory of a device. A process holds it until it ends, longer than the lock file.
 
 use std::fs::{DirBuilder, File};
 use std::os::unix::fs::DirBuilderExt;
@@ -6,26 +6,26 @@ use std::path::Path;
 
 use rustix::fs::{FlockOperation, flock};
 
-/// A device's directory. Held from [`DeviceDirLock::try_hold`] until it is dropped.
+/// The directory of a device. It is locked from [`DeviceDirLock::try_lock`] until this is dropped.
 #[derive(Debug)]
 pub struct DeviceDirLock(File);
 
 impl DeviceDirLock {
-    /// Opens the directory; makes it when it is missing. `None`: it cannot be used, and holds nobody off.
+    /// Opens the directory, and creates it if it is missing. `None`: it cannot be used, so there is no lock.
     pub fn open(directory: &Path) -> Option<Self> {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
         match made.and_then(|()| File::open(directory)) {
             Ok(opened) => Some(Self(opened)),
             Err(e) => {
-                tracing::debug!("the directory {} cannot be used: {e}", directory.display());
+                tracing::debug!(path = %directory.display(), error = %e, "The device directory cannot be used");
                 None
             }
         }
     }
 
-    /// Holds it. `false`: another process does.
-    pub fn try_hold(&self) -> bool {
-        // A file system without locks holds nobody off.
+    /// Takes the lock. Returns `false` if another process holds it.
+    pub fn try_lock(&self) -> bool {
+        // On a file system without locks, this always succeeds.
         flock(&self.0, FlockOperation::NonBlockingLockExclusive) != Err(rustix::io::Errno::WOULDBLOCK)
     }
 }
@@ -35,21 +35,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_held_by_one_until_it_is_dropped() {
+    fn only_one_holder_has_the_lock_until_it_is_dropped() {
         let directory = tempfile::tempdir().unwrap();
         let below = directory.path().join("work/cam");
         let (first, second) = (
             DeviceDirLock::open(&below).unwrap(),
             DeviceDirLock::open(&below).unwrap(),
         );
-        assert!(first.try_hold());
-        assert!(!second.try_hold());
+        assert!(first.try_lock());
+        assert!(!second.try_lock());
         drop(first);
-        assert!(second.try_hold());
+        assert!(second.try_lock());
     }
 
     #[test]
-    fn one_that_cannot_be_made_holds_nobody_off() {
+    fn a_directory_that_cannot_be_created_is_not_locked() {
         assert!(DeviceDirLock::open(Path::new("/dev/null/cam")).is_none());
     }
 }

@@ -1,4 +1,4 @@
-//! The lock file: one daemon per device, and the handle by which it is stopped.
+//! The lock file: it allows one process per device, and its removal requests a stop.
 
 use std::fs::{File, FileTimes, OpenOptions};
 use std::io::{self, Read, Seek, Write};
@@ -11,13 +11,13 @@ use thiserror::Error;
 
 use crate::util::write_access;
 
-/// How often the lock is tried anew when the file vanishes between opening and locking it.
+/// Most attempts if the file is removed between opening and locking.
 const ATTEMPTS: u32 = 10;
 
 /// Why the lock could not be taken.
 #[derive(Debug, Error)]
 pub enum LockError {
-    /// Another daemon for the same device is running.
+    /// Another process runs for the same device.
     #[error(
         "another ei-greengrass is already running for this device (pid {}, lock file {}): stop it with `ei-greengrass stop`, \
          or give this one another device_name", pid.map_or("unknown".into(), |pid| pid.to_string()), path.display()
@@ -25,7 +25,7 @@ pub enum LockError {
     Held {
         /// The lock file.
         path: PathBuf,
-        /// The holder, when its pid could be read.
+        /// Pid of the holder, if it could be read.
         pid: Option<u32>,
     },
     /// The file could not be opened, locked or written.
@@ -36,7 +36,7 @@ pub enum LockError {
     Io {
         /// The lock file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
 }
@@ -49,8 +49,8 @@ pub fn lock_path(lock_filename: &Path, device: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// The held lock: an advisory lock on the open file, the pid written inside. Dropping it without [`LockFile::remove`]
-/// leaves a stale file, which the next start takes over.
+/// The held lock: an advisory lock on the open file, which contains the pid. Dropping it without [`LockFile::remove`] leaves
+/// the file behind; the next start takes it over.
 #[derive(Debug)]
 pub struct LockFile {
     path: PathBuf,
@@ -58,7 +58,7 @@ pub struct LockFile {
 }
 
 impl LockFile {
-    /// Takes the lock, creating the file or taking over a stale one. Never follows a symbolic link.
+    /// Takes the lock. Creates the file, or takes over one that no process holds. Never follows a symbolic link.
     pub fn acquire(path: &Path) -> Result<Self, LockError> {
         let io_error = |source| LockError::Io {
             path: path.to_owned(),
@@ -70,7 +70,7 @@ impl LockFile {
                 Err(e) if e.kind() == io::ErrorKind::NotFound && !directory(path).is_dir() => {
                     return Err(io_error(no_directory()));
                 }
-                // Removed, or created by somebody else, in between.
+                // Another process removed or created the file in between.
                 Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::AlreadyExists) => continue,
                 Err(e) => return Err(io_error(e)),
             };
@@ -88,16 +88,16 @@ impl LockFile {
                 path: path.to_owned(),
                 file,
             };
-            if lock.still_there() {
-                // The lock is held all the same; without a pid inside, `stop` can only remove the file.
+            if lock.exists_at_path() {
+                // The lock is held anyway. Without the pid, `stop` can only remove the file.
                 if let Err(e) = lock.write_pid() {
-                    tracing::warn!("the pid cannot be written into the lock file {}: {e}", path.display());
+                    tracing::warn!(path = %path.display(), error = %e, "The pid could not be written to the lock file");
                 }
                 return Ok(lock);
             }
         }
         Err(io_error(io::Error::other(
-            "it is created and removed over and over by somebody else",
+            "another program keeps creating and removing it",
         )))
     }
 
@@ -106,7 +106,7 @@ impl LockFile {
     /// # Errors
     /// [`LockError::Io`]
     pub fn check(path: &Path) -> Result<(), LockError> {
-        let checked = match options().open(path).and_then(regular) {
+        let checked = match options().open(path).and_then(require_regular) {
             Ok(_) => return Ok(()),
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
             Err(_) if !directory(path).is_dir() => Err(no_directory()),
@@ -118,33 +118,32 @@ impl LockFile {
         })
     }
 
-    /// Whether the path still names the file that is locked, as far as one can see. `false`: somebody removed or replaced it,
-    /// and so asked the daemon to stop.
-    pub fn still_there(&self) -> bool {
+    /// Whether the locked file is still at its path. `false`: it was removed or replaced, which requests a stop.
+    pub fn exists_at_path(&self) -> bool {
         match (std::fs::symlink_metadata(&self.path), self.file.metadata()) {
             (Ok(at_path), Ok(ours)) => at_path.ino() == ours.ino() && at_path.dev() == ours.dev(),
             (Err(e), _) if e.kind() == io::ErrorKind::NotFound => false,
-            // A disk or a directory that cannot be read for the moment says nothing about the file.
+            // An error of the disk or the directory does not mean that the file is gone.
             _ => true,
         }
     }
 
-    /// Makes the file look new: what cleans `/tmp` (systemd-tmpfiles) removes files that nobody touched for days.
+    /// Updates the times of the file: systemd-tmpfiles removes files from `/tmp` that were not used for days.
     ///
     /// # Errors
-    /// The system's reason.
-    pub fn keep_fresh(&self) -> io::Result<()> {
+    /// The error of the system.
+    pub fn update_times(&self) -> io::Result<()> {
         let now = SystemTime::now();
         self.file
             .set_times(FileTimes::new().set_accessed(now).set_modified(now))
     }
 
-    /// Removes the file, if it is still ours, and gives the lock back.
+    /// Removes the file if it is still ours, and releases the lock.
     pub fn remove(self) {
-        if self.still_there()
+        if self.exists_at_path()
             && let Err(e) = std::fs::remove_file(&self.path)
         {
-            tracing::warn!("the lock file {} could not be removed: {e}", self.path.display());
+            tracing::warn!(path = %self.path.display(), error = %e, "The lock file could not be removed");
         }
     }
 
@@ -179,19 +178,19 @@ fn no_directory() -> io::Error {
     io::Error::new(io::ErrorKind::NotFound, "its directory does not exist")
 }
 
-/// Opens an existing file, else creates one. Two steps, because Linux forbids `O_CREAT` on another user's file in a
-/// sticky directory such as /tmp (`fs.protected_regular`) even for root.
+/// Opens an existing file, else creates one. These are two steps because Linux forbids `O_CREAT` on another user's file in a
+/// sticky directory such as /tmp (`fs.protected_regular`), even for root.
 fn open_or_create(path: &Path) -> io::Result<File> {
     let mut options = options();
     let file = match options.open(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => options.create_new(true).open(path),
         opened => opened,
     }?;
-    regular(file)
+    require_regular(file)
 }
 
-/// The file, if it is one: others put pipes and directories under the names they find in `/tmp`.
-pub(super) fn regular(file: File) -> io::Result<File> {
+/// Returns the file if it is a regular one: in `/tmp` another user may have created a pipe or directory with this name.
+pub(super) fn require_regular(file: File) -> io::Result<File> {
     if file.metadata()?.is_file() {
         Ok(file)
     } else {
@@ -199,7 +198,7 @@ pub(super) fn regular(file: File) -> io::Result<File> {
     }
 }
 
-/// The pid written inside, when there is one.
+/// The pid in the file, if there is one.
 pub(super) fn read_pid(file: &mut File) -> Option<u32> {
     let mut text = String::new();
     file.rewind().ok()?;
@@ -224,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn the_lock_is_exclusive_and_names_the_holder() {
+    fn the_lock_is_exclusive_and_contains_the_pid_of_its_holder() {
         let dir = tempfile::tempdir().unwrap();
         let held = LockFile::acquire(&path(&dir)).unwrap();
         match LockFile::acquire(&path(&dir)) {
@@ -237,12 +236,12 @@ mod tests {
     }
 
     #[test]
-    fn stale_and_empty_files_are_taken_over() {
+    fn files_that_no_process_holds_are_taken_over() {
         for content in ["", "999999999\n", "not a pid"] {
             let dir = tempfile::tempdir().unwrap();
             std::fs::write(path(&dir), content).unwrap();
             let lock = LockFile::acquire(&path(&dir)).unwrap();
-            assert!(lock.still_there());
+            assert!(lock.exists_at_path());
             assert_eq!(
                 std::fs::read_to_string(path(&dir)).unwrap(),
                 format!("{}\n", std::process::id())
@@ -255,25 +254,25 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let lock = LockFile::acquire(&path(&dir)).unwrap();
         std::fs::remove_file(path(&dir)).unwrap();
-        assert!(!lock.still_there());
+        assert!(!lock.exists_at_path());
         std::fs::write(path(&dir), "").unwrap();
-        assert!(!lock.still_there());
+        assert!(!lock.exists_at_path());
         lock.remove();
         assert!(path(&dir).exists(), "a file that is not ours stays");
     }
 
     #[test]
-    fn a_path_that_cannot_be_looked_at_is_no_wish_to_stop() {
+    fn a_path_that_cannot_be_read_does_not_request_a_stop() {
         let dir = tempfile::tempdir().unwrap();
         let (inside, aside) = (dir.path().join("run"), dir.path().join("aside"));
         std::fs::create_dir(&inside).unwrap();
         let lock = LockFile::acquire(&lock_path(&inside.join("lock"), "cam")).unwrap();
         std::fs::rename(&inside, &aside).unwrap();
-        // A link to itself: every look ends in ELOOP, also for root.
+        // A link to itself: reading it fails with ELOOP, also for root.
         std::os::unix::fs::symlink(&inside, &inside).unwrap();
-        assert!(lock.still_there());
+        assert!(lock.exists_at_path());
         std::fs::remove_file(&inside).unwrap();
-        assert!(!lock.still_there(), "now it is gone");
+        assert!(!lock.exists_at_path(), "the file was removed");
         std::fs::rename(&aside, &inside).unwrap();
         lock.remove();
     }
@@ -293,7 +292,7 @@ mod tests {
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
         let held = LockFile::acquire(&path(&dir)).unwrap();
         LockFile::check(&path(&dir)).unwrap();
-        assert!(held.still_there());
+        assert!(held.exists_at_path());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Beginning and end of the daemon: the lock file, the signals, and `stop` from outside.
+//! Start and end of the process: the locks, the signals, and the command `stop`.
 
 mod device_dir_lock;
 mod lock;

@@ -1,12 +1,12 @@
-//! SIGTERM, SIGINT and SIGHUP: the first requests an orderly stop, a later one forces the exit.
+//! SIGTERM, SIGINT and SIGHUP: the first one requests a stop, a later one forces the exit.
 
 use std::io;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// A signal that follows another within this time belongs to the same stop request: `timeout` signals a process and then its
-/// group, and `sudo` forwards a signal that its command gets too.
+/// A second signal within this time belongs to the same stop request: `timeout` signals a process and then its group, and
+/// `sudo` forwards a signal that its command receives too.
 const SAME_REQUEST: Duration = Duration::from_secs(1);
 
 /// The stop signals of this process.
@@ -14,12 +14,12 @@ const SAME_REQUEST: Duration = Duration::from_secs(1);
 pub struct StopSignals {
     terminate: Signal,
     interrupt: Signal,
-    /// The terminal or ssh session is gone. `None`: the parent process ignores the signal (`nohup`).
+    /// The terminal or ssh session ended. `None`: the signal is ignored (`nohup`).
     hangup: Option<Signal>,
 }
 
 impl StopSignals {
-    /// Starts listening. Needs a tokio runtime.
+    /// Starts to listen. Needs a tokio runtime.
     pub fn listen() -> io::Result<Self> {
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
         let hangup = if ignores_hangup(&status) {
@@ -54,7 +54,7 @@ impl StopSignals {
         }
     }
 
-    /// After a stop signal: waits for one that belongs to another stop request, and returns its name.
+    /// Waits, after a stop signal, for the signal of another stop request, and returns its name.
     pub async fn next_distinct(&mut self) -> &'static str {
         let start = tokio::time::Instant::now();
         loop {
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nohup_is_recognised() {
+    fn an_ignored_sighup_is_recognised() {
         assert!(ignores_hangup(
             "Name:\tx\nSigBlk:\t0000000000000001\nSigIgn:\t0000000000001001\n"
         ));

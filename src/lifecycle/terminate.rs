@@ -1,4 +1,4 @@
-//! `ei-greengrass stop`: ask the running daemon to end, and make sure it did.
+//! `ei-greengrass stop`: requests a stop and waits until the running component has ended.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -10,30 +10,30 @@ use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::process::{Pid, Signal, kill_process};
 use thiserror::Error;
 
-use super::lock::{read_pid, regular};
+use super::lock::{read_pid, require_regular};
 
-/// Greengrass gives a shutdown script 15 s; removal, SIGTERM and SIGKILL share them.
+/// A shutdown script of Greengrass may take 15 s. The three waits together take less.
 const WAIT_AFTER_REMOVAL: Duration = Duration::from_millis(500);
-/// An orderly stop takes at most 4 s.
+/// A normal stop takes at most 4 s.
 const WAIT_AFTER_SIGTERM: Duration = Duration::from_secs(6);
 const WAIT_AFTER_SIGKILL: Duration = Duration::from_secs(3);
-/// There is no event for the release of somebody else's lock; look at this interval.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// Polling interval: there is no event for the release of another process's lock.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// How the daemon ended.
+/// How the component ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Termination {
-    /// There was none.
+    /// No component was running.
     NotRunning,
     /// It ended by itself after the lock file was removed.
     Ended,
     /// It ended after SIGTERM.
     AfterSigterm,
-    /// It had to be killed.
+    /// It was killed.
     Killed,
 }
 
-/// Why the daemon could not be ended.
+/// Why the component could not be stopped.
 #[derive(Debug, Error)]
 pub enum TerminateError {
     /// The lock file could not be read or removed.
@@ -41,22 +41,22 @@ pub enum TerminateError {
     LockFile {
         /// The lock file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
     /// The process may not be signalled by this user, or its pid is not known.
     #[error(
-        "the running daemon ({holder}) cannot be signalled: {reason}; run `stop` as the user that runs the component, or as root"
+        "the running component ({holder}) cannot be signalled: {reason}; run `stop` as the user that runs the component, or as root"
     )]
     NotAllowed {
-        /// Its pid in words.
+        /// Its pid, as text.
         holder: String,
-        /// What is in the way.
+        /// Why it cannot be signalled.
         reason: String,
     },
-    /// It is still there after SIGKILL.
+    /// The process still exists after SIGKILL.
     #[error(
-        "pid {pid} is still there after SIGKILL: it hangs in the kernel, probably in a device driver; restart the machine"
+        "pid {pid} still exists after SIGKILL: it hangs in the kernel, probably in a device driver; restart the machine"
     )]
     StillThere {
         /// The process.
@@ -64,9 +64,9 @@ pub enum TerminateError {
     },
 }
 
-/// Removes the lock file and waits until its holder is gone; signals it when it takes too long.
+/// Removes the lock file and waits until its holder has ended. Signals the holder if that takes too long.
 ///
-/// The holder's lock, not its pid, tells whether it is still there: a pid can belong to somebody else by now.
+/// The lock shows whether the holder still exists. The pid does not: the system may have given it to another process.
 pub fn terminate(path: &Path) -> Result<Termination, TerminateError> {
     let lock_error = |source| TerminateError::LockFile {
         path: path.to_owned(),
@@ -89,7 +89,7 @@ pub fn terminate(path: &Path) -> Result<Termination, TerminateError> {
     if released_within(&file, WAIT_AFTER_REMOVAL).map_err(lock_error)? {
         return Ok(Termination::Ended);
     }
-    let pid = signalable(pid, &file)?;
+    let pid = check_signalable(pid, &file)?;
     for (signal, wait, ended) in [
         (Signal::TERM, WAIT_AFTER_SIGTERM, Termination::AfterSigterm),
         (Signal::KILL, WAIT_AFTER_SIGKILL, Termination::Killed),
@@ -113,17 +113,17 @@ pub fn terminate(path: &Path) -> Result<Termination, TerminateError> {
     })
 }
 
-/// The pid of the daemon that holds the lock file; `None`: none does. Changes nothing.
+/// The pid of the process that holds the lock file; `None`: no process does. Changes nothing.
 ///
 /// # Errors
-/// The file cannot be read, as another user's.
+/// The file cannot be read, for example because it belongs to another user.
 pub fn holder(path: &Path) -> io::Result<Option<u32>> {
     let mut file = match open(path) {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(e),
     };
-    // Asking for the lock would be in the way of a daemon that starts now: only when the pid is somebody's.
+    // Testing the lock can disturb a component that is just starting, so it is tested only if a process has the pid.
     match read_pid(&mut file).filter(|pid| Path::new(&format!("/proc/{pid}")).exists()) {
         Some(pid) if !is_free(&file)? => Ok(Some(pid)),
         _ => Ok(None),
@@ -132,20 +132,20 @@ pub fn holder(path: &Path) -> io::Result<Option<u32>> {
 
 fn open(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
-    // Nobody may ever write into a pipe.
+    // Without NONBLOCK, opening a pipe waits for a writer.
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
     options.read(true).custom_flags(flags.bits() as i32);
-    options.open(path).and_then(regular)
+    options.open(path).and_then(require_regular)
 }
 
-/// The pid to signal, if the process with it belongs to the owner of the lock file: `/tmp` is shared, and a file with
-/// somebody else's pid in it must not make root kill that process.
-fn signalable(pid: Option<u32>, file: &File) -> Result<Pid, TerminateError> {
+/// Returns the pid to signal, if the process belongs to the owner of the lock file. `/tmp` is shared: a lock file with the pid
+/// of another user's process must not make root kill that process.
+fn check_signalable(pid: Option<u32>, file: &File) -> Result<Pid, TerminateError> {
     let refuse = |holder: String, reason: &str| TerminateError::NotAllowed {
         holder,
         reason: reason.to_owned(),
     };
-    let pid = pid.ok_or_else(|| refuse("pid unknown".into(), "its lock file holds no pid"))?;
+    let pid = pid.ok_or_else(|| refuse("pid unknown".into(), "its lock file contains no pid"))?;
     let holder = || format!("pid {pid}");
     let owner = std::fs::metadata(format!("/proc/{pid}"))
         .map_err(|e| refuse(holder(), &e.to_string()))?
@@ -160,7 +160,7 @@ fn signalable(pid: Option<u32>, file: &File) -> Result<Pid, TerminateError> {
     i32::try_from(pid)
         .ok()
         .and_then(Pid::from_raw)
-        .ok_or_else(|| refuse(holder(), "that is no valid pid"))
+        .ok_or_else(|| refuse(holder(), "the pid is not valid"))
 }
 
 fn released_within(file: &File, limit: Duration) -> io::Result<bool> {
@@ -172,11 +172,11 @@ fn released_within(file: &File, limit: Duration) -> io::Result<bool> {
         if Instant::now() >= end {
             return Ok(false);
         }
-        std::thread::sleep(LOOK_EVERY);
+        std::thread::sleep(POLL_INTERVAL);
     }
 }
 
-/// Whether nobody holds the lock now.
+/// Whether no process holds the lock now.
 fn is_free(file: &File) -> io::Result<bool> {
     match flock(file, FlockOperation::NonBlockingLockShared) {
         Ok(()) => {
@@ -200,23 +200,23 @@ mod tests {
     }
 
     #[test]
-    fn a_stale_file_is_removed_and_its_pid_left_alone() {
+    fn a_lock_file_without_a_holder_is_removed_and_its_pid_is_not_signalled() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("lock");
-        // Our own pid: were it signalled, this test would die.
+        // Our own pid: a signal would end this test.
         std::fs::write(&path, format!("{}\n", std::process::id())).unwrap();
         assert_eq!(terminate(&path).unwrap(), Termination::NotRunning);
         assert!(!path.exists());
     }
 
     #[test]
-    fn a_daemon_that_leaves_when_the_file_goes_is_not_signalled() {
+    fn a_holder_that_ends_after_the_file_is_removed_is_not_signalled() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("lock");
         let lock = LockFile::acquire(&path).unwrap();
         std::thread::scope(|scope| {
             scope.spawn(move || {
-                while lock.still_there() {
+                while lock.exists_at_path() {
                     std::thread::yield_now();
                 }
                 drop(lock);
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn the_holder_is_named_only_while_it_holds_the_lock() {
+    fn the_holder_is_found_only_while_it_holds_the_lock() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("lock");
         assert_eq!(holder(&path).unwrap(), None);
@@ -237,7 +237,7 @@ mod tests {
         assert_eq!(
             holder(&path).unwrap(),
             None,
-            "stale, with the pid of a process that runs"
+            "no process holds the file, although the process with its pid runs"
         );
     }
 
@@ -246,11 +246,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = File::create(dir.path().join("lock")).unwrap();
         assert!(matches!(
-            signalable(None, &file),
+            check_signalable(None, &file),
             Err(TerminateError::NotAllowed { .. })
         ));
         assert!(matches!(
-            signalable(Some(u32::MAX), &file),
+            check_signalable(Some(u32::MAX), &file),
             Err(TerminateError::NotAllowed { .. })
         ));
     }

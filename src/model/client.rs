@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use tracing::info;
 
 use super::builtin;
-use super::connection::{Connection, ModelConnectionError, WaitProgress};
+use super::connection::{ModelConnection, ModelConnectionError, WaitProgress};
 use super::error::ModelError;
 use super::file::{self, ModelTarget};
 use super::framing::excerpt;
@@ -36,7 +36,7 @@ const EXIT_STATUS_TIMEOUT: Duration = Duration::from_millis(500);
 /// directory and the segments of the process.
 #[derive(Debug)]
 pub(super) struct ModelClient {
-    connection: Connection,
+    connection: ModelConnection,
     process: Option<ModelProcess>,
     directory: Option<RuntimeDir>,
     segment_names: SegmentNames,
@@ -101,7 +101,7 @@ impl ModelClient {
     ) -> Result<Self, ModelError> {
         let deadline = Instant::now() + timeouts.socket;
         let failed = loop {
-            match Connection::open(socket, interrupt) {
+            match ModelConnection::open(socket, interrupt) {
                 Ok(connection) => {
                     return Ok(Self {
                         connection,

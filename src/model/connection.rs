@@ -32,7 +32,7 @@ pub enum ModelConnectionError {
 
 /// A connected socket with its receive buffer.
 #[derive(Debug)]
-pub struct Connection {
+pub struct ModelConnection {
     socket: Arc<UnixStream>,
     interrupt: Interrupt,
     splitter: Splitter,
@@ -47,7 +47,7 @@ pub struct WaitProgress<'a> {
     pub report: &'a mut dyn FnMut(Duration),
 }
 
-impl Connection {
+impl ModelConnection {
     /// Connects once, without waiting.
     ///
     /// # Errors
@@ -172,7 +172,7 @@ impl Connection {
     }
 }
 
-impl Drop for Connection {
+impl Drop for ModelConnection {
     fn drop(&mut self) {
         self.close();
     }
@@ -184,10 +184,10 @@ mod tests {
     use std::io::Read;
     use std::thread;
 
-    fn pair(interrupt: &Interrupt) -> (Connection, UnixStream) {
+    fn pair(interrupt: &Interrupt) -> (ModelConnection, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
-        (Connection::new(ours, interrupt), theirs)
+        (ModelConnection::new(ours, interrupt), theirs)
     }
 
     fn soon(ms: u64) -> Instant {

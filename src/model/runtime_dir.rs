@@ -146,7 +146,7 @@ impl RuntimeDir {
     fn save(&self) -> io::Result<()> {
         let content = serde_json::to_vec(&self.state)?;
         let (unfinished, file) = (self.path.join("state.new"), self.path.join(STATE_FILE));
-        atomic_file::replace_by_way_of(&unfinished, &file, &content, Durability::Restart)
+        atomic_file::replace_via(&unfinished, &file, &content, Durability::Restart)
     }
 }
 

@@ -1,30 +1,30 @@
-//! What a result found: exactly one kind per result, borrowed from it.
+//! The detections in a result: exactly one kind per result, borrowed from it.
 
 use crate::model::{BoundingBox, InferenceResult};
 
-/// The part of a result that is counted, judged and published. Of several kinds in one result the first in the order of
-/// the variants that holds anything: a kind the model sent empty has as little to say as one it did not send.
+/// The part of a result that is counted, filtered and published. If a result has several kinds, the first one in the order of
+/// the variants that is not empty is used. An empty kind counts like a missing one.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Detections<'a> {
-    /// Arrays of numbers, at least one number in all.
+    /// Arrays of numbers, with at least one number.
     Freeform(&'a [Vec<f32>]),
     /// Cells of a visual anomaly grid, at least one.
     Grid(&'a [BoundingBox]),
-    /// Bounding boxes, or tracked objects when the model tracks; at least one.
+    /// Bounding boxes, or tracked objects if the model tracks; at least one.
     Boxes(&'a [BoundingBox]),
     /// Labels with their values, at least one.
     Classes(&'a [(String, f64)]),
-    /// The maximum (or else the mean) of a visual anomaly grid without cells: everything is normal.
+    /// The maximum (else the mean) of a visual anomaly grid without cells: nothing is anomalous.
     VisualAnomaly(f64),
-    /// The score of a model that answers nothing but `anomaly`.
+    /// The score of a model that returns only `anomaly`.
     Anomaly(f64),
     /// No numbers, cells, boxes, labels or anomaly score.
     Nothing,
 }
 
 impl<'a> Detections<'a> {
-    /// Picks the kind. A model that reports `object_tracking` is judged by it alone, even while it tracks nothing and
-    /// sees boxes: the tracker decides which boxes are objects.
+    /// Selects the kind. If a model reports `object_tracking`, its boxes are ignored, even while it tracks no object: the
+    /// tracker decides which boxes are objects.
     pub fn of(result: &'a InferenceResult) -> Self {
         if let Some(arrays) = &result.freeform
             && arrays.iter().any(|array| !array.is_empty())
@@ -45,14 +45,14 @@ impl<'a> Detections<'a> {
             return Self::VisualAnomaly(score);
         }
         match result.anomaly {
-            // An object detector that found no objects found nothing, with or without an anomaly score.
+            // An object detector without objects has no detections, even with an anomaly score.
             Some(score) if boxes.is_none() => Self::Anomaly(score),
             _ => Self::Nothing,
         }
     }
 
-    /// `inference_count`: boxes or cells; 1 for a classification or an anomaly score; the number of arrays for freeform; 0 for
-    /// nothing and for a grid without cells.
+    /// The `inference_count`: the number of boxes, cells or freeform arrays; 1 for a classification or an anomaly score; 0 for
+    /// an empty result and for a grid without cells.
     pub fn count(&self) -> u64 {
         match self {
             Self::Freeform(arrays) => arrays.len() as u64,
@@ -69,7 +69,7 @@ mod tests {
     use crate::report::samples::{boxed, classes};
 
     #[test]
-    fn tracked_objects_stand_in_for_boxes_even_when_nothing_is_tracked_yet() {
+    fn tracked_objects_replace_boxes_even_while_no_object_is_tracked() {
         let mut result = InferenceResult {
             bounding_boxes: Some(vec![boxed(0.9)]),
             ..Default::default()
@@ -79,7 +79,7 @@ mod tests {
         result.object_tracking = Some(vec![]);
         assert_eq!(Detections::of(&result), Detections::Nothing);
 
-        // Tracks linger for some frames after the boxes are gone.
+        // Tracked objects remain for some frames after their boxes disappear.
         let tracked = [boxed(0.8), boxed(0.7)];
         result.bounding_boxes = Some(vec![]);
         result.object_tracking = Some(tracked.to_vec());
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn of_several_kinds_the_first_that_holds_anything_counts() {
+    fn the_first_kind_that_is_not_empty_is_used() {
         let mut result = classes(&[("a", 0.1), ("b", 0.9)]);
         assert!(matches!(Detections::of(&result), Detections::Classes(_)));
         result.bounding_boxes = Some(vec![boxed(0.5)]);
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn freeform_without_a_number_is_nothing() {
+    fn a_freeform_result_without_numbers_is_empty() {
         let result = InferenceResult {
             freeform: Some(vec![vec![], vec![]]),
             ..Default::default()
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn an_anomaly_score_alone_is_a_result() {
+    fn an_anomaly_score_without_other_kinds_is_a_result() {
         let mut result = InferenceResult {
             anomaly: Some(2.5),
             classification: Some(vec![]),

@@ -2,19 +2,19 @@
 
 use crate::config::{Criteria, FilterConfig};
 
-/// How far a confidence may be from the threshold for `eq`.
+/// Largest difference between confidence and threshold for `eq`.
 pub const EQUAL_WITHIN: f64 = 1e-6;
 
-/// Passes or rejects by confidence. Commands change the configuration in force.
+/// Accepts or rejects results by their confidence. Commands change the configuration.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Filter {
-    /// The configuration in force.
+    /// The current configuration.
     pub config: FilterConfig,
 }
 
 impl Filter {
-    /// Whether a result with this confidence goes on. Without a confidence (freeform) it always does; NaN never passes a
-    /// filter that is on.
+    /// Whether a result with this confidence passes. A result without a confidence (freeform) always passes; NaN passes only
+    /// if the filter is off.
     pub fn passes(&self, confidence: Option<f64>) -> bool {
         let Some(confidence) = confidence.filter(|_| self.config.enabled) else {
             return true;
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn nan_never_passes_and_no_confidence_always_does() {
+    fn nan_never_passes_and_a_missing_confidence_always_passes() {
         for criteria in ALL {
             assert!(!filter(criteria).passes(Some(f64::NAN)));
             assert!(filter(criteria).passes(None));

@@ -1,10 +1,10 @@
 //! The backoff gate (`iotcore_backoff`): publishes every Nth inference that passes the filter.
 
-/// Counts to N. With N = 5 it holds back four inferences and admits the fifth.
+/// Counts to N. With N = 5 it rejects four inferences and admits the fifth.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gate {
     every: u32,
-    held_back: u32,
+    rejected: u32,
 }
 
 impl Gate {
@@ -12,7 +12,7 @@ impl Gate {
     pub fn new(every: u32) -> Self {
         Self {
             every: every.max(1),
-            held_back: 0,
+            rejected: 0,
         }
     }
 
@@ -23,10 +23,10 @@ impl Gate {
 
     /// Counts an inference and returns whether it is admitted.
     pub fn admit(&mut self) -> bool {
-        self.held_back += 1;
-        let is_admitted = self.held_back >= self.every;
+        self.rejected += 1;
+        let is_admitted = self.rejected >= self.every;
         if is_admitted {
-            self.held_back = 0;
+            self.rejected = 0;
         }
         is_admitted
     }
@@ -38,7 +38,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn with_five_the_fifth_is_published() {
+    fn a_gate_of_five_admits_every_fifth_inference() {
         let mut gate = Gate::new(5);
         let admitted: Vec<bool> = (0..10).map(|_| gate.admit()).collect();
         assert_eq!(
@@ -48,7 +48,7 @@ mod tests {
     }
 
     #[test]
-    fn with_one_and_zero_every_one_is_published() {
+    fn a_gate_of_one_or_zero_admits_every_inference() {
         for every in [0, 1] {
             let mut gate = Gate::new(every);
             assert!((0..3).all(|_| gate.admit()));
@@ -57,7 +57,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn exactly_every_nth_is_published(every in 1u32..50, offered in 0u32..2000) {
+        fn a_gate_admits_exactly_every_nth_inference(every in 1u32..50, offered in 0u32..2000) {
             let mut gate = Gate::new(every);
             let admitted = (0..offered).filter(|_| gate.admit()).count();
             prop_assert_eq!(admitted as u32, offered / every);

@@ -1,17 +1,17 @@
-//! Running figures over all confidences: mean, deviation, trend.
+//! Statistics of all confidences: mean, standard deviation, trend.
 
 use serde::Serialize;
 
 use crate::util::decimal::six_places;
 
-/// Differences this small between a confidence and the mean are rounding, not a trend.
+/// Smaller differences between a confidence and the mean are rounding errors, not a trend.
 const FLAT_WITHIN: f64 = 1e-9;
 
-/// Confidences are fractions and anomaly scores small numbers; beyond this a value is taken as this, so that no sum of
-/// squares overflows (JSON has no infinity).
+/// Values are limited to this, so that no sum of squares overflows (JSON has no infinity). Confidences are fractions, and
+/// anomaly scores are small numbers.
 const LARGEST: f64 = 1e12;
 
-/// Which way the mean went with the last confidence.
+/// How the last confidence changed the mean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub enum Trend {
     /// The mean rose.
@@ -33,26 +33,26 @@ pub struct ConfidenceMetrics {
     sum: f64,
     sum_of_squares: f64,
     mean: f64,
-    /// Sum of the squared distances from the mean, kept up to date by Welford's method: taken from the two sums instead,
-    /// the deviation of ten million almost equal values would be rounding noise, or NaN.
+    /// Sum of the squared distances from the mean, by Welford's method. Computed from the two sums, the deviation of ten
+    /// million almost equal values would be a rounding error, or NaN.
     squared_distances: f64,
     trend: Trend,
 }
 
-/// The figures as published, each rounded to 6 places; all 0 and flat while there is no confidence.
+/// The published statistics, rounded to 6 decimal places. All are 0 and flat before the first confidence.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct ConfidenceFigures {
+pub struct ConfidenceStatistics {
     /// Arithmetic mean.
     pub mean_confidence: f64,
     /// Population standard deviation.
     pub standard_deviation: f64,
-    /// The mean after the last confidence against the mean before it.
+    /// Compares the mean after the last confidence with the mean before it.
     pub confidence_trend: Trend,
-    /// What the figures are made of.
+    /// The sums behind the statistics.
     pub details: Details,
 }
 
-/// What [`ConfidenceFigures`] are made of.
+/// The sums behind [`ConfidenceStatistics`].
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Details {
     /// Number of confidences.
@@ -64,14 +64,14 @@ pub struct Details {
 }
 
 impl ConfidenceMetrics {
-    /// Takes one confidence in. NaN is ignored.
+    /// Adds a confidence. NaN is ignored.
     pub fn add(&mut self, confidence: f64) {
         if confidence.is_nan() {
             return;
         }
         let confidence = confidence.clamp(-LARGEST, LARGEST);
-        // The mean rises exactly when the new value is above it; comparing these two does not drown in rounding after
-        // millions of confidences, as comparing two almost equal means would.
+        // The mean rises if the new value is above it. After millions of confidences this comparison is exact, but the
+        // difference of two almost equal means would be a rounding error.
         let distance = confidence - self.mean;
         self.trend = match distance {
             _ if self.n == 0 => Trend::Flat,
@@ -86,9 +86,9 @@ impl ConfidenceMetrics {
         self.sum_of_squares += confidence * confidence;
     }
 
-    /// The figures now.
-    pub fn figures(&self) -> ConfidenceFigures {
-        ConfidenceFigures {
+    /// The current statistics.
+    pub fn statistics(&self) -> ConfidenceStatistics {
+        ConfidenceStatistics {
             mean_confidence: six_places(self.mean),
             standard_deviation: six_places(self.standard_deviation()),
             confidence_trend: self.trend,
@@ -111,23 +111,23 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn after(confidences: &[f64]) -> ConfidenceFigures {
+    fn after(confidences: &[f64]) -> ConfidenceStatistics {
         let mut metrics = ConfidenceMetrics::default();
         confidences.iter().for_each(|confidence| metrics.add(*confidence));
-        metrics.figures()
+        metrics.statistics()
     }
 
     #[test]
-    fn the_documented_example_comes_out() {
-        let figures = after(&[0.81, 0.69, 0.78, 0.659558951, 0.541152049]);
+    fn the_documented_example_gives_the_documented_statistics() {
+        let statistics = after(&[0.81, 0.69, 0.78, 0.659558951, 0.541152049]);
         assert_eq!(
-            serde_json::to_string(&figures).unwrap(),
+            serde_json::to_string(&statistics).unwrap(),
             r#"{"mean_confidence":0.696142,"standard_deviation":0.095282,"confidence_trend":"decr","details":{"n":5,"sum_confidences":3.480711,"sum_confidences_squared":2.468464}}"#
         );
     }
 
     #[test]
-    fn without_confidences_everything_is_zero_and_flat() {
+    fn all_values_are_zero_and_flat_before_the_first_confidence() {
         assert_eq!(
             serde_json::to_string(&after(&[f64::NAN])).unwrap(),
             r#"{"mean_confidence":0.0,"standard_deviation":0.0,"confidence_trend":"flat","details":{"n":0,"sum_confidences":0.0,"sum_confidences_squared":0.0}}"#
@@ -154,20 +154,20 @@ mod tests {
     proptest! {
         #[test]
         fn figures_agree_with_a_two_pass_reference(values in prop::collection::vec(0.0f64..=1.0, 1..300)) {
-            let figures = after(&values);
+            let statistics = after(&values);
             let n = values.len() as f64;
             let mean = values.iter().sum::<f64>() / n;
             let deviation = (values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / n).sqrt();
-            prop_assert_eq!(figures.details.n, values.len() as u64);
-            prop_assert!((figures.mean_confidence - mean).abs() <= 1e-6);
-            prop_assert!((figures.standard_deviation - deviation).abs() <= 1e-6);
+            prop_assert_eq!(statistics.details.n, values.len() as u64);
+            prop_assert!((statistics.mean_confidence - mean).abs() <= 1e-6);
+            prop_assert!((statistics.standard_deviation - deviation).abs() <= 1e-6);
         }
 
         #[test]
         fn every_figure_is_finite_whatever_comes(values in prop::collection::vec(any::<f64>(), 0..50)) {
-            let figures = after(&values);
-            for figure in [figures.mean_confidence, figures.standard_deviation,
-                           figures.details.sum_confidences, figures.details.sum_confidences_squared] {
+            let statistics = after(&values);
+            for figure in [statistics.mean_confidence, statistics.standard_deviation,
+                           statistics.details.sum_confidences, statistics.details.sum_confidences_squared] {
                 prop_assert!(figure.is_finite());
             }
         }

@@ -3,13 +3,14 @@
 //! Each inference passes these steps on the inference thread: metrics, empty check, confidence filter, backoff gate.
 //! [`payload`] builds the message of an inference that passes all of them.
 //!
-//! No I/O: nothing here waits, and time and ids are arguments.
+//! This module does no I/O and never waits; time and ids are arguments.
 
 pub mod confidence;
 pub mod detections;
 pub mod filter;
 pub mod gate;
 pub mod image;
+mod image_fit;
 pub mod metrics;
 pub mod payload;
 
@@ -49,11 +50,11 @@ pub struct ReportSettings {
 /// Whether an inference is published, and why not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
-    /// Nothing was found: not published, and the gate did not count it.
+    /// Without detections: not published, and not counted by the gate.
     Empty,
-    /// Rejected by the confidence filter; the gate did not count it.
+    /// Rejected by the confidence filter; not counted by the gate.
     Filtered,
-    /// Held back by the gate.
+    /// Not published, because of the gate.
     Gated,
     /// Publish and cache it, with these counts.
     Publish(InferenceCounts),
@@ -71,7 +72,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// The state of a new session: the `restart` command makes a new one, restarts of capture or model keep it.
+    /// The state of a new session. Restarts of capture or model keep it; the `restart` command creates a new one.
     pub fn new(settings: ReportSettings, stats: Arc<Stats>) -> Self {
         Self {
             filter: Filter {
@@ -113,7 +114,7 @@ impl Report {
         })
     }
 
-    /// The filter in force.
+    /// The current filter.
     pub fn filter(&self) -> FilterConfig {
         self.filter.config
     }
@@ -136,28 +137,28 @@ impl Report {
         self.filter.config.set_threshold(threshold)
     }
 
-    /// Reads the filter's threshold for this kind of scores, from now on. Returns the filter if that is new.
+    /// Sets how the filter's threshold is interpreted: for probabilities or for other scores. Returns the filter if that changes.
     pub fn set_scores_are_probabilities(&mut self, scores_are_probabilities: bool) -> Option<FilterConfig> {
         let kind = Some(scores_are_probabilities);
         let is_new = std::mem::replace(&mut self.filter.config.scores_are_probabilities, kind) != kind;
         is_new.then_some(self.filter.config)
     }
 
-    /// Resets the confidences and their trend (`reset_metrics`). `total_inferences`, the counters and the inference times
-    /// count since the start and stay.
+    /// Resets the confidences and their trend (`reset_metrics`). Does not reset `total_inferences`, the counters and the
+    /// inference times.
     pub fn reset_metrics(&mut self) {
         self.confidences = ConfidenceMetrics::default();
     }
 
-    /// The metrics message. `ts` is now, in ms since the Unix epoch; `runner` comes from
+    /// The metrics message. `ts` is the current time in ms since the Unix epoch; `runner` comes from
     /// [`StatusRegistry::runner_object`](crate::status::StatusRegistry::runner_object).
     pub fn metrics_message(&self, ts: u64, id: Uuid, runner: Map<String, Value>) -> Value {
-        let figures = self.confidences.figures();
+        let statistics = self.confidences.statistics();
         json!({
-            "mean_confidence": figures.mean_confidence,
-            "standard_deviation": figures.standard_deviation,
-            "confidence_trend": figures.confidence_trend,
-            "details": figures.details,
+            "mean_confidence": statistics.mean_confidence,
+            "standard_deviation": statistics.standard_deviation,
+            "confidence_trend": statistics.confidence_trend,
+            "details": statistics.details,
             "ts": ts,
             "id": id,
             "runner": runner,
@@ -171,7 +172,7 @@ impl StatusSource<ReportStatus> for Mutex<Report> {
         ReportStatus {
             filter: report.filter.config,
             publish_every: report.gate.every(),
-            latency: report.latency.figures(),
+            latency: report.latency.percentiles(),
         }
     }
 }
@@ -224,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn metrics_include_what_the_filter_rejects() {
+    fn metrics_include_results_that_the_filter_rejects() {
         let (mut report, _) = report(1, true);
         assert_eq!(report.accept(&boxes(&[0.25, 0.5]), 1.0), Decision::Filtered);
         report.accept(&classes(&[("a", 0.1), ("b", 0.75)]), 1.0);
@@ -234,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn commands_change_the_filter_in_force() {
+    fn the_filter_can_be_changed() {
         let (mut report, _) = report(1, true);
         let result = classes(&[("a", 0.5)]);
         assert_eq!(report.accept(&result, 1.0), Decision::Filtered);
@@ -322,7 +323,7 @@ mod tests {
             (&message["details"]["n"], &message["confidence_trend"]),
             (&json!(0), &json!("flat"))
         );
-        assert_eq!(report.latency.figures().p50, 8.0);
+        assert_eq!(report.latency.percentiles().p50, 8.0);
         assert_eq!(stats.inferences.get(), 1);
         assert_eq!(report.accept(&boxes(&[0.5]), 1.0), publish(1, 3));
     }

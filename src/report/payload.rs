@@ -1,4 +1,4 @@
-//! The inference message.
+//! Builds the inference message.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -12,10 +12,10 @@ use crate::model::protocol::LabelScores;
 use crate::model::{BoundingBox, InferenceResult};
 use crate::status::stats::Stats;
 
-/// Largest message AWS IoT Core takes, in bytes ("Message broker and protocol limits": maximum payload 128 KiB).
+/// Most bytes of a message to AWS IoT Core ("Message broker and protocol limits": maximum payload 128 KiB).
 pub const MAX_MESSAGE: usize = 131_072;
 
-/// The text around a picture at the end of a message; it replaces the last `}`.
+/// The text before and after a picture at the end of a message. It replaces the last `}`.
 const IMAGE_BEFORE: &str = r#","image":""#;
 const IMAGE_AFTER: &str = r#""}"#;
 const IMAGE_OMITTED: &str = r#","image_omitted":true}"#;
@@ -25,7 +25,7 @@ const IMAGE_OMITTED: &str = r#","image_omitted":true}"#;
 pub struct InferenceCounts {
     /// Detections in this result: see [`Detections::count`].
     pub inference_count: u64,
-    /// Their running sum since the start, this result included, published or not.
+    /// Sum of the detections of all results since the start, including this one and those that were not published.
     pub total_inferences: u64,
 }
 
@@ -56,20 +56,20 @@ pub struct MessageBuilder<'a> {
 /// The picture of a message.
 #[derive(Debug, Clone, Copy)]
 pub enum PictureInMessage<'a> {
-    /// Messages of this device carry no picture.
+    /// Messages of this device have no picture.
     NotWanted,
-    /// There should be a picture, but there is none: the message gets `image_omitted`.
+    /// There is no picture although there should be one: the message gets `image_omitted`.
     Missing,
-    /// The picture to add, smaller if the message would be too large.
+    /// The picture to add. It is made smaller if the message would be too large.
     Encoded(&'a EncodedPicture<'a>),
 }
 
 /// How a message fits into the limit of AWS IoT Core.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MessageFit {
-    /// Publish it. It has its picture, if one was given, possibly smaller.
+    /// Publish it. It has its picture, if there is one, possibly made smaller.
     Complete,
-    /// Publish it. It lacks its picture.
+    /// Publish it without its picture.
     ImageOmitted,
     /// Cache it, but do not publish it: without a picture it is still larger than [`MAX_MESSAGE`].
     Oversized,
@@ -86,8 +86,8 @@ pub struct InferenceMessage {
     pub omitted: usize,
 }
 
-/// The fields of the message in their order. Exactly one of `freeform`, `grid`, `box` and `c` is set, none
-/// for a model that answers only an anomaly score.
+/// The fields of the message in their order. Exactly one of `freeform`, `grid`, `box` and `c` is set; none of them for a
+/// model that returns only an anomaly score.
 #[derive(Serialize)]
 struct Payload<'a> {
     time_ms: u64,
@@ -113,7 +113,7 @@ struct Payload<'a> {
     visual_anomaly_mean: Option<f64>,
     s3_bucket: &'a str,
     s3_prefix: &'a str,
-    /// Cells, or values of `freeform`, that are left out because the message would be too large.
+    /// Number of cells, or of freeform values, that are omitted because the message would be too large.
     #[serde(skip_serializing_if = "Option::is_none")]
     grid_omitted: Option<usize>,
     /// Boxes that are left out for that reason.
@@ -133,12 +133,12 @@ enum Cells<'a> {
 }
 
 impl MessageBuilder<'_> {
-    /// Writes the message with its picture, so that it fits into the limit of AWS IoT Core. May encode the picture
-    /// several times: call it away from the inference thread. A result that is too large is cut.
+    /// Builds the message with its picture so that it fits into the limit of AWS IoT Core. May encode the picture
+    /// several times, so call it on another thread than the inference thread. A result that is too large is cut.
     /// Counts `published`, `oversized`, `results_cut` and `images_omitted`.
     ///
     /// # Errors
-    /// [`serde_json`] cannot write a field, which no result causes.
+    /// A field cannot be written as JSON; no result causes that.
     pub fn build(&self, picture: PictureInMessage<'_>, stats: &Stats) -> Result<InferenceMessage, serde_json::Error> {
         let (mut json, mut omitted) = (serde_json::to_string(&self.payload())?, 0);
         if json.len() > MAX_MESSAGE
@@ -272,11 +272,11 @@ impl MessageBuilder<'_> {
             Detections::Grid(cells) => payload.grid = Some(Cells::All(cells)),
             Detections::Boxes(boxes) => payload.boxes = Some(Cells::All(boxes)),
             Detections::Classes(classes) => payload.c = Some(LabelScores(classes)),
-            // Where the model sends an empty grid, the message has it too.
+            // If the model sends an empty grid, the message contains it too.
             Detections::VisualAnomaly(_) => {
                 payload.grid = result.visual_anomaly_grid.as_deref().map(Cells::All);
             }
-            // `anomaly` is set already.
+            // `anomaly` is already set.
             Detections::Anomaly(_) => {}
             // Never published.
             Detections::Nothing => payload.c = Some(LabelScores(&[])),
@@ -285,7 +285,7 @@ impl MessageBuilder<'_> {
     }
 }
 
-/// The cells, the one with the highest value first.
+/// The cells, sorted by value, the highest first.
 fn strongest(cells: &[BoundingBox]) -> Vec<&BoundingBox> {
     let mut cells: Vec<_> = cells.iter().collect();
     cells.sort_by(|a, b| b.value.total_cmp(&a.value));
@@ -318,9 +318,9 @@ fn json_length<T: Serialize>(value: T) -> Result<usize, serde_json::Error> {
     Ok(serde_json::to_string(&value)?.len())
 }
 
-/// Adds the picture to a message that fits without it, else `image_omitted`.
+/// Adds the picture, or `image_omitted` if it does not fit. The message without the picture must fit.
 fn add_picture(json: &mut String, picture: &EncodedPicture<'_>) -> MessageFit {
-    // The limit leaves this much room for base64 text.
+    // The remaining bytes are for the base64 text.
     let used = json.len() - 1 + IMAGE_BEFORE.len() + IMAGE_AFTER.len();
     let max_jpeg = MAX_MESSAGE.saturating_sub(used) / 4 * 3;
     if let Some(jpeg) = picture.fit(max_jpeg) {

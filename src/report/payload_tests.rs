@@ -28,7 +28,7 @@ fn text(result: &InferenceResult) -> String {
     String::from_utf8(message.json.to_vec()).unwrap()
 }
 
-/// The message with what comes between the timestamp and the S3 fields.
+/// A message with `between` between the timestamp and the S3 fields.
 fn message(count: u64, between: &str) -> String {
     format!(
         r#"{{"time_ms":1,"inference_count":{count},"total_inferences":42,"id":"6f1c2f0e-9a5b-4c3d-8e7f-0123456789ab","ts":1736016142920,{between},"s3_bucket":"unset","s3_prefix":"unset"}}"#
@@ -58,7 +58,7 @@ fn a_classification_is_an_object_in_the_models_order() {
 }
 
 #[test]
-fn a_visual_anomaly_grid_comes_with_its_anomaly_values() {
+fn a_visual_anomaly_grid_has_its_anomaly_values() {
     let result = InferenceResult {
         visual_anomaly_grid: Some(vec![boxed(0.91), boxed(0.91)]),
         visual_anomaly_max: Some(9.5),
@@ -70,7 +70,7 @@ fn a_visual_anomaly_grid_comes_with_its_anomaly_values() {
 }
 
 #[test]
-fn a_grid_without_cells_comes_with_its_anomaly_values() {
+fn a_grid_without_cells_has_its_anomaly_values() {
     let result = InferenceResult {
         visual_anomaly_grid: Some(vec![]),
         visual_anomaly_max: Some(0.5),
@@ -82,7 +82,7 @@ fn a_grid_without_cells_comes_with_its_anomaly_values() {
 }
 
 #[test]
-fn an_anomaly_score_alone_is_the_whole_result() {
+fn the_result_can_be_only_an_anomaly_score() {
     let result = InferenceResult {
         anomaly: Some(2.5),
         ..Default::default()
@@ -132,7 +132,7 @@ fn exactly_one_kind_is_sent_of_a_result_with_several() {
 }
 
 #[test]
-fn bucket_and_prefix_are_named_when_the_s3_cache_is_on() {
+fn a_message_contains_bucket_and_prefix_if_the_s3_cache_is_on() {
     let s3 = S3Fields {
         bucket: "photos",
         prefix: "Fruit_v25/",
@@ -197,7 +197,7 @@ fn a_large_picture_is_made_smaller_until_the_message_fits() {
 }
 
 #[test]
-fn a_picture_keeps_its_quality_up_to_the_last_byte_of_room() {
+fn a_picture_keeps_its_quality_if_it_fits_exactly() {
     let data = noise(64 * 64);
     let picture = EncodedPicture::new(PictureRef {
         width: 64,
@@ -224,7 +224,7 @@ fn a_picture_keeps_its_quality_up_to_the_last_byte_of_room() {
 }
 
 #[test]
-fn a_picture_that_cannot_fit_is_left_out_with_a_note() {
+fn a_picture_that_cannot_fit_is_replaced_by_image_omitted() {
     let stats = Stats::default();
     let data = noise(64 * 64);
     let picture = EncodedPicture::new(PictureRef {
@@ -234,7 +234,7 @@ fn a_picture_that_cannot_fit_is_left_out_with_a_note() {
         data: &data,
     })
     .unwrap();
-    // Room for the note beside it, not for a picture.
+    // Room for `image_omitted`, not for a picture.
     let result = freeform_message_of(MAX_MESSAGE - 100);
     let message = builder(&result)
         .build(PictureInMessage::Encoded(&picture), &stats)
@@ -264,7 +264,7 @@ fn a_message_too_large_without_a_picture_is_oversized_but_complete() {
 }
 
 #[test]
-fn a_grid_that_is_too_large_is_cut_to_its_strongest_cells() {
+fn a_grid_that_is_too_large_keeps_the_cells_with_the_highest_values() {
     let cells: Vec<_> = (0..3_000).map(|i| boxed(f64::from(i * 7 % 3_000))).collect();
     let result = InferenceResult {
         visual_anomaly_grid: Some(cells),
@@ -359,7 +359,7 @@ fn a_freeform_result_that_is_too_large_keeps_its_first_values() {
     assert_eq!(json["grid_omitted"], 100_011 - lengths[0] - lengths[1]);
 }
 
-/// A freeform result whose message has exactly that many bytes: numbers of four bytes each, the rest in `info`.
+/// A freeform result whose message has exactly `bytes` bytes; `info` fills the message.
 fn freeform_message_of(bytes: usize) -> InferenceResult {
     let mut result = InferenceResult {
         freeform: Some(vec![vec![0.5; 30_000]]),
@@ -405,7 +405,7 @@ prop_compose! {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
-    fn every_message_to_publish_is_json_that_fits(
+    fn every_published_message_is_json_within_the_limit(
         result in any_result(), width in 1u32..400, height in 1u32..400, filler in 0usize..140_000,
     ) {
         let result = InferenceResult { info: Some("i".repeat(filler)), ..result };
@@ -421,7 +421,7 @@ proptest! {
 }
 
 #[test]
-fn a_missing_picture_is_noted_in_the_message() {
+fn a_missing_picture_gives_image_omitted() {
     let stats = Stats::default();
     let message = builder(&boxes(&[0.91]))
         .build(PictureInMessage::Missing, &stats)

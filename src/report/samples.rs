@@ -1,8 +1,8 @@
-//! Results and pictures for the tests of this room.
+//! Results and pictures for the tests of this module.
 
 use crate::model::{BoundingBox, InferenceResult};
 
-/// A box with that confidence.
+/// A box with this confidence.
 pub fn boxed(value: f64) -> BoundingBox {
     BoundingBox {
         label: "cat".to_owned(),
@@ -35,7 +35,7 @@ pub fn classes(classes: &[(&str, f64)]) -> InferenceResult {
     }
 }
 
-/// Bytes that do not compress, the same ones every time.
+/// The same incompressible bytes in each call.
 pub fn noise(bytes: usize) -> Vec<u8> {
     let mut state = 0x2545_f491_u32;
     (0..bytes)

@@ -1,20 +1,20 @@
-//! Access to the DRP-AI and video devices of Renesas boards, which belong to root alone.
+//! Access to the DRP-AI and video devices of Renesas boards. By default only root can use them.
 
 use std::fmt::Write;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
-use super::machine::Machine;
-use super::report::Report;
+use super::machine::Host;
+use super::report::StepReport;
 
 const DEVICES: [&str; 6] = ["drpai0", "rgnmm", "rgnmmbuf", "uvcs", "vspm_if", "udmabuf0"];
 const RULES: &str = "/etc/udev/rules.d/99-ei-greengrass.rules";
 /// Read and write.
 const READ_WRITE: u32 = 0o6;
 
-/// Gives the group access, now and by a udev rule after the next restart, when this step does not run.
-pub(super) fn open(machine: &Machine, report: &mut Report, group: &str) {
+/// Gives the group access now, and with a udev rule after the next restart.
+pub(super) fn open(machine: &Host, report: &mut StepReport, group: &str) {
     let gid = machine
         .lookup("group", group)
         .and_then(|fields| fields.get(2)?.parse().ok());
@@ -54,7 +54,7 @@ pub(super) fn open(machine: &Machine, report: &mut Report, group: &str) {
     }
 }
 
-fn open_to(machine: &Machine, group: &str, node: &Path) -> Result<(), String> {
+fn open_to(machine: &Host, group: &str, node: &Path) -> Result<(), String> {
     machine.change(machine.command("chgrp").arg(group).arg(node))?;
     if machine.is_dry_run() {
         return Ok(());

@@ -3,4 +3,4 @@ use thiserror::Error;
 /// Why the component cannot run on this machine, and what to do.
 #[derive(Debug, Error)]
 #[error("{0}")]
-pub struct SetupError(pub(super) String);
+pub struct InstallError(pub(super) String);

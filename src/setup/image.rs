@@ -1,11 +1,11 @@
-//! What an image must have where nothing can be installed.
+//! Checks an image without a package manager for what the component needs.
 
 use std::process::Stdio;
 
-use super::machine::{Machine, PackageManager};
-use super::report::Report;
+use super::machine::{Host, PackageManager};
+use super::report::StepReport;
 
-/// What a pipeline needs at least: element, and the package it comes from.
+/// Elements that every pipeline needs, each with its package.
 const ELEMENTS: [(&str, &str); 6] = [
     ("videoconvert", "plugins-base"),
     ("decodebin", "plugins-base"),
@@ -15,20 +15,20 @@ const ELEMENTS: [(&str, &str); 6] = [
     ("jpegdec", "plugins-good"),
 ];
 
-pub(super) fn check(machine: &Machine, report: &mut Report) {
+pub(super) fn check(machine: &Host, report: &mut StepReport) {
     let manager = machine.package_manager();
     if manager == Some(PackageManager::None) {
         check_elements(machine, report);
     }
-    // With apt the package ca-certificates is installed.
+    // With apt, `install.sh` installs the package ca-certificates.
     let certificates = ["/etc/ssl/certs", "/etc/pki/tls/certs"];
     if manager != Some(PackageManager::Apt) && !certificates.iter().any(|path| machine.path(path).exists()) {
         report.warning("no CA certificates in /etc/ssl/certs: connections to AWS will be refused; add ca-certificates");
     }
 }
 
-/// With the tool and not in this process: a broken plugin crashes what loads it.
-fn check_elements(machine: &Machine, report: &mut Report) {
+/// Uses the tool and not this process, because a broken plugin crashes the process that loads it.
+fn check_elements(machine: &Host, report: &mut StepReport) {
     if !machine.has("gst-inspect-1.0") {
         report.warning("gst-inspect-1.0 is not on this image, so its GStreamer elements cannot be checked");
         return;

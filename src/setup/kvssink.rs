@@ -1,11 +1,11 @@
-//! The build of `kvssink`, Amazon's GStreamer element for Kinesis Video Streams, in the home of the service user.
+//! Builds `kvssink`, Amazon's GStreamer element for Kinesis Video Streams, in the home directory of the service user.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::machine::{Machine, PackageManager, assignment};
-use super::report::Report;
+use super::machine::{Host, PackageManager, assignment};
+use super::report::StepReport;
 use super::service_user::ServiceUser;
 
 /// The directory of Amazon's producer SDK, below the home of the service user.
@@ -14,65 +14,65 @@ pub const SOURCE: &str = "amazon-kinesis-video-streams-producer-sdk-cpp";
 pub const PLUGIN: &str = "libgstkvssink.so";
 const REPOSITORY: &str = "https://github.com/awslabs/amazon-kinesis-video-streams-producer-sdk-cpp.git";
 const TAG: &str = "v3.5.0";
-/// Memory of one compiler: a Raspberry Pi with 2 GB must not run four.
+/// Memory of one compiler process, in kB: a Raspberry Pi with 2 GB must not run four.
 const COMPILER_KB: u64 = 1_500_000;
-/// Seconds for each step.
+/// Time limits of the steps, in seconds.
 const FILE_LIMIT: u64 = 60;
 const CLONE_LIMIT: u64 = 600;
 const BUILD_LIMIT: u64 = 3600;
 
-/// What is to be done about `kvssink`.
+/// What the step does about `kvssink`.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Plan {
+pub(super) enum KvssinkPlan {
     NotWanted,
     IsBuilt,
-    /// It is wanted and cannot be built: why.
+    /// It is wanted and cannot be built, for this reason.
     Refuse(String),
-    /// In this home directory.
+    /// It is built in this home directory.
     Build(PathBuf),
 }
 
-pub(super) fn plan(machine: &Machine, is_wanted: bool, user: &ServiceUser, home: Option<&Path>) -> Plan {
+pub(super) fn plan(machine: &Host, is_wanted: bool, user: &ServiceUser, home: Option<&Path>) -> KvssinkPlan {
     if !is_wanted {
-        return Plan::NotWanted;
+        return KvssinkPlan::NotWanted;
     }
     let Some(home) = home else {
-        return Plan::Refuse(format!(
-            "kvssink is not built: it goes into the home of {}, who has none",
+        return KvssinkPlan::Refuse(format!(
+            "kvssink is not built: it needs the home directory of {}, which does not exist",
             user.name
         ));
     };
     let source = machine.path(home).join(SOURCE);
     if plugin(&source).is_file() {
-        return Plan::IsBuilt;
+        return KvssinkPlan::IsBuilt;
     }
     if machine.package_manager() == Some(PackageManager::None) {
-        return Plan::Refuse(
+        return KvssinkPlan::Refuse(
             "kvssink cannot be built: this image has no package manager; add kvssink to the image".to_owned(),
         );
     }
     if source.exists() && !marker(&source).exists() {
-        return Plan::Refuse(format!(
-            "{} exists without a built kvssink and is not ours; move it away and deploy again",
+        return KvssinkPlan::Refuse(format!(
+            "{} exists without a built kvssink and was not created by this component; move it away and deploy again",
             source.display()
         ));
     }
     if !machine.has("runuser") {
-        return Plan::Refuse("kvssink is not built: runuser (util-linux) is missing".to_owned());
+        return KvssinkPlan::Refuse("kvssink is not built: runuser (util-linux) is missing".to_owned());
     }
-    Plan::Build(home.to_owned())
+    KvssinkPlan::Build(home.to_owned())
 }
 
-pub(super) fn carry_out(plan: Plan, machine: &Machine, report: &mut Report, user: &str) {
+pub(super) fn execute(plan: KvssinkPlan, machine: &Host, report: &mut StepReport, user: &str) {
     match plan {
-        Plan::NotWanted => report.skipped("kvssink: install_kvssink is not yes"),
-        Plan::IsBuilt => report.skipped("kvssink: built"),
-        Plan::Refuse(why) => report.warning(why),
-        Plan::Build(home) => build(machine, report, user, &home),
+        KvssinkPlan::NotWanted => report.skipped("kvssink: install_kvssink is not yes"),
+        KvssinkPlan::IsBuilt => report.skipped("kvssink: built"),
+        KvssinkPlan::Refuse(why) => report.warning(why),
+        KvssinkPlan::Build(home) => build(machine, report, user, &home),
     }
 }
 
-fn build(machine: &Machine, report: &mut Report, user: &str, home: &Path) {
+fn build(machine: &Host, report: &mut StepReport, user: &str, home: &Path) {
     let source = machine.path(home).join(SOURCE);
     if let Err(reason) = compile(machine, report, user, home, &source) {
         report.warning(format_args!(
@@ -83,7 +83,7 @@ fn build(machine: &Machine, report: &mut Report, user: &str, home: &Path) {
     if !machine.is_dry_run() {
         if !plugin(&source).is_file() {
             report.warning(format_args!(
-                "the build of kvssink left no {PLUGIN}; the component runs without it"
+                "the build of kvssink did not create {PLUGIN}; the component runs without it"
             ));
             return;
         }
@@ -98,8 +98,8 @@ fn build(machine: &Machine, report: &mut Report, user: &str, home: &Path) {
     report.done(format_args!("kvssink {TAG} built in {}", home.join(SOURCE).display()));
 }
 
-/// As the service user, who owns the directory: root runs nothing that lies there.
-fn compile(machine: &Machine, report: &mut Report, user: &str, home: &Path, source: &Path) -> Result<(), String> {
+/// Runs as the service user, who owns the directory: root must not execute files from it.
+fn compile(machine: &Host, report: &mut StepReport, user: &str, home: &Path, source: &Path) -> Result<(), String> {
     let mut as_user = |seconds: u64, complete: &dyn Fn(&mut std::process::Command)| {
         let mut command = machine.command("runuser");
         command.args(["-u", user, "--", "env"]);
@@ -132,12 +132,12 @@ fn plugin(source: &Path) -> PathBuf {
     source.join("build").join(PLUGIN)
 }
 
-/// Beside the source: marks a build of ours that was cut off.
+/// A file beside the source that marks an interrupted build of this component.
 fn marker(source: &Path) -> PathBuf {
     source.with_file_name(format!("{SOURCE}.building"))
 }
 
-fn compilers(machine: &Machine) -> u64 {
+fn compilers(machine: &Host) -> u64 {
     let text = machine.text("/proc/meminfo");
     let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
     let kilobytes: Option<u64> = total.and_then(|total| total.split_whitespace().next()?.parse().ok());

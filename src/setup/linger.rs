@@ -1,14 +1,14 @@
-//! A lingering session: Ubuntu's PipeWire holds cameras and microphones, and runs only for users with a session.
+//! Enables a lingering session: on Ubuntu PipeWire owns cameras and microphones, and it runs only for users with a session.
 
 use std::path::Path;
 
-use super::machine::Machine;
-use super::report::Report;
+use super::machine::Host;
+use super::report::StepReport;
 
-/// Seconds that `loginctl` may take.
+/// Time limit of `loginctl`, in seconds.
 const LIMIT: u64 = 60;
 
-pub(super) fn enable(machine: &Machine, report: &mut Report, user: &str) {
+pub(super) fn enable(machine: &Host, report: &mut StepReport, user: &str) {
     if !machine.is_distribution("ubuntu") || !machine.has("pipewire") {
         return;
     }

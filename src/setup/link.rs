@@ -1,18 +1,18 @@
-//! The link to the binary in `ei_bindir`, for people.
+//! The link to the binary in `ei_bindir`, for users of the command line.
 
 use std::fs;
 use std::io;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use super::machine::Machine;
+use super::machine::Host;
 use super::nucleus::COMPONENT;
-use super::report::Report;
+use super::report::StepReport;
 
 const NAME: &str = "ei-greengrass";
 
-/// Makes the link, or replaces one to an earlier version of the component.
-pub(super) fn provide(machine: &Machine, report: &mut Report, bin_dir: &str, binary: &Path) {
+/// Creates the link, or replaces one to an earlier version of the component.
+pub(super) fn create(machine: &Host, report: &mut StepReport, bin_dir: &str, binary: &Path) {
     if !bin_dir.starts_with('/') {
         report.warning(format_args!(
             "ei_bindir '{bin_dir}' is not an absolute path, so no link is made"

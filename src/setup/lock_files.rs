@@ -1,4 +1,4 @@
-//! Lock files that the service user cannot open, because another user left them behind.
+//! Removes lock files of other users, which the service user cannot open.
 
 use std::fs::{self, OpenOptions};
 use std::io;
@@ -7,21 +7,21 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, OFlags, flock};
 
-use super::machine::Machine;
-use super::report::Report;
+use super::machine::Host;
+use super::report::StepReport;
 
-/// Only the default of `lock_filename`: another value could name any file.
+/// Only the default of `lock_filename` is handled: another value could be the path of any file.
 const DIRECTORY: &str = "/tmp";
 const PREFIX: &str = "ei_lockfile_runner_";
 
-enum Outcome {
+enum LockFileOutcome {
     Removed,
     InUse,
 }
 
-/// A run by hand as root, or as an earlier `posixUser`, may have left its lock file: the component would end with exit
-/// code 2 and be BROKEN.
-pub(super) fn free(machine: &Machine, report: &mut Report, user: &str) {
+/// A run as root, or as an earlier `posixUser`, may have left its lock file behind. The component would then exit with code 2
+/// and become BROKEN.
+pub(super) fn remove_unusable(machine: &Host, report: &mut StepReport, user: &str) {
     let owner = machine.query(machine.command("id").args(["-u", user]));
     for path in lock_files(machine) {
         let Ok(metadata) = fs::symlink_metadata(&path) else {
@@ -33,10 +33,10 @@ pub(super) fn free(machine: &Machine, report: &mut Report, user: &str) {
         }
         let file = path.display();
         match remove_unless_held(&path, machine.is_dry_run()) {
-            Ok(Outcome::Removed) => report.done(format_args!(
+            Ok(LockFileOutcome::Removed) => report.done(format_args!(
                 "lock file {file} of uid {uid} removed: {user} could not use it"
             )),
-            Ok(Outcome::InUse) => report.skipped(format_args!(
+            Ok(LockFileOutcome::InUse) => report.skipped(format_args!(
                 "lock file {file} of uid {uid}: in use by a component that runs"
             )),
             Err(error) => report.warning(format_args!(
@@ -47,7 +47,7 @@ pub(super) fn free(machine: &Machine, report: &mut Report, user: &str) {
     }
 }
 
-fn lock_files(machine: &Machine) -> Vec<PathBuf> {
+fn lock_files(machine: &Host) -> Vec<PathBuf> {
     let entries = fs::read_dir(machine.path(DIRECTORY)).into_iter().flatten().flatten();
     let mut paths: Vec<_> = entries
         .filter(|entry| entry.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes()))
@@ -57,16 +57,16 @@ fn lock_files(machine: &Machine) -> Vec<PathBuf> {
     paths
 }
 
-/// Removes the file while holding its lock. It is opened for reading, because Linux forbids even root to open the files of
-/// others in /tmp with O_CREAT (fs.protected_regular); what somebody puts under the name meanwhile is not followed.
-fn remove_unless_held(path: &Path, dry_run: bool) -> io::Result<Outcome> {
+/// Removes the file while holding its lock. The file is opened for reading, because Linux forbids even root to open another
+/// user's file in /tmp with O_CREAT (fs.protected_regular). A link that replaces it meanwhile is not followed.
+fn remove_unless_held(path: &Path, dry_run: bool) -> io::Result<LockFileOutcome> {
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let file = OpenOptions::new()
         .read(true)
         .custom_flags(flags.bits().cast_signed())
         .open(path)?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Err(rustix::io::Errno::WOULDBLOCK) => return Ok(Outcome::InUse),
+        Err(rustix::io::Errno::WOULDBLOCK) => return Ok(LockFileOutcome::InUse),
         other => other?,
     }
     let (held, named) = (file.metadata()?, fs::symlink_metadata(path)?);
@@ -76,5 +76,5 @@ fn remove_unless_held(path: &Path, dry_run: bool) -> io::Result<Outcome> {
     if !dry_run {
         fs::remove_file(path)?;
     }
-    Ok(Outcome::Removed)
+    Ok(LockFileOutcome::Removed)
 }

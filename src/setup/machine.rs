@@ -1,4 +1,4 @@
-//! The machine that is set up: its files below a root directory, its tools, its users and groups.
+//! The machine that is set up: its files, tools, users and groups. Tests use another root directory.
 
 use std::cell::Cell;
 use std::ffi::{OsStr, OsString};
@@ -10,18 +10,18 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{Access, MemfdFlags, access, memfd_create};
 
-use super::report::Report;
+use super::report::StepReport;
 use crate::util::text::clean;
 
-/// A service's `PATH` may lack the directories of `useradd` and `loginctl`.
+/// Directories of `useradd` and `loginctl`; the `PATH` of a service may lack them.
 const SYSTEM_TOOLS: &str = "/usr/local/sbin:/usr/sbin:/sbin";
-/// A command that does not end when its time is over is killed after this many seconds more.
+/// Seconds between SIGTERM and SIGKILL for a command that exceeds its time limit.
 const KILL_AFTER: &str = "30";
-/// Exit codes of `timeout` when it had to end the command, with SIGTERM or with SIGKILL.
+/// Exit codes of `timeout` after it ended the command with SIGTERM or SIGKILL.
 const TIMED_OUT: [i32; 2] = [124, 137];
-/// The reason of a failure is looked for in this much of the end of a command's output.
+/// Only the last bytes of a command's output are searched for the reason of a failure.
 const OUTPUT_TAIL_BYTES: u64 = 64 * 1024;
-/// Characters of a reason.
+/// Most characters of a reason.
 const REASON_CHARS: usize = 200;
 
 /// The package manager that `install.sh` found.
@@ -37,7 +37,7 @@ pub enum PackageManager {
     None,
 }
 
-pub(super) struct Machine {
+pub(super) struct Host {
     root: PathBuf,
     tools: OsString,
     package_manager: Option<PackageManager>,
@@ -46,7 +46,7 @@ pub(super) struct Machine {
     has_warned_of_timeout: Cell<bool>,
 }
 
-impl Machine {
+impl Host {
     pub(super) fn new(
         root: Option<PathBuf>,
         package_manager: Option<PackageManager>,
@@ -72,7 +72,7 @@ impl Machine {
         self.dry_run
     }
 
-    /// `None`: not known, the step runs without `install.sh`.
+    /// `None`: unknown, because the step was not started by `install.sh`.
     pub(super) fn package_manager(&self) -> Option<PackageManager> {
         self.package_manager
     }
@@ -89,7 +89,7 @@ impl Machine {
             .map_or_else(|_| String::new(), |text| String::from_utf8_lossy(&text).into_owned())
     }
 
-    /// Which family of boards this is, as far as the step treats them differently.
+    /// The family of the board: `jetson`, `raspberry-pi` or `other`.
     pub(super) fn board(&self) -> &'static str {
         let is_jetson = self.path("/etc/nv_tegra_release").exists()
             || self.text("/proc/device-tree/compatible").contains("nvidia,tegra");
@@ -128,7 +128,7 @@ impl Machine {
         command
     }
 
-    /// What a command prints on stdout, trimmed; `None` when it fails.
+    /// Runs a command and returns its trimmed stdout; `None` if it fails.
     pub(super) fn query(&self, command: &mut Command) -> Option<String> {
         let output = command.stderr(Stdio::null()).output().ok()?;
         let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
@@ -162,25 +162,30 @@ impl Machine {
         }
     }
 
-    /// [`Machine::change`] with a limit in seconds.
-    pub(super) fn change_within(&self, seconds: u64, command: &mut Command, report: &mut Report) -> Result<(), String> {
+    /// Like [`Self::change`], with a time limit in seconds.
+    pub(super) fn change_within(
+        &self,
+        seconds: u64,
+        command: &mut Command,
+        report: &mut StepReport,
+    ) -> Result<(), String> {
         if self.dry_run {
             return Ok(());
         }
         let left = self.deadline.saturating_duration_since(Instant::now());
         let limit = left.min(Duration::from_secs(seconds)).as_secs();
         if limit == 0 {
-            return Err("no time is left for it".to_owned());
+            return Err("the time limit of the install step has passed".to_owned());
         }
         if !self.has("timeout") {
             if !self.has_warned_of_timeout.replace(true) {
                 report.warning(
-                    "the tool timeout (coreutils) is missing: a command that hangs is ended by Greengrass only, and with it this step",
+                    "the tool timeout (coreutils) is missing: if a command hangs, only Greengrass can end it, together with this step",
                 );
             }
             return self.change(command);
         }
-        // `timeout` ends the whole process group, and goes on doing so when this process is killed.
+        // `timeout` ends the whole process group, also after this process was killed.
         let mut limited = self.command("timeout");
         limited.args(["-k", KILL_AFTER, &limit.to_string()]);
         limited.arg(command.get_program()).args(command.get_args());
@@ -202,7 +207,7 @@ fn run(command: &mut Command) -> Result<(), Failure> {
         code: None,
         reason: format!("{name}: {error}"),
     };
-    // A file and no pipe: a process that the command leaves behind would keep a pipe open.
+    // A file, not a pipe: a background process of the command would keep a pipe open.
     let mut output = File::from(memfd_create("output", MemfdFlags::CLOEXEC).map_err(|e| failed(e.into()))?);
     let status = output
         .try_clone()
@@ -230,7 +235,7 @@ fn last_line(output: &mut File) -> Option<String> {
     Some(clean(line, REASON_CHARS))
 }
 
-/// Whether a name can be handed to `usermod` and written into a udev rule.
+/// Whether a name is safe as an argument of `usermod` and in a udev rule.
 pub(super) fn is_valid_name(name: &str) -> bool {
     let mut bytes = name.bytes();
     bytes
@@ -252,7 +257,7 @@ mod tests {
     use super::is_valid_name;
 
     #[test]
-    fn a_name_that_an_option_or_a_pattern_could_be_is_not_valid() {
+    fn a_name_that_could_be_an_option_or_a_pattern_is_not_valid() {
         for name in ["video", "_apt", "i2c-1"] {
             assert!(is_valid_name(name), "{name}");
         }

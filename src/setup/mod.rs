@@ -1,7 +1,7 @@
-//! The install step after the packages: brings the machine to the state that the component needs, and changes nothing
-//! that is there already. `artifacts/install.sh` installs packages and then runs this as `ei-greengrass setup`.
+//! The install step after the packages: creates what the component needs on the machine, and does not change what already
+//! exists. `artifacts/install.sh` installs packages and then runs this as `ei-greengrass setup`.
 //!
-//! Tools of the system (`useradd`, `usermod`, `loginctl`, `cmake`) make the changes, because each distribution sets them up.
+//! System tools (`useradd`, `usermod`, `loginctl`, `cmake`) make the changes, because each distribution configures them.
 
 mod devices;
 mod error;
@@ -19,43 +19,43 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::{Loaded, Sources, get, load};
-pub use error::SetupError;
-use kvssink::Plan;
-use machine::Machine;
+pub use error::InstallError;
+use kvssink::KvssinkPlan;
+use machine::Host;
 pub use machine::PackageManager;
 pub use report::Counts;
-use report::Report;
+use report::StepReport;
 use service_user::ServiceUser;
 
-/// What the caller decides.
+/// Options of the step.
 pub struct Options {
-    /// Say what would be done, and change nothing.
+    /// Print what would be done, and change nothing.
     pub dry_run: bool,
-    /// Directory put before every absolute path except that of the binary itself; `None`: the machine's own root.
+    /// Directory before every absolute path except that of the binary; `None`: `/`.
     pub root: Option<PathBuf>,
     /// The program in the component's artifacts.
     pub binary: PathBuf,
     /// The configuration, or why it cannot be read.
     pub configuration: Result<Loaded, String>,
-    /// `None`: not known, the step runs without `install.sh`.
+    /// `None`: unknown, because the step was not started by `install.sh`.
     pub package_manager: Option<PackageManager>,
-    /// What `install.sh` counted before.
+    /// The counts of `install.sh`, which are continued.
     pub counts: Counts,
-    /// Time for everything that can hang, together.
+    /// Time limit of all commands that can hang, together.
     pub time_limit: Duration,
 }
 
 impl Options {
-    fn machine(&self) -> Machine {
-        Machine::new(self.root.clone(), self.package_manager, self.dry_run, self.time_limit)
+    fn machine(&self) -> Host {
+        Host::new(self.root.clone(), self.package_manager, self.dry_run, self.time_limit)
     }
 
-    fn report(&self) -> Report {
-        Report::new(self.dry_run, self.counts)
+    fn report(&self) -> StepReport {
+        StepReport::new(self.dry_run, self.counts)
     }
 }
 
-/// Whether the build of `kvssink` would start, so that its packages are needed.
+/// Whether the step will build `kvssink`, which needs more packages.
 pub fn needs_kvssink(options: &Options) -> bool {
     let (machine, mut report) = (options.machine(), options.report());
     let user = ServiceUser::find(&machine, &mut report, &options.binary);
@@ -66,20 +66,20 @@ pub fn needs_kvssink(options: &Options) -> bool {
         .is_ok_and(|loaded| loaded.config.install_kvssink);
     matches!(
         kvssink::plan(&machine, is_wanted, &user, home.as_deref()),
-        Plan::Build(_)
+        KvssinkPlan::Build(_)
     )
 }
 
-/// Runs the step and prints one line for each thing done, skipped or not possible, then the counts.
+/// Runs the step. Prints one line for each change, each skipped item and each warning, then the counts.
 ///
 /// # Errors
 /// The step does not run as root, or the service user cannot be created.
-pub fn run(options: &Options) -> Result<(), SetupError> {
+pub fn run(options: &Options) -> Result<(), InstallError> {
     let (machine, mut report) = (options.machine(), options.report());
-    // The tool and not a system call, so that tests can replace it.
+    // The tool, not a system call, so that tests can replace it.
     let uid = machine.query(machine.command("id").arg("-u"));
     if !options.dry_run && uid.as_deref() != Some("0") {
-        return Err(SetupError(
+        return Err(InstallError(
             "must run as root: the recipe's install step needs RequiresPrivilege: true (--dry-run works as any user)"
                 .to_owned(),
         ));
@@ -92,23 +92,23 @@ pub fn run(options: &Options) -> Result<(), SetupError> {
         user.group
     ));
     image::check(&machine, &mut report);
-    let home = user.provide(&machine, &mut report)?;
-    lock_files::free(&machine, &mut report, &user.name);
+    let home = user.create_missing(&machine, &mut report)?;
+    lock_files::remove_unusable(&machine, &mut report, &user.name);
     let groups = setting(&mut report, &options.configuration, "ei_ggc_user_groups");
     user.join_groups(&machine, &mut report, &groups);
     devices::open(&machine, &mut report, &user.group);
     let bin_dir = setting(&mut report, &options.configuration, "ei_bindir");
-    link::provide(&machine, &mut report, &bin_dir, &options.binary);
+    link::create(&machine, &mut report, &bin_dir, &options.binary);
     linger::enable(&machine, &mut report, &user.name);
     let is_wanted = setting(&mut report, &options.configuration, "install_kvssink") == "yes";
     let plan = kvssink::plan(&machine, is_wanted, &user, home.as_deref());
-    kvssink::carry_out(plan, &machine, &mut report, &user.name);
+    kvssink::execute(plan, &machine, &mut report, &user.name);
     report.finish();
     Ok(())
 }
 
-/// The effective value of a key as text; its default, with a warning, when the configuration cannot be read.
-fn setting(report: &mut Report, configuration: &Result<Loaded, String>, key: &str) -> String {
+/// The effective value of a key as text. If the configuration cannot be read: a warning, and the default of the key.
+fn setting(report: &mut StepReport, configuration: &Result<Loaded, String>, key: &str) -> String {
     match configuration {
         Ok(loaded) => get(loaded, key).unwrap_or_default(),
         Err(error) => {

@@ -1,4 +1,4 @@
-//! Which user the Greengrass nucleus runs the component as: `posixUser` in its configuration files.
+//! Reads `posixUser`, the user that runs the component, from the configuration of the Greengrass nucleus.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
@@ -13,9 +13,9 @@ pub(super) const COMPONENT: &str = "EdgeImpulseLinuxRunnerServiceComponent";
 /// The `posixUser` values of a configuration.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct PosixUsers {
-    /// Of this component (`services.<component>.runWith`).
+    /// Value for this component (`services.<component>.runWith`).
     pub own: Option<String>,
-    /// Of all components (`runWithDefault`).
+    /// Value for all components (`runWithDefault`).
     pub shared: Option<String>,
 }
 
@@ -25,8 +25,8 @@ impl PosixUsers {
     }
 }
 
-/// Reads `effectiveConfig.yaml` of the classic nucleus, or a configuration file of Greengrass Lite. When there are more
-/// `runWithDefault`, the last one counts.
+/// Reads `effectiveConfig.yaml` of the classic nucleus, or a configuration file of Greengrass Lite. If there are several
+/// `runWithDefault`, the last one is used.
 pub(super) fn read_yaml(path: &Path) -> io::Result<PosixUsers> {
     let root: Yaml = serde_yaml::from_slice(&std::fs::read(path)?).map_err(io::Error::other)?;
     let own = root
@@ -66,8 +66,8 @@ fn posix_user(run_with: &Yaml) -> Option<String> {
     }
 }
 
-/// Reads `config.tlog`, the classic nucleus' log of configuration changes, one JSON object a line. The nucleus writes
-/// `effectiveConfig.yaml` only when it starts or stops, so what the present deployment changed is in this file alone.
+/// Reads `config.tlog`, the classic nucleus' log of configuration changes, with one JSON object per line. The nucleus writes
+/// `effectiveConfig.yaml` only when it starts or stops, so only this file contains the changes of the current deployment.
 pub(super) fn read_change_log(path: &Path) -> io::Result<PosixUsers> {
     let (mut own, mut shared) = (Setting::default(), Setting::default());
     for line in BufReader::new(File::open(path)?).split(b'\n') {
@@ -98,7 +98,7 @@ pub(super) fn read_change_log(path: &Path) -> io::Result<PosixUsers> {
     })
 }
 
-/// A value in the change log, with the topic that it was set by.
+/// A value in the change log, with the topic that set it.
 #[derive(Default)]
 struct Setting {
     topic: Vec<String>,
@@ -111,7 +111,7 @@ impl Setting {
         value.clone_into(&mut self.value);
     }
 
-    /// Everything below a topic goes with it.
+    /// Removing a topic removes all values below it.
     fn remove(&mut self, topic: &[&str]) {
         if self.topic.len() >= topic.len() && self.topic.iter().zip(topic).all(|(own, removed)| own == removed) {
             self.value.clear();

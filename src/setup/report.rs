@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use crate::util::redact;
 
-/// How many lines of each kind were printed.
+/// Numbers of printed lines of each kind.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Counts {
     done: u32,
@@ -14,7 +14,7 @@ pub struct Counts {
     warnings: u32,
 }
 
-/// As `install.sh` passes them: `DONE,SKIPPED,WARNINGS`.
+/// Parses the text that `install.sh` passes: `DONE,SKIPPED,WARNINGS`.
 impl FromStr for Counts {
     type Err = &'static str;
 
@@ -36,13 +36,13 @@ fn print(line: impl Display) {
     let _ = writeln!(io::stdout(), "{}", redact::credentials(&line.to_string()));
 }
 
-/// Prints and counts. Write errors are ignored: the step must go on when nobody reads its output.
-pub(super) struct Report {
+/// Prints and counts lines. Write errors are ignored: the step must continue if its output is closed.
+pub(super) struct StepReport {
     dry_run: bool,
     counts: Counts,
 }
 
-impl Report {
+impl StepReport {
     pub(super) fn new(dry_run: bool, counts: Counts) -> Self {
         Self { dry_run, counts }
     }
@@ -51,20 +51,20 @@ impl Report {
         print(format_args!("install: {text}"));
     }
 
-    /// Something was changed, or would be in a dry run.
+    /// Reports a change, or in a dry run a change that would be made.
     pub(super) fn done(&mut self, text: impl Display) {
         let prefix = if self.dry_run { "would be done" } else { "done" };
         print(format_args!("{prefix}: {text}"));
         self.counts.done += 1;
     }
 
-    /// Something was there already.
+    /// Reports something that needs no change.
     pub(super) fn skipped(&mut self, text: impl Display) {
         print(format_args!("skipped: {text}"));
         self.counts.skipped += 1;
     }
 
-    /// Something is not possible, and not essential.
+    /// Reports something that is not possible and not essential.
     pub(super) fn warning(&mut self, text: impl Display) {
         let _ = writeln!(io::stderr(), "warning: {}", redact::credentials(&text.to_string()));
         self.counts.warnings += 1;

@@ -1,12 +1,12 @@
-//! The user that Greengrass runs the component as: found, created, and made a member of groups.
+//! Finds the user that runs the component, creates it, and adds it to groups.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::error::SetupError;
-use super::machine::{Machine, is_valid_name};
+use super::error::InstallError;
+use super::machine::{Host, is_valid_name};
 use super::nucleus::{PosixUsers, read_change_log, read_yaml};
-use super::report::Report;
+use super::report::StepReport;
 
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct ServiceUser {
@@ -14,15 +14,15 @@ pub(super) struct ServiceUser {
     pub group: String,
 }
 
-/// A `posixUser` and the place it was found in.
+/// A `posixUser` and the file that contains it.
 struct Configured {
     posix_user: Option<String>,
     file: String,
 }
 
 impl ServiceUser {
-    /// Looks the user up in the configuration of the nucleus that `binary` belongs to.
-    pub(super) fn find(machine: &Machine, report: &mut Report, binary: &Path) -> Self {
+    /// Finds the user in the configuration of the nucleus that `binary` belongs to.
+    pub(super) fn find(machine: &Host, report: &mut StepReport, binary: &Path) -> Self {
         let classic = classic_config_directory(binary);
         let lite = machine.path("/etc/greengrass");
         let is_classic = ["config.tlog", "effectiveConfig.yaml"]
@@ -56,32 +56,36 @@ impl ServiceUser {
         }
     }
 
-    /// The home directory; `None` for a user that is meant to have none. A user that does not exist yet gets `/home/<name>`.
-    pub(super) fn home(&self, machine: &Machine) -> Option<PathBuf> {
+    /// The home directory; `None` for a user without one. A user that does not exist yet gets `/home/<name>`.
+    pub(super) fn home(&self, machine: &Host) -> Option<PathBuf> {
         let entry = machine.lookup("passwd", &self.name);
         let home = entry
             .and_then(|fields| fields.into_iter().nth(5))
             .filter(|home| !home.is_empty());
         let home = home.unwrap_or_else(|| format!("/home/{}", self.name));
-        // What distributions give to users without a home.
+        // Distributions use these values for users without a home directory.
         (!home.starts_with("/nonexistent") && home != "/dev/null").then(|| home.into())
     }
 
-    fn exists(&self, machine: &Machine) -> bool {
+    fn exists(&self, machine: &Host) -> bool {
         machine.query(machine.command("id").args(["-u", &self.name])).is_some()
     }
 
-    /// Creates group, user and home where they are missing; returns the home.
+    /// Creates group, user and home directory if they are missing. Returns the home directory.
     ///
     /// # Errors
-    /// Group or user cannot be created: nothing runs without them.
-    pub(super) fn provide(&self, machine: &Machine, report: &mut Report) -> Result<Option<PathBuf>, SetupError> {
+    /// The group or the user cannot be created; the component cannot run without them.
+    pub(super) fn create_missing(
+        &self,
+        machine: &Host,
+        report: &mut StepReport,
+    ) -> Result<Option<PathBuf>, InstallError> {
         let (name, group) = (&self.name, &self.group);
         if machine.lookup("group", group).is_some() {
             report.skipped(format_args!("group {group}: exists"));
         } else {
             self.add_group(machine).map_err(|reason| {
-                SetupError(format!(
+                InstallError(format!(
                     "group {group} could not be created ({reason}); create it by hand (groupadd --system {group}) and deploy again"
                 ))
             })?;
@@ -91,7 +95,7 @@ impl ServiceUser {
             report.skipped(format_args!("user {name}: exists"));
         } else {
             self.add(machine).map_err(|reason| {
-                SetupError(format!(
+                InstallError(format!(
                     "user {name} could not be created ({reason}); create it by hand (useradd --system --create-home --gid {group} {name}) \
                      and deploy again"
                 ))
@@ -100,13 +104,13 @@ impl ServiceUser {
         }
         let home = self.home(machine);
         match &home {
-            Some(home) => self.provide_home(machine, report, home),
+            Some(home) => self.create_home(machine, report, home),
             None => report.skipped(format_args!("home: {name} is meant to have none")),
         }
         Ok(home)
     }
 
-    fn provide_home(&self, machine: &Machine, report: &mut Report, home: &Path) {
+    fn create_home(&self, machine: &Host, report: &mut StepReport, home: &Path) {
         let (directory, home) = (machine.path(home), home.display());
         if directory.is_dir() {
             report.skipped(format_args!("home {home}: exists"));
@@ -126,9 +130,9 @@ impl ServiceUser {
         }
     }
 
-    // Each with the usual tool, or busybox's on small images.
+    // Each of these uses the usual tool, or the one of busybox on small images.
 
-    fn add_group(&self, machine: &Machine) -> Result<(), String> {
+    fn add_group(&self, machine: &Host) -> Result<(), String> {
         let mut command = if machine.has("groupadd") {
             let mut command = machine.command("groupadd");
             command.arg("--system");
@@ -141,7 +145,7 @@ impl ServiceUser {
         machine.change(command.arg(&self.group))
     }
 
-    fn add(&self, machine: &Machine) -> Result<(), String> {
+    fn add(&self, machine: &Host) -> Result<(), String> {
         let mut command = if machine.has("useradd") {
             let mut command = machine.command("useradd");
             command.args(["--system", "--create-home", "--gid"]);
@@ -154,7 +158,7 @@ impl ServiceUser {
         machine.change(command.args([&self.group, &self.name]))
     }
 
-    fn add_to(&self, machine: &Machine, group: &str) -> Result<(), String> {
+    fn add_to(&self, machine: &Host, group: &str) -> Result<(), String> {
         if machine.has("usermod") {
             machine.change(machine.command("usermod").args(["-aG", group, &self.name]))
         } else {
@@ -163,7 +167,7 @@ impl ServiceUser {
     }
 
     /// Joins the groups of `ei_ggc_user_groups`, and on a Jetson the group of its GPU.
-    pub(super) fn join_groups(&self, machine: &Machine, report: &mut Report, groups: &str) {
+    pub(super) fn join_groups(&self, machine: &Host, report: &mut StepReport, groups: &str) {
         let mut groups: Vec<_> = groups.split_whitespace().collect();
         // JetPack 6 has the group render; older ones do not.
         if machine.board() == "jetson" && !groups.contains(&"render") && machine.lookup("group", "render").is_some() {
@@ -174,7 +178,7 @@ impl ServiceUser {
         }
     }
 
-    fn join(&self, machine: &Machine, report: &mut Report, group: &str) {
+    fn join(&self, machine: &Host, report: &mut StepReport, group: &str) {
         let name = &self.name;
         if !is_valid_name(group) {
             report.warning(format_args!(
@@ -212,7 +216,7 @@ fn classic_config_directory(binary: &Path) -> PathBuf {
     root.unwrap_or(binary).join("config")
 }
 
-fn configured_in_classic(report: &mut Report, config: &Path) -> Configured {
+fn configured_in_classic(report: &mut StepReport, config: &Path) -> Configured {
     let (log, yaml) = (config.join("config.tlog"), config.join("effectiveConfig.yaml"));
     let (users, file) = match existing(report, &log, read_change_log(&log)).chosen() {
         Some(user) => (Some(user), log),
@@ -225,7 +229,7 @@ fn configured_in_classic(report: &mut Report, config: &Path) -> Configured {
 }
 
 /// Lite reads `config.yaml`, then the files of `config.d` in the order of their names. It has no user for a single component.
-fn configured_in_lite(report: &mut Report, directory: &Path) -> Configured {
+fn configured_in_lite(report: &mut StepReport, directory: &Path) -> Configured {
     let (main, more) = (directory.join("config.yaml"), directory.join("config.d"));
     let mut files: Vec<_> = std::fs::read_dir(&more)
         .into_iter()
@@ -244,8 +248,8 @@ fn configured_in_lite(report: &mut Report, directory: &Path) -> Configured {
     }
 }
 
-/// Without a file there is no `posixUser`; a file that cannot be read is worth a warning.
-fn existing(report: &mut Report, file: &Path, users: io::Result<PosixUsers>) -> PosixUsers {
+/// A missing file means no `posixUser`; a file that cannot be read causes a warning.
+fn existing(report: &mut StepReport, file: &Path, users: io::Result<PosixUsers>) -> PosixUsers {
     users.unwrap_or_else(|error| {
         if error.kind() != io::ErrorKind::NotFound {
             report.warning(format_args!(
@@ -257,8 +261,8 @@ fn existing(report: &mut Report, file: &Path, users: io::Result<PosixUsers>) -> 
     })
 }
 
-/// `user`, `user:group`, or their numbers; `None` when it names no account.
-fn resolve(machine: &Machine, posix_user: &str) -> Option<ServiceUser> {
+/// Resolves `user`, `user:group`, or their numbers; `None` if there is no such account.
+fn resolve(machine: &Host, posix_user: &str) -> Option<ServiceUser> {
     let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
     let name_in = |database: &str, text: &str| match is_number(text) {
         true => machine.lookup(database, text)?.into_iter().next(),

@@ -8,12 +8,12 @@ use super::states::ModelState;
 use crate::util::clock::now_ms;
 use crate::util::redact;
 
-/// Payloads above this size (free-form results) are shown without their large fields.
+/// Larger payloads (free-form results) are shown without their large fields.
 const MAX_SHOWN_PAYLOAD: usize = 16 * 1024;
-/// Size of a field, as JSON text, that is left out of such a payload.
+/// A field of this size or larger, as JSON text, is left out of such a payload.
 const LARGE_FIELD: usize = 1024;
 
-/// The whole status.
+/// Builds the status document.
 pub(super) fn status_document(info: &ComponentInfo, snapshot: &Snapshot, per_second: f64) -> Map<String, Value> {
     let latency = snapshot.latency();
     let document = json!({
@@ -23,7 +23,7 @@ pub(super) fn status_document(info: &ComponentInfo, snapshot: &Snapshot, per_sec
         "uptime_s": snapshot.uptime.as_secs(),
         "rss_bytes": snapshot.resident_bytes,
         "model": model(snapshot),
-        "source": {"state": snapshot.source.name(), "reason": shown(snapshot.source.reason())},
+        "source": {"state": snapshot.source.name(), "reason": redacted(snapshot.source.reason())},
         "mqtt": link(snapshot),
         "health": snapshot.health.states(),
         "problems": snapshot.health.problems(),
@@ -52,7 +52,7 @@ fn model(snapshot: &Snapshot) -> Value {
     let state = &snapshot.model;
     let mut model = Map::new();
     model.insert("state".to_owned(), state.name().into());
-    model.insert("reason".to_owned(), shown(state.reason()).into());
+    model.insert("reason".to_owned(), redacted(state.reason()).into());
     if let ModelState::WarmingUp(since) = state {
         model.insert("for_s".to_owned(), since.elapsed().as_secs().into());
     }
@@ -62,8 +62,8 @@ fn model(snapshot: &Snapshot) -> Value {
     Value::Object(model)
 }
 
-/// A reason without secrets: the page needs no token.
-fn shown(reason: Option<&str>) -> Option<String> {
+/// Removes secrets from a reason, because the page can be read without a token.
+fn redacted(reason: Option<&str>) -> Option<String> {
     reason.map(redact::credentials)
 }
 
@@ -86,7 +86,7 @@ fn link(snapshot: &Snapshot) -> Value {
     }
 }
 
-/// A published message. Its picture is replaced by the picture's size.
+/// A published message; the size of its picture replaces the picture.
 fn published(message: &PublishedMessage) -> Value {
     let mut payload: Value = serde_json::from_slice(&message.payload).unwrap_or_default();
     if let Some(image) = payload.get_mut("image") {

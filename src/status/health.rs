@@ -1,4 +1,4 @@
-//! The health of each part: its state in one word, and for parts that fail the reason.
+//! The health of each part of the component: its state in one word, and the reason if it fails.
 
 use std::fmt::Display;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::util::redact;
 
-/// Characters of a reason that are shown; the log has all of it.
+/// Most characters of a reason. The log contains the whole reason.
 const MAX_REASON: usize = 160;
 
 /// The parts of the component, in the order in which they are shown.
@@ -23,16 +23,16 @@ pub enum Part {
     Mqtt,
     /// The disk spool of undelivered messages.
     Spool,
-    /// Pairs in files.
+    /// The file cache.
     CacheFile,
-    /// Pairs in S3.
+    /// The S3 cache.
     CacheS3,
     /// The live page.
     Preview,
 }
 
 impl Part {
-    /// Its name in messages.
+    /// Name of the part in messages.
     pub fn name(self) -> &'static str {
         self.into()
     }
@@ -47,7 +47,7 @@ pub struct HealthStatus {
 }
 
 impl HealthStatus {
-    /// A part that works, or is starting: `state` says which.
+    /// A part that works or is starting; `state` says which.
     pub fn ok(part: Part, state: &'static str) -> Self {
         Self {
             part,
@@ -65,7 +65,7 @@ impl HealthStatus {
         }
     }
 
-    /// The state is `off` for a part that is not enabled, `failing` when the flag says so, else `ok_state`.
+    /// The state is `off` for a part that is not enabled, `failing` if the flag is failing, else `ok_state`.
     pub fn from_flag(part: Part, is_enabled: bool, ok_state: &'static str, flag: &HealthFlag) -> Self {
         match flag.failure() {
             _ if !is_enabled => Self::ok(part, "off"),
@@ -80,7 +80,7 @@ impl HealthStatus {
 pub struct Health(Vec<HealthStatus>);
 
 impl Health {
-    /// The health of these parts.
+    /// The health of the given parts.
     pub fn new(parts: impl Into<Vec<HealthStatus>>) -> Self {
         Self(parts.into())
     }
@@ -91,7 +91,7 @@ impl Health {
         self.0.iter().map(state).collect()
     }
 
-    /// `part: reason` for each part that fails; one line each, of less than 200 characters.
+    /// `part: reason` for each failing part. Each is one line of less than 200 characters.
     pub fn problems(&self) -> Vec<String> {
         let problem = |status: &HealthStatus| {
             let reason = status.problem.as_ref()?;
@@ -101,7 +101,7 @@ impl Health {
     }
 }
 
-/// Whether a part works, as the part itself noticed last. Clones share the same flag. It is ok until a failure is set.
+/// Whether a part works; the part itself sets it. Clones share the same flag. It is ok until a failure is set.
 #[derive(Debug, Clone, Default)]
 pub struct HealthFlag(Arc<Mutex<Option<String>>>);
 
@@ -122,7 +122,7 @@ impl HealthFlag {
     }
 }
 
-/// The text on one line of at most [`MAX_REASON`] characters, without secrets.
+/// The text as one line of at most [`MAX_REASON`] characters, without secrets.
 fn one_line(reason: &str) -> String {
     let line = redact::credentials(reason);
     let line = line.split_whitespace().collect::<Vec<_>>().join(" ");

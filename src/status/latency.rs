@@ -1,4 +1,4 @@
-//! Inference latency: wall-clock time of the round trip to the model, over the last [`WINDOW`] inferences.
+//! Inference latency: time from a request to the answer of the model, over the last [`WINDOW`] inferences.
 
 /// Number of round trips that are kept: about half a minute at 15 frames per second.
 pub const WINDOW: usize = 512;
@@ -7,7 +7,7 @@ pub const WINDOW: usize = 512;
 #[derive(Debug, Clone)]
 pub struct LatencyWindow {
     ring: [f32; WINDOW],
-    /// Times ever added; the newest sits at `(added - 1) % WINDOW`.
+    /// Number of times ever added; the newest is at `(added - 1) % WINDOW`.
     added: usize,
 }
 
@@ -41,7 +41,7 @@ impl LatencyWindow {
     }
 
     /// The latency now.
-    pub fn figures(&self) -> Latency {
+    pub fn percentiles(&self) -> Latency {
         let filled = self.added.min(WINDOW);
         if filled == 0 {
             return Latency::default();
@@ -68,12 +68,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn percentiles_are_nearest_ranks_of_what_was_added() {
+    fn percentiles_are_nearest_ranks_of_the_added_times() {
         let mut window = LatencyWindow::default();
-        assert_eq!(window.figures(), Latency::default());
+        assert_eq!(window.percentiles(), Latency::default());
         (1..=100).rev().for_each(|ms| window.add(ms as f32));
         assert_eq!(
-            window.figures(),
+            window.percentiles(),
             Latency {
                 last: 1.0,
                 p50: 50.0,
@@ -83,12 +83,12 @@ mod tests {
     }
 
     #[test]
-    fn only_the_newest_512_count() {
+    fn only_the_newest_512_times_are_used() {
         let mut window = LatencyWindow::default();
         (0..300).for_each(|_| window.add(1000.0));
         (0..WINDOW).for_each(|_| window.add(7.0));
         assert_eq!(
-            window.figures(),
+            window.percentiles(),
             Latency {
                 last: 7.0,
                 p50: 7.0,
@@ -98,11 +98,11 @@ mod tests {
     }
 
     #[test]
-    fn impossible_times_are_ignored() {
+    fn invalid_times_are_ignored() {
         let mut window = LatencyWindow::default();
         for ms in [f32::NAN, f32::INFINITY, -1.0] {
             window.add(ms);
         }
-        assert_eq!(window.figures(), Latency::default());
+        assert_eq!(window.percentiles(), Latency::default());
     }
 }

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use super::snapshot::Snapshot;
 use crate::util::decimal::six_places;
 
-/// Every counter under its own name, then `inference_ms_last`, `inference_ms_p50`, `inference_ms_p95`, `waiting`, `uptime_s`,
+/// Contains every counter under its own name, then `inference_ms_last`, `inference_ms_p50`, `inference_ms_p95`, `waiting`, `uptime_s`,
 /// `rss_bytes`, `health` with the state of each part, and `problems` with a sentence for each part that fails.
 pub(super) fn runner_object(snapshot: &Snapshot) -> Map<String, Value> {
     let mut runner = Map::new();
@@ -42,7 +42,7 @@ mod tests {
     use crate::status::stats::Stats;
 
     #[test]
-    fn the_object_names_every_counter_and_the_figures() {
+    fn the_object_contains_every_counter_and_the_other_values() {
         let stats = Stats::default();
         stats.spool_dropped.add(2);
         let snapshot = Snapshot {

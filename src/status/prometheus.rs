@@ -19,7 +19,7 @@ pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0
 /// The metrics of a snapshot as text.
 ///
 /// # Errors
-/// When a metric cannot be written; no value of a snapshot causes that.
+/// A metric cannot be written; no value of a snapshot causes that.
 pub(super) fn text(snapshot: Snapshot) -> Result<String, fmt::Error> {
     let mut registry = Registry::with_prefix("ei_greengrass");
     registry.register_collector(Box::new(SnapshotCollector(snapshot)));

@@ -1,4 +1,4 @@
-//! Collects the status: the supervisor writes what changes rarely, the rest is read when somebody asks.
+//! Collects the status. The supervisor writes values that change rarely; the others are read for each request.
 
 use std::fmt;
 use std::sync::Arc;
@@ -33,15 +33,15 @@ pub struct StatusRegistry {
     shared_memory: HealthFlag,
     results: HealthFlag,
     session: Mutex<SessionStatus>,
-    rate: Mutex<Rate>,
+    rate: Mutex<InferenceRate>,
 }
 
-/// What begins anew with each `restart` command.
+/// Status of a session; reset by each `restart` command.
 #[derive(Debug)]
 struct SessionStatus {
     started: Instant,
     model: ModelState,
-    /// The model that was loaded last, also by an earlier session.
+    /// The model that was loaded last, in this or an earlier session.
     model_summary: Option<Arc<ModelSummary>>,
     source: SourceState,
     /// `None` before the first session.
@@ -52,7 +52,7 @@ struct SessionStatus {
 
 /// Inferences per second between two readings.
 #[derive(Debug)]
-struct Rate {
+struct InferenceRate {
     measured: Instant,
     count: u64,
     per_second: f64,
@@ -87,7 +87,7 @@ impl StatusRegistry {
                 file_cache: HealthFlag::default(),
                 s3_cache: HealthFlag::default(),
             }),
-            rate: Mutex::new(Rate {
+            rate: Mutex::new(InferenceRate {
                 measured: now,
                 count: 0,
                 per_second: 0.0,
@@ -95,7 +95,7 @@ impl StatusRegistry {
         }
     }
 
-    /// A session begins, with its own report and caches. The flag of a cache that is off is not shown.
+    /// Begins a session with its own report and caches. The flag of a disabled cache is not shown.
     pub fn begin_session(
         &self,
         report: Arc<dyn StatusSource<ReportStatus>>,
@@ -132,7 +132,7 @@ impl StatusRegistry {
         self.session.lock().source = state;
     }
 
-    /// The source was started. A source that stalled before must deliver something first: [`Self::set_source_delivers`].
+    /// The source was started. A source that stalled before stays stalled until [`Self::set_source_delivers`].
     pub fn set_source_started(&self) {
         let source = &mut self.session.lock().source;
         if !matches!(source, SourceState::Stalled(_)) {
@@ -140,7 +140,7 @@ impl StatusRegistry {
         }
     }
 
-    /// Something of the source was inferred.
+    /// A frame or window of the source was inferred.
     pub fn set_source_delivers(&self) {
         let source = &mut self.session.lock().source;
         if matches!(source, SourceState::Stalled(_)) {
@@ -148,12 +148,12 @@ impl StatusRegistry {
         }
     }
 
-    /// Whether the model that runs is the one that was asked for.
+    /// Whether the running model is the configured one.
     pub fn model_resolver_flag(&self) -> &HealthFlag {
         &self.model_resolver
     }
 
-    /// Whether features reach the model in shared memory where that is wanted.
+    /// Whether the model receives its features in shared memory, if it supports that.
     pub fn shared_memory_flag(&self) -> &HealthFlag {
         &self.shared_memory
     }
@@ -176,7 +176,7 @@ impl StatusRegistry {
     /// The status in the text format of Prometheus; its content type is [`prometheus::CONTENT_TYPE`].
     ///
     /// # Errors
-    /// When a metric cannot be written; no status causes that.
+    /// A metric cannot be written; no status causes that.
     pub(crate) fn prometheus_text(&self) -> Result<String, fmt::Error> {
         prometheus::text(self.snapshot())
     }
@@ -205,7 +205,7 @@ impl StatusRegistry {
             };
             (session.report.clone(), snapshot)
         };
-        // Read last, without the lock on the session: the inference loop holds the report's lock at times.
+        // Read last and without the lock on the session, because the inference loop also uses the lock of the report.
         snapshot.report = report.map(|report| report.status());
         snapshot
     }
@@ -233,7 +233,7 @@ impl StatusRegistry {
             let count = self.stats.inferences.get();
             // The counter starts at zero again after the `restart` command.
             let new = count.checked_sub(rate.count).unwrap_or(count);
-            *rate = Rate {
+            *rate = InferenceRate {
                 measured: now,
                 count,
                 per_second: new as f64 / elapsed.as_secs_f64(),
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn before_anything_runs_the_status_says_so() {
+    fn the_status_is_complete_before_the_first_session() {
         let status = registry(OutboxStatus::default()).status_document();
         assert_eq!(status["model"], json!({"state": "starting", "reason": null}));
         assert_eq!(status["mqtt"], json!({"state": "screen", "waiting": 0}));
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn a_source_that_stalled_is_well_again_when_it_delivers() {
+    fn a_stalled_source_is_running_again_when_it_delivers() {
         let registry = registry(OutboxStatus::default());
         let source = || {
             let runner = registry.runner_object();

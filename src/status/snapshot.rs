@@ -1,4 +1,4 @@
-//! Everything the component knows about itself at one moment. All outputs are written from it.
+//! The status of the component at one moment. All outputs are written from it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,10 +8,10 @@ use super::latency::Latency;
 use super::source::{LinkStatus, ModelSummary, OutboxStatus, ReportStatus, ViewerStatus};
 use super::states::{ModelState, SourceState};
 
-/// See the module.
+/// The status at one moment.
 #[derive(Debug, Clone)]
 pub(super) struct Snapshot {
-    /// Since the start of the process or the `restart` command.
+    /// Time since the start of the process or the `restart` command.
     pub uptime: Duration,
     /// Resident memory of the process; `None`: the system does not report it.
     pub resident_bytes: Option<u64>,
@@ -30,7 +30,7 @@ pub(super) struct Snapshot {
 }
 
 impl Snapshot {
-    /// Round trips to the model; zeros before the first one.
+    /// Latency of the model; zeros before the first inference.
     pub(super) fn latency(&self) -> Latency {
         self.report.map(|report| report.latency).unwrap_or_default()
     }

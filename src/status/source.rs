@@ -1,6 +1,6 @@
-//! What the other modules report: plain values, and the trait through which the registry reads those that change all the time.
+//! Values that the other modules report, and the trait through which the registry reads those that change often.
 //!
-//! Each module implements [`StatusSource`] for its own type, so that this module needs to know none of them.
+//! Each module implements [`StatusSource`] for its own type, so this module does not depend on them.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -13,13 +13,13 @@ use super::health::HealthFlag;
 use super::latency::Latency;
 use crate::config::FilterConfig;
 
-/// A part of the component whose status is read when somebody asks for it.
+/// A part of the component whose status is read on request.
 pub trait StatusSource<T>: Debug + Send + Sync {
-    /// The status now. Must not block: it is called on async tasks.
+    /// The current status. Must not block, because it is called on async tasks.
     fn status(&self) -> T;
 }
 
-/// What stays the same while the process runs.
+/// Values that do not change while the process runs.
 #[derive(Debug, Clone)]
 pub struct ComponentInfo {
     /// The device's name.
@@ -32,40 +32,40 @@ pub struct ComponentInfo {
     pub live_page: bool,
 }
 
-/// Where messages go, and whether they get there.
+/// The destination of messages and the state of its connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LinkStatus {
     /// Messages are printed on the terminal (`demo`).
     Stdout,
-    /// A connection attempt is under way.
+    /// A connection attempt is in progress.
     Connecting {
-        /// Attempts since the start or since the last good connection, this one included.
+        /// Number of this attempt since the start or since the last connection.
         attempt: u32,
     },
     /// The broker accepted the connection and the subscription.
     Online {
-        /// For how long.
+        /// Time since the connection was accepted.
         duration: Duration,
     },
     /// Waiting for the next connection attempt.
     Offline {
         /// Why, as a sentence.
         reason: String,
-        /// For how long there has been no connection.
+        /// Time without a connection.
         duration: Duration,
-        /// Length of the current wait.
+        /// Delay before the next attempt.
         retry_in: Duration,
     },
 }
 
-/// A link whose status never changes: the terminal.
+/// For `demo`, whose status never changes.
 impl StatusSource<LinkStatus> for LinkStatus {
     fn status(&self) -> LinkStatus {
         self.clone()
     }
 }
 
-/// Messages on their way to the broker.
+/// Status of the outbox.
 #[derive(Debug, Clone, Default)]
 pub struct OutboxStatus {
     /// Messages that are not acknowledged yet, in memory and on disk.
@@ -76,7 +76,7 @@ pub struct OutboxStatus {
     pub published: Vec<PublishedMessage>,
 }
 
-/// A message that was handed to the outbox.
+/// A message that was pushed into the outbox.
 #[derive(Debug, Clone)]
 pub struct PublishedMessage {
     /// Milliseconds since the Unix epoch.
@@ -87,25 +87,25 @@ pub struct PublishedMessage {
     pub payload: Bytes,
 }
 
-/// What decides about inferences, and how long they take.
+/// Settings of filter and gate, and the latency.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ReportStatus {
-    /// The confidence filter in force.
+    /// The current confidence filter.
     pub filter: FilterConfig,
     /// The backoff gate publishes every Nth inference that passes the filter; at least 1.
     pub publish_every: u32,
-    /// Round trips to the model.
+    /// Latency of the model.
     pub latency: Latency,
 }
 
 /// Clients of the live page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ViewerStatus {
-    /// Clients that receive anything.
+    /// Number of clients.
     pub viewers: usize,
-    /// Those of them that receive pictures.
+    /// Number of clients that receive pictures.
     pub picture_viewers: usize,
-    /// Pictures encoded as JPEG for them.
+    /// Number of pictures encoded as JPEG for clients.
     pub pictures_encoded: u64,
 }
 
@@ -123,14 +123,14 @@ pub struct ModelSummary {
     pub model_type: String,
     /// Class labels.
     pub labels: Vec<String>,
-    /// What it takes.
+    /// The input of the model.
     pub input: ModelInputSummary,
 }
 
 /// The input of a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct ModelInputSummary {
-    /// `image`, `audio`, or the name of a sensor that this component cannot read.
+    /// `image`, `audio`, or the name of an unsupported sensor.
     pub kind: &'static str,
     /// Pixels of a picture.
     #[serde(skip_serializing_if = "Option::is_none")]

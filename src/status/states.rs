@@ -8,18 +8,18 @@ use super::health::{HealthFlag, HealthStatus, Part};
 #[derive(Debug, Clone, strum::IntoStaticStr)]
 #[strum(serialize_all = "kebab-case")]
 pub enum ModelState {
-    /// It is being loaded.
+    /// The model is being loaded.
     Starting,
-    /// It prepares its first inference since this time. That may take minutes.
+    /// The model has been preparing its first inference since this time, which may take minutes.
     WarmingUp(Instant),
-    /// It answers requests.
+    /// The model answers requests.
     Running,
-    /// It failed and will be started again, or there is no model yet.
+    /// The model failed and will be restarted, or there is no model yet.
     Waiting(
         /// Why, as a sentence.
         String,
     ),
-    /// This component cannot feed it.
+    /// The component does not support the model's input.
     UnsupportedModel(
         /// Why, as a sentence.
         String,
@@ -32,7 +32,7 @@ impl ModelState {
         self.into()
     }
 
-    /// `resolver`: whether the model is the one that was asked for. `shared_memory`: whether it gets its features in shared
+    /// `resolver`: whether the model is the configured one. `shared_memory`: whether it receives its features in shared
     /// memory. `results`: whether its results fit into messages.
     pub(super) fn health(
         &self,
@@ -54,7 +54,7 @@ impl ModelState {
         }
     }
 
-    /// Why it waits.
+    /// Why the model waits.
     pub(super) fn reason(&self) -> Option<&str> {
         match self {
             Self::Waiting(reason) => Some(reason),
@@ -67,21 +67,21 @@ impl ModelState {
 #[derive(Debug, Clone, strum::IntoStaticStr)]
 #[strum(serialize_all = "kebab-case")]
 pub enum SourceState {
-    /// It waits for the model, or is being started.
+    /// The source waits for the model, or is being started.
     Starting,
-    /// It delivers frames or audio.
+    /// The source delivers frames or audio.
     Running,
-    /// It failed and will be started again.
+    /// The source failed and will be restarted.
     Waiting(
         /// Why it failed, as a sentence.
         String,
     ),
-    /// It delivered nothing for too long and is started again. It stays in this state until something of it is inferred.
+    /// The source delivered nothing for too long and is restarted. It stays in this state until a frame or window is inferred.
     Stalled(
         /// What happened, as a sentence.
         String,
     ),
-    /// It ended; the `restart` command starts it again.
+    /// The source ended; the `restart` command starts it again.
     Paused,
 }
 
@@ -98,7 +98,7 @@ impl SourceState {
         }
     }
 
-    /// Why it is started again.
+    /// Why the source is restarted.
     pub(super) fn reason(&self) -> Option<&str> {
         match self {
             Self::Waiting(reason) | Self::Stalled(reason) => Some(reason),

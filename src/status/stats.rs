@@ -1,8 +1,8 @@
-//! Counters of frames, inferences and messages since the start, shared by all threads without locks.
+//! Counters of frames, inferences and messages since the start. All threads share them without locks.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// One counter. Its operations are relaxed: the value is only reported, no other memory access depends on it.
+/// A counter. Its operations are relaxed, because no other memory access depends on its value.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
 
@@ -17,7 +17,7 @@ impl Counter {
         self.0.fetch_add(n, Ordering::Relaxed);
     }
 
-    /// The value now.
+    /// The current value.
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
@@ -43,7 +43,7 @@ macro_rules! counters {
                 $(self.$field.reset();)*
             }
 
-            /// Every counter: its name and its value now, in the order of the fields.
+            /// The name and the current value of each counter, in the order of the fields.
             pub fn each(&self) -> impl Iterator<Item = (&'static str, u64)> {
                 [$((stringify!($field), self.$field.get())),*].into_iter()
             }
@@ -56,30 +56,30 @@ counters! {
     pub struct Stats {
         /// Frames that the source delivered (for an audio model: windows of audio).
         frames_captured,
-        /// Frames replaced by a newer one before they could be inferred (intentional: newest wins).
+        /// Frames that a newer one replaced before they were inferred. This is intended.
         frames_skipped,
         /// Frames lost because their conversion or their inference failed.
         frames_dropped,
         /// Windows of audio dropped, oldest first, because the model was slower than real time or was restarting.
         audio_overruns,
-        /// Times the sound card lost samples.
+        /// Number of times that the sound card lost samples.
         audio_gaps,
         /// Answers of the model that became an inference.
         inferences,
         /// Inferences with no box, cell or label: never published.
         empty,
-        /// Inferences the confidence filter rejected.
+        /// Inferences that the confidence filter rejected.
         filtered,
-        /// Inferences the backoff gate held back.
+        /// Inferences that the backoff gate did not publish.
         gated,
-        /// Inference messages handed to the outbox.
+        /// Inference messages pushed into the outbox.
         published,
-        /// Inference messages acknowledged by the broker (QoS 1) or written to the socket (QoS 0). Messages of an earlier process
-        /// that the spool kept are included, messages from before a `restart` command are not.
+        /// Inference messages acknowledged by the broker (QoS 1) or written to the socket (QoS 0). Includes messages of an earlier
+        /// process that were in the spool. Excludes messages from before a `restart` command.
         delivered,
         /// Inference messages too large to publish; their pairs are still cached.
         oversized,
-        /// Messages published without the weakest cells of their grid, or the last values of a freeform result, to fit.
+        /// Messages published without the weakest cells of a grid, or without the last values of a freeform result, to fit.
         results_cut,
         /// Messages published without their picture because it did not fit.
         images_omitted,

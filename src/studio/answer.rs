@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::error::StudioError;
 use crate::util::text::excerpt;
 
-/// Parses the answer of `host` for `what`. Studio reports some failures as JSON with status 200.
+/// Parses the answer of `host` to the request for `what`. Studio reports some failures as JSON with status 200.
 ///
 /// # Errors
 /// [`StudioError`]
@@ -59,7 +59,7 @@ fn looks(bytes: &[u8]) -> &'static str {
     match head {
         head if head.is_empty() => "empty",
         head if head.starts_with("<!doctype") || head.starts_with("<html") => "a web page",
-        head if head.starts_with('{') || head.starts_with('[') => "cut off",
+        head if head.starts_with('{') || head.starts_with('[') => "incomplete",
         _ => "something else",
     }
 }
@@ -113,7 +113,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_answer_is_parsed_or_an_error_of_one_short_line(
+        fn any_answer_is_parsed_or_gives_an_error_of_one_short_line(
             answer in any_json(),
             rest in prop::collection::vec(any::<u8>(), 0..20),
             status in 200..600_u16,
@@ -127,7 +127,7 @@ mod tests {
                     sentence(parse::<api::Impulses>("the impulses", "studio.test", status, &bytes)),
                     sentence(parse::<api::Targets>("the targets", "studio.test", status, &bytes)),
                     sentence(parse::<api::Variants>("the variants", "studio.test", status, &bytes)),
-                    sentence(parse::<api::Deployment>("the deployment", "studio.test", status, &bytes)),
+                    sentence(parse::<api::DeploymentInfo>("the deployment", "studio.test", status, &bytes)),
                     sentence(parse::<api::JobStarted>("the job", "studio.test", status, &bytes)),
                     sentence(parse::<api::JobStatus>("the job", "studio.test", status, &bytes)),
                     sentence(parse::<api::JobOutput>("the job", "studio.test", status, &bytes)),

@@ -1,4 +1,4 @@
-//! The fields of Studio's answers that are used. Others are ignored; optional fields have a default.
+//! The fields of Studio's answers that this component uses. Optional fields have a default.
 
 use serde::Deserialize;
 
@@ -45,9 +45,9 @@ pub(super) struct Targets {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DeploymentTarget {
-    /// Its name in requests, e.g. `runner-linux-aarch64`.
+    /// Its name in requests, for example `runner-linux-aarch64`.
     pub format: String,
-    /// Engine without `--force-engine`.
+    /// Engine to use without `--force-engine`.
     #[serde(default)]
     pub preferred_engine: String,
     /// Engines that may be forced.
@@ -66,7 +66,7 @@ pub struct TargetVariant {
     /// Whether the target supports it.
     #[serde(default)]
     pub supported: bool,
-    /// Why not.
+    /// Why the target does not support it.
     #[serde(default)]
     pub hint: Option<String>,
 }
@@ -88,7 +88,7 @@ pub(super) struct Variant {
 /// `GET /api/{projectId}/deployment`
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Deployment {
+pub(super) struct DeploymentInfo {
     #[serde(default)]
     pub has_deployment: bool,
     #[serde(default)]

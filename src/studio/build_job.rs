@@ -13,11 +13,11 @@ use crate::util::backoff::Retry;
 use crate::util::clock::rounded;
 use crate::util::text::excerpt;
 
-/// Lines of a failed job's output that are shown.
+/// Most lines of a failed job's output in an error.
 const OUTPUT_LINES: usize = 5;
-/// Status requests in a row that may fail because of the network.
+/// Most status requests in a row that may fail because of the network.
 const MAX_FAILURES: u32 = 10;
-/// A running build is logged once in so many status requests.
+/// A running build is logged after this many status requests.
 const LOG_EVERY: u32 = 10;
 
 /// A job of one project.
@@ -54,13 +54,13 @@ impl<'a> BuildJob<'a> {
             target,
             variant,
             engine,
-            "Edge Impulse Studio builds the model"
+            "Started the build of the model in Edge Impulse Studio"
         );
         Ok(Self { studio, project, id })
     }
 
     /// Waits until the job has succeeded.
-    pub(super) async fn finished(&self) -> Result<(), StudioError> {
+    pub(super) async fn wait(&self) -> Result<(), StudioError> {
         let (limits, started) = (self.studio.limits, Instant::now());
         let path = format!("api/{}/jobs/{}/status", self.project, self.id);
         let (mut requests, mut failures) = (0_u32, 0);
@@ -80,7 +80,7 @@ impl<'a> BuildJob<'a> {
                 Ok(_) => failures = 0,
                 Err(e) if e.retry() == Retry::Soon && failures < MAX_FAILURES => {
                     failures += 1;
-                    tracing::debug!(job = self.id, error = %e, "The state of the build is not known");
+                    tracing::debug!(job = self.id, error = %e, "Requesting the state of the build failed");
                 }
                 Err(e) => return Err(e),
             }
@@ -95,7 +95,7 @@ impl<'a> BuildJob<'a> {
         })
     }
 
-    /// The last lines that the job printed, or why they are not known.
+    /// The last lines of the job's output, or why they are not available.
     async fn last_output(&self) -> Vec<String> {
         let path = format!("api/{}/jobs/{}/stdout", self.project, self.id);
         let output = self

@@ -16,7 +16,7 @@ use crate::util::text::{excerpt, innermost};
 
 /// The header that carries the API key.
 const KEY_HEADER: &str = "x-api-key";
-/// How many redirects a request follows.
+/// Most redirects that a request follows.
 const MAX_REDIRECTS: usize = 5;
 
 /// A client of Edge Impulse Studio with one API key. Uses the proxy of the environment.
@@ -24,7 +24,7 @@ const MAX_REDIRECTS: usize = 5;
 pub struct StudioClient {
     http: reqwest::Client,
     base: Url,
-    /// Marked as sensitive: prints as `Sensitive`.
+    /// Marked as sensitive, so `Debug` prints `Sensitive`.
     key: HeaderValue,
     pub(super) limits: StudioLimits,
 }
@@ -33,7 +33,7 @@ impl StudioClient {
     /// A client for the Studio at `base` (see [`base_url`](super::base_url)).
     ///
     /// # Errors
-    /// The key is no valid header value, or the TLS stack does not start.
+    /// The key is not a valid header value, or the HTTP client cannot be created.
     pub fn new(base: Url, key: &Secret, limits: StudioLimits) -> Result<Self, StudioError> {
         let mut key = HeaderValue::from_str(key.reveal()).map_err(|_| StudioError::UnusableKey)?;
         key.set_sensitive(true);
@@ -41,7 +41,7 @@ impl StudioClient {
             .user_agent(concat!("ei-greengrass/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(limits.connect)
             .read_timeout(limits.stall)
-            // The client would send the key to any other host.
+            // reqwest would send the key to other hosts, so redirects are followed here.
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .map_err(|e| StudioError::Client(crate::util::text::sentence(&e)))?;
@@ -53,7 +53,7 @@ impl StudioClient {
         })
     }
 
-    /// The host, for messages.
+    /// The host, for error messages.
     pub(super) fn host(&self) -> String {
         self.base.host_str().unwrap_or_default().to_owned()
     }
@@ -68,7 +68,7 @@ impl StudioClient {
         self.json(what, Method::GET, path, query, None).await
     }
 
-    /// `POST <base>/<path>?<query>` with a JSON body, the answer as JSON.
+    /// `POST <base>/<path>?<query>` with a JSON body. The answer is JSON.
     pub(super) async fn post<T: DeserializeOwned>(
         &self,
         what: &'static str,
@@ -100,7 +100,7 @@ impl StudioClient {
         parse(what, &self.host(), status, &bytes)
     }
 
-    /// `GET <base>/<path>?<query>` as a stream of bytes. Refuses JSON.
+    /// `GET <base>/<path>?<query>` as a stream of bytes. A JSON answer is an error.
     pub(super) async fn download(
         &self,
         what: &'static str,
@@ -129,7 +129,7 @@ impl StudioClient {
         let answer: Value = parse(what, &self.host(), status, &bytes)?;
         Err(StudioError::Unexpected {
             what,
-            detail: format!("JSON in place of a file ({})", excerpt(&answer.to_string())),
+            detail: format!("JSON instead of a file ({})", excerpt(&answer.to_string())),
         })
     }
 
@@ -142,7 +142,7 @@ impl StudioClient {
         url
     }
 
-    /// Sends the request and follows redirects. The key is sent to Studio only.
+    /// Sends the request and follows redirects. The key is sent only to Studio.
     async fn send(
         &self,
         what: &'static str,
@@ -170,11 +170,11 @@ impl StudioClient {
         }
         Err(StudioError::Redirected {
             what,
-            to: "one address after another".to_owned(),
+            to: "too many addresses".to_owned(),
         })
     }
 
-    /// An encrypted connection is not redirected to an unencrypted one.
+    /// Refuses a redirect from an encrypted to an unencrypted connection.
     fn may_follow(&self, next: &Url) -> bool {
         next.scheme() == "https" || next.scheme() == "http" && self.base.scheme() == "http"
     }
@@ -212,11 +212,11 @@ fn refused_redirect(what: &'static str, location: Option<Url>) -> StudioError {
     let to = location.and_then(|to| to.host_str().map(|host| format!("{}://{host}", to.scheme())));
     StudioError::Redirected {
         what,
-        to: to.unwrap_or_else(|| "nowhere".to_owned()),
+        to: to.unwrap_or_else(|| "no address".to_owned()),
     }
 }
 
-/// The innermost cause of a failed request. Never the address, which may contain a password.
+/// The innermost cause of a failed request, without the address, which may contain a password.
 pub(super) fn reason(error: &reqwest::Error) -> String {
     if error.is_timeout() {
         return "no answer in time".to_owned();

@@ -1,4 +1,4 @@
-//! One deployment of one project: its version, and its download.
+//! A deployment of a project: its version, its build and its download.
 
 use super::api;
 use super::build_job::BuildJob;
@@ -19,7 +19,7 @@ pub(super) struct Deployment<'a> {
 }
 
 impl Deployment<'_> {
-    /// The version that is built; has the model built if there is none, and calls `on_build` before that.
+    /// Returns the version of the built model. If there is none, calls `on_build` and builds the model in Studio.
     pub(super) async fn ensure_built(&self, store: &ModelStore, on_build: impl FnOnce()) -> Result<u64, StudioError> {
         let pending = self.pending_build(store);
         if let Some(version) = self.version().await? {
@@ -30,7 +30,7 @@ impl Deployment<'_> {
         self.build(&pending).await
     }
 
-    /// The version that is built; `None`: there is none.
+    /// The version of the built model, if there is one.
     pub(super) async fn version(&self) -> Result<Option<u64>, StudioError> {
         let query = [
             ("type", &*self.options.target),
@@ -39,7 +39,7 @@ impl Deployment<'_> {
             ("impulseId", &self.impulse),
         ];
         let path = format!("api/{}/deployment", self.project);
-        let built: api::Deployment = self.studio.get("the deployment", &path, &query).await?;
+        let built: api::DeploymentInfo = self.studio.get("the deployment", &path, &query).await?;
         Ok(built.version.filter(|_| built.has_deployment))
     }
 
@@ -56,7 +56,7 @@ impl Deployment<'_> {
         PendingBuild::new(store.root(), build)
     }
 
-    /// Has the model built, and returns its version. Waits for a job that was started earlier, if there is one.
+    /// Builds the model in Studio and returns its version. If a job was started earlier, waits for that job.
     async fn build(&self, pending: &PendingBuild) -> Result<u64, StudioError> {
         if let Some(id) = pending.job_id() {
             tracing::info!(job = id, "Waiting for the model build that was started earlier");
@@ -64,7 +64,7 @@ impl Deployment<'_> {
                 .wait_for(BuildJob::new(self.studio, self.project, id), pending)
                 .await
             {
-                Err(e) if e.retry() == Retry::Later => tracing::info!(error = %e, "The model is built again"),
+                Err(e) if e.retry() == Retry::Later => tracing::info!(error = %e, "Building the model again"),
                 result => return result,
             }
         }
@@ -73,9 +73,9 @@ impl Deployment<'_> {
         self.wait_for(job, pending).await
     }
 
-    /// Waits for a job, and returns the version that it built. Keeps the stored job only if waiting for it again makes sense.
+    /// Waits for a job and returns the version that it built. Removes the stored job unless waiting for it again is useful.
     async fn wait_for(&self, job: BuildJob<'_>, pending: &PendingBuild) -> Result<u64, StudioError> {
-        let result = match job.finished().await {
+        let result = match job.wait().await {
             Ok(()) => self
                 .version()
                 .await
@@ -88,7 +88,7 @@ impl Deployment<'_> {
         result
     }
 
-    /// Downloads the model, unless it is stored already.
+    /// Returns the stored model, or downloads it.
     pub(super) async fn obtain(
         &self,
         metadata: &ModelMetadata,
@@ -121,7 +121,7 @@ impl Deployment<'_> {
         store.remove_old_versions(metadata.project_id);
         tracing::info!(
             version = metadata.version, bytes, path = %model.path.display(),
-            "The model was downloaded"
+            "Downloaded the model"
         );
         Ok(model)
     }

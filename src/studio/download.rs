@@ -33,7 +33,7 @@ pub(super) async fn download(
     };
     let file = store.new_download().map_err(unwritable)?;
     let mut writer = tokio::fs::File::from_std(file.writer().map_err(unwritable)?);
-    let mut progress = Progress::new(expected);
+    let mut progress = DownloadProgress::new(expected);
     let all = receive(response, &mut writer, &mut progress, limit, store);
     match tokio::time::timeout(studio.limits.download, all).await {
         Ok(received) => received?,
@@ -51,7 +51,7 @@ pub(super) async fn download(
 async fn receive(
     mut response: Response,
     writer: &mut tokio::fs::File,
-    progress: &mut Progress,
+    progress: &mut DownloadProgress,
     limit: u64,
     store: &ModelStore,
 ) -> Result<(), StudioError> {
@@ -74,13 +74,13 @@ async fn receive(
     }
 }
 
-struct Progress {
+struct DownloadProgress {
     received: u64,
     expected: Option<u64>,
     logged: Instant,
 }
 
-impl Progress {
+impl DownloadProgress {
     fn new(expected: Option<u64>) -> Self {
         Self {
             received: 0,
@@ -98,7 +98,7 @@ impl Progress {
         tracing::info!(
             bytes = self.received,
             total = self.expected,
-            "The model is being downloaded"
+            "Download of the model in progress"
         );
     }
 

@@ -14,19 +14,19 @@ use crate::util::text::excerpt;
 /// Why there is no model from Studio.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
-    /// No API key.
+    /// There is no API key.
     #[error("no model can be downloaded without the Edge Impulse API key: {0}")]
     Secret(#[from] SecretError),
     /// `EI_HOST` is wrong.
     #[error(transparent)]
     Host(#[from] HostError),
-    /// Studio, the way there, or what came from there.
+    /// Studio failed, or the connection to it.
     #[error(transparent)]
     Studio(#[from] StudioError),
 }
 
 impl FetchError {
-    /// When trying again makes sense.
+    /// When the fetch can be tried again.
     pub fn retry(&self) -> Retry {
         match self {
             Self::Secret(error) => error.retry(),
@@ -36,23 +36,23 @@ impl FetchError {
     }
 }
 
-/// A failure of Studio, or of the way there. `what` describes the request, e.g. `the list of projects`.
+/// A failure of Studio or of the connection to it. `what` describes the request, for example `the list of projects`.
 #[derive(Debug, thiserror::Error)]
 pub enum StudioError {
-    /// The HTTP client cannot be made.
-    #[error("connections to Edge Impulse Studio cannot be made: {0}")]
+    /// The HTTP client cannot be created.
+    #[error("the HTTP client for Edge Impulse Studio cannot be created: {0}")]
     Client(String),
-    /// The key holds characters that no HTTP header can.
+    /// The key contains characters that are not valid in an HTTP header.
     #[error(
-        "the Edge Impulse API key holds characters that cannot be sent: copy it again from Studio (Dashboard, Keys)"
+        "the Edge Impulse API key contains characters that cannot be sent: copy it again from Studio (Dashboard, Keys)"
     )]
     UnusableKey,
-    /// No answer.
+    /// Studio did not answer.
     #[error(
-        "Edge Impulse Studio ({host}) could not be asked for {what}: {reason}; check the network, DNS and proxy (HTTPS_PROXY) of this device"
+        "the request to Edge Impulse Studio ({host}) for {what} failed: {reason}; check the network, DNS and proxy (HTTPS_PROXY) of this device"
     )]
     Unreachable {
-        /// Host asked.
+        /// Host of the request.
         host: String,
         /// The request.
         what: &'static str,
@@ -61,7 +61,7 @@ pub enum StudioError {
     },
     /// 401 or 403.
     #[error(
-        "Edge Impulse Studio refuses the API key (HTTP {status} for {what}{}): make a key in Studio (Dashboard, Keys) and store it in the secret",
+        "Edge Impulse Studio refuses the API key (HTTP {status} for {what}{}): create a key in Studio (Dashboard, Keys) and store it in the secret",
         quoted(text)
     )]
     KeyRefused {
@@ -90,19 +90,19 @@ pub enum StudioError {
         /// Studio's message.
         text: String,
     },
-    /// Something else than JSON.
+    /// The answer is not JSON.
     #[error(
-        "what came back for {what} is {looks}, not JSON: is EI_HOST ({host}) Edge Impulse Studio, or does a proxy or login page answer?"
+        "the answer to the request for {what} is {looks}, not JSON: check that EI_HOST ({host}) is Edge Impulse Studio, and that no proxy or login page answers"
     )]
     NotJson {
         /// The request.
         what: &'static str,
-        /// Host asked.
+        /// Host of the request.
         host: String,
-        /// What it seems to be.
+        /// Description of the answer.
         looks: &'static str,
     },
-    /// JSON of another shape.
+    /// The answer is JSON without the expected fields.
     #[error("the answer of Edge Impulse Studio for {what} is not understood: {detail}")]
     Unexpected {
         /// The request.
@@ -110,12 +110,12 @@ pub enum StudioError {
         /// What is wrong with it.
         detail: String,
     },
-    /// More bytes than accepted.
+    /// The answer is too large.
     #[error("the answer of Edge Impulse Studio for {what} is larger than {} MiB and was dropped", limit >> 20)]
     TooLarge {
         /// The request.
         what: &'static str,
-        /// Bytes accepted.
+        /// Most bytes accepted.
         limit: u64,
     },
     /// A redirect that is not followed.
@@ -123,61 +123,61 @@ pub enum StudioError {
     Redirected {
         /// The request.
         what: &'static str,
-        /// Host named.
+        /// Host of the redirect.
         to: String,
     },
     /// The key belongs to no project.
-    #[error("the API key belongs to no Edge Impulse project: make a key in the project (Dashboard, Keys)")]
+    #[error("the API key belongs to no Edge Impulse project: create a key in the project (Dashboard, Keys)")]
     NoProject,
-    /// The project is empty.
+    /// The project has no impulse.
     #[error("the Edge Impulse project {project} has no impulse yet: design and train one in Studio")]
     NoImpulse {
         /// Project name.
         project: String,
     },
-    /// `--impulse-id` names none.
-    #[error("the project has no impulse {asked} (--impulse-id); it has {}", listed(known))]
+    /// The project has no impulse with the id of `--impulse-id`.
+    #[error("the project has no impulse {requested} (--impulse-id); it has {}", listed(known))]
     UnknownImpulse {
-        /// Id asked for.
-        asked: u64,
-        /// Those that exist, as `id name`.
+        /// Requested id.
+        requested: u64,
+        /// Existing impulses, as `id name`.
         known: Vec<String>,
     },
-    /// This machine has no target.
+    /// There is no target for this machine.
     #[error(transparent)]
     Machine(#[from] UnsupportedMachine),
-    /// No such target.
+    /// The requested target does not exist.
     #[error(
-        "Edge Impulse Studio does not build this project for {asked}; it builds {} (--force-target in eiparams chooses one)",
+        "Edge Impulse Studio does not build this project for {requested}; it builds {} (--force-target in eiparams chooses one)",
         listed(known)
     )]
     NoTarget {
-        /// Target asked for.
-        asked: String,
-        /// The Linux targets that exist.
+        /// Requested target.
+        requested: String,
+        /// Existing Linux targets.
         known: Vec<String>,
     },
-    /// No such engine.
+    /// The requested engine does not exist.
     #[error(
-        "the target {target} has no engine {asked} (--force-engine); it has {}",
+        "the target {target} has no engine {requested} (--force-engine); it has {}",
         listed(known)
     )]
     NoEngine {
         /// The target.
         target: String,
-        /// Engine asked for.
-        asked: String,
-        /// Those that exist.
+        /// Requested engine.
+        requested: String,
+        /// Existing engines.
         known: Vec<String>,
     },
-    /// No such variant, or none at all.
-    #[error("the target {target} does not run {} of this project's model; it runs {}{}", variant(asked.as_deref()), listed(known), hinted(hint.as_deref()))]
+    /// The target supports none of the requested variants.
+    #[error("the target {target} does not run {} of this project's model; it runs {}{}", variant(requested.as_deref()), listed(known), hinted(hint.as_deref()))]
     NoVariant {
         /// The target.
         target: String,
         /// `--force-variant`
-        asked: Option<String>,
-        /// Those it supports.
+        requested: Option<String>,
+        /// Supported variants.
         known: Vec<String>,
         /// Studio's explanation.
         hint: Option<String>,
@@ -195,11 +195,11 @@ pub enum StudioError {
     BuildTooLong {
         /// Job id.
         job: u64,
-        /// How long this component waited.
+        /// Time that this component waited.
         after: Duration,
     },
-    /// The job succeeded, and there is no deployment.
-    #[error("Edge Impulse Studio says the model is built (job {job}), but has no deployment of it")]
+    /// The job succeeded, but there is no deployment.
+    #[error("Edge Impulse Studio reports that the model was built (job {job}), but has no deployment")]
     BuiltNothing {
         /// Job id.
         job: u64,
@@ -209,18 +209,18 @@ pub enum StudioError {
     Truncated {
         /// Bytes received.
         got: u64,
-        /// Bytes announced.
+        /// Expected bytes.
         expected: Option<u64>,
         /// Why.
         reason: String,
     },
-    /// The file is no model for this machine.
-    #[error("what Edge Impulse Studio sent as model cannot be used: {0}")]
+    /// The downloaded file is not a model for this machine.
+    #[error("the model from Edge Impulse Studio cannot be used: {0}")]
     NotAModel(#[source] ModelFileError),
     /// The file cannot be stored.
-    #[error("the model cannot be stored in {}: {source}; it must be writable and have room", path.display())]
+    #[error("the model cannot be stored in {}: {source}; the directory must be writable and have free space", path.display())]
     Store {
-        /// Where.
+        /// The directory.
         path: PathBuf,
         /// Why.
         source: io::Error,
@@ -228,7 +228,7 @@ pub enum StudioError {
 }
 
 impl StudioError {
-    /// When trying again makes sense.
+    /// When the fetch can be tried again.
     pub fn retry(&self) -> Retry {
         match self {
             Self::Unreachable { .. } | Self::NotJson { .. } | Self::Truncated { .. } | Self::BuildTooLong { .. } => {
@@ -256,10 +256,10 @@ fn listed(names: &[String]) -> String {
     }
 }
 
-fn variant(asked: Option<&str>) -> String {
-    asked.map_or_else(
+fn variant(requested: Option<&str>) -> String {
+    requested.map_or_else(
         || "any variant".to_owned(),
-        |asked| format!("the variant {asked} (--force-variant, --quantized)"),
+        |requested| format!("the variant {requested} (--force-variant, --quantized)"),
     )
 }
 

@@ -1,4 +1,4 @@
-//! All steps from a project in Studio to a model on disk.
+//! Fetches a model: all steps from a project in Studio to a model on disk.
 
 use tokio::sync::watch;
 
@@ -11,31 +11,31 @@ use super::selection::{self, DeploymentOptions, ModelSelection, choose};
 use super::store::{ModelMetadata, ModelOrigin, ModelStore, StoredModel};
 use crate::util::text::excerpt;
 
-/// How far a fetch is.
+/// Stage of a fetch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FetchStage {
-    /// Selecting the model.
+    /// The model is being selected.
     Selecting,
-    /// Studio builds it.
+    /// Studio builds the model.
     Building,
-    /// It is being downloaded.
+    /// The model is being downloaded.
     Downloading,
 }
 
-/// What to fetch.
+/// Parameters of a fetch.
 #[derive(Debug, Clone, Copy)]
 pub struct FetchRequest<'a> {
-    /// What `eiparams` ask for.
+    /// The options in `eiparams`.
     pub selection: &'a ModelSelection,
-    /// The machine that runs it.
+    /// The machine that runs the model.
     pub machine: &'a Machine,
-    /// Where it is stored.
+    /// Where the model is stored.
     pub store: &'a ModelStore,
-    /// What requests it.
+    /// The configuration that requests the model.
     pub origin: &'a ModelOrigin,
 }
 
-/// Selects the project's model for this machine, has it built if necessary, and downloads it unless it is stored already.
+/// Selects the project's model for this machine, builds it in Studio if necessary, and downloads it unless it is stored.
 ///
 /// # Errors
 /// [`StudioError`]; no incomplete file is left behind.
@@ -52,7 +52,7 @@ pub async fn fetch(
         project_id = project.id,
         impulse_id = impulse.id,
         impulse = excerpt(&impulse.name),
-        "Edge Impulse project selected"
+        "Selected the Edge Impulse project"
     );
     let options = find_options(studio, &project, impulse.id, request).await?;
     let deployment = Deployment {
@@ -92,20 +92,24 @@ pub(super) async fn first_project(studio: &StudioClient) -> Result<Project, Stud
     })
 }
 
-async fn find_impulse(studio: &StudioClient, project: &Project, asked: Option<u64>) -> Result<Impulse, StudioError> {
+async fn find_impulse(
+    studio: &StudioClient,
+    project: &Project,
+    requested: Option<u64>,
+) -> Result<Impulse, StudioError> {
     let path = format!("api/{}/impulses", project.id);
     let Impulses { impulses } = studio.get("the list of impulses", &path, &[]).await?;
-    let Some(asked) = asked else {
+    let Some(requested) = requested else {
         return impulses.into_iter().next().ok_or_else(|| StudioError::NoImpulse {
             project: project.name.clone(),
         });
     };
     impulses
         .iter()
-        .find(|impulse| impulse.id == asked)
+        .find(|impulse| impulse.id == requested)
         .cloned()
         .ok_or_else(|| StudioError::UnknownImpulse {
-            asked,
+            requested,
             known: impulses
                 .iter()
                 .map(|impulse| format!("{} {}", impulse.id, impulse.name).trim_end().to_owned())

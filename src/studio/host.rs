@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use url::Url;
 
-/// Used without `EI_HOST`.
+/// The address without `EI_HOST`.
 const DEFAULT: &str = "https://studio.edgeimpulse.com/v1";
 /// Port of a Studio on an IP address or `localhost`.
 const LOCAL_PORT: u16 = 4800;
@@ -12,16 +12,16 @@ const LOCAL_PORT: u16 = 4800;
 /// `EI_HOST` is not valid.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error(
-    "EI_HOST is no host ({reason}); accepted: a domain like edgeimpulse.com, an IP address, localhost, or a full http(s) URL"
+    "EI_HOST is not valid ({reason}); accepted: a domain like edgeimpulse.com, an IP address, localhost, or a full http(s) URL"
 )]
 pub struct HostError {
     reason: String,
 }
 
-/// The base address of Studio's API, ending in `/v1`, without a slash behind it.
+/// The base address of Studio's API. It ends in `/v1`, without a slash after it.
 ///
-/// `x.y` means `https://studio.x.y/v1`, an IP address or `localhost` `http://<host>:4800/v1`, a full URL is used
-/// with `/v1` added if that is missing.
+/// A domain `x.y` gives `https://studio.x.y/v1`. An IP address or `localhost` gives `http://<host>:4800/v1`. A full URL is
+/// used as it is, with `/v1` added if it is missing.
 ///
 /// # Errors
 /// [`HostError`]
@@ -40,14 +40,16 @@ pub fn base_url(ei_host: Option<&str>) -> Result<Url, HostError> {
         return Err(wrong(&format!("the scheme is {}", url.scheme())));
     }
     if url.host_str().is_none_or(str::is_empty) {
-        return Err(wrong("it names no host"));
+        return Err(wrong("it has no host"));
     }
     if url.query().is_some() || url.fragment().is_some() {
         return Err(wrong("it has a query or a fragment"));
     }
-    // A host without scheme must not become a path or a user.
+    // A host without a scheme must not have a path or a user.
     if host.is_none_or(|host| !host.contains("://")) && (url.path() != "/v1" || !url.username().is_empty()) {
-        return Err(wrong("a host has no path and no user; write the scheme too"));
+        return Err(wrong(
+            "a host without a scheme cannot have a path or a user; add the scheme",
+        ));
     }
     Ok(url)
 }

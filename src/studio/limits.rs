@@ -1,27 +1,27 @@
-//! Time and size limits for everything that comes from Studio.
+//! Time and size limits for answers and files from Studio.
 
 use std::time::Duration;
 
-/// The limits; the defaults are for use outside tests.
+/// Time and size limits. Only tests change the defaults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StudioLimits {
-    /// To establish a connection: 10 s.
+    /// Time for a connection. Default 10 s.
     pub connect: Duration,
-    /// For a complete answer in JSON: 60 s.
+    /// Time for a complete JSON answer. Default 60 s.
     pub answer: Duration,
-    /// Between two chunks of a download: 30 s.
+    /// Time between two chunks of a download. Default 30 s.
     pub stall: Duration,
-    /// For a whole download: 2 h.
+    /// Time for a whole download. Default 2 h.
     pub download: Duration,
-    /// Between two status requests for a build job: 3 s.
+    /// Time between two status requests for a build job. Default 3 s.
     pub poll: Duration,
-    /// For a build job: 30 min.
+    /// Time for a build job. Default 30 min.
     pub build: Duration,
-    /// How long Studio may take before an earlier model is used meanwhile: 20 s.
-    pub patience: Duration,
-    /// Bytes of an answer in JSON: 8 MiB.
+    /// Time after which an earlier model is used while Studio has not answered. Default 20 s.
+    pub earlier_model_after: Duration,
+    /// Most bytes of a JSON answer. Default 8 MiB.
     pub json_bytes: u64,
-    /// Bytes of a model: 1 GiB.
+    /// Most bytes of a model. Default 1 GiB.
     pub model_bytes: u64,
 }
 
@@ -34,7 +34,7 @@ impl Default for StudioLimits {
             download: Duration::from_secs(2 * 3600),
             poll: Duration::from_secs(3),
             build: Duration::from_secs(30 * 60),
-            patience: Duration::from_secs(20),
+            earlier_model_after: Duration::from_secs(20),
             json_bytes: 8 << 20,
             model_bytes: 1 << 30,
         }

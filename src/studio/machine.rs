@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 /// The properties of a machine that determine the deployment target.
 #[derive(Debug, Clone)]
 pub struct Machine {
-    /// The architecture of this program, as in `std::env::consts::ARCH`: models run beside it, whatever the kernel's
-    /// architecture is.
+    /// The architecture of this program, as in `std::env::consts::ARCH`. The model must have the same architecture, which may
+    /// differ from that of the kernel.
     pub arch: &'static str,
-    /// The directory of `dev`, `proc` and `usr`; another one than `/` in tests.
+    /// The directory of `dev`, `proc` and `usr`. Only tests use another one than `/`.
     pub root: PathBuf,
 }
 
@@ -23,10 +23,10 @@ impl Default for Machine {
     }
 }
 
-/// Studio builds nothing for this architecture.
+/// Studio builds no models for this architecture.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error(
-    "Edge Impulse Studio builds no Linux models for the architecture {arch} (aarch64, armv7 and x86-64 only); choose a target with --force-target in eiparams"
+    "Edge Impulse Studio builds no Linux models for the architecture {arch}, only for aarch64, armv7 and x86-64; choose a target with --force-target in eiparams"
 )]
 pub struct UnsupportedMachine {
     arch: &'static str,
@@ -43,7 +43,7 @@ const LIBRARIES: [&str; 6] = [
 ];
 
 impl Machine {
-    /// The deployment target, e.g. `runner-linux-aarch64`. The order is that of the existing runner
+    /// The deployment target, for example `runner-linux-aarch64`. The order of the checks is that of the existing runner
     /// (`runner-downloader.ts`).
     ///
     /// # Errors
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn the_target_follows_the_architecture_and_what_the_machine_has() {
+    fn the_target_depends_on_the_architecture_and_the_hardware() {
         const GPU: (&str, &str) = ("dev/nvhost-as-gpu", "");
         const DEVICE_TREE: &str = "proc/device-tree/model";
         const CUDA_12: (&str, &str) = (
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn an_architecture_without_models_is_named() {
+    fn the_error_contains_an_architecture_without_models() {
         let text = target("riscv64", &[]).unwrap_err().to_string();
         assert!(text.contains("riscv64") && text.contains("--force-target"), "{text}");
     }

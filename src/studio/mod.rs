@@ -1,8 +1,8 @@
-//! Models from Edge Impulse Studio: finds the model for this machine, has it built if necessary, downloads and checks it, and
-//! keeps it below `models/` of the work directory.
+//! Models from Edge Impulse Studio: selects the model for this machine, builds it in Studio if necessary, downloads and checks
+//! it, and stores it below `models/` of the work directory.
 //!
-//! [`Provider`] is what the supervisor uses. An incomplete download never becomes a model: a file is checked, synchronised to
-//! the disk and only then renamed, with an `about.json` beside it that names project and deployment.
+//! The supervisor uses [`Provider`]. An incomplete download never becomes a model: a file is checked, synced to the disk and
+//! only then renamed. A file `about.json` beside it describes project and deployment.
 
 mod answer;
 mod api;

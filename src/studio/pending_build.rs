@@ -1,4 +1,4 @@
-//! The build job that runs in Studio, stored on disk: the next attempt waits for it instead of starting another one.
+//! Stores the running build job on disk, so that the next attempt waits for it instead of starting another one.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -34,7 +34,7 @@ struct Record {
     job: u64,
 }
 
-/// The file with the job. If it cannot be read or written, the model is built a second time.
+/// The file with the job. If it cannot be read or written, the model may be built twice.
 #[derive(Debug)]
 pub(super) struct PendingBuild {
     file: PathBuf,
@@ -50,7 +50,7 @@ impl PendingBuild {
         }
     }
 
-    /// Id of the job that was started and whose end is not known.
+    /// Id of the stored job, if there is one for this build.
     pub fn job_id(&self) -> Option<u64> {
         let mut text = String::new();
         let file = File::open(&self.file).ok()?;
@@ -70,7 +70,7 @@ impl PendingBuild {
         }
     }
 
-    /// Removes the job: it has ended.
+    /// Removes the stored job after it has ended.
     pub fn remove(&self) {
         if self.job_id().is_some() {
             let _ = fs::remove_file(&self.file);

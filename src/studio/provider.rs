@@ -1,4 +1,4 @@
-//! Finds the model to run and keeps trying: an earlier download is used while Studio cannot give one.
+//! Provides the model to run and retries after failures. An earlier download is used while Studio provides none.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -21,7 +21,7 @@ use crate::util::clock::rounded;
 use crate::util::log_limiter::LogLimiter;
 use crate::util::secret::Secret;
 
-/// How often a configured model file that is missing is looked for while Studio is asked.
+/// How often the provider checks whether the missing configured file exists now.
 const FILE_CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
 /// What [`Provider::run`] reports.
@@ -31,26 +31,26 @@ pub enum ModelUpdate {
     Model(Box<StoredModel>),
     /// The configured file, which was missing, exists now.
     LocalFile,
-    /// There is no model to run yet: why, and when the next attempt is, as a sentence.
+    /// There is no model to run yet. The text is the reason and the time of the next attempt.
     Unavailable(String),
-    /// The earlier model that was reported remains in use: why Studio gave none, and when the next attempt is.
+    /// The earlier model stays in use. The text is the reason and the time of the next attempt.
     UpdateFailed(String),
 }
 
-/// Gets the model from Studio when none is configured or the configured file is missing.
+/// Gets the model from Studio if no model file is configured or if that file is missing.
 #[derive(Debug, Clone)]
 pub struct Provider {
-    /// What `eiparams` ask for.
+    /// The options in `eiparams`.
     pub selection: ModelSelection,
     /// Secrets Manager secret id.
     pub secret_id: String,
     /// Key in the secret.
     pub secret_name: String,
-    /// `--api-key`: used when the secret is refused.
+    /// `--api-key`: used if the secret is refused.
     pub api_key: Option<Secret>,
     /// `EI_HOST`
     pub ei_host: Option<String>,
-    /// The configured model file, which was missing.
+    /// The configured model file, which is missing.
     pub local_file: Option<PathBuf>,
     /// The machine that runs the model.
     pub machine: Machine,
@@ -90,7 +90,7 @@ impl Provider {
         self.store.newest(Some(&self.origin()))
     }
 
-    /// All steps once: API key, Studio, download.
+    /// Makes one attempt: API key, Studio, download.
     ///
     /// # Errors
     /// [`FetchError`]
@@ -105,7 +105,7 @@ impl Provider {
         Ok(fetch(&studio, request, stage).await?)
     }
 
-    /// Asks Studio which project the API key belongs to, and for nothing more. Returns host, project and owner as text.
+    /// Requests only the project of the API key. Returns host, project and owner as text.
     ///
     /// # Errors
     /// [`FetchError`]
@@ -113,15 +113,15 @@ impl Provider {
         let studio = self.studio().await?;
         let Project { id, name, owner } = first_project(&studio).await?;
         Ok(format!(
-            "{} knows the key: project {owner} / {name} ({id})",
+            "{} accepts the key: project {owner} / {name} ({id})",
             studio.host()
         ))
     }
 
-    /// Reports the model to run, and tries again until Studio has given one; then ends.
+    /// Reports the model to run, and retries until Studio has provided one. Then it returns.
     ///
-    /// An earlier model is reported first if Studio fails, does not answer, or has to build the newer one; the newer one is
-    /// reported once it is downloaded. Each failure is reported too. The future can be dropped at any time.
+    /// If Studio fails, does not answer, or must build the newer model, an earlier model is reported first. The newer one is
+    /// reported when it is downloaded. Each failure is reported too. The future can be dropped at any time.
     pub async fn run(&self, notify: impl Fn(ModelUpdate) + Sync) {
         self.store.remove_leftovers();
         let mut uses_earlier = false;
@@ -164,24 +164,24 @@ impl Provider {
                     let stage = stages.wait_for(|stage| *stage != FetchStage::Selecting).await;
                     stage.map_or(FetchStage::Selecting, |stage| *stage)
                 };
-                match tokio::time::timeout(self.limits.patience, selected).await {
+                match tokio::time::timeout(self.limits.earlier_model_after, selected).await {
                     Err(_) => "Edge Impulse Studio has not answered yet",
                     Ok(FetchStage::Building) => "the newer one is still to be built",
-                    // A download is worth waiting for.
+                    // It is better to wait for a download.
                     Ok(_) => std::future::pending().await,
                 }
             };
             tokio::select! {
                 result = &mut fetched => return result,
                 reason = takes_long => if self.use_earlier(uses_earlier, notify) {
-                    tracing::info!(reason, "An earlier model runs meanwhile");
+                    tracing::info!(reason, "Using an earlier model meanwhile");
                 }
             }
         }
         fetched.await
     }
 
-    /// Reports the earlier model, once. `true`: it was reported now.
+    /// Reports the earlier model once. Returns `true` if it was reported now.
     fn use_earlier(&self, uses_earlier: &mut bool, notify: &(impl Fn(ModelUpdate) + Sync)) -> bool {
         if *uses_earlier {
             return false;
@@ -210,12 +210,12 @@ impl Provider {
         Ok(StudioClient::new(base, &key, self.limits)?)
     }
 
-    /// The key in Secrets Manager; `--api-key` if there definitely is none.
+    /// The key in Secrets Manager, or `--api-key` if Secrets Manager refuses.
     async fn key(&self) -> Result<Secret, SecretError> {
         let aws = crate::aws::load().await;
         match (api_key(&aws, &self.secret_id, &self.secret_name).await, &self.api_key) {
             (Err(e), Some(option)) if e.retry() == Retry::Later => {
-                tracing::info!(error = %e, "The API key of eiparams (--api-key) is used");
+                tracing::info!(error = %e, "Using the API key of eiparams (--api-key)");
                 Ok(option.clone())
             }
             (result, _) => result,
@@ -243,7 +243,7 @@ pub(crate) fn is_missing(path: &Path) -> bool {
     matches!(path.try_exists(), Ok(false))
 }
 
-/// Logs that the configured model file is missing, and what is done about it.
+/// Logs that the configured model file is missing and which model is used.
 pub(crate) fn warn_missing_file(path: &Path) {
     tracing::warn!(
         path = %path.display(),
@@ -251,7 +251,7 @@ pub(crate) fn warn_missing_file(path: &Path) {
     );
 }
 
-/// That the configured model file is missing, and what is done about it.
+/// The text that the configured model file is missing and which model is used.
 pub(crate) fn missing_file_message(path: &Path) -> String {
     format!(
         "the model file {} (ei_local_model_file) is missing: the model of Edge Impulse Studio is used instead",
@@ -269,7 +269,7 @@ fn log_failure(limiter: &mut LogLimiter, error: &FetchError, wait: Duration, use
         (Retry::Soon, false) => tracing::warn!(?retry_in, suppressed, %error, "There is no model to run yet"),
         (_, true) => tracing::warn!(
             ?retry_in, suppressed, %error,
-            "Edge Impulse Studio has given no model, the one downloaded earlier runs"
+            "Edge Impulse Studio provided no model; using the one that was downloaded earlier"
         ),
     }
 }

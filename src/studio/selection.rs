@@ -1,9 +1,9 @@
-//! Selects engine and variant of the model from what the target supports and what `eiparams` request.
+//! Selects engine and variant of the model, based on the target and the options in `eiparams`.
 
 use super::api::DeploymentTarget;
 use super::error::StudioError;
 
-/// What `eiparams` request.
+/// The options in `eiparams` that select a model.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ModelSelection {
     /// `--force-target`
@@ -27,13 +27,13 @@ pub struct DeploymentOptions {
     pub variant: String,
 }
 
-/// The target called `name`.
+/// Finds the target with this name.
 pub(super) fn find<'a>(name: &str, targets: &'a [DeploymentTarget]) -> Result<&'a DeploymentTarget, StudioError> {
     targets
         .iter()
         .find(|target| target.format == name)
         .ok_or_else(|| StudioError::NoTarget {
-            asked: name.to_owned(),
+            requested: name.to_owned(),
             known: targets
                 .iter()
                 .map(|target| target.format.clone())
@@ -42,10 +42,10 @@ pub(super) fn find<'a>(name: &str, targets: &'a [DeploymentTarget]) -> Result<&'
         })
 }
 
-/// Selects engine and variant. `variants` are those of the project's model, in Studio's order; not needed when one is forced.
+/// Selects engine and variant. `variants` are those of the project's model in Studio's order; unused if one is forced.
 ///
 /// # Errors
-/// [`StudioError::NoEngine`], [`StudioError::NoVariant`]: the target does not support what is requested.
+/// [`StudioError::NoEngine`], [`StudioError::NoVariant`]: the target does not support the requested one.
 pub fn choose(
     target: &DeploymentTarget,
     variants: &[String],
@@ -66,7 +66,7 @@ fn engine(target: &DeploymentTarget, forced: Option<&str>) -> Result<String, Stu
         Some(engine) if target.supported_engines.iter().any(|known| known == engine) => Ok(engine.to_owned()),
         Some(engine) => Err(StudioError::NoEngine {
             target: target.format.clone(),
-            asked: engine.to_owned(),
+            requested: engine.to_owned(),
             known: target.supported_engines.clone(),
         }),
         None if !target.preferred_engine.is_empty() => Ok(target.preferred_engine.clone()),
@@ -78,7 +78,7 @@ fn engine(target: &DeploymentTarget, forced: Option<&str>) -> Result<String, Stu
     }
 }
 
-/// Whether the target supports the variant. A target that lists none supports all.
+/// Whether the target supports the variant. A target without a list supports all.
 fn supports(target: &DeploymentTarget, variant: &str) -> bool {
     target.model_variants.is_empty()
         || target
@@ -113,10 +113,10 @@ fn first_variant(target: &DeploymentTarget, variants: &[String]) -> Result<Strin
     Ok(first.clone())
 }
 
-fn no_variant(target: &DeploymentTarget, asked: Option<&str>, hint: Option<String>) -> StudioError {
+fn no_variant(target: &DeploymentTarget, requested: Option<&str>, hint: Option<String>) -> StudioError {
     StudioError::NoVariant {
         target: target.format.clone(),
-        asked: asked.map(str::to_owned),
+        requested: requested.map(str::to_owned),
         known: target
             .model_variants
             .iter()
@@ -148,21 +148,25 @@ mod tests {
         }
     }
 
-    fn variant(target_has: &[(&str, bool)], project_has: &[&str], forced: Option<&str>) -> Result<String, String> {
-        let project_has: Vec<_> = project_has.iter().map(|v| (*v).to_owned()).collect();
+    fn variant(
+        target_variants: &[(&str, bool)],
+        project_variants: &[&str],
+        forced: Option<&str>,
+    ) -> Result<String, String> {
+        let project_variants: Vec<_> = project_variants.iter().map(|v| (*v).to_owned()).collect();
         let selection = ModelSelection {
             variant: forced.map(str::to_owned),
             ..ModelSelection::default()
         };
-        choose(&target(target_has), &project_has, &selection)
+        choose(&target(target_variants), &project_variants, &selection)
             .map(|options| options.variant)
             .map_err(|e| e.to_string())
     }
 
     #[test]
-    fn the_first_supported_variant_is_taken_and_int8_only_without_float32() {
+    fn the_first_supported_variant_is_used_and_int8_only_without_float32() {
         let all = [("int8", true), ("float32", true), ("akida", false)];
-        for (target_has, project_has, expected) in [
+        for (target_variants, project_variants, expected) in [
             (&all[..], &["int8", "float32"][..], "float32"),
             (&all, &["float32", "int8"], "float32"),
             (&all, &["int8"], "int8"),
@@ -173,20 +177,20 @@ mod tests {
             (&[], &["akida"], "akida"),
         ] {
             assert_eq!(
-                variant(target_has, project_has, None).as_deref(),
+                variant(target_variants, project_variants, None).as_deref(),
                 Ok(expected),
-                "{target_has:?} {project_has:?}"
+                "{target_variants:?} {project_variants:?}"
             );
         }
     }
 
     #[test]
-    fn a_forced_variant_has_priority_and_an_unsupported_one_is_refused_with_alternatives() {
+    fn a_forced_variant_is_used_and_an_unsupported_one_is_refused_with_alternatives() {
         let has = [("int8", true), ("float32", false)];
         assert_eq!(variant(&has, &[], Some("int8")).as_deref(), Ok("int8"));
-        for asked in ["float32", "akida"] {
-            let text = variant(&has, &["int8"], Some(asked)).unwrap_err();
-            assert!(text.contains(asked) && text.contains("int8"), "{text}");
+        for requested in ["float32", "akida"] {
+            let text = variant(&has, &["int8"], Some(requested)).unwrap_err();
+            assert!(text.contains(requested) && text.contains("int8"), "{text}");
         }
         let text = variant(&has, &["float32"], None).unwrap_err();
         assert!(text.contains("needs another board"), "{text}");
@@ -213,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_target_is_refused_with_the_known_ones() {
+    fn the_error_for_an_unknown_target_lists_the_known_ones() {
         let text = find("runner-linux-armv7", &[target(&[])]).unwrap_err().to_string();
         assert!(
             text.contains("runner-linux-armv7") && text.contains("runner-linux-aarch64"),

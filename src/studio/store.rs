@@ -1,7 +1,7 @@
 //! Downloaded models on disk: `models/<project>/v<version>-<variant>-<target>-<engine>-impulse<id>/model.eim`.
 //!
-//! Several processes may share the directory. A process holds a shared lock on the file of a model that it uses, and an exclusive
-//! lock on a file that it downloads. Files without a lock may be removed.
+//! Several processes may share the directory. A process holds a shared lock on the file of a model that it uses, and an
+//! exclusive lock on a file that it downloads. Files without a lock may be removed.
 
 use std::fs::{self, File};
 use std::io;
@@ -10,18 +10,18 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::util::atomic_file::{Durability, replace_by_way_of};
+use crate::util::atomic_file::{Durability, replace_via};
 
 const MODEL: &str = "model.eim";
 const ABOUT: &str = "about.json";
 /// Prefix of files that are being downloaded.
 const UNFINISHED: &str = ".download-";
-/// Versions of one project that are kept.
+/// Number of versions of a project that are kept.
 const KEPT_VERSIONS: usize = 2;
-/// Characters of the longest path component made from a name.
+/// Most characters of a path component.
 const MAX_NAME: usize = 128;
 
-/// What requested a model: without network, only an earlier model of the same origin is used.
+/// The configuration that requested a model. Without a network, only an earlier model of the same origin is used.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelOrigin {
     /// Base address of Studio.
@@ -34,7 +34,7 @@ pub struct ModelOrigin {
     pub impulse_id: Option<u64>,
 }
 
-/// Which model it is; `metadata.json` beside the model.
+/// Describes a model; stored in `about.json` beside the model.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelMetadata {
     /// Project id.
@@ -53,12 +53,12 @@ pub struct ModelMetadata {
     pub target: String,
     /// Inference engine.
     pub engine: String,
-    /// What requested it last.
+    /// The configuration that requested it last.
     pub origin: ModelOrigin,
 }
 
 impl ModelMetadata {
-    /// Its directory below `models/`.
+    /// The directory of the model below `models/`.
     fn directory(&self) -> PathBuf {
         let Self {
             version,
@@ -73,25 +73,25 @@ impl ModelMetadata {
     }
 }
 
-/// `metadata.json` as written.
+/// The content of `about.json`.
 #[derive(Debug, Serialize, Deserialize)]
 struct ModelRecord {
     #[serde(flatten)]
     metadata: ModelMetadata,
     /// Size of the model.
     bytes: u64,
-    /// Grows with every use of any model: the clock of a device without a battery cannot order the uses.
+    /// A number that grows with every use of any model. The clock is not used, because it may be wrong after a start.
     used: u64,
 }
 
-/// A model on disk, in use while this lives.
+/// A model on disk. It counts as in use until this is dropped.
 #[derive(Debug, Clone)]
 pub struct StoredModel {
     /// The executable.
     pub path: PathBuf,
-    /// Which model it is.
+    /// Description of the model.
     pub metadata: ModelMetadata,
-    /// Keeps the file locked.
+    /// Holds the lock on the file.
     _lock: Arc<File>,
 }
 
@@ -114,7 +114,7 @@ impl ModelStore {
         &self.root
     }
 
-    /// This model, if it is stored. Records its use, if the disk is not full.
+    /// Returns the model if it is stored, and records its use.
     pub fn find(&self, metadata: &ModelMetadata) -> Option<StoredModel> {
         let directory = self.root.join(metadata.directory());
         let (mut record, model) = read(&directory).filter(|(record, _)| is_same(&record.metadata, metadata))?;
@@ -129,7 +129,7 @@ impl ModelStore {
         })
     }
 
-    /// The model of this origin (`None`: of any origin) that was used last.
+    /// Returns the model of this origin that was used last; `None` means any origin.
     pub fn newest(&self, origin: Option<&ModelOrigin>) -> Option<StoredModel> {
         self.all()
             .into_iter()
@@ -138,7 +138,7 @@ impl ModelStore {
             .map(|(_, model)| model)
     }
 
-    /// An empty file for a download.
+    /// Creates an empty file for a download.
     ///
     /// # Errors
     /// The directory cannot be written.
@@ -154,7 +154,7 @@ impl ModelStore {
         Ok(PartialDownload { temporary, file })
     }
 
-    /// Makes a checked download a stored model: executable, synchronised to the disk, in one step.
+    /// Turns a checked download into a stored model: executable, synced to the disk, and renamed in one step.
     ///
     /// # Errors
     /// The directory cannot be written.
@@ -164,7 +164,7 @@ impl ModelStore {
         file.set_permissions(fs::Permissions::from_mode(0o755))?;
         file.sync_all()?;
         let bytes = file.metadata()?.len();
-        // A file that is open for writing cannot be executed.
+        // Linux does not execute a file that is open for writing.
         drop(file);
         let directory = self.root.join(metadata.directory());
         fs::create_dir_all(&directory)?;
@@ -187,26 +187,26 @@ impl ModelStore {
         })
     }
 
-    /// Removes all but the last two versions of the project, except those in use.
+    /// Removes all versions of the project except the last two and those in use.
     pub(super) fn remove_old_versions(&self, project_id: u64) {
         let mut records: Vec<_> = self
             .all()
             .into_iter()
             .filter(|(record, _)| record.metadata.project_id == project_id)
-            // Only the path: `model` itself holds a lock.
+            // Only the path is kept, because `model` holds a lock.
             .map(|(record, model)| (record.used, model.path))
             .collect();
         records.sort_by_key(|(used, _)| std::cmp::Reverse(*used));
         for (_, path) in records.into_iter().skip(KEPT_VERSIONS) {
-            // Locked until it is removed, so that no process starts to use it.
+            // The file stays locked until it is removed, so that no process starts to use it.
             let lock = File::open(&path).ok().filter(|file| file.try_lock().is_ok());
             let (Some(_lock), Some(directory)) = (lock, path.parent()) else {
                 continue;
             };
-            // The record first: without it the directory is no model.
+            // The record is removed first: a directory without it is not a model.
             let removed = fs::remove_file(directory.join(ABOUT)).and_then(|()| fs::remove_dir_all(directory));
             match removed {
-                Ok(()) => tracing::info!(path = %directory.display(), "An old model was removed"),
+                Ok(()) => tracing::info!(path = %directory.display(), "Removed an old model"),
                 Err(e) => tracing::warn!(path = %directory.display(), error = %e, "An old model cannot be removed"),
             }
         }
@@ -253,7 +253,7 @@ impl Drop for TemporaryFile {
     }
 }
 
-/// A download that is running, or complete and not yet installed.
+/// A download that is running or not yet installed.
 pub(super) struct PartialDownload {
     temporary: TemporaryFile,
     file: File,
@@ -264,13 +264,13 @@ impl PartialDownload {
         &self.temporary.path
     }
 
-    /// Another handle to write to.
+    /// Another handle for writing.
     pub(super) fn writer(&self) -> io::Result<File> {
         self.file.try_clone()
     }
 }
 
-/// Whether both are the same deployment, whatever their origin.
+/// Whether both are the same deployment; the origin may differ.
 fn is_same(one: &ModelMetadata, other: &ModelMetadata) -> bool {
     let key = |metadata: &ModelMetadata| (metadata.project_id, metadata.impulse_id, metadata.version);
     let kind = |metadata: &ModelMetadata| {
@@ -300,7 +300,7 @@ fn read(directory: &Path) -> Option<(ModelRecord, StoredModel)> {
     Some((record, model))
 }
 
-/// Opens the model with a shared lock. Waits while another process checks whether it is in use.
+/// Opens the model with a shared lock. Waits while another process holds the exclusive lock.
 fn open_locked(path: &Path) -> io::Result<File> {
     let file = File::open(path)?;
     file.lock_shared()?;
@@ -308,10 +308,10 @@ fn open_locked(path: &Path) -> io::Result<File> {
 }
 
 fn write_record(directory: &Path, record: &ModelRecord) -> io::Result<()> {
-    // A random name: several processes may write records of the same model.
+    // A random name, because several processes may write records of the same model.
     let unfinished = directory.join(format!(".about-{:016x}", rand::random::<u64>()));
     let content = serde_json::to_vec_pretty(record)?;
-    replace_by_way_of(&unfinished, &directory.join(ABOUT), &content, Durability::PowerCut)
+    replace_via(&unfinished, &directory.join(ABOUT), &content, Durability::PowerCut)
 }
 
 fn entries(directory: &Path) -> Vec<PathBuf> {
@@ -321,7 +321,7 @@ fn entries(directory: &Path) -> Vec<PathBuf> {
     entries.flatten().map(|entry| entry.path()).collect()
 }
 
-/// A name as a path component: letters, digits, `-`, `_` and `.`; not hidden, not empty.
+/// Converts a name to a path component of letters, digits, `-`, `_` and `.`, which is not hidden and not empty.
 fn path_component(name: &str) -> String {
     let clean = |c: char| {
         if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') {
@@ -330,7 +330,7 @@ fn path_component(name: &str) -> String {
             '-'
         }
     };
-    // The end of a name, with the id, distinguishes better than its beginning.
+    // The end is kept, because it contains the id.
     let all: Vec<char> = name.chars().map(clean).collect();
     let kept = all.len().saturating_sub(MAX_NAME);
     let name: String = all.into_iter().skip(kept).collect();

@@ -19,28 +19,28 @@ use crate::status::stats::Stats;
 use crate::util::backoff::{Backoff, BackoffPolicy};
 use crate::util::clock::rounded;
 use crate::util::log_limiter::LogLimiter;
-use crate::util::panics::caught;
+use crate::util::panics::catch_panic;
 use crate::util::text::sentence;
 
-/// Stopping a pipeline can block in a driver; after this time it is abandoned.
+/// Stopping a pipeline can block in a driver. After this time the pipeline is abandoned.
 const STOP_LIMIT: Duration = Duration::from_secs(1);
 /// A start that takes longer than this is stuck in a driver.
 const START_LIMIT: Duration = Duration::from_secs(30);
-/// A source that ends sooner than this restarts with backoff instead of at once.
+/// A source that ends within this time restarts with backoff instead of at once.
 const SHORT_RUN: Duration = Duration::from_secs(1);
 /// This many sources stuck at the same time lead to a re-execution of the process.
 const STUCK_LIMIT: usize = 3;
 
 enum CapturePhase {
-    /// Waits until the model states its input.
+    /// Waits until the model has described its input.
     Idle,
-    /// Starts since this time.
+    /// Has been starting since this time.
     Starting(Instant),
     Running {
         capture: Capture,
         since: Instant,
     },
-    /// Stops, and restarts after this wait; `None`: stays stopped.
+    /// Stops, and restarts after this delay; `None`: stays stopped.
     Stopping(Option<Duration>),
     /// Restarts at this time.
     Waiting(Instant),
@@ -66,11 +66,11 @@ pub(super) struct CaptureSupervisor {
     events: mpsc::UnboundedSender<EpochEvent>,
     phase: CapturePhase,
     epoch: u64,
-    /// An event of a capture that is still starting: its watching thread can be faster than the thread that starts it.
+    /// An event of a capture that is still starting: the thread that watches it can be faster than the thread that starts it.
     early_event: Option<CaptureEvent>,
-    /// Set when the source ended and stays stopped: the generation of the mailbox with its last frames.
+    /// Set if the source ended and stays stopped: the generation of the mailbox with its last frames.
     paused_generation: Option<u64>,
-    /// The threads of this source and of earlier ones that may be stuck.
+    /// The threads of this source and of earlier ones; they may be stuck.
     stuck_threads: Arc<StuckThreads>,
     secrets: Arc<SourceSecrets>,
     backoff: Backoff,
@@ -108,7 +108,7 @@ impl CaptureSupervisor {
         }
     }
 
-    /// Sets the input that the model expects, and starts or restarts the source if it does not deliver that input yet.
+    /// Sets the input that the model expects, and starts or restarts the source if it delivers another input.
     pub(super) fn set_input(&mut self, input: ModelInput, features: usize) {
         self.wanted = Some((input, features));
         if let ModelInput::Image { width, height, .. } = input {
@@ -117,19 +117,19 @@ impl CaptureSupervisor {
         match self.phase {
             CapturePhase::Idle => self.start(),
             CapturePhase::Running { .. } => self.restart_for_new_input(),
-            // A starting source is compared when it runs.
+            // For a starting source this is checked when it runs.
             _ => {}
         }
     }
 
     fn restart_for_new_input(&mut self) {
         if self.started_for != self.wanted {
-            tracing::info!("The model expects another input than the one before; restarting the source");
+            tracing::info!("The new model expects another input; restarting the source");
             self.stop_running(Some(Duration::ZERO));
         }
     }
 
-    /// Where the source delivers. An earlier source can no longer deliver from here on.
+    /// Creates the output of the source. Earlier sources can no longer deliver after this call.
     fn output(&self) -> CaptureOutput {
         let format = self
             .wanted
@@ -149,10 +149,10 @@ impl CaptureSupervisor {
         }
     }
 
-    /// A wait is over, or a start took too long.
+    /// A delay is over, or a start took too long.
     pub(super) fn on_due(&mut self) -> ControlFlow<SessionEnd> {
         if matches!(self.phase, CapturePhase::Starting(_)) {
-            // What this start delivers later belongs to an old epoch, and finds its mailboxes revoked.
+            // Later events of this start have an old epoch, and its mailboxes are revoked.
             self.epoch += 1;
             self.mailboxes.0.revoke();
             self.mailboxes.1.revoke();
@@ -167,12 +167,12 @@ impl CaptureSupervisor {
         epoch == self.epoch
     }
 
-    /// Whether the source fetches still pictures, one with each start.
+    /// Whether the source fetches still pictures, one per start.
     pub(super) fn is_polling(&self) -> bool {
         self.settings.is_poll
     }
 
-    /// Returns once the mailbox generation at whose end the source stays stopped.
+    /// Returns, once, the mailbox generation with the last frames of a source that stays stopped.
     pub(super) fn take_paused_generation(&mut self) -> Option<u64> {
         self.paused_generation.take()
     }
@@ -198,7 +198,7 @@ impl CaptureSupervisor {
                     let _ = report(PipelineEvent::Reported(event));
                 })
             };
-            let started = caught(start).unwrap_or_else(|panicked| Err(panicked.into()));
+            let started = catch_panic(start).unwrap_or_else(|panicked| Err(panicked.into()));
             if let Err(mpsc::error::SendError(EpochEvent {
                 event: SessionEvent::Capture(PipelineEvent::Started(Ok(capture))),
                 ..
@@ -256,12 +256,12 @@ impl CaptureSupervisor {
         let wait = self.log_failure(reason);
         if matches!(&self.phase, CapturePhase::Running { capture, .. } if capture.has_other_branches()) {
             // GStreamer cannot restart a single branch of a pipeline.
-            tracing::warn!("The other branches of the pipeline stop and restart with the source");
+            tracing::warn!("The other branches of the pipeline restart together with the source");
         }
         self.stop_running(Some(wait));
     }
 
-    /// Restarts the source at once, or pauses, as `ei_shutdown_behavior` says. A still picture is fetched again.
+    /// Restarts the source or pauses, as set by `ei_shutdown_behavior`. A still picture is fetched again.
     fn on_end_of_stream(&mut self) {
         let CapturePhase::Running { capture, since } = &self.phase else {
             return;
@@ -276,7 +276,7 @@ impl CaptureSupervisor {
         let is_picture = capture.frames() == 1 || (capture.frames() > 1 && was_short);
         if is_picture && capture.fetches_by_http() {
             if !self.settings.is_poll {
-                tracing::info!(interval = ?self.settings.still_interval, "The source is a still picture; fetching it again and again");
+                tracing::info!(interval = ?self.settings.still_interval, "The source is a still picture; fetching it repeatedly");
             }
             self.settings.is_poll = true;
             self.stop_running(Some(self.settings.still_interval));
@@ -313,7 +313,7 @@ impl CaptureSupervisor {
         ControlFlow::Break(SessionEnd::Reexec)
     }
 
-    /// Stops a running pipeline on a thread of its own, and restarts it after `wait`; `None`: not at all.
+    /// Stops a running pipeline on its own thread, and restarts it after `wait`; `None`: does not restart it.
     fn stop_running(&mut self, wait: Option<Duration>) {
         let CapturePhase::Running { capture, .. } = std::mem::replace(&mut self.phase, CapturePhase::Stopping(wait))
         else {
@@ -341,7 +341,7 @@ impl CaptureSupervisor {
         self.set_stopped(Some(wait));
     }
 
-    /// Logs and counts a failure, and returns the wait before the restart.
+    /// Logs and counts a failure, and returns the delay before the restart.
     fn log_failure(&mut self, reason: &str) -> Duration {
         let now = Instant::now();
         self.settings.is_poll = false;
@@ -349,7 +349,7 @@ impl CaptureSupervisor {
         self.secrets.mark_stale();
         self.stats.capture_restarts.inc();
         let wait = self.backoff.failed(now);
-        // The elements of each pipeline have other numbers in their names: identity0, identity1.
+        // The limiter ignores numbers: the elements of each pipeline have other numbers (identity0, identity1).
         if let Some(suppressed) = self.log_limiter.check_words(now, reason) {
             tracing::warn!(
                 retry_in = ?rounded(wait),
@@ -361,7 +361,7 @@ impl CaptureSupervisor {
         wait
     }
 
-    /// Stops for good.
+    /// Stops the source. It does not start again.
     pub(super) async fn stop(&mut self, deadline: tokio::time::Instant) {
         self.epoch += 1;
         if let CapturePhase::Running { capture, .. } = std::mem::replace(&mut self.phase, CapturePhase::Paused) {
@@ -376,10 +376,10 @@ impl CaptureSupervisor {
 }
 
 fn log_abandoned() {
-    tracing::warn!("The source could not be stopped: it is stuck in its driver and is abandoned");
+    tracing::warn!("The source could not be stopped; it is stuck in its driver and is abandoned");
 }
 
-/// Stops a source. If it does not stop, its thread counts as stuck until it ends. Blocks for [`STOP_LIMIT`] at most.
+/// Stops a source. If it does not stop, its thread counts as stuck until it ends. Blocks for at most [`STOP_LIMIT`].
 pub(super) fn stop(capture: Capture, stuck_threads: &StuckThreads) -> StopOutcome {
     match capture.stop(STOP_LIMIT) {
         StopOutcome::Abandoned(Some(thread)) => {
@@ -391,136 +391,5 @@ pub(super) fn stop(capture: Capture, stuck_threads: &StuckThreads) -> StopOutcom
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::SourceLine;
-
-    const PICTURES: ModelInput = ModelInput::Image {
-        width: 8,
-        height: 8,
-        grey: false,
-        resize: None,
-    };
-
-    fn supervisor(line: &str) -> (CaptureSupervisor, mpsc::UnboundedReceiver<EpochEvent>) {
-        let (sender, events) = mpsc::unbounded_channel();
-        let supervisor = CaptureSupervisor::new(
-            CaptureSettings::new(SourceLine(line.to_owned())),
-            ShutdownBehavior::WaitForRestart,
-            (Arc::default(), Arc::default()),
-            Arc::default(),
-            Arc::new(SourceSecrets::new(tokio::runtime::Handle::current())),
-            Arc::default(),
-            sender,
-        );
-        (supervisor, events)
-    }
-
-    #[tokio::test]
-    async fn only_sources_that_are_stuck_now_are_counted() {
-        let (mut supervisor, _events) = supervisor("videotestsrc");
-        let abandoned = |supervisor: &mut CaptureSupervisor| {
-            supervisor.phase = CapturePhase::Stopping(None);
-            supervisor.on_event(PipelineEvent::Stopped(StopOutcome::Abandoned(None)))
-        };
-        for _ in 0..2 * STUCK_LIMIT {
-            let slow = std::thread::spawn(|| {});
-            while !slow.is_finished() {
-                std::thread::yield_now();
-            }
-            supervisor.stuck_threads.watch(slow, Instant::now());
-            assert_eq!(
-                abandoned(&mut supervisor),
-                ControlFlow::Continue(()),
-                "it was only slow"
-            );
-        }
-        let (release, held) = std::sync::mpsc::channel::<()>();
-        let held = Arc::new(std::sync::Mutex::new(held));
-        let flows: Vec<_> = (0..STUCK_LIMIT)
-            .map(|_| {
-                let held = held.clone();
-                let stuck = std::thread::spawn(move || assert!(held.lock().unwrap().recv().is_err()));
-                supervisor.stuck_threads.watch(stuck, Instant::now());
-                abandoned(&mut supervisor)
-            })
-            .collect();
-        assert_eq!(
-            flows,
-            [
-                ControlFlow::Continue(()),
-                ControlFlow::Continue(()),
-                ControlFlow::Break(SessionEnd::Reexec)
-            ]
-        );
-        drop(release);
-    }
-
-    #[tokio::test]
-    async fn an_abandoned_start_cannot_take_the_mailbox_from_its_successor() {
-        let line = "videotestsrc num-buffers=2 ! video/x-raw,width=16,height=16";
-        let (mut supervisor, mut events) = supervisor(line);
-        // The output of a start that is stuck.
-        let late = supervisor.output();
-        supervisor.phase = CapturePhase::Starting(Instant::now());
-        assert_eq!(supervisor.on_due(), ControlFlow::Continue(()));
-        assert!(matches!(supervisor.phase, CapturePhase::Waiting(_)), "abandoned");
-        supervisor.set_input(PICTURES, 64);
-        assert_eq!(supervisor.on_due(), ControlFlow::Continue(()));
-        let limit = Duration::from_secs(20);
-        let mut next = async || tokio::time::timeout(limit, events.recv()).await.unwrap().unwrap().event;
-        let SessionEvent::Capture(PipelineEvent::Started(Ok(successor))) = next().await else {
-            panic!("the successor starts");
-        };
-        let settings = supervisor.settings.clone();
-        let stats = Arc::default();
-        let started = tokio::task::spawn_blocking(move || Capture::start(&settings, late, &stats, |_| {}))
-            .await
-            .unwrap();
-        assert!(matches!(started, Err(crate::capture::CaptureError::GivenUp)));
-        // The successor is not live and plays to its end.
-        let mailbox = supervisor.mailboxes.0.clone();
-        let played =
-            tokio::task::spawn_blocking(
-                move || while let crate::capture::Received::Value(_) = mailbox.receive(limit) {},
-            );
-        played.await.unwrap();
-        assert!(matches!(
-            next().await,
-            SessionEvent::Capture(PipelineEvent::Reported(CaptureEvent::EndOfStream))
-        ));
-        drop(successor);
-    }
-
-    #[tokio::test]
-    async fn a_source_that_started_for_an_earlier_model_restarts_for_the_new_one() {
-        let (mut supervisor, mut events) = supervisor("videotestsrc is-live=true ! video/x-raw,width=16,height=16");
-        supervisor.set_input(PICTURES, 64);
-        supervisor.set_input(PICTURES, 65);
-        let limit = Duration::from_secs(20);
-        let tagged = tokio::time::timeout(limit, events.recv()).await.unwrap().unwrap();
-        let SessionEvent::Capture(event) = tagged.event else {
-            panic!("{tagged:?}")
-        };
-        assert!(supervisor.on_event(event).is_continue());
-        assert!(matches!(supervisor.phase, CapturePhase::Stopping(Some(Duration::ZERO))));
-    }
-
-    #[tokio::test]
-    async fn an_end_of_stream_that_arrives_before_the_start_event_is_handled() {
-        let (mut supervisor, mut events) = supervisor("videotestsrc num-buffers=1 ! video/x-raw,width=16,height=16");
-        supervisor.set_input(PICTURES, 64);
-        // The watching thread is faster than the thread that starts the pipeline.
-        let early = PipelineEvent::Reported(CaptureEvent::EndOfStream);
-        assert_eq!(supervisor.on_event(early), ControlFlow::Continue(()));
-        let limit = Duration::from_secs(20);
-        while supervisor.take_paused_generation().is_none() {
-            let tagged = tokio::time::timeout(limit, events.recv()).await.unwrap().unwrap();
-            assert!(supervisor.is_current(tagged.epoch));
-            if let SessionEvent::Capture(event) = tagged.event {
-                assert_eq!(supervisor.on_event(event), ControlFlow::Continue(()));
-            }
-        }
-        supervisor.stop(tokio::time::Instant::now() + limit).await;
-    }
-}
+#[path = "capture_supervisor_tests.rs"]
+mod tests;

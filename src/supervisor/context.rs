@@ -1,4 +1,4 @@
-//! What outlives a session.
+//! The parts that outlive a session.
 
 use std::sync::Arc;
 

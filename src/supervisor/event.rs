@@ -1,11 +1,11 @@
-//! What the threads of model and capture report to their session.
+//! Events that the threads of model and capture send to their session.
 
 use crate::capture::{Capture, CaptureError, CaptureEvent, StopOutcome};
 use crate::inference::{InferenceFault, Progress};
 use crate::studio::ModelUpdate;
 
-/// An event with the epoch of its sender. The epoch grows with each start, so that a late event of an abandoned thread is
-/// recognised and ignored.
+/// An event with the epoch of its sender. The epoch grows with each start, so a late event of an abandoned thread can be
+/// ignored.
 #[derive(Debug)]
 pub(super) struct EpochEvent {
     pub epoch: u64,
@@ -24,7 +24,7 @@ pub(super) enum SessionEvent {
 pub(super) enum ModelEvent {
     Progress(Progress),
     Ended(Result<(), InferenceFault>),
-    /// The search for a model found one, or failed. Belongs to no epoch.
+    /// The search for a model found one or failed. It has no epoch.
     Found(ModelUpdate),
 }
 

@@ -16,7 +16,7 @@ use crate::status::stats::Stats;
 use crate::status::{LinkStatus, StatusSource};
 use crate::uplink::{self, ClientCertificate, Destination, IotCore, Message, Outbox, ReceivedCommand, SignIn, Uplink};
 
-/// Delivers what is in the outbox. A broker also sends commands.
+/// Delivers the messages in the outbox. A broker also sends commands.
 pub(super) enum MessageSink {
     Broker(Uplink),
     Stdout(StdoutSink),
@@ -43,7 +43,7 @@ impl MessageSink {
         }
     }
 
-    /// Completes when stdout is closed (`demo | head`). Never completes with a broker, which may come back.
+    /// Completes when stdout is closed (`demo | head`). Never completes for a broker, because the connection may return.
     pub(super) fn closed(&mut self) -> impl Future<Output = ()> + use<> {
         let closed = match self {
             Self::Broker(_) => None,
@@ -60,7 +60,7 @@ impl MessageSink {
         }
     }
 
-    /// Where the status of the sink is read.
+    /// The source of the sink's status.
     pub(super) fn status_source(&self) -> Arc<dyn StatusSource<LinkStatus>> {
         match self {
             Self::Broker(uplink) => Arc::new(uplink.state()),
@@ -68,7 +68,7 @@ impl MessageSink {
         }
     }
 
-    /// Delivers what is left, and then the final notice, until the deadline. The rest stays in the outbox.
+    /// Delivers the waiting messages and then the final notice, until the deadline. Undelivered messages stay in the outbox.
     pub(super) async fn stop(self, notice: Message, deadline: Instant) {
         match self {
             Self::Broker(uplink) => {
@@ -80,7 +80,7 @@ impl MessageSink {
     }
 }
 
-/// How to reach the configured broker; `None` if messages go to stdout. Opens no connection.
+/// The settings of the uplink; `None` if messages go to stdout. Opens no connection.
 pub fn uplink_settings(
     config: &Config,
     target: &SinkTarget,
@@ -117,7 +117,7 @@ pub fn uplink_settings(
         qos: config.qos,
         refusal_answer: commands::refusal_answer,
         ca,
-        limits: uplink::ConnectionLimits::default(),
+        limits: uplink::ConnectionTimes::default(),
     })
 }
 
@@ -128,7 +128,7 @@ pub(super) struct StdoutSink {
     outbox: Arc<Outbox>,
     /// Notified when stdout is closed.
     closed: Option<oneshot::Receiver<()>>,
-    /// No commands arrive here, but the channel must stay open.
+    /// No commands arrive, but the channel must stay open.
     _commands: mpsc::Sender<ReceivedCommand>,
 }
 

@@ -1,9 +1,10 @@
-//! Builds, connects and runs all parts of the daemon; restarts what fails; stops everything in order.
+//! Builds, connects and runs all parts of the component, restarts parts that fail, and stops all parts.
 //!
-//! A session lasts until the command `restart`. It owns the model, the capture, the report and the caches, and starts each of
-//! them again after a failure, with backoff. The message sink with its outbox outlives sessions, so a restart loses no
-//! undelivered message.
+//! A session lasts until the command `restart`. It owns the model, the capture, the report and the caches. Model and capture are
+//! restarted with backoff after a failure. The message sink and its outbox outlive sessions, so a restart loses no undelivered
+//! message.
 
+mod caches;
 mod capture_supervisor;
 mod context;
 mod event;

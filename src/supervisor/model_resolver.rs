@@ -1,4 +1,4 @@
-//! Decides which model starts next: the configured one, or the one that Edge Impulse Studio deploys.
+//! Decides which model starts next: the configured one, or the one from Edge Impulse Studio.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ pub(super) struct ModelResolver {
     events: mpsc::UnboundedSender<EpochEvent>,
     /// The newest model that the search found.
     found: Option<StoredModel>,
-    /// The model that was started last; kept so that the store does not remove it.
+    /// The model that was started last. Holding it prevents its removal from the store.
     current: Option<StoredModel>,
     search: Option<SearchTask>,
 }
@@ -47,7 +47,7 @@ impl ModelResolver {
         }
     }
 
-    /// The model to start now. `None`: a search has started, and a [`ModelEvent::Found`] follows.
+    /// The model to start now. `None`: a search was started, and a [`ModelEvent::Found`] will follow.
     pub(super) fn next(&mut self) -> Option<ModelSource> {
         match &self.configured {
             Some(ModelSource::File(path)) if is_missing(path) => self.log_missing(path),
@@ -85,7 +85,7 @@ impl ModelResolver {
         }
     }
 
-    /// Takes the result of the search. `true`: it is another model than the one that was started last.
+    /// Stores the result of the search. Returns `true` if it is another model than the one that was started last.
     pub(super) fn set_found(&mut self, found: ModelUpdate) -> bool {
         let model = match found {
             ModelUpdate::Model(model) => model,
@@ -103,7 +103,7 @@ impl ModelResolver {
             tracing::info!(
                 version = metadata.version,
                 project = %metadata.project,
-                "A new model is downloaded; it is used from the next start or the command restart on"
+                "Downloaded a new model; it is used after the next start or the command restart"
             );
         }
     }

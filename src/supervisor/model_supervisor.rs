@@ -17,23 +17,23 @@ use crate::studio::ModelUpdate;
 use crate::util::backoff::{Backoff, BackoffPolicy};
 use crate::util::clock::rounded;
 use crate::util::log_limiter::LogLimiter;
-use crate::util::panics::caught;
+use crate::util::panics::catch_panic;
 
-/// At a stop, an inference in progress may take this long to end.
+/// Time for an inference in progress at a stop.
 const FINISH_LIMIT: Duration = Duration::from_millis(400);
 
 enum ModelPhase {
     /// Not running; restarts at this time.
     Waiting(Instant),
-    /// There is no model yet: the search goes on.
+    /// There is no model yet; the search continues.
     Searching,
-    /// Loads, up to its hello and warm-up.
+    /// The model is being loaded and warmed up.
     Starting(InferenceThread),
-    /// Infers.
+    /// The model is running.
     Running(InferenceThread),
-    /// The model takes an input that this component does not support; only another model or a `restart` changes that.
+    /// The component does not support the model's input. Only another model or a `restart` changes that.
     Unsupported,
-    /// Stopped for good.
+    /// Stopped; it does not start again.
     Stopped,
 }
 
@@ -43,7 +43,7 @@ struct InferenceThread {
     ended: oneshot::Receiver<()>,
 }
 
-/// Makes the settings for the model that starts next.
+/// Creates the settings for the model that starts next.
 type MakeSettings = Box<dyn Fn(ModelSource) -> ModelSettings + Send>;
 
 /// The supervised model of one session.
@@ -79,7 +79,7 @@ impl ModelSupervisor {
         }
     }
 
-    /// What the model reported about itself; kept while it restarts.
+    /// The description of the model, also while it restarts.
     pub(super) fn info(&self) -> Option<&Arc<ModelInfo>> {
         self.info.as_ref()
     }
@@ -97,7 +97,7 @@ impl ModelSupervisor {
         matches!(self.phase, ModelPhase::Searching)
     }
 
-    /// Starts the model on a thread of its own, or searches for one.
+    /// Starts the model on its own thread, or searches for one.
     pub(super) fn start(&mut self, mut context: InferenceContext) {
         let Some(source) = self.model_resolver.next() else {
             self.phase = ModelPhase::Searching;
@@ -110,7 +110,7 @@ impl ModelSupervisor {
         });
     }
 
-    /// Starts an epoch: runs `work` on a thread of its own and reports its end, after everything that `work` owns is dropped.
+    /// Starts an epoch: runs `work` on its own thread, and sends an event when it has ended and all its values are dropped.
     fn launch(
         &mut self,
         finish: Arc<AtomicBool>,
@@ -130,7 +130,8 @@ impl ModelSupervisor {
                 });
             };
             let notify = |progress| send(ModelEvent::Progress(progress));
-            let result = caught(|| work(&thread_interrupt, &notify)).unwrap_or_else(|panicked| Err(panicked.into()));
+            let result =
+                catch_panic(|| work(&thread_interrupt, &notify)).unwrap_or_else(|panicked| Err(panicked.into()));
             send(ModelEvent::Ended(result));
             let _ = done.send(());
         });
@@ -146,7 +147,7 @@ impl ModelSupervisor {
         }
     }
 
-    /// Takes a found model, and starts it at once unless another one runs.
+    /// Handles a found model: it starts at once unless another one is running.
     pub(super) fn on_found(&mut self, found: ModelUpdate) {
         let is_new = self.model_resolver.set_found(found);
         match self.phase {
@@ -175,7 +176,7 @@ impl ModelSupervisor {
         };
     }
 
-    /// The model takes an input that this component does not support.
+    /// The component does not support the model's input.
     pub(super) fn on_unsupported(&mut self, info: Arc<ModelInfo>) {
         tracing::error!(
             model = info.name,
@@ -210,8 +211,8 @@ impl ModelSupervisor {
         }
     }
 
-    /// `output` follows the reason in the log: what the model printed last. It may differ each time (times of day, addresses),
-    /// so repeated failures are recognised by the reason alone.
+    /// `output`, the last output of the model, follows the reason in the log. It may differ each time (times, addresses), so
+    /// repeated failures are recognised only by the reason.
     fn on_failure(&mut self, reason: &str, output: &str) {
         let now = Instant::now();
         let wait = self.wait_after_failure(now);
@@ -232,7 +233,7 @@ impl ModelSupervisor {
         wait
     }
 
-    /// Stops the model. An inference in progress is finished if that does not take long. `false`: the thread was abandoned.
+    /// Stops the model, after an inference in progress if that is short. Returns `false` if the thread was abandoned.
     pub(super) async fn stop(
         &mut self,
         frames: &FrameMailbox,
@@ -246,7 +247,7 @@ impl ModelSupervisor {
             return true;
         };
         running.finish.store(true, Ordering::Relaxed);
-        // Wakes a loop that waits for a frame, and a capture that waits for the loop to take one.
+        // Wakes an inference loop that waits for a frame, and a capture that waits for the loop.
         frames.close();
         audio.close();
         if tokio::time::timeout(FINISH_LIMIT, &mut running.ended).await.is_ok() {

@@ -1,4 +1,4 @@
-//! The wiring of the daemon: builds the parts, connects them, and runs one session after another.
+//! The wiring of the component: builds the parts, connects them, and runs one session after another.
 
 use std::io;
 use std::pin::{Pin, pin};
@@ -28,24 +28,24 @@ use crate::util::backoff::{Backoff, BackoffPolicy};
 use crate::util::clock::rounded;
 use crate::util::log_limiter::LogLimiter;
 
-/// Session and message sink stop within this time. Greengrass sends SIGKILL 5 s after SIGTERM; with the time for the spool an
-/// orderly stop takes less than 4 s.
+/// Session and message sink stop within this time. Greengrass sends SIGKILL 5 s after SIGTERM. With the time for the spool, a
+/// stop takes less than 4 s.
 const STOP_LIMIT: Duration = Duration::from_millis(3_200);
 /// The part of [`STOP_LIMIT`] for capture, model and caches; the rest is for the final notice to the broker.
 const SESSION_STOP_LIMIT: Duration = Duration::from_millis(2_300);
-/// Added to [`STOP_LIMIT`] for the spool, which writes what the broker did not take.
+/// Additional time for the spool, which writes undelivered messages.
 const SPOOL_STOP_LIMIT: Duration = Duration::from_millis(700);
 
-/// How a run of the daemon ended.
+/// How a run of the component ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RunEnd {
-    /// Everything was stopped in order.
+    /// All parts were stopped.
     Stopped,
     /// Too many threads are stuck in drivers: the process must be replaced by a new one.
     Reexec,
 }
 
-/// Runs the daemon until `stop` completes.
+/// Runs the component until `stop` completes.
 pub async fn run(setup: Setup, device: String, stop: impl Future<Output = ()>) -> RunEnd {
     tracing::info!(version = env!("CARGO_PKG_VERSION"), %device, "ei-greengrass starts");
     crate::model::sweep(&device);
@@ -144,7 +144,7 @@ async fn run_until_stopped(
         let mut stopping = pin!(session.stop(Instant::now() + SESSION_STOP_LIMIT));
         let still_waiting = tokio::select! {
             still_waiting = &mut stopping => still_waiting,
-            // A stop request that arrives while the session ends for another reason gets its own full time.
+            // A stop request that arrives while the session ends for another reason gets the full time limit.
             () = &mut stop, if end != SessionEnd::Stop => {
                 end = SessionEnd::Stop;
                 deadline = Instant::now() + STOP_LIMIT;
@@ -155,7 +155,7 @@ async fn run_until_stopped(
         waiting.extend(still_waiting);
         match end {
             SessionEnd::Restart => {
-                context.outbox.count_anew();
+                context.outbox.reset_delivered_count();
                 context.stats.reset();
                 tracing::info!("Restarting on command");
                 if !waiting.is_empty() {
@@ -168,7 +168,7 @@ async fn run_until_stopped(
     }
 }
 
-/// Calls `create` until the system has the threads for it. `None`: `stop` completed before that.
+/// Calls `create` until the system can start its threads. `None`: `stop` completed first.
 async fn retry_until_created<T>(
     mut create: impl FnMut() -> io::Result<T>,
     policy: BackoffPolicy,
@@ -197,7 +197,7 @@ async fn retry_until_created<T>(
     }
 }
 
-/// Answers the commands that no session handled. The uplink refuses those that arrive from now on.
+/// Answers the commands that no session handled. The uplink refuses later commands.
 fn refuse_commands(commands: &mut mpsc::Receiver<ReceivedCommand>, context: &Context) {
     commands.close();
     while commands.try_recv().is_ok() {

@@ -11,31 +11,32 @@ use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 use uuid::Uuid;
 
-use super::capture_supervisor::{self, CaptureSupervisor};
+use super::caches;
+use super::capture_supervisor::CaptureSupervisor;
 use super::context::Context;
-use super::event::{EpochEvent, ModelEvent, PipelineEvent, SessionEvent};
+use super::event::EpochEvent;
 use super::model_resolver::ModelResolver;
 use super::model_supervisor::ModelSupervisor;
 use super::session_end::SessionEnd;
-use crate::cache::{CacheWriter, Caches, FileCache, S3Cache, S3Settings};
-use crate::capture::{AudioMailbox, CaptureEvent, DeviceSelection, FrameMailbox};
+use crate::cache::Caches;
+use crate::capture::{AudioMailbox, DeviceSelection, FrameMailbox};
 use crate::commands::{self, Action, AnswerPublisher, CommandContext};
-use crate::config::{FilterConfig, ResizeMode, SourceLine, ThresholdReading};
+use crate::config::{ResizeMode, SourceLine};
 use crate::inference::publisher::{Encoder, Publisher, PublisherSettings, WaitingMessages};
-use crate::inference::{InferenceContext, PredictionLogger, Progress, RefusedSlices};
-use crate::model::ModelInfo;
+use crate::inference::{InferenceContext, PredictionLogger, RefusedSlices};
 use crate::report::{Report, ReportSettings};
-use crate::status::{ModelState, SourceState};
-use crate::studio::{ModelUpdate, Provider};
+use crate::status::ModelState;
+use crate::studio::Provider;
 use crate::uplink::{Message, ReceivedCommand, Status};
 use crate::util::clock::now_ms;
-use crate::util::text::sentence;
 use crate::{capture, model};
 
-/// The caches have at least this much time to write to disk, even when the other parts used up theirs.
+mod events;
+
+/// The caches have at least this much time to write to disk, even if the other parts needed all the time.
 const CACHES_STOP_LIMIT: Duration = Duration::from_millis(300);
 
-/// See the module documentation.
+/// Runs one session to its end.
 pub(super) struct Session<'a> {
     context: &'a Context,
     report: Arc<Mutex<Report>>,
@@ -59,7 +60,7 @@ impl<'a> Session<'a> {
     /// Creates all parts. Model and capture start in [`Self::run`].
     ///
     /// # Errors
-    /// If the system cannot start a thread.
+    /// The system cannot start a thread.
     pub(super) fn new(context: &'a Context) -> std::io::Result<Self> {
         let config = &context.setup.config;
         let stats = context.stats.clone();
@@ -70,7 +71,7 @@ impl<'a> Session<'a> {
             },
             stats.clone(),
         );
-        let caches = start_caches(context)?;
+        let caches = caches::start(context)?;
         let (publisher, encoder) = Publisher::start(
             PublisherSettings {
                 publish_image: config.publish_image,
@@ -83,7 +84,7 @@ impl<'a> Session<'a> {
             caches.clone(),
             stats.clone(),
         )?;
-        // Unbounded, but short: each start or end of a part sends a few events.
+        // Unbounded, because each start or end of a part sends only a few events.
         let (sender, events) = mpsc::unbounded_channel();
         let (frames, audio) = (Arc::new(FrameMailbox::new()), Arc::new(AudioMailbox::new()));
         let capture = CaptureSupervisor::new(
@@ -184,7 +185,7 @@ impl<'a> Session<'a> {
             tracing::warn!("The model did not end in time and is abandoned");
         }
         let left = deadline.saturating_duration_since(tokio::time::Instant::now());
-        stop_caches(self.caches, left.max(CACHES_STOP_LIMIT)).await;
+        caches::stop(self.caches, left.max(CACHES_STOP_LIMIT)).await;
         waiting
     }
 
@@ -207,7 +208,7 @@ impl<'a> Session<'a> {
             refused_slices: self.refused_slices.clone(),
         });
         if self.model.is_searching() {
-            let reason = "it is looked for in Edge Impulse Studio";
+            let reason = "searching for the model in Edge Impulse Studio";
             self.context
                 .registry
                 .set_model_state(ModelState::Waiting(reason.to_owned()));
@@ -216,115 +217,15 @@ impl<'a> Session<'a> {
     }
 
     fn on_capture_due(&mut self) -> ControlFlow<SessionEnd> {
-        // Set before the first frame can arrive; set later, that frame would lead to a second notice.
-        // Each still picture is a start of its own; only the first one is announced.
+        // Must be set before the first frame arrives: set later, the next frame would cause a second notice.
+        // Each still picture is a new start, but only the first one is announced.
         if !self.capture.is_polling() {
             self.announce.store(true, Ordering::Relaxed);
         }
         self.capture.on_due()
     }
 
-    fn on_event(&mut self, EpochEvent { epoch, event }: EpochEvent) -> ControlFlow<SessionEnd> {
-        match event {
-            SessionEvent::Model(event) if event.is_for_any_epoch() || self.model.is_current(epoch) => {
-                self.on_model_event(event);
-            }
-            SessionEvent::Capture(event) if self.capture.is_current(epoch) => return self.on_capture_event(event),
-            SessionEvent::Capture(PipelineEvent::Started(Ok(capture))) => {
-                // An abandoned start succeeded after all, while its successor starts or runs.
-                let stuck_threads = self.context.stuck_threads.clone();
-                tokio::task::spawn_blocking(move || capture_supervisor::stop(capture, &stuck_threads));
-            }
-            SessionEvent::Model(_) | SessionEvent::Capture(_) => {}
-        }
-        ControlFlow::Continue(())
-    }
-
-    fn on_capture_event(&mut self, event: PipelineEvent) -> ControlFlow<SessionEnd> {
-        let is_end = matches!(event, PipelineEvent::Reported(CaptureEvent::EndOfStream));
-        match source_state(&event) {
-            Some(SourceState::Running) => self.context.registry.set_source_started(),
-            Some(state) => self.context.registry.set_source_state(state),
-            None => {}
-        }
-        self.capture.on_event(event)?;
-        if is_end && self.capture.is_polling() {
-            self.context.registry.set_source_started();
-        }
-        if let Some(generation) = self.capture.take_paused_generation() {
-            self.context.registry.set_source_state(SourceState::Paused);
-            self.pausing = Some(generation);
-            self.notify_paused();
-        }
-        ControlFlow::Continue(())
-    }
-
-    fn on_model_event(&mut self, event: ModelEvent) {
-        match event {
-            ModelEvent::Progress(Progress::WarmingUp(info)) => {
-                self.on_model_loaded(&info);
-                self.context
-                    .registry
-                    .set_model_state(ModelState::WarmingUp(Instant::now()));
-            }
-            ModelEvent::Progress(Progress::Ready(info)) => {
-                self.on_model_loaded(&info);
-                self.context.registry.set_model_state(ModelState::Running);
-                self.capture.set_input(info.input, info.features);
-                self.model.on_ready(info);
-            }
-            ModelEvent::Progress(Progress::Unsupported(info)) => {
-                self.on_model_loaded(&info);
-                self.context.registry.set_model_state(ModelState::UnsupportedModel(
-                    info.input.unsupported_reason().unwrap_or_default(),
-                ));
-                self.model.on_unsupported(info);
-            }
-            ModelEvent::Progress(Progress::FirstInference) => {
-                self.context.registry.set_source_delivers();
-                self.notice(Status::Started);
-            }
-            ModelEvent::Progress(Progress::Drained(generation)) => {
-                self.drained = self.drained.max(generation);
-                self.notify_paused();
-            }
-            ModelEvent::Ended(result) => {
-                if let Err(e) = &result {
-                    self.context.registry.set_model_state(ModelState::Waiting(e.brief()));
-                }
-                self.model.on_ended(&result);
-            }
-            ModelEvent::Found(ModelUpdate::Unavailable(reason)) => {
-                if self.model.is_searching() {
-                    self.context.registry.set_model_state(ModelState::Waiting(reason));
-                }
-            }
-            ModelEvent::Found(ModelUpdate::UpdateFailed(reason)) => {
-                self.context
-                    .registry
-                    .model_resolver_flag()
-                    .set_failing(format!("it was downloaded earlier and may not be the newest: {reason}"));
-            }
-            ModelEvent::Found(found) => {
-                self.context.registry.model_resolver_flag().set_ok();
-                self.model.on_found(found);
-            }
-        }
-    }
-
-    fn on_model_loaded(&self, info: &Arc<ModelInfo>) {
-        let changed = self
-            .report
-            .lock()
-            .set_scores_are_probabilities(info.has_probabilities());
-        if let Some(filter) = changed {
-            log_threshold(filter);
-        }
-        self.context.registry.set_model_summary(info.summary());
-        self.context.live_tap.set_model(info.clone());
-    }
-
-    /// Publishes the notice `paused` once the source has ended and its last frame is inferred.
+    /// Publishes the notice `paused` if the source has ended and its last frame was inferred.
     fn notify_paused(&mut self) {
         if self.pausing.is_some_and(|generation| self.drained >= generation) {
             self.pausing = None;
@@ -373,36 +274,6 @@ impl<'a> Session<'a> {
     }
 }
 
-/// Logs how the threshold of the confidence filter is read for the scores of a model that was loaded.
-fn log_threshold(filter: FilterConfig) {
-    if let Some(warning) = filter.warning() {
-        tracing::warn!("{warning}");
-    } else if filter.reading() != ThresholdReading::Fraction {
-        tracing::info!(
-            given = filter.given,
-            reading = filter.reading().to_string(),
-            threshold = filter.threshold(),
-            "The threshold of the confidence filter is read for the scores of this model"
-        );
-    }
-}
-
-/// The state of the source that an event leads to, if it changes it.
-fn source_state(event: &PipelineEvent) -> Option<SourceState> {
-    match event {
-        PipelineEvent::Started(Ok(_)) => Some(SourceState::Running),
-        PipelineEvent::Started(Err(e)) | PipelineEvent::Reported(CaptureEvent::Error(e)) => {
-            Some(SourceState::Waiting(sentence(e)))
-        }
-        PipelineEvent::Reported(CaptureEvent::Stalled { after }) => {
-            let reason = format!("it delivered no frame for {:.0} s", after.as_secs_f32());
-            Some(SourceState::Stalled(reason))
-        }
-        PipelineEvent::Reported(CaptureEvent::EndOfStream) => Some(SourceState::Starting),
-        PipelineEvent::Stopped(_) => None,
-    }
-}
-
 /// The resize mode for models that do not state one. The existing runner letterboxed pictures of a `gst_args` pipeline and
 /// squashed those of a camera that it selected itself.
 fn unnamed_resize(source: Option<&SourceLine>) -> ResizeMode {
@@ -412,41 +283,7 @@ fn unnamed_resize(source: Option<&SourceLine>) -> ResizeMode {
     }
 }
 
-/// Starts the configured caches.
-fn start_caches(context: &Context) -> std::io::Result<Caches> {
-    let (config, stats) = (&context.setup.config, &context.stats);
-    let files = config.file_cache.as_ref();
-    let s3 = config.s3_cache_bucket.as_ref();
-    Ok(Caches {
-        files: files
-            .map(|files| CacheWriter::start("file-cache", FileCache::new(files.clone()), stats.clone()).map(Arc::new))
-            .transpose()?,
-        s3: s3
-            .map(|bucket| {
-                let settings = S3Settings::new(&bucket.name, &config.work_dir, &context.device);
-                S3Cache::start(settings, stats.clone()).map(Arc::new)
-            })
-            .transpose()?,
-    })
-}
-
-/// Writes what the caches hold. No pairs arrive any more. A command that still waits for its answer gets the error that the
-/// cache was stopped.
-async fn stop_caches(caches: Caches, limit: Duration) {
-    let files = async {
-        if let Some(files) = caches.files {
-            files.stop(limit).await;
-        }
-    };
-    let s3 = async {
-        if let Some(s3) = caches.s3 {
-            s3.stop(limit).await;
-        }
-    };
-    tokio::join!(files, s3);
-}
-
-/// Completes at `time`; `None`: never.
+/// Completes at `time`, or never if it is `None`.
 async fn at(time: Option<Instant>) {
     match time {
         Some(time) => tokio::time::sleep_until(time.into()).await,

@@ -1,6 +1,6 @@
-//! Why a session ends, and so what the supervisor does next.
+//! Why a session ends, which decides what the supervisor does next.
 
-/// The reason. Handlers of events and commands return `ControlFlow<SessionEnd>`.
+/// Why a session ends. Handlers of events and commands return `ControlFlow<SessionEnd>`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SessionEnd {
     /// The command `restart`: a new session follows.

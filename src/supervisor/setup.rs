@@ -1,4 +1,4 @@
-//! A configuration checked for `run`.
+//! A configuration that was checked for `run`.
 
 use crate::aws::IotHost;
 use crate::config::{Config, Launch, ModelSource, SourceLine};
@@ -21,13 +21,13 @@ pub enum SinkTarget {
 pub struct Setup {
     /// Every setting.
     pub config: Config,
-    /// The model to run; `None`: the one that Edge Impulse Studio deploys for this machine.
+    /// The model to run; `None`: the one from Edge Impulse Studio for this machine.
     pub model: Option<ModelSource>,
-    /// The source of pictures or sound; `None`: the first camera or microphone of the machine.
+    /// The source of pictures or audio; `None`: the first camera or microphone of the machine.
     pub source: Option<SourceLine>,
     /// The destination of messages.
     pub sink: SinkTarget,
-    /// Play a source that is not live as fast as inference runs.
+    /// Play a source that is not live as fast as the inference allows.
     pub unthrottled: bool,
 }
 
@@ -53,7 +53,7 @@ impl Setup {
     /// A setup that prints messages to stdout.
     ///
     /// # Errors
-    /// As [`Self::new`].
+    /// The errors of [`Self::new`].
     pub fn with_stdout(config: Config) -> Result<Self, SetupError> {
         Self::with_sink(config, Ok(SinkTarget::Stdout), false)
     }

@@ -1,4 +1,4 @@
-//! The spool that keeps undelivered messages of the outbox on disk.
+//! Starts and stops the spool, which keeps undelivered messages on disk.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::setup::{Setup, SinkTarget};
 use crate::uplink::{Outbox, Spool, SpoolPolicy, SpoolSettings};
 
-/// Starts the spool if messages go to a broker. Without it the outbox works in memory.
+/// Starts the spool if messages go to a broker. Without it, the outbox keeps messages in memory only.
 pub(super) fn start(setup: &Setup, device: &str, outbox: &Arc<Outbox>) -> Option<Spool> {
     if matches!(setup.sink, SinkTarget::Stdout) {
         return None;
@@ -24,28 +24,28 @@ pub(super) fn start(setup: &Setup, device: &str, outbox: &Arc<Outbox>) -> Option
         .ok()
 }
 
-/// Writes undelivered messages to disk until the deadline, and logs how many are left and where.
+/// Writes undelivered messages to disk until the deadline, and logs how many are on disk and how many are lost.
 pub(super) async fn finish(spool: Option<Spool>, outbox: &Outbox, deadline: Instant) {
-    let rest = match spool {
+    let undelivered = match spool {
         Some(spool) => spool.finish(deadline).await,
-        None => outbox.rest(),
+        None => outbox.undelivered(),
     };
-    if rest.on_disk > 0 {
+    if undelivered.on_disk > 0 {
         tracing::warn!(
-            messages = rest.on_disk,
-            "Messages could not be delivered and wait on disk for the next start; nothing of them is lost"
+            messages = undelivered.on_disk,
+            "Undelivered messages wait on disk for the next start; none of them is lost"
         );
     }
-    if rest.in_memory > 0 {
+    if undelivered.in_memory > 0 {
         tracing::error!(
-            messages = rest.in_memory,
-            "Messages are lost: the broker did not take them before the end, and they could not be written to disk"
+            messages = undelivered.in_memory,
+            "Messages are lost: the broker did not acknowledge them before the stop, and they could not be written to disk"
         );
     }
-    if rest.others > 0 {
+    if undelivered.others > 0 {
         tracing::warn!(
-            messages = rest.others,
-            "Messages that are no inferences (metrics, answers, states) were not delivered before the end"
+            messages = undelivered.others,
+            "Metrics, answers or notices were not delivered before the stop"
         );
     }
 }

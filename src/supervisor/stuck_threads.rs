@@ -5,14 +5,14 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
-/// The threads that start and stop sources, of all sessions. A thread that returns after all is no longer counted.
+/// The threads that start and stop sources, of all sessions. A thread that ends later is no longer counted.
 #[derive(Debug, Default)]
 pub(super) struct StuckThreads(Mutex<Vec<WatchedThread>>);
 
 #[derive(Debug)]
 struct WatchedThread {
     thread: JoinHandle<()>,
-    /// From this time on the thread counts as stuck.
+    /// The thread counts as stuck if it still runs at this time.
     due: Instant,
 }
 
@@ -49,7 +49,7 @@ mod tests {
             drop(running);
         });
         stuck_threads.watch(thread, now + Duration::from_secs(1));
-        assert_eq!(stuck_threads.count(now), 0, "it still has time");
+        assert_eq!(stuck_threads.count(now), 0, "the thread still has time");
         assert_eq!(stuck_threads.count(now + Duration::from_secs(1)), 1);
         drop(release);
         assert!(ended.recv().is_err());

@@ -1,4 +1,4 @@
-//! A short-lived connection beside the daemon's: it has its own client id, a clean session and no last will. `send`,
+//! A short-lived connection with its own client id, a clean session and no last will. `send`,
 //! `watch` and `check --online` use it.
 
 use std::collections::VecDeque;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::timeout;
 
-use super::connection::{Connection, LinkEvent};
+use super::connection::{BrokerConnection, LinkEvent};
 use super::connection_error::ConnectionError;
 use super::message::Message;
 use super::settings::Settings;
@@ -22,28 +22,28 @@ const MAX_CLIENT_ID: usize = 128;
 pub struct ReceivedMessage {
     /// Full topic.
     pub topic: String,
-    /// As it came.
+    /// The payload as received.
     pub payload: Bytes,
 }
 
 /// A connected client. Dropping it closes the connection.
 #[derive(Debug)]
 pub struct AdHocClient {
-    connection: Connection,
-    /// Limit for each acknowledgement.
+    connection: BrokerConnection,
+    /// Time limit for each acknowledgement.
     acknowledgement: Duration,
     /// Messages received while waiting for an acknowledgement.
     received: VecDeque<ReceivedMessage>,
 }
 
 impl AdHocClient {
-    /// Connects as `settings.client_id`, which must not be the daemon's: see [`ad_hoc_client_id`].
+    /// Connects with `settings.client_id`, which must differ from that of the running component: see [`ad_hoc_client_id`].
     ///
     /// # Errors
-    /// Why there is no connection; within the limits of `settings`.
+    /// The connection failed, or the limits of `settings` have passed.
     pub async fn connect(settings: &Settings) -> Result<Self, ConnectionError> {
         let mut client = Self {
-            connection: Connection::open(settings, None, true).await?,
+            connection: BrokerConnection::open(settings, None, true).await?,
             acknowledgement: settings.limits.acknowledgement,
             received: VecDeque::new(),
         };
@@ -107,7 +107,7 @@ impl AdHocClient {
         }
     }
 
-    /// Disconnects in an orderly way.
+    /// Sends DISCONNECT and waits until the broker closes the connection.
     pub async fn disconnect(mut self) {
         self.connection.disconnect().await;
         let closed =
@@ -142,8 +142,8 @@ impl AdHocClient {
     }
 }
 
-/// `<device>-<random>`: two clients with one id disconnect each other in turn, so this is never the daemon's id. At most
-/// 128 bytes.
+/// Returns `<device>-<random>`, at most 128 bytes. It differs from the client id of the running component, because a broker
+/// disconnects a client when another one connects with the same id.
 pub fn ad_hoc_client_id(device: &str) -> String {
     let random = format!("-{:08x}", rand::random::<u32>());
     let end = device.floor_char_boundary(MAX_CLIENT_ID - random.len());
@@ -155,7 +155,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_client_id_is_not_the_daemons_and_fits_iot_core() {
+    fn the_client_id_differs_from_the_device_name_and_fits_iot_core() {
         for device in ["cam_a1b2c3d4e5f6", &"x".repeat(128), &"é".repeat(64)] {
             let id = ad_hoc_client_id(device);
             assert!(id.len() <= 128 && id != device, "{id}");

@@ -11,7 +11,7 @@ use crate::aws::{IotHost, IotHostError};
 use crate::util::host::bracketed;
 use crate::util::secret::Secret;
 
-/// What the user gave as `iot_endpoint` or `--mqtt`.
+/// The value of `iot_endpoint` or `--mqtt`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Broker {
     /// A URL: any MQTT 3.1.1 broker.
@@ -102,17 +102,17 @@ impl BrokerAddress {
 /// Why a broker address cannot be used. No variant holds the text itself, which may contain a password.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
-    /// Nothing was given.
+    /// The text is empty.
     #[error("the broker address is empty; {ACCEPTED}")]
     Empty,
     /// A scheme that is not MQTT.
-    #[error("a broker cannot be reached by \"{0}://\"; {ACCEPTED}")]
+    #[error("\"{0}://\" is not a URL scheme of an MQTT broker; {ACCEPTED}")]
     Scheme(String),
     /// Not a URL.
     #[error("the broker address is not a URL ({0}); {ACCEPTED}")]
     Url(url::ParseError),
     /// No host.
-    #[error("the broker address names no host; {ACCEPTED}")]
+    #[error("the broker address has no host; {ACCEPTED}")]
     NoHost,
     /// A part that an address of this kind cannot have.
     #[error("the broker address has a {part}, which {scheme}:// cannot use; {ACCEPTED}")]
@@ -127,14 +127,14 @@ pub enum AddressError {
     IotHost(#[from] IotHostError),
     /// Invalid percent-encoding of user or password.
     #[error(
-        "user name or password in the broker address are not percent-encoded UTF-8; write @ as %40, : as %3A, % as %25"
+        "the user name or password in the broker address is not percent-encoded UTF-8; write @ as %40, : as %3A, % as %25"
     )]
     Credentials,
 }
 
 const ACCEPTED: &str = "accepted: mqtt://host:1883, mqtts://host:8883, ws://host:80/path, wss://host:443/path \
                         (each with optional user:password@ before the host), or the bare host name of an IoT Core endpoint, with :443 or \
-                        another port when it is not the usual one";
+                        another port if it is not the default one";
 
 impl FromStr for Broker {
     type Err = AddressError;

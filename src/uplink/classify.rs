@@ -17,13 +17,13 @@ use crate::util::text::first_line;
 pub(super) struct ConnectionInfo {
     pub client_id: String,
     pub connect_limit: Duration,
-    /// The WebSocket handshake is signed for IoT Core.
+    /// Whether the WebSocket handshake is signed for IoT Core.
     pub signed: bool,
     /// The proxy, without credentials.
     pub proxy: Option<String>,
 }
 
-/// The reason behind an error of the MQTT client.
+/// Classifies an error of the MQTT client.
 pub(super) fn classify(error: &ClientError, info: &ConnectionInfo) -> ConnectionError {
     if let (ClientError::Proxy(error), Some(proxy)) = (error, &info.proxy) {
         return ConnectionError::Proxy {
@@ -114,7 +114,7 @@ fn tls_failure(error: &rustls::Error) -> ConnectionError {
         return ConnectionError::Tls(error.to_string());
     };
     ConnectionError::Certificate(match problem {
-        // Another CA of the same name causes a bad signature.
+        // A CA with the same name and another key causes a bad signature.
         CertificateError::UnknownIssuer | CertificateError::BadSignature => {
             "no CA that this machine trusts has signed it; give the CA that signed it (SSL_CERT_FILE, or iot_ca with iot_auth x509)".into()
         }
@@ -122,7 +122,7 @@ fn tls_failure(error: &rustls::Error) -> ConnectionError {
             "it has expired, or this machine's clock is wrong".into()
         }
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
-            "it is not valid yet: is this machine's clock right?".into()
+            "it is not valid yet, or this machine's clock is wrong".into()
         }
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
             "it is for another host name than the one in the address".into()
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_problem_is_found_however_deep_it_is_wrapped() {
+    fn a_certificate_error_is_found_inside_other_errors() {
         let tls = rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
         let io = io::Error::new(io::ErrorKind::InvalidData, tls);
         let text = reason(rumqttc::TlsError::Io(io)).to_string();
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_signature_is_blamed_on_the_clock_only_when_that_is_off() {
+    fn a_refused_signature_is_explained_by_the_clock_only_if_the_clock_is_wrong() {
         let now = SystemTime::now();
         assert!(matches!(refused(403, now), ConnectionError::Forbidden { .. }));
         let late = refused(403, now - Duration::from_secs(3600));

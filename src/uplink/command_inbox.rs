@@ -1,7 +1,8 @@
-//! Commands between their arrival and their execution.
+//! Holds commands from their arrival until they may be executed.
 //!
-//! Clients of the old component send commands with the retain flag. A retained `restart` would come back after the restart
-//! it caused, so no command is passed on before the broker has acknowledged the empty retained message that removes it.
+//! Clients of the old component send commands with the retain flag. The broker would deliver a retained `restart` again after
+//! the restart. So an empty retained message is published first, called the clearing, which removes the command from the
+//! broker. A command is passed on when the broker has acknowledged the clearing.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -10,51 +11,51 @@ use bytes::Bytes;
 
 use super::outbox::Token;
 
-/// A larger command is refused unread.
+/// Most bytes of a command. Larger ones are refused.
 pub const MAX_COMMAND_BYTES: usize = 64 * 1024;
 
-/// Most commands that wait for their clearing, and as many again that wait for the component.
+/// Most commands that wait for their clearing. As many can wait for their execution.
 pub(super) const MAX_PENDING: usize = 64;
 
-/// A command that can be executed: it is no longer retained at the broker.
+/// A command that may be executed: the broker no longer retains it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReceivedCommand {
     /// The payload as received, at most 64 KiB.
     pub payload: Bytes,
 }
 
-/// Why a command is not passed on. The text is meant for its sender.
+/// Why a command is not passed on. The text is sent to the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CommandRefusal {
-    /// Number of bytes of a command that is too large.
-    #[error("the command has {0} bytes; at most {MAX_COMMAND_BYTES} are read")]
+    /// The command has this many bytes, which is too large.
+    #[error("the command has {0} bytes; at most {MAX_COMMAND_BYTES} are accepted")]
     TooLarge(usize),
     /// The queue of commands is full.
-    #[error("too many commands wait to be carried out; send this one again later")]
+    #[error("too many commands are waiting; send this one again later")]
     Busy,
     /// The component is stopping.
-    #[error("the component is stopping and takes no more commands")]
+    #[error("the component is stopping and accepts no more commands")]
     Stopping,
 }
 
 /// One message on `command/input`.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Arrival<'a> {
+pub(super) struct IncomingCommand<'a> {
     pub payload: &'a [u8],
-    /// Flagged as possibly sent before (DUP) or as stored by the broker (RETAIN).
+    /// The message has the DUP or the RETAIN flag, so it may have been received before.
     pub repeated: bool,
 }
 
-/// What the inbox did with a message.
+/// Result of [`CommandInbox::accept`].
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum CommandReceipt {
-    /// An empty message: a clearing, usually our own.
+pub(super) enum AcceptOutcome {
+    /// The message is empty: a clearing, usually our own.
     Empty,
-    /// A repeated delivery of a known command; cleared again.
-    Same,
-    /// Waits for its clearing.
-    Taken,
-    /// Refused, and cleared as well.
+    /// A repeated delivery of a known command. It is cleared again and not executed again.
+    Duplicate,
+    /// The command waits for its clearing.
+    Queued,
+    /// The command was refused. It is cleared as well.
     Refused(CommandRefusal),
 }
 
@@ -65,21 +66,21 @@ struct Pending {
     cleared: bool,
 }
 
-/// The inbox.
+/// Commands that wait for their clearing, and recent ones.
 #[derive(Debug)]
 pub(super) struct CommandInbox {
-    same_within: Duration,
+    duplicate_window: Duration,
     pending: VecDeque<Pending>,
     recent: VecDeque<(Bytes, Instant)>,
-    /// A clearing that was pushed and not sent yet; it also covers commands that arrive before it is sent.
+    /// The clearing that was pushed and not sent yet. It also clears commands that arrive before it is sent.
     waiting_clearing: Option<Token>,
 }
 
 impl CommandInbox {
-    /// `same_within`: the same payload again within this time, flagged as repeated, is the same command.
-    pub fn new(same_within: Duration) -> Self {
+    /// `duplicate_window`: a message with the same payload and the DUP or RETAIN flag is the same command within this time.
+    pub fn new(duplicate_window: Duration) -> Self {
         Self {
-            same_within,
+            duplicate_window,
             pending: VecDeque::new(),
             recent: VecDeque::new(),
             waiting_clearing: None,
@@ -87,25 +88,25 @@ impl CommandInbox {
     }
 
     /// Adds a message. `push_clearing` puts an empty retained message into the outbox.
-    pub fn arrived(
+    pub fn accept(
         &mut self,
-        arrival: Arrival<'_>,
+        arrival: IncomingCommand<'_>,
         now: Instant,
         push_clearing: impl FnOnce() -> Token,
-    ) -> CommandReceipt {
-        let Arrival { payload, repeated } = arrival;
+    ) -> AcceptOutcome {
+        let IncomingCommand { payload, repeated } = arrival;
         if payload.is_empty() {
-            return CommandReceipt::Empty;
+            return AcceptOutcome::Empty;
         }
         let clearing = *self.waiting_clearing.get_or_insert_with(push_clearing);
         if payload.len() > MAX_COMMAND_BYTES {
-            return CommandReceipt::Refused(CommandRefusal::TooLarge(payload.len()));
+            return AcceptOutcome::Refused(CommandRefusal::TooLarge(payload.len()));
         }
-        if repeated && self.knows(payload, now) {
-            return CommandReceipt::Same;
+        if repeated && self.is_duplicate(payload, now) {
+            return AcceptOutcome::Duplicate;
         }
         if self.pending.len() >= MAX_PENDING {
-            return CommandReceipt::Refused(CommandRefusal::Busy);
+            return AcceptOutcome::Refused(CommandRefusal::Busy);
         }
         // A copy: a slice would keep the whole read buffer of the connection in memory.
         let payload = Bytes::copy_from_slice(payload);
@@ -115,17 +116,17 @@ impl CommandInbox {
             clearing,
             cleared: false,
         });
-        CommandReceipt::Taken
+        AcceptOutcome::Queued
     }
 
-    /// The message `token` was sent: commands that arrive from now on need another clearing.
-    pub fn left(&mut self, token: Token) {
+    /// The message `token` was sent. Commands that arrive later need another clearing.
+    pub fn sent(&mut self, token: Token) {
         if self.waiting_clearing == Some(token) {
             self.waiting_clearing = None;
         }
     }
 
-    /// The broker acknowledged `token`. Returns the commands that can be passed on, in the order of their arrival.
+    /// The broker acknowledged `token`. Returns the commands that may be executed, in the order of their arrival.
     pub fn acknowledged(&mut self, token: Token, now: Instant) -> Vec<ReceivedCommand> {
         for pending in self.pending.iter_mut().filter(|pending| pending.clearing == token) {
             pending.cleared = true;
@@ -147,8 +148,8 @@ impl CommandInbox {
         self.pending.len()
     }
 
-    fn knows(&self, payload: &[u8], now: Instant) -> bool {
-        let fresh = |seen: Instant| now.saturating_duration_since(seen) < self.same_within;
+    fn is_duplicate(&self, payload: &[u8], now: Instant) -> bool {
+        let fresh = |seen: Instant| now.saturating_duration_since(seen) < self.duplicate_window;
         self.pending.iter().any(|pending| pending.payload == payload)
             || self.recent.iter().any(|(known, seen)| known == payload && fresh(*seen))
     }

@@ -1,9 +1,9 @@
 //! One connection to the broker: a new rumqttc client and event loop for each.
 //!
-//! The reason (rumqttc 0.25): its own retransmission loses messages when the broker lost the session, and a publication that
-//! it holds back can block it for ever (its issues 211, 250, 1056). Here the outbox owns every message. `EventLoop::poll` must
-//! not be cancelled during a write, so one task only polls and passes events on. Packets that it read before a connection
-//! failed are still in its state; they are passed on, too.
+//! rumqttc 0.25 is not reused for a second connection: its retransmission loses messages when the broker lost the session, and
+//! a publication that it holds back can block it for ever (rumqttc issues 211, 250, 1056). The outbox owns every message.
+//! `EventLoop::poll` must not be cancelled during a write, so one task only polls and passes events on. Packets that the event
+//! loop read before a connection failed are still in its state; they are passed on, too.
 
 use std::time::Duration;
 
@@ -28,14 +28,14 @@ use crate::config::Qos;
 
 /// Packet ids wrap here, far above our in-flight windows: a late or repeated acknowledgement must not match a later message.
 const INFLIGHT: u16 = 1000;
-/// More than is ever queued at once: both in-flight windows, metrics, subscription, disconnect.
+/// More requests than are ever queued at once: both in-flight windows, metrics, subscription, disconnect.
 const REQUEST_CAPACITY: usize = 64;
-/// Events queued for the driver; when the queue is full, nothing more is read from the broker.
+/// Most events that wait for the driver. When the queue is full, nothing more is read from the broker.
 const EVENT_CAPACITY: usize = 16;
-/// Larger messages from the broker end the connection; see [`ConnectionError::TooLarge`].
+/// Most bytes of a packet from the broker. A larger one ends the connection; see [`ConnectionError::TooLarge`].
 pub(super) const MAX_INCOMING_BYTES: usize = 4 << 20;
 const MAX_OUTGOING_BYTES: usize = 256 * 1024;
-/// Limit for endpoint and credentials, before the limit of the connection itself begins.
+/// Time limit for endpoint and credentials; the time limit of the connection begins after that.
 const PREPARE_LIMIT: Duration = Duration::from_secs(30);
 
 /// An event of a connection.
@@ -59,20 +59,20 @@ pub(super) enum LinkEvent {
 
 /// One connection; dropping it closes the socket.
 #[derive(Debug)]
-pub(super) struct Connection {
+pub(super) struct BrokerConnection {
     client: AsyncClient,
     pub events: mpsc::Receiver<LinkEvent>,
     poller: JoinHandle<()>,
 }
 
-impl Drop for Connection {
+impl Drop for BrokerConnection {
     fn drop(&mut self) {
         self.poller.abort();
     }
 }
 
-impl Connection {
-    /// Starts to connect, after it has determined endpoint, credentials and signature for this attempt.
+impl BrokerConnection {
+    /// Determines endpoint, credentials and signature for this attempt, then starts to connect.
     pub async fn open(
         settings: &Settings,
         last_will: Option<Message>,
@@ -105,7 +105,12 @@ impl Connection {
             (Transport::Tcp | Transport::Tls, _) => RumqttcTransport::tcp(),
         });
         if let Some(will) = last_will {
-            options.set_last_will(LastWill::new(&*will.topic, will.payload, wire(will.qos), will.retain));
+            options.set_last_will(LastWill::new(
+                &*will.topic,
+                will.payload,
+                to_rumqttc_qos(will.qos),
+                will.retain,
+            ));
         }
 
         let (client, mut event_loop) = AsyncClient::new(options, REQUEST_CAPACITY);
@@ -128,7 +133,7 @@ impl Connection {
         })
     }
 
-    /// Queues a message for the event loop. If that has ended, [`LinkEvent::Closed`] follows.
+    /// Queues a message for the event loop. If the event loop has ended, [`LinkEvent::Closed`] follows.
     pub async fn publish(&self, message: Message) {
         let Message {
             topic,
@@ -139,7 +144,7 @@ impl Connection {
         } = message;
         if self
             .client
-            .publish_bytes(&*topic, wire(qos), retain, payload)
+            .publish_bytes(&*topic, to_rumqttc_qos(qos), retain, payload)
             .await
             .is_err()
         {
@@ -154,7 +159,7 @@ impl Connection {
         }
     }
 
-    /// Disconnects in an orderly way, after everything queued before.
+    /// Sends DISCONNECT after everything queued before.
     pub async fn disconnect(&self) {
         if self.client.disconnect().await.is_err() {
             tracing::debug!("The connection ended before DISCONNECT could be queued");
@@ -162,7 +167,7 @@ impl Connection {
     }
 }
 
-fn wire(qos: Qos) -> QoS {
+fn to_rumqttc_qos(qos: Qos) -> QoS {
     match qos {
         Qos::AtMostOnce => QoS::AtMostOnce,
         Qos::AtLeastOnce => QoS::AtLeastOnce,
@@ -228,7 +233,7 @@ impl Poller {
         loop {
             match polled {
                 Ok(event) => {
-                    if let Some(event) = translated(event)
+                    if let Some(event) = link_event(event)
                         && self.sender.send(event).await.is_err()
                     {
                         return;
@@ -245,7 +250,7 @@ impl Poller {
         let reason = classify(error, &self.info);
         let read = std::mem::take(&mut self.event_loop.state.events);
         let read = read.into_iter().filter(|event| matches!(event, Event::Incoming(_)));
-        let events = read.filter_map(translated).chain([LinkEvent::Closed(reason)]);
+        let events = read.filter_map(link_event).chain([LinkEvent::Closed(reason)]);
         for event in events {
             if self.sender.send(event).await.is_err() {
                 return;
@@ -254,7 +259,7 @@ impl Poller {
     }
 }
 
-fn translated(event: Event) -> Option<LinkEvent> {
+fn link_event(event: Event) -> Option<LinkEvent> {
     match event {
         Event::Incoming(Incoming::ConnAck(_)) => Some(LinkEvent::Connected),
         Event::Incoming(Incoming::SubAck(ack)) => Some(LinkEvent::Subscribed {

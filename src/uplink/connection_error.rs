@@ -5,20 +5,20 @@ use std::time::Duration;
 
 use crate::aws::{AwsError, ClockSkew, hidden_source};
 
-/// Why a connection could not be made or ended. The text never holds a credential.
+/// Why a connection failed or ended. The text never contains a credential.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConnectionError {
-    /// Nothing listens there.
+    /// Nothing listens at the port.
     #[error("connection refused: no broker listens at that port")]
     Refused,
-    /// Host or network out of reach.
-    #[error("the network does not reach the broker ({0})")]
+    /// The host or the network is unreachable.
+    #[error("the broker is unreachable ({0})")]
     Unreachable(String),
-    /// The name has no address.
+    /// The host name cannot be resolved.
     #[error("the host name has no address ({0}); check its spelling and the DNS server")]
     Dns(String),
     /// No answer to the connection attempt.
-    #[error("no answer within {} s; is it an MQTT broker, and does a firewall let the port through?", .0.as_secs_f32())]
+    #[error("no answer within {} s; check that it is an MQTT broker and that no firewall blocks the port", .0.as_secs_f32())]
     Silent(Duration),
     /// The broker's certificate was not accepted.
     #[error("the broker's TLS certificate was not accepted: {0}")]
@@ -53,31 +53,29 @@ pub enum ConnectionError {
     /// The IoT Core endpoint is neither configured nor discovered nor cached.
     #[error("the IoT Core endpoint could not be discovered: {}{}", .0, endpoint_advice(.0))]
     Endpoint(AwsError),
-    /// Nothing can be signed.
+    /// The request cannot be signed.
     #[error("{0}")]
     Aws(String),
-    /// AWS does not return endpoint or credentials in time.
-    #[error("AWS gave neither endpoint nor credentials within {} s", .0.as_secs_f32())]
+    /// AWS did not return the endpoint or the credentials in time.
+    #[error("AWS did not return the endpoint and the credentials within {} s", .0.as_secs_f32())]
     Preparation(Duration),
     /// IoT Core refuses the signature, or the role has no permission.
     #[error(
-        "AWS IoT Core refused to let this client in ({status}): its role needs iot:Connect on client/{client_id}, and the \
+        "AWS IoT Core refused the connection ({status}): the role needs iot:Connect on client/{client_id}, and the \
          endpoint must belong to the account and region of the role{}",
         hidden_source()
     )]
     Forbidden {
-        /// HTTP status and what AWS calls it.
+        /// HTTP status and AWS error type.
         status: String,
-        /// Ours.
+        /// MQTT client id.
         client_id: String,
     },
-    /// The signature is refused because of the time.
+    /// IoT Core refuses the signature because the clock is wrong.
     #[error("AWS IoT Core refused the signature: {0}")]
     Clock(ClockSkew),
     /// The proxy refuses the connection.
-    #[error(
-        "the proxy {proxy} (HTTPS_PROXY) gave no connection: {problem}; NO_PROXY lists hosts to be reached without it"
-    )]
+    #[error("the proxy {proxy} (HTTPS_PROXY) did not connect: {problem}; add hosts that need no proxy to NO_PROXY")]
     Proxy {
         /// The proxy, without credentials.
         proxy: String,
@@ -85,7 +83,7 @@ pub enum ConnectionError {
         problem: String,
     },
     /// A proxy of a kind that is not supported.
-    #[error("HTTPS_PROXY (or ALL_PROXY) names a proxy of the kind {0}://; accepted: http:// and https://")]
+    #[error("HTTPS_PROXY (or ALL_PROXY) has the scheme {0}://; accepted: http:// and https://")]
     ProxyScheme(String),
     /// The machine has no root certificates.
     #[error(
@@ -102,7 +100,7 @@ pub enum ConnectionError {
     #[error("the broker does not accept the client id \"{0}\"")]
     BadClientId(String),
     /// CONNACK 3.
-    #[error("the broker is there but says that its service is unavailable")]
+    #[error("the broker answers that its service is unavailable")]
     Unavailable,
     /// CONNACK 1.
     #[error("the broker does not speak MQTT 3.1.1")]
@@ -127,32 +125,32 @@ pub enum ConnectionError {
         closed_advice(*on_subscribe, command_topic)
     )]
     RepeatedlyClosed {
-        /// In a row.
+        /// Number of connections in a row.
         times: u32,
-        /// Ours.
+        /// MQTT client id.
         client_id: String,
         /// The topic of the subscription, where retained commands are cleared.
         command_topic: String,
-        /// SUBSCRIBE was sent, and no SUBACK came.
+        /// Whether the broker closed the connection after SUBSCRIBE and before SUBACK.
         on_subscribe: bool,
     },
-    /// The broker closed the connection of an ad-hoc client in place of an answer to SUBSCRIBE.
+    /// The broker closed the connection of an ad-hoc client instead of answering SUBSCRIBE.
     #[error(
         "the broker closed the connection when this client subscribed to {0}; on AWS IoT Core its policy must allow iot:Subscribe \
          on topicfilter/{0} and iot:Receive on topic/{0}"
     )]
     ClosedOnSubscribe(String),
-    /// PUBACK or SUBACK missing.
-    #[error("the broker accepts messages and acknowledges none for {} s", .0.as_secs_f32())]
+    /// PUBACK or SUBACK did not come in time.
+    #[error("the broker acknowledged no message for {} s", .0.as_secs_f32())]
     NoAcknowledgement(Duration),
-    /// No PINGRESP.
+    /// PINGRESP did not come in time.
     #[error("the broker no longer answers")]
     NoPing,
     /// The broker broke the protocol.
     #[error("the broker broke the MQTT protocol: {0}")]
     Protocol(String),
     /// The broker delivers a message larger than any command.
-    #[error("the broker delivers a message of {0} bytes, more than is read")]
+    #[error("the broker delivers a message of {0} bytes, which is too large")]
     TooLarge(usize),
     /// Anything else.
     #[error("{0}")]
@@ -172,9 +170,9 @@ fn closed_advice(on_subscribe: bool, topic: &str) -> String {
 }
 
 fn endpoint_advice(error: &AwsError) -> &'static str {
-    // Such an error has advice of its own, and an endpoint does not help without credentials.
+    // This error contains advice, and the endpoint does not help without credentials.
     if error.concerns_every_request() {
         return "";
     }
-    "; or set iot_endpoint (`aws iot describe-endpoint --endpoint-type iot:Data-ATS` shows it where AWS is reached)"
+    "; or set iot_endpoint (`aws iot describe-endpoint --endpoint-type iot:Data-ATS` shows it on a machine that reaches AWS)"
 }

@@ -16,7 +16,7 @@ pub enum Destination {
     Broker {
         /// Its address.
         address: BrokerAddress,
-        /// Our certificate, for a broker that requires one over TLS.
+        /// The client certificate, for a broker that requires one over TLS.
         certificate: Option<ClientCertificate>,
     },
     /// AWS IoT Core.

@@ -12,7 +12,7 @@ use tokio::time::{sleep, timeout, timeout_at};
 use tracing::Instrument;
 
 use super::command_inbox::{CommandInbox, CommandRefusal, ReceivedCommand};
-use super::connection::{Connection, LinkEvent, MAX_INCOMING_BYTES};
+use super::connection::{BrokerConnection, LinkEvent, MAX_INCOMING_BYTES};
 use super::connection_error::ConnectionError;
 use super::link_state::LinkState;
 use super::message::{Message, Status};
@@ -28,7 +28,7 @@ use session::Link;
 /// After this many connections in a row that end right after they began, the error names likely causes.
 const SUSPICIOUS_EARLY_CLOSES: u32 = 3;
 
-/// At an orderly stop the broker gets this much time before undelivered messages are written to disk.
+/// Time for the broker at a stop, before undelivered messages are written to disk.
 const SPOOL_DELAY: Duration = Duration::from_millis(500);
 
 /// A request to stop.
@@ -40,7 +40,7 @@ pub(super) struct StopOrder {
 
 type StopSignal = oneshot::Receiver<StopOrder>;
 
-/// See the module.
+/// Keeps one connection to the broker.
 pub(super) struct Driver {
     settings: Settings,
     outbox: Arc<Outbox>,
@@ -54,34 +54,34 @@ pub(super) struct Driver {
     /// Connections in a row that the broker closed right after accepting them.
     early_closes: u32,
     was_online: bool,
-    /// The `online` notice that is not acknowledged yet; there is no second one meanwhile.
+    /// The `online` notice that is not acknowledged yet. No second one is sent until then.
     online_notice: Option<Token>,
-    /// The next connection removes what the broker stores for this client; see [`Driver::purge`].
+    /// The next connection removes the commands that the broker stores for this client; see [`Driver::purge`].
     purge_next: bool,
-    /// The last connection ended because the broker broke the protocol. A broker that acknowledges twice ends each
-    /// connection with its first acknowledgement: that one must not always go to the `online` notice.
+    /// Whether the last connection ended because the broker broke the protocol. With a broker that acknowledges twice, each
+    /// connection delivers one message. That message must not always be the `online` notice.
     after_protocol_error: bool,
     stopping: Option<Stopping>,
 }
 
-/// The orderly end under way.
+/// State of a stop.
 struct Stopping {
-    /// Not yet in the outbox.
+    /// The final notice, until it is pushed into the outbox.
     notice: Option<Message>,
-    /// The notice in the outbox, until it is acknowledged.
-    awaited: Option<Token>,
-    /// From this time the notice no longer waits for the messages before it.
+    /// The final notice in the outbox, until it is acknowledged.
+    notice_token: Option<Token>,
+    /// At this time the notice is sent even if messages before it still wait.
     notice_at: Instant,
-    /// From this time the driver waits for nothing.
-    leave_at: Instant,
+    /// At this time the driver ends without waiting any longer.
+    give_up_at: Instant,
 }
 
 /// How one connection ended.
 enum End {
     /// The uplink stops.
     Stopped,
-    /// Connect again at once.
-    Again,
+    /// Connect again without a delay.
+    Reconnect,
     /// The connection failed or was lost.
     Lost(ConnectionError),
 }
@@ -113,7 +113,7 @@ impl Driver {
         }
     }
 
-    /// Runs until `stop` receives an order or its sender is dropped.
+    /// Runs until `stop` receives an order, or until its sender is dropped.
     pub async fn run(mut self, stop: &mut StopSignal) {
         loop {
             let attempt = self.backoff.failures().saturating_add(1);
@@ -121,14 +121,14 @@ impl Driver {
             let span = tracing::info_span!("connection", broker = %self.settings.address, attempt);
             let reason = match self.attempt(stop).instrument(span).await {
                 End::Stopped => break,
-                End::Again => continue,
+                End::Reconnect => continue,
                 End::Lost(reason) => reason,
             };
             if self.stopping.is_some() {
                 tracing::warn!(broker = %self.settings.address, error = %reason, "The connection ended while the component stops");
                 break;
             }
-            let wait = self.lost(reason);
+            let wait = self.on_connection_lost(reason);
             select! {
                 () = sleep(wait) => {}
                 order = &mut *stop => {
@@ -143,13 +143,13 @@ impl Driver {
     async fn attempt(&mut self, stop: &mut StopSignal) -> End {
         let last_will = Message::notice(&self.settings.topics, Status::Offline, self.settings.qos);
         let settings = self.settings.clone();
-        let mut opening = pin!(Connection::open(&settings, Some(last_will), self.purge_next));
+        let mut opening = pin!(BrokerConnection::open(&settings, Some(last_will), self.purge_next));
         let opened = select! {
             opened = &mut opening => Some(opened),
             order = &mut *stop => {
                 // Waiting messages can still be delivered if the broker answers soon.
-                let patience = self.begin_stop(order.ok());
-                timeout_at(patience.into(), opening).await.ok()
+                let deadline = self.begin_stop(order.ok());
+                timeout_at(deadline.into(), opening).await.ok()
             }
         };
         let connection = match opened {
@@ -196,8 +196,8 @@ impl Driver {
         }
     }
 
-    /// Logs the failure, sets the state, and returns the wait before the next attempt.
-    fn lost(&mut self, reason: ConnectionError) -> Duration {
+    /// Logs the failure, sets the state, and returns the delay before the next attempt.
+    fn on_connection_lost(&mut self, reason: ConnectionError) -> Duration {
         let now = Instant::now();
         let retry_in = self.backoff.failed(now);
         let (since, failures) = self.outage.failed(now);
@@ -230,7 +230,7 @@ impl Driver {
         retry_in
     }
 
-    /// The broker would deliver a message that is too large again on every connection.
+    /// Removes a message that is too large: otherwise the broker would deliver it on every connection.
     fn refuse_oversized(&mut self, bytes: usize) {
         let topic = &self.settings.topics.command_input;
         tracing::error!(
@@ -251,7 +251,7 @@ impl Driver {
 
     /// A connection that only removes stored commands: the clean session drops queued messages, and an empty retained message
     /// removes the retained one. It does not subscribe, so nothing is delivered.
-    async fn purge(&mut self, mut connection: Connection, stop: &mut StopSignal) -> End {
+    async fn purge(&mut self, mut connection: BrokerConnection, stop: &mut StopSignal) -> End {
         let limit = self.settings.limits.acknowledgement.max(self.settings.limits.connect);
         let mut cleared = false;
         loop {
@@ -274,31 +274,31 @@ impl Driver {
                     cleared = true;
                     connection.disconnect().await;
                 }
-                Ok(Some(LinkEvent::Closed(_))) if cleared => return End::Again,
+                Ok(Some(LinkEvent::Closed(_))) if cleared => return End::Reconnect,
                 Ok(Some(LinkEvent::Closed(reason))) => return End::Lost(reason),
                 Ok(Some(_)) => {}
                 Ok(None) => return End::Lost(client_failed()),
-                Err(_) if cleared => return End::Again,
+                Err(_) if cleared => return End::Reconnect,
                 Err(_) => return End::Lost(ConnectionError::NoAcknowledgement(limit)),
             }
         }
     }
 
-    /// `None`: the uplink was dropped. Returns the time until which a connection attempt in progress may take.
+    /// Begins the stop; `order` is `None` if the uplink was dropped. Returns the deadline of a connection attempt in progress.
     fn begin_stop(&mut self, order: Option<StopOrder>) -> Instant {
         let now = Instant::now();
         let (notice, limit) = order.map_or((None, Duration::ZERO), |order| (order.notice, order.limit));
         self.outbox.flush_from(now + SPOOL_DELAY);
         self.stopping = Some(Stopping {
             notice,
-            awaited: None,
+            notice_token: None,
             notice_at: now + limit / 2,
-            leave_at: now + limit.saturating_sub(session::disconnect_time(limit)),
+            give_up_at: now + limit.saturating_sub(session::disconnect_time(limit)),
         });
         now + limit / 2
     }
 
-    /// Undelivered messages stay in the outbox.
+    /// Ends the driver. Undelivered messages stay in the outbox.
     fn close(&mut self) {
         self.outbox.connection_lost();
         if let Some(notice) = self.stopping.as_mut().and_then(|stopping| stopping.notice.take()) {
@@ -307,7 +307,7 @@ impl Driver {
         if self.inbox.pending() > 0 {
             tracing::warn!(
                 commands = self.inbox.pending(),
-                "Commands came too late to be executed before the stop"
+                "Commands arrived too late to be executed before the stop"
             );
         }
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::outbox::Token;
 
-/// The publications of one connection that are not done.
+/// The unfinished publications of one connection.
 #[derive(Debug, Default)]
 pub(super) struct InFlight {
     without_id: VecDeque<(Token, Instant)>,
@@ -22,7 +22,7 @@ impl InFlight {
         self.without_id.push_back((token, now));
     }
 
-    /// The client wrote a publication under this packet id; 0 is QoS 0, which is done by that: then its token.
+    /// The client wrote a publication with this packet id. Id 0 means QoS 0: the message is finished, and its token is returned.
     pub fn written(&mut self, packet_id: u16, now: Instant) -> Option<Token> {
         let (token, since) = self.without_id.pop_front()?;
         if packet_id == 0 {
@@ -33,15 +33,15 @@ impl InFlight {
         None
     }
 
-    /// The broker acknowledged this packet id. `None` when nothing goes by it.
+    /// The broker acknowledged this packet id. Returns its message; `None` for an unknown id.
     pub fn acknowledged(&mut self, packet_id: u16, now: Instant) -> Option<Token> {
         let (token, _) = self.with_id.remove(&packet_id)?;
         self.progress = Some(now);
         Some(token)
     }
 
-    /// When the broker counts as gone if nothing happens until then: `limit` after the last acknowledgement (so that a slow
-    /// line with many messages on it is not cut), and for any single message at three times that.
+    /// When the connection counts as lost if no acknowledgement comes: `limit` after the last acknowledgement, so that a slow
+    /// connection with many messages is not closed, but at most three times `limit` after any message was sent.
     pub fn deadline(&self, limit: Duration) -> Option<Instant> {
         let waiting = self
             .without_id
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn packet_ids_belong_to_messages_in_the_order_of_writing() {
+    fn packet_ids_are_assigned_to_messages_in_the_order_of_publishing() {
         let now = Instant::now();
         let [a, b, c] = tokens();
         let mut in_flight = InFlight::default();
@@ -85,12 +85,12 @@ mod tests {
         assert_eq!(in_flight.acknowledged(8, now), None, "twice");
         assert_eq!(in_flight.acknowledged(99, now), None, "invented");
         assert_eq!(in_flight.acknowledged(7, now), Some(a));
-        assert_eq!(in_flight.written(9, now), None, "nothing was handed over");
+        assert_eq!(in_flight.written(9, now), None, "no message was queued");
         assert_eq!(in_flight.deadline(Duration::from_secs(20)), None);
     }
 
     #[test]
-    fn a_silent_broker_has_twenty_seconds_and_a_slow_one_more() {
+    fn a_silent_broker_has_twenty_seconds_and_a_slow_one_has_more() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let limit = Duration::from_secs(20);
@@ -110,7 +110,7 @@ mod tests {
         assert_eq!(
             in_flight.deadline(limit),
             Some(at(61)),
-            "one message that is never acknowledged ends it too"
+            "one message that is never acknowledged ends the connection too"
         );
     }
 }

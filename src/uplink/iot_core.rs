@@ -19,10 +19,10 @@ const HTTPS: u16 = 443;
 /// The first attempt after this time discovers the endpoint again.
 const ENDPOINT_MAX_AGE: Duration = Duration::from_secs(60 * 60);
 
-/// How to authenticate.
+/// How the client authenticates.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SignIn {
-    /// MQTT over WebSocket, the handshake signed with the component's role.
+    /// MQTT over WebSocket; the handshake is signed with the component's role.
     SigV4,
     /// A client certificate.
     Certificate(ClientCertificate),
@@ -35,7 +35,7 @@ pub enum EndpointOrigin {
     Configured,
     /// Discovered within the last hour.
     Discovered,
-    /// From an earlier discovery; this one failed with the error in the text.
+    /// From an earlier discovery; the last one failed with this error.
     EndpointCache(String),
 }
 
@@ -46,31 +46,31 @@ pub struct IotCore {
     configured: Option<IotHost>,
     sign_in: SignIn,
     cache: EndpointCache,
-    found: Mutex<Found>,
+    state: Mutex<EndpointState>,
 }
 
 #[derive(Debug, Default)]
-struct Found {
+struct EndpointState {
     endpoint: Option<(IotHost, Instant)>,
-    /// Whether the log has the line about FIPS and dual-stack.
-    kind_is_logged: bool,
+    /// Whether the warning about FIPS and dual-stack was logged.
+    kind_logged: bool,
     /// The discovery error that was logged last.
     logged_error: Option<String>,
 }
 
 impl IotCore {
-    /// Does no I/O yet. Without a `configured` endpoint the endpoint is discovered, and kept in `cache`.
+    /// Does no I/O. Without a `configured` endpoint, the endpoint is discovered later and kept in `cache`.
     pub fn new(aws: AwsConfig, configured: Option<IotHost>, sign_in: SignIn, cache: EndpointCache) -> Self {
         Self {
             aws,
             configured,
             sign_in,
             cache,
-            found: Mutex::default(),
+            state: Mutex::default(),
         }
     }
 
-    /// The configured endpoint; else the discovered one; else the one of an earlier discovery.
+    /// Returns the configured endpoint, else the discovered one, else the one of an earlier discovery.
     ///
     /// # Errors
     /// [`ConnectionError::Endpoint`] when there is none of these.
@@ -78,7 +78,7 @@ impl IotCore {
         if let Some(endpoint) = &self.configured {
             return Ok((endpoint.clone(), EndpointOrigin::Configured));
         }
-        if let Some((endpoint, at)) = &self.found.lock().endpoint
+        if let Some((endpoint, at)) = &self.state.lock().endpoint
             && at.elapsed() < ENDPOINT_MAX_AGE
         {
             return Ok((endpoint.clone(), EndpointOrigin::Discovered));
@@ -103,7 +103,7 @@ impl IotCore {
         let (fips, dual_stack) = (self.aws.use_fips().await, self.aws.use_dual_stack().await);
         let lacks_fips = fips && !endpoint.host.contains("-fips.");
         let lacks_dual_stack = dual_stack && !endpoint.host.ends_with(".api.aws");
-        if !(lacks_fips || lacks_dual_stack) || std::mem::replace(&mut self.found.lock().kind_is_logged, true) {
+        if !(lacks_fips || lacks_dual_stack) || std::mem::replace(&mut self.state.lock().kind_logged, true) {
             return;
         }
         tracing::warn!(
@@ -111,18 +111,18 @@ impl IotCore {
             fips = lacks_fips,
             dual_stack = lacks_dual_stack,
             advice = "set iot_endpoint to the host of a FIPS or dual-stack endpoint of the account",
-            "AWS_USE_FIPS_ENDPOINT and AWS_USE_DUALSTACK_ENDPOINT do not hold for the MQTT connection"
+            "AWS_USE_FIPS_ENDPOINT and AWS_USE_DUALSTACK_ENDPOINT do not apply to the MQTT connection"
         );
     }
 
     async fn keep(&self, endpoint: &IotHost) {
         {
-            let mut found = self.found.lock();
-            found.logged_error = None;
-            let changed = found.endpoint.as_ref().is_none_or(|(known, _)| known != endpoint);
-            found.endpoint = Some((endpoint.clone(), Instant::now()));
+            let mut state = self.state.lock();
+            state.logged_error = None;
+            let changed = state.endpoint.as_ref().is_none_or(|(known, _)| known != endpoint);
+            state.endpoint = Some((endpoint.clone(), Instant::now()));
             if changed {
-                tracing::info!(%endpoint, "The IoT Core endpoint was discovered");
+                tracing::info!(%endpoint, "Discovered the IoT Core endpoint");
             }
         }
         self.log_endpoint_kind(endpoint).await;
@@ -136,13 +136,13 @@ impl IotCore {
             Err(error) => Err(std::io::Error::other(error)),
         };
         if let Err(error) = kept {
-            tracing::warn!(error = %sentence(&error), "The IoT Core endpoint cannot be cached for a start without network");
+            tracing::warn!(error = %sentence(&error), "The IoT Core endpoint cannot be cached for a start without a network");
         }
     }
 
-    /// The endpoint discovered in this run, else the one cached on disk.
+    /// Returns the endpoint discovered in this run, else the one cached on disk.
     async fn last_known(&self) -> Option<IotHost> {
-        if let Some((endpoint, _)) = &self.found.lock().endpoint {
+        if let Some((endpoint, _)) = &self.state.lock().endpoint {
             return Some(endpoint.clone());
         }
         let region = self.aws.region().await.ok();
@@ -154,18 +154,18 @@ impl IotCore {
 
     /// Logs each error once.
     fn log_error(&self, known: &IotHost, problem: &str) {
-        let mut found = self.found.lock();
-        if found.logged_error.as_deref() != Some(problem) {
+        let mut state = self.state.lock();
+        if state.logged_error.as_deref() != Some(problem) {
             tracing::warn!(
                 error = problem,
                 endpoint = %known,
                 "The IoT Core endpoint could not be discovered; the one from an earlier discovery is used"
             );
-            found.logged_error = Some(problem.to_owned());
+            state.logged_error = Some(problem.to_owned());
         }
     }
 
-    /// The address of the endpoint, and a signature made now.
+    /// Parameters of the next attempt, with a new signature.
     pub(super) async fn connect_params(&self) -> Result<ConnectParams, ConnectionError> {
         let (endpoint, _) = self.endpoint().await?;
         match &self.sign_in {
@@ -225,18 +225,18 @@ fn params_with_certificate(endpoint: &IotHost, certificate: &ClientCertificate) 
         },
         signed_url: None,
         certificate: Some(certificate.clone()),
-        // Only port 8883 speaks MQTT without ALPN.
+        // Only port 8883 accepts MQTT without ALPN.
         alpn: (port != Transport::Tls.default_port()).then_some(ALPN_MQTT),
     }
 }
 
 impl fmt::Display for IotCore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let found = self.found.lock();
+        let state = self.state.lock();
         let endpoint = self
             .configured
             .as_ref()
-            .or(found.endpoint.as_ref().map(|(endpoint, _)| endpoint));
+            .or(state.endpoint.as_ref().map(|(endpoint, _)| endpoint));
         match endpoint {
             Some(endpoint) => write!(f, "AWS IoT Core ({endpoint})"),
             None => f.write_str("AWS IoT Core"),
@@ -249,7 +249,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_another_port_than_8883_names_the_protocol() {
+    fn alpn_is_used_on_every_port_except_8883() {
         let certificate = ClientCertificate {
             cert: "c".into(),
             key: "k".into(),

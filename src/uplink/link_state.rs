@@ -12,21 +12,21 @@ use crate::status::{LinkStatus, StatusSource};
 pub enum LinkState {
     /// A connection attempt is in progress.
     Connecting {
-        /// Attempts since the start or since the last good connection, this one included.
+        /// Number of this attempt since the start or since the last connection.
         attempt: u32,
     },
     /// Connected and subscribed.
     Online {
-        /// Since when.
+        /// Start of the connection.
         since: Instant,
     },
     /// Waiting for the next attempt.
     Offline {
-        /// Why.
+        /// Why there is no connection.
         reason: ConnectionError,
-        /// Since when there has been no connection.
+        /// Start of the outage.
         since: Instant,
-        /// Length of the wait that began when this state was set.
+        /// Delay before the next attempt, counted from when this state was set.
         retry_in: Duration,
     },
 }

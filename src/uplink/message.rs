@@ -14,7 +14,7 @@ use crate::util::clock::unix_ms;
 /// How a message is treated while it waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Class {
-    /// Inferences keep their order and are never lost within the bounds.
+    /// Inferences keep their order and are not lost while memory and disk have room.
     Inference,
     /// Answers, state notices and the clearing of retained commands are sent before inferences.
     Urgent,
@@ -29,7 +29,7 @@ pub struct Message {
     pub topic: Arc<str>,
     /// Payload; cheap to clone.
     pub payload: Bytes,
-    /// How it is treated while it waits.
+    /// How the message is treated while it waits.
     pub class: Class,
     /// Quality of service.
     pub qos: Qos,
@@ -75,12 +75,12 @@ impl Message {
         }
     }
 
-    /// Whether it is sent only after the broker has all earlier inferences.
+    /// Whether it is sent only after the broker has acknowledged all earlier inferences.
     pub fn is_sent_after_inferences(&self) -> bool {
         self.status == Some(Status::Paused)
     }
 
-    /// Whether it withdraws a notice `paused` that was not sent yet.
+    /// Whether it replaces a notice `paused` that was not sent yet.
     pub fn supersedes_pause(&self) -> bool {
         matches!(self.status, Some(Status::Started | Status::Stopped))
     }
@@ -90,7 +90,7 @@ impl Message {
         Self::new(&topics.command_input, payload.into(), Class::Urgent, Qos::AtLeastOnce)
     }
 
-    /// What `check --online` publishes: shaped like an answer, in a field that no command has. Always QoS 1.
+    /// The message that `check --online` publishes: an answer with a key that no command uses. Always QoS 1.
     pub fn check(topics: &Topics) -> Self {
         let version = env!("CARGO_PKG_VERSION");
         let payload = serde_json::json!({"result": {"check": "OK", "version": version}})
@@ -99,7 +99,7 @@ impl Message {
         Self::new(&topics.command_output, payload, Class::Urgent, Qos::AtLeastOnce)
     }
 
-    /// The empty retained message that removes a retained command. Always QoS 1, whatever is configured.
+    /// The empty retained message that removes a retained command. Always QoS 1, independent of the configuration.
     pub(super) fn clear_retained_command(topics: &Topics) -> Self {
         let message = Self::new(&topics.command_input, Bytes::new(), Class::Urgent, Qos::AtLeastOnce);
         Self {
@@ -116,9 +116,9 @@ pub enum Status {
     Started,
     /// The source ended; waiting for `restart`.
     Paused,
-    /// Orderly end.
+    /// The component stopped.
     Stopped,
-    /// The last will.
+    /// The connection was lost: the last will.
     Offline,
     /// The connection works again and the broker granted the subscription.
     Online,

@@ -1,7 +1,7 @@
-//! The uplink: delivers messages to an MQTT broker and receives commands. It carries bytes and knows no verbs.
+//! The uplink: delivers messages to an MQTT broker and receives commands. It carries bytes and does not know the commands.
 //!
 //! Producers push into the [`Outbox`] and never wait. One driver task keeps a connection, sends the waiting messages, and
-//! passes commands on. [`start`] starts it, [`Uplink::stop`] stops it in order.
+//! passes commands on. [`start`] starts it, [`Uplink::stop`] stops it.
 
 mod ad_hoc_client;
 pub mod address;
@@ -37,7 +37,7 @@ pub use link_state::LinkState;
 pub use message::{Class, Message, Status};
 pub use outbox::{Outbox, SpoolPolicy};
 pub use rate_limiter::{Rate, RateLimits};
-pub use settings::{ConnectionLimits, Settings};
+pub use settings::{ConnectionTimes, Settings};
 pub use spool::{Spool, SpoolSettings};
 pub use tls::check_files;
 pub use uplink_task::{StopReport, Uplink, start};

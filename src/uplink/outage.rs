@@ -1,4 +1,4 @@
-//! The time without a connection, and how often the log mentions it: the first failure, then once a minute.
+//! Measures the time without a connection and limits its log lines: the first failure, then one line a minute.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ pub(super) struct Outage {
 }
 
 impl Outage {
-    /// A connection failed or ended. Returns the start of the outage, and the failures in a row if a log line is due.
+    /// A connection failed or ended. Returns the start of the outage, and the number of failures if a log line is due.
     pub fn failed(&mut self, now: Instant) -> (Instant, Option<u32>) {
         let since = *self.since.get_or_insert(now);
         self.failures += 1;
@@ -22,7 +22,7 @@ impl Outage {
     }
 
     /// The connection works again. Returns the duration of the outage.
-    pub fn over(&mut self, now: Instant) -> Option<Duration> {
+    pub fn end(&mut self, now: Instant) -> Option<Duration> {
         let since = std::mem::take(self).since?;
         Some(now.saturating_duration_since(since))
     }
@@ -41,8 +41,8 @@ mod tests {
         let logged: Vec<_> = logged.into_iter().flatten().collect();
         assert_eq!(logged, [1, 61, 121]);
         assert_eq!(outage.failed(at(131)).0, start);
-        assert_eq!(outage.over(at(140)), Some(Duration::from_secs(140)));
-        assert_eq!(outage.over(at(140)), None);
+        assert_eq!(outage.end(at(140)), Some(Duration::from_secs(140)));
+        assert_eq!(outage.end(at(140)), None);
         assert_eq!(outage.failed(at(200)), (at(200), Some(1)));
     }
 }

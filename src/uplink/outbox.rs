@@ -3,7 +3,7 @@
 //! Producers [`push`](Outbox::push) from any thread and never wait. One driver takes messages with
 //! [`next_to_send`](Outbox::next_to_send), and reports the result with [`acked`](Outbox::acked) or
 //! [`connection_lost`](Outbox::connection_lost). Tokens grow with each push, so a message that has to be sent again returns
-//! to its old place.
+//! to its old position.
 //!
 //! Inferences can also be on disk. The spool takes jobs from the outbox and performs them on its own thread. Memory keeps each
 //! message until it is delivered or written to disk, and drops the oldest (counted and logged) only when the disk cannot be
@@ -12,10 +12,10 @@
 mod bounds;
 mod drops;
 mod inferences;
+mod memory_queue;
 mod spool_job;
 mod spool_side;
 mod token;
-mod waiting;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -32,10 +32,10 @@ use bounds::MAX_WINDOW;
 pub use bounds::{MAX_PAYLOAD_BYTES, OutboxBounds};
 use drops::DropReport;
 use inferences::Inferences;
+use memory_queue::MemoryQueue;
 pub use spool_job::SpoolPolicy;
 pub(super) use spool_job::{LoadRequest, LoadedMessages, SpoolJob, SpoolResult};
 pub use token::Token;
-use waiting::Waiting;
 
 impl StatusSource<OutboxStatus> for Outbox {
     fn status(&self) -> OutboxStatus {
@@ -47,7 +47,7 @@ impl StatusSource<OutboxStatus> for Outbox {
     }
 }
 
-/// See the module.
+/// The messages that the broker has not acknowledged.
 #[derive(Debug)]
 pub struct Outbox {
     inner: Mutex<Inner>,
@@ -63,20 +63,20 @@ pub struct Outbox {
 struct Inner {
     bounds: OutboxBounds,
     last_token: i64,
-    /// Inferences up to this one are not counted as delivered.
+    /// Inferences up to this token are not counted as delivered.
     counted_from: Token,
     inferences: Inferences,
-    urgent: Waiting,
-    metrics: Waiting,
+    urgent: MemoryQueue,
+    metrics: MemoryQueue,
     dropped: DropReport,
     spool: SpoolSide,
 }
 
-/// What the spool's thread is doing, as far as the outbox must know.
+/// State of the spool's thread.
 #[derive(Debug, Default)]
 struct SpoolSide {
     sleep: Sleep,
-    /// When nothing is due any more, there are no more jobs.
+    /// The thread ends when no job is due.
     ending: bool,
 }
 
@@ -88,14 +88,14 @@ enum Sleep {
     ForEver,
 }
 
-/// What was not delivered.
+/// Messages that were not delivered.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub struct Rest {
+pub struct Undelivered {
     /// Inferences on disk: they are delivered after the next start.
     pub on_disk: u64,
-    /// Inferences in memory alone: they are lost with the process.
+    /// Inferences in memory only: they are lost when the process ends.
     pub in_memory: usize,
-    /// Answers, notices and metrics.
+    /// Answers, notices and metrics in memory.
     pub others: usize,
 }
 
@@ -109,8 +109,8 @@ impl Outbox {
                 last_token: 0,
                 counted_from: Token::MIN,
                 inferences: Inferences::new(Instant::now()),
-                urgent: Waiting::default(),
-                metrics: Waiting::default(),
+                urgent: MemoryQueue::default(),
+                metrics: MemoryQueue::default(),
                 dropped: DropReport::default(),
                 spool: SpoolSide::default(),
             }),
@@ -169,15 +169,15 @@ impl Outbox {
         token
     }
 
-    /// The next message to send, if the in-flight window has room; it counts as sent from then on. Answers and notices first
-    /// (but a pause, which is told after the inferences before it, [`Message::is_sent_after_inferences`]), then metrics, then inferences in their
-    /// order.
+    /// Returns the next message if the in-flight window has room, and marks it as sent. Answers and notices come first, then
+    /// metrics, then inferences in their order. The notice `paused` waits for the inferences before it; see
+    /// [`Message::is_sent_after_inferences`].
     pub fn next_to_send(&self) -> Option<(Token, Message)> {
         self.next_to_send_if(|_, _| true)
     }
 
-    /// The same, if `allow` agrees. It is asked about one message, and told whether that is part of a backlog: from the
-    /// disk, or in memory for a second or longer.
+    /// Like [`Outbox::next_to_send`], if `allow` returns true for the message. Its second argument is whether the message is
+    /// part of a backlog: read from the disk, or in memory for a second or longer.
     pub fn next_to_send_if(&self, allow: impl FnOnce(&Message, bool) -> bool) -> Option<(Token, Message)> {
         let now = Instant::now();
         let mut inner = self.inner.lock();
@@ -185,10 +185,10 @@ impl Outbox {
         let urgent_window = inner.bounds.urgent_window.min(MAX_WINDOW);
         let inference_window = inner.bounds.inference_window.min(MAX_WINDOW);
         let oldest_inference = inner.inferences.oldest();
-        let may_go = |token: Token, message: &Message| {
+        let may_send = |token: Token, message: &Message| {
             !message.is_sent_after_inferences() || oldest_inference.is_none_or(|oldest| token < oldest)
         };
-        if let Some((token, message)) = inner.urgent.next(urgent_window, may_go) {
+        if let Some((token, message)) = inner.urgent.next(urgent_window, may_send) {
             return allow(message, false).then(|| inner.urgent.send(token)).flatten();
         }
         if let Some((token, message)) = inner.metrics.next(1, |_, _| true) {
@@ -203,7 +203,7 @@ impl Outbox {
         sent
     }
 
-    /// The broker has the message. False for a token that is not being sent (any more).
+    /// The broker acknowledged the message. Returns false if the message is not in flight.
     pub fn acked(&self, token: Token) -> bool {
         let now = Instant::now();
         let mut inner = self.inner.lock();
@@ -222,27 +222,26 @@ impl Outbox {
         known
     }
 
-    /// From here on only inferences that are pushed later count as delivered: the counters begin anew, and so does the count
-    /// of what was published.
-    pub fn count_anew(&self) {
+    /// Resets the count of deliveries: only inferences pushed after this call are counted as delivered.
+    pub fn reset_delivered_count(&self) {
         let mut inner = self.inner.lock();
         inner.counted_from = Token(inner.last_token);
     }
 
-    /// Sending begins: what is on disk is read from now on.
+    /// The connection is ready: messages on disk are read from now on.
     pub fn connected(&self) {
         let mut inner = self.inner.lock();
         inner.inferences.connected();
         self.wake_spool(&inner, Instant::now());
     }
 
-    /// Everything sent and not acknowledged waits again, in its old place. Of metrics only the newest.
+    /// Unacknowledged messages wait again in their old position; only the newest metrics message is kept.
     pub fn connection_lost(&self) {
         let now = Instant::now();
         let mut inner = self.inner.lock();
         inner.inferences.connection_lost(now);
-        inner.urgent.take_back();
-        inner.metrics.take_back();
+        inner.urgent.requeue_sent();
+        inner.metrics.requeue_sent();
         inner.metrics.keep_newest(1);
         self.wake_spool(&inner, now);
     }
@@ -259,10 +258,10 @@ impl Outbox {
         inner.inferences.total() + (inner.urgent.len() + inner.metrics.len()) as u64
     }
 
-    /// What is left, for the end.
-    pub fn rest(&self) -> Rest {
+    /// The messages that are left at the stop.
+    pub fn undelivered(&self) -> Undelivered {
         let inner = self.inner.lock();
-        Rest {
+        Undelivered {
             on_disk: inner.inferences.on_disk(),
             in_memory: inner.inferences.unwritten(),
             others: inner.urgent.len() + inner.metrics.len(),
@@ -275,12 +274,12 @@ impl Outbox {
         inner.inferences.bytes() + inner.urgent.bytes + inner.metrics.bytes
     }
 
-    /// Waits until something was pushed, or read from the disk, since the last call. One waiter.
+    /// Waits until a message was pushed or read from the disk since the last call. Only one task may wait.
     pub async fn pushed(&self) {
         self.pushed.notified().await;
     }
 
-    /// Logs what was dropped since the last report, if that is a minute ago.
+    /// Logs the messages dropped since the last report, at most once a minute.
     pub(super) fn report_drops(&self) {
         self.inner.lock().dropped.log(Instant::now());
     }

@@ -1,6 +1,6 @@
 //! The proxy in the environment, as Greengrass passes it on: `HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`, upper or lower case.
 //!
-//! It is used for connections with TLS. `mqtt://` and `ws://` are for a broker nearby, and connect directly.
+//! It is used for connections with TLS. `mqtt://` and `ws://` are for local brokers and connect directly.
 
 use std::fmt;
 
@@ -70,7 +70,7 @@ impl Proxy {
         })
     }
 
-    /// Converts it for rumqttc; `tls` is for a proxy that is itself reached over TLS.
+    /// Converts it for rumqttc; `tls` is used if the connection to the proxy itself uses TLS.
     pub fn into_rumqttc(self, tls: Option<rumqttc::TlsConfiguration>) -> rumqttc::Proxy {
         use rumqttc::{ProxyAuth, ProxyType};
         rumqttc::Proxy {
@@ -90,7 +90,7 @@ impl Proxy {
         }
     }
 
-    /// Whether the proxy itself is reached over TLS.
+    /// Whether the connection to the proxy itself uses TLS.
     pub fn needs_tls(&self) -> bool {
         self.https
     }
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn the_error_for_another_kind_of_proxy_names_what_is_accepted() {
+    fn the_error_for_an_unsupported_proxy_lists_what_is_accepted() {
         let reason = chosen("socks5://proxy:1080", "", "mqtts://h").unwrap_err().to_string();
         assert!(reason.contains("socks5") && reason.contains("http://"), "{reason}");
     }

@@ -1,27 +1,26 @@
-//! How fast messages are sent: IoT Core closes connections that exceed its limits (100 publishes and 512 KiB a second).
+//! Limits how fast messages are sent: IoT Core closes connections that exceed 100 publishes or 512 KiB per second.
 
 use std::time::{Duration, Instant};
 
 use super::message::Message;
 
-/// So much in a second on average, and at most `burst` at once; no second sees more than both together.
+/// An average rate and a burst. No second has more than both together.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Rate {
-    /// Messages or bytes a second.
+    /// Messages or bytes per second, on average.
     pub per_second: f64,
-    /// Messages or bytes that may go at once after a pause. What is larger than this alone goes when nothing was sent
-    /// for long enough.
+    /// Messages or bytes that may be sent at once after a pause. A message larger than this is sent after a full pause.
     pub burst: f64,
 }
 
-/// Limits of a connection; `None`: as fast as acknowledgements allow.
+/// Limits of a connection; `None`: no limit besides the in-flight window.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct RateLimits {
     /// All messages.
     pub messages: Option<Rate>,
-    /// Bytes of all messages on the wire.
+    /// Bytes of all messages, with topics and headers.
     pub bytes: Option<Rate>,
-    /// Inferences of a backlog: from the disk, or in memory for a second or longer.
+    /// Inferences of a backlog: read from the disk, or in memory for a second or longer.
     pub backlog: Option<Rate>,
 }
 
@@ -33,7 +32,7 @@ impl RateLimits {
         backlog: None,
     };
 
-    /// In any second at most 90 messages and 450 KiB, of a backlog at most 50 messages.
+    /// At most 90 messages and 450 KiB in any second; at most 50 messages of a backlog.
     pub const IOT_CORE: Self = Self {
         messages: Some(Rate {
             per_second: 80.0,
@@ -50,7 +49,7 @@ impl RateLimits {
     };
 }
 
-/// Keeps to a [`RateLimits`]. The clock comes in with each call.
+/// Applies [`RateLimits`]. Each call receives the time, so that tests need not wait.
 #[derive(Debug)]
 pub(super) struct RateLimiter {
     messages: Option<Bucket>,
@@ -70,12 +69,12 @@ impl RateLimiter {
         }
     }
 
-    /// A new round: nothing was refused yet.
+    /// Begins a new round and forgets the last refusal.
     pub fn begin(&mut self) {
         self.resume_at = None;
     }
 
-    /// Whether the message may go now; then it counts as gone. Otherwise [`RateLimiter::resume_at`] says when.
+    /// Whether the message may be sent now; if so, it is counted. Otherwise [`RateLimiter::resume_at`] returns when it may.
     pub fn admits(&mut self, message: &Message, backlog: bool, now: Instant) -> bool {
         let size = (message.payload.len() + message.topic.len() + PACKET_HEADER) as f64;
         let backlog = self.backlog.as_mut().filter(|_| backlog);
@@ -97,13 +96,13 @@ impl RateLimiter {
         true
     }
 
-    /// When the message that was refused in this round may go.
+    /// When the message that was refused in this round may be sent.
     pub fn resume_at(&self) -> Option<Instant> {
         self.resume_at
     }
 }
 
-/// Most bytes of a PUBLISH beside topic and payload.
+/// Most bytes of a PUBLISH packet besides topic and payload.
 const PACKET_HEADER: usize = 9;
 
 #[derive(Debug)]
@@ -122,13 +121,13 @@ impl Bucket {
         }
     }
 
-    /// `None`: now.
+    /// When `amount` is available; `None`: now.
     fn ready_at(&mut self, amount: f64, now: Instant) -> Option<Instant> {
         let passed = now.saturating_duration_since(self.filled).as_secs_f64();
         self.filled = self.filled.max(now);
         self.level = (self.level + passed * self.rate.per_second).min(self.rate.burst);
         let missing = amount.min(self.rate.burst) - self.level;
-        // A thousandth less than a message is rounding.
+        // A difference below a thousandth of a message is a rounding error.
         (missing > 1e-3).then(|| now + Duration::from_secs_f64(missing / self.rate.per_second))
     }
 }
@@ -145,7 +144,7 @@ mod tests {
         Message::inference(&Topics::new("d"), vec![0; size], Qos::AtLeastOnce)
     }
 
-    /// When each message goes if all of them want to at once.
+    /// When each message is sent if all are pushed at once.
     fn times(sizes: &[usize], backlog: bool) -> Vec<Duration> {
         let start = Instant::now();
         let mut rate_limiter = RateLimiter::new(RateLimits::IOT_CORE, start);
@@ -153,7 +152,7 @@ mod tests {
         let mut times = Vec::new();
         for size in sizes {
             while !rate_limiter.admits(&message(*size), backlog, now) {
-                now = rate_limiter.resume_at().expect("a time to go on");
+                now = rate_limiter.resume_at().expect("a time to resume");
             }
             times.push(now - start);
         }
@@ -176,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_backlog_goes_at_fifty_messages_a_second_at_most_and_hardly_slower() {
+    fn a_backlog_is_sent_at_nearly_fifty_messages_a_second() {
         let sizes = [300; 1000];
         let times = times(&sizes, true);
         assert!(busiest_second(&times, &sizes).0 <= 50);
@@ -185,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_live_goes_at_ninety_messages_a_second_at_most() {
+    fn live_messages_are_sent_at_ninety_a_second_at_most() {
         let sizes = [300; 1000];
         let times = times(&sizes, false);
         assert!(busiest_second(&times, &sizes).0 <= 90);
@@ -193,14 +192,17 @@ mod tests {
     }
 
     #[test]
-    fn a_message_larger_than_any_burst_goes_all_the_same() {
+    fn a_message_larger_than_the_burst_is_sent_and_delays_the_next() {
         let times = times(&[250 * 1024, 10], false);
         assert_eq!(times[0], Duration::ZERO);
-        assert!(times[1] > Duration::from_millis(300), "and is paid for: {times:?}");
+        assert!(
+            times[1] > Duration::from_millis(300),
+            "the next message waits: {times:?}"
+        );
     }
 
     #[test]
-    fn nothing_waits_at_other_brokers() {
+    fn messages_to_other_brokers_do_not_wait() {
         let now = Instant::now();
         let mut rate_limiter = RateLimiter::new(RateLimits::UNLIMITED, now);
         assert!((0..10_000).all(|_| rate_limiter.admits(&message(1000), true, now)));
@@ -209,7 +211,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
-        fn no_second_sees_more_than_ninety_messages_or_450_kib(
+        fn no_second_has_more_than_ninety_messages_or_450_kib(
             sizes in prop::collection::vec(0_usize..125 * 1024, 1..200)
         ) {
             let (messages, bytes) = busiest_second(&times(&sizes, false), &sizes);

@@ -12,7 +12,7 @@ use crate::config::Qos;
 use crate::device::Topics;
 use crate::util::backoff::BackoffPolicy;
 
-/// How to reach the broker, and with which identity.
+/// Address of the broker and identity of the client.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// The broker.
@@ -25,32 +25,32 @@ pub struct Settings {
     pub qos: Qos,
     /// Makes the answer to a command that the uplink refuses.
     pub refusal_answer: fn(CommandRefusal) -> Bytes,
-    /// Certificates (PEM) that must have signed the broker's; `None`: the machine's own roots.
+    /// File with the only trusted CA certificates (PEM); `None`: the root certificates of the machine.
     pub ca: Option<PathBuf>,
-    /// How fast messages are sent: [`RateLimits::IOT_CORE`] there, [`RateLimits::UNLIMITED`] elsewhere.
+    /// [`RateLimits::IOT_CORE`] for IoT Core, [`RateLimits::UNLIMITED`] for other brokers.
     pub rate_limits: RateLimits,
-    /// Times; the default is right outside tests.
-    pub limits: ConnectionLimits,
+    /// Time limits. Only tests change them.
+    pub limits: ConnectionTimes,
 }
 
-/// Times of the connection.
+/// Time limits of the connection.
 #[derive(Debug, Clone)]
-pub struct ConnectionLimits {
+pub struct ConnectionTimes {
     /// Interval of pings. Default 30 s, at least 1 s.
     pub keep_alive: Duration,
-    /// From the first packet to CONNACK. Default 10 s.
+    /// Time limit from the start of the attempt to CONNACK. Default 10 s.
     pub connect: Duration,
-    /// A broker that acknowledges nothing for this long while something waits for it is gone. Default 20 s.
+    /// Without an acknowledgement for this long while a message waits for one, the connection counts as lost. Default 20 s.
     pub acknowledgement: Duration,
-    /// A connection that the broker closed sooner than this after accepting it was closed "right after". Default 10 s.
+    /// A connection that the broker closes within this time after accepting it is an early close. Default 10 s.
     pub short_lived: Duration,
-    /// The same command again within this time, flagged DUP or RETAIN, is the same one. Default 10 s.
+    /// A command with the DUP or RETAIN flag and a payload received within this time is a duplicate. Default 10 s.
     pub same_command: Duration,
-    /// Waits between connections. Default 1 s to 60 s.
+    /// Delays between connection attempts. Default 1 s to 60 s.
     pub backoff: BackoffPolicy,
 }
 
-impl Default for ConnectionLimits {
+impl Default for ConnectionTimes {
     fn default() -> Self {
         Self {
             keep_alive: Duration::from_secs(30),

@@ -14,25 +14,25 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use tokio::time::timeout_at;
 
-use super::outbox::{Outbox, Rest, SpoolPolicy};
+use super::outbox::{Outbox, SpoolPolicy, Undelivered};
 use crate::util::clock::rounded;
 use crate::util::database::{self, DatabaseError};
 use crate::util::log_limiter::LogLimiter;
 use store::Store;
 
-/// Where the spool is and how it is used.
+/// Settings of the spool.
 #[derive(Debug, Clone)]
 pub struct SpoolSettings {
-    /// The file; its directory is made when it is needed. It exists only while it holds messages.
+    /// The file. It exists only while it holds messages; its directory is created when needed.
     pub path: PathBuf,
-    /// Most payload bytes on disk; beyond it the oldest are dropped. The file takes up to four times as much and 4 MiB, because
-    /// it grows by doubling and a large payload fills whole pages.
+    /// Most payload bytes on disk. When it is exceeded, the oldest messages are dropped. The file needs up to four times as
+    /// much plus 4 MiB, because it grows by doubling and a large payload fills whole pages.
     pub max_bytes: u64,
     /// Times; the default is right outside tests.
     pub policy: SpoolPolicy,
 }
 
-/// The running spool. When dropped it ends as soon as everything is written.
+/// The running spool. When it is dropped, its thread ends after everything is written.
 #[derive(Debug)]
 pub struct Spool {
     outbox: Arc<Outbox>,
@@ -40,10 +40,10 @@ pub struct Spool {
 }
 
 impl Spool {
-    /// Starts the thread that writes what `outbox` cannot deliver. Messages of an earlier run are sent first.
+    /// Starts the thread that writes undelivered messages of `outbox` to disk. Messages of an earlier run are sent first.
     ///
     /// # Errors
-    /// The system gives no thread; then the outbox works in memory alone.
+    /// The thread cannot be started; the outbox then keeps messages in memory only.
     pub fn start(settings: SpoolSettings, outbox: Arc<Outbox>) -> std::io::Result<Self> {
         let (sender, ended) = oneshot::channel();
         let worker = Worker {
@@ -61,18 +61,18 @@ impl Spool {
             let _ = sender.send(());
         });
         if let Err(error) = spawned {
-            outbox.spool_failed(format_args!("the system gives no thread for it: {error}"));
+            outbox.spool_failed(format_args!("its thread cannot be started: {error}"));
             return Err(error);
         }
         Ok(Self { outbox, ended })
     }
 
-    /// Writes the undelivered messages to disk for the next start, and returns what is left. Returns by `deadline`.
-    pub async fn finish(mut self, deadline: tokio::time::Instant) -> Rest {
+    /// Writes the undelivered messages to disk for the next start and returns their numbers, at `deadline` at the latest.
+    pub async fn finish(mut self, deadline: tokio::time::Instant) -> Undelivered {
         self.outbox.end_spool();
-        // Err: out of time, or the thread is gone; both show in what is left.
+        // After a timeout or a panic of the thread, the numbers below show what was not written.
         let _ = timeout_at(deadline, &mut self.ended).await;
-        self.outbox.rest()
+        self.outbox.undelivered()
     }
 }
 
@@ -82,7 +82,7 @@ impl Drop for Spool {
     }
 }
 
-/// The thread.
+/// State of the thread.
 struct Worker {
     store: Store,
     outbox: Arc<Outbox>,
@@ -107,23 +107,23 @@ impl Worker {
             let Some(job) = self.outbox.next_job() else {
                 break;
             };
-            match self.guarded(|store| store.perform(&job)) {
+            match self.call_store(|store| store.perform(&job)) {
                 Ok(done) => self.outbox.spool_done(done),
                 Err(error) => usable = self.failed(&error),
             }
         }
-        if let Err(error) = self.guarded(Store::close) {
+        if let Err(error) = self.call_store(Store::close) {
             tracing::warn!(
                 path = %self.store.path().display(),
                 %error,
-                "The spool was not closed in order and will be checked at the next start"
+                "The spool could not be closed and will be checked at the next start"
             );
         }
     }
 
-    /// Whether the spool can be used.
+    /// Opens the file. Returns whether the spool can be used.
     fn open(&mut self) -> bool {
-        match self.guarded(Store::open) {
+        match self.call_store(Store::open) {
             Ok(held) => {
                 if held > 0 {
                     tracing::info!(messages = held, path = %self.store.path().display(), "Undelivered messages wait on disk");
@@ -136,19 +136,19 @@ impl Worker {
     }
 
     /// Treats a panic of the database code as damage of the file.
-    fn guarded<T>(&mut self, work: impl FnOnce(&mut Store) -> Result<T, DatabaseError>) -> Result<T, DatabaseError> {
+    fn call_store<T>(&mut self, work: impl FnOnce(&mut Store) -> Result<T, DatabaseError>) -> Result<T, DatabaseError> {
         let store = &mut self.store;
         catch_unwind(AssertUnwindSafe(|| work(store))).unwrap_or_else(|_| {
             Err(DatabaseError::Damaged(
-                "the database code panicked on it, see the log".to_owned(),
+                "the database code panicked, see the log".to_owned(),
             ))
         })
     }
 
-    /// Logs the error and renames a file that is damaged. Returns whether a new one can be begun.
+    /// Logs the error and renames a damaged file. Returns whether the spool can be used again, with a new file.
     fn failed(&mut self, error: &DatabaseError) -> bool {
         // Closing a damaged database may fail; it is closed in any case.
-        let _ = self.guarded(Store::close);
+        let _ = self.call_store(Store::close);
         self.outbox.spool_failed(error);
         let path = self.store.path().display().to_string();
         let suppressed = self.log_limiter.check(Instant::now(), &error.to_string());
@@ -157,10 +157,10 @@ impl Worker {
                 tracing::error!(
                     path,
                     %error,
-                    waiting = self.outbox.rest().in_memory,
+                    waiting = self.outbox.undelivered().in_memory,
                     retry_in = ?rounded(self.retry),
                     suppressed = suppressed.count(),
-                    "The spool cannot be used; messages wait in memory alone, which drops the oldest when it is full"
+                    "The spool cannot be used; messages wait in memory only, and the oldest are dropped when it is full"
                 );
             }
             return false;
@@ -171,7 +171,7 @@ impl Worker {
                     path,
                     %error,
                     kept_as = %kept_as.display(),
-                    "The spool is damaged and was renamed; the messages in it are not delivered, and a new one begins"
+                    "The spool is damaged and was renamed; its messages are not delivered, and a new file is created"
                 );
                 self.outbox.spool_opened(0);
                 true
@@ -184,7 +184,7 @@ impl Worker {
                         %rename_error,
                         suppressed = suppressed.count(),
                         advice = "remove the file",
-                        "The spool is damaged and cannot be renamed; messages wait in memory alone, which drops the oldest when it is full"
+                        "The spool is damaged and cannot be renamed; messages wait in memory only, and the oldest are dropped when it is full"
                     );
                 }
                 false

@@ -12,13 +12,13 @@ use rumqttc::tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
 use super::connect_params::ClientCertificate;
 use super::connection_error::ConnectionError;
 
-/// Settings of TLS.
+/// TLS settings.
 #[derive(Debug, Clone, Default)]
 pub(super) struct TlsSettings {
-    /// File with the only trusted certificates; `None`: the roots of the machine (`SSL_CERT_FILE` and `SSL_CERT_DIR`
-    /// apply).
+    /// File with the only trusted CA certificates (PEM); `None`: the root certificates of the machine, or those that
+    /// `SSL_CERT_FILE` and `SSL_CERT_DIR` name.
     pub ca: Option<PathBuf>,
-    /// Our certificate.
+    /// The client certificate.
     pub certificate: Option<ClientCertificate>,
     /// ALPN protocol.
     pub alpn: Option<&'static [u8]>,
@@ -37,13 +37,13 @@ pub fn check_files(certificate: ClientCertificate, ca: Option<PathBuf>) -> Resul
     configuration(&settings).map(|_| ())
 }
 
-/// Reads the files, which blocks.
+/// Reads the files and builds the configuration. Blocks.
 pub(super) fn configuration(settings: &TlsSettings) -> Result<TlsConfiguration, ConnectionError> {
     let roots = match &settings.ca {
         Some(file) => roots_from(file)?,
         None => machine_roots()?,
     };
-    // With a second provider in the dependency tree rustls would panic without an explicit choice.
+    // rustls panics without an explicit provider if the dependency tree contains two.
     let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(|error| ConnectionError::Tls(error.to_string()))?
@@ -143,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_ca_file_that_is_missing_or_holds_no_certificate_is_named() {
+    fn the_error_names_a_ca_file_that_is_missing_or_holds_no_certificate() {
         let directory = tempfile::tempdir().expect("a directory");
         let file = directory.path().join("ca.pem");
         for content in [None, Some("no certificate")] {
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_or_key_that_cannot_be_used_is_named_with_its_setting() {
+    fn the_error_names_the_setting_and_the_file_of_an_unusable_certificate_or_key() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = |name: &str| directory.path().join(name);
         let pair = || {
@@ -180,7 +180,7 @@ mod tests {
         ] {
             std::fs::write(path(name), content).expect("written");
         }
-        let tried = |cert: &str, key: &str| {
+        let configure = |cert: &str, key: &str| {
             configuration(&TlsSettings {
                 ca: Some(path("ca.pem")),
                 certificate: Some(ClientCertificate {
@@ -190,7 +190,7 @@ mod tests {
                 alpn: None,
             })
         };
-        assert!(tried("cert.pem", "key.pem").is_ok());
+        assert!(configure("cert.pem", "key.pem").is_ok());
         for (cert, key, words) in [
             ("missing.pem", "key.pem", ["iot_cert", "missing.pem"]),
             ("key.pem", "key.pem", ["iot_cert", "holds no certificate"]),
@@ -198,7 +198,7 @@ mod tests {
             ("cert.pem", "cert.pem", ["iot_key", "holds no private key"]),
             ("cert.pem", "other.pem", ["iot_key", "not the key of the certificate"]),
         ] {
-            let reason = tried(cert, key).expect_err("refused").to_string();
+            let reason = configure(cert, key).expect_err("refused").to_string();
             assert!(words.iter().all(|word| reason.contains(word)), "{cert} {key}: {reason}");
         }
     }

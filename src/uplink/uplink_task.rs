@@ -34,7 +34,7 @@ pub struct Uplink {
 
 /// Starts the driver on the current tokio runtime. The first connection attempt begins at once.
 ///
-/// Commands come out of the receiver cleared and in order; when it is full or dropped, their senders get an error answer.
+/// The receiver returns cleared commands in their order. When it is full or dropped, the uplink answers with an error.
 pub fn start(settings: Settings, outbox: Arc<Outbox>, stats: Arc<Stats>) -> (Uplink, mpsc::Receiver<ReceivedCommand>) {
     let (commands, received) = mpsc::channel(MAX_PENDING);
     let (state_sender, state) = watch::channel(LinkState::Connecting { attempt: 1 });
@@ -56,7 +56,7 @@ pub fn start(settings: Settings, outbox: Arc<Outbox>, stats: Arc<Stats>) -> (Upl
     (uplink, received)
 }
 
-/// Runs a driver until the end, and another one when it panics.
+/// Runs the driver until the stop; after a panic it starts another one.
 async fn run_driver(
     start: impl Fn() -> Driver,
     waits: BackoffPolicy,
@@ -71,14 +71,14 @@ async fn run_driver(
         }
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
-            // There is no connection: the broker has sent the last will.
+            // The connection is already closed, and the broker has sent the last will.
             _ = &mut stop_order => return,
         }
     }
 }
 
 impl Uplink {
-    /// Follows the connection.
+    /// The state of the connection.
     pub fn state(&self) -> watch::Receiver<LinkState> {
         self.state.clone()
     }
@@ -88,7 +88,7 @@ impl Uplink {
     /// the notice is sent beside them. Without its acknowledgement there is no DISCONNECT, so the broker sends the last will.
     pub async fn stop(mut self, final_notice: Option<Message>, limit: Duration) -> StopReport {
         if let Some(stop) = self.stop.take() {
-            // The driver is gone only after a panic; the wait below ends at once then.
+            // Sending fails only after the driver panicked; the wait below then ends at once.
             let _ = stop.send(StopOrder {
                 notice: final_notice,
                 limit,

@@ -1,44 +1,44 @@
-//! Files that only the service's user reads, there as a whole or not at all.
+//! Writes files that only the service user can read, completely or not at all.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-/// Only the component's user reads what it keeps.
+/// Only the service user can read the files.
 const MODE: u32 = 0o600;
 
-/// What a power cut may cost.
+/// What a written file survives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
-    /// Nothing: the content is on the disk before it gets its name.
+    /// A power cut: the content is synced to the disk before the file gets its name.
     PowerCut,
-    /// The last seconds: nothing is forced to the disk, which wears out SD cards.
+    /// A restart of the process: the content is not synced, because that wears out SD cards. A power cut loses the last seconds.
     Restart,
 }
 
-/// Puts `content` into `file` (mode 0600), complete or not at all; makes its directory when that is missing. It is on the
-/// disk afterwards.
+/// Replaces `file` (mode 0600) by `content`, completely or not at all, and syncs it to the disk. Creates its directory if
+/// it is missing.
 ///
 /// # Errors
-/// Of the file system; the old content is still there then.
+/// The file cannot be written. It keeps its old content.
 pub fn replace(file: &Path, content: &[u8]) -> io::Result<()> {
     let directory = file.parent().unwrap_or(Path::new("."));
     let name = file.file_name().unwrap_or_default().to_string_lossy();
     fs::create_dir_all(directory)?;
     let unfinished = directory.join(format!(".{name}.{}", std::process::id()));
-    replace_by_way_of(&unfinished, file, content, Durability::PowerCut)
+    replace_via(&unfinished, file, content, Durability::PowerCut)
 }
 
-/// Puts `content` into `unfinished` (mode 0600), which becomes `file` when it is complete: for who recognises by the name what a
-/// SIGKILL left behind. Both are in one directory, which is there. On failure nothing is left of `unfinished`.
+/// Like [`replace`], with a given name for the temporary file, so that the caller can recognise files that a SIGKILL left
+/// behind. Both files must be in the same existing directory. After a failure `unfinished` does not exist.
 ///
 /// # Errors
-/// Of the file system; the old content of `file` is still there then.
-pub fn replace_by_way_of(unfinished: &Path, file: &Path, content: &[u8], durability: Durability) -> io::Result<()> {
+/// The file cannot be written. `file` keeps its old content.
+pub fn replace_via(unfinished: &Path, file: &Path, content: &[u8], durability: Durability) -> io::Result<()> {
     let written = write_new(unfinished, content, durability).and_then(|()| fs::rename(unfinished, file));
     if written.is_err() {
-        // What is left behind is of no use; that it cannot be removed either adds nothing to the first error.
+        // If the temporary file cannot be removed either, the first error is enough.
         let _ = fs::remove_file(unfinished);
     }
     written
@@ -49,7 +49,7 @@ fn write_new(path: &Path, content: &[u8], durability: Durability) -> io::Result<
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    // `create_new` follows no link that waits under that name.
+    // `create_new` does not follow a link with this name.
     let mut file = OpenOptions::new().write(true).create_new(true).mode(MODE).open(path)?;
     file.write_all(content)?;
     match durability {
@@ -64,7 +64,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     #[test]
-    fn a_file_is_replaced_as_a_whole_and_for_the_owner_only() {
+    fn a_file_is_replaced_completely_and_only_its_owner_can_read_it() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("below/kept");
         replace(&file, b"old and long").unwrap();
@@ -74,18 +74,18 @@ mod tests {
         assert_eq!(
             fs::read_dir(directory.path().join("below")).unwrap().count(),
             1,
-            "nothing temporary stays"
+            "no temporary file stays"
         );
     }
 
     #[test]
-    fn what_cannot_get_its_name_leaves_nothing_behind() {
+    fn a_failed_rename_leaves_no_temporary_file() {
         let directory = tempfile::tempdir().unwrap();
         let (unfinished, file) = (directory.path().join("a.part"), directory.path().join("a"));
         fs::create_dir_all(file.join("in the way")).unwrap();
         fs::write(&unfinished, "left behind by a SIGKILL").unwrap();
         for durability in [Durability::PowerCut, Durability::Restart] {
-            assert!(replace_by_way_of(&unfinished, &file, b"new", durability).is_err());
+            assert!(replace_via(&unfinished, &file, b"new", durability).is_err());
             assert!(!unfinished.exists() && file.is_dir());
         }
     }

@@ -3,28 +3,28 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-/// When a retry makes sense.
+/// When to retry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Retry {
     /// The fault may be transient: retry with backoff.
     Soon,
-    /// The request was refused, and a retry fails until somebody changes something: retry every [`Retry::LATER`].
+    /// The request was refused, and a retry fails until a setting is changed: retry every [`Retry::LATER`].
     Later,
 }
 
 impl Retry {
-    /// The wait between two attempts after a refusal.
+    /// The delay between two attempts after a refusal.
     pub const LATER: Duration = Duration::from_secs(300);
 }
 
-/// How long to wait between attempts.
+/// Delays between attempts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BackoffPolicy {
-    /// No wait is shorter than this.
+    /// Shortest delay.
     pub min: Duration,
-    /// No wait is longer than this.
+    /// Longest delay.
     pub max: Duration,
-    /// After a run of this length without a failure, waits start at `min` again.
+    /// After a run of this length without a failure, the delays start at `min` again.
     pub reset_after: Duration,
 }
 
@@ -42,8 +42,8 @@ impl Default for BackoffPolicy {
 /// Random fractions 0 <= x < 1.
 pub type Jitter = Box<dyn FnMut() -> f64 + Send>;
 
-/// Exponential backoff with full jitter: the nth wait in a row is anywhere between `min` and `min * 2^n`, at most `max`.
-/// It neither sleeps nor reads a clock: the caller does both.
+/// Exponential backoff with full jitter: the nth delay in a row is a random value between `min` and `min * 2^n`, at most `max`.
+/// It does not sleep and does not read a clock; the caller does both.
 pub struct Backoff {
     policy: BackoffPolicy,
     jitter: Jitter,
@@ -72,7 +72,7 @@ impl Backoff {
         self.running_since = Some(now);
     }
 
-    /// Records that the attempt or the run failed at `now`, and returns the wait before the next attempt.
+    /// Records that the attempt or the run failed at `now`, and returns the delay before the next attempt.
     pub fn failed(&mut self, now: Instant) -> Duration {
         let ran = self
             .running_since
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_minute_of_running_starts_over_and_less_does_not() {
+    fn a_run_of_a_minute_resets_the_backoff_and_a_shorter_one_does_not() {
         let start = Instant::now();
         let mut backoff = Backoff::with_jitter(BackoffPolicy::default(), Box::new(|| 1.0));
         for _ in 0..4 {

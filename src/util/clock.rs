@@ -1,8 +1,8 @@
-//! Wall-clock time as messages and files carry it.
+//! Wall-clock time in the format of messages and files.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Milliseconds since the Unix epoch; 0 while the clock stands before it.
+/// Milliseconds since the Unix epoch; 0 if the clock is before it.
 pub fn now_ms() -> u64 {
     unix_ms(SystemTime::now())
 }
@@ -13,7 +13,7 @@ pub fn unix_ms(at: SystemTime) -> u64 {
         .map_or(0, |since| since.as_millis() as u64)
 }
 
-/// A duration to a tenth of a second, as log fields show it: `retry_in = ?rounded(wait)` becomes `retry_in=1.2s`.
+/// Rounds a duration to a tenth of a second for log fields: `retry_in = ?rounded(wait)` is logged as `retry_in=1.2s`.
 pub fn rounded(duration: Duration) -> Duration {
     Duration::from_millis((duration.as_millis() as u64 + 50) / 100 * 100)
 }

@@ -1,6 +1,6 @@
-//! redb databases: opened with a check of their format, created complete, set aside when they are damaged.
+//! redb databases: opens them with a check of their format, creates them completely, and sets damaged ones aside.
 //!
-//! redb 4 writes its file format 3 and refuses others. The tables of each database have a version of their own.
+//! redb 4 writes its file format 3 and refuses others. The tables of each database have their own version.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -10,21 +10,21 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use redb::{Builder, Database, ReadableDatabase, TableDefinition, TableError, WriteTransaction};
 
-/// Describes the database: under "format", the version of its tables.
+/// Metadata of the database. The key "format" holds the version of its tables.
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
-/// redb's page cache.
+/// Size of redb's page cache.
 const CACHE_BYTES: usize = 1 << 20;
 
 /// Why a database cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DatabaseError {
-    /// The content is not what was written.
+    /// The content is damaged.
     #[error("it is damaged ({0})")]
     Damaged(String),
-    /// Another file format of redb.
+    /// The file has another file format of redb.
     #[error("it has version {0} of the database's file format, from another version of this component")]
     OtherFileFormat(u8),
-    /// Another version of the tables.
+    /// The tables have another version.
     #[error("it has format {found:?}, from another version of this component; accepted: {accepted}")]
     OtherTableFormat {
         /// `None`: not a database of this component.
@@ -35,7 +35,7 @@ pub enum DatabaseError {
     /// Another process uses it.
     #[error("another process has it open; two instances must not share one device name and work_dir")]
     Locked,
-    /// The system refuses.
+    /// The system returned an error.
     #[error("{}{}", .0, io_advice(.0))]
     Io(io::Error),
 }
@@ -53,7 +53,7 @@ fn io_advice(error: &io::Error) -> &'static str {
 }
 
 impl DatabaseError {
-    /// Whether trying again cannot help: the file has to be set aside.
+    /// Whether a retry cannot help, so that the file must be set aside.
     pub fn is_final(&self) -> bool {
         !matches!(self, Self::Locked | Self::Io(_))
     }
@@ -64,7 +64,7 @@ impl<E: Into<redb::Error>> From<E> for DatabaseError {
         match error.into() {
             redb::Error::DatabaseAlreadyOpen | redb::Error::LockProtocolMismatch => Self::Locked,
             redb::Error::UpgradeRequired(version) => Self::OtherFileFormat(version),
-            // redb's error for files that are not databases, or are cut off.
+            // redb returns this error for files that are not databases or are incomplete.
             redb::Error::Io(error)
                 if matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) =>
             {
@@ -77,10 +77,10 @@ impl<E: Into<redb::Error>> From<E> for DatabaseError {
     }
 }
 
-/// Opens the database if the file exists, and checks all of it.
+/// Opens the database if the file exists, and checks the whole file.
 ///
 /// # Errors
-/// [`DatabaseError`]; nothing is changed.
+/// [`DatabaseError`]; the file is not changed.
 pub(crate) fn open(path: &Path, format: u64) -> Result<Option<Database>, DatabaseError> {
     if !path.try_exists().map_err(DatabaseError::Io)? {
         return Ok(None);
@@ -102,11 +102,11 @@ pub(crate) fn open(path: &Path, format: u64) -> Result<Option<Database>, Databas
     Ok(Some(database))
 }
 
-/// Creates a database, and its directory (0700) if that is missing. `fill` makes the tables. The file (0600) appears under its
-/// name only when it is complete.
+/// Creates a database, and its directory (0700) if it is missing. `fill` creates the tables. The file (0600) gets its name only
+/// when it is complete.
 ///
 /// # Errors
-/// [`DatabaseError`]; the file does not exist then.
+/// [`DatabaseError`]; the file is not created.
 pub(crate) fn create(
     path: &Path,
     format: u64,
@@ -134,10 +134,10 @@ pub(crate) fn create(
     Ok(database)
 }
 
-/// Renames a damaged database, which nobody has open, and removes one that was renamed before. Returns the new name.
+/// Renames a damaged database, which must not be open, and removes one that was renamed earlier. Returns the new name.
 ///
 /// # Errors
-/// Those of the file system.
+/// The file cannot be renamed, or an earlier one cannot be removed.
 pub(crate) fn set_aside(path: &Path) -> io::Result<PathBuf> {
     let prefix = with_suffix(path, ".damaged-");
     for earlier in fs::read_dir(path.parent().unwrap_or(Path::new(".")))? {
@@ -156,18 +156,18 @@ pub(crate) fn set_aside(path: &Path) -> io::Result<PathBuf> {
     Ok(aside)
 }
 
-/// redb trusts a file that it closed in order and may panic on one that was changed since: let it check every page.
+/// redb trusts a file that it closed, and may panic if the file was changed since. So it checks every page when it opens a file.
 fn builder() -> Builder {
     let mut builder = Database::builder();
     builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
     builder
 }
 
-/// Lets a new name survive a power cut. File systems that cannot do this write the name with the next commit.
+/// Syncs the directory, so that a new file name survives a power cut. If that fails, the next commit does it.
 fn sync_directory(path: &Path) {
     let directory = path.parent().unwrap_or(Path::new("."));
     if let Err(error) = File::open(directory).and_then(|directory| directory.sync_all()) {
-        tracing::debug!(path = %directory.display(), %error, "The directory cannot be synchronised");
+        tracing::debug!(path = %directory.display(), %error, "The directory cannot be synced");
     }
 }
 

@@ -1,4 +1,4 @@
-//! Rounding of published figures.
+//! Rounding of published numbers.
 
 /// Rounds to 6 decimal places; never `-0.0`.
 pub fn six_places(value: f64) -> f64 {

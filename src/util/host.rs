@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-/// The host as a URL needs it: an IPv6 address in brackets.
+/// The host in the form of URLs: an IPv6 address is in brackets.
 pub(crate) fn bracketed(host: &str) -> Cow<'_, str> {
     if host.contains(':') {
         Cow::Owned(format!("[{host}]"))

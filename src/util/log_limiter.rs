@@ -1,25 +1,25 @@
-//! Limits how often the same log line is written: at once, then once a minute with the number of lines left out.
+//! Limits how often the same log line is written: at once, then once a minute with the number of suppressed lines.
 
 use std::time::{Duration, Instant};
 
 /// The same line is written at most once in this time.
 pub const INTERVAL: Duration = Duration::from_secs(60);
 
-/// The number of different lines that one limiter remembers. Beyond it, the line that was written longest ago is forgotten.
+/// Most different lines that a limiter remembers. Beyond that, it forgets the line that was written longest ago.
 const MAX_KEYS: usize = 16;
 
-/// How many similar lines were left out since the last one was written.
+/// Number of similar lines that were suppressed since the last one was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Suppressed(u64);
 
 impl Suppressed {
-    /// For the log field `suppressed`; `None`, which adds no field, when nothing was left out.
+    /// Value of the log field `suppressed`; `None`, which adds no field, if no line was suppressed.
     pub fn count(self) -> Option<u64> {
         (self.0 > 0).then_some(self.0)
     }
 }
 
-/// Decides whether a repeated event is worth a log line. The clock comes in with each call.
+/// Decides whether a repeated event is logged. Each call receives the time.
 ///
 /// ```
 /// # use ei_greengrass::util::log_limiter::LogLimiter;
@@ -42,8 +42,7 @@ struct Entry {
 }
 
 impl LogLimiter {
-    /// Records that the event `key` happened at `now`. `None`: its line was written less than [`INTERVAL`] ago, so leave
-    /// this one out.
+    /// Records that the event `key` happened at `now`. `None`: do not log it, because it was logged less than [`INTERVAL`] ago.
     pub fn check(&mut self, now: Instant, key: &str) -> Option<Suppressed> {
         let Some(entry) = self.entries.iter_mut().find(|entry| entry.key == key) else {
             self.insert(now, key);
@@ -57,14 +56,14 @@ impl LogLimiter {
         Some(Suppressed(std::mem::take(&mut entry.suppressed)))
     }
 
-    /// [`Self::check`] for a text in which words with a digit do not count: numbers, addresses and numbered elements differ
-    /// each time.
+    /// Like [`Self::check`], but ignores words with a digit, because numbers, addresses and names of elements differ each
+    /// time.
     pub fn check_words(&mut self, now: Instant, text: &str) -> Option<Suppressed> {
         let words = text.split(|c: char| !c.is_alphanumeric());
-        let lasting: Vec<_> = words
+        let stable: Vec<_> = words
             .filter(|word| !word.contains(|c: char| c.is_ascii_digit()))
             .collect();
-        self.check(now, &lasting.join(" "))
+        self.check(now, &stable.join(" "))
     }
 
     fn insert(&mut self, now: Instant, key: &str) {
@@ -108,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn a_different_number_is_no_different_line() {
+    fn a_line_with_another_number_is_the_same_line() {
         let (mut limiter, now) = (LogLimiter::default(), Instant::now());
         let written: Vec<_> = (0..5)
             .map(|i| limiter.check_words(now, &format!("frame {i} at 0x{i}fe")))

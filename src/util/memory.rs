@@ -1,11 +1,11 @@
 //! Memory use of this process.
 
-/// Resident memory of this process in bytes, as Linux reports it now; `None` where it does not.
+/// Resident memory of this process in bytes; `None` if the system does not report it.
 pub fn resident_bytes() -> Option<u64> {
     parse_status(&std::fs::read_to_string("/proc/self/status").ok()?)
 }
 
-/// Reads `VmRSS` from the text of `/proc/<pid>/status`. `statm` counts in pages, whose size differs between ARM kernels.
+/// Parses `VmRSS` in the text of `/proc/<pid>/status`. `statm` is not used, because its unit is pages, whose size differs.
 /// `kB` means 1024 bytes (proc(5)).
 fn parse_status(text: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;

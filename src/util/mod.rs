@@ -1,4 +1,4 @@
-//! Helpers without knowledge of the component: time, retries, files, text and secrets.
+//! Helpers that do not depend on the component: time, retries, files, text and secrets.
 
 pub mod atomic_file;
 pub mod backoff;

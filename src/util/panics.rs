@@ -29,19 +29,19 @@ impl Panicked {
 
 /// Runs `work` and returns its result.
 ///
-/// After a panic, values that `work` borrowed may be half changed; the caller must not depend on them.
+/// After a panic, values that `work` borrowed may be inconsistent; the caller must not depend on them.
 ///
 /// # Errors
 /// [`Panicked`], if `work` panics.
-pub fn caught<T>(work: impl FnOnce() -> T) -> Result<T, Panicked> {
+pub fn catch_panic<T>(work: impl FnOnce() -> T) -> Result<T, Panicked> {
     catch_unwind(AssertUnwindSafe(work)).map_err(Panicked::new)
 }
 
-/// Like [`caught`], for a future.
+/// Like [`catch_panic`], for a future.
 ///
 /// # Errors
 /// [`Panicked`], if `work` panics.
-pub async fn caught_in<T>(work: impl Future<Output = T>) -> Result<T, Panicked> {
+pub async fn catch_panic_in<T>(work: impl Future<Output = T>) -> Result<T, Panicked> {
     AssertUnwindSafe(work).catch_unwind().await.map_err(Panicked::new)
 }
 
@@ -53,7 +53,7 @@ pub struct PanicRestart {
 }
 
 impl PanicRestart {
-    /// For the task that log lines call `task`.
+    /// `task` is the name of the task in log lines.
     pub fn new(task: &'static str) -> Self {
         Self::with_policy(task, BackoffPolicy::default())
     }
@@ -67,13 +67,13 @@ impl PanicRestart {
         }
     }
 
-    /// Runs `work` to its end.
+    /// Runs `work` until it ends or panics.
     ///
     /// # Errors
     /// The task panicked (already logged); retry after this delay.
     pub async fn attempt<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Duration> {
         self.backoff.succeeded(Instant::now());
-        let panicked = match caught_in(work).await {
+        let panicked = match catch_panic_in(work).await {
             Ok(done) => return Ok(done),
             Err(panicked) => panicked,
         };
@@ -98,15 +98,15 @@ mod tests {
 
     #[test]
     fn a_caught_panic_has_the_message_of_the_panic() {
-        assert_eq!(caught(|| 7), Ok(7));
-        let words = |result: Result<(), Panicked>| result.unwrap_err().to_string();
-        assert!(words(caught(|| panic!("plain"))).ends_with("panic: plain"));
-        assert!(words(caught(|| panic!("number {}", 5))).ends_with("panic: number 5"));
-        assert!(words(caught(|| std::panic::panic_any(5))).ends_with("no message"));
+        assert_eq!(catch_panic(|| 7), Ok(7));
+        let message = |result: Result<(), Panicked>| result.unwrap_err().to_string();
+        assert!(message(catch_panic(|| panic!("plain"))).ends_with("panic: plain"));
+        assert!(message(catch_panic(|| panic!("number {}", 5))).ends_with("panic: number 5"));
+        assert!(message(catch_panic(|| std::panic::panic_any(5))).ends_with("no message"));
     }
 
     #[tokio::test]
-    async fn a_task_that_panics_is_retried_until_it_ends() {
+    async fn a_task_that_panics_is_retried_until_it_succeeds() {
         let wait = Duration::from_millis(1);
         let mut panic_restart = PanicRestart::with_policy(
             "the test",

@@ -1,11 +1,11 @@
-//! Text that is not printed, or not printed in full.
+//! Types for text that must not be printed, or not completely.
 
 use std::fmt;
 use std::ops::Deref;
 
 use super::redact;
 
-/// A secret (API key, password, token). Prints as `***` in every format; only [`Secret::reveal`] gives the text.
+/// A secret (API key, password, token). Every format prints `***`; only [`Secret::reveal`] returns the text.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Secret(String);
 

@@ -1,10 +1,10 @@
-//! Errors and texts from outside as words for a log line or a terminal.
+//! Formats errors and texts from outside for log lines and terminals.
 
 use std::error::Error;
 
-/// Characters of an [`excerpt`].
+/// Most characters of an [`excerpt`].
 pub(crate) const EXCERPT: usize = 300;
-/// Characters of a [`first_line`].
+/// Most characters of a [`first_line`].
 const LINE: usize = 400;
 
 /// An error and its causes, from the outermost to the innermost.
@@ -12,7 +12,7 @@ pub(crate) fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item
     std::iter::successors(Some(error), |&error: &&'a (dyn Error + 'static)| error.source())
 }
 
-/// What an error comes down to. The words of a library's outer errors ("dispatch failure") tell nobody anything.
+/// The innermost cause of an error. The outer errors of a library ("dispatch failure") are not helpful.
 pub(crate) fn innermost<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
     causes(error).last().unwrap_or(error)
 }
@@ -32,17 +32,17 @@ pub(crate) fn sentence(error: &dyn Error) -> String {
     text
 }
 
-/// At most `most` characters, without those that would break a log line or steer a terminal.
+/// At most `most` characters, without control characters, which can break a log line or control a terminal.
 pub(crate) fn clean(text: &str, most: usize) -> String {
     text.chars().filter(|c| !c.is_control()).take(most).collect()
 }
 
-/// The first line, of a bearable length, without control characters.
+/// The first line, at most [`LINE`] characters, without control characters.
 pub(crate) fn first_line(text: &str) -> String {
     clean(text.lines().next().unwrap_or_default().trim(), LINE)
 }
 
-/// The beginning of a text on one line.
+/// The beginning of a text, at most [`EXCERPT`] characters, on one line.
 pub(crate) fn excerpt(text: &str) -> String {
     text.chars()
         .map(|c| if c.is_control() { ' ' } else { c })
@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_text_of_many_lines_is_cut_to_its_first() {
+    fn only_the_first_line_of_a_text_is_kept() {
         assert_eq!(
             first_line("The signature does not match.\n\nThe canonical string: x"),
             "The signature does not match."
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cause_that_its_error_has_named_is_not_repeated() {
+    fn a_cause_that_is_part_of_its_error_is_not_repeated() {
         #[derive(Debug, thiserror::Error)]
         #[error("outer: {0}")]
         struct Outer(#[source] std::io::Error);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use ei_greengrass::cache::Caches;
 use ei_greengrass::capture::pack::pack_features;
-use ei_greengrass::capture::{Capture, CaptureSettings, Converter, FrameMailbox, Picture, Received, Target};
+use ei_greengrass::capture::{Capture, CaptureSettings, Converter, FrameMailbox, Picture, PictureTarget, Received};
 use ei_greengrass::config::{Criteria, FilterConfig, Qos, ResizeMode, SourceLine};
 use ei_greengrass::device::Topics;
 use ei_greengrass::inference::publisher::{Publisher, PublisherSettings};
@@ -96,7 +96,7 @@ impl Parts {
         let (publisher, _) = Publisher::start(publishing, topics, outbox, Caches::default(), stats.clone())
             .expect("no thread is needed");
         Self {
-            converter: Converter::new(Target {
+            converter: Converter::new(PictureTarget {
                 width: scene.side,
                 height: scene.side,
                 grey: scene.grey,

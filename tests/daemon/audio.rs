@@ -1,4 +1,4 @@
-//! Audio models: from a launch line or an audio file to messages, with exact counts and samples.
+//! Audio models, from a launch line or an audio file to messages, with exact counts and samples.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -47,7 +47,7 @@ fn play(samples: &[i16], hello: &Value, arguments: &[&str]) -> Played {
     play_script(samples, hello, script, arguments)
 }
 
-/// Plays a file to its end with a scripted model that gives these answers.
+/// Plays a file to its end with this script.
 fn play_script(samples: &[i16], hello: &Value, mut script: Value, arguments: &[&str]) -> Played {
     let (site, broker) = (Site::new(), Mosquitto::start());
     let observer = Observer::connect(broker.port, site.device());
@@ -63,7 +63,7 @@ fn play_script(samples: &[i16], hello: &Value, mut script: Value, arguments: &[&
     all.extend(arguments);
     let daemon = site.run(&broker.url(), &all);
     observer.wait_for_status("paused", 1);
-    // No inference before the first whole window: one slice of two, or a refused slice and a window that is not full.
+    // There is no inference before the first whole window.
     let before_window = usize::from(hello["model_parameters"]["use_continuous_mode"] == true);
     let inferred = classify_requests(&record).len() - before_window;
     let metrics = observer.wait_for("model/metrics", "everything delivered", |metrics| {

@@ -1,4 +1,4 @@
-//! What people really configure, and what they get wrong: readable answers, and a daemon that stays up.
+//! Real configurations and typical mistakes: clear messages, and a component that keeps running.
 
 use std::process::Command;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::support::scripts::{boxed, script};
 const LIVE: &str = "videotestsrc is-live=true ! video/x-raw,format=I420,width=64,height=48,framerate=30/1";
 
 #[test]
-fn without_any_configuration_run_and_check_say_where_they_looked() {
+fn run_and_check_list_the_places_of_a_missing_configuration() {
     let site = Site::new();
     for subcommand in ["run", "check"] {
         let ended = finish(bare(&site, &[subcommand]));
@@ -144,7 +144,7 @@ fn publishes(site: &Site, broker: &Mosquitto, mut command: Command) -> String {
 type HandOver<'a> = &'a dyn Fn(&Site, &mut Command);
 
 #[test]
-fn the_tutorials_configuration_runs_byte_for_byte_however_it_is_handed_over() {
+fn the_configuration_of_the_tutorial_runs_from_each_source() {
     let broker = Mosquitto::start();
     let text = std::fs::read_to_string(tutorial()).expect("the tutorial");
     assert!(
@@ -277,7 +277,7 @@ fn each_bad_value_is_one_warning_and_the_daemon_runs() {
 }
 
 #[test]
-fn a_pipeline_that_gstreamer_refuses_is_told_and_tried_again() {
+fn a_pipeline_that_gstreamer_refuses_is_logged_and_tried_again() {
     let (site, broker) = (Site::new(), Mosquitto::start());
     let observer = Observer::connect(broker.port, site.device());
     let model = site.scripted_model(&script(&[boxed(0.6)]));
@@ -301,7 +301,7 @@ fn a_pipeline_that_gstreamer_refuses_is_told_and_tried_again() {
     ] {
         assert!(line.contains(word), "{word:?} in {line}");
     }
-    // It stays up and tries again.
+    // The component keeps running and tries again.
     observer.wait_for("model/metrics", "the third attempt", |json| {
         json["runner"]["capture_restarts"].as_u64() >= Some(2)
     });

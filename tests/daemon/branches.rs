@@ -50,7 +50,7 @@ fn a_failing_source_stops_its_other_branches_and_the_log_shows_it() {
     let (site, broker) = (Site::new(), Mosquitto::start());
     let line = "videotestsrc is-live=true ! identity error-after=20 ! tee name=t t. ! queue ! fakesink t. ! queue ! videoconvert";
     let daemon = site.run(&broker.url(), &["--model", "builtin:ball", "--gst", line]);
-    daemon.wait_for_line("The other branches of the pipeline stop and restart with the source");
+    daemon.wait_for_line("The other branches of the pipeline restart together with the source");
     daemon.wait_for_lines("Capture started", 2);
     daemon.stop();
 }

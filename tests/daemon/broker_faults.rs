@@ -1,4 +1,4 @@
-//! A broker that goes, comes back, stalls or refuses: what is inferred arrives, and inference does not wait for it.
+//! A broker that is unreachable, stalls or refuses: all inferences arrive, and the inference does not wait for it.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -16,20 +16,20 @@ use crate::support::scripts::{boxed, cycle, frames, script};
 
 const LIVE: &str = "videotestsrc is-live=true ! video/x-raw,format=I420,width=64,height=48,framerate=50/1";
 
-/// A daemon that publishes every inference to a mock broker.
-struct Bench {
+/// A component that publishes every inference to a mock broker.
+struct PublishingDaemon {
     broker: MockBroker,
     daemon: Daemon,
     _site: Site,
     device: String,
 }
 
-impl Bench {
+impl PublishingDaemon {
     async fn start(behaviour: Behaviour, model: &Value, source: &str, more: &[&str]) -> Self {
         Self::at(MockBroker::start(behaviour).await, None, model, source, more)
     }
 
-    /// With another URL than the broker's own.
+    /// Starts it with another URL than that of the broker.
     fn at(broker: MockBroker, url: Option<String>, model: &Value, source: &str, more: &[&str]) -> Self {
         let site = Site::new();
         let model = site.scripted_model(model).display().to_string();
@@ -51,7 +51,7 @@ impl Bench {
         format!("/edgeimpulse/device/{}/{ending}", self.device)
     }
 
-    /// What was published on a topic, repeats left out.
+    /// Messages published on a topic, without repeats.
     fn firsts(&self, ending: &str) -> Vec<Value> {
         let mut seen = HashSet::new();
         let all = self.broker.published(&self.topic(ending)).into_iter();
@@ -64,7 +64,7 @@ impl Bench {
         self.wait_for_after(0, ending, what, wanted).await;
     }
 
-    /// Among the packets after the first `looked`.
+    /// Like [`Self::wait_for`], but skips the first `looked` packets.
     async fn wait_for_after(&self, mut looked: usize, ending: &str, what: &str, wanted: impl Fn(&Value) -> bool) {
         let topic = self.topic(ending);
         self.broker
@@ -78,7 +78,7 @@ impl Bench {
             .await;
     }
 
-    /// Waits until the source has ended and everything was delivered; gives the last metrics message.
+    /// Waits until the source has ended and all messages were delivered. Returns the last metrics message.
     async fn drained(&self) -> Value {
         self.wait_for("command/output", "the pause", |json| {
             json["result"]["status"] == "paused"
@@ -93,7 +93,7 @@ impl Bench {
         self.firsts("model/metrics").pop().expect("metrics")
     }
 
-    /// Nobody listens for longer than the daemon's first wait can last, so that an attempt fails too.
+    /// Closes the broker for longer than the first delay of the uplink, so that a connection attempt fails too.
     async fn away_for_a_while(&mut self) {
         self.broker.down().await;
         self.daemon.wait_for_line("the broker closed the connection");
@@ -134,7 +134,7 @@ fn assert_complete(messages: &[Value], count: u64) {
     assert_eq!(totals, (1..=count).collect::<Vec<_>>());
 }
 
-/// The longest time between two inferences that follow each other.
+/// The longest time between two consecutive inferences.
 fn longest_gap(messages: &[Value]) -> u64 {
     let times: Vec<_> = messages.iter().map(|message| message["ts"].as_u64().unwrap()).collect();
     times
@@ -148,86 +148,86 @@ fn longest_gap(messages: &[Value]) -> u64 {
 const FOUR_SECONDS: &str = "videotestsrc num-buffers=400 ! video/x-raw,format=I420,width=64,height=48,framerate=100/1";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_is_lost_while_the_broker_is_away_and_the_order_stays() {
-    let mut bench = Bench::start(
+async fn no_inference_is_lost_while_the_broker_is_unreachable_and_the_order_stays() {
+    let mut fixture = PublishingDaemon::start(
         Behaviour::default(),
         &script(&[boxed(0.5)]),
         FOUR_SECONDS,
         &["--set", "ei_shutdown_behavior=wait_for_restart"],
     )
     .await;
-    bench.wait_for_total(50).await;
+    fixture.wait_for_total(50).await;
     assert!(
-        !bench.statuses().contains(&"online".to_owned()),
+        !fixture.statuses().contains(&"online".to_owned()),
         "the first connect tells nothing"
     );
-    bench.away_for_a_while().await;
-    bench.wait_for_status("online").await;
-    bench.wait_for_total(250).await;
-    bench.broker.kick();
-    let metrics = bench.drained().await;
+    fixture.away_for_a_while().await;
+    fixture.wait_for_status("online").await;
+    fixture.wait_for_total(250).await;
+    fixture.broker.kick();
+    let metrics = fixture.drained().await;
     let count = metrics["runner"]["published"].as_u64().unwrap();
     assert!(count > 300, "{metrics}");
     assert_eq!(metrics["runner"]["outbox_dropped"], 0);
     assert_eq!(metrics["details"]["n"], count);
-    assert_complete(&bench.firsts("inference/output"), count);
-    let online = bench.statuses().iter().filter(|status| *status == "online").count();
-    assert!(online >= 2, "once for each reconnect: {:?}", bench.statuses());
-    let Bench { broker, daemon, .. } = bench;
+    assert_complete(&fixture.firsts("inference/output"), count);
+    let online = fixture.statuses().iter().filter(|status| *status == "online").count();
+    assert!(online >= 2, "once for each reconnect: {:?}", fixture.statuses());
+    let PublishingDaemon { broker, daemon, .. } = fixture;
     daemon.stop();
     drop(broker);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn inference_goes_on_at_its_rate_while_the_broker_is_away_or_stalls() {
-    let mut bench = Bench::start(Behaviour::default(), &script(&[boxed(0.5)]), LIVE, &[]).await;
-    bench.wait_for_total(25).await;
-    bench.away_for_a_while().await;
-    bench.wait_for_status("online").await;
+async fn the_inference_rate_stays_while_the_broker_is_unreachable_or_stalls() {
+    let mut fixture = PublishingDaemon::start(Behaviour::default(), &script(&[boxed(0.5)]), LIVE, &[]).await;
+    fixture.wait_for_total(25).await;
+    fixture.away_for_a_while().await;
+    fixture.wait_for_status("online").await;
 
-    bench.broker.behave(|behaviour| behaviour.acks = Acks::Stall);
-    // Two seconds in which nothing is acknowledged, and two in which nothing is even read: that is what is tested.
+    fixture.broker.behave(|behaviour| behaviour.acks = Acks::Stall);
+    // The broker acknowledges nothing for two seconds, then reads nothing for two seconds.
     tokio::time::sleep(Duration::from_secs(2)).await;
-    bench.broker.behave(|behaviour| behaviour.stop_reading = true);
+    fixture.broker.behave(|behaviour| behaviour.stop_reading = true);
     tokio::time::sleep(Duration::from_secs(2)).await;
-    bench.broker.behave(|behaviour| *behaviour = Behaviour::default());
-    bench.broker.kick();
+    fixture.broker.behave(|behaviour| *behaviour = Behaviour::default());
+    fixture.broker.kick();
 
-    let so_far = bench.firsts("inference/output").len() as u64;
-    bench.wait_for_total(so_far + 250).await;
-    let topic = bench.topic("model/metrics");
-    bench.wait_for("model/metrics", "metrics", |_| true).await;
-    let messages = bench.firsts("inference/output");
+    let so_far = fixture.firsts("inference/output").len() as u64;
+    fixture.wait_for_total(so_far + 250).await;
+    let topic = fixture.topic("model/metrics");
+    fixture.wait_for("model/metrics", "metrics", |_| true).await;
+    let messages = fixture.firsts("inference/output");
     assert_complete(&messages, messages.len() as u64);
     let gap = longest_gap(&messages);
     assert!(gap < 700, "50 frames a second, but {gap} ms between two inferences");
-    let metrics: Value = serde_json::from_str(bench.broker.published(&topic).last().unwrap()).unwrap();
+    let metrics: Value = serde_json::from_str(fixture.broker.published(&topic).last().unwrap()).unwrap();
     let count = |key: &str| metrics["runner"][key].as_u64().unwrap();
     assert!(count("inferences") * 10 >= count("frames_captured") * 9, "{metrics}");
     assert_eq!(count("outbox_dropped"), 0, "{metrics}");
-    bench.daemon.stop();
+    fixture.daemon.stop();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_a_broker_at_the_start_everything_waits_for_it() {
+async fn all_messages_wait_for_a_broker_that_starts_later() {
     let mut broker = MockBroker::start(Behaviour::default()).await;
     broker.down().await;
     let source = frames(120);
     let more = ["--unthrottled", "--set", "ei_shutdown_behavior=wait_for_restart"];
-    let mut bench = Bench::at(broker, None, &script(&[boxed(0.5)]), &source, &more);
-    bench.daemon.wait_for_line("no broker listens");
-    bench
+    let mut fixture = PublishingDaemon::at(broker, None, &script(&[boxed(0.5)]), &source, &more);
+    fixture.daemon.wait_for_line("no broker listens");
+    fixture
         .daemon
         .wait_for_line("The source ended; waiting for the command restart");
-    bench.broker.up().await;
-    bench.drained().await;
-    assert_complete(&bench.firsts("inference/output"), 120);
-    assert_eq!(bench.statuses(), ["started", "paused"]);
-    bench.daemon.stop();
+    fixture.broker.up().await;
+    fixture.drained().await;
+    assert_complete(&fixture.firsts("inference/output"), 120);
+    assert_eq!(fixture.statuses(), ["started", "paused"]);
+    fixture.daemon.stop();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn topics_flags_and_client_are_those_of_the_table() {
+async fn topics_flags_and_client_id_are_as_documented() {
     for (setting, qos) in [("iotcore_qos=0", QoS::AtMostOnce), ("iotcore_qos=1", QoS::AtLeastOnce)] {
         let source = frames(40);
         let more = [
@@ -237,24 +237,24 @@ async fn topics_flags_and_client_are_those_of_the_table() {
             "--set",
             setting,
         ];
-        let bench = Bench::start(Behaviour::default(), &script(&[boxed(0.5)]), &source, &more).await;
-        bench.drained().await;
-        let command = bench.topic("command/input");
-        bench.broker.publish(
+        let fixture = PublishingDaemon::start(Behaviour::default(), &script(&[boxed(0.5)]), &source, &more).await;
+        fixture.drained().await;
+        let command = fixture.topic("command/input");
+        fixture.broker.publish(
             &command,
             r#"{"cmd":"get_threshold_filter_criteria"}"#,
             false,
             false,
             QoS::AtLeastOnce,
         );
-        bench
+        fixture
             .wait_for("command/output", "the answer", |json| {
                 json["result"]["criteria"] == "ge"
             })
             .await;
-        let known = ["inference/output", "model/metrics", "command/output"].map(|ending| bench.topic(ending));
-        let (broker, device) = (bench.broker, bench.device);
-        bench.daemon.stop();
+        let known = ["inference/output", "model/metrics", "command/output"].map(|ending| fixture.topic(ending));
+        let (broker, device) = (fixture.broker, fixture.device);
+        fixture.daemon.stop();
 
         let log = broker.log();
         let published: Vec<&Publish> = log.iter().filter_map(Entry::published).collect();
@@ -293,7 +293,7 @@ async fn topics_flags_and_client_are_those_of_the_table() {
 }
 
 #[test]
-fn the_last_will_follows_a_kill_and_an_orderly_stop_ends_with_stopped() {
+fn the_last_will_follows_a_kill_and_a_stop_ends_with_stopped() {
     let (site, broker) = (Site::new(), Mosquitto::start());
     let observer = Observer::connect(broker.port, site.device());
     let model = site.scripted_model(&script(&[boxed(0.5)]));
@@ -308,7 +308,7 @@ fn the_last_will_follows_a_kill_and_an_orderly_stop_ends_with_stopped() {
     observer.wait_for_status("started", 2);
     daemon.stop();
     observer.wait_for_status("stopped", 1);
-    // Whatever the broker had to say of the old connection comes before the last will of this one.
+    // Messages about the old connection come before the last will of this one.
     let daemon = site.run(&broker.url(), &arguments);
     observer.wait_for_status("started", 3);
     daemon.stop();
@@ -333,7 +333,7 @@ fn the_last_will_follows_a_kill_and_an_orderly_stop_ends_with_stopped() {
 }
 
 #[test]
-fn messages_go_over_a_websocket_too() {
+fn messages_are_also_sent_over_a_websocket() {
     let site = Site::new();
     let directory = tempfile::tempdir().expect("a directory");
     let broker = Mosquitto::start_with(directory, "protocol websockets\nlog_type all");
@@ -366,7 +366,7 @@ fn messages_go_over_a_websocket_too() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_refused_password_is_told_in_words_and_never_shown() {
+async fn a_refused_password_is_explained_and_never_shown() {
     for (code, words) in [
         (
             ConnectReturnCode::BadUserNamePassword,
@@ -382,24 +382,24 @@ async fn a_refused_password_is_told_in_words_and_never_shown() {
         };
         let broker = MockBroker::start(behaviour).await;
         let url = format!("mqtt://camera:hunter%40two@127.0.0.1:{}", broker.port());
-        let mut bench = Bench::at(broker, Some(url), &script(&[boxed(0.5)]), LIVE, &["--verbose"]);
-        bench.daemon.wait_for_line(words);
-        let connect = bench.broker.connects().remove(0);
+        let mut fixture = PublishingDaemon::at(broker, Some(url), &script(&[boxed(0.5)]), LIVE, &["--verbose"]);
+        fixture.daemon.wait_for_line(words);
+        let connect = fixture.broker.connects().remove(0);
         let login = connect.login.expect("a login");
         assert_eq!(
             (login.username.as_str(), login.password.as_str()),
             ("camera", "hunter@two")
         );
-        bench.daemon.signal(rustix::process::Signal::TERM);
-        let (status, _) = bench.daemon.wait_for_end(LIMIT);
+        fixture.daemon.signal(rustix::process::Signal::TERM);
+        let (status, _) = fixture.daemon.wait_for_end(LIMIT);
         assert_eq!(status.code(), Some(0));
-        let log = bench.daemon.log();
+        let log = fixture.daemon.log();
         assert!(!log.contains("hunter"), "{log}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn metrics_come_first_at_their_interval_and_say_what_the_model_said() {
+async fn metrics_are_published_at_their_interval_with_the_values_of_the_model() {
     let source = frames(10);
     let more = [
         "--unthrottled",
@@ -408,10 +408,11 @@ async fn metrics_come_first_at_their_interval_and_say_what_the_model_said() {
         "--set",
         "metrics_sleeptime_ms=500",
     ];
-    let bench = Bench::start(Behaviour::default(), &cycle(&[boxed(0.5), boxed(0.9)]), &source, &more).await;
-    let topic = bench.topic("model/metrics");
-    bench.broker.wait_for_routed(&topic, 7, LIMIT).await;
-    let log = bench.broker.log();
+    let fixture =
+        PublishingDaemon::start(Behaviour::default(), &cycle(&[boxed(0.5), boxed(0.9)]), &source, &more).await;
+    let topic = fixture.topic("model/metrics");
+    fixture.broker.wait_for_routed(&topic, 7, LIMIT).await;
+    let log = fixture.broker.log();
     let published: Vec<_> = log.iter().filter(|entry| entry.published().is_some()).collect();
     assert_eq!(
         published[0].published().unwrap().topic,
@@ -427,7 +428,7 @@ async fn metrics_come_first_at_their_interval_and_say_what_the_model_said() {
     let mean = (at[6] - at[1]).as_millis() / 5;
     assert!((400..=700).contains(&mean), "every {mean} ms: {at:?}");
 
-    let messages = bench.firsts("model/metrics");
+    let messages = fixture.firsts("model/metrics");
     assert_eq!(messages[0]["details"]["n"], 0);
     let mut last = messages.last().unwrap().clone();
     assert!(last["ts"].is_u64() && last["runner"]["uptime_s"].is_u64(), "{last}");
@@ -445,5 +446,5 @@ async fn metrics_come_first_at_their_interval_and_say_what_the_model_said() {
         json!({"mean_confidence": 0.7, "standard_deviation": 0.2, "confidence_trend": "incr",
                "details": {"n": 10, "sum_confidences": 7.0, "sum_confidences_squared": 5.3}})
     );
-    bench.daemon.stop();
+    fixture.daemon.stop();
 }

@@ -1,4 +1,4 @@
-//! The program as a person runs it: to its end, with what it says.
+//! Runs a command of the program to its end and collects its output.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::daemon::{LIMIT, Site};
 
-/// How a program ended that ends by itself.
+/// Result of a program that ended by itself.
 #[derive(Debug)]
 pub struct Finished {
     pub code: Option<i32>,

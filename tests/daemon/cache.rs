@@ -11,7 +11,7 @@ use crate::support::leftovers::wait_until;
 use crate::support::scripts::{boxed, frames, script};
 use crate::support::small_disk::SmallDisk;
 
-/// The directory of the cache, and the settings that switch it on.
+/// The directory of the cache, and the settings that enable it.
 struct Cache {
     directory: PathBuf,
     settings: [String; 2],
@@ -42,7 +42,7 @@ impl Cache {
     }
 
     fn bytes(&self) -> u64 {
-        // A file may be removed while we look.
+        // A file may be removed meanwhile.
         self.files()
             .iter()
             .filter_map(|file| Some(std::fs::metadata(file).ok()?.len()))
@@ -50,7 +50,7 @@ impl Cache {
     }
 }
 
-/// Inference messages by their id, as they came.
+/// The received inference messages, by their id.
 fn published(stage: &Stage) -> BTreeMap<String, Vec<u8>> {
     let id = |payload: &[u8]| {
         serde_json::from_slice::<Value>(payload).unwrap()["id"]
@@ -65,7 +65,7 @@ fn published(stage: &Stage) -> BTreeMap<String, Vec<u8>> {
         .collect()
 }
 
-/// Plays so many pictures, waits for the pause, and gives the stage with its running daemon.
+/// Plays `count` pictures and waits for the pause. Returns the running component.
 fn play(stage: &Stage, cache: &Cache, count: u32, more: &[&str]) -> crate::support::daemon::Daemon {
     let model = stage.site.scripted_model(&script(&[boxed(0.5)]));
     let mut sets = cache.sets(more);
@@ -109,7 +109,7 @@ fn each_published_inference_is_kept_as_its_message_and_its_picture() {
 }
 
 #[test]
-fn commands_clear_the_cache_and_nothing_else() {
+fn commands_remove_only_the_pairs_of_the_cache() {
     let stage = Stage::new();
     let cache = Cache::at(stage.site.path().join("cache"));
     std::fs::create_dir(&cache.directory).unwrap();
@@ -189,7 +189,7 @@ fn without_a_cache_both_commands_answer_ok() {
 }
 
 #[test]
-fn a_directory_that_cannot_be_made_is_an_error_in_the_log_and_publishing_goes_on() {
+fn a_directory_that_cannot_be_created_is_logged_and_publishing_continues() {
     let stage = Stage::new();
     let file = stage.site.write("a-file", "text");
     let cache = Cache::at(file.join("cache"));
@@ -208,7 +208,7 @@ fn a_directory_that_cannot_be_made_is_an_error_in_the_log_and_publishing_goes_on
 }
 
 #[test]
-fn a_small_cache_keeps_the_newest_pairs_and_its_bound() {
+fn a_small_cache_keeps_the_newest_pairs_within_its_limit() {
     const BOUND: u64 = 1 << 20;
     let stage = Stage::new();
     let cache = Cache::at(stage.site.path().join("cache"));
@@ -240,7 +240,7 @@ fn a_small_cache_keeps_the_newest_pairs_and_its_bound() {
 }
 
 #[test]
-fn a_full_disk_is_told_once_and_holds_nothing_up() {
+fn a_full_disk_is_logged_once_and_publishing_continues() {
     let stage = Stage::new();
     let Some(disk) = SmallDisk::mount(&stage.site.path().join("disk"), "64k") else {
         eprintln!("SKIPPED: a_full_disk_is_told_once_and_holds_nothing_up needs the right to mount a tmpfs");
@@ -270,7 +270,7 @@ fn a_full_disk_is_told_once_and_holds_nothing_up() {
 }
 
 #[test]
-fn a_directory_that_turns_read_only_is_told_once_and_used_again_when_it_can_be_written() {
+fn a_read_only_directory_is_logged_once_and_used_again_when_it_is_writable() {
     let stage = Stage::new();
     let Some(disk) = SmallDisk::mount(&stage.site.path().join("disk"), "64k") else {
         eprintln!("SKIPPED: a_directory_that_turns_read_only needs the right to mount a tmpfs");

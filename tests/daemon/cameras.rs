@@ -1,4 +1,4 @@
-//! No launch line, and no camera that fits.
+//! Configurations without a launch line and without a matching camera.
 
 use serde_json::json;
 

@@ -1,4 +1,4 @@
-//! Commands over a real broker: what is answered, and what it does to the stream.
+//! Commands over a real broker: their answers and their effect on the messages.
 
 use std::time::Duration;
 
@@ -11,8 +11,8 @@ use crate::support::scripts::{boxed, cycle, frames, script};
 
 const LIVE: &str = "videotestsrc is-live=true ! video/x-raw,format=I420,width=64,height=48,framerate=30/1";
 
-/// A daemon at work, and somebody who sends it commands.
-struct Bench {
+/// A running component and a client that sends commands.
+struct CommandFixture {
     site: Site,
     broker: Mosquitto,
     observer: Observer,
@@ -20,8 +20,8 @@ struct Bench {
     daemon: Daemon,
 }
 
-impl Bench {
-    /// Every inference is published, metrics come five times a second; `more` are further arguments.
+impl CommandFixture {
+    /// Publishes every inference, and metrics five times a second. `more` are further arguments.
     fn start(model: &Value, source: &str, more: &[&str]) -> Self {
         let (site, broker) = (Site::new(), Mosquitto::start());
         let observer = Observer::connect(broker.port, site.device());
@@ -42,12 +42,12 @@ impl Bench {
 
     /// A live source, and boxes of confidence 0.6.
     fn live(more: &[&str]) -> Self {
-        let bench = Self::start(&script(&[boxed(0.6)]), LIVE, more);
-        bench.observer.wait_for_status("started", 1);
-        bench
+        let fixture = Self::start(&script(&[boxed(0.6)]), LIVE, more);
+        fixture.observer.wait_for_status("started", 1);
+        fixture
     }
 
-    /// Sends a payload and gives the whole answer to it.
+    /// Sends a payload and returns the whole answer.
     #[track_caller]
     fn ask_raw(&self, payload: impl Into<Vec<u8>>) -> Value {
         let before = self.observer.answers().len();
@@ -55,7 +55,7 @@ impl Bench {
         self.observer.wait_for_answers(before + 1).remove(before)
     }
 
-    /// Sends a command and gives what is inside `result`.
+    /// Sends a command and returns the `result` of the answer.
     #[track_caller]
     fn ask(&self, command: &Value) -> Value {
         let mut answer = self.ask_raw(command.to_string());
@@ -63,7 +63,7 @@ impl Bench {
         answer["result"].take()
     }
 
-    /// The first metrics message from now on for which `wanted` holds.
+    /// Waits for a metrics message that `wanted` accepts.
     #[track_caller]
     fn metrics(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         let before = self.observer.all("model/metrics").len();
@@ -95,7 +95,7 @@ fn filter_config(enabled: &str, threshold: f64, criteria: &str) -> Value {
     }})
 }
 
-/// The answer without its `error`, which must be there and say something.
+/// The answer without its `error`, which must not be empty.
 #[track_caller]
 fn without_error(mut answer: Value) -> Value {
     let error = answer.as_object_mut().expect("an object").remove("error");
@@ -115,8 +115,8 @@ fn totals(messages: &[Value]) -> Vec<u64> {
 }
 
 #[test]
-fn each_command_is_answered_as_the_table_says() {
-    let bench = Bench::live(&[]);
+fn each_command_has_the_documented_answer() {
+    let fixture = CommandFixture::live(&[]);
     for (command, answer) in [
         (cmd("get_threshold_filter_config"), filter_config("no", 0.7, "ge")),
         (cmd("enable_threshold_filter"), filter_config("yes", 0.7, "ge")),
@@ -152,35 +152,35 @@ fn each_command_is_answered_as_the_table_says() {
             json!({"cmd": "clear_cache_file", "value": "0b0e6f3c-6f4f-4b57-9d0e-1d2b3c4d5e6f"}),
             json!({"clear_cache_file": {"local": "OK", "s3": "OK", "uuid": "0b0e6f3c-6f4f-4b57-9d0e-1d2b3c4d5e6f"}}),
         ),
-        // Answered first, then everything starts again.
+        // The answer comes first, then the session restarts.
         (cmd("restart"), json!({"restart": "OK"})),
     ] {
-        assert_eq!(bench.ask(&command), answer, "{command}");
+        assert_eq!(fixture.ask(&command), answer, "{command}");
     }
-    bench.observer.wait_for_status("started", 2);
-    bench.daemon.stop();
+    fixture.observer.wait_for_status("started", 2);
+    fixture.daemon.stop();
 }
 
 #[test]
-fn the_model_is_described_as_it_described_itself() {
+fn get_model_info_returns_the_description_of_the_model() {
     let mut model = script(&[boxed(0.6)]);
     let parameters = &mut model["hello"]["model_parameters"];
     parameters["a_field_of_the_future"] = json!({"nested": [1, 2.5, null, "x"]});
     let mut described = parameters.clone();
     described["sensorType"] = json!("camera");
-    let bench = Bench::start(&model, LIVE, &[]);
-    bench.observer.wait_for_status("started", 1);
-    let answer = bench.ask(&cmd("get_model_info"));
+    let fixture = CommandFixture::start(&model, LIVE, &[]);
+    fixture.observer.wait_for_status("started", 1);
+    let answer = fixture.ask(&cmd("get_model_info"));
     assert_eq!(
         answer,
         json!({"model_info": {"model_name": "Scripted", "model_version": "v7", "model_params": described}})
     );
-    bench.daemon.stop();
+    fixture.daemon.stop();
 }
 
 #[test]
 fn a_bad_value_changes_nothing_and_the_answer_says_what_is_accepted() {
-    let bench = Bench::live(&["--set", "default_threshold=0.4", "--set", "threshold_criteria=gt"]);
+    let fixture = CommandFixture::live(&["--set", "default_threshold=0.4", "--set", "threshold_criteria=gt"]);
     let deep = (0..100).fold(json!(0.5), |inner, _| json!([inner]));
     for value in [
         json!(0),
@@ -196,10 +196,10 @@ fn a_bad_value_changes_nothing_and_the_answer_says_what_is_accepted() {
         json!({"value": 0.5}),
         deep,
     ] {
-        let answer = bench.ask(&set_confidence(value.clone()));
+        let answer = fixture.ask(&set_confidence(value.clone()));
         assert_eq!(without_error(answer), json!({"confidence_threshold": 0.4}), "{value}");
     }
-    let answer = bench.ask(&cmd("set_threshold_filter_confidence"));
+    let answer = fixture.ask(&cmd("set_threshold_filter_confidence"));
     assert_eq!(without_error(answer), json!({"confidence_threshold": 0.4}), "no value");
     for value in [
         json!("between"),
@@ -209,24 +209,24 @@ fn a_bad_value_changes_nothing_and_the_answer_says_what_is_accepted() {
         json!(null),
         json!(["ge"]),
     ] {
-        let answer = bench.ask(&set_criteria(value.clone()));
+        let answer = fixture.ask(&set_criteria(value.clone()));
         assert_eq!(without_error(answer), json!({"criteria": "gt"}), "{value}");
     }
     for id in ["../../etc/passwd", "", "*", "0b0e6f3c"] {
-        let answer = bench.ask(&json!({"cmd": "clear_cache_file", "value": id}));
+        let answer = fixture.ask(&json!({"cmd": "clear_cache_file", "value": id}));
         assert_eq!(answer["clear_cache_file"]["local"], "FAILED", "{answer}");
         assert_eq!(without_error(answer)["clear_cache_file"]["uuid"], id);
     }
     assert_eq!(
-        bench.ask(&cmd("get_threshold_filter_config")),
+        fixture.ask(&cmd("get_threshold_filter_config")),
         filter_config("no", 0.4, "gt")
     );
-    bench.daemon.stop();
+    fixture.daemon.stop();
 }
 
 #[test]
-fn what_is_no_command_is_answered_with_an_error_and_the_daemon_goes_on() {
-    let bench = Bench::live(&[]);
+fn an_invalid_command_is_answered_with_an_error_and_the_component_continues() {
+    let fixture = CommandFixture::live(&[]);
     let padded = |bytes: usize| {
         let padding = " ".repeat(bytes);
         format!(r#"{{"cmd":"restart"{padding}}}"#).into_bytes()
@@ -255,19 +255,19 @@ fn what_is_no_command_is_answered_with_an_error_and_the_daemon_goes_on() {
         ("70 KB", padded(70_000)),
         ("1 MB", padded(1_000_000)),
     ] {
-        let answer = bench.ask_raw(payload);
+        let answer = fixture.ask_raw(payload);
         let result = answer["result"].as_object().expect(what);
         let error = result["error"].as_str().expect(what);
         assert_eq!(result.len(), 1, "{what}: {answer}");
         assert!(!error.is_empty() && error.len() < 1000, "{what}: {error}");
     }
     assert_eq!(
-        bench.ask(&cmd("get_threshold_filter_config")),
+        fixture.ask(&cmd("get_threshold_filter_config")),
         filter_config("no", 0.7, "ge")
     );
-    let before = bench.observer.all("inference/output").len();
-    bench.observer.wait_for_count("inference/output", before + 10);
-    let log = bench.daemon.stop();
+    let before = fixture.observer.all("inference/output").len();
+    fixture.observer.wait_for_count("inference/output", before + 10);
+    let log = fixture.daemon.stop();
     assert!(!log.contains("Restarting on command"), "{log}");
     assert!(
         log.lines().all(|line| !line.starts_with("2026-01-01T00:00:00Z")),
@@ -276,42 +276,44 @@ fn what_is_no_command_is_answered_with_an_error_and_the_daemon_goes_on() {
 }
 
 #[test]
-fn commands_that_follow_each_other_are_all_answered_in_order() {
-    let bench = Bench::live(&[]);
-    bench.observer.send_raw(set_confidence(json!(0.1)).to_string(), false);
-    // The old component looked for commands every 2.5 s and lost the first of two.
+fn several_commands_are_all_answered_in_order() {
+    let fixture = CommandFixture::live(&[]);
+    fixture.observer.send_raw(set_confidence(json!(0.1)).to_string(), false);
+    // The old component checked for commands every 2.5 s and lost the first of two.
     std::thread::sleep(Duration::from_millis(100));
-    bench.observer.send_raw(set_confidence(json!(0.2)).to_string(), false);
+    fixture.observer.send_raw(set_confidence(json!(0.2)).to_string(), false);
     let threshold = |value: f64| json!({"result": {"confidence_threshold": value}});
-    assert_eq!(bench.observer.wait_for_answers(2), [threshold(0.1), threshold(0.2)]);
+    assert_eq!(fixture.observer.wait_for_answers(2), [threshold(0.1), threshold(0.2)]);
 
-    // At once, and some of them the same.
+    // All at once, and some of them twice.
     for value in [0.3, 0.3, 0.4, 0.3, 0.3] {
-        bench.observer.send_raw(set_confidence(json!(value)).to_string(), false);
+        fixture
+            .observer
+            .send_raw(set_confidence(json!(value)).to_string(), false);
     }
-    let answers = bench.observer.wait_for_answers(7);
+    let answers = fixture.observer.wait_for_answers(7);
     assert_eq!(answers[2..], [0.3, 0.3, 0.4, 0.3, 0.3].map(threshold));
 
-    // The slow ones keep their place too.
+    // Slow commands are answered in order too.
     for command in [cmd("clear_cache"), cmd("get_threshold_filter_criteria")] {
-        bench.observer.send_raw(command.to_string(), false);
+        fixture.observer.send_raw(command.to_string(), false);
     }
-    let answers = bench.observer.wait_for_answers(9);
+    let answers = fixture.observer.wait_for_answers(9);
     assert!(answers[7]["result"].get("clear_cache").is_some(), "{answers:?}");
-    bench.daemon.stop();
+    fixture.daemon.stop();
 }
 
 #[test]
 fn the_filter_set_by_commands_decides_what_is_published() {
-    let bench = Bench::live(&[]);
+    let fixture = CommandFixture::live(&[]);
     let published_after = |commands: &[Value]| {
         for command in commands {
-            bench.ask(command);
+            fixture.ask(command);
         }
-        // What was under way when the answer came is in these figures.
-        let first = bench.metrics("the next", |_| true)["runner"].clone();
+        // These numbers include inferences in progress when the answer came.
+        let first = fixture.metrics("the next", |_| true)["runner"].clone();
         let seen = |key: &str| first[key].as_u64().expect("a count");
-        let later = bench.metrics("20 inferences later", |metrics| {
+        let later = fixture.metrics("20 inferences later", |metrics| {
             metrics["runner"]["inferences"].as_u64() >= Some(seen("inferences") + 20)
         });
         let grown = |key: &str| later["runner"][key].as_u64().expect("a count") - seen(key);
@@ -330,24 +332,24 @@ fn the_filter_set_by_commands_decides_what_is_published() {
     assert!(published == 0 && filtered >= 20, "greater: {published} {filtered}");
     let (published, filtered) = published_after(&[cmd("disable_threshold_filter")]);
     assert!(published >= 20 && filtered == 0, "off: {published} {filtered}");
-    bench.daemon.stop();
+    fixture.daemon.stop();
 }
 
 #[test]
-fn reset_metrics_forgets_the_confidences_and_nothing_else() {
-    let bench = Bench::start(
+fn reset_metrics_resets_only_the_confidences() {
+    let fixture = CommandFixture::start(
         &cycle(&[boxed(0.5), boxed(0.9)]),
         &frames(20),
         &["--unthrottled", "--set", "ei_shutdown_behavior=wait_for_restart"],
     );
-    bench.observer.wait_for_status("paused", 1);
-    let before = bench.metrics("the next", |_| true);
+    fixture.observer.wait_for_status("paused", 1);
+    let before = fixture.metrics("the next", |_| true);
     assert_eq!(
         (&before["details"]["n"], &before["mean_confidence"]),
         (&json!(20), &json!(0.7))
     );
-    assert_eq!(bench.ask(&cmd("reset_metrics")), json!({"metrics_reset": "OK"}));
-    let after = bench.metrics("forgotten", |metrics| metrics["details"]["n"] == 0);
+    assert_eq!(fixture.ask(&cmd("reset_metrics")), json!({"metrics_reset": "OK"}));
+    let after = fixture.metrics("forgotten", |metrics| metrics["details"]["n"] == 0);
     assert_eq!(
         after["details"],
         json!({"n": 0, "sum_confidences": 0.0, "sum_confidences_squared": 0.0})
@@ -357,29 +359,29 @@ fn reset_metrics_forgets_the_confidences_and_nothing_else() {
     }
     assert_eq!(after["confidence_trend"], "flat");
     assert_eq!(after["runner"]["inferences"], 20);
-    bench.daemon.stop();
+    fixture.daemon.stop();
 }
 
 #[test]
-fn restart_begins_again_with_the_configuration() {
-    let bench = Bench::live(&["--set", "default_threshold=0.3", "--set", "threshold_criteria=gt"]);
+fn restart_starts_a_session_with_the_configured_settings() {
+    let fixture = CommandFixture::live(&["--set", "default_threshold=0.3", "--set", "threshold_criteria=gt"]);
     for command in [
         cmd("enable_threshold_filter"),
         set_confidence(json!(0.9)),
         set_criteria(json!("lt")),
     ] {
-        bench.ask(&command);
+        fixture.ask(&command);
     }
-    bench.metrics("some inferences", |metrics| {
+    fixture.metrics("some inferences", |metrics| {
         metrics["details"]["n"].as_u64() >= Some(10)
     });
     let (published, told) = (
-        bench.observer.all("inference/output").len(),
-        bench.observer.all("model/metrics").len(),
+        fixture.observer.all("inference/output").len(),
+        fixture.observer.all("model/metrics").len(),
     );
-    assert_eq!(bench.ask(&cmd("restart")), json!({"restart": "OK"}));
-    bench.observer.wait_for_status("started", 2);
-    let states: Vec<_> = bench
+    assert_eq!(fixture.ask(&cmd("restart")), json!({"restart": "OK"}));
+    fixture.observer.wait_for_status("started", 2);
+    let states: Vec<_> = fixture
         .observer
         .all("command/output")
         .iter()
@@ -392,66 +394,66 @@ fn restart_begins_again_with_the_configuration() {
     assert_eq!(states.last().expect("a notice")["status"], "started");
     assert_eq!(restart, states.len() - 2, "the answer, then started: {states:?}");
 
-    let anew = bench
+    let restarted = fixture
         .observer
-        .wait_for_nth("model/metrics", "metrics begin anew", told, |metrics| {
+        .wait_for_nth("model/metrics", "metrics begin restarted", told, |metrics| {
             metrics["details"]["n"] == 0
         });
     assert_eq!(
-        (&anew["runner"]["inferences"], &anew["runner"]["filtered"]),
+        (&restarted["runner"]["inferences"], &restarted["runner"]["filtered"]),
         (&json!(0), &json!(0))
     );
     assert_eq!(
-        bench.ask(&cmd("get_threshold_filter_config")),
+        fixture.ask(&cmd("get_threshold_filter_config")),
         filter_config("no", 0.3, "gt")
     );
-    let messages = bench.observer.wait_for_count("inference/output", published + 30);
+    let messages = fixture.observer.wait_for_count("inference/output", published + 30);
     let totals = totals(&messages);
     let begins: Vec<_> = (1..totals.len()).filter(|at| totals[*at] <= totals[at - 1]).collect();
     assert_eq!(begins.len(), 1, "{totals:?}");
     assert_eq!(totals[begins[0]], 1, "{totals:?}");
-    bench.daemon.stop();
+    fixture.daemon.stop();
 }
 
 #[test]
-fn a_model_that_ends_by_itself_is_started_again_and_settings_made_by_commands_stay() {
+fn settings_made_by_commands_stay_when_the_model_restarts() {
     let mut answers = vec![boxed(0.6); 60];
     answers.push(json!({"exit": 3}));
-    let bench = Bench::start(&script(&answers), LIVE, &[]);
-    bench.observer.wait_for_status("started", 1);
+    let fixture = CommandFixture::start(&script(&answers), LIVE, &[]);
+    fixture.observer.wait_for_status("started", 1);
     for command in [
         set_confidence(json!(0.55)),
         cmd("enable_threshold_filter"),
         set_criteria(json!("gt")),
     ] {
-        bench.ask(&command);
+        fixture.ask(&command);
     }
-    bench.observer.wait_for_status("started", 2);
+    fixture.observer.wait_for_status("started", 2);
     assert_eq!(
-        bench.ask(&cmd("get_threshold_filter_config")),
+        fixture.ask(&cmd("get_threshold_filter_config")),
         filter_config("yes", 0.55, "gt")
     );
-    let messages = bench.observer.wait_for_count("inference/output", 80);
-    // What the first process inferred still counts.
+    let messages = fixture.observer.wait_for_count("inference/output", 80);
+    // The inferences of the first process still count.
     assert_eq!(totals(&messages), (1..=messages.len() as u64).collect::<Vec<_>>());
-    let metrics = bench.metrics("the next", |_| true);
+    let metrics = fixture.metrics("the next", |_| true);
     assert_eq!(metrics["runner"]["model_restarts"], 1);
     assert!(metrics["details"]["n"].as_u64() > Some(60), "{metrics}");
-    bench.daemon.stop();
+    fixture.daemon.stop();
 }
 
 #[test]
-fn a_retained_restart_restarts_once_and_is_gone_at_the_broker() {
-    let Bench {
+fn a_retained_restart_restarts_once_and_is_removed_from_the_broker() {
+    let CommandFixture {
         site,
         broker,
         observer,
         arguments,
         daemon,
-    } = Bench::live(&[]);
+    } = CommandFixture::live(&[]);
     observer.send_raw(cmd("restart").to_string(), true);
     observer.wait_for_status("started", 2);
-    // A subscriber that comes now is sent what is retained before anything else.
+    // A new subscriber receives retained messages first.
     let late = Observer::connect(broker.port, site.device());
     late.wait_for_count("model/metrics", 3);
     assert!(late.all("").iter().all(|seen| !seen.retain), "{:?}", late.all("input"));
@@ -473,14 +475,14 @@ fn a_retained_restart_restarts_once_and_is_gone_at_the_broker() {
 }
 
 #[test]
-fn commands_sent_while_the_daemon_is_down_are_carried_out_when_it_comes_up() {
-    let Bench {
+fn commands_sent_while_the_component_is_stopped_are_executed_after_its_start() {
+    let CommandFixture {
         site,
         broker,
         observer,
         arguments,
         daemon,
-    } = Bench::live(&[]);
+    } = CommandFixture::live(&[]);
     daemon.stop();
     for value in ["0.31", "0.32"] {
         observer.send_raw(set_confidence(json!(value)).to_string(), false);

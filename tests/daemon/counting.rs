@@ -1,4 +1,4 @@
-//! Exact counts over a scripted model and a source of a known number of frames.
+//! Exact counts with a scripted model and a source of a known number of frames.
 
 use serde_json::{Value, json};
 
@@ -7,7 +7,7 @@ use crate::support::mosquitto::Mosquitto;
 use crate::support::observer::Observer;
 use crate::support::scripts::{boxed, cycle, frames, nothing};
 
-/// Runs `answers` over and over against `count` frames, and gives all inference messages and the last metrics message.
+/// Runs `count` frames through a model that repeats `answers`. Returns all inference messages and the last metrics message.
 fn run_through(answers: &[Value], count: u32, sets: &[&str]) -> (Vec<Value>, Value) {
     let (site, broker) = (Site::new(), Mosquitto::start());
     let observer = Observer::connect(broker.port, site.device());
@@ -57,7 +57,7 @@ fn every_fifth_inference_is_published_by_default() {
 }
 
 #[test]
-fn what_the_filter_rejects_and_what_is_empty_does_not_advance_the_gate() {
+fn filtered_and_empty_inferences_do_not_advance_the_gate() {
     // Of each round of four: one passes, one is too weak, one is empty, one passes.
     let answers = [boxed(0.9), boxed(0.2), nothing(), boxed(0.7)];
     let sets = [

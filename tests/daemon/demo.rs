@@ -1,4 +1,4 @@
-//! `demo`: the whole program at work with nothing but itself.
+//! `demo`: the whole program without other services.
 
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use crate::support::leftovers::{files_of, run_directories};
 use crate::support::mosquitto::Mosquitto;
 use crate::support::observer::Observer;
 
-/// `demo` with a temporary directory and a device of its own, so that what it leaves can be seen.
+/// `demo` with its own temporary directory and device, so that the test can check what it leaves behind.
 fn demo(site: &Site) -> Command {
     let mut command = site.bare_command();
     let device = format!("device_name={}", site.device());
@@ -57,7 +57,7 @@ fn the_demo_prints_each_message_with_a_box_and_ends_with_ctrl_c() {
 }
 
 #[test]
-fn the_demo_publishes_to_a_broker_when_told_to() {
+fn the_demo_publishes_to_a_given_broker() {
     let (site, broker) = (Site::new(), Mosquitto::start());
     let observer = Observer::connect(broker.port, site.device());
     let mut command = demo(&site);
@@ -71,14 +71,14 @@ fn the_demo_publishes_to_a_broker_when_told_to() {
 }
 
 #[test]
-fn the_demo_ends_when_nobody_reads_it_any_more() {
+fn the_demo_ends_when_its_output_is_closed() {
     let site = Site::new();
     let mut child = demo(&site)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // As `ei-greengrass demo | head` does.
+    // Like `ei-greengrass demo | head`.
     let mut reader = BufReader::new(child.stdout.take().unwrap());
     reader.read_line(&mut String::new()).unwrap();
     drop(reader);
@@ -91,7 +91,7 @@ fn the_demo_ends_when_nobody_reads_it_any_more() {
             let _ = child.kill();
             panic!("it goes on and on");
         }
-        // There is no event for the end of a child without reaping it.
+        // A child that was not reaped gives no event when it ends.
         std::thread::sleep(Duration::from_millis(10));
     };
     assert_eq!(status.code(), Some(0), "{status}");

@@ -1,4 +1,4 @@
-//! Every way to end the daemon.
+//! All ways to stop the component.
 
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ use crate::support::leftovers::{children_of, is_running, model_of, run_directori
 use crate::support::ports::free_port;
 use crate::support::scripts::{boxed, script};
 
-/// Greengrass sends SIGKILL 5 s after SIGTERM. The daemon takes 4 s at most; a busy machine gets the rest.
+/// Greengrass sends SIGKILL 5 s after SIGTERM. A stop takes at most 4 s; the rest is for a busy machine.
 const GREENGRASS: Duration = Duration::from_secs(5);
 
 /// Frames go on to the model; the other branch sleeps for half a minute with each frame, and nothing stops it.
@@ -37,7 +37,7 @@ fn ends_in_order(daemon: &mut Daemon, site: &Site) {
     assert_eq!(run_directories(site), Vec::<PathBuf>::new());
 }
 
-/// `end` is given the running daemon; then everything must be in order.
+/// `end` ends the running component; then the notice and the exit code are checked.
 fn ends_with_a_notice(end: impl FnOnce(&Stage, &Daemon)) {
     let stage = Stage::new();
     let mut daemon = stage.run("builtin:nop", CAMERA, &["sleep_time_sec=1"]);
@@ -55,27 +55,27 @@ fn ends_with_a_notice(end: impl FnOnce(&Stage, &Daemon)) {
 }
 
 #[test]
-fn sigterm_ends_it_in_order() {
+fn sigterm_stops_the_component() {
     ends_with_a_notice(|_, daemon| daemon.signal(Signal::TERM));
 }
 
 #[test]
-fn sigint_ends_it_in_order() {
+fn sigint_stops_the_component() {
     ends_with_a_notice(|_, daemon| daemon.signal(Signal::INT));
 }
 
 #[test]
-fn a_terminal_that_is_gone_ends_it_in_order() {
+fn sighup_stops_the_component() {
     ends_with_a_notice(|_, daemon| daemon.signal(Signal::HUP));
 }
 
 #[test]
-fn removing_the_lock_file_ends_it_in_order() {
+fn removing_the_lock_file_stops_the_component() {
     ends_with_a_notice(|stage, _| std::fs::remove_file(lock_file(&stage.site).unwrap()).unwrap());
 }
 
 #[test]
-fn the_command_stop_ends_it_in_order_and_waits_for_that() {
+fn the_subcommand_stop_stops_the_component_and_waits_for_its_end() {
     ends_with_a_notice(|stage, daemon| {
         let output = stage.site.command("stop").output().unwrap();
         assert_eq!(output.status.code(), Some(0));
@@ -85,7 +85,7 @@ fn the_command_stop_ends_it_in_order_and_waits_for_that() {
 }
 
 #[test]
-fn a_signal_to_the_whole_process_group_is_no_fault_of_the_model() {
+fn a_signal_to_the_process_group_is_not_reported_as_a_fault_of_the_model() {
     for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
         let stage = Stage::new();
         let scripted = stage.site.scripted_model(&script(&[boxed(0.5)]));
@@ -124,7 +124,7 @@ fn a_start_right_after_the_removal_of_the_lock_file_waits_for_the_earlier_run() 
 }
 
 #[test]
-fn a_pipe_in_place_of_the_lock_file_holds_nothing_up() {
+fn a_pipe_instead_of_the_lock_file_does_not_block() {
     let stage = Stage::new();
     let mut daemon = stage.run("builtin:nop", CAMERA, &[]);
     daemon.wait_for_line("Capture runs");
@@ -156,7 +156,7 @@ fn a_second_instance_ends_with_3_and_names_the_pid() {
 }
 
 #[test]
-fn stop_with_nothing_running_says_so_and_is_no_failure() {
+fn stop_succeeds_if_no_component_is_running() {
     let output = Site::new().command("stop").output().unwrap();
     assert_eq!(output.status.code(), Some(0));
     assert!(String::from_utf8_lossy(&output.stdout).contains("not running"));
@@ -178,7 +178,7 @@ fn a_lock_file_of_a_dead_process_is_taken_over() {
 }
 
 #[test]
-fn stop_kills_a_daemon_that_does_not_react() {
+fn stop_kills_a_component_that_does_not_react() {
     let stage = Stage::new();
     let mut daemon = stage.run("builtin:nop", CAMERA, &[]);
     daemon.wait_for_line("is loaded");
@@ -238,7 +238,7 @@ fn ends_in_time_with_everything_hanging(behaviour: Behaviour) {
 }
 
 #[test]
-fn it_ends_in_time_with_a_broker_that_never_acknowledges_a_model_and_a_camera_that_hang() {
+fn a_stop_is_in_time_if_model_and_camera_hang_and_the_broker_never_acknowledges() {
     ends_in_time_with_everything_hanging(Behaviour {
         acks: Acks::Stall,
         ..Behaviour::default()
@@ -246,7 +246,7 @@ fn it_ends_in_time_with_a_broker_that_never_acknowledges_a_model_and_a_camera_th
 }
 
 #[test]
-fn it_ends_in_time_with_a_broker_that_never_says_anything_a_model_and_a_camera_that_hang() {
+fn a_stop_is_in_time_if_model_and_camera_hang_and_the_broker_sends_nothing() {
     ends_in_time_with_everything_hanging(Behaviour {
         on_connect: OnConnect::Silent,
         ..Behaviour::default()
@@ -254,7 +254,7 @@ fn it_ends_in_time_with_a_broker_that_never_says_anything_a_model_and_a_camera_t
 }
 
 #[test]
-fn it_ends_in_time_during_a_restart_that_hangs() {
+fn a_stop_is_in_time_during_a_restart_that_hangs() {
     let (site, broker) = (Site::new(), Broker::start(Behaviour::default()));
     let mut command = command(&site, &broker.mock.url(), hanging_model(&site), &[]);
     command.args(["--gst", HANGING_CAMERA]);
@@ -276,13 +276,13 @@ fn it_ends_in_time_during_a_restart_that_hangs() {
     drop(broker.runtime);
 }
 
-/// It fails over and over, and each time it hangs on its way down.
+/// A source that fails repeatedly and hangs at each stop.
 const CAMERA_THAT_FAILS_AND_HANGS: &str = "videotestsrc is-live=true ! video/x-raw,format=RGB,width=64,height=48,framerate=30/1 \
      ! tee name=t t. ! queue ! identity sleep-time=60000000 ! fakesink async=false \
      t. ! queue leaky=downstream ! identity error-after=5";
 
 #[test]
-fn a_signal_while_it_says_goodbye_before_a_new_start_is_obeyed() {
+fn a_signal_during_the_stop_before_a_reexecution_stops_the_component() {
     let broker = Broker::start(Behaviour {
         acks: Acks::Stall,
         ..Behaviour::default()
@@ -309,7 +309,7 @@ fn a_signal_while_it_says_goodbye_before_a_new_start_is_obeyed() {
 }
 
 #[test]
-fn it_ends_in_order_while_the_source_blocks_in_its_start() {
+fn the_component_stops_while_the_source_blocks_in_its_start() {
     let stage = Stage::new();
     let pipe = stage.site.path().join("pipe");
     rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RWXU).unwrap();
@@ -323,7 +323,7 @@ fn it_ends_in_order_while_the_source_blocks_in_its_start() {
 }
 
 #[test]
-fn it_ends_in_order_while_the_model_is_loading() {
+fn the_component_stops_while_the_model_is_loading() {
     for delay in ["startup_delay_ms", "hello_delay_ms"] {
         for deaf in [false, true] {
             let stage = Stage::new();
@@ -343,7 +343,7 @@ fn it_ends_in_order_while_the_model_is_loading() {
 }
 
 #[test]
-fn it_ends_in_order_right_after_its_start() {
+fn the_component_stops_right_after_its_start() {
     let stage = Stage::new();
     for milliseconds in [0, 2, 5, 10, 15, 20, 30, 40, 50] {
         let mut daemon = stage.run("builtin:nop", CAMERA, &[]);
@@ -366,7 +366,7 @@ fn it_ends_in_order_right_after_its_start() {
 }
 
 #[test]
-fn the_first_thing_it_says_is_said_when_signals_are_obeyed() {
+fn signals_are_handled_before_the_first_log_line() {
     let stage = Stage::new();
     let mut daemon = stage.run("builtin:nop", CAMERA, &[]);
     daemon.wait_for_line("ei-greengrass starts");
@@ -386,7 +386,7 @@ fn a_second_signal_forces_the_end() {
     let model = model_of(daemon.pid());
     daemon.signal(Signal::TERM);
     daemon.wait_for_line("Stopping reason=SIGTERM received");
-    // At first that is the same wish once more.
+    // At first a second signal belongs to the same request.
     let begun = Instant::now();
     while begun.elapsed() < Duration::from_millis(1200) {
         daemon.signal(Signal::INT);
@@ -400,8 +400,8 @@ fn a_second_signal_forces_the_end() {
     drop(broker.runtime);
 }
 
-/// Nothing is acknowledged, so that the end takes long; `end` is given the running daemon and its lock file.
-fn an_end_that_takes_long_loses_nothing(end: impl FnOnce(&mut Daemon, PathBuf)) {
+/// The broker acknowledges nothing, so the stop takes long. `end` receives the component and its lock file.
+fn a_slow_stop_loses_no_message(end: impl FnOnce(&mut Daemon, PathBuf)) {
     let (site, broker) = (Site::new(), Broker::start(Behaviour::default()));
     broker.mock.behave(|behaviour| behaviour.acks = Acks::Stall);
     let sets = ["sleep_time_sec=1", "iotcore_backoff=1"];
@@ -424,8 +424,8 @@ fn an_end_that_takes_long_loses_nothing(end: impl FnOnce(&mut Daemon, PathBuf)) 
 }
 
 #[test]
-fn a_signal_that_comes_twice_at_once_is_one_wish() {
-    an_end_that_takes_long_loses_nothing(|daemon, _| {
+fn two_signals_at_the_same_time_are_one_request() {
+    a_slow_stop_loses_no_message(|daemon, _| {
         daemon.signal(Signal::TERM);
         daemon.wait_for_line("Stopping reason=SIGTERM received");
         daemon.signal(Signal::TERM);
@@ -434,8 +434,8 @@ fn a_signal_that_comes_twice_at_once_is_one_wish() {
 }
 
 #[test]
-fn the_signal_that_follows_the_removal_of_the_lock_file_is_the_first_one() {
-    an_end_that_takes_long_loses_nothing(|daemon, lock| {
+fn a_signal_after_the_removal_of_the_lock_file_does_not_force_the_exit() {
+    a_slow_stop_loses_no_message(|daemon, lock| {
         std::fs::remove_file(lock).unwrap();
         daemon.wait_for_line("Stopping reason=the lock file was removed");
         daemon.signal(Signal::TERM);
@@ -443,7 +443,7 @@ fn the_signal_that_follows_the_removal_of_the_lock_file_is_the_first_one() {
 }
 
 #[test]
-fn it_ends_at_once_when_there_is_no_broker() {
+fn the_component_stops_at_once_without_a_broker() {
     let site = Site::new();
     let broker = format!("mqtt://127.0.0.1:{}", free_port());
     let mut command = command(&site, &broker, "builtin:nop", &[]);
@@ -454,12 +454,12 @@ fn it_ends_at_once_when_there_is_no_broker() {
     let (status, took) = daemon.wait_for_end(LIMIT);
     assert_eq!(status.code(), Some(0));
     assert!(took < Duration::from_secs(2), "{took:?}");
-    assert!(!lines(&daemon.log(), "WARN", "before the end").is_empty());
+    assert!(!lines(&daemon.log(), "WARN", "before the stop").is_empty());
     assert!(lines(&daemon.log(), "ERROR", "").is_empty(), "nothing is lost");
 }
 
 #[test]
-fn it_goes_on_and_ends_in_order_when_nobody_reads_its_log() {
+fn the_component_continues_and_stops_if_its_log_is_not_read() {
     let stage = Stage::new();
     let mut command = stage.command("builtin:crash=3", &[]);
     command

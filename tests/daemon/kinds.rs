@@ -238,7 +238,7 @@ fn a_threshold_above_one_is_the_score_itself_for_an_anomaly_model() {
         "{report}"
     );
     let daemon = site.run(&broker.url(), &arguments);
-    let line = daemon.wait_for_line("The threshold of the confidence filter is read");
+    let line = daemon.wait_for_line("The threshold of the confidence filter is interpreted");
     assert!(line.contains("reading=\"score\""), "{line}");
     observer.send_raw(json!({"cmd": "get_threshold_filter_config"}).to_string(), false);
     let answer = observer.wait_for_answers(1).remove(0);

@@ -1,4 +1,4 @@
-//! Libraries outside the system's directories: found without anybody setting a variable.
+//! Libraries outside the system's directories are found without environment variables.
 
 use std::fs;
 use std::os::unix::fs::symlink;

@@ -93,7 +93,7 @@ fn a_model_that_crashes_repeatedly_is_restarted_each_time_and_logged_once() {
 }
 
 #[test]
-fn a_model_that_sends_garbage_is_ended_and_started_again() {
+fn a_model_that_sends_invalid_data_is_stopped_and_restarted() {
     let stage = Stage::new();
     let daemon = stage.run("builtin:garbage", CAMERA, &[]);
     let first = model_of(daemon.pid());
@@ -121,7 +121,7 @@ fn the_exit_status_and_the_last_output_are_in_the_log() {
 }
 
 #[test]
-fn a_model_that_refuses_every_frame_is_started_again_without_a_flood_of_log_lines() {
+fn a_model_that_refuses_every_frame_is_restarted_with_few_log_lines() {
     let stage = Stage::new();
     let answers: Vec<_> = (0..50)
         .map(|i| json!({"error": format!("no room for tensor {i} at 0x7f{i:02x}")}))
@@ -162,7 +162,7 @@ fn a_model_that_refuses_a_frame_gets_the_next_one() {
 }
 
 #[test]
-fn unusual_answers_are_cleaned_and_counted_and_never_fatal() {
+fn unusual_answers_are_cleaned_and_counted_and_not_fatal() {
     let unusual_box = |label: &str, value: Value| json!({"bounding_boxes": [{"label": label, "value": value, "x": 1, "y": 2, "width": 3, "height": 4}]});
     let one = json!({"label": "thing", "value": 0.5, "x": 1, "y": 2, "width": 3, "height": 4});
     let stage = Stage::new();
@@ -183,7 +183,7 @@ fn unusual_answers_are_cleaned_and_counted_and_never_fatal() {
         (&figures["frames_dropped"], &figures["model_restarts"]),
         (&json!(0), &json!(0))
     );
-    // A score, a score, a label, and at least one for the boxes beyond the bound.
+    // Two scores, a label, and at least one for the boxes beyond the limit.
     assert!(figures["answers_cleaned"].as_u64() >= Some(4), "{figures}");
     let messages = stage.observer.wait_for_count("inference/output", 3);
     assert_eq!(messages[0]["c"]["b"], 0.25);

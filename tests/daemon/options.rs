@@ -1,4 +1,4 @@
-//! Options of the existing runner, over the real binary.
+//! Options of the existing runner, with the real binary.
 
 use serde_json::{Value, json};
 
@@ -10,7 +10,7 @@ use crate::support::scripts::{boxed, hello, recorded};
 /// A white picture twice as wide as it is high.
 const WHITE: &str = "videotestsrc pattern=white num-buffers=3 ! video/x-raw,format=RGB,width=64,height=32";
 
-/// Runs white frames through a 4 x 4 model with these `eiparams`; gives the recorded requests and the log.
+/// Runs white frames through a 4 x 4 model with these `eiparams`. Returns the recorded requests and the log.
 fn run(eiparams: &str) -> (Vec<Value>, String) {
     let (site, broker) = (Site::new(), Mosquitto::start());
     let observer = Observer::connect(broker.port, site.device());
@@ -70,7 +70,7 @@ fn a_refused_threshold_is_logged_with_those_the_model_has() {
 }
 
 #[test]
-fn a_forced_resize_mode_wins_over_the_models() {
+fn a_forced_resize_mode_replaces_that_of_the_model() {
     let white = 16_777_215.0;
     let rows = |mode: &str| {
         let (requests, _) = run(mode);
@@ -85,14 +85,14 @@ fn a_forced_resize_mode_wins_over_the_models() {
 }
 
 #[test]
-fn without_shared_memory_the_features_go_as_json() {
+fn features_are_sent_as_json_without_shared_memory() {
     let (requests, _) = run("--shm-behavior never");
     assert_eq!(of_kind(&requests, "classify").len(), 3);
     assert_eq!(of_kind(&requests, "classify_shm").len(), 0);
 }
 
 #[test]
-fn predictions_are_logged_now_and_then_unless_they_are_not_wanted() {
+fn predictions_are_logged_sometimes_unless_disabled() {
     let (_, log) = run("--greengrass");
     let logged: Vec<_> = log
         .lines()
@@ -114,7 +114,7 @@ fn silent_leaves_warnings_and_verbose_adds_details() {
 }
 
 #[test]
-fn check_says_how_every_option_was_understood() {
+fn check_shows_the_meaning_of_every_option() {
     let site = Site::new();
     let options = [
         ("--greengrass", ""),

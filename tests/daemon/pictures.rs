@@ -1,4 +1,4 @@
-//! What comes over MQTT is what is in the picture.
+//! Published boxes match their pictures.
 
 use base64::Engine;
 use gstreamer as gst;
@@ -29,7 +29,7 @@ fn bright_centre(message: &Value) -> (f64, f64) {
 }
 
 #[test]
-fn the_box_that_comes_over_mqtt_lies_on_the_ball() {
+fn the_published_box_is_at_the_position_of_the_ball() {
     let (site, broker) = (Site::new(), Mosquitto::start());
     let observer = Observer::connect(broker.port, site.device());
     let daemon = site.run(

@@ -121,7 +121,7 @@ fn any_number_is_a_threshold_for_anomaly_scores() {
     );
     let line = bench
         .daemon
-        .wait_for_line("The threshold of the confidence filter is read");
+        .wait_for_line("The threshold of the confidence filter is interpreted");
     assert!(
         line.contains("reading=\"score\"") && line.contains("threshold=250"),
         "{line}"

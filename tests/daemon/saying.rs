@@ -1,4 +1,4 @@
-//! What the program says: reports of the command line, and the log.
+//! Output of the program: reports of subcommands, and the log.
 
 use std::process::Stdio;
 
@@ -127,7 +127,7 @@ fn no_password_is_in_the_log_at_any_level() {
     assert!(log.contains("--no-such-option"), "{log}");
 }
 
-/// Runs the daemon for some messages, ends it, and gives what it wrote where.
+/// Runs the component for some messages and stops it. Returns stdout and stderr.
 fn written(arguments: &[&str], source: &str) -> (String, String) {
     let (site, broker) = (Site::new(), Mosquitto::start());
     let observer = Observer::connect(broker.port, site.device());
@@ -158,7 +158,7 @@ fn written(arguments: &[&str], source: &str) -> (String, String) {
 }
 
 #[test]
-fn the_log_goes_to_stdout_one_event_a_line_and_json_when_asked() {
+fn the_log_goes_to_stdout_with_one_event_per_line_as_text_or_json() {
     // An error of GStreamer with line breaks in it.
     let source = "filesrc location=/no/such/file ! decodebin ! videoconvert";
     for arguments in [&["--log-format", "json"][..], &["--log-format", "json", "--verbose"]] {
@@ -188,7 +188,7 @@ fn the_log_goes_to_stdout_one_event_a_line_and_json_when_asked() {
         assert!(["DEBUG", "INFO", "WARN", "ERROR"].contains(&level), "{line}");
         assert!(!line.contains('\u{1b}'), "{line}");
     }
-    // A configuration that cannot be read is told in the same way.
+    // An unreadable configuration is logged in the same way.
     let site = Site::new();
     let broken = site.write("broken.json", "{\n\"a\": 1 \"b\": 2\n}\n");
     let ended = finish(bare(
@@ -202,11 +202,11 @@ fn the_log_goes_to_stdout_one_event_a_line_and_json_when_asked() {
 }
 
 #[test]
-fn a_log_that_nobody_can_write_or_read_ends_nothing() {
+fn the_component_continues_if_its_log_cannot_be_written_or_read() {
     let (site, broker) = (Site::new(), Mosquitto::start());
     let observer = Observer::connect(broker.port, site.device());
     let model = site.scripted_model(&script(&[boxed(0.6)]));
-    // A full disk for both, then a reader that is gone.
+    // First a full disk for both streams, then a closed pipe.
     let full = || std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
     let deaf = || std::io::pipe().unwrap().1;
     let outputs: [(Stdio, Stdio); 2] = [(full().into(), full().into()), (deaf().into(), deaf().into())];
@@ -309,7 +309,7 @@ fn config_get_prints_one_effective_value() {
 }
 
 #[test]
-fn every_subcommand_explains_itself_with_an_example() {
+fn the_help_of_every_subcommand_has_an_example() {
     let site = Site::new();
     let all = finish(bare(&site, &["--help"]));
     assert_eq!(all.code, Some(0));

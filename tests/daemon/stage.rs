@@ -1,4 +1,4 @@
-//! What most tests need: a site, a broker, and somebody who listens.
+//! What most tests need: a site, a broker, and a client that receives all messages.
 
 use std::ffi::OsStr;
 use std::process::Command;

@@ -1,4 +1,4 @@
-//! What is no model for this machine or this component: told in words, and replaced without a new start.
+//! Files that are not a usable model: the error explains why, and a replaced file is used without a restart.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -23,13 +23,13 @@ fn elf(machine: u16) -> Vec<u8> {
     head
 }
 
-/// A file that is no model is told in words by `check` and `run`; put a model in its place and it is started.
+/// `check` and `run` explain a file that is not a model. When a model replaces it, the model starts.
 #[track_caller]
 fn wrong_model(put: impl FnOnce(&Path), words: &[&str]) {
     wrong_model_told_by("The model failed and restarts", put, words, words, 2);
 }
 
-/// `line` is part of the log line that tells, with all of `words`; `shown_words` are what `check` shows before it ends with `code`.
+/// The log line contains `line` and all of `words`. The output of `check`, which exits with `code`, contains `shown_words`.
 fn wrong_model_told_by(line: &str, put: impl FnOnce(&Path), words: &[&str], shown_words: &[&str], code: i32) {
     let (site, broker) = (Site::new(), Mosquitto::start());
     let observer = Observer::connect(broker.port, site.device());
@@ -69,7 +69,7 @@ fn wrong_model_told_by(line: &str, put: impl FnOnce(&Path), words: &[&str], show
 }
 
 #[test]
-fn a_model_for_another_machine_is_told_and_replaced() {
+fn a_model_for_another_machine_is_reported_and_can_be_replaced() {
     let this = if cfg!(target_arch = "x86_64") {
         "x86-64"
     } else {
@@ -96,7 +96,7 @@ fn a_model_for_a_32_bit_arm_is_told_and_replaced() {
 }
 
 #[test]
-fn a_truncated_model_is_recognised_and_replaced() {
+fn a_truncated_model_is_reported_and_can_be_replaced() {
     wrong_model(
         |path| {
             let whole = std::fs::read(scripted_model()).unwrap();
@@ -107,7 +107,7 @@ fn a_truncated_model_is_recognised_and_replaced() {
 }
 
 #[test]
-fn a_web_page_in_place_of_a_model_is_told_and_replaced() {
+fn a_web_page_instead_of_a_model_is_reported_and_can_be_replaced() {
     let page = "<!DOCTYPE html>\n<html><body>Please log in</body></html>";
     wrong_model(
         |path| std::fs::write(path, page).unwrap(),
@@ -116,7 +116,7 @@ fn a_web_page_in_place_of_a_model_is_told_and_replaced() {
 }
 
 #[test]
-fn a_script_in_place_of_a_model_is_told_and_replaced() {
+fn a_script_instead_of_a_model_is_reported_and_can_be_replaced() {
     wrong_model(
         |path| std::fs::write(path, "#!/bin/sh\nexit 0\n").unwrap(),
         &["a script"],
@@ -124,12 +124,12 @@ fn a_script_in_place_of_a_model_is_told_and_replaced() {
 }
 
 #[test]
-fn a_directory_in_place_of_a_model_is_told_and_replaced() {
+fn a_directory_instead_of_a_model_is_reported_and_can_be_replaced() {
     wrong_model(|path| std::fs::create_dir(path).unwrap(), &["a directory"]);
 }
 
 #[test]
-fn an_archive_in_place_of_a_model_is_told_and_replaced() {
+fn an_archive_in_place_of_a_model_is_reported_and_replaced() {
     wrong_model(
         |path| std::fs::write(path, b"PK\x03\x04....").unwrap(),
         &["a ZIP archive"],
@@ -137,7 +137,7 @@ fn an_archive_in_place_of_a_model_is_told_and_replaced() {
 }
 
 #[test]
-fn another_program_in_place_of_a_model_is_told_and_replaced() {
+fn another_program_in_place_of_a_model_is_reported_and_replaced() {
     wrong_model(
         |path| assert!(std::fs::copy("/bin/true", path).unwrap() > 0),
         &["the model ended (exit status 0) while it was starting"],
@@ -145,7 +145,7 @@ fn another_program_in_place_of_a_model_is_told_and_replaced() {
 }
 
 #[test]
-fn a_script_without_its_interpreter_is_told_and_replaced() {
+fn a_script_without_its_interpreter_is_reported_and_replaced() {
     let put = |path: &Path| {
         std::fs::write(path, "#!/opt/no-such-python3\nprint(1)\n").unwrap();
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
@@ -154,14 +154,14 @@ fn a_script_without_its_interpreter_is_told_and_replaced() {
 }
 
 #[test]
-fn a_missing_model_is_told_and_started_when_it_appears() {
+fn a_missing_model_is_reported_and_started_when_it_appears() {
     let words = ["model.eim", "ei_local_model_file"];
     // Edge Impulse Studio may have one.
     wrong_model_told_by("is missing", |_| {}, &words, &["model.eim"], 0);
 }
 
 #[test]
-fn a_model_for_another_sensor_is_named_and_the_daemon_stays_up_until_another_comes() {
+fn a_model_for_another_sensor_is_reported_and_can_be_replaced() {
     let (site, broker) = (Site::new(), Mosquitto::start());
     let observer = Observer::connect(broker.port, site.device());
     let mut wrong = script(&[boxed(0.6)]);

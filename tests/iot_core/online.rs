@@ -107,7 +107,7 @@ fn the_secret_is_named_and_not_shown_and_the_bucket_is_looked_up() {
         "{text}"
     );
     assert!(
-        line(&text, "studio").ends_with("127.0.0.1 knows the key: project tests / Tutorial (42)"),
+        line(&text, "studio").ends_with("127.0.0.1 accepts the key: project tests / Tutorial (42)"),
         "{text}"
     );
     let bucket = line(&text, "bucket");
@@ -119,7 +119,7 @@ fn the_secret_is_named_and_not_shown_and_the_bucket_is_looked_up() {
     let (_, text) = check_secret_and_bucket(secret(&good_secret()), &storage, &[]);
     let bucket = line(&text, "bucket");
     assert!(
-        bucket.contains(&format!("the bucket photos is there, in {REGION}")),
+        bucket.contains(&format!("the bucket photos exists, in {REGION}")),
         "{bucket}"
     );
     assert!(

@@ -12,11 +12,8 @@ fn assert_nothing_is_lost(daemon: Daemon) {
     let log = daemon.stop();
     let kept = log
         .lines()
-        .find(|line| line.contains("could not be delivered and wait on disk"));
-    assert!(
-        kept.is_some_and(|line| line.contains("nothing of them is lost")),
-        "{log}"
-    );
+        .find(|line| line.contains("Undelivered messages wait on disk"));
+    assert!(kept.is_some_and(|line| line.contains("none of them is lost")), "{log}");
     assert!(!log.contains(" are lost"), "{log}");
 }
 
@@ -30,7 +27,7 @@ fn a_wrong_secret_is_refused_with_what_to_look_at() {
     };
     let endpoint = format!("iot_endpoint={}", world.gateway.endpoint());
     let daemon = world.run_with_key(&wrong, &[&endpoint]);
-    let line = daemon.wait_for_line("refused to let this client in (403 Forbidden");
+    let line = daemon.wait_for_line("refused the connection (403 Forbidden");
     assert!(line.contains("iot:Connect on client/"), "{line}");
     let problem = world.gateway.attempts.with(|attempts| attempts[0].signed_by.clone());
     assert!(problem.unwrap_err().starts_with("signature is"));

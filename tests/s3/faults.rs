@@ -117,7 +117,7 @@ fn what_waits_survives_a_sigkill() {
 fn a_bucket_of_somebody_else_is_named_and_local_work_goes_on() {
     for (head, words) in [
         (403, "s3:ListBucket on arn:aws:s3:::photos"),
-        (404, "belongs to another AWS account; names of buckets are unique"),
+        (404, "belongs to another AWS account; bucket names are unique"),
     ] {
         let place = Place::new();
         let s3 = place.storage.serve();

@@ -64,7 +64,7 @@ fn a_source_directory_that_is_not_ours_is_left_alone() {
     let work = format!("{SOURCE}/work");
     machine.write(&work, "mine");
     assert_eq!(machine.setup(&["--needs-kvssink"]).out, "no\n");
-    machine.setup(&[]).succeeds().warns("is not ours");
+    machine.setup(&[]).succeeds().warns("was not created by this component");
     assert_eq!(machine.read(&work), "mine");
 }
 
@@ -102,7 +102,7 @@ fn a_command_that_hangs_is_named_with_its_limit() {
     machine
         .setup(&["--time-limit", "0"])
         .succeeds()
-        .warns("kvssink could not be built (no time is left for it)");
+        .warns("kvssink could not be built (the time limit of the install step has passed)");
     machine.not_called(&["timeout "]);
 }
 

@@ -226,7 +226,7 @@ async fn each_wrong_answer_has_its_own_sentence_and_retry_rule() {
         (
             "/impulses",
             Reply::bytes("application/json", "{\"succ"),
-            "is cut off",
+            "is incomplete",
             Retry::Soon,
         ),
         (
@@ -310,7 +310,7 @@ async fn each_wrong_answer_has_its_own_sentence_and_retry_rule() {
             // Nobody is at the other host.
             ("/deployment", _) => {
                 let (said, _) = bench.failure(bench.fetch().await);
-                assert!(said.contains("could not be asked for the deployment"), "{said}");
+                assert!(said.contains("for the deployment failed"), "{said}");
                 continue;
             }
             _ => bench.failure(bench.fetch().await),

@@ -31,7 +31,9 @@ fn fetch_prints_the_steps_and_the_path_and_info_shows_the_model() {
     let text = said(&output);
     assert_eq!(output.status.code(), Some(0), "{text}");
     assert!(
-        text.contains(r#"Edge Impulse project selected owner="tests" project="Tutorial" project_id=42 impulse_id=1"#),
+        text.contains(
+            r#"Selected the Edge Impulse project owner="tests" project="Tutorial" project_id=42 impulse_id=1"#
+        ),
         "{text}"
     );
     let path = place(site.path(), 3).display().to_string();
@@ -116,7 +118,7 @@ fn each_failure_of_the_secret_has_its_own_message() {
                 "InvalidSignatureException",
                 "Signature expired: 20200101T000000Z is now earlier than",
             ),
-            "set this machine's clock, or let NTP do it",
+            "set this machine's clock, or use NTP",
             2,
         ),
         (
@@ -129,7 +131,7 @@ fn each_failure_of_the_secret_has_its_own_message() {
         ),
         (
             Reply::bytes("text/html", "<html>log in</html>"),
-            "the secret EI_API_KEY cannot be read: Secrets Manager gave an answer that is not understood (HTTP 200)",
+            "the secret EI_API_KEY cannot be read: the answer of Secrets Manager cannot be read (HTTP 200)",
             1,
         ),
     ];
@@ -245,7 +247,7 @@ fn the_option_api_key_is_used_when_the_secret_is_refused_and_not_before() {
     let denied = aws_error("AccessDeniedException", "no");
     let (text, exit) = with_secrets(denied, &arguments);
     assert_eq!(exit, Some(0), "{text}");
-    assert!(text.contains("The API key of eiparams (--api-key) is used"), "{text}");
+    assert!(text.contains("Using the API key of eiparams (--api-key)"), "{text}");
     // The secret is readable: it wins, though Studio does not know its key.
     let (text, exit) = with_secrets(stand_in::secret(&json!({"ei_api_key": "ei_other"})), &arguments);
     assert_eq!(exit, Some(2), "{text}");

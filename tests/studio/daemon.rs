@@ -91,7 +91,7 @@ fn the_secret_becomes_a_model_becomes_messages_and_nobody_sees_the_key() {
     // `restart` looks for a changed version.
     bench.state.lock().version = Some(4);
     bench.observer.command(&json!({"cmd": "restart"}), |_| true);
-    daemon.wait_for_line("The model was downloaded version=4");
+    daemon.wait_for_line("Downloaded the model version=4");
     bench.observer.wait_for_status("started", 2);
     assert_no_secret(&daemon.stop());
 
@@ -117,11 +117,13 @@ fn without_network_the_earlier_model_runs_and_a_newer_one_is_used_after_a_restar
 
     let daemon = bench.run(&url, |_| {});
     bench.observer.wait_for_status("started", 2);
-    daemon.wait_for_line("the one downloaded earlier runs");
+    daemon.wait_for_line("using the one that was downloaded earlier");
     bench.wait_for_problem("model: it was downloaded earlier and may not be the newest: ");
     bench.state.lock().version = Some(4);
     let studio = stand_in::studio_at(port, &bench.state);
-    daemon.wait_for_line("A new model is downloaded; it is used from the next start or the command restart on version=4 project=Tutorial");
+    daemon.wait_for_line(
+        "Downloaded a new model; it is used after the next start or the command restart version=4 project=Tutorial",
+    );
     bench.wait_for_health("no problem", |_, problems| problems.is_empty());
     bench.observer.command(&json!({"cmd": "restart"}), |_| true);
     daemon.wait_for_line("The model is already on this device version=4");
@@ -258,9 +260,11 @@ fn the_earlier_model_runs_while_studio_builds_the_newer_one() {
         state.job = stand_in::Job::Builds(4);
     }
     let daemon = bench.run(&studio.url(), |_| {});
-    daemon.wait_for_line("An earlier model runs meanwhile reason=\"the newer one is still to be built\"");
+    daemon.wait_for_line("Using an earlier model meanwhile reason=\"the newer one is still to be built\"");
     bench.observer.wait_for_status("started", 2);
-    daemon.wait_for_line("A new model is downloaded; it is used from the next start or the command restart on version=4 project=Tutorial");
+    daemon.wait_for_line(
+        "Downloaded a new model; it is used after the next start or the command restart version=4 project=Tutorial",
+    );
     daemon.stop();
 }
 
@@ -278,7 +282,7 @@ fn a_model_that_is_deleted_while_it_runs_is_downloaded_again() {
     let daemon = bench.run(&studio.url(), |_| {});
     bench.observer.wait_for_status("started", 1);
     std::fs::remove_file(place(bench.site.path(), 3)).unwrap();
-    daemon.wait_for_lines("The model was downloaded version=3", 2);
+    daemon.wait_for_lines("Downloaded the model version=3", 2);
     bench.observer.wait_for_status("started", 2);
     daemon.stop();
 }

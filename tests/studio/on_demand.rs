@@ -55,7 +55,7 @@ async fn a_model_from_studio_answers_requests_until_a_newer_one_replaces_it() {
     daemon.wait_for_line("is loaded");
     let (code, text) = post_features(&features, 32 * 24).await;
     assert_eq!(code, 200, "{text}");
-    assert_eq!(daemon.stop().matches("The model was downloaded version=3").count(), 1);
+    assert_eq!(daemon.stop().matches("Downloaded the model version=3").count(), 1);
 
     // The model that was downloaded earlier answers while Studio builds another one, which then replaces it.
     {
@@ -71,7 +71,7 @@ async fn a_model_from_studio_answers_requests_until_a_newer_one_replaces_it() {
         &json!({"hello": hello, "answers": [crate::support::scripts::boxed(0.5)]}),
     );
     let daemon = server(&studio.url());
-    daemon.wait_for_line("An earlier model runs meanwhile");
+    daemon.wait_for_line("Using an earlier model meanwhile");
     daemon.wait_for_line("The model is loaded version=8");
     assert!(
         daemon.log().contains("The model is loaded version=7"),

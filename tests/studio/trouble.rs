@@ -26,7 +26,7 @@ fn goes_on_with(secrets: Option<Reply>, studio: Option<(&'static str, Reply)>, w
             c.env("AWS_ENDPOINT_URL_SECRETS_MANAGER", secrets.url());
         }
     });
-    let line = daemon.wait_for_line("the one downloaded earlier runs");
+    let line = daemon.wait_for_line("using the one that was downloaded earlier");
     for word in words {
         assert!(line.contains(word), "lacks {word}: {line}");
     }

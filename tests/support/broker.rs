@@ -1,5 +1,5 @@
-//! A mock MQTT 3.1.1 broker on a free port. It keeps sessions, retained messages and last wills as a real broker does,
-//! records every packet, and misbehaves on demand. The packets are rumqttc's own types, so no codec is written here.
+//! A mock MQTT 3.1.1 broker on a free port. It handles sessions, retained messages and last wills like a real broker, records
+//! every packet, and can simulate faults. It uses the packet types and the codec of rumqttc.
 #![allow(dead_code)]
 
 mod client;
@@ -30,13 +30,13 @@ const MAX_PACKET: usize = 16 << 20;
 pub enum Acks {
     #[default]
     Normal,
-    /// Never.
+    /// Sends no acknowledgements.
     Stall,
-    /// This many are collected and sent in reverse order; what is left over is sent after 100 ms of quiet.
+    /// Collects this many acknowledgements and sends them in reverse order. Remaining ones are sent after 100 ms without a packet.
     Reversed(usize),
-    /// Each one twice.
+    /// Sends each acknowledgement twice.
     Twice,
-    /// Each one followed by one for an id that was never used.
+    /// Sends, after each acknowledgement, one for an id that was never used.
     Invented,
 }
 
@@ -46,50 +46,50 @@ pub enum OnConnect {
     #[default]
     Accept,
     Refuse(ConnectReturnCode),
-    /// TCP is accepted, nothing is said.
+    /// Accepts the TCP connection and sends nothing.
     Silent,
-    /// CONNACK, and the connection is closed.
+    /// Sends CONNACK and closes the connection.
     AcceptAndClose,
 }
 
-/// What the broker does; may be changed while it runs ([`MockBroker::behave`]).
+/// Behaviour of the broker. [`MockBroker::behave`] changes it while it runs.
 #[derive(Debug, Clone, Default)]
 pub struct Behaviour {
     pub on_connect: OnConnect,
     pub acks: Acks,
-    /// Close each connection after so many packets received on it (CONNECT included), before answering the last.
+    /// Closes each connection after this number of received packets (including CONNECT), before answering the last one.
     pub drop_after: Option<usize>,
-    /// No SUBACK.
+    /// Sends no SUBACK.
     pub stall_suback: bool,
-    /// SUBACK says no.
+    /// Refuses the subscription in SUBACK.
     pub refuse_subscription: bool,
-    /// Nothing is kept for clients that are away, whatever they ask for.
+    /// Stores no messages for disconnected clients, even if they have a persistent session.
     pub forget_sessions: bool,
-    /// Nothing is read from the sockets.
+    /// Reads nothing from the sockets.
     pub stop_reading: bool,
-    /// Acknowledge no retained PUBLISH, and close the connection in its place.
+    /// Closes the connection instead of acknowledging a retained PUBLISH.
     pub drop_on_clear: bool,
 }
 
-/// Who sent a packet.
+/// Sender of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
     FromClient,
     ToClient,
 }
 
-/// One packet seen.
+/// A recorded packet.
 #[derive(Debug, Clone)]
 pub struct Entry {
     pub at: Instant,
-    /// Counts connections from 1.
+    /// Number of the connection, from 1.
     pub connection: usize,
     pub way: Way,
     pub packet: Packet,
 }
 
 impl Entry {
-    /// A PUBLISH by the client.
+    /// The PUBLISH packet, if a client sent it.
     pub fn published(&self) -> Option<&Publish> {
         match (&self.packet, self.way) {
             (Packet::Publish(publish), Way::FromClient) => Some(publish),
@@ -123,12 +123,12 @@ enum Out {
 struct State {
     behaviour: Behaviour,
     log: Vec<Entry>,
-    /// Everything routed, last wills included, in order.
+    /// All routed messages in order, including last wills.
     routed: Vec<Publish>,
     connections: usize,
     sessions: HashMap<String, Session>,
     retained: HashMap<String, Publish>,
-    /// All sockets, those without a session too.
+    /// All sockets, including those without a session.
     open: HashMap<usize, mpsc::UnboundedSender<Out>>,
 }
 
@@ -137,7 +137,7 @@ struct Shared {
     changed: Notify,
 }
 
-/// See the module.
+/// The running broker.
 pub struct MockBroker {
     address: SocketAddr,
     shared: Arc<Shared>,
@@ -173,12 +173,12 @@ impl MockBroker {
         format!("mqtt://{}", self.address)
     }
 
-    /// Changes the behaviour from now on.
+    /// Changes the behaviour.
     pub fn behave(&self, change: impl FnOnce(&mut Behaviour)) {
         change(&mut self.shared.state.lock().behaviour);
     }
 
-    /// Nobody listens any more, and all connections are gone. Sessions and retained messages stay.
+    /// Closes the port and all connections. Sessions and retained messages stay.
     pub async fn down(&mut self) {
         if let Some(task) = self.listener.take() {
             task.abort();
@@ -204,7 +204,7 @@ impl MockBroker {
         }
     }
 
-    /// Publishes to the subscribers. With `dup` they get it flagged as sent before.
+    /// Publishes a message to the subscribers; `dup` sets the DUP flag.
     pub fn publish(&self, topic: &str, payload: impl Into<Vec<u8>>, retain: bool, dup: bool, qos: QoS) {
         let mut publish = Publish::new(topic, qos, payload);
         publish.retain = retain;
@@ -230,12 +230,12 @@ impl MockBroker {
             .map(|publish| publish.payload.clone())
     }
 
-    /// Every packet so far.
+    /// All packets up to now.
     pub fn log(&self) -> Vec<Entry> {
         self.shared.state.lock().log.clone()
     }
 
-    /// Payloads published by clients on `topic`, repeats included.
+    /// Payloads that clients published on `topic`, including repeats.
     pub fn published(&self, topic: &str) -> Vec<String> {
         payloads(&self.log(), topic)
     }
@@ -251,7 +251,7 @@ impl MockBroker {
             .collect()
     }
 
-    /// CONNECTs so far.
+    /// All CONNECT packets up to now.
     pub fn connects(&self) -> Vec<Connect> {
         let connect = |entry: Entry| match entry.packet {
             Packet::Connect(connect) => Some(connect),
@@ -260,12 +260,12 @@ impl MockBroker {
         self.log().into_iter().filter_map(connect).collect()
     }
 
-    /// Waits until the log satisfies `condition`; panics with the log when it does not within `limit`.
+    /// Waits until the log satisfies `condition`. Panics with the log if that takes longer than `limit`.
     pub async fn wait_for(&self, what: &str, limit: Duration, mut condition: impl FnMut(&[Entry]) -> bool) {
         self.wait_for_state(what, limit, |state| condition(&state.log)).await;
     }
 
-    /// Waits until `topic` has seen (routed) so many messages.
+    /// Waits until `count` messages were routed on `topic`.
     pub async fn wait_for_routed(&self, topic: &str, count: usize, limit: Duration) {
         let what = format!("{count} messages on {topic}");
         let seen = |state: &State| state.routed.iter().filter(|publish| publish.topic == topic).count();
@@ -364,7 +364,7 @@ async fn serve(
                     match Packet::read(&mut buffer, MAX_PACKET) {
                         Ok(packet) => {
                             if !client.received(&shared, packet) {
-                                // What was answered before is still written.
+                                // Answers to earlier packets are still written.
                                 while let Ok(Out::Packet(packet)) = outgoing.try_recv() {
                                     write(&mut socket, &shared, number, packet).await;
                                 }
@@ -446,7 +446,7 @@ impl State {
                 .find(|(filter, _)| matches(&publish.topic, filter))
                 .map(|(_, qos)| *qos);
             if let Some(granted) = granted {
-                // To those who are subscribed already a retained message is one like any other.
+                // Existing subscribers receive a retained message without the retain flag.
                 session.deliver(Publish {
                     retain: false,
                     qos: publish.qos.min_of(granted),

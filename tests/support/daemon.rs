@@ -1,4 +1,4 @@
-//! The real binary as a child of the test: its log lines, its end, and a directory of its own.
+//! Runs the real binary as a child process, with its own directory, and collects its log lines.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::events::Events;
 
-/// Long enough for a busy machine of two cores; a test that waits this long has failed.
+/// Time limit of every wait. It is long enough for a busy machine with two cores.
 pub const LIMIT: Duration = Duration::from_secs(30);
 
 /// The program under test.
@@ -16,7 +16,7 @@ pub fn binary() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_ei-greengrass"))
 }
 
-/// A directory and a device of its own for one test.
+/// A directory and a device for one test.
 pub struct Site {
     dir: tempfile::TempDir,
     device: String,
@@ -35,7 +35,7 @@ impl Site {
         self.dir.path()
     }
 
-    /// The `device_name` of this site; the daemon adds its suffix.
+    /// The `device_name` of this site; the component adds a suffix.
     pub fn device(&self) -> &str {
         &self.device
     }
@@ -75,7 +75,7 @@ impl Site {
     pub fn bare_command(&self) -> Command {
         let mut command = Command::new(binary());
         command.current_dir(self.path()).stdin(Stdio::null());
-        // No test asks the machine it runs on who it is.
+        // Tests must not use the real credentials or instance metadata of the machine.
         command.env("AWS_EC2_METADATA_DISABLED", "true");
         for variable in [
             "RUST_LOG",
@@ -104,7 +104,7 @@ impl Site {
 }
 
 impl Drop for Site {
-    /// The directory of a model whose daemon was killed stays until the next start, and there is none.
+    /// Removes the directories of models whose component was killed; normally the next start does that.
     fn drop(&mut self) {
         for directory in super::leftovers::run_directories(self) {
             let _ = std::fs::remove_dir_all(directory);
@@ -112,7 +112,7 @@ impl Drop for Site {
     }
 }
 
-/// Where cargo put the example that is the scripted model.
+/// Path of the scripted model, which is an example of this crate.
 pub fn scripted_model() -> PathBuf {
     let test = std::env::current_exe().expect("path of the test");
     test.ancestors()
@@ -121,7 +121,7 @@ pub fn scripted_model() -> PathBuf {
         .join("examples/scripted-model")
 }
 
-/// A running daemon. Killed when dropped; its log is shown when the test fails.
+/// A running component. It is killed when this is dropped; its log is printed if the test fails.
 pub struct Daemon {
     child: Child,
     log: Arc<Events<String>>,
@@ -163,7 +163,7 @@ impl Daemon {
             });
     }
 
-    /// Everything logged so far.
+    /// The log up to now.
     pub fn log(&self) -> String {
         self.log.with(|lines| lines.join("\n"))
     }
@@ -173,7 +173,7 @@ impl Daemon {
         rustix::process::kill_process(pid, signal).expect("signal the daemon");
     }
 
-    /// Waits for the end by itself; gives the status and how long it took.
+    /// Waits until the process ends by itself. Returns its status and the time until then.
     #[track_caller]
     pub fn wait_for_end(&mut self, limit: Duration) -> (ExitStatus, Duration) {
         let begun = Instant::now();
@@ -189,12 +189,12 @@ impl Daemon {
                 "the daemon did not end within {limit:?}; its log:\n{}",
                 self.log()
             );
-            // There is no event for the end of a child without reaping it.
+            // A child that was not reaped gives no event when it ends.
             std::thread::sleep(Duration::from_millis(5));
         }
     }
 
-    /// SIGTERM, an orderly end, and the whole log.
+    /// Sends SIGTERM, checks that the process exits with code 0, and returns the whole log.
     #[track_caller]
     pub fn stop(mut self) -> String {
         self.signal(rustix::process::Signal::TERM);

@@ -1,4 +1,4 @@
-//! A small HTTP/1.1 server on loopback that answers what a test tells it to and remembers every request.
+//! A small HTTP/1.1 server on loopback. A closure of the test answers the requests, which are recorded.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -15,11 +15,11 @@ use super::events::Events;
 #[derive(Debug, Clone, Default)]
 pub struct Request {
     pub method: String,
-    /// Host of an absolute address: asked as a proxy.
+    /// Host of an absolute URL, which a client sends to a proxy.
     pub proxied_for: Option<String>,
     pub path: String,
     pub query: BTreeMap<String, String>,
-    /// Names in lower case.
+    /// Headers, with names in lower case.
     pub headers: BTreeMap<String, String>,
     pub body: Vec<u8>,
 }
@@ -30,9 +30,9 @@ pub struct Reply {
     pub status: u16,
     pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,
-    /// `Content-Length` when it is not that of the body.
+    /// `Content-Length`, if it differs from the length of the body.
     pub announced: Option<usize>,
-    /// Nothing is answered; the connection stays open until the client gives up.
+    /// Sends no answer and keeps the connection open until the client closes it.
     pub hang: bool,
 }
 
@@ -69,7 +69,7 @@ impl Reply {
     }
 }
 
-/// The server; it stops listening when dropped.
+/// The server. It stops listening when it is dropped.
 pub struct HttpServer {
     pub port: u16,
     pub requests: Arc<Events<Request>>,
@@ -82,7 +82,7 @@ impl HttpServer {
         Self::start_at(0, answer)
     }
 
-    /// On this port; 0: any.
+    /// Starts the server on this port; 0: any free port.
     pub fn start_at(port: u16, answer: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).expect("a port");
         let port = listener.local_addr().expect("an address").port();
@@ -112,7 +112,7 @@ impl HttpServer {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// How many requests so far had a path with this end.
+    /// Number of requests up to now whose path has this ending.
     pub fn count(&self, ending: &str) -> usize {
         self.requests
             .with(|all| all.iter().filter(|request| request.path.ends_with(ending)).count())

@@ -1,4 +1,4 @@
-//! A real Mosquitto on a free port, ended when dropped.
+//! A real Mosquitto on a free port. It ends when it is dropped.
 #![allow(dead_code)]
 
 use std::net::{Ipv4Addr, TcpStream};
@@ -21,16 +21,16 @@ pub struct Mosquitto {
 }
 
 impl Mosquitto {
-    /// Plain MQTT.
+    /// Starts a broker for MQTT without TLS.
     pub fn start() -> Self {
         Self::start_with(tempfile::tempdir().expect("a directory"), "")
     }
 
-    /// With more lines for the listener; files they name can be put into `directory` before.
+    /// Starts a broker with more lines for the listener; `directory` contains the files that they name.
     pub fn start_with(directory: TempDir, listener_lines: &str) -> Self {
         let port = free_port();
         let path = directory.path().display();
-        // Mosquitto 2.0.11 does not start with a WebSocket listener alone: it does not count that one.
+        // Mosquitto 2.0.11 does not start if its only listener is a WebSocket listener.
         let plain = if listener_lines.contains("websockets") {
             format!("listener {} 127.0.0.1\n", free_port())
         } else {
@@ -55,9 +55,9 @@ impl Mosquitto {
         format!("mqtt://127.0.0.1:{}", self.port)
     }
 
-    /// Starts it (again) on the same port, with what it saved.
+    /// Starts the broker on the same port with its saved state.
     pub fn up(&mut self) {
-        // Started as root it would change to a user that cannot read the directory.
+        // Started as root, it would change to a user that cannot read the directory.
         let config = self.directory.path().join("mosquitto.conf");
         let user = if running_as_root() { "user root\n" } else { "" };
         let text = std::fs::read_to_string(&config).expect("a configuration");
@@ -72,7 +72,7 @@ impl Mosquitto {
             .spawn();
         let mut child = child.unwrap_or_else(|error| panic!("{PROGRAM} cannot be started: {error}"));
         let limit = Instant::now() + Duration::from_secs(10);
-        // It opens one listener after the other.
+        // The broker opens one listener after the other.
         let listeners = text.lines().filter_map(|line| line.strip_prefix("listener "));
         let ports: Vec<u16> = listeners
             .filter_map(|listener| listener.split(' ').next()?.parse().ok())
@@ -92,12 +92,12 @@ impl Mosquitto {
         self.child = Some(child);
     }
 
-    /// Ends it in order: it saves sessions and retained messages.
+    /// Stops the broker; it saves sessions and retained messages.
     pub fn down(&mut self) {
         self.end(Signal::TERM);
     }
 
-    /// Ends it with this signal; killed, it forgets what it did not save.
+    /// Ends the broker with this signal. With SIGKILL it saves nothing.
     pub fn end(&mut self, signal: Signal) {
         self.signal(signal);
         if let Some(mut child) = self.child.take() {
@@ -105,14 +105,14 @@ impl Mosquitto {
         }
     }
 
-    /// For example, STOP: it keeps its connections and answers nothing, until CONT.
+    /// Sends a signal. After STOP it keeps its connections and answers nothing until CONT.
     pub fn signal(&self, signal: Signal) {
         if let Some(child) = &self.child {
             kill_process(Pid::from_child(child), signal).expect("signalled");
         }
     }
 
-    /// What it logged.
+    /// The log of the broker.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
     }

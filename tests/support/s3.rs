@@ -1,4 +1,4 @@
-//! A real S3 implementation on loopback (`s3s` on its file system backend, which checks every signature), with faults.
+//! An S3 implementation on loopback (`s3s` with its file system backend, which checks every signature), with simulated faults.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -24,26 +24,26 @@ pub const ACCESS_KEY: &str = "AKIATEST";
 pub const SECRET_KEY: &str = "very-secret-key-of-the-test";
 pub const REGION: &str = "eu-central-1";
 
-/// How it answers.
+/// Behaviour of the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Behaviour {
-    /// As S3.
+    /// Behaves like S3.
     Normal,
-    /// Takes connections and requests and never answers.
+    /// Accepts connections and requests and never answers.
     Hang,
-    /// Everything with this status and error code.
+    /// Answers every request with this status and error code.
     Fault(u16, &'static str),
-    /// The bucket is somebody else's: it is not there for HEAD (404), or forbidden (403); it cannot be made.
+    /// The bucket belongs to another account: HEAD returns 404 or 403, and it cannot be created.
     SomebodyElses { head: u16 },
-    /// As S3, but uploads of keys with this in them are refused for good.
+    /// Behaves like S3, but always refuses uploads of keys that contain this text.
     Refuse(&'static str),
-    /// Nothing is taken: it is another time there.
+    /// Refuses every request, because the time of the server differs.
     AnotherTime,
-    /// As S3, for a bucket in this region.
+    /// Behaves like S3 with a bucket in this region.
     InRegion(&'static str),
 }
 
-/// One request that was answered (or will never be: status 0).
+/// A request with the status of its answer; 0: never answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answered {
     pub method: String,
@@ -56,7 +56,7 @@ pub struct Answered {
     pub status: u16,
 }
 
-/// The server. Ends when dropped.
+/// The server. It ends when it is dropped.
 pub struct S3 {
     pub port: u16,
     root: PathBuf,
@@ -70,7 +70,7 @@ struct Shared {
     answered: Events<Answered>,
 }
 
-/// Where S3 keeps its buckets, for servers that come and go.
+/// The directory of the buckets, which several servers can use one after the other.
 pub struct Storage {
     pub directory: TempDir,
     pub port: u16,
@@ -84,12 +84,12 @@ impl Storage {
         }
     }
 
-    /// Starts a server on it.
+    /// Starts a server with this storage.
     pub fn serve(&self) -> S3 {
         self.serve_with(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY))
     }
 
-    /// Starts a server that knows these keys.
+    /// Starts a server that accepts these keys.
     pub fn serve_with(&self, auth: impl S3Auth) -> S3 {
         let root = self.directory.path().to_owned();
         let mut builder = S3ServiceBuilder::new(FileSystem::new(&root).expect("a file system"));
@@ -123,7 +123,7 @@ impl Storage {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// The environment that leads a daemon here.
+    /// Sets the environment variables with which a component uses this server.
     pub fn environment(&self, command: &mut Command) {
         command
             .env("AWS_ENDPOINT_URL_S3", self.endpoint())
@@ -136,10 +136,10 @@ impl Storage {
     }
 }
 
-/// What `async_trait` makes of an asynchronous function.
+/// The return type of an asynchronous function with `async_trait`.
 type Soon<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// Keys that expire are refused from then on.
+/// Refuses keys after they expire.
 impl S3Auth for Keys {
     fn get_secret_key<'a, 'b, 'c>(&'a self, id: &'b str) -> Soon<'c, s3s::S3Result<SecretKey>>
     where
@@ -159,13 +159,13 @@ impl S3 {
         *self.shared.behaviour.lock().unwrap() = behaviour;
     }
 
-    /// Waits until `found` gives something for the requests answered so far.
+    /// Waits until `found` returns a value for the requests answered up to now.
     #[track_caller]
     pub fn wait_for<R>(&self, what: &str, found: impl FnMut(&[Answered]) -> Option<R>) -> R {
         self.shared.answered.wait_for(what, LIMIT, found)
     }
 
-    /// Waits until so many messages (`.json`) were uploaded, and gives the keys of all uploads in order.
+    /// Waits until `count` messages (`.json`) were uploaded. Returns the keys of all uploads in order.
     #[track_caller]
     pub fn wait_for_pairs(&self, count: usize) -> Vec<String> {
         self.wait_for(&format!("{count} pairs in S3"), |answered| {
@@ -187,7 +187,7 @@ impl S3 {
     }
 }
 
-/// Paths of the objects that were taken, in order.
+/// Paths of the uploaded objects, in order.
 pub fn uploads(answered: &[Answered]) -> Vec<String> {
     answered
         .iter()

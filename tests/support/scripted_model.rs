@@ -1,4 +1,4 @@
-//! A small `.eim` that says what a test tells it to. It shares no code with the program under test.
+//! A small `.eim` with answers from a script. It shares no code with the program under test.
 //!
 //! A test copies it to `<somewhere>/model.eim` and writes its script to `<somewhere>/model.eim.json`:
 //!

@@ -22,27 +22,27 @@ pub fn boxed(value: f64) -> Value {
     json!({"bounding_boxes": [{"label": "thing", "value": value, "x": 1, "y": 2, "width": 3, "height": 4}]})
 }
 
-/// An answer that found nothing.
+/// An answer without boxes.
 pub fn nothing() -> Value {
     json!({"bounding_boxes": []})
 }
 
-/// A model that gives these answers, then the last one again and again.
+/// A model that returns these answers, then repeats the last one.
 pub fn script(answers: &[Value]) -> Value {
     json!({"hello": hello(32, 24), "answers": answers, "repeat": "last", "shm": true})
 }
 
-/// A model that gives these answers in turn.
+/// A model that repeats these answers in turn.
 pub fn cycle(answers: &[Value]) -> Value {
     json!({"hello": hello(32, 24), "answers": answers, "repeat": "cycle", "shm": true})
 }
 
-/// A source of exactly this many frames that plays as fast as it can.
+/// A source of exactly this many frames that plays as fast as possible.
 pub fn frames(count: u32) -> String {
     format!("videotestsrc num-buffers={count} ! video/x-raw,format=I420,width=64,height=48,framerate=30/1")
 }
 
-/// The hello of an audio model: `window` samples at `frequency`, looked at every `slice` samples.
+/// The hello of an audio model: windows of `window` samples at `frequency`, one every `slice` samples.
 pub fn hearing(frequency: u32, window: usize, slice: usize, continuous: bool) -> Value {
     json!({
         "project": {"id": 2, "name": "Listener", "owner": "tests", "deploy_version": 3},
@@ -62,10 +62,10 @@ pub fn classified(yes: f64) -> Value {
     json!({"classification": {"yes": yes, "no": 1.0 - yes}})
 }
 
-/// What a scripted model recorded: every request as one line.
+/// The requests that a scripted model recorded.
 pub fn recorded(path: &std::path::Path) -> Vec<Value> {
     let text = std::fs::read_to_string(path).unwrap_or_default();
-    // The last line may still be on its way.
+    // The last line may be incomplete.
     let complete = text.rsplit_once('\n').map_or("", |(complete, _)| complete);
     complete
         .lines()

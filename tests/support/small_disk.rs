@@ -1,4 +1,4 @@
-//! A file system that is soon full.
+//! A small file system that fills quickly.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -7,7 +7,7 @@ use std::process::Command;
 pub struct SmallDisk(PathBuf);
 
 impl SmallDisk {
-    /// Makes the directory and mounts a file system of `size`, such as `64k`, there. `None`: it is not allowed to.
+    /// Creates the directory and mounts a file system of `size` (for example `64k`) there. `None`: the user may not mount.
     pub fn mount(at: &Path, size: &str) -> Option<Self> {
         std::fs::create_dir(at).expect("a directory");
         let mount = Command::new("mount")

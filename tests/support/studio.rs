@@ -1,4 +1,4 @@
-//! Stand-ins for Edge Impulse Studio, Secrets Manager and the Greengrass token exchange service.
+//! Mocks of Edge Impulse Studio, Secrets Manager and the Greengrass token exchange service.
 
 use std::process::Command;
 use std::sync::Arc;
@@ -10,29 +10,29 @@ use serde_json::{Value, json};
 use super::aws::token_exchange::{Keys, TokenExchange};
 use super::http::{HttpServer, Reply, Request};
 
-/// The API key of these tests; it must show up nowhere.
+/// The API key of these tests. No output may contain it.
 pub const API_KEY: &str = "ei_5e1f0dd2c0ffee5e1f0dd2c0ffee5e1f";
-/// The secret of the credentials of these tests; neither must it.
+/// The secret access key of these tests. No output may contain it.
 pub const SECRET_ACCESS_KEY: &str = "wJalrXUtnFEMIsecretEXAMPLE";
 pub const TARGET: &str = "runner-linux-x86_64";
 
-/// An answer of its own for a request; `None`: the usual one.
+/// A special answer to a request; `None`: the default answer.
 type Instead = Box<dyn FnMut(&Request) -> Option<Reply> + Send>;
 
-/// What Studio has, and how it behaves.
+/// State and behaviour of the mock.
 pub struct State {
     /// `None`: not built.
     pub version: Option<u64>,
-    /// What the build job becomes.
+    /// The result of the build job.
     pub job: Job,
     pub model: Vec<u8>,
-    /// Answers in place of the usual ones: path ending, and what comes; `None`: the usual.
+    /// Answers that replace the default ones, by the end of the path.
     pub instead: Vec<(&'static str, Instead)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Job {
-    /// Built with this version after some looks.
+    /// Built with this version after some status requests.
     Builds(u64),
     Fails,
     Never,
@@ -50,7 +50,7 @@ pub fn state(model: Vec<u8>) -> Shared {
     }))
 }
 
-/// Every request whose path ends so gets this answer.
+/// Answers every request whose path has this ending with `reply`.
 pub fn always(shared: &Shared, ending: &'static str, reply: Reply) {
     shared
         .lock()
@@ -130,13 +130,13 @@ fn usual(request: &Request, state: &mut State, looks: &AtomicUsize) -> Reply {
     Reply::json(&answer)
 }
 
-/// A Secrets Manager that gives this secret.
+/// A Secrets Manager that returns this secret.
 pub fn secrets(value: &Value) -> HttpServer {
     let reply = secret(value);
     HttpServer::start(move |_| reply.clone())
 }
 
-/// The answer with this secret; text as it is, else JSON.
+/// The answer with this secret: a text unchanged, other values as JSON.
 pub fn secret(value: &Value) -> Reply {
     let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     Reply::bytes(
@@ -156,7 +156,7 @@ pub fn good_secret() -> Value {
     json!({"ei_api_key": API_KEY})
 }
 
-/// A refusal as AWS sends it.
+/// A refusal in the format of AWS.
 pub fn aws_error(code: &str, message: &str) -> Reply {
     let body = json!({"__type": code, "message": message});
     Reply::bytes("application/x-amz-json-1.1", body.to_string())
@@ -164,7 +164,7 @@ pub fn aws_error(code: &str, message: &str) -> Reply {
         .header("x-amzn-errortype", code)
 }
 
-/// The same Secrets Manager for keys that are good now; others are told that they expired.
+/// A Secrets Manager that accepts keys until they expire.
 pub fn secrets_for(keys: Keys, answer: impl Fn() -> Reply + Send + Sync + 'static) -> HttpServer {
     HttpServer::start(move |request| {
         let id = request.headers["authorization"]
@@ -182,7 +182,7 @@ pub fn secrets_for(keys: Keys, answer: impl Fn() -> Reply + Send + Sync + 'stati
     })
 }
 
-/// The program gets its credentials from there and from nowhere else.
+/// Configures the program to get its credentials only from `exchange`.
 pub fn exchanged(command: &mut Command, exchange: &TokenExchange) {
     command
         .env_remove("AWS_ACCESS_KEY_ID")
@@ -190,7 +190,7 @@ pub fn exchanged(command: &mut Command, exchange: &TokenExchange) {
         .envs(exchange.environment());
 }
 
-/// Points the program at the stand-ins, with fixed credentials, and at nothing else of AWS.
+/// Configures the program to use only the mocks, with fixed credentials.
 pub fn surround(command: &mut Command, secrets: &str, studio: &str) {
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("AWS_") || name.starts_with("EI_")) {
         command.env_remove(name);

@@ -1,29 +1,29 @@
-//! Brokers that refuse, hang, or make no sense.
+//! Brokers that refuse, hang, or send invalid packets.
 
 use super::*;
 
 #[tokio::test]
-async fn repeated_and_invented_acknowledgements_end_the_connection_and_lose_nothing() {
+async fn repeated_and_unknown_acknowledgements_end_the_connection_and_lose_no_message() {
     for acks in [Acks::Twice, Acks::Invented] {
         let broker = MockBroker::start(Behaviour {
             acks,
             ..Behaviour::default()
         })
         .await;
-        let bench = Bench::new(&broker.url());
-        bench.infer(0..40);
+        let fixture = TestUplink::new(&broker.url());
+        fixture.infer(0..40);
         assert!(
-            matches!(bench.offline().await, ConnectionError::Protocol(_)),
+            matches!(fixture.offline().await, ConnectionError::Protocol(_)),
             "{acks:?}"
         );
         broker.behave(|behaviour| behaviour.acks = Acks::Normal);
-        bench.drained().await;
+        fixture.drained().await;
         assert_eq!(
-            firsts(&broker.published(&bench.topics.inference_output)),
+            firsts(&broker.published(&fixture.topics.inference_output)),
             numbers(0..40),
             "{acks:?}"
         );
-        let seen = broker.published(&bench.topics.inference_output);
+        let seen = broker.published(&fixture.topics.inference_output);
         assert_eq!(
             seen.iter().filter(|payload| *payload == "0").count(),
             1,
@@ -33,10 +33,10 @@ async fn repeated_and_invented_acknowledgements_end_the_connection_and_lose_noth
 }
 
 #[tokio::test]
-async fn packets_that_make_no_sense_end_the_connection_and_nothing_else() {
+async fn unexpected_packets_only_end_the_connection() {
     use rumqttc::mqttbytes::v4::{ConnAck, PubAck, PubComp, PubRec, PubRel, SubAck, SubscribeReasonCode};
     let broker = MockBroker::start(Behaviour::default()).await;
-    let bench = Bench::new(&broker.url());
+    let fixture = TestUplink::new(&broker.url());
     let granted = SubscribeReasonCode::Success(QoS::AtLeastOnce);
     for packet in [
         Packet::PubAck(PubAck::new(1)),
@@ -49,26 +49,26 @@ async fn packets_that_make_no_sense_end_the_connection_and_nothing_else() {
         Packet::Disconnect,
         Packet::SubAck(SubAck::new(77, vec![granted])),
     ] {
-        bench.online().await;
+        fixture.online().await;
         broker.send(&packet);
-        bench.infer(0..1);
-        bench.drained().await;
+        fixture.infer(0..1);
+        fixture.drained().await;
     }
 }
 
 #[tokio::test]
-async fn a_broker_that_never_acknowledges_is_left_and_gets_everything_again() {
+async fn messages_are_sent_again_after_a_broker_acknowledged_none() {
     let broker = MockBroker::start(Behaviour {
         acks: Acks::Stall,
         ..Behaviour::default()
     })
     .await;
-    let bench = Bench::hasty(&broker.url());
-    bench.infer(0..30);
-    assert!(matches!(bench.offline().await, ConnectionError::NoAcknowledgement(_)));
+    let fixture = TestUplink::hasty(&broker.url());
+    fixture.infer(0..30);
+    assert!(matches!(fixture.offline().await, ConnectionError::NoAcknowledgement(_)));
     broker.behave(|behaviour| behaviour.acks = Acks::Normal);
-    bench.drained().await;
-    let published = broker.published(&bench.topics.inference_output);
+    fixture.drained().await;
+    let published = broker.published(&fixture.topics.inference_output);
     assert_eq!(firsts(&published), numbers(0..30));
     assert!(published.iter().filter(|payload| *payload == "0").count() >= 2);
     assert!(
@@ -80,32 +80,32 @@ async fn a_broker_that_never_acknowledges_is_left_and_gets_everything_again() {
 #[tokio::test]
 async fn a_broker_that_stops_reading_does_not_hang_the_uplink() {
     let broker = MockBroker::start(Behaviour::default()).await;
-    let bench = Bench::hasty(&broker.url());
-    bench.online().await;
+    let fixture = TestUplink::hasty(&broker.url());
+    fixture.online().await;
     broker.behave(|behaviour| behaviour.stop_reading = true);
-    // More than the socket buffers hold, so that a write blocks.
+    // More than the size of the socket buffers, so that a write blocks.
     for _ in 0..30 {
-        let message = Message::inference(&bench.topics, vec![b'x'; 128 * 1024], Qos::AtLeastOnce);
-        bench.outbox.push(message);
+        let message = Message::inference(&fixture.topics, vec![b'x'; 128 * 1024], Qos::AtLeastOnce);
+        fixture.outbox.push(message);
     }
-    bench.offline().await;
+    fixture.offline().await;
     broker.behave(|behaviour| behaviour.stop_reading = false);
-    bench.drained().await;
-    assert_eq!(bench.stats.delivered.get(), 30);
+    fixture.drained().await;
+    assert_eq!(fixture.stats.delivered.get(), 30);
 }
 
 #[tokio::test]
-async fn a_broker_that_accepts_and_says_nothing_is_given_up() {
+async fn a_connection_attempt_ends_if_the_broker_sends_nothing() {
     let broker = MockBroker::start(Behaviour {
         on_connect: OnConnect::Silent,
         ..Behaviour::default()
     })
     .await;
-    let bench = Bench::hasty(&broker.url());
-    assert!(matches!(bench.offline().await, ConnectionError::Silent(_)));
+    let fixture = TestUplink::hasty(&broker.url());
+    assert!(matches!(fixture.offline().await, ConnectionError::Silent(_)));
     broker.behave(|behaviour| behaviour.on_connect = OnConnect::Accept);
     broker.behave(|behaviour| behaviour.stall_suback = true);
-    bench
+    fixture
         .state(|state| {
             matches!(
                 state,
@@ -116,13 +116,13 @@ async fn a_broker_that_accepts_and_says_nothing_is_given_up() {
             )
         })
         .await;
-    assert!(broker.published(&bench.topics.inference_output).is_empty());
+    assert!(broker.published(&fixture.topics.inference_output).is_empty());
     broker.behave(|behaviour| behaviour.stall_suback = false);
-    bench.online().await;
+    fixture.online().await;
 }
 
 #[tokio::test]
-async fn refusals_are_told_in_words() {
+async fn refusals_are_explained() {
     for (code, words) in [
         (ConnectReturnCode::BadUserNamePassword, "user name or password"),
         (ConnectReturnCode::NotAuthorized, "authorise"),
@@ -134,7 +134,7 @@ async fn refusals_are_told_in_words() {
             ..Behaviour::default()
         })
         .await;
-        let reason = Bench::new(&broker.url()).offline().await.to_string();
+        let reason = TestUplink::new(&broker.url()).offline().await.to_string();
         assert!(reason.contains(words), "{reason}");
     }
     let broker = MockBroker::start(Behaviour {
@@ -142,27 +142,27 @@ async fn refusals_are_told_in_words() {
         ..Behaviour::default()
     })
     .await;
-    let reason = Bench::new(&broker.url()).offline().await.to_string();
+    let reason = TestUplink::new(&broker.url()).offline().await.to_string();
     assert!(
         reason.contains("subscribe to /edgeimpulse/device/cam/command/input"),
         "{reason}"
     );
     let nobody = format!("mqtt://127.0.0.1:{}", support::ports::free_port());
-    assert_eq!(Bench::new(&nobody).offline().await, ConnectionError::Refused);
-    let reason = Bench::new("mqtt://no-such-host.invalid").offline().await;
+    assert_eq!(TestUplink::new(&nobody).offline().await, ConnectionError::Refused);
+    let reason = TestUplink::new("mqtt://no-such-host.invalid").offline().await;
     assert!(matches!(reason, ConnectionError::Dns(_)), "{reason}");
 }
 
-/// The error after a few connections that the broker closes at the packet with this number, CONNECT being the first.
+/// The error after some connections that the broker closes at packet `number`; CONNECT is packet 1.
 async fn closed_at_packet(number: usize) -> String {
     let broker = MockBroker::start(Behaviour {
         drop_after: Some(number),
         ..Behaviour::default()
     })
     .await;
-    let bench = Bench::new(&broker.url());
-    bench.infer(0..1);
-    let state = bench
+    let fixture = TestUplink::new(&broker.url());
+    fixture.infer(0..1);
+    let state = fixture
         .state(|state| {
             matches!(
                 state,
@@ -180,7 +180,7 @@ async fn closed_at_packet(number: usize) -> String {
 }
 
 #[tokio::test]
-async fn a_connection_closed_on_subscribe_is_told_apart_from_one_closed_on_publish() {
+async fn a_connection_closed_on_subscribe_has_another_error_than_one_closed_on_publish() {
     let topic = "/edgeimpulse/device/cam/command/input";
     let subscribe = closed_at_packet(2).await;
     assert!(
@@ -194,7 +194,7 @@ async fn a_connection_closed_on_subscribe_is_told_apart_from_one_closed_on_publi
 }
 
 #[tokio::test]
-async fn an_ad_hoc_client_whose_subscription_ends_the_connection_names_the_permission() {
+async fn the_error_of_an_ad_hoc_client_closed_on_subscribe_contains_the_permission() {
     let broker = MockBroker::start(Behaviour {
         drop_after: Some(2),
         ..Behaviour::default()
@@ -206,14 +206,14 @@ async fn an_ad_hoc_client_whose_subscription_ends_the_connection_names_the_permi
 }
 
 #[tokio::test]
-async fn being_thrown_out_three_times_names_the_client_id() {
+async fn the_error_after_three_early_closes_contains_the_client_id() {
     let broker = MockBroker::start(Behaviour {
         on_connect: OnConnect::AcceptAndClose,
         ..Behaviour::default()
     })
     .await;
-    let bench = Bench::new(&broker.url());
-    let state = bench
+    let fixture = TestUplink::new(&broker.url());
+    let state = fixture
         .state(|state| {
             matches!(
                 state,

@@ -1,4 +1,4 @@
-//! Against a real Mosquitto: what a mock could get wrong.
+//! Tests with a real Mosquitto, for behaviour that a mock could get wrong.
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rumqttc::{AsyncClient, Event, Incoming, MqttOptions};
@@ -6,16 +6,16 @@ use rumqttc::{AsyncClient, Event, Incoming, MqttOptions};
 use super::*;
 use crate::support::mosquitto::Mosquitto;
 
-/// Another client of the broker: sees everything under `/edgeimpulse`, and publishes.
-struct Onlooker {
+/// Another client of the broker, which receives all messages below `/edgeimpulse` and publishes.
+struct OtherClient {
     client: AsyncClient,
     messages: mpsc::UnboundedReceiver<(String, String)>,
 }
 
-impl Onlooker {
+impl OtherClient {
     async fn new(port: u16) -> Self {
         let mut options = MqttOptions::new("onlooker", "127.0.0.1", port);
-        // With a session, so that nothing is missed while the broker restarts.
+        // A persistent session, so that no message is lost while the broker restarts.
         options.set_max_packet_size(1 << 20, 1 << 20).set_clean_session(false);
         let (client, mut event_loop) = AsyncClient::new(options, 100);
         let (sender, messages) = mpsc::unbounded_channel();
@@ -59,7 +59,7 @@ impl Onlooker {
             .expect("published");
     }
 
-    /// The next message on `topic`; others are passed over.
+    /// The next message on `topic`; other messages are skipped.
     async fn next(&mut self, topic: &str) -> String {
         loop {
             let (of, text) = timeout(LIMIT, self.messages.recv())
@@ -80,48 +80,48 @@ fn url(broker: &Mosquitto) -> String {
 #[tokio::test]
 async fn a_retained_restart_does_not_come_back() {
     let broker = Mosquitto::start();
-    let mut onlooker = Onlooker::new(broker.port).await;
+    let mut onlooker = OtherClient::new(broker.port).await;
     let input = Topics::new("cam").command_input;
     onlooker.publish(&input, "restart", true).await;
     assert_eq!(onlooker.next(&input).await, "restart");
-    let mut bench = Bench::new(&url(&broker));
-    assert_eq!(bench.command().await, "restart");
-    bench.stop().await;
+    let mut fixture = TestUplink::new(&url(&broker));
+    assert_eq!(fixture.command().await, "restart");
+    fixture.stop().await;
     assert_eq!(onlooker.next(&input).await, "", "our clearing");
-    // The component starts again; a command of now shows that nothing older is before it.
-    let mut bench = Bench::new(&url(&broker));
-    bench.online().await;
+    // A new command shows that no older command is delivered before it.
+    let mut fixture = TestUplink::new(&url(&broker));
+    fixture.online().await;
     onlooker.publish(&input, "now", false).await;
-    assert_eq!(bench.command().await, "now");
+    assert_eq!(fixture.command().await, "now");
 }
 
 #[tokio::test]
 async fn a_command_sent_while_the_device_is_away_arrives_once_when_it_comes_back() {
     let broker = Mosquitto::start();
-    let onlooker = Onlooker::new(broker.port).await;
-    let bench = Bench::new(&url(&broker));
-    bench.online().await;
-    let input = bench.topics.command_input.clone();
-    bench.stop().await;
+    let onlooker = OtherClient::new(broker.port).await;
+    let fixture = TestUplink::new(&url(&broker));
+    fixture.online().await;
+    let input = fixture.topics.command_input.clone();
+    fixture.stop().await;
     onlooker.publish(&input, "queued and retained", true).await;
-    let mut bench = Bench::new(&url(&broker));
-    assert_eq!(bench.command().await, "queued and retained");
+    let mut fixture = TestUplink::new(&url(&broker));
+    assert_eq!(fixture.command().await, "queued and retained");
     onlooker.publish(&input, "now", false).await;
-    assert_eq!(bench.command().await, "now", "the retained copy is the same command");
+    assert_eq!(fixture.command().await, "now", "the retained copy is the same command");
 }
 
 #[tokio::test]
-async fn the_last_will_follows_a_kill_and_not_an_orderly_stop() {
+async fn the_last_will_follows_a_kill_and_not_a_stop() {
     let broker = Mosquitto::start();
-    let mut onlooker = Onlooker::new(broker.port).await;
+    let mut onlooker = OtherClient::new(broker.port).await;
     let output = Topics::new("cam").command_output;
-    let bench = Bench::new(&url(&broker));
-    bench.online().await;
-    assert_eq!(bench.stop().await, 0);
+    let fixture = TestUplink::new(&url(&broker));
+    fixture.online().await;
+    assert_eq!(fixture.stop().await, 0);
     assert_eq!(statuses(&[onlooker.next(&output).await]), ["stopped"]);
-    let bench = Bench::new(&url(&broker));
-    bench.online().await;
-    drop(bench);
+    let fixture = TestUplink::new(&url(&broker));
+    fixture.online().await;
+    drop(fixture);
     assert_eq!(
         statuses(&[onlooker.next(&output).await]),
         ["offline"],
@@ -132,42 +132,42 @@ async fn the_last_will_follows_a_kill_and_not_an_orderly_stop() {
 #[tokio::test]
 async fn order_survives_a_restart_of_the_broker() {
     let mut broker = Mosquitto::start();
-    let mut onlooker = Onlooker::new(broker.port).await;
-    let bench = Bench::new(&url(&broker));
-    let topic = bench.topics.inference_output.clone();
-    bench.infer(0..50);
-    bench.drained().await;
+    let mut onlooker = OtherClient::new(broker.port).await;
+    let fixture = TestUplink::new(&url(&broker));
+    let topic = fixture.topics.inference_output.clone();
+    fixture.infer(0..50);
+    fixture.drained().await;
     let mut received = Vec::new();
     while received.len() < 50 {
         received.push(onlooker.next(&topic).await);
     }
     broker.down();
-    bench.offline().await;
-    bench.infer(50..100);
+    fixture.offline().await;
+    fixture.infer(50..100);
     broker.up();
-    bench.online().await;
-    bench.drained().await;
+    fixture.online().await;
+    fixture.drained().await;
     while received.last().is_none_or(|last| last != "99") {
         received.push(onlooker.next(&topic).await);
     }
     assert_eq!(firsts(&received), numbers(0..100));
-    assert_eq!(bench.stats.delivered.get(), 100);
+    assert_eq!(fixture.stats.delivered.get(), 100);
 }
 
 #[tokio::test]
 async fn websocket_works() {
     let broker = Mosquitto::start_with(tempfile::tempdir().expect("a directory"), "protocol websockets");
-    let bench = Bench::new(&format!("ws://127.0.0.1:{}/mqtt", broker.port));
-    bench.online().await;
-    bench.outbox.push(Message::inference(
-        &bench.topics,
+    let fixture = TestUplink::new(&format!("ws://127.0.0.1:{}/mqtt", broker.port));
+    fixture.online().await;
+    fixture.outbox.push(Message::inference(
+        &fixture.topics,
         vec![b'x'; 128 * 1024],
         Qos::AtLeastOnce,
     ));
-    bench.infer(0..50);
-    bench.drained().await;
-    assert_eq!(bench.stats.delivered.get(), 51);
-    assert_eq!(bench.stop().await, 0);
+    fixture.infer(0..50);
+    fixture.drained().await;
+    assert_eq!(fixture.stats.delivered.get(), 51);
+    assert_eq!(fixture.stop().await, 0);
 }
 
 /// A directory with `ca.pem`, `other-ca.pem`, and `cert.pem`/`key.pem` for `localhost` signed by the first.
@@ -207,15 +207,15 @@ async fn tls_works_with_the_right_ca_over_tcp_and_websocket() {
         let broker = with_tls(protocol);
         let mut settings = settings(&format!("{scheme}://localhost:{}", broker.port));
         settings.ca = Some(broker.directory.path().join("ca.pem"));
-        let bench = Bench::with(settings);
-        bench.infer(0..20);
-        bench.drained().await;
-        assert_eq!(bench.stop().await, 0, "{scheme}");
+        let fixture = TestUplink::with(settings);
+        fixture.infer(0..20);
+        fixture.drained().await;
+        assert_eq!(fixture.stop().await, 0, "{scheme}");
     }
 }
 
 #[tokio::test]
-async fn the_wrong_ca_and_the_wrong_name_are_told_in_words() {
+async fn a_wrong_ca_and_a_wrong_name_are_explained() {
     for (scheme, protocol) in [("mqtts", "protocol mqtt"), ("wss", "protocol websockets")] {
         let broker = with_tls(protocol);
         for (host, ca, words) in [
@@ -229,7 +229,7 @@ async fn the_wrong_ca_and_the_wrong_name_are_told_in_words() {
         ] {
             let mut settings = settings(&format!("{scheme}://{host}:{}", broker.port));
             settings.ca = Some(broker.directory.path().join(ca));
-            let reason = Bench::with(settings).offline().await.to_string();
+            let reason = TestUplink::with(settings).offline().await.to_string();
             assert!(reason.contains(words), "{scheme} {ca}: {reason}");
         }
     }

@@ -1,15 +1,15 @@
-//! The end, orderly and not.
+//! The stop of the uplink.
 
 use super::*;
 
 #[tokio::test]
-async fn an_orderly_stop_delivers_then_says_stopped_then_disconnects_without_a_last_will() {
+async fn a_stop_delivers_messages_then_the_notice_stopped_and_then_disconnects() {
     let broker = MockBroker::start(Behaviour::default()).await;
-    let bench = Bench::new(&broker.url());
-    bench.online().await;
-    bench.infer(0..500);
-    let topics = bench.topics.clone();
-    assert_eq!(bench.stop().await, 0);
+    let fixture = TestUplink::new(&broker.url());
+    fixture.online().await;
+    fixture.infer(0..500);
+    let topics = fixture.topics.clone();
+    assert_eq!(fixture.stop().await, 0);
     broker
         .wait_for("DISCONNECT", LIMIT, |log| {
             log.iter().any(|entry| entry.packet == Packet::Disconnect)
@@ -32,17 +32,17 @@ async fn an_orderly_stop_delivers_then_says_stopped_then_disconnects_without_a_l
 }
 
 #[tokio::test]
-async fn a_stop_right_after_the_start_still_delivers() {
+async fn a_stop_right_after_the_start_delivers_messages() {
     let broker = MockBroker::start(Behaviour::default()).await;
-    let bench = Bench::new(&broker.url());
-    bench.infer(0..10);
-    let topics = bench.topics.clone();
-    assert_eq!(bench.stop().await, 0);
+    let fixture = TestUplink::new(&broker.url());
+    fixture.infer(0..10);
+    let topics = fixture.topics.clone();
+    assert_eq!(fixture.stop().await, 0);
     assert_eq!(broker.published(&topics.inference_output), numbers(0..10));
 }
 
 #[tokio::test]
-async fn a_stop_returns_in_time_from_a_broker_that_hangs_or_is_not_there() {
+async fn a_stop_returns_in_time_if_the_broker_hangs_or_is_missing() {
     let stalled = Behaviour {
         acks: Acks::Stall,
         ..Behaviour::default()
@@ -56,12 +56,12 @@ async fn a_stop_returns_in_time_from_a_broker_that_hangs_or_is_not_there() {
         let mut settings = settings(&broker.url());
         settings.limits.acknowledgement = Duration::from_secs(20);
         settings.limits.connect = Duration::from_secs(10);
-        let bench = Bench::with(settings);
-        bench.infer(0..20);
+        let fixture = TestUplink::with(settings);
+        fixture.infer(0..20);
         broker.wait_for("CONNECT", LIMIT, |log| !log.is_empty()).await;
-        let notice = Message::notice(&bench.topics, Status::Stopped, Qos::AtLeastOnce);
+        let notice = Message::notice(&fixture.topics, Status::Stopped, Qos::AtLeastOnce);
         let begun = Instant::now();
-        let report = bench.uplink.stop(Some(notice), Duration::from_millis(800)).await;
+        let report = fixture.uplink.stop(Some(notice), Duration::from_millis(800)).await;
         assert!(
             begun.elapsed() < Duration::from_millis(1200),
             "{behaviour:?}: {:?}",
@@ -69,19 +69,19 @@ async fn a_stop_returns_in_time_from_a_broker_that_hangs_or_is_not_there() {
         );
         assert_eq!(report.undelivered, 21, "{behaviour:?}");
     }
-    let bench = Bench::new(&format!("mqtt://127.0.0.1:{}", support::ports::free_port()));
-    bench.infer(0..3);
-    bench.offline().await;
-    assert_eq!(bench.stop().await, 4);
+    let fixture = TestUplink::new(&format!("mqtt://127.0.0.1:{}", support::ports::free_port()));
+    fixture.infer(0..3);
+    fixture.offline().await;
+    assert_eq!(fixture.stop().await, 4);
 }
 
 #[tokio::test]
-async fn an_uplink_that_is_dropped_leaves_its_last_will() {
+async fn the_broker_sends_the_last_will_when_the_uplink_is_dropped() {
     let broker = MockBroker::start(Behaviour::default()).await;
-    let bench = Bench::new(&broker.url());
-    bench.online().await;
-    let output = bench.topics.command_output.clone();
-    drop(bench);
+    let fixture = TestUplink::new(&broker.url());
+    fixture.online().await;
+    let output = fixture.topics.command_output.clone();
+    drop(fixture);
     broker.wait_for_routed(&output, 1, LIMIT).await;
     assert_eq!(statuses(&broker.routed(&output)), ["offline"]);
 }

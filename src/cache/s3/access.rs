@@ -1,4 +1,4 @@
-//! Whether S3 can be used at the moment, and when it is tried again.
+//! Decides whether S3 can be used at the moment, and when it is tried again.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -10,15 +10,15 @@ use crate::util::backoff::{Backoff, BackoffPolicy, Retry};
 use crate::util::clock::rounded;
 use crate::util::log_limiter::LogLimiter;
 
-/// Uploads at the same time.
+/// Most uploads at the same time.
 const PARALLEL_UPLOADS: usize = 4;
 
-/// The bucket, and the pauses after failures.
+/// The bucket, and the delays after failures.
 #[derive(Debug)]
 pub(super) struct BucketAccess {
     bucket: Option<Arc<BucketClient>>,
     is_looking_up: bool,
-    /// After a failure: nothing is tried before this.
+    /// No request is sent before this time; set after a failure.
     retry_at: Option<Instant>,
     /// Whether the last request failed.
     is_failing: bool,
@@ -47,7 +47,7 @@ impl BucketAccess {
         is_due
     }
 
-    /// Takes the result of a look-up. `waiting`: how many pairs wait.
+    /// Handles the result of a look-up. `waiting` is the number of waiting pairs.
     pub(super) fn on_look_up(
         &mut self,
         result: Result<(BucketClient, BucketOrigin), S3Error>,
@@ -72,12 +72,12 @@ impl BucketAccess {
         }
     }
 
-    /// The bucket, once it has been looked up.
+    /// The bucket; `None` until it has been looked up.
     pub(super) fn bucket(&self) -> Option<&Arc<BucketClient>> {
         self.bucket.as_ref()
     }
 
-    /// How many uploads can run at the same time; only one after a failure.
+    /// Number of uploads that may run at the same time; only one after a failure.
     pub(super) fn max_uploads(&self, now: Instant) -> usize {
         match self.bucket {
             Some(_) if self.is_on_hold(now) => 0,
@@ -87,12 +87,12 @@ impl BucketAccess {
         }
     }
 
-    /// Whether nothing is tried now, because of a failure.
+    /// Whether requests are paused because of a failure.
     pub(super) fn is_on_hold(&self, now: Instant) -> bool {
         self.retry_at(now).is_some()
     }
 
-    /// When S3 is tried again, if that is not now.
+    /// When S3 is tried again; `None`: now.
     pub(super) fn retry_at(&self, now: Instant) -> Option<Instant> {
         self.retry_at.filter(|retry_at| now < *retry_at)
     }
@@ -106,11 +106,11 @@ impl BucketAccess {
         }
     }
 
-    /// Sets the pause after a failed request, and logs it once a minute. `waiting`: how many pairs wait.
+    /// Sets the delay after a failed request, and logs the failure once a minute. `waiting` is the number of waiting pairs.
     pub(super) fn on_failure(&mut self, error: &S3Error, now: Instant, waiting: usize) {
         self.is_failing = true;
         self.flag.set_failing(error);
-        // Requests that ran together fail together.
+        // Several requests that run at the same time fail at the same time; they count as one failure.
         if self.is_on_hold(now) {
             return;
         }
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unreachable_s3_is_retried_with_backoff_and_a_refusal_after_minutes() {
+    fn an_unreachable_s3_is_retried_with_backoff_and_a_refusal_after_a_longer_delay() {
         let (mut access, now) = (BucketAccess::new(HealthFlag::default()), Instant::now());
         assert!(access.start_look_up(now));
         assert!(!access.start_look_up(now), "one look-up at a time");
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn uploads_that_fail_together_count_as_one_failure() {
+    fn uploads_that_fail_at_the_same_time_count_as_one_failure() {
         let (mut access, now) = (BucketAccess::new(HealthFlag::default()), Instant::now());
         access.on_failure(&unreachable(), now, 1);
         let due = access.retry_at(now);

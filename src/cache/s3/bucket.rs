@@ -15,22 +15,22 @@ use crate::aws::AwsError;
 use crate::cache::item::CacheItem;
 use crate::cache::names::{PairPart, file_name};
 
-/// Limit for a connection.
+/// Time limit for a connection.
 const CONNECT: Duration = Duration::from_secs(5);
-/// Limit for one attempt to upload an object: enough for a picture on a slow mobile link that four uploads share.
+/// Time limit for one attempt to upload an object: enough for a picture on a slow mobile link that four uploads share.
 const UPLOAD_ATTEMPT: Duration = Duration::from_secs(30);
-/// Limit for an upload with the SDK's retries.
+/// Time limit for an upload with the SDK's retries.
 const UPLOAD: Duration = Duration::from_secs(60);
-/// Limit for one attempt of a request without a picture.
+/// Time limit for one attempt of a request without a picture.
 const SMALL_ATTEMPT: Duration = Duration::from_secs(8);
-/// Limit for such a request with the SDK's retries.
+/// Time limit for a request without a picture, with the SDK's retries.
 const SMALL: Duration = Duration::from_secs(16);
 /// Most keys in one DeleteObjects request (Amazon S3 API reference).
 const MAX_KEYS: usize = 1000;
-/// The region whose name S3 refuses as LocationConstraint; it needs none.
+/// S3 refuses the name of this region as LocationConstraint; a bucket there is created without one.
 const REGION_WITHOUT_CONSTRAINT: &str = "us-east-1";
 
-/// Whether a bucket existed.
+/// Whether a bucket existed or was created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum BucketOrigin {
     /// It existed.
@@ -39,18 +39,18 @@ pub(super) enum BucketOrigin {
     Created,
 }
 
-/// A bucket and the client that reaches it.
+/// A bucket and its client.
 #[derive(Debug, Clone)]
 pub(super) struct BucketClient {
     pub(super) name: String,
-    /// Region in which it is, or would be created.
+    /// Region of the bucket, or region in which it would be created.
     pub(super) region: String,
     client: Client,
     sdk: SdkConfig,
 }
 
 impl BucketClient {
-    /// Makes a client. Sends no request, except to the instance metadata service if no region is set.
+    /// Creates a client. Sends no request, except to the instance metadata service if no region is set.
     ///
     /// # Errors
     /// [`AwsError::NoRegion`].
@@ -101,7 +101,7 @@ impl BucketClient {
         let request = self.client.head_bucket().bucket(&self.name);
         match request.customize().config_override(small_request()).send().await {
             Ok(_) => Ok(()),
-            Err(error) => Err(match S3Error::of(&error, &self.name, "s3:ListBucket") {
+            Err(error) => Err(match S3Error::from_sdk_error(&error, &self.name, "s3:ListBucket") {
                 S3Error::Aws(AwsError::Denied { .. }) => S3Error::Forbidden {
                     bucket: self.name.clone(),
                 },
@@ -123,7 +123,7 @@ impl BucketClient {
             .set_create_bucket_configuration(constraint);
         match request.customize().config_override(small_request()).send().await {
             Ok(_) => Ok(BucketOrigin::Created),
-            // Another device of this account has created it meanwhile.
+            // Another device of this account has just created it.
             Err(error)
                 if error
                     .as_service_error()
@@ -131,14 +131,14 @@ impl BucketClient {
             {
                 Ok(BucketOrigin::Existing)
             }
-            Err(error) => Err(S3Error::of(&error, &self.name, "s3:CreateBucket")),
+            Err(error) => Err(S3Error::from_sdk_error(&error, &self.name, "s3:CreateBucket")),
         }
     }
 
-    /// Uploads a pair, the picture first: a message in the bucket always has its picture.
+    /// Uploads the picture, then the message: a message in the bucket always has its picture.
     ///
     /// # Errors
-    /// When an upload fails.
+    /// An upload failed.
     pub(super) async fn put_pair(&self, prefix: &str, pair: &CacheItem) -> Result<(), S3Error> {
         if let Some(image) = &pair.image {
             let key = key(prefix, pair.id, PairPart::Image);
@@ -164,14 +164,14 @@ impl BucketClient {
             .body(ByteStream::from(bytes));
         match request.send().await {
             Ok(_) => Ok(()),
-            Err(error) => Err(S3Error::of(&error, &self.name, "s3:PutObject")),
+            Err(error) => Err(S3Error::from_sdk_error(&error, &self.name, "s3:PutObject")),
         }
     }
 
-    /// Removes objects of a bucket, a thousand with one request. Missing objects are no error.
+    /// Removes objects of a bucket, up to a thousand per request. Missing objects are no error.
     ///
     /// # Errors
-    /// The first object or request that failed; others may be removed all the same.
+    /// The first failure. Other objects may have been removed.
     pub(super) async fn delete(&self, bucket: &str, keys: impl Iterator<Item = String>) -> Result<(), S3Error> {
         let objects: Vec<_> = keys
             .filter_map(|key| ObjectIdentifier::builder().key(key).build().ok())
@@ -183,10 +183,10 @@ impl BucketClient {
             let request = self.client.delete_objects().bucket(bucket).delete(delete);
             let answer = match request.customize().config_override(small_request()).send().await {
                 Ok(answer) => answer,
-                Err(error) => return Err(S3Error::of(&error, bucket, "s3:DeleteObject")),
+                Err(error) => return Err(S3Error::from_sdk_error(&error, bucket, "s3:DeleteObject")),
             };
             if let Some(first) = answer.errors().first() {
-                return Err(S3Error::of_deletion(bucket, first.code(), first.message()));
+                return Err(S3Error::from_deletion_error(bucket, first.code(), first.message()));
             }
         }
         Ok(())
@@ -202,7 +202,7 @@ fn new_client(sdk: &SdkConfig, region: &str) -> Client {
     let is_custom_endpoint = sdk.endpoint_url().is_some() || std::env::var_os("AWS_ENDPOINT_URL_S3").is_some();
     let config = Builder::from(sdk)
         .region(Region::new(region.to_owned()))
-        // Other implementations of S3 seldom have a DNS name for each bucket.
+        // Other implementations of S3 usually have no DNS name for each bucket.
         .force_path_style(is_custom_endpoint)
         .timeout_config(timeouts(UPLOAD_ATTEMPT, UPLOAD));
     Client::from_conf(config.build())
@@ -220,17 +220,17 @@ fn timeouts(attempt: Duration, all: Duration) -> TimeoutConfig {
         .build()
 }
 
-/// Looks a bucket up with the default credentials and region, for `check --online`. Changes nothing. Returns a sentence: where
-/// the bucket is, or that `run` will create it. Takes 16 s at most, plus the time to fetch credentials.
+/// Looks a bucket up with the default credentials and region, for `check --online`. Changes nothing. Returns a sentence that
+/// says where the bucket is, or that `run` will create it. Takes at most 16 s plus the time to fetch credentials.
 ///
 /// Does not test the permission to upload: that would leave an object behind.
 ///
 /// # Errors
-/// Why the bucket cannot be used, with what to do.
+/// The bucket cannot be used; the text says why and what to do.
 pub async fn probe(bucket: &str) -> Result<String, S3Error> {
     let mut client = BucketClient::connect(bucket, None).await?;
     match client.look_up().await {
-        Ok(()) => Ok(format!("the bucket {bucket} is there, in {}", client.region)),
+        Ok(()) => Ok(format!("the bucket {bucket} exists, in {}", client.region)),
         Err(S3Error::NoSuchBucket { .. }) => Ok(format!(
             "there is no bucket {bucket} yet; `run` creates it in {} (needs s3:CreateBucket)",
             client.region

@@ -18,24 +18,24 @@ use crate::status::stats::Stats;
 use crate::util::clock::rounded;
 use crate::util::panics::PanicRestart;
 
-/// Bytes of pairs in memory: in the queue, waiting for an upload, or being uploaded for the first time.
+/// Most bytes of pairs in memory: queued, waiting for an upload, or being uploaded for the first time.
 const MEMORY_BYTES: usize = 8 << 20;
 
-/// Uploads pairs to a bucket on a thread of its own.
+/// Uploads pairs to a bucket on its own thread.
 pub struct S3Cache {
     queue: CacheQueue<UploadItem>,
     status: Arc<UploadStatus>,
-    /// Sends the deadline of the end.
+    /// Sends the deadline of the stop.
     stop: watch::Sender<Option<Instant>>,
     /// Closed when the thread has ended.
     ended: watch::Receiver<()>,
 }
 
 impl S3Cache {
-    /// Starts the thread, which looks the bucket up.
+    /// Starts the thread, which first looks the bucket up.
     ///
     /// # Errors
-    /// When the system cannot start a thread.
+    /// The system cannot start a thread.
     pub fn start(settings: S3Settings, stats: Arc<Stats>) -> io::Result<Self> {
         let (queue, mut jobs) = CacheQueue::new(MEMORY_BYTES);
         let (stop, stopping) = watch::channel(None);
@@ -66,44 +66,44 @@ impl S3Cache {
         })
     }
 
-    /// Offers a pair and returns at once. `false`: it was dropped, because the queue is full or the cache has been stopped;
-    /// this is counted as a cache failure and logged once a minute.
+    /// Offers a pair and returns at once. Returns `false` if it was dropped because the queue is full or the cache has been
+    /// stopped. A dropped pair is counted as a cache failure and logged once a minute.
     pub fn offer(&self, location: S3Location, pair: CacheItem) -> bool {
         let bytes = pair.size();
         let offered = self.queue.offer(UploadItem { location, pair }, bytes);
         offered.inspect_err(|error| self.status.lost(1, error)).is_ok()
     }
 
-    /// Whether S3 accepts requests, as far as that was tried.
+    /// The health of the cache: whether the last request to S3 succeeded.
     pub fn flag(&self) -> HealthFlag {
         self.status.flag.clone()
     }
 
-    /// Removes every object that this device uploaded, and every pair that waits, as far as they were offered before. Ends
-    /// within half a minute when S3 does not answer; each thousand objects take a request.
+    /// Removes every object that this device uploaded, and every waiting pair. Pairs offered later are not affected. Takes at
+    /// most half a minute if S3 does not answer; a thousand objects take one request.
     ///
     /// # Errors
-    /// When something may be left in the bucket: [`CacheError::S3`]; [`CacheError::Stopped`]; [`CacheError::Behind`] when too
-    /// many such commands wait.
+    /// Objects may be left in the bucket: [`CacheError::S3`], [`CacheError::Stopped`], or [`CacheError::Behind`] when too many
+    /// such commands wait.
     pub async fn clear(&self) -> Result<(), CacheError> {
         self.queue.clear().await
     }
 
-    /// Removes one pair from the bucket, or from those that wait.
+    /// Removes one pair from the bucket or from the waiting pairs.
     ///
     /// # Errors
-    /// [`CacheError::NotAnId`] for everything but a UUID; [`CacheError::NoSuchPair`]; those of [`Self::clear`].
+    /// [`CacheError::NotAnId`] if `id` is not a UUID; [`CacheError::NoSuchPair`]; the errors of [`Self::clear`].
     pub async fn clear_one(&self, id: &str) -> Result<(), CacheError> {
         self.queue.clear_one(id).await
     }
 
-    /// Writes the pairs in memory to the disk, for the next start, and ends the thread. `false`: it took longer than `limit`;
-    /// the pairs that were still in memory are dropped, counted and logged.
+    /// Writes the pairs in memory to the disk for the next start, and ends the thread. Returns `false` if that took longer
+    /// than `limit`. The pairs that are still in memory then are dropped, counted and logged.
     pub async fn stop(&self, limit: Duration) -> bool {
-        // An error means that the thread has ended already.
+        // Sending fails if the thread has already ended.
         let _ = self.stop.send(Some(Instant::now() + limit));
         let mut ended = self.ended.clone();
-        // The thread sends nothing: this resolves, with an error, when it has ended.
+        // The thread sends no value: this resolves with an error when the thread has ended.
         if tokio::time::timeout(limit, ended.changed()).await.is_ok() {
             return true;
         }
@@ -112,7 +112,7 @@ impl S3Cache {
         tracing::error!(
             pairs,
             limit = ?rounded(limit),
-            "Pairs of picture and message for S3 are lost: writing them to the disk took too long"
+            "Lost pairs of picture and message for S3: writing them to the disk took too long"
         );
         false
     }

@@ -1,4 +1,4 @@
-//! Removes what this device uploaded.
+//! Removes the objects that this device uploaded.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::cache::names::PairPart;
 use crate::cache::s3_location::S3Location;
 use crate::util::backoff::Retry;
 
-/// Pairs that are removed together, with two requests.
+/// Most pairs that are removed with the same two requests.
 const BATCH: usize = 1000;
 
 /// What a command removes.
@@ -22,13 +22,13 @@ pub(super) enum ClearTarget {
     All,
     One {
         id: Uuid,
-        /// It was found among the pairs that wait, or its upload was running.
+        /// Whether the pair was waiting or its upload was running.
         was_waiting: bool,
     },
 }
 
-/// Removes objects from S3, and returns the index with what is left. Without `bucket` (it is not looked up yet) a client is made,
-/// if there is something to remove.
+/// Removes objects from S3, and returns the index without the removed pairs. `bucket` is `None` if it has not been looked up
+/// yet; a client is then created if there are objects to remove.
 pub(super) async fn run(
     mut index: UploadIndex,
     target: ClearTarget,
@@ -72,8 +72,8 @@ async fn clear_one(index: &mut UploadIndex, id: Uuid, was_waiting: bool, client:
     index.forget(&[id])
 }
 
-/// Continues with the other objects after one that is refused, and with the other buckets after one that is; stops when S3
-/// cannot be reached.
+/// Continues with the other objects if S3 refuses one, and with the other buckets if S3 refuses a bucket. Stops if S3 is
+/// unreachable.
 async fn clear_all(index: &mut UploadIndex, client: LazyClient) -> Result<(), CacheError> {
     let uploaded = index.all()?;
     if uploaded.is_empty() {
@@ -102,12 +102,12 @@ async fn clear_all(index: &mut UploadIndex, client: LazyClient) -> Result<(), Ca
     result
 }
 
-/// Removes the messages first: a message that is left always has its picture.
+/// Removes the messages first, so that a message that is left always has its picture.
 async fn delete(client: &BucketClient, location: &S3Location, ids: &[Uuid]) -> Result<(), S3Error> {
     for part in [PairPart::Json, PairPart::Image] {
         let keys = ids.iter().map(|id| key(&location.prefix, *id, part));
         match client.delete(&location.bucket, keys).await {
-            // The objects went with the bucket.
+            // The objects were deleted with the bucket.
             Err(S3Error::NoSuchBucket { .. }) => return Ok(()),
             other => other?,
         }

@@ -1,20 +1,20 @@
-//! Commands that remove pairs, carried out one after the other.
+//! Commands that remove pairs. They are executed one after the other.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::clear::ClearTarget;
 use crate::cache::error::CacheError;
-use crate::cache::queue::Reply;
+use crate::cache::queue::RemovalReply;
 
-/// Most commands that wait.
+/// Most waiting commands.
 const MAX_COMMANDS: usize = 32;
-/// How long a command waits for running uploads of the pairs that it removes; then they are interrupted.
+/// How long a command waits for running uploads of the pairs that it removes. After that they are aborted.
 const DRAIN_LIMIT: Duration = Duration::from_secs(5);
 
 struct ClearCommand {
     target: ClearTarget,
-    reply: Reply,
+    reply: RemovalReply,
     received: Instant,
 }
 
@@ -26,10 +26,10 @@ pub(super) struct ClearQueue {
 }
 
 impl ClearQueue {
-    /// Adds a command; refuses it when too many wait.
-    pub(super) fn push(&mut self, target: ClearTarget, reply: Reply) {
+    /// Adds a command, or refuses it if too many wait.
+    pub(super) fn push(&mut self, target: ClearTarget, reply: RemovalReply) {
         if self.commands.len() >= MAX_COMMANDS {
-            // The caller may have gone.
+            // The caller may have stopped waiting.
             let _ = reply.send(Err(CacheError::Behind));
             return;
         }
@@ -56,7 +56,7 @@ impl ClearQueue {
         self.is_running = true;
     }
 
-    /// When the first command stops to wait for uploads; `None` if it is running.
+    /// When the first command stops waiting for uploads; `None` if it is running.
     pub(super) fn drain_deadline(&self) -> Option<Instant> {
         let command = self.commands.front().filter(|_| !self.is_running)?;
         Some(command.received + DRAIN_LIMIT)
@@ -74,7 +74,7 @@ impl ClearQueue {
                 ClearTarget::One { id, .. } => tracing::warn!(%id, %error, "Removing a pair from S3 failed"),
             }
         }
-        // The caller may have gone.
+        // The caller may have stopped waiting.
         let _ = command.reply.send(result);
     }
 }

@@ -1,4 +1,4 @@
-//! Why S3 did not do what it was asked.
+//! Why a request to S3 failed.
 
 use std::error::Error;
 
@@ -10,13 +10,13 @@ use crate::util::backoff::Retry;
 
 const SERVICE: &str = "S3";
 
-/// A failure of S3, or of the way there.
+/// A failure of S3 or of the connection to it.
 #[derive(Debug, thiserror::Error)]
 pub enum S3Error {
-    /// What can happen with every AWS service.
+    /// A failure that can happen with every AWS service.
     #[error(transparent)]
     Aws(#[from] AwsError),
-    /// The look-up is forbidden: S3 does not say whose the bucket is.
+    /// S3 forbids the look-up and does not say who owns the bucket.
     #[error(
         "the bucket {bucket} (s3_bucket) cannot be used: it belongs to another AWS account, or the role lacks s3:ListBucket on \
          arn:aws:s3:::{bucket}; choose another bucket or allow it"
@@ -27,7 +27,7 @@ pub enum S3Error {
     },
     /// The name of the bucket is taken.
     #[error(
-        "the bucket {bucket} (s3_bucket) belongs to another AWS account; names of buckets are unique in the world: choose another"
+        "the bucket {bucket} (s3_bucket) belongs to another AWS account; bucket names are unique across all accounts: choose another name"
     )]
     NotYours {
         /// As configured.
@@ -40,11 +40,11 @@ pub enum S3Error {
         bucket: String,
     },
     /// The bucket is in another region than the request was sent to.
-    #[error("the bucket {bucket} is in {}, not in the region that was asked", region.as_deref().unwrap_or("an unknown region"))]
+    #[error("the bucket {bucket} is in {}, not in the region of the request", region.as_deref().unwrap_or("an unknown region"))]
     OtherRegion {
         /// As configured.
         bucket: String,
-        /// Where it is, if S3 said so.
+        /// Region of the bucket, if S3 returned it.
         region: Option<String>,
     },
     /// The task that sent the request was cancelled or panicked.
@@ -55,17 +55,17 @@ pub enum S3Error {
 /// What to do after a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RetryPlan {
-    /// Try again: with backoff, or every few minutes when somebody has to change something first.
+    /// Try again: with backoff, or every few minutes if a setting must be changed first.
     Wait(Retry),
     /// Look the bucket up again.
     LookUp,
-    /// Try others: it is this object that S3 refuses.
+    /// Continue with other objects: S3 refuses only this one.
     NextObject,
 }
 
 impl S3Error {
-    /// Reads the failure of an operation on `bucket` that needs `action` (an IAM action like `s3:PutObject`).
-    pub(super) fn of<E>(error: &SdkError<E, HttpResponse>, bucket: &str, action: &str) -> Self
+    /// Classifies the failure of an operation on `bucket` that needs `action`, an IAM action such as `s3:PutObject`.
+    pub(super) fn from_sdk_error<E>(error: &SdkError<E, HttpResponse>, bucket: &str, action: &str) -> Self
     where
         E: Error + ProvideErrorMetadata + 'static,
     {
@@ -78,24 +78,24 @@ impl S3Error {
                 (301 | 307, _) | (400, Some("AuthorizationHeaderMalformed" | "IllegalLocationConstraintException")) => {
                     return Self::OtherRegion { bucket, region };
                 }
-                // The answer to HEAD has no body and so no code, but a header names the region.
+                // The answer to HEAD has no body and therefore no code, but a header contains the region.
                 (400, None) if region.is_some() => return Self::OtherRegion { bucket, region },
                 (404, _) => return Self::NoSuchBucket { bucket },
                 _ => {}
             }
         }
-        AwsError::of_sdk(SERVICE, error, &permission(action, bucket)).into()
+        AwsError::from_sdk_error(SERVICE, error, &permission(action, bucket)).into()
     }
 
-    /// One of the errors that an answer to DeleteObjects lists.
-    pub(super) fn of_deletion(bucket: &str, code: Option<&str>, message: Option<&str>) -> Self {
+    /// Converts an error in the answer to DeleteObjects.
+    pub(super) fn from_deletion_error(bucket: &str, code: Option<&str>, message: Option<&str>) -> Self {
         let answer = Answer::new(200, code, message);
-        AwsError::of_answer(SERVICE, answer, None, &permission("s3:DeleteObject", bucket)).into()
+        AwsError::from_answer(SERVICE, answer, None, &permission("s3:DeleteObject", bucket)).into()
     }
 
     pub(super) fn retry(&self) -> RetryPlan {
         match self {
-            // Pairs can wait on disk, and credentials may appear: on EC2 they come with the network.
+            // Pairs can wait on disk, and credentials may appear later: on EC2 they need the network.
             Self::Aws(AwsError::NoCredentials(_)) | Self::Interrupted => RetryPlan::Wait(Retry::Soon),
             Self::Aws(AwsError::Refused { .. }) => RetryPlan::NextObject,
             Self::Aws(error) => RetryPlan::Wait(error.retry()),
@@ -141,11 +141,11 @@ mod tests {
             metadata = metadata.code(code);
         }
         let error = SdkError::service_error(PutObjectError::generic(metadata.build()), response);
-        S3Error::of(&error, "photos", "s3:PutObject")
+        S3Error::from_sdk_error(&error, "photos", "s3:PutObject")
     }
 
     #[test]
-    fn each_answer_says_what_to_do_and_when_to_try_again() {
+    fn each_error_has_advice_and_a_retry_plan() {
         for (status, code, words, retry) in [
             (
                 403,
@@ -170,13 +170,13 @@ mod tests {
     }
 
     #[test]
-    fn a_bucket_elsewhere_is_named_with_its_region() {
+    fn the_error_for_a_bucket_in_another_region_contains_the_region() {
         let error = answered(301, Some("PermanentRedirect"), &[("x-amz-bucket-region", "eu-west-3")]);
         assert!(matches!(error, S3Error::OtherRegion { region: Some(region), .. } if region == "eu-west-3"));
     }
 
     #[test]
-    fn a_refusal_without_code_is_attributed_to_the_clock_if_that_is_off() {
+    fn a_refusal_without_a_code_is_explained_by_the_clock_if_the_clock_is_wrong() {
         let long_ago = answered(403, None, &[("date", "Tue, 15 Nov 1994 08:12:31 GMT")]);
         assert!(matches!(long_ago, S3Error::Aws(AwsError::Clock(_))), "{long_ago}");
         let now = httpdate::fmt_http_date(std::time::SystemTime::now());

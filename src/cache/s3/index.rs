@@ -1,8 +1,8 @@
-//! Which pairs this device uploaded, so that `clear_cache` removes those and nothing else.
+//! Records which pairs this device uploaded, so that `clear_cache` removes only those.
 //!
-//! A redb database, `s3-index.redb`. A pair is recorded before its upload begins, so every object in the bucket is recorded.
-//! Some recorded pairs were never uploaded; S3 accepts their removal too. Each change is on the disk when it is made. The file
-//! exists only while it records pairs.
+//! The file `s3-index.redb` is a redb database. A pair is recorded before its upload begins, so every object in the bucket is
+//! recorded. Some recorded pairs were never uploaded; S3 accepts their removal too. Each change is committed to disk at once.
+//! The file exists only while it contains pairs.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,13 +16,13 @@ use crate::cache::error::CacheError;
 use crate::cache::s3_location::S3Location;
 use crate::util::database::{self, DatabaseError};
 
-/// Pairs that are recorded: about 60 MB on disk. Beyond it the ones uploaded first are forgotten, and stay in the bucket.
+/// Most recorded pairs: about 60 MB on disk. Beyond that the oldest records are removed, and those pairs stay in the bucket.
 const MAX_PAIRS: u64 = 500_000;
-/// Id of a pair to its number, which grows with time, and the number of its location.
+/// Maps the id of a pair to its number, which grows with time, and to the number of its location.
 const PAIRS: TableDefinition<u128, (u64, u32)> = TableDefinition::new("pairs");
-/// Number to bucket and prefix.
+/// Maps the number of a location to bucket and prefix.
 const LOCATIONS: TableDefinition<u32, (&str, &str)> = TableDefinition::new("locations");
-/// Version of these tables. To be raised with any change of them.
+/// Version of the tables. Raise it with every change of them.
 const FORMAT: u64 = 1;
 
 /// The record of uploaded pairs.
@@ -30,14 +30,14 @@ const FORMAT: u64 = 1;
 pub(super) struct UploadIndex {
     path: PathBuf,
     max_pairs: u64,
-    /// `None`: there is no file, or it has to be opened (again).
+    /// `None`: there is no file, or it must be opened.
     database: Option<Database>,
     /// Number of the next pair; known while the database is open.
     next_number: u64,
 }
 
 impl UploadIndex {
-    /// The index in a device's directory. Neither creates nor reads it yet.
+    /// The index in the directory of a device. Does not create or read it yet.
     pub(super) fn new(directory: &Path) -> Self {
         Self {
             path: directory.join("s3-index.redb"),
@@ -50,7 +50,7 @@ impl UploadIndex {
     /// Records a pair.
     ///
     /// # Errors
-    /// When the file cannot be written.
+    /// The file cannot be written.
     pub(super) fn record(&mut self, location: &S3Location, id: Uuid) -> Result<(), CacheError> {
         self.open()?;
         self.insert(&[(location.clone(), vec![id])])
@@ -60,25 +60,25 @@ impl UploadIndex {
     /// Removes pairs from the record.
     ///
     /// # Errors
-    /// When the file cannot be written.
+    /// The file cannot be written.
     pub(super) fn forget(&mut self, ids: &[Uuid]) -> Result<(), CacheError> {
         self.open()?;
         self.remove(ids).map_err(|error| self.failed(error))
     }
 
-    /// Where this pair is.
+    /// Finds the location of a pair.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// The file cannot be read.
     pub(super) fn find(&mut self, id: Uuid) -> Result<Option<S3Location>, CacheError> {
         self.open()?;
         self.location_of(id).map_err(|error| self.failed(error))
     }
 
-    /// All pairs, those of one location together, the ones uploaded first at the beginning.
+    /// All pairs, grouped by location, oldest first.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// The file cannot be read.
     pub(super) fn all(&mut self) -> Result<Vec<(S3Location, Vec<Uuid>)>, CacheError> {
         self.open()?;
         self.by_location().map_err(|error| self.failed(error))
@@ -110,7 +110,7 @@ impl UploadIndex {
         self.import()
     }
 
-    /// Takes over the text file that earlier versions wrote.
+    /// Imports the text file that earlier versions wrote, and removes it.
     fn import(&mut self) -> Result<(), DatabaseError> {
         let path = self.path.with_file_name("s3-index");
         let Some(uploaded) = index_import::read(&path).map_err(DatabaseError::Io)? else {
@@ -131,12 +131,12 @@ impl UploadIndex {
         })?;
         tracing::warn!(
             path = %self.path.display(), %error, kept_as = %aside.display(),
-            "The S3 index cannot be used and a new one is started; clear_cache will not remove what was uploaded before"
+            "The S3 index cannot be used and a new one is created; clear_cache will not remove pairs that were uploaded before"
         );
         Ok(())
     }
 
-    /// After an error the file is opened again for the next operation.
+    /// Closes the file after an error: the next operation opens it again.
     fn failed(&mut self, error: DatabaseError) -> CacheError {
         self.database = None;
         CacheError::UploadIndex {
@@ -145,7 +145,7 @@ impl UploadIndex {
         }
     }
 
-    /// One commit. Pairs that are recorded already keep their number.
+    /// Records pairs in one commit. Pairs that are already recorded keep their number.
     fn insert(&mut self, uploaded: &[(S3Location, Vec<Uuid>)]) -> Result<(), DatabaseError> {
         let database = match self.database.take() {
             Some(database) => database,
@@ -248,7 +248,7 @@ fn to_location((bucket, prefix): (&str, &str)) -> S3Location {
     }
 }
 
-/// The number of a location, which gets one if it has none. There is one location for each deployed model version.
+/// Returns the number of a location, and adds the location if it is new. Each deployed model version has one location.
 fn location_number(transaction: &WriteTransaction, location: &S3Location) -> Result<u32, DatabaseError> {
     let mut locations = transaction.open_table(LOCATIONS)?;
     let mut next = 0;
@@ -263,7 +263,7 @@ fn location_number(transaction: &WriteTransaction, location: &S3Location) -> Res
     Ok(next)
 }
 
-/// Removes the pairs uploaded first once a quarter more than `max` are recorded. Returns how many.
+/// Removes the oldest records when there are more than 1.25 times `max`. Returns their number.
 fn forget_oldest(transaction: &WriteTransaction, max: u64) -> Result<usize, DatabaseError> {
     let mut pairs = transaction.open_table(PAIRS)?;
     let recorded = pairs.len()?;
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn the_next_process_finds_what_was_recorded_and_not_forgotten() {
+    fn the_next_process_finds_the_recorded_pairs_without_the_forgotten_ones() {
         let (directory, ids) = (tempfile::tempdir().unwrap(), ids(4));
         let mut first = index(&directory);
         first.record(&location("a_v1/"), ids[0]).unwrap();
@@ -330,13 +330,13 @@ mod tests {
     }
 
     #[test]
-    fn what_was_recorded_is_found_after_a_sigkill() {
+    fn recorded_pairs_are_found_after_a_sigkill() {
         let (directory, ids) = (tempfile::tempdir().unwrap(), ids(3));
         let mut before = index(&directory);
         for id in &ids {
             before.record(&location("a_v1/"), *id).unwrap();
         }
-        // A copy of an open file is what a killed process leaves behind.
+        // A copy of an open file equals the file of a killed process.
         let copy = tempfile::tempdir().unwrap();
         fs::copy(&before.path, copy.path().join("s3-index.redb")).unwrap();
         assert_eq!(index(&copy).all().unwrap(), [(location("a_v1/"), ids)]);
@@ -359,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_file_is_set_aside_and_a_new_one_is_started() {
+    fn a_damaged_file_is_set_aside_and_a_new_one_is_created() {
         let (directory, ids) = (tempfile::tempdir().unwrap(), ids(2));
         let path = directory.path().join("s3-index.redb");
         index(&directory).record(&location("a_v1/"), ids[0]).unwrap();

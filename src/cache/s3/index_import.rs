@@ -1,5 +1,5 @@
-//! The S3 index of earlier versions of this component, a text file: `= <bucket>/<prefix>` names the location of the lines that follow,
-//! `<id>` is a pair there, `- <id>` takes one out again.
+//! Reads the S3 index of earlier versions of this component. It is a text file: `= <bucket>/<prefix>` is the location of the
+//! lines that follow, `<id>` adds a pair, and `- <id>` removes a pair.
 
 use std::collections::HashSet;
 use std::io::{self, ErrorKind};
@@ -10,13 +10,13 @@ use uuid::Uuid;
 use crate::cache::names::pair_id;
 use crate::cache::s3_location::S3Location;
 
-/// Pairs, by where they are.
+/// Pairs, grouped by location.
 type UploadedPairs = Vec<(S3Location, Vec<Uuid>)>;
 
-/// The pairs in the file; `None`: there is no file. Damaged lines, which a power cut can leave, are skipped.
+/// Returns the pairs in the file; `None`: there is no file. Skips damaged lines, which a power cut can leave behind.
 ///
 /// # Errors
-/// When the file cannot be read.
+/// The file cannot be read.
 pub(super) fn read(path: &Path) -> io::Result<Option<UploadedPairs>> {
     let text = match std::fs::read(path) {
         Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn a_half_written_line_costs_that_line_only() {
+    fn only_a_half_written_line_is_lost() {
         let ids = [Uuid::new_v4(), Uuid::new_v4(), Uuid::new_v4()];
         let half = &ids[1].to_string()[..20];
         let text = format!(
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn any_text_is_read_and_no_file_is_none() {
+    fn any_text_can_be_read_and_a_missing_file_is_none() {
         assert_eq!(imported(b""), []);
         assert_eq!(imported(b"\xff\xfe\n= x\n- y\n"), []);
         assert_eq!(read(Path::new("/nonexistent/s3-index")).unwrap(), None);

@@ -1,7 +1,7 @@
 //! The S3 cache (`enable_cache_to_s3`): pairs as objects `<model name>_v<deploy version>/<id>.img` and `.json`.
 //!
-//! An [`S3Cache`] never blocks the inference loop. A thread of its own uploads pairs, several at a time. Pairs that cannot be
-//! uploaded wait on disk and are sent later, oldest first. Nothing contacts AWS before that thread runs.
+//! An [`S3Cache`] never blocks the inference loop. Its own thread uploads pairs, several at a time. Pairs that cannot be
+//! uploaded wait on disk and are uploaded later, oldest first. Only this thread contacts AWS.
 
 mod access;
 mod bucket;

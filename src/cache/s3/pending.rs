@@ -1,7 +1,7 @@
-//! Pairs that could not be uploaded, on disk until they can: see [`pending_names`] for the files.
+//! Keeps pairs that could not be uploaded on disk until they can. [`pending_names`] describes the files.
 //!
-//! The picture is written first and removed last, each file appears under its name only when it is complete, and the message
-//! itself names the prefix of its keys. So each file that a SIGKILL leaves behind is complete, or recognised as incomplete.
+//! The picture is written first and removed last, a file gets its final name only when it is complete, and the message
+//! contains the prefix of its keys. So each file that a SIGKILL leaves behind is complete, or recognised as incomplete.
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder};
@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::pending_names::{self, PendingFile, file_name};
 use crate::cache::error::CacheError;
 use crate::cache::item::CacheItem;
-use crate::util::atomic_file::{Durability, replace_by_way_of};
+use crate::util::atomic_file::{Durability, replace_via};
 
 /// Only the component's user can read the pictures.
 const DIRECTORY_MODE: u32 = 0o700;
@@ -23,7 +23,7 @@ const DIRECTORY_MODE: u32 = 0o700;
 const JPEG_START: [u8; 2] = [0xff, 0xd8];
 const JPEG_END: [u8; 2] = [0xff, 0xd9];
 
-/// How much can wait.
+/// Limits of the waiting pairs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct PendingLimits {
     /// Number of pairs.
@@ -32,7 +32,7 @@ pub(super) struct PendingLimits {
     pub(super) bytes: u64,
 }
 
-/// The directory with the pairs that wait.
+/// The directory with the waiting pairs.
 #[derive(Debug)]
 pub(super) struct PendingPairs {
     directory: PathBuf,
@@ -58,14 +58,14 @@ pub(super) struct PendingPair {
     pub(super) pair: CacheItem,
 }
 
-/// The field of a message that is needed here.
+/// The only field of a message that is read here.
 #[derive(Deserialize)]
 struct MessagePrefix {
     s3_prefix: String,
 }
 
 impl PendingPairs {
-    /// Neither creates nor reads the directory yet.
+    /// Does not create or read the directory yet.
     pub(super) fn new(directory: PathBuf, limits: PendingLimits) -> Self {
         Self {
             directory,
@@ -76,26 +76,24 @@ impl PendingPairs {
         }
     }
 
-    /// The directory.
     pub(super) fn directory(&self) -> &Path {
         &self.directory
     }
 
-    /// Number of pairs.
     pub(super) fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// A number greater than all that are in use.
+    /// A number greater than those of all waiting pairs.
     pub(super) fn next_number(&self) -> u64 {
         self.entries.last_key_value().map_or(0, |(number, _)| number + 1)
     }
 
-    /// Creates and reads the directory, and removes the files of interrupted writes. Returns how many pairs were dropped because
-    /// of the limits.
+    /// Creates and reads the directory, and removes the files of interrupted writes. Returns the number of pairs that were
+    /// dropped because of the limits.
     ///
     /// # Errors
-    /// When it cannot be created or read.
+    /// The directory cannot be created or read.
     pub(super) fn open(&mut self) -> Result<usize, CacheError> {
         if self.is_open {
             return Ok(0);
@@ -135,7 +133,7 @@ impl PendingPairs {
                 Some(PendingFile::Image(number, id)) => {
                     pictures.insert((number, id), metadata.len());
                 }
-                // If it cannot be removed, the next start tries again.
+                // If this fails, the next start tries again.
                 Some(PendingFile::Unfinished) => drop(fs::remove_file(entry.path())),
                 None => {}
             }
@@ -156,10 +154,10 @@ impl PendingPairs {
         Ok(())
     }
 
-    /// Writes a pair under a number of its own. Returns how many older ones were dropped for it.
+    /// Writes a pair under its number. Returns the number of older pairs that were dropped to make room.
     ///
     /// # Errors
-    /// When it was not written.
+    /// The pair was not written.
     pub(super) fn put(&mut self, number: u64, pair: &CacheItem) -> Result<usize, CacheError> {
         let mut dropped = self.open()?;
         let entry = PendingEntry {
@@ -192,11 +190,10 @@ impl PendingPairs {
     fn write_file(&self, name: &str, bytes: &[u8]) -> Result<(), CacheError> {
         let unfinished = self.directory.join(pending_names::unfinished(name));
         let path = self.directory.join(name);
-        replace_by_way_of(&unfinished, &path, bytes, Durability::Restart)
-            .map_err(|source| CacheError::Write { path, source })
+        replace_via(&unfinished, &path, bytes, Durability::Restart).map_err(|source| CacheError::Write { path, source })
     }
 
-    /// Drops the oldest pairs until one more of that size is within the limits. Returns how many.
+    /// Drops the oldest pairs until another pair of `bytes` is within the limits. Returns the number of dropped pairs.
     fn drop_oldest(&mut self, bytes: u64) -> usize {
         let mut dropped = 0;
         let one_more = usize::from(bytes > 0);
@@ -210,7 +207,7 @@ impl PendingPairs {
         dropped
     }
 
-    /// The oldest pair for which `is_free` holds.
+    /// The oldest pair that `is_free` accepts.
     pub(super) fn oldest(&self, is_free: impl Fn(u64) -> bool) -> Option<(u64, Uuid)> {
         let mut entries = self.entries.iter();
         entries
@@ -221,7 +218,7 @@ impl PendingPairs {
     /// Reads a pair.
     ///
     /// # Errors
-    /// When it cannot be read, or a power cut has damaged it ([`CacheError::Damaged`]).
+    /// The pair cannot be read, or a power cut has damaged it ([`CacheError::Damaged`]).
     pub(super) fn read(&self, number: u64) -> Result<PendingPair, CacheError> {
         let Some(entry) = self.entries.get(&number) else {
             return Err(CacheError::Damaged {
@@ -265,7 +262,7 @@ impl PendingPairs {
         }
     }
 
-    /// Removes the pair of that id. `false`: there is none.
+    /// Removes the pair with this id. Returns `false` if there is none.
     pub(super) fn remove_id(&mut self, id: Uuid) -> bool {
         let number = self.entries.iter().find(|(_, entry)| entry.id == id).map(|(n, _)| *n);
         if let Some(number) = number {

@@ -1,4 +1,4 @@
-//! File names of pairs that wait for S3: `<number>-<id>.img` and `<number>-<id>.json`, while written with `.part` at the end.
+//! File names of pairs that wait for S3: `<number>-<id>.img` and `<number>-<id>.json`, with `.part` added while being written.
 
 use uuid::Uuid;
 
@@ -11,7 +11,7 @@ const UNFINISHED: &str = ".part";
 pub(super) enum PendingFile {
     Json(u64, Uuid),
     Image(u64, Uuid),
-    /// Left behind by an interrupted write.
+    /// A file of an interrupted write.
     Unfinished,
 }
 
@@ -35,7 +35,7 @@ pub(super) fn file_name(number: u64, id: Uuid, extension: &str) -> String {
     format!("{number:012}-{id}.{extension}")
 }
 
-/// Name of a file while it is written.
+/// Name of a file while it is being written.
 pub(super) fn unfinished(name: &str) -> String {
     format!("{name}{UNFINISHED}")
 }

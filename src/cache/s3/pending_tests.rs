@@ -54,7 +54,7 @@ fn pairs_keep_their_order_after_a_restart() {
 }
 
 #[test]
-fn beyond_a_limit_the_oldest_pairs_are_dropped_with_their_files() {
+fn the_oldest_pairs_and_their_files_are_removed_when_a_limit_is_exceeded() {
     let directory = tempfile::tempdir().unwrap();
     let mut pending = pending(&directory);
     let pairs: Vec<_> = (0..7).map(|_| pair(10)).collect();
@@ -87,7 +87,7 @@ fn files_of_interrupted_writes_are_removed_and_foreign_files_stay() {
 }
 
 #[test]
-fn a_picture_that_a_power_cut_emptied_is_damaged() {
+fn a_picture_that_is_empty_after_a_power_cut_is_damaged() {
     let directory = tempfile::tempdir().unwrap();
     let mut pending = pending(&directory);
     let pair = pair(10);

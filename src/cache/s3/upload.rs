@@ -1,4 +1,4 @@
-//! What passes from the [`S3Cache`](super::S3Cache) to its thread, and what both report.
+//! Jobs that an [`S3Cache`](super::S3Cache) sends to its thread, and the status that both update.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -13,7 +13,7 @@ use crate::status::health::HealthFlag;
 use crate::status::stats::Stats;
 use crate::util::log_limiter::LogLimiter;
 
-/// A pair and where it goes.
+/// A pair and its location.
 #[derive(Debug, Clone)]
 pub(super) struct UploadItem {
     pub(super) location: S3Location,
@@ -39,18 +39,18 @@ impl UploadStatus {
         }
     }
 
-    /// Counts pairs that will never be in S3, and logs the same reason once a minute.
+    /// Counts pairs that will not be uploaded, and logs each reason once a minute.
     pub(super) fn lost(&self, pairs: usize, error: &CacheError) {
         self.stats.cache_failures.add(pairs as u64);
         if let Some(suppressed) = self.failures.lock().check(Instant::now(), &error.kind()) {
-            tracing::error!(pairs, suppressed = suppressed.count(), %error, "Pairs of picture and message will not be in S3");
+            tracing::error!(pairs, suppressed = suppressed.count(), %error, "Pairs of picture and message were dropped and will not be uploaded to S3");
         }
     }
 
-    /// Logs that a pair is uploaded without a record of it.
+    /// Logs that a pair is uploaded although it could not be recorded.
     pub(super) fn not_recorded(&self, error: &CacheError) {
         if let Some(suppressed) = self.failures.lock().check(Instant::now(), "not recorded") {
-            tracing::error!(suppressed = suppressed.count(), %error, "clear_cache will not remove what is uploaded now");
+            tracing::error!(suppressed = suppressed.count(), %error, "Uploading a pair without a record; clear_cache will not remove it");
         }
     }
 }

@@ -1,8 +1,8 @@
-//! The thread behind an [`S3Cache`](super::S3Cache): it decides what is uploaded when, and what happens after a failure.
+//! The thread of an [`S3Cache`](super::S3Cache). It decides which pair is uploaded next and what happens after a failure.
 //!
 //! Every pair gets a number when it arrives. The pairs on disk are older than those in memory, so uploading from the disk first
-//! keeps the order. A pair goes to disk when S3 fails, or when memory fills because S3 is slow; it is removed from the disk when
-//! both its objects are in the bucket.
+//! keeps the order. A pair is moved to disk if S3 fails, or if the memory fills because S3 is slow. It is removed from the disk
+//! when both objects are in the bucket.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -25,26 +25,26 @@ use crate::cache::error::CacheError;
 use crate::cache::item::CacheItem;
 use crate::cache::s3_location::S3Location;
 
-/// How much can wait on disk.
+/// Limits of the pairs that wait on disk.
 const PENDING: PendingLimits = PendingLimits {
     pairs: 10_000,
     bytes: 256 << 20,
 };
-/// Bytes of pairs in memory that wait for an upload; beyond it all of them go to disk.
+/// Most bytes of pairs that wait in memory. Beyond that all of them are moved to disk.
 const BACKLOG_BYTES: usize = 4 << 20;
-/// An object that S3 refuses this often is dropped: it would block all others.
+/// A pair is dropped after this many refusals, because it would block all others.
 const MAX_REFUSALS: u32 = 3;
-/// How long running uploads get at the end, if the limit allows it.
+/// Time for running uploads at the stop, if the limit of the stop allows it.
 const LAST_UPLOADS: Duration = Duration::from_millis(500);
 
-/// The outcome of a task.
+/// The result of a task.
 enum TaskResult {
     LookUp(Box<Result<(BucketClient, BucketOrigin), S3Error>>),
     Upload(Result<(), S3Error>),
     Clear(UploadIndex, Result<(), CacheError>),
 }
 
-/// A pair that is uploaded next.
+/// The pair that is uploaded next.
 struct NextUpload {
     number: u64,
     item: UploadItem,
@@ -52,13 +52,13 @@ struct NextUpload {
     in_memory: Option<QueuedUpload>,
 }
 
-/// An upload that runs.
+/// A running upload.
 struct RunningUpload {
     number: u64,
     id: Uuid,
     /// `None`: it is on disk.
     in_memory: Option<QueuedUpload>,
-    /// A command wants to remove the pair.
+    /// Whether a command removes the pair.
     is_to_be_removed: bool,
     task: AbortHandle,
 }
@@ -78,7 +78,7 @@ pub(super) struct Uploader<'a> {
     uploads: HashMap<Id, RunningUpload>,
     tasks: JoinSet<TaskResult>,
     commands: ClearQueue,
-    /// The pair that S3 refuses, and how often it did.
+    /// The pair that S3 refused last, and the number of refusals.
     refused: Option<(u64, u32)>,
 }
 
@@ -111,7 +111,7 @@ impl<'a> Uploader<'a> {
             Ok(dropped) => self.count_dropped(dropped),
             Err(error) => tracing::error!(
                 %error, advice = "make work_dir writable",
-                "Pairs cannot wait on disk for S3"
+                "Pairs for S3 cannot be kept on disk"
             ),
         }
         self.next_number = self.pending.next_number();
@@ -124,7 +124,7 @@ impl<'a> Uploader<'a> {
             self.start_tasks(now);
             let wake_at = self.wake_at(now);
             tokio::select! {
-                // An error means that the handle was dropped, which also ends the thread.
+                // A dropped handle (an error) also ends the thread.
                 _ = self.stop.changed() => break,
                 job = self.jobs.recv() => match job {
                     Some(job) => self.accept(job),
@@ -137,7 +137,7 @@ impl<'a> Uploader<'a> {
         self.finish().await;
     }
 
-    /// Moves the pairs in memory to the disk while S3 fails, or when they are too many.
+    /// Moves the pairs in memory to the disk if S3 fails or if there are too many.
     fn limit_memory(&mut self, now: Instant) {
         let bytes: usize = self.memory.iter().map(|(_, queued)| queued.pair.size()).sum();
         if self.access.is_on_hold(now) || bytes > BACKLOG_BYTES {
@@ -147,12 +147,12 @@ impl<'a> Uploader<'a> {
 
     fn move_to_disk(&mut self) {
         while let Some((number, queued)) = self.memory.pop_front() {
-            self.keep(number, &queued.pair);
+            self.write_to_disk(number, &queued.pair);
         }
     }
 
-    /// Writes a pair to the disk; counts it as lost if that fails.
-    fn keep(&mut self, number: u64, pair: &CacheItem) {
+    /// Writes a pair to the disk, or counts it as lost if that fails.
+    fn write_to_disk(&mut self, number: u64, pair: &CacheItem) {
         match self.pending.put(number, pair) {
             Ok(dropped) => self.count_dropped(dropped),
             Err(error) => self.status.lost(1, &error),
@@ -212,7 +212,7 @@ impl<'a> Uploader<'a> {
         }
     }
 
-    /// Starts the first command once no pair that it removes is being uploaded.
+    /// Starts the first command if no pair that it removes is being uploaded.
     fn start_command(&mut self, now: Instant) {
         let Some(target) = self.commands.waiting() else { return };
         let mut conflicting = self
@@ -272,7 +272,7 @@ impl<'a> Uploader<'a> {
     fn start_upload(&mut self, bucket: Arc<BucketClient>, next: NextUpload) {
         let UploadItem { location, pair } = next.item;
         let id = pair.id;
-        // Recorded first: an object without a record could never be removed. If that fails, the picture is still worth having.
+        // Recorded before the upload: `clear_cache` cannot remove an object without a record. If recording fails, it is uploaded anyway.
         if let Some(Err(error)) = self.index.as_mut().map(|index| index.record(&location, id)) {
             self.status.not_recorded(&error);
         }
@@ -289,7 +289,7 @@ impl<'a> Uploader<'a> {
         self.uploads.insert(task.id(), upload);
     }
 
-    /// How many pairs wait for an upload, or for another attempt.
+    /// Number of pairs that wait for an upload or for another attempt.
     fn waiting(&self) -> usize {
         self.pending.len() + self.memory.len()
     }
@@ -337,7 +337,7 @@ impl<'a> Uploader<'a> {
             Err(_) if upload.is_to_be_removed => {}
             Err(error) => {
                 if let Some(queued) = &upload.in_memory {
-                    self.keep(number, &queued.pair);
+                    self.write_to_disk(number, &queued.pair);
                 }
                 self.access.on_failure(&error, now, self.waiting());
                 if error.retry() == RetryPlan::NextObject && self.is_refused_for_good(number) {
@@ -355,13 +355,13 @@ impl<'a> Uploader<'a> {
         times >= MAX_REFUSALS
     }
 
-    /// When there is something to do even if nothing happens.
+    /// The next time at which the loop must run even without an event.
     fn wake_at(&self, now: Instant) -> Option<Instant> {
         let drain_deadline = self.commands.drain_deadline().filter(|deadline| *deadline > now);
         [self.access.retry_at(now), drain_deadline].into_iter().flatten().min()
     }
 
-    /// Moves everything to the disk, then gives running uploads a little time.
+    /// Moves all pairs to the disk, then waits a short time for running uploads.
     async fn finish(mut self) {
         let deadline = *self.stop.borrow();
         self.jobs.close();
@@ -374,7 +374,7 @@ impl<'a> Uploader<'a> {
             .filter_map(|upload| upload.in_memory.take().map(|queued| (upload.number, queued)))
             .collect();
         for (number, queued) in in_memory {
-            self.keep(number, &queued.pair);
+            self.write_to_disk(number, &queued.pair);
         }
         let left = deadline.map_or(Duration::ZERO, |deadline| {
             deadline.saturating_duration_since(Instant::now())
@@ -384,7 +384,7 @@ impl<'a> Uploader<'a> {
             tracing::info!(
                 pairs = self.pending.len(),
                 path = %self.pending.directory().display(),
-                "Pairs wait on disk to be uploaded to S3 after the next start"
+                "Pairs on disk will be uploaded to S3 after the next start"
             );
         }
     }
@@ -410,7 +410,7 @@ async fn look_up(bucket: &str, sdk: Option<aws_config::SdkConfig>) -> Result<(Bu
     Ok((client, origin))
 }
 
-/// Completes at that time; never without one.
+/// Completes at `time`, or never if it is `None`.
 async fn sleep_until(time: Option<Instant>) {
     match time {
         Some(time) => tokio::time::sleep_until(time.into()).await,

@@ -1,11 +1,11 @@
-//! Reads `{"features": [...]}` without keeping more values than the model takes.
+//! Parses `{"features": [...]}` without storing more values than the model takes.
 
 use std::fmt;
 
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-/// Why features cannot be used. The texts are those of the existing runner, where it has one.
+/// Why features cannot be used. The texts are those of the existing runner, if it has one.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FeaturesError {
     #[error("Missing body on request, accepted: {{\"features\": [1, 2, 3]}}")]
@@ -20,7 +20,7 @@ pub(super) enum FeaturesError {
     NotANumber,
 }
 
-/// Reads the features of a body, which must be exactly `expected` values.
+/// Parses the features of a body, which must contain exactly `expected` values.
 ///
 /// # Errors
 /// [`FeaturesError`].
@@ -45,8 +45,8 @@ pub(super) fn read(body: &[u8], expected: usize) -> Result<Vec<f32>, FeaturesErr
     Ok(values)
 }
 
-/// A number, or a number as text, as JavaScript's `Number()` accepts. `None`: neither, or not finite. Arrays and objects are
-/// refused where they begin. An untagged enum would buffer them first, which takes many times the memory of their text.
+/// A number, or a number as text, like JavaScript's `Number()`. `None`: another value, or not finite. Arrays and objects are
+/// refused at their first character. An untagged enum would buffer them first, which takes many times the memory of the text.
 struct Feature(Option<f32>);
 
 impl<'de> Deserialize<'de> for Feature {
@@ -92,7 +92,7 @@ enum BodyKey {
     Other,
 }
 
-/// The content of the array; no more than the expected values are kept.
+/// The content of the array. Only the expected number of values is stored.
 #[derive(Default)]
 struct FeatureList {
     values: Vec<f32>,
@@ -100,7 +100,7 @@ struct FeatureList {
     are_numbers: bool,
 }
 
-/// Reads the object around the array.
+/// Parses the object around the array.
 #[derive(Clone, Copy)]
 struct BodySeed {
     expected: usize,
@@ -139,7 +139,7 @@ impl<'de> Visitor<'de> for BodySeed {
     }
 }
 
-/// Reads the array; `null` counts as missing.
+/// Parses the array; `null` counts as missing.
 struct ArraySeed {
     expected: usize,
 }
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn features_are_numbers_or_numbers_as_text_and_exactly_as_many_as_the_model_takes() {
+    fn features_are_numbers_or_numbers_as_text_of_the_expected_count() {
         assert_eq!(read(br#"{"features": [1, "2.5"]}"#, 2).unwrap(), [1.0, 2.5]);
         for (body, expected) in [
             ("", "Missing body"),
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_values_are_kept_than_the_model_takes() {
+    fn no_more_values_are_stored_than_the_model_takes() {
         let body = format!(r#"{{"features": [{}0]}}"#, "0,".repeat(100_000));
         let mut json = serde_json::Deserializer::from_str(&body);
         let list = BodySeed { expected: 2 }.deserialize(&mut json).unwrap().unwrap();
@@ -217,11 +217,11 @@ mod tests {
     }
 
     #[test]
-    fn arrays_and_objects_in_the_list_are_refused_where_they_begin() {
+    fn arrays_and_objects_in_the_list_are_refused_at_their_first_character() {
         for many in ["[0,0,0,0,0,0,0,0]", r#"{"a": [0,0,0,0,0,0]}"#] {
             let FeaturesError::NotJson(e) = read(format!(r#"{{"features": [{many}]}}"#).as_bytes(), 2).unwrap_err()
             else {
-                panic!("{many} is taken");
+                panic!("{many} is accepted");
             };
             assert!(e.column() <= 16, "{many} was read to its end: {e}");
         }

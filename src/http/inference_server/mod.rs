@@ -1,5 +1,5 @@
-//! Inference on demand (`--run-http-server`): no camera and no MQTT, but the model behind the HTTP interface of the existing
-//! runner's inference server. Every client that reaches the port may use it; bodies, pictures and queues are bounded.
+//! Inference on demand (`--run-http-server`): the model with the HTTP interface of the existing runner's inference server,
+//! without camera and MQTT. Every client that reaches the port may use it; bodies, pictures and queues are bounded.
 
 mod features;
 mod model_provider;
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::connections::{ConnectionLimits, serve};
+use super::connections::{ServerLimits, serve};
 use super::listener::{Service, bind};
 use crate::config::Config;
 use crate::model;
@@ -24,7 +24,7 @@ use server::ServerState;
 
 /// The port of `--mode http-server`.
 const DEFAULT_PORT: u16 = 1337;
-/// Time in which the model must end.
+/// Time limit for the end of the model.
 const STOP_LIMIT: Duration = Duration::from_secs(3);
 const SERVICE: Service = Service {
     name: "inference server",
@@ -34,13 +34,13 @@ const SERVICE: Service = Service {
 /// Why the inference server cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum InferenceServerError {
-    /// No thread for it.
+    /// The thread cannot be started.
     #[error("no thread could be started for the model: {0}")]
     Thread(#[from] std::io::Error),
 }
 
 /// Serves until `stop` completes. Without a local model file the model comes from Edge Impulse Studio; until it is downloaded,
-/// requests get an error that says so.
+/// requests get an error.
 ///
 /// # Errors
 /// [`InferenceServerError`]. A model that fails is restarted, and a failed download is retried.
@@ -59,8 +59,8 @@ pub async fn run(config: &Config, device: &str, stop: impl Future<Output = ()>) 
     let port = config.runner.http_server.unwrap_or(DEFAULT_PORT);
     let serving = async {
         let listener = bind(&config.preview.host, port, SERVICE, &HealthFlag::default()).await;
-        // The write timeout does not affect a client that waits for a slow model: nothing is written to it meanwhile.
-        serve(listener, server::router(state), ConnectionLimits::default()).await;
+        // The write timeout does not affect a client that waits for a slow model, because nothing is written meanwhile.
+        serve(listener, server::router(state), ServerLimits::default()).await;
     };
     tokio::select! {
         () = serving => {}

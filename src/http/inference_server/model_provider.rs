@@ -1,4 +1,4 @@
-//! Selects the model to run: the configured one, or the newest one of Edge Impulse Studio.
+//! Selects the model to run: the configured one, or the newest one in Edge Impulse Studio.
 
 use std::path::PathBuf;
 
@@ -28,7 +28,7 @@ impl SelectedModel {
     }
 }
 
-/// Sends the model to run as soon as there is one, and a newer one when it is downloaded. Never ends.
+/// Sends the model to run when there is one, and each newer one when it is downloaded. Never returns.
 pub(super) async fn provide_model(config: &Config, selected: watch::Sender<Option<SelectedModel>>) {
     let select = |new: SelectedModel| {
         selected.send_if_modified(|selected| {

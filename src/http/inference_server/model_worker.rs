@@ -1,4 +1,4 @@
-//! Runs the model on a thread: one request after the other. Restarts the model when it fails.
+//! Runs the model on a thread, one request after the other. Restarts the model when it fails.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
@@ -15,12 +15,12 @@ use crate::util::backoff::{Backoff, BackoffPolicy};
 use crate::util::clock::rounded;
 use crate::util::log_limiter::LogLimiter;
 
-/// Requests that wait for the model.
+/// Most requests that wait for the model.
 const QUEUE_LENGTH: usize = 8;
 /// How often an idle thread checks whether it must stop, or run another model.
 const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 
-/// The model's result, and its `timing` as it sent it.
+/// The model's result and its unchanged `timing`.
 pub(super) type TimedResult = (InferenceResult, Value);
 
 /// Why there is no result.
@@ -54,7 +54,7 @@ impl ModelWorker {
     /// Starts the thread. It runs the newest of `models` with `settings`.
     ///
     /// # Errors
-    /// When the thread cannot be started.
+    /// The thread cannot be started.
     pub(super) fn start(
         settings: impl Fn(ModelSource) -> ModelSettings + Send + 'static,
         models: watch::Receiver<Option<SelectedModel>>,
@@ -81,7 +81,7 @@ impl ModelWorker {
         self.info.borrow().clone()
     }
 
-    /// Classifies exactly as many features as the model takes.
+    /// Classifies features. Their number must be the number that the model takes.
     ///
     /// # Errors
     /// [`ClassifyError`].
@@ -97,7 +97,7 @@ impl ModelWorker {
         }
     }
 
-    /// Stops the model. `false`: it did not stop within `limit`.
+    /// Stops the model. Returns `false` if it did not stop within `limit`.
     pub(super) async fn stop(&self, limit: Duration) -> bool {
         self.interrupt.trip();
         let ended = self.ended.lock().take();
@@ -108,7 +108,7 @@ impl ModelWorker {
     }
 }
 
-/// Why a model that works is not used any more.
+/// Why a working model is not used any more.
 enum ModelEnd {
     /// The worker stops.
     Stop,
@@ -173,7 +173,7 @@ fn serve_requests(
     models: &watch::Receiver<Option<SelectedModel>>,
 ) -> Result<ModelEnd, ModelError> {
     let end = loop {
-        // An error means that no other model will follow.
+        // After an error no other model will follow.
         match models.has_changed() {
             _ if interrupt.is_tripped() => break ModelEnd::Stop,
             Ok(true) => break ModelEnd::Replaced,

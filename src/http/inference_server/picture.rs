@@ -1,5 +1,5 @@
-//! Converts an uploaded picture to features, with the conversion that is used for camera frames, and converts coordinates of
-//! the result back to pixels of the uploaded picture.
+//! Converts an uploaded picture to features, in the same way as camera frames, and converts coordinates of the result back to
+//! pixels of the uploaded picture.
 
 use std::io::Cursor;
 use std::time::Instant;
@@ -11,16 +11,16 @@ use serde_json::{Value, json};
 
 use crate::capture::geometry::Layout;
 use crate::capture::pack::pack_features;
-use crate::capture::{self, Converter, Frame, Picture, Target};
+use crate::capture::{self, Converter, Frame, Picture, PictureTarget};
 use crate::config::ResizeMode;
 use crate::model::{BoundingBox, InferenceResult, ModelInfo};
 
-/// Pixels of the longest side of a picture.
+/// Most pixels of the longest side of a picture.
 const MAX_SIDE: u32 = 16_384;
-/// Pixels of a picture: the size of the largest phone cameras. Decoding takes about 350 MB for a moment, with 16 bits per
-/// colour about 600 MB.
+/// Most pixels of a picture: the size of the largest phone cameras. Decoding needs about 350 MB for a short time, or about
+/// 600 MB with 16 bits per colour.
 const MAX_PIXELS: u64 = 50_000_000;
-/// Bytes that decoding one picture may take.
+/// Most bytes of memory for decoding a picture.
 const MAX_DECODED: u64 = 512 << 20;
 
 /// Why a picture cannot be used.
@@ -46,18 +46,18 @@ pub(super) struct PictureMapping {
     mode: ResizeMode,
 }
 
-/// Decodes and converts a picture. This takes time: call it on a blocking thread.
+/// Decodes and converts a picture. Takes time: call it on a blocking thread.
 pub(super) fn prepare(
     file: &[u8],
     info: &ModelInfo,
     forced: Option<ResizeMode>,
 ) -> Result<(Vec<f32>, PictureMapping), PictureError> {
     // The existing runner squashes posted pictures.
-    let Some(mut target) = Target::of(&info.input, forced, ResizeMode::Squash) else {
+    let Some(mut target) = PictureTarget::of(&info.input, forced, ResizeMode::Squash) else {
         return Err(PictureError::NotForPictures(info.sensor_name()));
     };
     if target.resize == ResizeMode::None {
-        // A model that takes pictures of any size was still built for one size; all requests get that size.
+        // A model that accepts pictures of any size was still trained for one size. All requests use that size.
         target.resize = ResizeMode::Squash;
     }
     let mut limits = Limits::default();
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_box_over_the_border_ends_at_the_picture() {
+    fn a_box_beyond_the_border_ends_at_the_border() {
         assert_eq!(
             mapped((640, 480), ResizeMode::FitLongest, [-5, 0, 400, 320]),
             [0, 0, 640, 480]

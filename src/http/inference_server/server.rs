@@ -27,19 +27,19 @@ use crate::config::ResizeMode;
 use crate::http::html_page;
 use crate::model::{InferenceResult, ModelInfo};
 
-/// Bytes of an uploaded picture.
+/// Most bytes of an uploaded picture.
 const MAX_PICTURE: usize = 100 << 20;
-/// Bytes of a body with features, as in the existing runner.
+/// Most bytes of a body with features, as in the existing runner.
 const MAX_FEATURES: usize = 150 << 20;
-/// Bytes of the form around a picture.
+/// Most bytes of the form around a picture.
 const MAX_FORM: usize = 64 << 10;
-/// Bodies in memory at the same time; further requests wait.
+/// Most bodies in memory at the same time. Further requests wait.
 const MAX_BODIES: usize = 4;
-/// Time in which a body must have arrived.
+/// Time limit for a whole body.
 const BODY_LIMIT: Duration = Duration::from_secs(60);
-/// Longest pause within a body: a silent client blocks a place for other clients.
+/// Time limit for the next part of a body: a silent client must not block other clients.
 const SILENCE_LIMIT: Duration = Duration::from_secs(10);
-/// Longest wait for a place in memory. Longer than [`SILENCE_LIMIT`], so that silent clients have lost their places by then.
+/// Time limit for a body permit. Longer than [`SILENCE_LIMIT`], so that silent clients lose their permits first.
 const PERMIT_LIMIT: Duration = Duration::from_secs(15);
 
 /// State of the inference server.
@@ -47,7 +47,7 @@ pub(super) struct ServerState {
     worker: Arc<ModelWorker>,
     forced_resize: Option<ResizeMode>,
     bodies: Arc<Semaphore>,
-    /// One picture at a time is decoded: it takes far more memory than its file.
+    /// Only one picture is decoded at a time, because a decoded picture needs far more memory than its file.
     decoding: Arc<Semaphore>,
 }
 
@@ -67,7 +67,7 @@ impl ServerState {
             .ok_or(RequestError::Classify(ClassifyError::NotRunning))
     }
 
-    /// A permit to hold a body in memory. The work on the body keeps it, because that goes on when the client has disconnected.
+    /// A permit to hold a body in memory. The work on the body holds it, because that continues after the client disconnected.
     async fn body_permit(&self) -> Result<OwnedSemaphorePermit, RequestError> {
         match tokio::time::timeout(PERMIT_LIMIT, self.bodies.clone().acquire_owned()).await {
             Ok(Ok(permit)) => Ok(permit),
@@ -105,7 +105,7 @@ enum RequestError {
     Features(#[from] FeaturesError),
     #[error("{0}")]
     Picture(#[from] PictureError),
-    #[error("{MAX_BODIES} uploads are being received already; try again later")]
+    #[error("{MAX_BODIES} uploads are already being received; try again later")]
     Full,
     #[error("{0}")]
     Classify(#[from] ClassifyError),
@@ -131,7 +131,7 @@ impl IntoResponse for RequestError {
     }
 }
 
-/// `x-ei-owner`, `x-ei-project-name` and `x-ei-project-version`.
+/// Adds `x-ei-owner`, `x-ei-project-name` and `x-ei-project-version` to each response.
 async fn add_model_headers(State(state): State<Arc<ServerState>>, request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     let Some(info) = state.worker.info() else {
@@ -142,7 +142,7 @@ async fn add_model_headers(State(state): State<Arc<ServerState>>, request: Reque
         ("x-ei-project-name", info.name.as_str()),
         ("x-ei-project-version", info.deploy_version.to_string().as_str()),
     ] {
-        // A name with a line break cannot be a header value; it is left out.
+        // A name with a line break cannot be a header value and is omitted.
         if let Ok(value) = HeaderValue::from_bytes(value.as_bytes()) {
             response.headers_mut().insert(HeaderName::from_static(name), value);
         }
@@ -177,7 +177,7 @@ async fn features(State(state): State<Arc<ServerState>>, request: Request) -> Re
     let permit = state.body_permit().await?;
     let parts = request.with_limited_body().into_body().into_data_stream();
     let unreadable = |e| RequestError::request(format!("the body cannot be read: {e}"));
-    let body = within_body_limit(read_all(parts, unreadable)).await??;
+    let body = with_body_limit(read_all(parts, unreadable)).await??;
     let work = move || {
         let values = features::read(&body, wanted);
         drop(permit);
@@ -200,7 +200,7 @@ async fn image(
     let info = state.info()?;
     let (features, mapping) = {
         let permit = state.body_permit().await?;
-        let file = within_body_limit(uploaded(form)).await??;
+        let file = with_body_limit(read_upload(form)).await??;
         let decoding = state
             .decoding
             .clone()
@@ -224,8 +224,8 @@ async fn image(
     Ok(pretty(&response_value(&result, shown, timing)))
 }
 
-/// The content of the first field called `file`.
-async fn uploaded(mut form: Multipart) -> Result<Vec<u8>, RequestError> {
+/// Reads the content of the first field `file`.
+async fn read_upload(mut form: Multipart) -> Result<Vec<u8>, RequestError> {
     let failed = |e: MultipartError| match e.status() {
         StatusCode::PAYLOAD_TOO_LARGE => {
             RequestError::request(format!("File too large, the limit is {} MB", MAX_PICTURE >> 20))
@@ -253,14 +253,14 @@ async fn read_all<E>(
     Ok(whole)
 }
 
-/// The next part of a body, within [`SILENCE_LIMIT`].
+/// Waits for the next part of a body for at most [`SILENCE_LIMIT`].
 async fn next_part<T>(part: impl Future<Output = T>) -> Result<T, RequestError> {
     let silent = |_| RequestError::request(format!("no part of the body arrived for {} s", SILENCE_LIMIT.as_secs()));
     tokio::time::timeout(SILENCE_LIMIT, part).await.map_err(silent)
 }
 
-/// A whole body, within [`BODY_LIMIT`].
-async fn within_body_limit<T>(reading: impl Future<Output = T>) -> Result<T, RequestError> {
+/// Waits for a whole body for at most [`BODY_LIMIT`].
+async fn with_body_limit<T>(reading: impl Future<Output = T>) -> Result<T, RequestError> {
     tokio::time::timeout(BODY_LIMIT, reading)
         .await
         .map_err(|_| RequestError::request(format!("the body did not arrive within {} s", BODY_LIMIT.as_secs())))

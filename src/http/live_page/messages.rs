@@ -1,17 +1,17 @@
-//! Inferences as the messages of the page's two WebSockets.
+//! The messages of the two WebSockets of the live page.
 
 use axum::extract::ws::Utf8Bytes;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
-use super::viewer_encoder::{Area, ViewerFrame};
+use super::viewer_encoder::{ViewerFrame, VisibleArea};
 use crate::config::Threshold;
 use crate::inference::view::InferenceView;
 use crate::model::ModelInfo;
 use crate::report::Decision;
 
-/// The `hello` message of the existing runner's WebSocket: the model, with the thresholds that clients have `changed`.
+/// The `hello` message of the existing runner's WebSocket: the model, with the `changed` thresholds.
 pub(super) fn hello(info: &ModelInfo, changed: &[Threshold]) -> Utf8Bytes {
     let mut info = info.clone();
     info.apply_thresholds(changed);
@@ -48,7 +48,7 @@ pub(super) fn camera_preview(jpeg: &[u8]) -> Utf8Bytes {
     text.into()
 }
 
-/// `handling-message-success` or `-error` with the client's message; `result` holds its `messageId`, and the reason of an error.
+/// `handling-message-success` or `-error`, with the client's message. `result` is its `messageId`, and the reason of an error.
 pub(super) fn acknowledgement(message: &str, result: Result<Option<Value>, (Option<Value>, String)>) -> Utf8Bytes {
     let (id, kind, error) = match result {
         Ok(id) => (id, "handling-message-success", None),
@@ -66,7 +66,7 @@ pub(super) fn acknowledgement(message: &str, result: Result<Option<Value>, (Opti
     Value::Object(response).to_string().into()
 }
 
-/// The `moment` message of the page: an inference and what was decided about it.
+/// The `moment` message of the page: an inference and the decision about it.
 pub(super) fn moment(frame: &ViewerFrame) -> Utf8Bytes {
     let view = &*frame.view;
     let decision = match view.decision {
@@ -75,7 +75,7 @@ pub(super) fn moment(frame: &ViewerFrame) -> Utf8Bytes {
         Decision::Gated => "gated",
         Decision::Publish(_) => "published",
     };
-    let area = |Area { x, y, width, height }| json!([x, y, width, height]);
+    let area = |VisibleArea { x, y, width, height }| json!([x, y, width, height]);
     json!({
         "type": "moment",
         "ts": view.ts,
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn a_classification_has_the_names_and_the_shape_of_the_existing_runner() {
+    fn a_classification_is_like_that_of_the_existing_runner() {
         let result = InferenceResult {
             classification: Some(vec![("b".to_owned(), 0.25), ("a".to_owned(), 0.75)]),
             anomaly: Some(-0.5),
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn tracked_boxes_keep_their_object_id_and_the_info_of_the_model_is_passed_on() {
+    fn a_classification_contains_object_ids_and_the_info_of_the_model() {
         let tracked = BoundingBox {
             label: "car".to_owned(),
             value: 0.5,
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn the_hello_shows_changed_thresholds() {
+    fn the_hello_contains_changed_thresholds() {
         let changed = |id, key: &str| Threshold {
             id,
             key: key.to_owned(),

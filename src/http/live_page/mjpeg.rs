@@ -36,7 +36,7 @@ pub(super) async fn snapshot(State(state): State<Arc<PageState>>) -> Response {
     }
 }
 
-/// `/stream.mjpeg`: picture after picture, as `multipart/x-mixed-replace`. A client that reads slowly misses pictures.
+/// `/stream.mjpeg`: a stream of pictures, as `multipart/x-mixed-replace`. A client that reads slowly misses pictures.
 pub(super) async fn stream(State(state): State<Arc<PageState>>) -> Response {
     let pictures = match PictureStream::new(&state) {
         Ok(pictures) => pictures,
@@ -62,7 +62,7 @@ fn part(jpeg: &Bytes) -> Bytes {
     part.freeze()
 }
 
-/// The pictures from now on. The live tap delivers pictures while it exists.
+/// A stream of new pictures. The live tap delivers pictures while it exists.
 struct PictureStream {
     frames: ViewerFrames,
     _viewer: ViewerGuard,
@@ -81,7 +81,7 @@ impl PictureStream {
         })
     }
 
-    /// The next picture; `None`: no more will come.
+    /// The next picture; `None`: the stream has ended.
     async fn next(&mut self) -> Option<Bytes> {
         loop {
             self.frames.changed().await.ok()?;

@@ -1,9 +1,9 @@
-//! The live page: what the model sees and decides, at `http://<device>:4912`, and a WebSocket for applications of the existing
-//! runner.
+//! The live page at `http://<device>:4912` shows pictures and results of the model. The same port has a WebSocket for
+//! applications of the existing runner.
 //!
 //! The inference loop offers each inference to the [`LiveTap`], which costs one relaxed load while there are no viewers. The
-//! status comes from the [`StatusRegistry`]. Nothing here can slow down the inference loop: results pass through bounded
-//! channels in which the newest wins, and pictures are encoded only while a viewer wants them.
+//! status comes from the [`StatusRegistry`]. The live page cannot slow down the inference loop: results pass through bounded
+//! channels that drop the oldest, and pictures are encoded only while a viewer wants them.
 
 mod messages;
 mod mjpeg;
@@ -44,9 +44,9 @@ impl Drop for LivePage {
     }
 }
 
-/// Serves the live page as configured. `device_dir` is `<work_dir>/<device>`; it holds the token when none is configured.
+/// Serves the live page as configured. `device_dir` is `<work_dir>/<device>`; it contains the token if none is configured.
 ///
-/// Never fails: a port in use is a warning and is tried again. `None`, and no port is opened, when the live page is off.
+/// Never fails: if the port is in use, a warning is logged and it is tried again. Returns `None` if the live page is off.
 pub fn start(
     config: &PreviewConfig,
     device_dir: PathBuf,
@@ -81,7 +81,7 @@ async fn token(config: &PreviewConfig, device_dir: PathBuf) -> Option<Secret> {
         Ok(Ok((token, path))) => {
             tracing::info!(
                 path = %path.display(),
-                "Requests to the live page that change something need the token in this file"
+                "Requests to the live page that change settings need the token in this file"
             );
             Some(token)
         }
@@ -89,7 +89,7 @@ async fn token(config: &PreviewConfig, device_dir: PathBuf) -> Option<Secret> {
             tracing::warn!(
                 directory,
                 error = %e,
-                "The token of the live page cannot be stored; only clients on this machine can change something"
+                "The token of the live page cannot be stored; only clients on this machine can change settings"
             );
             None
         }

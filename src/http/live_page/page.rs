@@ -19,7 +19,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_page_is_one_file_and_names_no_other_address() {
+    fn the_page_is_one_file_without_other_addresses() {
         for text in [HTML, STYLE, SCRIPT] {
             for outside in [
                 "http://",

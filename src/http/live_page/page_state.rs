@@ -1,4 +1,4 @@
-//! What the request handlers of the live page share.
+//! The state that the request handlers of the live page share.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::http::access::Access;
 use crate::inference::live_tap::LiveTap;
 use crate::status::StatusRegistry;
 
-/// Clients that receive data continuously (WebSockets and MJPEG streams).
+/// Most clients that receive data continuously (WebSockets and MJPEG streams).
 const MAX_VIEWERS: usize = 32;
 /// A WebSocket client that sends nothing for this long, not even a pong, is disconnected.
 pub(super) const CLIENT_TIMEOUT: Duration = Duration::from_secs(60);
@@ -38,12 +38,12 @@ impl PageState {
         }
     }
 
-    /// Where the encoder puts the newest frame.
+    /// The sender with which the encoder publishes the newest frame.
     pub(super) fn frame_sender(&self) -> ViewerFrameSender {
         self.frames.clone()
     }
 
-    /// Frames that arrive from now on.
+    /// A receiver of frames that arrive after this call.
     pub(super) fn new_frames(&self) -> ViewerFrames {
         let mut frames = self.frames.subscribe();
         frames.mark_unchanged();
@@ -53,20 +53,20 @@ impl PageState {
     /// A permit to receive data continuously.
     ///
     /// # Errors
-    /// The response when all permits are in use.
+    /// All permits are in use.
     pub(super) fn viewer_permit(&self) -> Result<OwnedSemaphorePermit, TooManyViewers> {
         self.viewers.clone().try_acquire_owned().map_err(|_| TooManyViewers)
     }
 }
 
-/// All viewer permits are in use: 503.
+/// All viewer permits are in use. The response has status 503.
 #[derive(Debug)]
 pub(super) struct TooManyViewers;
 
 impl IntoResponse for TooManyViewers {
     fn into_response(self) -> Response {
         let text =
-            format!("{MAX_VIEWERS} clients are connected already; try again when one of them has disconnected\n");
+            format!("{MAX_VIEWERS} clients are already connected; try again when one of them has disconnected\n");
         (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
     }
 }

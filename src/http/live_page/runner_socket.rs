@@ -16,7 +16,7 @@ use crate::model::ModelInfo;
 
 /// Interval of pings.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
-/// Time in which the model must have changed a threshold.
+/// Time limit for the change of a threshold in the model.
 const THRESHOLD_LIMIT: Duration = Duration::from_secs(10);
 
 /// Serves one client until it disconnects. `may_change`: the client may change thresholds.
@@ -27,7 +27,7 @@ pub(super) async fn serve(mut socket: WebSocket, state: &PageState, may_change: 
         may_change,
         wants_previews: false,
     };
-    // Every error ends this client only: it disconnected, or it read nothing for too long.
+    // An error ends only this client: it disconnected, or it read no data for too long.
     let _ = client.run(&mut socket).await;
 }
 
@@ -42,7 +42,7 @@ impl RunnerClient<'_> {
     async fn run(&mut self, socket: &mut WebSocket) -> Result<(), axum::Error> {
         let mut models = self.state.live_tap.model();
         let mut frames = self.state.new_frames();
-        // Sends the hello at once when a model is loaded already.
+        // If a model is already loaded, this sends the hello at once.
         models.mark_changed();
         let mut results = self.state.live_tap.subscribe();
         let mut ping = interval_at(Instant::now() + PING_INTERVAL, PING_INTERVAL);
@@ -92,7 +92,7 @@ impl RunnerClient<'_> {
         }
     }
 
-    /// Handles a message of the client. `None`: it gets no response.
+    /// Handles a message of the client. Returns the response, if there is one.
     async fn respond(&mut self, message: Message) -> Option<Message> {
         let (text, result) = match message {
             Message::Text(text) => {
@@ -108,7 +108,7 @@ impl RunnerClient<'_> {
         Some(Message::Text(messages::acknowledgement(&text, result)))
     }
 
-    /// Executes a message. Returns its `messageId`, in case of an error together with the reason.
+    /// Executes a message. Returns its `messageId`; an error also has the reason.
     async fn handle(&mut self, text: &str) -> Result<Option<Value>, (Option<Value>, String)> {
         let body: Value = serde_json::from_str(text).map_err(|e| (None, format!("the message is not JSON: {e}")))?;
         let id = body.get("messageId").cloned();
@@ -138,7 +138,7 @@ impl RunnerClient<'_> {
         if !self.may_change {
             return Err(
                 "changing a threshold needs the token: connect with ?token=TOKEN or with the header \
-                        Authorization: Bearer TOKEN. The device's log names the file that holds it"
+                        Authorization: Bearer TOKEN. The device's log contains the path of the file with the token"
                     .to_owned(),
             );
         }
@@ -147,7 +147,7 @@ impl RunnerClient<'_> {
         let Threshold { id, key, value } = threshold.clone();
         match self.state.live_tap.thresholds.request(threshold, THRESHOLD_LIMIT).await {
             Ok(()) => {
-                tracing::info!(id, key, value, "Threshold changed through the live page's WebSocket");
+                tracing::info!(id, key, value, "Changed a threshold through the live page's WebSocket");
                 Ok(())
             }
             Err(e) => Err(format!("Failed to set threshold \"{key}\" (block ID: {id}): {e}")),
@@ -155,7 +155,7 @@ impl RunnerClient<'_> {
     }
 }
 
-/// Reads a threshold override and checks that the model has this threshold.
+/// Parses a threshold override and checks that the model has this threshold.
 fn threshold(body: &Value, info: Option<&ModelInfo>) -> Result<Threshold, String> {
     let id = body
         .get("id")
@@ -209,12 +209,12 @@ mod tests {
     }
 
     #[test]
-    fn a_threshold_override_must_name_a_threshold_of_the_model() {
-        let ask = |id: Value, key: Value, value: Value| {
+    fn a_threshold_override_must_contain_a_threshold_of_the_model() {
+        let parse = |id: Value, key: Value, value: Value| {
             threshold(&json!({"id": id, "key": key, "value": value}), Some(&model()))
         };
         assert_eq!(
-            ask(json!(18), json!("min_score"), json!(0.25)),
+            parse(json!(18), json!("min_score"), json!(0.25)),
             Ok(Threshold {
                 id: 18,
                 key: "min_score".to_owned(),
@@ -233,7 +233,7 @@ mod tests {
             ),
             (json!(18), json!("type"), json!(1), "valid keys: min_score"),
         ] {
-            let error = ask(id, key, value).unwrap_err();
+            let error = parse(id, key, value).unwrap_err();
             assert!(error.contains(expected), "{error}");
         }
     }

@@ -14,10 +14,10 @@ use tokio::net::TcpListener;
 
 use super::page_state::PageState;
 use super::{mjpeg, page, runner_socket, viewer_encoder, viewer_socket};
-use crate::http::connections::{ConnectionLimits, ConnectionPermit, Peer, serve};
+use crate::http::connections::{ConnectionPermit, Peer, ServerLimits, serve};
 use crate::status::prometheus;
 
-/// Bytes of a WebSocket message from a client.
+/// Most bytes of a WebSocket message from a client.
 const MAX_MESSAGE: usize = 64 * 1024;
 
 /// Serves until dropped.
@@ -26,7 +26,7 @@ pub(super) async fn run(listener: TcpListener, state: PageState) {
     let encoding = viewer_encoder::run(state.live_tap.clone(), state.frame_sender());
     tokio::select! {
         () = encoding => {}
-        () = serve(listener, router(state), ConnectionLimits::default()) => {}
+        () = serve(listener, router(state), ServerLimits::default()) => {}
     }
 }
 
@@ -60,7 +60,7 @@ async fn check_access(State(state): State<Arc<PageState>>, request: Request, nex
     response
 }
 
-/// The page, and on the same path the WebSocket for applications of the existing runner.
+/// Serves the page, and on the same path the WebSocket for applications of the existing runner.
 async fn root(
     State(state): State<Arc<PageState>>,
     Extension(Peer(peer)): Extension<Peer>,

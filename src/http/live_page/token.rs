@@ -1,4 +1,4 @@
-//! The token for requests that change something, when none is configured: created once and kept in a file.
+//! The token for requests that change settings, if none is configured. It is created once and stored in a file.
 
 use std::fs::{DirBuilder, OpenOptions, Permissions};
 use std::io::{self, Read};
@@ -19,7 +19,7 @@ const DIGITS: usize = 32;
 /// read. Also returns the path of the file.
 ///
 /// # Errors
-/// When the file cannot be read or written.
+/// The file cannot be read or written.
 pub(super) fn load_or_create(directory: &Path) -> io::Result<(Secret, PathBuf)> {
     let path = directory.join(FILE);
     if let Some(token) = read(&path)? {
@@ -31,7 +31,7 @@ pub(super) fn load_or_create(directory: &Path) -> io::Result<(Secret, PathBuf)> 
     Ok((Secret::new(token), path))
 }
 
-/// The token in the file; `None` when the file is missing or holds no token.
+/// Reads the token; `None` if the file is missing or contains no token.
 fn read(path: &Path) -> io::Result<Option<Secret>> {
     let opened = OpenOptions::new()
         .read(true)

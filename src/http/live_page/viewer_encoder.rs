@@ -1,4 +1,4 @@
-//! Encodes pictures as JPEG for viewers: not on the inference thread, one at a time, and only the newest.
+//! Encodes pictures as JPEG for viewers: one at a time, only the newest, and not on the inference thread.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use crate::capture::geometry::Layout;
-use crate::capture::{Converter, Picture, Target};
+use crate::capture::{Converter, Picture, PictureTarget};
 use crate::config::ResizeMode;
 use crate::inference::event::OriginalFrame;
 use crate::inference::live_tap::{LiveTap, UnencodedPicture, UnencodedView};
@@ -20,22 +20,22 @@ pub(super) struct ViewerFrame {
     pub view: Arc<InferenceView>,
     /// The model's input or the camera's picture; `None` for audio, and while no viewer wants pictures.
     pub jpeg: Option<Bytes>,
-    /// Where the model's input is in that JPEG; `None`: the JPEG is the model's input.
-    pub area: Option<Area>,
+    /// The area of the JPEG that is the model's input; `None`: the whole JPEG.
+    pub area: Option<VisibleArea>,
 }
 
-/// The part of the camera's picture that became the model's input, in the camera's pixels. It extends beyond the camera's
-/// picture where the model's input has borders.
+/// The part of the camera's picture that became the model's input, in pixels of the camera. It is larger than the camera's
+/// picture if the model's input has borders.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Area {
+pub(super) struct VisibleArea {
     pub x: f64,
     pub y: f64,
     pub width: f64,
     pub height: f64,
 }
 
-impl Area {
-    fn of(camera: (u32, u32), target: Target) -> Self {
+impl VisibleArea {
+    fn of(camera: (u32, u32), target: PictureTarget) -> Self {
         let layout = Layout::new(camera, (target.width, target.height), target.resize);
         let (source, dest) = (layout.source, layout.dest);
         let across = source.width / f64::from(dest.width);
@@ -64,7 +64,7 @@ pub(super) async fn run(live_tap: Arc<LiveTap>, frames: ViewerFrameSender) {
             let frame = encoder.encode(view, &counted);
             (frame, encoder)
         };
-        // An error here means that the runtime is shutting down.
+        // This fails only while the runtime shuts down.
         let Ok((frame, returned)) = tokio::task::spawn_blocking(work).await else {
             return;
         };
@@ -83,7 +83,7 @@ struct ViewerEncoder {
 impl ViewerEncoder {
     fn new() -> Self {
         Self {
-            converter: Converter::new(Target {
+            converter: Converter::new(PictureTarget {
                 width: 0,
                 height: 0,
                 grey: false,
@@ -106,11 +106,11 @@ impl ViewerEncoder {
     }
 
     /// Converts the camera's frame into `self.picture`.
-    fn convert(&mut self, OriginalFrame { frame, target }: &OriginalFrame) -> Option<Area> {
+    fn convert(&mut self, OriginalFrame { frame, target }: &OriginalFrame) -> Option<VisibleArea> {
         match self.converter.convert(frame, &mut self.picture) {
-            Ok(()) => Some(Area::of((self.picture.width, self.picture.height), *target)),
+            Ok(()) => Some(VisibleArea::of((self.picture.width, self.picture.height), *target)),
             Err(e) => {
-                tracing::debug!(error = %e, "A picture for the live page could not be converted");
+                tracing::debug!(error = %e, "Converting a picture for the live page failed");
                 None
             }
         }
@@ -128,7 +128,7 @@ fn jpeg(picture: &Picture, live_tap: &LiveTap) -> Option<Bytes> {
     match EncodedPicture::new(reference) {
         Ok(encoded) => Some(encoded.jpeg().clone()),
         Err(e) => {
-            tracing::debug!(error = %e, "A picture for the live page could not be encoded");
+            tracing::debug!(error = %e, "Encoding a picture for the live page failed");
             None
         }
     }
@@ -139,18 +139,18 @@ mod tests {
     use super::*;
 
     fn area(resize: ResizeMode) -> [f64; 4] {
-        let target = Target {
+        let target = PictureTarget {
             width: 320,
             height: 320,
             grey: false,
             resize,
         };
-        let Area { x, y, width, height } = Area::of((640, 480), target);
+        let VisibleArea { x, y, width, height } = VisibleArea::of((640, 480), target);
         [x, y, width, height]
     }
 
     #[test]
-    fn the_area_of_the_models_input_is_found_in_the_cameras_picture() {
+    fn the_area_of_the_model_input_is_given_in_pixels_of_the_camera() {
         assert_eq!(area(ResizeMode::Squash), [0.0, 0.0, 640.0, 480.0]);
         assert_eq!(area(ResizeMode::FitShortest), [80.0, 0.0, 480.0, 480.0]);
         // 40 black rows above and below, each two rows of the camera's picture.

@@ -1,7 +1,7 @@
-//! The page's own WebSocket, `/live`: once a second a `status` message, and at most
+//! The WebSocket of the live page, `/live`: a `status` message every second, and at most
 //! [`VIEWS_PER_SECOND`](crate::inference::live_tap::VIEWS_PER_SECOND) times a second a `moment` message with the newest
-//! inference. Its picture follows as a binary message, so that the page draws boxes on the picture they belong to. A slow
-//! client misses inferences; nothing waits for it.
+//! inference. The picture of the inference follows as a binary message, so that boxes and picture belong together. A slow
+//! client misses inferences.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ const STATUS_PER_PING: u32 = 20;
 
 /// Serves one client until it disconnects.
 pub(super) async fn serve(mut socket: WebSocket, state: &PageState) {
-    // Every error ends this client only: it disconnected, or it read nothing for too long.
+    // An error ends only this client: it disconnected, or it read no data for too long.
     let _ = run(&mut socket, state).await;
 }
 
@@ -33,7 +33,7 @@ async fn run(socket: &mut WebSocket, state: &PageState) -> Result<(), axum::Erro
         tokio::select! {
             biased;
             received = socket.recv() => match received {
-                // The content does not matter; it shows that the client is alive.
+                // Any message shows that the client is alive; the content is ignored.
                 Some(Ok(_)) => last_received = Instant::now(),
                 Some(Err(e)) => return Err(e),
                 None => return Ok(()),

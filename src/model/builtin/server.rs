@@ -88,7 +88,7 @@ struct Server<'a> {
 }
 
 /// The answer to a request.
-enum Reply {
+enum BuiltinReply {
     Json(Value),
     Raw(&'static [u8]),
     Nothing,
@@ -122,15 +122,15 @@ impl<'a> Server<'a> {
                     |error| failure(None, &error.to_string()),
                     |request| self.answer(request),
                 ) {
-                    Reply::Json(mut answer) => {
+                    BuiltinReply::Json(mut answer) => {
                         if let Some(timing) = answer.get_mut("timing") {
                             timing["classification"] = (begin.elapsed().as_millis() as u64).into();
                         }
                         serde_json::to_writer(&mut text, &answer)?;
                         text.extend_from_slice(b"\n\0");
                     }
-                    Reply::Raw(bytes) => text.extend_from_slice(bytes),
-                    Reply::Nothing => {}
+                    BuiltinReply::Raw(bytes) => text.extend_from_slice(bytes),
+                    BuiltinReply::Nothing => {}
                 }
                 client.write_all(&text)?;
             }
@@ -138,7 +138,7 @@ impl<'a> Server<'a> {
         Ok(())
     }
 
-    fn answer(&mut self, request: Map<String, Value>) -> Reply {
+    fn answer(&mut self, request: Map<String, Value>) -> BuiltinReply {
         let Some(id) = request.get("id").and_then(Value::as_i64) else {
             return failure(None, "Missing 'id' field");
         };
@@ -172,7 +172,7 @@ impl<'a> Server<'a> {
         failure(Some(id), "Failed to handle message")
     }
 
-    fn hello(&mut self, id: i64) -> Reply {
+    fn hello(&mut self, id: i64) -> BuiltinReply {
         if std::mem::replace(&mut self.has_hello, true) {
             return failure(Some(id), "'hello' was sent before");
         }
@@ -193,21 +193,21 @@ impl<'a> Server<'a> {
             }
             Err(error) => answer["features_shm_error"] = error.to_string().into(),
         }
-        Reply::Json(answer)
+        BuiltinReply::Json(answer)
     }
 
-    fn set_threshold(&mut self, id: i64, threshold: &Value) -> Reply {
+    fn set_threshold(&mut self, id: i64, threshold: &Value) -> BuiltinReply {
         let min_score = threshold.get("min_score").and_then(Value::as_f64);
         match (threshold.get("id").and_then(Value::as_i64), min_score) {
             (Some(BLOCK), Some(min_score)) if self.kind.task == Task::Ball => {
                 self.min_score = min_score;
-                Reply::Json(json!({ "id": id, "success": true }))
+                BuiltinReply::Json(json!({ "id": id, "success": true }))
             }
             _ => failure(Some(id), "set_threshold: no such block or key"),
         }
     }
 
-    fn classify(&mut self, id: i64, elements: usize, continuous: bool, is_shared: bool) -> Reply {
+    fn classify(&mut self, id: i64, elements: usize, continuous: bool, is_shared: bool) -> BuiltinReply {
         let expected = if continuous {
             BuiltinKind::SLICE
         } else {
@@ -224,8 +224,8 @@ impl<'a> Server<'a> {
         }
         match self.kind.fault {
             Fault::Crash(answers) if self.answers >= answers => abort(),
-            Fault::Hang(answers) if self.answers >= answers => return Reply::Nothing,
-            Fault::Garbage => return Reply::Raw(b"\x07\xffthis is not what a model says}\n\0"),
+            Fault::Hang(answers) if self.answers >= answers => return BuiltinReply::Nothing,
+            Fault::Garbage => return BuiltinReply::Raw(b"\x07\xffthis is not what a model says}\n\0"),
             _ => {}
         }
         // The model that costs nothing does not look at its features.
@@ -239,7 +239,7 @@ impl<'a> Server<'a> {
         std::thread::sleep(self.kind.delay);
         let result = self.result(continuous);
         let timing = json!({ "dsp": 0, "classification": 0, "anomaly": 0 });
-        Reply::Json(json!({ "id": id, "success": true, "result": result, "timing": timing }))
+        BuiltinReply::Json(json!({ "id": id, "success": true, "result": result, "timing": timing }))
     }
 
     fn result(&mut self, continuous: bool) -> Value {
@@ -311,13 +311,13 @@ fn parameters(kind: &BuiltinKind, min_score: f64) -> Value {
     })
 }
 
-fn failure(id: Option<i64>, error: &str) -> Reply {
+fn failure(id: Option<i64>, error: &str) -> BuiltinReply {
     // As in real models: a failure about the id comes without one.
     let mut answer = json!({ "success": false, "error": error });
     if let Some(id) = id {
         answer["id"] = id.into();
     }
-    Reply::Json(answer)
+    BuiltinReply::Json(answer)
 }
 
 /// Ends the process as a failed assertion does, without a core file.

@@ -40,7 +40,7 @@ fn names(directory: &Path) -> Vec<String> {
 }
 
 #[test]
-fn a_model_is_placed_executable_below_its_project_and_found_again() {
+fn a_model_is_stored_as_an_executable_below_its_project_and_found_again() {
     use std::os::unix::fs::PermissionsExt;
     let dir = tempfile::tempdir().unwrap();
     let store = ModelStore::new(dir.path());
@@ -54,7 +54,7 @@ fn a_model_is_placed_executable_below_its_project_and_found_again() {
 }
 
 #[test]
-fn a_file_of_another_size_is_no_model() {
+fn a_file_of_another_size_is_not_a_model() {
     let dir = tempfile::tempdir().unwrap();
     let store = ModelStore::new(dir.path());
     let model = stored(&store, &metadata(3));
@@ -64,7 +64,7 @@ fn a_file_of_another_size_is_no_model() {
 }
 
 #[test]
-fn the_newest_is_the_one_used_last_by_the_same_origin() {
+fn the_newest_model_is_the_one_that_the_same_origin_used_last() {
     let dir = tempfile::tempdir().unwrap();
     let store = ModelStore::new(dir.path());
     let newest = |origin: Option<&ModelOrigin>| store.newest(origin).map(|model| model.metadata.version);
@@ -83,7 +83,7 @@ fn the_newest_is_the_one_used_last_by_the_same_origin() {
 }
 
 #[test]
-fn two_versions_of_a_project_are_kept_and_those_in_use() {
+fn the_last_two_versions_of_a_project_and_those_in_use_are_kept() {
     let dir = tempfile::tempdir().unwrap();
     let store = ModelStore::new(dir.path());
     let running = stored(&store, &metadata(1));
@@ -106,21 +106,21 @@ fn two_versions_of_a_project_are_kept_and_those_in_use() {
 }
 
 #[test]
-fn a_download_that_is_given_up_leaves_nothing_and_one_of_a_killed_process_is_swept() {
+fn an_abandoned_download_leaves_no_file_and_one_of_a_killed_process_is_removed() {
     let dir = tempfile::tempdir().unwrap();
     let store = ModelStore::new(dir.path());
-    let (given_up, under_way) = (store.new_download().unwrap(), store.new_download().unwrap());
-    drop(given_up);
+    let (abandoned, running) = (store.new_download().unwrap(), store.new_download().unwrap());
+    drop(abandoned);
     fs::write(store.root().join(".download-0123"), b"half").unwrap();
     assert_eq!(names(store.root()).len(), 2);
     store.remove_leftovers();
-    assert_eq!(names(store.root()).len(), 1, "the one under way stays");
-    drop(under_way);
+    assert_eq!(names(store.root()).len(), 1, "the running download stays");
+    drop(running);
     assert!(names(store.root()).is_empty());
 }
 
 #[test]
-fn no_name_of_a_project_leaves_its_directory() {
+fn a_project_name_cannot_lead_out_of_the_directory() {
     for (name, expected) in [
         ("../../etc", "etc"),
         ("", "model"),

@@ -7,14 +7,14 @@ use crate::status::stats::Stats;
 use crate::uplink::message::Message;
 use crate::uplink::outbox::{Outbox, OutboxBounds};
 
-struct Bench {
+struct InboxFixture {
     inbox: CommandInbox,
     outbox: Outbox,
     now: Instant,
     clearings: usize,
 }
 
-impl Bench {
+impl InboxFixture {
     fn new() -> Self {
         Self {
             inbox: CommandInbox::new(Duration::from_secs(10)),
@@ -24,110 +24,113 @@ impl Bench {
         }
     }
 
-    fn arrives(&mut self, payload: &[u8], repeated: bool) -> CommandReceipt {
-        self.inbox.arrived(Arrival { payload, repeated }, self.now, || {
+    fn receive(&mut self, payload: &[u8], repeated: bool) -> AcceptOutcome {
+        self.inbox.accept(IncomingCommand { payload, repeated }, self.now, || {
             self.clearings += 1;
             self.outbox
                 .push(Message::inference(&Topics::new("d"), "", Qos::AtLeastOnce))
         })
     }
 
-    fn sends(&mut self) -> Option<Token> {
+    fn send(&mut self) -> Option<Token> {
         let (token, _) = self.outbox.next_to_send()?;
-        self.inbox.left(token);
+        self.inbox.sent(token);
         Some(token)
     }
 
-    fn acknowledges(&mut self, token: Token) -> Vec<Bytes> {
+    fn acknowledge(&mut self, token: Token) -> Vec<Bytes> {
         let commands = self.inbox.acknowledged(token, self.now);
         commands.into_iter().map(|command| command.payload).collect()
     }
 
-    fn passes(&mut self, seconds: u64) {
+    fn advance(&mut self, seconds: u64) {
         self.now += Duration::from_secs(seconds);
     }
 }
 
 #[test]
 fn a_command_is_passed_on_only_after_its_clearing_was_acknowledged() {
-    let mut bench = Bench::new();
-    assert_eq!(bench.arrives(b"restart", true), CommandReceipt::Taken);
-    let token = bench.sends().expect("a clearing");
-    assert_eq!(bench.inbox.pending(), 1);
-    assert_eq!(bench.acknowledges(token), ["restart"]);
-    assert!(bench.acknowledges(token).is_empty(), "once");
+    let mut fixture = InboxFixture::new();
+    assert_eq!(fixture.receive(b"restart", true), AcceptOutcome::Queued);
+    let token = fixture.send().expect("a clearing");
+    assert_eq!(fixture.inbox.pending(), 1);
+    assert_eq!(fixture.acknowledge(token), ["restart"]);
+    assert!(fixture.acknowledge(token).is_empty(), "once");
 }
 
 #[test]
-fn our_own_clearing_that_comes_back_is_ignored() {
-    let mut bench = Bench::new();
-    assert_eq!(bench.arrives(b"", false), CommandReceipt::Empty);
-    assert_eq!(bench.clearings, 0);
+fn our_own_clearing_is_ignored_when_the_broker_delivers_it() {
+    let mut fixture = InboxFixture::new();
+    assert_eq!(fixture.receive(b"", false), AcceptOutcome::Empty);
+    assert_eq!(fixture.clearings, 0);
 }
 
 #[test]
 fn acknowledgements_out_of_order_do_not_reorder_commands() {
-    let mut bench = Bench::new();
-    bench.arrives(b"first", false);
-    let first = bench.sends().expect("a clearing");
-    bench.arrives(b"second", false);
-    let second = bench.sends().expect("a clearing");
-    assert!(bench.acknowledges(second).is_empty());
-    assert_eq!(bench.acknowledges(first), ["first", "second"]);
+    let mut fixture = InboxFixture::new();
+    fixture.receive(b"first", false);
+    let first = fixture.send().expect("a clearing");
+    fixture.receive(b"second", false);
+    let second = fixture.send().expect("a clearing");
+    assert!(fixture.acknowledge(second).is_empty());
+    assert_eq!(fixture.acknowledge(first), ["first", "second"]);
 }
 
 #[test]
 fn the_same_payload_twice_without_flags_is_two_commands() {
-    let mut bench = Bench::new();
-    assert_eq!(bench.arrives(b"reset", false), CommandReceipt::Taken);
-    assert_eq!(bench.arrives(b"reset", false), CommandReceipt::Taken);
-    let token = bench.sends().expect("a clearing");
-    assert_eq!(bench.acknowledges(token), ["reset", "reset"]);
+    let mut fixture = InboxFixture::new();
+    assert_eq!(fixture.receive(b"reset", false), AcceptOutcome::Queued);
+    assert_eq!(fixture.receive(b"reset", false), AcceptOutcome::Queued);
+    let token = fixture.send().expect("a clearing");
+    assert_eq!(fixture.acknowledge(token), ["reset", "reset"]);
 }
 
 #[test]
-fn flagged_again_within_ten_seconds_it_is_the_same_command_and_cleared_again() {
-    let mut bench = Bench::new();
-    bench.arrives(b"reset", false);
-    let token = bench.sends().expect("a clearing");
-    bench.acknowledges(token);
-    bench.passes(9);
-    assert_eq!(bench.arrives(b"reset", true), CommandReceipt::Same);
-    let token = bench.sends().expect("a second clearing");
-    assert!(bench.acknowledges(token).is_empty());
-    bench.passes(1);
+fn a_repeated_delivery_within_ten_seconds_is_the_same_command_and_is_cleared_again() {
+    let mut fixture = InboxFixture::new();
+    fixture.receive(b"reset", false);
+    let token = fixture.send().expect("a clearing");
+    fixture.acknowledge(token);
+    fixture.advance(9);
+    assert_eq!(fixture.receive(b"reset", true), AcceptOutcome::Duplicate);
+    let token = fixture.send().expect("a second clearing");
+    assert!(fixture.acknowledge(token).is_empty());
+    fixture.advance(1);
     assert_eq!(
-        bench.arrives(b"reset", true),
-        CommandReceipt::Taken,
+        fixture.receive(b"reset", true),
+        AcceptOutcome::Queued,
         "after ten seconds it is a new one"
     );
 }
 
 #[test]
-fn a_command_that_waits_for_the_connection_is_the_same_however_late_it_comes_again() {
-    let mut bench = Bench::new();
-    bench.arrives(b"restart", false);
-    let token = bench.sends().expect("a clearing");
-    bench.passes(3600);
-    assert_eq!(bench.arrives(b"restart", true), CommandReceipt::Same);
-    assert_eq!(bench.acknowledges(token), ["restart"]);
+fn a_repeated_delivery_of_a_waiting_command_is_the_same_command_at_any_time() {
+    let mut fixture = InboxFixture::new();
+    fixture.receive(b"restart", false);
+    let token = fixture.send().expect("a clearing");
+    fixture.advance(3600);
+    assert_eq!(fixture.receive(b"restart", true), AcceptOutcome::Duplicate);
+    assert_eq!(fixture.acknowledge(token), ["restart"]);
 }
 
 #[test]
-fn a_large_command_and_one_too_many_are_refused_and_cleared() {
-    let mut bench = Bench::new();
+fn a_large_command_and_one_for_a_full_inbox_are_refused_and_cleared() {
+    let mut fixture = InboxFixture::new();
     let large = vec![b'x'; MAX_COMMAND_BYTES + 1];
     assert_eq!(
-        bench.arrives(&large, false),
-        CommandReceipt::Refused(CommandRefusal::TooLarge(65537))
+        fixture.receive(&large, false),
+        AcceptOutcome::Refused(CommandRefusal::TooLarge(65537))
     );
-    assert_eq!(bench.clearings, 1);
+    assert_eq!(fixture.clearings, 1);
     for _ in 0..MAX_PENDING {
-        assert_eq!(bench.arrives(b"reset", false), CommandReceipt::Taken);
+        assert_eq!(fixture.receive(b"reset", false), AcceptOutcome::Queued);
     }
     assert_eq!(
-        bench.arrives(b"reset", false),
-        CommandReceipt::Refused(CommandRefusal::Busy)
+        fixture.receive(b"reset", false),
+        AcceptOutcome::Refused(CommandRefusal::Busy)
     );
-    assert_eq!(bench.clearings, 1, "one clearing that has not left does for all");
+    assert_eq!(
+        fixture.clearings, 1,
+        "one clearing that was not sent yet is enough for all"
+    );
 }

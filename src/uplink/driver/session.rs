@@ -7,8 +7,8 @@ use tokio::select;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::sleep_until;
 
-use super::super::command_inbox::{Arrival, CommandReceipt, CommandRefusal, ReceivedCommand};
-use super::super::connection::{Connection, LinkEvent};
+use super::super::command_inbox::{AcceptOutcome, CommandRefusal, IncomingCommand, ReceivedCommand};
+use super::super::connection::{BrokerConnection, LinkEvent};
 use super::super::connection_error::ConnectionError;
 use super::super::in_flight::InFlight;
 use super::super::link_state::LinkState;
@@ -17,38 +17,38 @@ use super::super::outbox::Token;
 use super::{Driver, End, StopSignal, client_failed};
 use crate::util::clock::rounded;
 
-/// The driver wakes up at least this often, to log drops.
+/// The driver wakes up at least this often, to log dropped messages.
 const HOUSEKEEPING: Duration = Duration::from_secs(60);
 
-/// The part of a stop's limit for DISCONNECT and the close of the connection.
+/// The part of a stop's time limit that is reserved for DISCONNECT.
 pub(super) fn disconnect_time(limit: Duration) -> Duration {
     (limit / 4).min(Duration::from_millis(300))
 }
 
-/// Phase of a connection, with its start if it has a time limit.
+/// Phase of a connection. A phase with a time limit has its start time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Connecting,
     Subscribing(Instant),
     Online,
-    Leaving(Instant),
+    Disconnecting(Instant),
 }
 
 /// A connection and its state.
 pub(super) struct Link {
-    connection: Connection,
+    connection: BrokerConnection,
     in_flight: InFlight,
     phase: Phase,
-    /// When CONNACK came.
+    /// Time of CONNACK.
     pub connected: Option<Instant>,
-    /// Whether the log has the line for this connection.
+    /// Whether this connection was logged.
     confirmed: bool,
-    /// The `online` notice follows the first acknowledgement.
+    /// Whether the `online` notice is still to be sent.
     notice_due: bool,
 }
 
 impl Link {
-    pub fn new(connection: Connection) -> Self {
+    pub fn new(connection: BrokerConnection) -> Self {
         Self {
             connection,
             in_flight: InFlight::default(),
@@ -64,9 +64,9 @@ impl Link {
         matches!(self.phase, Phase::Subscribing(_))
     }
 
-    async fn leave(&mut self) {
+    async fn disconnect(&mut self) {
         self.connection.disconnect().await;
-        self.phase = Phase::Leaving(Instant::now());
+        self.phase = Phase::Disconnecting(Instant::now());
     }
 }
 
@@ -81,7 +81,7 @@ impl Driver {
                 return end;
             }
             let now = Instant::now();
-            if let Some(end) = self.overdue(link, now) {
+            if let Some(end) = self.check_deadlines(link, now) {
                 return end;
             }
             let wake = self.next_deadline(link, now);
@@ -112,7 +112,7 @@ impl Driver {
         while let Some((token, message)) =
             outbox.next_to_send_if(|message, backlog| rate_limiter.admits(message, backlog, now))
         {
-            inbox.left(token);
+            inbox.sent(token);
             link.in_flight.queued(token, now);
             link.connection.publish(message).await;
         }
@@ -137,19 +137,19 @@ impl Driver {
             LinkEvent::Subscribed { granted: true } => self.subscribed(link, now),
             LinkEvent::Written(id) => {
                 if let Some(token) = link.in_flight.written(id, now) {
-                    self.done(token, now);
+                    self.on_delivered(token, now);
                     self.push_online_notice(link);
                 }
             }
             LinkEvent::Acknowledged(id) => {
                 if let Some(token) = link.in_flight.acknowledged(id, now) {
-                    self.done(token, now);
+                    self.on_delivered(token, now);
                     self.push_online_notice(link);
                 }
             }
             LinkEvent::Received(publish) => self.received(&publish, now),
             LinkEvent::DisconnectWritten => {}
-            LinkEvent::Closed(_) if matches!(link.phase, Phase::Leaving(_)) => return Some(End::Stopped),
+            LinkEvent::Closed(_) if matches!(link.phase, Phase::Disconnecting(_)) => return Some(End::Stopped),
             LinkEvent::Closed(reason) => return Some(End::Lost(reason)),
         }
         None
@@ -164,7 +164,7 @@ impl Driver {
             self.push_online_notice(link);
         }
         self.was_online = true;
-        // After early closes a connection is logged only once it has lasted; else two clients with one id would fill the log.
+        // After early closes a connection is logged only when it has lasted: two clients with the same id would fill the log.
         if self.early_closes == 0 {
             self.confirm(link, now);
         }
@@ -182,7 +182,7 @@ impl Driver {
         link.confirmed = true;
         self.early_closes = 0;
         let broker = &self.settings.address;
-        match self.outage.over(now) {
+        match self.outage.end(now) {
             None => tracing::info!(%broker, client_id = self.settings.client_id, "Connected to the broker"),
             Some(outage) => tracing::info!(
                 %broker,
@@ -194,16 +194,16 @@ impl Driver {
         }
     }
 
-    /// The broker has the message `token` (or, QoS 0, the socket has).
-    fn done(&mut self, token: Token, now: Instant) {
+    /// The message was acknowledged or, with QoS 0, written.
+    fn on_delivered(&mut self, token: Token, now: Instant) {
         self.outbox.acked(token);
         if self.online_notice == Some(token) {
             self.online_notice = None;
         }
         if let Some(stopping) = &mut self.stopping
-            && stopping.awaited == Some(token)
+            && stopping.notice_token == Some(token)
         {
-            stopping.awaited = None;
+            stopping.notice_token = None;
         }
         for command in self.inbox.acknowledged(token, now) {
             self.pass_on(command);
@@ -230,53 +230,53 @@ impl Driver {
         if publish.topic != settings.topics.command_input {
             tracing::debug!(
                 topic = publish.topic,
-                "A message on a topic without subscription is ignored"
+                "Ignored a message on a topic without a subscription"
             );
             return;
         }
-        let arrival = Arrival {
+        let arrival = IncomingCommand {
             payload: &publish.payload,
             repeated: publish.dup || publish.retain,
         };
-        match inbox.arrived(arrival, now, || {
+        match inbox.accept(arrival, now, || {
             outbox.push(Message::clear_retained_command(&settings.topics))
         }) {
-            CommandReceipt::Empty => {}
-            CommandReceipt::Taken => tracing::debug!(bytes = publish.payload.len(), "A command arrived"),
-            CommandReceipt::Same => tracing::info!("A command was delivered again; it is executed once"),
-            CommandReceipt::Refused(error) => {
+            AcceptOutcome::Empty => {}
+            AcceptOutcome::Queued => tracing::debug!(bytes = publish.payload.len(), "A command arrived"),
+            AcceptOutcome::Duplicate => tracing::info!("A command was delivered again and is not executed again"),
+            AcceptOutcome::Refused(error) => {
                 tracing::warn!(%error, "A command was refused");
                 self.answer(error);
             }
         }
     }
 
-    /// The next step of an orderly end, if one is under way.
+    /// Does the next step of a stop, if one has begun.
     async fn progress_stop(&mut self, link: &mut Link) -> Option<End> {
         let now = Instant::now();
         let stopping = self.stopping.as_mut()?;
-        let out_of_time = now >= stopping.leave_at;
+        let out_of_time = now >= stopping.give_up_at;
         if link.phase != Phase::Online {
-            return (out_of_time && !matches!(link.phase, Phase::Leaving(_))).then_some(End::Stopped);
+            return (out_of_time && !matches!(link.phase, Phase::Disconnecting(_))).then_some(End::Stopped);
         }
         if (self.outbox.depth() == 0 || now >= stopping.notice_at)
             && let Some(notice) = stopping.notice.take()
         {
-            stopping.awaited = Some(self.outbox.push(notice));
+            stopping.notice_token = Some(self.outbox.push(notice));
             self.fill(link).await;
             return None;
         }
-        let notice_done = stopping.notice.is_none() && stopping.awaited.is_none();
+        let notice_done = stopping.notice.is_none() && stopping.notice_token.is_none();
         if notice_done && (out_of_time || self.outbox.depth() == 0) {
-            link.leave().await;
+            link.disconnect().await;
             return None;
         }
-        // Without DISCONNECT: the broker sends the last will in place of the notice it did not acknowledge.
+        // Without DISCONNECT the broker sends the last will, which replaces the notice that was not acknowledged.
         out_of_time.then_some(End::Stopped)
     }
 
-    /// Ends a connection that has used up its time, and settles one that has lasted.
-    fn overdue(&mut self, link: &mut Link, now: Instant) -> Option<End> {
+    /// Ends a connection that exceeded a time limit, and confirms one that has lasted long enough.
+    fn check_deadlines(&mut self, link: &mut Link, now: Instant) -> Option<End> {
         let limit = self.settings.limits.acknowledgement;
         if self.confirm_at(link).is_some_and(|at| now >= at) {
             if !link.confirmed {
@@ -284,23 +284,23 @@ impl Driver {
             }
             self.push_online_notice(link);
         }
-        if self.gives_up_at(link).is_none_or(|at| now < at) {
+        if self.deadline(link).is_none_or(|at| now < at) {
             return None;
         }
         Some(match link.phase {
-            Phase::Leaving(_) => End::Stopped,
+            Phase::Disconnecting(_) => End::Stopped,
             _ => End::Lost(ConnectionError::NoAcknowledgement(limit)),
         })
     }
 
-    fn gives_up_at(&self, link: &Link) -> Option<Instant> {
+    fn deadline(&self, link: &Link) -> Option<Instant> {
         let limit = self.settings.limits.acknowledgement;
         match link.phase {
-            // The connection watches its own limit.
+            // `BrokerConnection` has its own time limit.
             Phase::Connecting => None,
             Phase::Subscribing(since) => Some(since + limit),
             Phase::Online => link.in_flight.deadline(limit),
-            Phase::Leaving(since) => Some(since + disconnect_time(Duration::MAX)),
+            Phase::Disconnecting(since) => Some(since + disconnect_time(Duration::MAX)),
         }
     }
 
@@ -315,17 +315,17 @@ impl Driver {
         let stop = self
             .stopping
             .as_ref()
-            .filter(|_| !matches!(link.phase, Phase::Leaving(_)));
+            .filter(|_| !matches!(link.phase, Phase::Disconnecting(_)));
         let notice = stop
             .filter(|stopping| stopping.notice.is_some())
             .map(|stopping| stopping.notice_at);
         let resume = self.rate_limiter.resume_at().filter(|_| link.phase == Phase::Online);
         [
             resume,
-            self.gives_up_at(link),
+            self.deadline(link),
             self.confirm_at(link),
             notice,
-            stop.map(|stopping| stopping.leave_at),
+            stop.map(|stopping| stopping.give_up_at),
         ]
         .into_iter()
         .flatten()

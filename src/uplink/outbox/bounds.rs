@@ -3,16 +3,16 @@
 /// Limits of memory and of messages in flight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OutboxBounds {
-    /// Payload bytes of inferences in memory; beyond it the oldest that is not being sent is dropped. With a spool they go
-    /// to disk well before.
+    /// Most payload bytes of inferences in memory. When it is exceeded, the oldest that is not being sent is dropped. A
+    /// spool writes them to disk before that.
     pub inference_bytes: usize,
-    /// Payload bytes of answers and notices in memory; beyond it the oldest that is not being sent is dropped.
+    /// Most payload bytes of answers and notices in memory. When it is exceeded, the oldest that is not being sent is dropped.
     pub urgent_bytes: usize,
-    /// Number of answers and notices in memory, likewise.
+    /// Most answers and notices in memory; dropped in the same way.
     pub urgent_messages: usize,
-    /// Inferences sent and not acknowledged; at most [`MAX_WINDOW`].
+    /// Most inferences sent and not acknowledged; at most [`MAX_WINDOW`].
     pub inference_window: usize,
-    /// Answers, notices and clearings sent and not acknowledged; at most [`MAX_WINDOW`].
+    /// Most answers, notices and clearings sent and not acknowledged; at most [`MAX_WINDOW`].
     pub urgent_window: usize,
 }
 
@@ -28,9 +28,9 @@ impl Default for OutboxBounds {
     }
 }
 
-/// No single payload may be larger: with topic and header it stays below the packet limit of the connection, where a
-/// larger one would end every connection anew. (IoT Core itself takes 128 KiB.)
+/// Most bytes of a payload. With topic and header it stays below the packet limit of the connection: a larger packet
+/// would end each new connection. (IoT Core itself accepts 128 KiB.)
 pub const MAX_PAYLOAD_BYTES: usize = 255 * 1024;
 
-/// Both windows together stay below what a connection takes at once, so that handing over a message never waits.
+/// Both windows together stay below the request capacity of a connection, so that publishing never waits.
 pub const MAX_WINDOW: usize = 24;

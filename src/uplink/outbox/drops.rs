@@ -24,7 +24,7 @@ impl DropReport {
         }
     }
 
-    /// Logs the losses; for the end.
+    /// Logs the losses at once; used at the stop.
     pub fn log_now(&mut self) {
         if self.inferences > 0 || self.urgent > 0 {
             tracing::error!(

@@ -1,47 +1,39 @@
 //! Inferences between their push and their acknowledgement, in memory and on disk.
 //!
-//! Each is in exactly one place: `waiting` (memory only), `loaded` (waiting, and on disk), `sent` (perhaps also on disk), or
-//! on disk only. Tokens order them all, wherever they are. What is on disk only and might be older than what waits in
-//! memory is known by one bound, `unloaded_from`: nothing at or behind it is sent before the disk was asked.
+//! Each is in exactly one place: `waiting` (in memory only), `loaded` (waiting in memory, and on disk), `sent` (in memory,
+//! perhaps also on disk), or on disk only. Tokens give the order of all of them. `unloaded_from` is the lowest token that
+//! may be on disk only: the message with this token and all later ones are not sent before the disk was read.
 //!
-//! Nothing here touches the disk: [`Inferences::take_job`] says what is to be done, [`Inferences::finish`] takes what came of
-//! it. Memory keeps a message until a job that wrote it is finished.
+//! This file is the part that the connection uses; `disk` is the part that the spool uses. Neither touches the disk.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use super::bounds::OutboxBounds;
-use super::spool_job::{LoadRequest, SpoolJob, SpoolPolicy, SpoolResult};
+use super::spool_job::SpoolPolicy;
 use super::token::Token;
 use crate::uplink::message::Message;
 
-/// Read ahead from the disk when fewer than this many messages are loaded ...
-const FEW_LOADED: usize = 64;
-/// ... so many at once ...
-const LOAD_MESSAGES: usize = 128;
-/// ... and no more after so many payload bytes.
-const LOAD_BYTES: usize = 512 << 10;
-/// Deletions of delivered messages that wait for their commit; more are committed before the interval has passed.
-const MANY_DELETIONS: usize = 1000;
-/// What has waited this long in memory is a backlog.
+mod disk;
+
+/// Messages that have waited this long in memory are a backlog.
 const BACKLOG_AFTER: Duration = Duration::from_secs(1);
 
-/// See the module.
+/// The inferences that the broker has not acknowledged.
 #[derive(Debug)]
 pub(super) struct Inferences {
     waiting: BTreeMap<Token, Queued>,
     loaded: BTreeMap<Token, Message>,
     sent: BTreeMap<Token, Sent>,
-    /// Part of the job under way; they stay where they are until it is finished.
+    /// Written by the current job. They also stay in `waiting` or `sent` until it is finished.
     writing: BTreeSet<Token>,
-    /// On disk, and delivered since `deletable_since`.
+    /// Delivered messages that are still on disk; the oldest was delivered at `deletable_since`.
     deletions: BTreeSet<Token>,
     deletable_since: Option<Instant>,
-    /// Deletions of the job under way.
+    /// Deletions of the current job.
     deleting: BTreeSet<Token>,
-    /// From here on there may be messages that are on disk only.
+    /// This token and later ones may be on disk only.
     unloaded_from: Option<Token>,
-    /// The job under way loads, and what it loads may be taken.
+    /// The current job reads messages, and they may be used when it is finished.
     loading: bool,
     /// Messages on disk after the last job.
     on_disk: u64,
@@ -51,7 +43,7 @@ pub(super) struct Inferences {
     disk: Disk,
     policy: SpoolPolicy,
     link: LinkView,
-    /// Everything goes to disk from this time on; at once while there is no connection.
+    /// All messages are written to disk from this time on, or at once while there is no connection.
     flush_at: Option<Instant>,
 }
 
@@ -79,17 +71,8 @@ enum Disk {
 #[derive(Debug, Clone, Copy)]
 struct LinkView {
     online: bool,
-    /// Since when nothing could be delivered, connections on which nothing was acknowledged included.
+    /// Time of the first failure since the last acknowledgement.
     trouble_since: Option<Instant>,
-}
-
-/// What a finished job cost.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Tally {
-    /// Messages written.
-    pub written: u64,
-    /// Messages that are lost because the disk holds no more.
-    pub dropped: u64,
 }
 
 impl Inferences {
@@ -122,7 +105,7 @@ impl Inferences {
         self.waiting.insert(token, Queued { message, pushed });
     }
 
-    /// The message that [`Inferences::send`] would give, and whether it is part of a backlog.
+    /// The message that [`Inferences::send`] would return, and whether it is part of a backlog.
     pub fn next(&self, window: usize, now: Instant) -> Option<(&Message, bool)> {
         if self.sent.len() >= window {
             return None;
@@ -144,7 +127,7 @@ impl Inferences {
             .then_some((message, backlog))
     }
 
-    /// Takes the oldest. Only after [`Inferences::next`] gave it.
+    /// Marks the oldest message as sent and returns it. Call it only after [`Inferences::next`] returned a message.
     pub fn send(&mut self, now: Instant) -> Option<(Token, Message)> {
         let first_waiting = self.waiting.first_key_value().map(|(token, _)| *token);
         let first_loaded = self.loaded.first_key_value().map(|(token, _)| *token);
@@ -191,7 +174,7 @@ impl Inferences {
         self.link.trouble_since = None;
     }
 
-    /// What was sent and not acknowledged waits again; what is on disk is read again from there.
+    /// Unacknowledged messages wait again. Those on disk leave the memory and are read again later.
     pub fn connection_lost(&mut self, now: Instant) {
         self.link.online = false;
         self.link.trouble_since.get_or_insert(now);
@@ -207,7 +190,7 @@ impl Inferences {
         self.forget_loaded();
     }
 
-    /// What is loaded is on disk too and can be read again from there.
+    /// Frees the memory of loaded messages: they can be read from the disk again.
     fn forget_loaded(&mut self) {
         if self.disk != Disk::Ready {
             return;
@@ -221,7 +204,7 @@ impl Inferences {
         }
     }
 
-    /// Drops the oldest in memory until the rest fits or only the newest is left; what is being written is spared.
+    /// Drops the oldest messages in memory until the rest fits or only the newest is left, except those being written.
     pub fn drop_overflow(&mut self, max_bytes: usize) -> u64 {
         let mut dropped = 0;
         while self.bytes > max_bytes && self.waiting.len() > 1 {
@@ -238,7 +221,7 @@ impl Inferences {
         dropped
     }
 
-    /// The oldest that the broker does not have, or what is not younger than it.
+    /// A lower bound of the tokens that the broker has not acknowledged.
     pub fn oldest(&self) -> Option<Token> {
         let first_waiting = self.waiting.first_key_value().map(|(token, _)| *token);
         let first_loaded = self.loaded.first_key_value().map(|(token, _)| *token);
@@ -259,236 +242,18 @@ impl Inferences {
         self.waiting.len() + self.sent.values().filter(|sent| !sent.stored).count()
     }
 
-    /// Undelivered messages that are on disk, whether in memory too or not.
+    /// Undelivered messages on disk, including those that are in memory too.
     pub fn on_disk(&self) -> u64 {
         let delivered = self.deletions.len() + self.deleting.len();
         self.on_disk.saturating_sub(delivered as u64)
     }
 
-    /// Undelivered messages, wherever they are.
+    /// Undelivered messages in memory and on disk.
     pub fn total(&self) -> u64 {
         self.on_disk() + self.unwritten() as u64
     }
 
     pub fn bytes(&self) -> usize {
         self.bytes
-    }
-}
-
-/// The side of the spool.
-impl Inferences {
-    /// From now on there is a spool. Until [`Inferences::opened`] it may hold anything, and nothing is sent.
-    pub fn attach(&mut self, policy: SpoolPolicy) {
-        self.policy = policy;
-        self.unloaded_from = Some(Token::MIN);
-    }
-
-    /// The spool can be used (again) and holds so many messages.
-    pub fn opened(&mut self, held: u64) {
-        self.disk = Disk::Ready;
-        self.on_disk = held;
-        self.unloaded_from = (held > 0).then_some(Token::MIN);
-        if held == 0 {
-            self.nothing_is_stored();
-        }
-    }
-
-    /// What is in memory is nowhere else.
-    fn nothing_is_stored(&mut self) {
-        let now = Instant::now();
-        for (token, message) in std::mem::take(&mut self.loaded) {
-            self.waiting.insert(token, Queued { message, pushed: now });
-        }
-        self.loaded_bytes = 0;
-        for sent in self.sent.values_mut() {
-            sent.stored = false;
-        }
-        self.deletions.clear();
-        self.deletable_since = None;
-    }
-
-    /// The spool cannot be used; what it holds waits for better times, and memory goes on without it.
-    pub fn failed(&mut self, now: Instant) {
-        self.disk = Disk::Unusable;
-        self.writing.clear();
-        self.deletions.append(&mut self.deleting);
-        if !self.deletions.is_empty() {
-            self.deletable_since.get_or_insert(now);
-        }
-        self.loading = false;
-        self.unloaded_from = None;
-    }
-
-    /// Everything is to be on disk soon: from `at` on, or at once without a connection.
-    pub fn flush_from(&mut self, at: Instant) {
-        self.flush_at = Some(self.flush_at.map_or(at, |before| before.min(at)));
-        self.forget_loaded();
-    }
-
-    /// When there is something to do for the spool; not after `now`: at once.
-    pub fn due(&self, bounds: &OutboxBounds, now: Instant) -> Option<Instant> {
-        if self.disk != Disk::Ready {
-            return None;
-        }
-        [
-            self.write_due(bounds),
-            self.deletion_due(),
-            self.load_due().then_some(now),
-        ]
-        .into_iter()
-        .flatten()
-        .min()
-    }
-
-    fn write_due(&self, bounds: &OutboxBounds) -> Option<Instant> {
-        let oldest = self.waiting.values().next()?.pushed;
-        if self.memory_is_high(bounds) {
-            return Some(oldest);
-        }
-        // What waits behind the disk is not sent any more once the end has begun.
-        let nothing_is_sent = !self.link.online || self.unloaded_from.is_some();
-        let from = match self.flush_at {
-            Some(_) if nothing_is_sent => return Some(oldest),
-            Some(at) => return Some(at),
-            None if self.link.online => return None,
-            None => self.link.trouble_since? + self.policy.grace,
-        };
-        let group_is_complete = self.waiting.len() >= self.policy.group_messages;
-        let ready = if group_is_complete {
-            oldest
-        } else {
-            oldest + self.policy.group_interval
-        };
-        Some(from.max(ready))
-    }
-
-    /// Three quarters of memory are used: the rest is for what comes while the disk works.
-    fn memory_is_high(&self, bounds: &OutboxBounds) -> bool {
-        self.bytes > bounds.inference_bytes / 4 * 3
-    }
-
-    fn deletion_due(&self) -> Option<Instant> {
-        let since = self.deletable_since?;
-        let now = self.deletions.len() >= MANY_DELETIONS || self.flush_at.is_some();
-        Some(if now { since } else { since + self.policy.group_interval })
-    }
-
-    fn load_due(&self) -> bool {
-        self.link.online
-            && self.flush_at.is_none()
-            && self.unloaded_from.is_some()
-            && self.loaded.len() < FEW_LOADED
-            && self.loaded_bytes < LOAD_BYTES / 2
-    }
-
-    /// What is due now. Nobody else may take a job before [`Inferences::finish`] or [`Inferences::failed`].
-    pub fn take_job(&mut self, bounds: &OutboxBounds, now: Instant) -> SpoolJob {
-        let mut job = SpoolJob::default();
-        if self.disk != Disk::Ready {
-            return job;
-        }
-        let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
-        if due(self.write_due(bounds)) {
-            job.write = self.to_write(bounds);
-            self.writing = job.write.iter().map(|(token, _)| *token).collect();
-        }
-        if !job.write.is_empty() || due(self.deletion_due()) {
-            self.deleting = std::mem::take(&mut self.deletions);
-            self.deletable_since = None;
-            job.delete = self.deleting.iter().copied().collect();
-        }
-        if self.load_due() {
-            self.loading = true;
-            job.load = self.unloaded_from.map(|from| LoadRequest {
-                from,
-                messages: LOAD_MESSAGES,
-                bytes: LOAD_BYTES,
-            });
-        }
-        job
-    }
-
-    /// The oldest that wait: all without a connection; with one, as many as make memory half empty.
-    fn to_write(&self, bounds: &OutboxBounds) -> Vec<(Token, Message)> {
-        let all = !self.link.online || self.flush_at.is_some();
-        let mut left = self.bytes;
-        self.waiting
-            .iter()
-            .take_while(|(_, queued)| {
-                let take = all || left > bounds.inference_bytes / 2;
-                left -= queued.message.payload.len();
-                take
-            })
-            .map(|(token, queued)| (*token, queued.message.clone()))
-            .collect()
-    }
-
-    /// The job taken last is done.
-    pub fn finish(&mut self, done: SpoolResult) -> Tally {
-        let mut tally = Tally {
-            written: self.writing.len() as u64,
-            dropped: 0,
-        };
-        self.on_disk = done.held;
-        self.deleting.clear();
-        if std::mem::take(&mut self.loading)
-            && let Some(loaded) = done.loaded
-        {
-            self.unloaded_from = loaded.next;
-            for (token, message) in loaded.messages {
-                self.put_loaded(token, message);
-            }
-        }
-        for token in std::mem::take(&mut self.writing) {
-            self.written(token);
-        }
-        for token in done.dropped {
-            tally.dropped += u64::from(self.dropped_from_disk(token));
-        }
-        if self.on_disk == 0 {
-            self.unloaded_from = None;
-        }
-        tally
-    }
-
-    fn put_loaded(&mut self, token: Token, message: Message) {
-        let known =
-            self.sent.contains_key(&token) || self.deletions.contains(&token) || self.loaded.contains_key(&token);
-        if known {
-            return;
-        }
-        // Written by this very job: it waits in memory and is now on disk as well.
-        if let Some(queued) = self.waiting.remove(&token) {
-            self.bytes -= queued.message.payload.len();
-        }
-        self.bytes += message.payload.len();
-        self.loaded_bytes += message.payload.len();
-        self.loaded.insert(token, message);
-    }
-
-    fn written(&mut self, token: Token) {
-        if let Some(sent) = self.sent.get_mut(&token) {
-            sent.stored = true;
-        } else if let Some(queued) = self.waiting.remove(&token) {
-            self.bytes -= queued.message.payload.len();
-            self.unloaded_from = Some(self.unloaded_from.map_or(token, |from| from.min(token)));
-        }
-    }
-
-    /// Whether it is lost by that: what was sent or delivered meanwhile is not.
-    fn dropped_from_disk(&mut self, token: Token) -> bool {
-        if let Some(sent) = self.sent.get_mut(&token) {
-            sent.stored = false;
-            return false;
-        }
-        if let Some(message) = self.loaded.remove(&token) {
-            self.bytes -= message.payload.len();
-            self.loaded_bytes -= message.payload.len();
-        }
-        let delivered = self.deletions.remove(&token);
-        if self.deletions.is_empty() {
-            self.deletable_since = None;
-        }
-        !delivered
     }
 }

@@ -1,18 +1,18 @@
-//! What outbox and spool exchange: the policy, jobs and their results.
+//! Types that outbox and spool exchange: the policy, jobs and their results.
 
 use std::time::Duration;
 
 use super::token::Token;
 use crate::uplink::message::Message;
 
-/// When messages go to disk.
+/// When messages are written to disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SpoolPolicy {
     /// Undelivered messages are written after this time without a connection. A shorter outage costs no write. Default 2 s.
     pub grace: Duration,
-    /// From then on, the messages of this time share one commit ... Default 200 ms.
+    /// After that, messages are committed together at this interval. Default 200 ms.
     pub group_interval: Duration,
-    /// ... or this many messages, if they come sooner. Default 100.
+    /// This many waiting messages are committed before the interval ends. Default 100.
     pub group_messages: usize,
     /// Wait after a failure before the file is opened again. Default 5 s.
     pub retry: Duration,
@@ -29,7 +29,7 @@ impl Default for SpoolPolicy {
     }
 }
 
-/// Work for the disk, in this order.
+/// Work for the disk. The fields are done in this order.
 #[derive(Debug, Default)]
 pub(in crate::uplink) struct SpoolJob {
     /// Delivered messages.
@@ -64,7 +64,7 @@ pub(in crate::uplink) struct SpoolResult {
 /// Messages read from disk.
 #[derive(Debug)]
 pub(in crate::uplink) struct LoadedMessages {
-    /// In order.
+    /// In the order of their tokens.
     pub messages: Vec<(Token, Message)>,
     /// The first message that was not read; `None`: all were read.
     pub next: Option<Token>,

@@ -7,12 +7,12 @@ use super::spool_job::{SpoolJob, SpoolPolicy, SpoolResult};
 use super::{Inner, Outbox, Sleep};
 
 impl Outbox {
-    /// There is a spool; nothing is sent before [`Outbox::spool_opened`] or [`Outbox::spool_failed`].
+    /// Attaches a spool. Nothing is sent before [`Outbox::spool_opened`] or [`Outbox::spool_failed`].
     pub(in crate::uplink) fn attach_spool(&self, policy: SpoolPolicy) {
         self.inner.lock().inferences.attach(policy);
     }
 
-    /// The spool can be used and holds so many messages.
+    /// The spool can be used and holds `held` messages.
     pub(in crate::uplink) fn spool_opened(&self, held: u64) {
         self.spool_flag.set_ok();
         let mut inner = self.inner.lock();
@@ -22,27 +22,27 @@ impl Outbox {
         self.pushed.notify_one();
     }
 
-    /// The spool cannot be used for now, for this reason. A job under way counts as not done.
+    /// The spool cannot be used for now. The current job counts as not done.
     pub(in crate::uplink) fn spool_failed(&self, reason: impl Display) {
         self.spool_flag.set_failing(reason);
         self.inner.lock().inferences.failed(Instant::now());
         self.pushed.notify_one();
     }
 
-    /// What was taken with [`Outbox::next_job`] is done.
+    /// Applies the result of the job that [`Outbox::next_job`] returned.
     pub(in crate::uplink) fn spool_done(&self, result: SpoolResult) {
         let now = Instant::now();
         let mut inner = self.inner.lock();
-        let tally = inner.inferences.finish(result);
-        self.stats.spooled.add(tally.written);
-        self.stats.spool_dropped.add(tally.dropped);
-        inner.dropped.spooled += tally.dropped;
+        let counts = inner.inferences.finish(result);
+        self.stats.spooled.add(counts.written);
+        self.stats.spool_dropped.add(counts.dropped);
+        inner.dropped.spooled += counts.dropped;
         inner.dropped.log(now);
         drop(inner);
         self.pushed.notify_one();
     }
 
-    /// Waits for the next job; `None`: there are no more.
+    /// Waits for the next job. `None`: the spool ends.
     pub(in crate::uplink) fn next_job(&self) -> Option<SpoolJob> {
         let mut inner = self.inner.lock();
         loop {
@@ -62,7 +62,7 @@ impl Outbox {
         }
     }
 
-    /// Waits out a time in which the spool cannot be used; false: the end has come.
+    /// Waits before the spool is opened again. False: the spool ends.
     pub(in crate::uplink) fn wait_before_reopening(&self, pause: Duration) -> bool {
         let until = Instant::now() + pause;
         let mut inner = self.inner.lock();
@@ -72,14 +72,14 @@ impl Outbox {
         !inner.spool.ending
     }
 
-    /// What waits goes to disk from `at` on, or at once without a connection, and nothing is read from there any more.
+    /// Waiting messages are written to disk from `at` on, or at once without a connection. Nothing is read from it any more.
     pub(in crate::uplink) fn flush_from(&self, at: Instant) {
         let mut inner = self.inner.lock();
         inner.inferences.flush_from(at);
         self.wake_spool(&inner, Instant::now());
     }
 
-    /// No more jobs once everything is on disk that can be.
+    /// Ends the spool after everything that can be written is on disk.
     pub(in crate::uplink) fn end_spool(&self) {
         let now = Instant::now();
         let mut inner = self.inner.lock();
@@ -92,7 +92,7 @@ impl Outbox {
 }
 
 impl Inner {
-    /// What the spool is to do now, or when something will be due.
+    /// The job that is due now, or the time of the next one.
     fn due_job(&mut self, now: Instant) -> Result<SpoolJob, Option<Instant>> {
         match self.inferences.due(&self.bounds, now) {
             Some(due) if due <= now => Ok(self.inferences.take_job(&self.bounds, now)),
@@ -103,7 +103,7 @@ impl Inner {
 
 #[cfg(test)]
 impl Outbox {
-    /// What the spool's thread would get now.
+    /// The job that the spool's thread would get now.
     pub(in crate::uplink) fn job_now(&self) -> Option<SpoolJob> {
         self.inner.lock().due_job(Instant::now()).ok()
     }

@@ -42,7 +42,7 @@ fn sent(outbox: &Outbox) -> Vec<Message> {
 }
 
 #[test]
-fn answers_and_metrics_go_past_inferences() {
+fn answers_and_metrics_are_sent_before_inferences() {
     let (outbox, _) = outbox(OutboxBounds::default());
     for message in [
         inference(1, 4),
@@ -67,7 +67,7 @@ fn answers_and_metrics_go_past_inferences() {
 }
 
 #[test]
-fn sixteen_inferences_wait_for_acknowledgement_and_answers_still_go() {
+fn sixteen_inferences_are_in_flight_at_most_and_answers_are_still_sent() {
     let (outbox, stats) = outbox(OutboxBounds::default());
     let tokens: Vec<_> = (0..20).map(|n| outbox.push(inference(n, 4))).collect();
     assert_eq!(sent(&outbox).len(), 16);
@@ -75,13 +75,16 @@ fn sixteen_inferences_wait_for_acknowledgement_and_answers_still_go() {
     assert_eq!(sent(&outbox), [urgent("a")]);
     assert!(outbox.acked(tokens[7]));
     assert!(!outbox.acked(tokens[7]), "an acknowledgement counts once");
-    assert!(!outbox.acked(tokens[19]), "what was not sent is not acknowledged");
+    assert!(
+        !outbox.acked(tokens[19]),
+        "a message that was not sent cannot be acknowledged"
+    );
     assert_eq!(sent(&outbox), [inference(16, 4)]);
     assert_eq!(stats.delivered.get(), 1);
 }
 
 #[test]
-fn of_metrics_only_the_newest_survives_a_disconnect() {
+fn only_the_newest_metrics_message_survives_a_disconnect() {
     let (outbox, _) = outbox(OutboxBounds::default());
     outbox.push(metrics("m1"));
     assert_eq!(sent(&outbox), [metrics("m1")]);
@@ -94,7 +97,7 @@ fn of_metrics_only_the_newest_survives_a_disconnect() {
 }
 
 #[test]
-fn beyond_the_bound_the_oldest_inferences_are_dropped_and_counted() {
+fn the_oldest_inferences_are_dropped_and_counted_when_memory_is_full() {
     let (outbox, stats) = outbox(OutboxBounds::default());
     for n in 0..50 {
         outbox.push(inference(n, 100 * 1024));
@@ -105,7 +108,7 @@ fn beyond_the_bound_the_oldest_inferences_are_dropped_and_counted() {
 }
 
 #[test]
-fn a_flood_of_answers_is_bounded_and_spares_the_clearing_of_commands() {
+fn many_answers_are_bounded_and_the_clearing_of_commands_is_kept() {
     let (outbox, stats) = outbox(OutboxBounds {
         urgent_messages: 3,
         ..OutboxBounds::default()
@@ -116,18 +119,18 @@ fn a_flood_of_answers_is_bounded_and_spares_the_clearing_of_commands() {
         outbox.push(urgent(text));
     }
     assert_eq!(sent(&outbox), [clear, urgent("c"), urgent("d")]);
-    assert_eq!(stats.outbox_dropped.get(), 0, "answers are no inferences");
+    assert_eq!(stats.outbox_dropped.get(), 0, "answers are not counted as inferences");
 }
 
 #[test]
-fn a_message_no_connection_could_carry_is_not_kept() {
+fn a_message_too_large_for_any_connection_is_not_kept() {
     let (outbox, stats) = outbox(OutboxBounds::default());
     outbox.push(inference(1, MAX_PAYLOAD_BYTES + 1));
     assert_eq!((outbox.depth(), stats.outbox_dropped.get()), (0, 1));
 }
 
 #[tokio::test]
-async fn a_push_wakes_the_driver_even_when_it_came_first() {
+async fn a_push_before_the_wait_still_wakes_the_driver() {
     let (outbox, _) = outbox(OutboxBounds::default());
     outbox.push(urgent("a"));
     tokio::time::timeout(Duration::from_secs(5), outbox.pushed())
@@ -237,25 +240,28 @@ fn notice(status: Status) -> Message {
 }
 
 #[test]
-fn a_pause_that_waits_is_not_told_after_what_ended_it() {
+fn a_waiting_paused_notice_is_dropped_when_started_or_stopped_follows() {
     for status in [Status::Started, Status::Stopped] {
         let (outbox, _) = outbox(OutboxBounds::default());
         outbox.push(inference(1, 4));
         outbox.push(notice(Status::Paused));
         let after = notice(status);
         outbox.push(after.clone());
-        let told = outbox.next_to_send().unwrap();
-        assert_eq!(told.1, after);
+        let first_sent = outbox.next_to_send().unwrap();
+        assert_eq!(first_sent.1, after);
         let (first, _) = outbox.next_to_send().unwrap();
-        outbox.acked(told.0);
+        outbox.acked(first_sent.0);
         outbox.acked(first);
-        assert!(outbox.next_to_send().is_none(), "{status:?}: the pause is over");
+        assert!(
+            outbox.next_to_send().is_none(),
+            "{status:?}: the paused notice was withdrawn"
+        );
         assert_eq!((outbox.depth(), outbox.bytes()), (0, 0));
     }
 }
 
 #[test]
-fn a_pause_that_was_sent_stays_before_what_ended_it() {
+fn a_paused_notice_that_was_sent_stays_before_started() {
     let (outbox, _) = outbox(OutboxBounds::default());
     let (pause, started) = (notice(Status::Paused), notice(Status::Started));
     outbox.push(pause.clone());
@@ -268,13 +274,13 @@ fn a_pause_that_was_sent_stays_before_what_ended_it() {
 }
 
 #[test]
-fn what_was_published_before_counting_began_anew_is_not_counted_as_delivered() {
+fn inferences_pushed_before_a_reset_are_not_counted_as_delivered() {
     let (outbox, stats) = outbox(OutboxBounds::default());
     outbox.push(inference(1, 4));
     outbox.push(inference(2, 4));
     let before = [outbox.next_to_send().unwrap().0, outbox.next_to_send().unwrap().0];
     outbox.acked(before[0]);
-    outbox.count_anew();
+    outbox.reset_delivered_count();
     stats.reset();
     outbox.acked(before[1]);
     assert_eq!(stats.delivered.get(), 0);
@@ -284,7 +290,7 @@ fn what_was_published_before_counting_began_anew_is_not_counted_as_delivered() {
 }
 
 #[test]
-fn what_tells_of_the_end_of_inferences_waits_until_the_broker_has_them() {
+fn a_paused_notice_waits_until_the_broker_has_all_earlier_inferences() {
     let (outbox, _) = outbox(OutboxBounds::default());
     let pause = notice(Status::Paused);
     outbox.push(inference(1, 4));
@@ -297,7 +303,7 @@ fn what_tells_of_the_end_of_inferences_waits_until_the_broker_has_them() {
         outbox.next_to_send().is_none(),
         "the inference may have to be sent again"
     );
-    // An inference of later is not waited for.
+    // The notice does not wait for a later inference.
     outbox.push(inference(2, 4));
     outbox.acked(first);
     assert_eq!(sent(&outbox), [pause, inference(2, 4)]);

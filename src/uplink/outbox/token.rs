@@ -1,6 +1,6 @@
-//! Names of messages in the outbox.
+//! Identifiers of messages in the outbox.
 
-/// Names one message in the outbox. Later messages have greater tokens; those of earlier runs are not above zero.
+/// Identifies a message in the outbox. Later messages have greater tokens; messages of earlier runs have tokens up to 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Token(pub(in crate::uplink) i64);
 

@@ -1,6 +1,6 @@
 //! The file: a redb database with one table of messages, in the order of their tokens.
 //!
-//! It exists only while it holds messages: an empty one is removed, which also gives back what it grew to.
+//! It exists only while it holds messages: an empty one is removed, which frees its space on disk.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,17 +13,17 @@ use crate::uplink::message::{Class, Message};
 use crate::uplink::outbox::{LoadRequest, LoadedMessages, SpoolJob, SpoolResult, Token};
 use crate::util::database::{self, DatabaseError};
 
-/// Key to topic, quality of service, payload. Keys grow with time, over all runs.
+/// Maps a key to topic, quality of service and payload. Keys grow with each message, across runs.
 const MESSAGES: TableDefinition<u64, (&str, u8, &[u8])> = TableDefinition::new("inferences");
-/// Version of these tables. To be raised with any change of them.
+/// Version of the tables. Raise it with every change of them.
 pub(super) const FORMAT: u64 = 1;
-/// See the module.
+/// The messages on disk.
 #[derive(Debug)]
 pub(super) struct Store {
     path: PathBuf,
     max_bytes: u64,
     open: Option<Opened>,
-    /// Key of token 0: the greatest key that was there when the file was first opened. Known from then on.
+    /// Key of token 0: the greatest key in the file when this run first opened it.
     offset: Option<i64>,
 }
 
@@ -50,7 +50,7 @@ impl Store {
         &self.path
     }
 
-    /// Opens the file if there is one, checks all of it, and gives the number of messages in it.
+    /// Opens the file if it exists, reads all of it as a check, and returns the number of messages in it.
     pub fn open(&mut self) -> Result<u64, DatabaseError> {
         let Some(database) = database::open(&self.path, FORMAT)? else {
             return Ok(0);
@@ -74,7 +74,7 @@ impl Store {
         Ok(held)
     }
 
-    /// Does a job as a whole: after an error nothing of it counts.
+    /// Performs a job completely or, after an error, not at all.
     pub fn perform(&mut self, job: &SpoolJob) -> Result<SpoolResult, DatabaseError> {
         let mut done = SpoolResult::default();
         if !job.write.is_empty() {
@@ -92,7 +92,7 @@ impl Store {
         Ok(done)
     }
 
-    /// One commit. Returns what was dropped.
+    /// Deletes and writes in one commit. Returns the messages dropped to make room.
     fn change(&mut self, job: &SpoolJob) -> Result<Vec<Token>, DatabaseError> {
         if self.open.is_none() {
             self.create()?;
@@ -108,10 +108,10 @@ impl Store {
         let held = {
             let mut messages = transaction.open_table(MESSAGES)?;
             for token in &job.delete {
-                bytes -= removed(&mut messages, key(*token, offset))?;
+                bytes -= remove_entry(&mut messages, key(*token, offset))?;
             }
             for (token, message) in &job.write {
-                let value = (&*message.topic, wire(message.qos), &*message.payload);
+                let value = (&*message.topic, qos_number(message.qos), &*message.payload);
                 let before = messages.insert(key(*token, offset), value)?;
                 bytes -= before.map_or(0, |before| before.value().2.len() as u64);
                 bytes += message.payload.len() as u64;
@@ -179,7 +179,7 @@ impl Store {
         fs::remove_file(&self.path).map_err(DatabaseError::Io)
     }
 
-    /// Ends the use of the file in order.
+    /// Closes the file.
     pub fn close(&mut self) -> Result<(), DatabaseError> {
         match self.open.take() {
             Some(open) => Ok(open.database.close()?),
@@ -188,7 +188,7 @@ impl Store {
     }
 }
 
-fn removed(messages: &mut Messages<'_>, key: u64) -> Result<u64, DatabaseError> {
+fn remove_entry(messages: &mut Messages<'_>, key: u64) -> Result<u64, DatabaseError> {
     let before = messages.remove(key)?;
     Ok(before.map_or(0, |before| before.value().2.len() as u64))
 }
@@ -201,7 +201,7 @@ fn token(key: u64, offset: i64) -> Token {
     Token(i64::try_from(key).unwrap_or(i64::MAX).saturating_sub(offset))
 }
 
-fn wire(qos: Qos) -> u8 {
+fn qos_number(qos: Qos) -> u8 {
     match qos {
         Qos::AtMostOnce => 0,
         Qos::AtLeastOnce => 1,

@@ -35,13 +35,13 @@ fn number(message: &Message) -> u32 {
 }
 
 /// An outbox with its spool in a directory that outlives it.
-struct Bench {
+struct SpoolFixture {
     outbox: Arc<Outbox>,
     stats: Arc<Stats>,
     spool: Spool,
 }
 
-impl Bench {
+impl SpoolFixture {
     fn start(path: &Path, max_bytes: u64, policy: SpoolPolicy) -> Self {
         let stats = Arc::new(Stats::default());
         let outbox = Arc::new(Outbox::new(OutboxBounds::default(), Arc::clone(&stats)));
@@ -60,7 +60,7 @@ impl Bench {
         }
     }
 
-    async fn finish(self) -> Rest {
+    async fn finish(self) -> Undelivered {
         self.spool.finish(tokio::time::Instant::now() + LIMIT).await
     }
 
@@ -91,7 +91,7 @@ impl Bench {
     }
 }
 
-fn asides(directory: &Path) -> Vec<String> {
+fn damaged_files(directory: &Path) -> Vec<String> {
     let names = fs::read_dir(directory)
         .expect("a directory")
         .map(|entry| entry.expect("entry").file_name());
@@ -99,26 +99,26 @@ fn asides(directory: &Path) -> Vec<String> {
     names.filter(|name| name.contains("damaged")).collect()
 }
 
-fn place() -> (TempDir, std::path::PathBuf) {
+fn spool_path() -> (TempDir, std::path::PathBuf) {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("device/spool.redb");
     (directory, path)
 }
 
 #[tokio::test]
-async fn what_was_not_delivered_comes_first_after_a_restart_with_live_messages_behind_it() {
-    let (_directory, path) = place();
-    let first = Bench::start(&path, 1 << 20, SpoolPolicy::default());
+async fn undelivered_messages_are_sent_first_after_a_restart_and_live_messages_follow() {
+    let (_directory, path) = spool_path();
+    let first = SpoolFixture::start(&path, 1 << 20, SpoolPolicy::default());
     first.push(0..500, 300);
     assert_eq!(
         first.finish().await,
-        Rest {
+        Undelivered {
             on_disk: 500,
             in_memory: 0,
             others: 0
         }
     );
-    let second = Bench::start(&path, 1 << 20, SpoolPolicy::default());
+    let second = SpoolFixture::start(&path, 1 << 20, SpoolPolicy::default());
     second.push(500..600, 300);
     assert_eq!(second.deliver(600).await, (0..600).collect::<Vec<_>>());
     second.until("the file is removed", |_| !path.exists()).await;
@@ -127,70 +127,70 @@ async fn what_was_not_delivered_comes_first_after_a_restart_with_live_messages_b
 }
 
 #[tokio::test]
-async fn the_file_and_its_directory_are_for_the_owner_alone() {
-    let (_directory, path) = place();
-    let bench = Bench::start(&path, 1 << 20, AT_ONCE);
-    bench.push(0..1, 4);
-    bench.finish().await;
+async fn only_the_owner_can_read_the_file_and_its_directory() {
+    let (_directory, path) = spool_path();
+    let fixture = SpoolFixture::start(&path, 1 << 20, AT_ONCE);
+    fixture.push(0..1, 4);
+    fixture.finish().await;
     let mode = |path: &Path| fs::metadata(path).expect("it exists").permissions().mode() & 0o777;
     assert_eq!(mode(&path), 0o600);
     assert_eq!(mode(path.parent().expect("a directory")), 0o700);
 }
 
 #[tokio::test]
-async fn while_connected_and_for_a_blink_nothing_is_written() {
-    let (_directory, path) = place();
+async fn nothing_is_written_while_connected_or_during_a_short_outage() {
+    let (_directory, path) = spool_path();
     let policy = SpoolPolicy {
         grace: LIMIT,
         ..AT_ONCE
     };
-    let bench = Bench::start(&path, 1 << 20, policy);
-    bench.push(0..100, 300);
-    bench.deliver(100).await;
-    bench.outbox.connection_lost();
-    bench.push(100..150, 300);
-    assert_eq!(bench.deliver(50).await, (100..150).collect::<Vec<_>>());
+    let fixture = SpoolFixture::start(&path, 1 << 20, policy);
+    fixture.push(0..100, 300);
+    fixture.deliver(100).await;
+    fixture.outbox.connection_lost();
+    fixture.push(100..150, 300);
+    assert_eq!(fixture.deliver(50).await, (100..150).collect::<Vec<_>>());
     assert_eq!(
-        (bench.stats.spooled.get(), path.parent().expect("parent").exists()),
+        (fixture.stats.spooled.get(), path.parent().expect("parent").exists()),
         (0, false)
     );
 }
 
 #[tokio::test]
-async fn memory_that_fills_up_while_connected_goes_to_disk_and_comes_back_in_order() {
-    let (_directory, path) = place();
-    let bench = Bench::start(&path, 64 << 20, SpoolPolicy::default());
-    bench.outbox.connected();
+async fn messages_go_to_disk_when_memory_fills_while_connected_and_keep_their_order() {
+    let (_directory, path) = spool_path();
+    let fixture = SpoolFixture::start(&path, 64 << 20, SpoolPolicy::default());
+    fixture.outbox.connected();
     for number in 0..120 {
-        bench.push(number..number + 1, 100 << 10);
-        bench
-            .until("memory has room", |_| bench.outbox.bytes() <= 7 << 19)
+        fixture.push(number..number + 1, 100 << 10);
+        fixture
+            .until("memory has room", |_| fixture.outbox.bytes() <= 7 << 19)
             .await;
     }
-    assert!(bench.stats.spooled.get() > 0);
-    assert_eq!(bench.deliver(120).await, (0..120).collect::<Vec<_>>());
-    assert_eq!(bench.stats.outbox_dropped.get(), 0);
+    assert!(fixture.stats.spooled.get() > 0);
+    assert_eq!(fixture.deliver(120).await, (0..120).collect::<Vec<_>>());
+    assert_eq!(fixture.stats.outbox_dropped.get(), 0);
 }
 
 #[tokio::test]
-async fn beyond_the_bound_the_oldest_are_dropped_and_the_file_stays_bounded() {
+async fn the_oldest_are_dropped_when_the_spool_is_full_and_the_file_stays_bounded() {
     for size in [300, 5_000, 130_000] {
-        let (_directory, path) = place();
-        let bench = Bench::start(&path, 2 << 20, AT_ONCE);
+        let (_directory, path) = spool_path();
+        let fixture = SpoolFixture::start(&path, 2 << 20, AT_ONCE);
         let count = (20 << 20) / size as u32;
         let (mut pushed, mut largest) = (0, 0);
         while pushed < count {
             let batch = (count - pushed).min(300.min(2_000_000 / size as u32));
-            bench.push(pushed..pushed + batch, size);
+            fixture.push(pushed..pushed + batch, size);
             pushed += batch;
-            bench
+            fixture
                 .until("all is written", |stats| stats.spooled.get() == u64::from(pushed))
                 .await;
             largest = fs::metadata(&path).map_or(0, |meta| meta.len()).max(largest);
         }
         let kept = (2 << 20) / size as u32;
         assert_eq!(
-            bench.stats.spool_dropped.get(),
+            fixture.stats.spool_dropped.get(),
             u64::from(count - kept),
             "messages of {size} bytes"
         );
@@ -200,16 +200,16 @@ async fn beyond_the_bound_the_oldest_are_dropped_and_the_file_stays_bounded() {
             "{largest} bytes for messages of {size}"
         );
         let newest: Vec<_> = (count - kept..count).collect();
-        assert_eq!(bench.deliver(newest.len()).await, newest);
+        assert_eq!(fixture.deliver(newest.len()).await, newest);
     }
 }
 
 #[tokio::test]
-async fn a_file_that_is_damaged_is_set_aside_and_a_new_one_is_begun() {
+async fn a_damaged_file_is_set_aside_and_a_new_one_is_created() {
     let cut = |bytes: &[u8]| bytes[..bytes.len() / 2].to_vec();
     let flip = |bytes: &[u8]| {
         let mut bytes = bytes.to_vec();
-        // The payloads are zeros: turn over whatever is at several places.
+        // The payloads are zeros: change bytes at several positions.
         for at in [5_000, 9_000, 20_000, 40_000, 60_000] {
             if let Some(byte) = bytes.get_mut(at) {
                 *byte ^= 0xff;
@@ -217,10 +217,10 @@ async fn a_file_that_is_damaged_is_set_aside_and_a_new_one_is_begun() {
         }
         bytes
     };
-    let (_directory, path) = place();
+    let (_directory, path) = spool_path();
     let directory = path.parent().expect("a directory");
-    type Harm<'a> = &'a dyn Fn(&[u8]) -> Vec<u8>;
-    let harms: [(&str, Harm<'_>); 4] = [
+    type Damage<'a> = &'a dyn Fn(&[u8]) -> Vec<u8>;
+    let damages: [(&str, Damage<'_>); 4] = [
         ("garbage", &|_| b"no database".repeat(1000)),
         ("cut", &cut),
         ("flipped", &flip),
@@ -230,26 +230,26 @@ async fn a_file_that_is_damaged_is_set_aside_and_a_new_one_is_begun() {
             bytes
         }),
     ];
-    for (name, harm) in harms {
-        let bench = Bench::start(&path, 1 << 20, AT_ONCE);
-        bench.push(0..200, 300);
-        bench.finish().await;
-        fs::write(&path, harm(&fs::read(&path).expect("a spool"))).expect("harm");
+    for (name, damage) in damages {
+        let fixture = SpoolFixture::start(&path, 1 << 20, AT_ONCE);
+        fixture.push(0..200, 300);
+        fixture.finish().await;
+        fs::write(&path, damage(&fs::read(&path).expect("a spool"))).expect("damage");
 
-        let bench = Bench::start(&path, 1 << 20, AT_ONCE);
-        bench.push(1000..1010, 300);
-        assert_eq!(bench.finish().await.on_disk, 10, "{name}");
-        assert_eq!(asides(directory).len(), 1, "{name}: one is kept");
-        let bench = Bench::start(&path, 1 << 20, AT_ONCE);
-        assert_eq!(bench.deliver(10).await, (1000..1010).collect::<Vec<_>>());
-        bench.finish().await;
+        let fixture = SpoolFixture::start(&path, 1 << 20, AT_ONCE);
+        fixture.push(1000..1010, 300);
+        assert_eq!(fixture.finish().await.on_disk, 10, "{name}");
+        assert_eq!(damaged_files(directory).len(), 1, "{name}: one is kept");
+        let fixture = SpoolFixture::start(&path, 1 << 20, AT_ONCE);
+        assert_eq!(fixture.deliver(10).await, (1000..1010).collect::<Vec<_>>());
+        fixture.finish().await;
         assert!(!path.exists());
     }
 }
 
 #[tokio::test]
 async fn a_file_of_another_version_is_set_aside() {
-    let (_directory, path) = place();
+    let (_directory, path) = spool_path();
     let directory = path.parent().expect("a directory").to_owned();
     fs::create_dir_all(&directory).expect("a directory");
     let meta: redb::TableDefinition<'_, &str, u64> = redb::TableDefinition::new("meta");
@@ -262,31 +262,31 @@ async fn a_file_of_another_version_is_set_aside() {
         .expect("insert");
     transaction.commit().expect("commit");
     drop(database);
-    let bench = Bench::start(&path, 1 << 20, AT_ONCE);
-    bench.push(0..3, 4);
-    assert_eq!(bench.finish().await.on_disk, 3);
-    assert_eq!(asides(&directory).len(), 1);
+    let fixture = SpoolFixture::start(&path, 1 << 20, AT_ONCE);
+    fixture.push(0..3, 4);
+    assert_eq!(fixture.finish().await.on_disk, 3);
+    assert_eq!(damaged_files(&directory).len(), 1);
 }
 
 #[tokio::test]
-async fn a_file_that_another_process_has_open_is_left_alone_until_it_is_free() {
-    let (_directory, path) = place();
-    let bench = Bench::start(&path, 1 << 20, AT_ONCE);
-    bench.push(0..5, 4);
-    bench.finish().await;
+async fn a_file_that_another_process_has_open_is_used_after_that_process_closes_it() {
+    let (_directory, path) = spool_path();
+    let fixture = SpoolFixture::start(&path, 1 << 20, AT_ONCE);
+    fixture.push(0..5, 4);
+    fixture.finish().await;
     let other = redb::Database::open(&path).expect("open");
-    let bench = Bench::start(&path, 1 << 20, AT_ONCE);
-    bench.push(5..10, 4);
-    // Live messages are not held up by it.
-    assert_eq!(bench.deliver(5).await, (5..10).collect::<Vec<_>>());
-    assert!(bench.outbox.status().spool.failure().is_some());
+    let fixture = SpoolFixture::start(&path, 1 << 20, AT_ONCE);
+    fixture.push(5..10, 4);
+    // Live messages do not wait for it.
+    assert_eq!(fixture.deliver(5).await, (5..10).collect::<Vec<_>>());
+    assert!(fixture.outbox.status().spool.failure().is_some());
     drop(other);
-    assert_eq!(bench.deliver(5).await, (0..5).collect::<Vec<_>>());
-    assert_eq!(bench.outbox.status().spool.failure(), None);
-    assert!(asides(path.parent().expect("a directory")).is_empty());
+    assert_eq!(fixture.deliver(5).await, (0..5).collect::<Vec<_>>());
+    assert_eq!(fixture.outbox.status().spool.failure(), None);
+    assert!(damaged_files(path.parent().expect("a directory")).is_empty());
 }
 
-/// A directory that holds only so much; `None` where it cannot be had.
+/// A mounted directory with little space; `None` without the right to mount.
 struct SmallDisk(TempDir);
 
 impl SmallDisk {
@@ -311,7 +311,7 @@ impl Drop for SmallDisk {
 }
 
 #[tokio::test]
-async fn a_full_disk_costs_nothing_that_fits_into_memory_and_recovers_when_there_is_room() {
+async fn a_full_disk_loses_no_message_that_fits_into_memory_and_writing_resumes_when_there_is_room() {
     let Some(disk) = SmallDisk::mount("4m") else {
         eprintln!("SKIPPED: only root may mount a small file system");
         return;
@@ -319,58 +319,58 @@ async fn a_full_disk_costs_nothing_that_fits_into_memory_and_recovers_when_there
     let path = disk.0.path().join("device/spool.redb");
     let filler = disk.0.path().join("filler");
     fs::write(&filler, vec![1; 3 << 20]).expect("fill the disk");
-    let bench = Bench::start(&path, 64 << 20, AT_ONCE);
+    let fixture = SpoolFixture::start(&path, 64 << 20, AT_ONCE);
     // More than the disk has room for, less than memory and disk have.
-    bench.push(0..2_000, 1_000);
-    bench
+    fixture.push(0..2_000, 1_000);
+    fixture
         .until("the disk is full", |_| {
             let full = rustix::fs::statvfs(disk.0.path()).expect("statvfs").f_bavail < 40;
-            full || bench.stats.spooled.get() == 2_000
+            full || fixture.stats.spooled.get() == 2_000
         })
         .await;
     fs::remove_file(&filler).expect("make room");
-    bench
-        .until("all is written", |_| bench.outbox.rest().in_memory == 0)
+    fixture
+        .until("all is written", |_| fixture.outbox.undelivered().in_memory == 0)
         .await;
-    assert_eq!(bench.deliver(2_000).await, (0..2_000).collect::<Vec<_>>());
+    assert_eq!(fixture.deliver(2_000).await, (0..2_000).collect::<Vec<_>>());
     assert_eq!(
-        (bench.stats.outbox_dropped.get(), bench.stats.spool_dropped.get()),
+        (fixture.stats.outbox_dropped.get(), fixture.stats.spool_dropped.get()),
         (0, 0)
     );
-    assert!(asides(path.parent().expect("a directory")).is_empty());
+    assert!(damaged_files(path.parent().expect("a directory")).is_empty());
 }
 
 proptest! {
-    // Each case writes, harms and reads a file.
+    // Each case writes, damages and reads a file, which takes time.
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
     #[test]
-    fn whatever_is_overwritten_in_the_file_new_messages_are_kept(
-        places in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..40),
+    fn new_messages_are_kept_whichever_bytes_of_the_file_are_overwritten(
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..40),
         cut in prop::option::weighted(0.2, any::<prop::sample::Index>()),
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
-            let (_directory, path) = place();
-            let bench = Bench::start(&path, 1 << 20, AT_ONCE);
-            bench.push(0..50, 300);
-            bench.finish().await;
+            let (_directory, path) = spool_path();
+            let fixture = SpoolFixture::start(&path, 1 << 20, AT_ONCE);
+            fixture.push(0..50, 300);
+            fixture.finish().await;
             let mut bytes = fs::read(&path).expect("a spool");
-            for (place, byte) in &places {
-                let at = place.index(bytes.len());
+            for (position, byte) in &changes {
+                let at = position.index(bytes.len());
                 bytes[at] = *byte;
             }
             bytes.truncate(cut.map_or(bytes.len(), |cut| cut.index(bytes.len())));
-            fs::write(&path, bytes).expect("harm");
+            fs::write(&path, bytes).expect("damage");
 
-            let bench = Bench::start(&path, 1 << 20, AT_ONCE);
-            bench.push(1000..1010, 300);
-            let rest = bench.finish().await;
-            prop_assert!(rest.on_disk >= 10 && rest.in_memory == 0, "{rest:?}");
-            let bench = Bench::start(&path, 1 << 20, AT_ONCE);
-            let delivered = bench.deliver(rest.on_disk as usize).await;
+            let fixture = SpoolFixture::start(&path, 1 << 20, AT_ONCE);
+            fixture.push(1000..1010, 300);
+            let undelivered = fixture.finish().await;
+            prop_assert!(undelivered.on_disk >= 10 && undelivered.in_memory == 0, "{undelivered:?}");
+            let fixture = SpoolFixture::start(&path, 1 << 20, AT_ONCE);
+            let delivered = fixture.deliver(undelivered.on_disk as usize).await;
             prop_assert_eq!(&delivered[delivered.len() - 10..], (1000..1010).collect::<Vec<_>>());
-            bench.finish().await;
+            fixture.finish().await;
             Ok(())
         })?;
     }

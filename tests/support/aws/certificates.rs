@@ -10,7 +10,7 @@ pub struct Certificates {
 }
 
 impl Certificates {
-    /// Makes them in `directory`, which is made too.
+    /// Creates them in `directory`, which is created too.
     pub fn make(directory: &Path) -> Self {
         std::fs::create_dir_all(directory).expect("a directory");
         let named = |names: Vec<String>, name: &str| {
@@ -41,7 +41,7 @@ impl Certificates {
         self.directory.join(name)
     }
 
-    /// For a command line.
+    /// The path as text.
     pub fn text(&self, name: &str) -> String {
         self.path(name).display().to_string()
     }

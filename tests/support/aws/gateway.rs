@@ -1,5 +1,5 @@
-//! The data endpoint of IoT Core at `localhost:<port>`: TLS, then either MQTT over WebSocket whose signature is checked, or MQTT
-//! with client certificates. The MQTT itself is spoken by a broker behind it.
+//! A mock of the IoT Core data endpoint at `localhost:<port>`: TLS, then MQTT over WebSocket with a checked signature, or MQTT
+//! with client certificates. It forwards MQTT to a broker.
 
 use std::sync::Arc;
 
@@ -25,23 +25,23 @@ use crate::support::events::Events;
 
 pub const REGION: &str = "eu-west-1";
 
-/// How clients sign in.
+/// How clients authenticate.
 #[derive(Clone)]
 pub enum Door {
     /// MQTT over WebSocket, signed with one of these keys.
     Signed(Keys),
-    /// Every handshake is refused at a server time so many seconds from ours.
+    /// Every handshake is refused. The time of the server differs by this many seconds.
     ClockOff(i64),
-    /// MQTT; the client certificate must be of the same authority.
+    /// MQTT; the client certificate must come from the same authority.
     Certificate,
 }
 
-/// One attempt that got as far as the handshake.
+/// A connection attempt that reached the handshake.
 #[derive(Debug, Clone)]
 pub struct Attempt {
-    /// The key id of the signature, when it was accepted; else why not.
+    /// The key id of an accepted signature, or why it was refused.
     pub signed_by: Result<String, String>,
-    /// Query as it came.
+    /// The received query.
     pub query: Vec<(String, String)>,
     /// The protocol announced in the TLS handshake.
     pub alpn: Option<String>,
@@ -51,12 +51,12 @@ pub struct Gateway {
     pub port: u16,
     pub attempts: Arc<Events<Attempt>>,
     kick: Arc<Notify>,
-    // Ends everything when dropped.
+    // Dropping it ends all tasks.
     _runtime: Runtime,
 }
 
 impl Gateway {
-    /// Before the broker at `broker_port`.
+    /// Starts the gateway in front of the broker at `broker_port`.
     pub fn start(door: Door, certificates: &Certificates, broker_port: u16) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
@@ -88,7 +88,7 @@ impl Gateway {
         }
     }
 
-    /// For `iot_endpoint`.
+    /// The value for `iot_endpoint`.
     pub fn endpoint(&self) -> String {
         format!("localhost:{}", self.port)
     }

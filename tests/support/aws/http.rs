@@ -1,4 +1,4 @@
-//! A small HTTP server on a loopback port: one GET a connection, answered by a closure.
+//! A small HTTP server on a loopback port. A closure answers one GET per connection.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::sigv4::Request;
 use crate::support::events::Events;
 
-/// What is answered.
+/// An answer.
 pub struct Answer {
     pub status: u16,
     pub headers: Vec<(&'static str, String)>,
@@ -56,7 +56,7 @@ fn serve(mut stream: TcpStream, seen: &Events<Request>, answer: &dyn Fn(&Request
         return;
     };
     let target = first.split(' ').nth(1).unwrap_or_default();
-    // A proxy is sent the whole URL.
+    // A request to a proxy contains the whole URL.
     let target = match target.strip_prefix("http://") {
         Some(rest) => rest.find('/').map_or("/", |at| &rest[at..]),
         None => target,

@@ -1,4 +1,4 @@
-//! Stand-ins for AWS and for what lies between: nothing of the AWS crates is used here.
+//! Mocks of AWS services and of proxies. They do not use the AWS crates.
 
 pub mod certificates;
 pub mod gateway;

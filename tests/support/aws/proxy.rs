@@ -15,7 +15,7 @@ pub struct ConnectProxy {
 }
 
 impl ConnectProxy {
-    /// With `refuse` every CONNECT is answered with that status.
+    /// Starts the proxy; with `refuse` it answers every CONNECT with this status.
     pub fn start(refuse: Option<u16>) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let port = listener.local_addr().expect("an address").port();

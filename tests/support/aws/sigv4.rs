@@ -1,4 +1,4 @@
-//! AWS Signature Version 4 from its description, to check what the program signs.
+//! An independent implementation of AWS Signature Version 4, to check the signatures of the program.
 //! <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html>
 
 use std::collections::BTreeMap;
@@ -14,14 +14,14 @@ pub struct Key {
     pub token: Option<String>,
 }
 
-/// What a request must be signed for.
+/// Region and service that a request must be signed for.
 #[derive(Debug, Clone)]
 pub struct Scope {
     pub region: &'static str,
     pub service: &'static str,
 }
 
-/// A GET as it came. Header names in lower case.
+/// A received GET. Header names are in lower case.
 #[derive(Debug, Clone)]
 pub struct Request {
     /// Path and query.
@@ -52,7 +52,7 @@ impl Request {
             .ok_or(format!("no header {name}"))
     }
 
-    /// The id of the key that a presigned query or an Authorization header names.
+    /// The key id in a presigned query or an Authorization header.
     pub fn key_id(&self) -> Result<String, String> {
         let credential = match self.parameter("X-Amz-Credential") {
             Ok(credential) => credential,
@@ -62,7 +62,7 @@ impl Request {
     }
 }
 
-/// Checks a presigned query, the way IoT Core does: host signed, nothing in the payload, the session token beside the signature.
+/// Checks a presigned query like IoT Core: signed host, empty payload, and a session token that is not signed.
 pub fn verify_presigned(request: &Request, key: &Key, scope: &Scope) -> Result<(), String> {
     let date = request.parameter("X-Amz-Date")?;
     let credential = request.parameter("X-Amz-Credential")?;

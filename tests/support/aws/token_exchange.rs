@@ -1,4 +1,4 @@
-//! The token exchange service of Greengrass: each request gets credentials of its own, which are good for seconds.
+//! A mock of Greengrass's token exchange service: each request gets new credentials, which are valid for seconds.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -8,7 +8,7 @@ use serde_json::json;
 use super::http::{Answer, HttpServer};
 use super::sigv4::Key;
 
-/// What `AWS_CONTAINER_AUTHORIZATION_TOKEN` holds.
+/// Value of `AWS_CONTAINER_AUTHORIZATION_TOKEN`.
 pub const AUTHORIZATION: &str = "svcuid-0123456789abcdef";
 
 pub struct TokenExchange {
@@ -16,7 +16,7 @@ pub struct TokenExchange {
     keys: Keys,
 }
 
-/// The keys given out so far, and until when they are good.
+/// The keys issued up to now, and when they expire.
 #[derive(Clone, Default)]
 pub struct Keys(Arc<Mutex<Vec<(Key, SystemTime)>>>);
 
@@ -27,7 +27,7 @@ impl Keys {
         Self(Arc::new(Mutex::new(keys.into_iter().map(|key| (key, far)).collect())))
     }
 
-    /// The key of this id, when it is good now.
+    /// The key with this id, if it has not expired.
     pub fn find(&self, id: &str) -> Result<Key, String> {
         let keys = self.0.lock().unwrap();
         let (key, until) = keys.iter().find(|(key, _)| key.id == id).ok_or("an unknown key")?;
@@ -40,21 +40,21 @@ impl Keys {
         self.0.lock().unwrap().iter().map(|(key, _)| key.clone()).collect()
     }
 
-    /// What must be in no log.
+    /// The secrets, which no log may contain.
     pub fn secrets(&self) -> Vec<String> {
         let keys = self.all().into_iter();
         let secrets = keys.flat_map(|key| [Some(key.secret), key.token]).flatten();
         secrets.chain([AUTHORIZATION.to_owned()]).collect()
     }
 
-    /// When the last one ends.
+    /// When the last key expires.
     pub fn last_end(&self) -> Option<SystemTime> {
         self.0.lock().unwrap().last().map(|(_, until)| *until)
     }
 }
 
 impl TokenExchange {
-    pub fn start(good_for: Duration) -> Self {
+    pub fn start(valid_for: Duration) -> Self {
         let keys = Keys::default();
         let given = keys.clone();
         let server = HttpServer::start(move |request| {
@@ -68,7 +68,7 @@ impl TokenExchange {
                 secret: format!("secret/{number}+{}", uuid::Uuid::new_v4().simple()),
                 token: Some(format!("token/{number}+{}==", uuid::Uuid::new_v4().simple())),
             };
-            let until = SystemTime::now() + good_for;
+            let until = SystemTime::now() + valid_for;
             let answer = json!({
                 "AccessKeyId": key.id, "SecretAccessKey": key.secret, "Token": key.token,
                 "Expiration": rfc3339(until),
@@ -83,7 +83,7 @@ impl TokenExchange {
         self.keys.clone()
     }
 
-    /// What Greengrass sets.
+    /// The environment variables that Greengrass sets.
     pub fn environment(&self) -> [(&'static str, String); 2] {
         [
             (

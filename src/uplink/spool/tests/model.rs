@@ -12,13 +12,13 @@ use crate::uplink::outbox::{LoadRequest, SpoolJob, Token};
 enum Step {
     Push(usize),
     Send,
-    /// Acknowledges one of those in flight.
+    /// Acknowledges one message in flight.
     Ack(Index),
     Disconnect,
     Connect,
-    /// The spool's thread gets its turn.
+    /// The spool's thread runs.
     Work,
-    /// The process ends without a word, and another begins.
+    /// The process is killed, and another starts.
     Crash,
 }
 
@@ -37,7 +37,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 const MEMORY: usize = 1200;
 
-struct Bench {
+struct SpoolModel {
     path: PathBuf,
     max_bytes: u64,
     stats: Arc<Stats>,
@@ -47,14 +47,14 @@ struct Bench {
     in_flight: Vec<(Token, u32)>,
     received: BTreeSet<u32>,
     acknowledged: BTreeSet<u32>,
-    /// What a crash took: it was in memory alone.
+    /// Messages that were in memory only when the process crashed.
     lost: BTreeSet<u32>,
     /// Highest number received on this connection.
     last: Option<u32>,
     breaks: u32,
 }
 
-impl Bench {
+impl SpoolModel {
     fn new(directory: &Path, max_bytes: u64) -> Self {
         let path = directory.join("spool.redb");
         let stats = Arc::new(Stats::default());
@@ -105,7 +105,7 @@ impl Bench {
             ..SpoolJob::default()
         };
         let done = self.store.perform(&job).expect("the disk can be read");
-        let messages = done.loaded.expect("what was asked for").messages;
+        let messages = done.loaded.expect("loaded messages").messages;
         messages.iter().map(|(_, message)| number(message)).collect()
     }
 
@@ -116,10 +116,10 @@ impl Bench {
         self.lost.extend(gone);
         self.store.close().expect("closed");
         (self.outbox, self.store) = Self::boot(&self.path, self.max_bytes, &self.stats);
-        self.broken();
+        self.count_break();
     }
 
-    fn broken(&mut self) {
+    fn count_break(&mut self) {
         self.in_flight.clear();
         self.last = None;
         self.breaks += 1;
@@ -168,7 +168,7 @@ impl Bench {
             Step::Ack(index) => self.ack(&index)?,
             Step::Disconnect => {
                 self.outbox.connection_lost();
-                self.broken();
+                self.count_break();
                 *online = false;
             }
             Step::Connect => {
@@ -179,7 +179,7 @@ impl Bench {
                 self.work();
                 if !*online {
                     prop_assert_eq!(
-                        self.outbox.rest().in_memory,
+                        self.outbox.undelivered().in_memory,
                         0,
                         "offline, all is on disk after a commit"
                     );
@@ -232,26 +232,26 @@ proptest! {
         max_bytes in prop_oneof![3 => Just(1_u64 << 20), 1 => 300_u64..3000],
     ) {
         let directory = memory_directory();
-        let mut bench = Bench::new(directory.path(), max_bytes);
+        let mut model = SpoolModel::new(directory.path(), max_bytes);
         let mut online = false;
         let mut crashed = false;
         for step in steps {
             crashed |= matches!(step, Step::Crash);
-            bench.step(step, &mut online)?;
+            model.step(step, &mut online)?;
         }
-        bench.drain()?;
-        prop_assert_eq!(bench.stats.outbox_dropped.get(), 0);
-        let missing: Vec<_> = (0..bench.pushed)
-            .filter(|n| !bench.acknowledged.contains(n) && !bench.lost.contains(n))
+        model.drain()?;
+        prop_assert_eq!(model.stats.outbox_dropped.get(), 0);
+        let missing: Vec<_> = (0..model.pushed)
+            .filter(|n| !model.acknowledged.contains(n) && !model.lost.contains(n))
             .collect();
         if max_bytes == 1 << 20 {
             prop_assert!(missing.is_empty(), "{missing:?}");
-            prop_assert_eq!(bench.stats.spool_dropped.get(), 0);
+            prop_assert_eq!(model.stats.spool_dropped.get(), 0);
         } else if !crashed {
-            prop_assert_eq!(missing.len() as u64, bench.stats.spool_dropped.get());
+            prop_assert_eq!(missing.len() as u64, model.stats.spool_dropped.get());
         }
-        prop_assert_eq!(bench.outbox.waiting(), 0);
-        prop_assert_eq!(bench.outbox.bytes(), 0);
-        prop_assert!(!bench.path.exists(), "an empty spool is no file");
+        prop_assert_eq!(model.outbox.waiting(), 0);
+        prop_assert_eq!(model.outbox.bytes(), 0);
+        prop_assert!(!model.path.exists(), "an empty spool has no file");
     }
 }

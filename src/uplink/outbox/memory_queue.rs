@@ -1,39 +1,39 @@
-//! Answers, notices and metrics while they wait: in memory only.
+//! Holds answers, notices and metrics, which are kept in memory only.
 
 use std::collections::BTreeMap;
 
 use super::token::Token;
 use crate::uplink::message::Message;
 
-/// The messages of one class.
+/// The unacknowledged messages of one class.
 #[derive(Debug, Default)]
-pub(super) struct Waiting {
+pub(super) struct MemoryQueue {
     waiting: BTreeMap<Token, Message>,
     sent: BTreeMap<Token, Message>,
     /// Payload bytes of both.
     pub bytes: usize,
 }
 
-impl Waiting {
+impl MemoryQueue {
     pub fn put(&mut self, token: Token, message: Message) {
         self.bytes += message.payload.len();
         self.waiting.insert(token, message);
     }
 
-    /// The oldest that `may_go`, if the window allows one.
-    pub fn next(&self, window: usize, may_go: impl Fn(Token, &Message) -> bool) -> Option<(Token, &Message)> {
+    /// The oldest waiting message that `may_send` accepts, if the window has room.
+    pub fn next(&self, window: usize, may_send: impl Fn(Token, &Message) -> bool) -> Option<(Token, &Message)> {
         if self.sent.len() >= window {
             return None;
         }
         let mut waiting = self.waiting.iter().map(|(token, message)| (*token, message));
-        waiting.find(|(token, message)| may_go(*token, message))
+        waiting.find(|(token, message)| may_send(*token, message))
     }
 
-    /// Takes back what waits and is no longer true.
-    pub fn withdraw(&mut self, is_over: impl Fn(&Message) -> bool) {
+    /// Removes waiting messages that are out of date.
+    pub fn withdraw(&mut self, is_outdated: impl Fn(&Message) -> bool) {
         let bytes = &mut self.bytes;
         self.waiting.retain(|_, message| {
-            let keep = !is_over(message);
+            let keep = !is_outdated(message);
             *bytes -= if keep { 0 } else { message.payload.len() };
             keep
         });
@@ -53,7 +53,7 @@ impl Waiting {
         true
     }
 
-    pub fn take_back(&mut self) {
+    pub fn requeue_sent(&mut self) {
         self.waiting.append(&mut self.sent);
     }
 
@@ -65,8 +65,8 @@ impl Waiting {
         }
     }
 
-    /// Drops the oldest that wait, until the rest fits or only the newest is left. The clearing of a retained command is
-    /// never dropped: a command waits for it. Returns how many were dropped.
+    /// Drops the oldest waiting messages until the rest fits or only the newest is left. The message that clears a retained
+    /// command is never dropped, because a command waits for it. Returns the number of dropped messages.
     pub fn drop_overflow(&mut self, max_bytes: usize, max_messages: usize) -> u64 {
         let mut dropped = 0;
         while self.bytes > max_bytes || self.len() > max_messages {
