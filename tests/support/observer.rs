@@ -51,6 +51,7 @@ impl Observer {
         let subscribed = Arc::new(Events::default());
         let (sink, ready) = (seen.clone(), subscribed.clone());
         std::thread::spawn(move || {
+            let mut is_subscribed = false;
             for event in connection.iter() {
                 match event {
                     Ok(Event::Incoming(Packet::Publish(publish))) => sink.push(Seen {
@@ -59,11 +60,16 @@ impl Observer {
                         at: Instant::now(),
                         payload: publish.payload.to_vec(),
                     }),
-                    Ok(Event::Incoming(Packet::SubAck(_))) => ready.push(()),
+                    Ok(Event::Incoming(Packet::SubAck(_))) => {
+                        is_subscribed = true;
+                        ready.push(());
+                    }
                     Ok(_) => {}
-                    // The broker or the test has ended. Before the subscription it is the reason for a failure.
+                    // Afterwards the broker or the test has ended.
                     Err(error) => {
-                        eprintln!("the connection of the observer ended: {error}");
+                        if !is_subscribed {
+                            eprintln!("the observer was not subscribed: {error}");
+                        }
                         break;
                     }
                 }
