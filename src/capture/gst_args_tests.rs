@@ -71,6 +71,47 @@ fn other_ways_of_writing_a_line_are_understood() {
             r#"v4l2src:!:"video/x-raw,width=640":!:videoconvert"#,
             "v4l2src ! video/x-raw,width=640 ! videoconvert",
         ),
+        (
+            "GST_DEBUG=2 DISPLAY=:0 gst-launch-1.0 -e --gst-debug=v4l2*:5 --gst-debug-level 2 v4l2src ! fakesink",
+            "v4l2src ! fakesink",
+        ),
+        (
+            "pi@raspberrypi:~ $ gst-launch-1.0 v4l2src ! fakesink 2>&1 | tee log.txt",
+            "v4l2src ! fakesink",
+        ),
+        ("gst-launch-1.0.exe v4l2src ! fakesink &", "v4l2src ! fakesink"),
+        ("v4l2src ! videoconvert # my camera", "v4l2src ! videoconvert"),
+        (
+            "filesrc location=/opt/gst-launch-1.0 ! decodebin",
+            "filesrc location=/opt/gst-launch-1.0 ! decodebin",
+        ),
+        // Text from a web page or an editor, and text that was escaped twice.
+        ("v4l2src\u{a0}io-mode=2\u{a0}! queue", "v4l2src io-mode=2 ! queue"),
+        (
+            "v4l2src ! \u{201c}video/x-raw,width=640\u{201d} ! videoconvert",
+            "v4l2src ! video/x-raw,width=640 ! videoconvert",
+        ),
+        (
+            "rtspsrc:location=rtsp://u:\u{201c}x\u{201d}@10.0.0.5/x:latency=0",
+            "rtspsrc location=rtsp://u:\u{201c}x\u{201d}@10.0.0.5/x latency=0",
+        ),
+        (
+            r#"udpsrc:caps=\"application/x-rtp, payload=96\":!:rtpjpegdepay"#,
+            r#"udpsrc caps="application/x-rtp, payload=96" ! rtpjpegdepay"#,
+        ),
+        (
+            r#""udpsrc caps=\"application/x-rtp, payload=96\" ! rtpjpegdepay""#,
+            r#"udpsrc caps="application/x-rtp, payload=96" ! rtpjpegdepay"#,
+        ),
+        (
+            r#"rtspsrc:location=rtsp://u:a\"b@10.0.0.5/x:latency=0"#,
+            r#"rtspsrc location=rtsp://u:a\"b@10.0.0.5/x latency=0"#,
+        ),
+        // The quotes of a value with spaces round the sign are no quotes of a shell.
+        (
+            r#"udpsrc caps = "application/x-rtp, payload=96" ! "application/x-rtp, payload=96" ! rtpjpegdepay"#,
+            r#"udpsrc caps = "application/x-rtp, payload=96" ! application/x-rtp, payload=96 ! rtpjpegdepay"#,
+        ),
         // Colons and white space in one line.
         (
             "v4l2src:device=/dev/video0 ! video/x-raw, width=640 ! videoconvert",

@@ -42,6 +42,8 @@ pub(super) fn parse(text: &str) -> Result<S3Bucket, String> {
         split_at_slash(name_in_arn(text)?)
     } else if text.contains("://") {
         name_in_url(text)?
+    } else if is_host_of_s3(text) {
+        name_in_url(&format!("https://{text}"))?
     } else {
         split_at_slash(text)
     };
@@ -74,6 +76,15 @@ fn name_in_arn(arn: &str) -> Result<&str, String> {
         }
         _ => Err("is an ARN, but not of an S3 bucket".to_owned()),
     }
+}
+
+/// Whether the text is a URL of S3 without its scheme.
+fn is_host_of_s3(text: &str) -> bool {
+    let host = text.split('/').next().unwrap_or_default();
+    let before_domain = host.split_once(".amazonaws.").map_or("", |(before, _)| before);
+    before_domain
+        .split('.')
+        .any(|label| label == "s3" || label.starts_with("s3-"))
 }
 
 /// Name and prefix in the URL of a console or of an object.
@@ -188,6 +199,10 @@ mod tests {
             ),
             ("https://my.bucket.s3.eu-west-1.amazonaws.com/a/", "my.bucket", "a/"),
             ("https://s3.eu-west-1.amazonaws.com/my-bucket/a", "my-bucket", "a/"),
+            ("my.bucket.s3.amazonaws.com", "my.bucket", ""),
+            ("my-bucket.s3.eu-west-1.amazonaws.com/a/", "my-bucket", "a/"),
+            ("s3.eu-west-1.amazonaws.com/my-bucket/a", "my-bucket", "a/"),
+            ("s3.backup.example.com/a", "s3.backup.example.com", "a/"),
         ] {
             let expected = S3Bucket {
                 name: name.to_owned(),

@@ -94,11 +94,13 @@ pub(super) fn find(document: Value, parse: &mut ParseText<'_>) -> Result<FoundPa
         if has_known_key(&object) {
             break;
         }
+        // The only entry of a component may itself contain `configurationUpdate`, which is no name of a component.
+        let is_entry = has(&object, "configurationUpdate") || has(&object, "merge");
         let entry = if let Some(components) = take_object(&mut object, "components") {
             Some((components, *document.insert("a deployment")))
         } else if let Some(services) = take_object(&mut object, "services") {
             Some((services, *document.insert("the configuration of a nucleus")))
-        } else if object.values().any(is_component_entry) {
+        } else if !is_entry && object.values().any(is_component_entry) {
             let kind = document.get_or_insert("a configuration update");
             Some((std::mem::take(&mut object), *kind))
         } else {

@@ -288,6 +288,29 @@ fn what_is_no_address_of_a_broker_is_an_error() {
 }
 
 #[test]
+fn the_arn_of_something_else_is_no_secret_id() {
+    for arn in [
+        "arn:aws:ssm:eu-west-1:123456789012:parameter/EI_API_KEY",
+        "arn:aws:secretsmanager:eu-west-1:123456789012:secret:",
+        "arn:aws:secretsmanager:::secret:EI_API_KEY",
+        "arn:aws:kms:eu-west-1:123456789012:key/1",
+    ] {
+        let loaded = with("ei_sm_secret_id", json!(arn));
+        assert_eq!(
+            (loaded.config.secret_id.as_str(), loaded.warnings.len()),
+            ("EI_API_KEY", 1),
+            "{arn}"
+        );
+    }
+    for id in [
+        "arn:aws-cn:secretsmanager:cn-north-1:123456789012:secret:EI_API_KEY-AbCdEf",
+        "arnold/EI_API_KEY",
+    ] {
+        assert_eq!(with("ei_sm_secret_id", json!(id)).config.secret_id, id);
+    }
+}
+
+#[test]
 fn values_below_one_of_the_backoff_mean_every_one_without_a_word() {
     for value in [json!(1), json!(0), json!("-1"), json!(-100.0)] {
         let loaded = with("iotcore_backoff", value);

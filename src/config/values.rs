@@ -122,10 +122,22 @@ pub(super) fn some_path(value: &Value) -> ParseResult<Option<PathBuf>> {
 pub(super) fn secret_id(value: &Value) -> ParseResult<String> {
     let text = one_line(value)?;
     let is_part = |c: char| c.is_ascii_alphanumeric() || "/_+=.@-:".contains(c);
-    if !text.chars().all(is_part) || redact::credentials(&text) != text {
+    if !text.chars().all(is_part) || redact::credentials(&text) != text || is_foreign_arn(&text) {
         return Err(InvalidValue::default());
     }
     parsed(text)
+}
+
+/// Whether the text is an ARN, but not of a secret: `arn:<partition>:secretsmanager:<region>:<account>:secret:<name>`.
+fn is_foreign_arn(text: &str) -> bool {
+    let parts: Vec<&str> = text.splitn(7, ':').collect();
+    match parts.as_slice() {
+        ["arn", _, "secretsmanager", region, account, "secret", name] => {
+            region.is_empty() || account.is_empty() || name.is_empty()
+        }
+        ["arn", ..] => true,
+        _ => false,
+    }
 }
 
 /// The name of a key inside a secret, not the API key itself.

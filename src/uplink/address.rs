@@ -133,7 +133,7 @@ pub enum AddressError {
 }
 
 const ACCEPTED: &str = "accepted: mqtt://host:1883, mqtts://host:8883, ws://host:80/path, wss://host:443/path \
-                        (each with optional user:password@ before the host), or the bare host name of an IoT Core endpoint, with :443 or \
+                        (each with an optional user name and password before the host), or the bare host name of an IoT Core endpoint, with :443 or \
                         another port if it is not the default one";
 
 impl FromStr for Broker {
@@ -259,6 +259,14 @@ mod tests {
         }
         assert_eq!(address("mqtt://[::1]").host, "::1");
         assert_eq!(address("ws://[::1]/m?a=b").websocket_url(), "ws://[::1]:80/m?a=b");
+    }
+
+    #[test]
+    fn no_error_holds_text_that_would_be_hidden() {
+        for text in ["", "x://h", "mqtt://", "mqtts://h/path", "two words"] {
+            let error = text.parse::<Broker>().unwrap_err().to_string();
+            assert_eq!(crate::util::redact::credentials(&error), error);
+        }
     }
 
     #[test]

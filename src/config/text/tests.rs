@@ -29,6 +29,20 @@ fn a_trailing_comma_after_the_last_entry_is_no_error() {
 }
 
 #[test]
+fn comments_in_json_are_no_error() {
+    assert_eq!(
+        read("// mine\n{\"a\": 1, // one: \"é\n /* two,\n \"c\": 3, */ \"b\": \"mqtt://h /* no */ \\\" //\", /* last */ }\n// end").unwrap(),
+        json!({"a": 1, "b": "mqtt://h /* no */ \" //"})
+    );
+    assert_eq!(
+        read("iot_endpoint: mqtt://h").unwrap(),
+        json!({"iot_endpoint": "mqtt://h"})
+    );
+    let problem = syntax("{ /* é */\n  // x\n  \"a\": oops }");
+    assert_eq!((problem.line, problem.column), (3, 8));
+}
+
+#[test]
 fn commas_without_an_entry_are_errors_where_they_stand() {
     assert_eq!(without_trailing_commas("[,] {,} [1,,] [1,]"), "[,] {,} [1,,] [1 ]");
     assert!(matches!(read("{\"a\": [1,,]}"), Err(ConfigError::Syntax { .. })));
@@ -142,6 +156,16 @@ fn the_component_whose_configuration_is_used_is_named() {
             .note,
         None
     );
+    let deployment = r#"{"components":{"com.example.Renamed":{"componentVersion":"1.0.0","configurationUpdate":{"merge":"{\"iotcore_qos\":0}"}}}}"#;
+    assert_eq!(
+        parameters(&TextOrigin::Environment, deployment)
+            .unwrap()
+            .note
+            .as_deref(),
+        Some("the configuration is that of the component com.example.Renamed in a deployment")
+    );
+    let update = r#"{"configurationUpdate":{"merge":{"iotcore_qos":0}}}"#;
+    assert_eq!(parameters(&TextOrigin::Environment, update).unwrap().note, None);
 }
 
 #[test]

@@ -24,7 +24,8 @@ const SECRET_ENDINGS: [&str; 16] = [
     "credential",
 ];
 /// Whole names of secrets.
-const SECRET_NAMES: [&str; 10] = [
+const SECRET_NAMES: [&str; 11] = [
+    "bearer",
     "sig",
     "jwt",
     "pass",

@@ -42,6 +42,8 @@ fn user_info_in_urls_is_hidden_and_scheme_user_and_host_are_not() {
             "camera-name=/base/soc/i2c0mux/i2c@1/imx219@10",
         ),
         ("rtsp://h:554/a:b@c", "rtsp://h:***@c"),
+        ("location=rtsp//admin:Hunter2@camera", "location=rtsp//admin:***@camera"),
+        ("location=u:a//b@10.0.0.5", "location=u:***@10.0.0.5"),
     ] {
         assert_eq!(credentials(text), shown);
     }

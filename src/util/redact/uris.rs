@@ -217,6 +217,12 @@ fn user_info_without_scheme(text: &str, piece: Range<usize>) -> Option<Range<usi
         .unwrap_or(host.len())];
     let property = content[..at].find('=').map_or(0, |equals| equals + 1);
     let before = &content[property..at];
+    // A scheme without its colon: `rtsp//user:password@host`.
+    let is_scheme = |scheme: &str| scheme.chars().all(|c| c.is_ascii_alphanumeric());
+    let before = match before.split_once("//") {
+        Some((scheme, rest)) if is_scheme(scheme) => rest,
+        _ => before,
+    };
     let start = before.trim_start_matches(['"', '\'', '/', '\\']);
     let info = piece.start + at - start.len()..piece.start + at;
     // `i2c@1` in the name of a camera is no host.
