@@ -1,17 +1,16 @@
 //! From a frame as the source delivers it to a packed picture at the model's size.
 //!
 //! The part of the frame that is visible to the model becomes RGB or luma ([`unpack`](super::unpack)), and is then scaled
-//! ([`lanczos`](super::lanczos)), which gives the pictures of Pillow's `Image.LANCZOS`. Edge Impulse Studio and the
+//! ([`lanczos`]), which gives the pictures of Pillow's `Image.LANCZOS`. Edge Impulse Studio and the
 //! existing runner prepare pictures with Lanczos too: with other kernels the top label of a classifier changed in 13 of 60
 //! crops of a photograph. All buffers are kept from frame to frame.
 
-use fast_image_resize::pixels::{U8, U8x4};
 use gstreamer as gst;
 use gstreamer_video as gst_video;
+use lanczos::{Channels, Crop, Lanczos, Pixels};
 
 use super::frame::Frame;
 use super::geometry::{Layout, Rect};
-use super::lanczos::Lanczos;
 use super::unpack::Unpacker;
 use super::whole_frame::WholeFrame;
 use crate::config::ResizeMode;
@@ -138,7 +137,7 @@ impl Converter {
             buffers: Buffers {
                 unpacked: Vec::new(),
                 scaled: Vec::new(),
-                lanczos: Lanczos::new(),
+                lanczos: Lanczos::default(),
             },
         }
     }
@@ -226,12 +225,23 @@ impl ConversionPlan {
         } else {
             let row = dest.width as usize * channels;
             buffers.scaled.resize(row * dest.height as usize, 0);
-            let from = (&buffers.unpacked[..], part);
-            let scaled = match channels {
-                1 => buffers.lanczos.scale::<U8>(from, layout, &mut buffers.scaled),
-                _ => buffers.lanczos.scale::<U8x4>(from, layout, &mut buffers.scaled),
+            let from = Pixels {
+                data: &buffers.unpacked,
+                width: part.width,
+                height: part.height,
+                channels: if channels == 1 { Channels::Grey } else { Channels::Rgbx },
             };
-            scaled.map_err(|error| error.to_string())?;
+            let shown = layout.source;
+            let crop = Crop {
+                left: shown.x - f64::from(part.x),
+                top: shown.y - f64::from(part.y),
+                width: shown.width,
+                height: shown.height,
+            };
+            buffers
+                .lanczos
+                .scale(from, crop, (dest.width, dest.height), &mut buffers.scaled)
+                .map_err(|error| error.to_string())?;
             (&buffers.scaled[..], row)
         };
         let write = match (channels, self.grey) {

@@ -20,7 +20,6 @@ mod formats;
 mod frame;
 pub mod geometry;
 mod gst_args;
-mod lanczos;
 mod launch_line;
 mod launch_tokens;
 mod mailbox;

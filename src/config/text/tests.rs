@@ -361,8 +361,9 @@ fn bombs_are_refused_quickly() {
     ] {
         let start = Instant::now();
         let error = read(&text).expect_err(name);
+        // Read in full, each takes minutes or all memory. The parsers are not optimised in tests.
         assert!(
-            start.elapsed() < Duration::from_secs(5),
+            start.elapsed() < Duration::from_secs(30),
             "{name} took {:?}: {error}",
             start.elapsed()
         );
