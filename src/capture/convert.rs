@@ -1,9 +1,8 @@
 //! From a frame as the source delivers it to a packed picture at the model's size.
 //!
-//! The part of the frame that is visible to the model becomes RGB or luma ([`unpack`](super::unpack)), and is then scaled
-//! ([`lanczos`]), which gives the pictures of Pillow's `Image.LANCZOS`. Edge Impulse Studio and the
-//! existing runner prepare pictures with Lanczos too: with other kernels the top label of a classifier changed in 13 of 60
-//! crops of a photograph. All buffers are kept from frame to frame.
+//! [`unpack`](super::unpack) converts the visible part of the frame to RGB or luma. Then [`lanczos`] scales it as Pillow's
+//! `Image.LANCZOS` does. Edge Impulse Studio and the existing runner also prepare pictures with Lanczos: with other kernels
+//! the top label of a classifier changed in 13 of 60 crops of a photograph. All buffers are reused for every frame.
 
 use gstreamer as gst;
 use gstreamer_video as gst_video;
@@ -16,7 +15,7 @@ use super::whole_frame::WholeFrame;
 use crate::config::ResizeMode;
 use crate::model::ModelInput;
 
-/// What the model wants to see.
+/// The picture that the model takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PictureTarget {
     /// Pixels. Not used with [`ResizeMode::None`].
@@ -30,8 +29,8 @@ pub struct PictureTarget {
 }
 
 impl PictureTarget {
-    /// What a model with this input sees; `None`: it takes no pictures. `unnamed` is for models that do not name how their
-    /// pictures are resized (those before 2024).
+    /// The picture that a model with this input takes; `None`: it takes no pictures. `unnamed` is the resize mode for
+    /// models that name none (those before 2024).
     pub fn of(input: &ModelInput, forced: Option<ResizeMode>, unnamed: ResizeMode) -> Option<Self> {
         let ModelInput::Image {
             width,
@@ -60,7 +59,7 @@ pub struct Picture {
     pub height: u32,
     /// One byte a pixel.
     pub grey: bool,
-    /// The bytes, exactly `width * height * (1 or 3)`. Kept from frame to frame.
+    /// The bytes, exactly `width * height * (1 or 3)`. The memory is reused for every frame.
     pub data: Vec<u8>,
 }
 
@@ -83,20 +82,20 @@ pub enum ConvertError {
          end gst_args in raw video in ordinary memory, for example `... ! videoconvert` (on a Jetson `... ! nvvidconv ! video/x-raw`)"
     )]
     Format {
-        /// What came.
+        /// The format of the frame.
         caps: String,
     },
-    /// GStreamer's own words.
+    /// GStreamer cannot convert the frame.
     #[error("a frame of {caps} could not be converted: {message}")]
     Failed {
-        /// What came.
+        /// The format of the frame.
         caps: String,
-        /// What GStreamer says.
+        /// GStreamer's error message.
         message: String,
     },
 }
 
-/// Converts frames for one target. What depends on the source's format is worked out again only when that changes.
+/// Converts frames for one target. The `ConversionPlan` is computed again only when the format of the source changes.
 #[derive(Debug)]
 pub struct Converter {
     target: PictureTarget,
@@ -104,17 +103,17 @@ pub struct Converter {
     buffers: Buffers,
 }
 
-/// Memory that is kept from frame to frame.
+/// Memory that is reused for every frame.
 #[derive(Debug)]
 struct Buffers {
     /// The visible part of the frame.
     unpacked: Vec<u8>,
-    /// The same at its new size.
+    /// The visible part at its new size.
     scaled: Vec<u8>,
     lanczos: Lanczos,
 }
 
-/// What was worked out for one input format.
+/// How to convert frames of one input format.
 #[derive(Debug)]
 struct ConversionPlan {
     caps: gst::Caps,
@@ -129,7 +128,7 @@ struct ConversionPlan {
 }
 
 impl Converter {
-    /// A converter for `target`. Needs no GStreamer yet; the first frame sets it up.
+    /// Creates a converter for `target`. It uses GStreamer from the first frame on.
     pub fn new(target: PictureTarget) -> Self {
         Self {
             target,
@@ -142,7 +141,7 @@ impl Converter {
         }
     }
 
-    /// Converts `frame` into `out`, whose memory is used again. On an error `out` holds nothing of use.
+    /// Converts `frame` into `out` and reuses its memory. After an error the content of `out` cannot be used.
     pub fn convert(&mut self, frame: &Frame, out: &mut Picture) -> Result<(), ConvertError> {
         let (Some(buffer), Some(caps)) = (frame.sample.buffer(), frame.sample.caps()) else {
             return Err(ConvertError::Empty);
@@ -218,7 +217,7 @@ impl ConversionPlan {
             .read(&frame, part, &mut buffers.unpacked, row)
             .map_err(|error| error.to_string())?;
         let (pixels, row) = if layout.is_scaled() == (false, false) {
-            // Whole blocks may begin a little before what is shown.
+            // Whole blocks may begin a little before the visible part.
             let before = (layout.source.y as u32 - part.y) as usize * row;
             let left = (layout.source.x as u32 - part.x) as usize * channels;
             (&buffers.unpacked[before + left..], row)
@@ -284,7 +283,7 @@ fn rgb_of_grey(grey: &[u8], rgb: &mut [u8]) {
 
 fn rgb_of_rgbx(rgbx: &[u8], rgb: &mut [u8]) {
     let width = (rgb.len() / 3) as u32;
-    // Of rows without padding, it refuses only those that are too short: these are as long as the picture is wide.
+    // `yuv` refuses rows that are too short. These rows have no padding and exactly the width of the picture.
     let shortened = yuv::rgba_to_rgb(rgbx, 4 * width, rgb, 3 * width, width, 1);
     debug_assert!(shortened.is_ok(), "{shortened:?}");
 }

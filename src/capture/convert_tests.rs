@@ -34,8 +34,8 @@ impl Image {
         Self { width, height, data }
     }
 
-    /// Lanczos with three lobes, widened by the factor when it makes smaller, so that nothing aliases. `across`, `down`:
-    /// first and last edge of what is shown.
+    /// Lanczos with three lobes. For a reduction the kernel is wider by the same factor, so that nothing aliases.
+    /// `across`, `down`: first and last edge of the visible part.
     fn lanczos(&self, across: (f64, f64), down: (f64, f64), (width, height): (usize, usize)) -> Self {
         let (across, down) = (weights(self.width, across, width), weights(self.height, down, height));
         let rows = Self::build(width, self.height, |x, y| sum(&across[x], |i| self.at(i, y)));
@@ -47,8 +47,8 @@ impl Image {
     }
 }
 
-/// Weights of the pixels for each of `to` pixels that show `first..last` of a row of `pixels`. At an edge of the row the
-/// kernel is cut off.
+/// Weights of the pixels for each of `to` pixels that show `first..last` of a row of `pixels`. At an edge of the row
+/// the kernel is cut off.
 fn weights(pixels: usize, (first, last): (f64, f64), to: usize) -> Vec<Vec<(usize, f64)>> {
     let scale = (last - first) / to as f64;
     let wide = scale.max(1.0);
@@ -112,7 +112,7 @@ fn byte(value: f64) -> u8 {
     value.round().clamp(0.0, 255.0) as u8
 }
 
-/// The photo in one of the formats, and what a person who decodes those bytes by hand sees.
+/// The photo in one of the formats, and the picture that plain arithmetic decodes from those bytes.
 fn source(format: VideoFormat, width: usize, height: usize, matrix: (f64, f64)) -> (Raw, Image) {
     let rgb = photo(width, height);
     let image = Image {
@@ -218,7 +218,7 @@ fn source(format: VideoFormat, width: usize, height: usize, matrix: (f64, f64)) 
     )
 }
 
-/// The expected picture: own geometry, own resampling, own grey.
+/// The expected picture. Geometry, resampling and grey are computed in this file.
 fn expected(seen: &Image, target: PictureTarget) -> Picture {
     let (sw, sh) = (seen.width as f64, seen.height as f64);
     let (tw, th) = (target.width as usize, target.height as usize);
@@ -259,7 +259,7 @@ fn expected(seen: &Image, target: PictureTarget) -> Picture {
     }
 }
 
-/// Colorimetry a camera of that format names.
+/// The colorimetry that a camera states for this format.
 fn colours(format: VideoFormat) -> &'static str {
     match format {
         VideoFormat::Bgrx | VideoFormat::Rgba | VideoFormat::Rgb => "sRGB",
@@ -268,8 +268,8 @@ fn colours(format: VideoFormat) -> &'static str {
     }
 }
 
-/// Mean and largest difference that pass: everything is rounded to 8 bits three times (RGB, rows, columns), YUV before that
-/// too, and what a kernel makes of a hard edge is cut off at 0 and 255 between rows and columns.
+/// Accepted mean and largest difference. Values are rounded to 8 bits three times (RGB, rows, columns), those of YUV
+/// once more before. Overshoots at hard edges are clipped to 0 and 255 between rows and columns.
 const TOLERANCE: (f64, u8) = (0.9, 4);
 
 const FORMATS: [VideoFormat; 9] = [
@@ -287,7 +287,7 @@ const FORMATS: [VideoFormat; 9] = [
 #[test]
 fn every_mode_and_format_gives_the_picture_of_the_reference() {
     for format in FORMATS {
-        // What is cut off ends at even, odd and fractional columns and rows.
+        // The crop ends at even, odd and fractional columns and rows.
         for (width, height, padding) in [(80, 60, 0), (80, 60, 36), (59, 75, 12), (85, 50, 0), (60, 49, 4)] {
             let (raw, seen) = source(format, width, height, BT601);
             let frame = raw.frame(padding, colours(format));
@@ -364,7 +364,7 @@ fn white_is_white_in_grey_whatever_the_matrix() {
 
 #[test]
 fn fine_stripes_do_not_alias() {
-    // Columns of black and white, one pixel wide: made smaller they are an even grey and nothing else.
+    // Columns of black and white, one pixel wide. A reduced picture of them is an even grey.
     let data = (0..640 * 480).map(|i| if i % 2 == 0 { 0 } else { 255 }).collect();
     let raw = Raw {
         format: VideoFormat::Gray8,
@@ -413,7 +413,7 @@ fn a_flat_frame_keeps_its_brightness_at_every_size() {
 }
 
 #[test]
-fn a_new_format_in_mid_stream_is_followed_and_the_memory_kept() {
+fn a_new_format_within_a_stream_is_accepted_and_the_memory_is_reused() {
     let target = PictureTarget {
         width: 32,
         height: 32,
@@ -440,7 +440,7 @@ fn a_new_format_in_mid_stream_is_followed_and_the_memory_kept() {
 }
 
 #[test]
-fn what_is_no_picture_is_an_error_and_the_next_frame_is_fine() {
+fn a_frame_that_is_no_picture_is_an_error_and_the_next_frame_is_converted() {
     super::init().unwrap();
     let mut converter = Converter::new(PictureTarget {
         width: 32,

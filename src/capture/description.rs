@@ -17,7 +17,7 @@ use crate::model::ModelInput;
 /// The sample rate of most audio models, used when no model is known.
 const DEFAULT_SAMPLE_RATE: u32 = 16_000;
 
-/// A launch line and what would run.
+/// A launch line and the pipeline that `run` would start from it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PipelineDescription {
     /// The line as decoded, without passwords.
@@ -26,14 +26,14 @@ pub struct PipelineDescription {
     pub effective_line: String,
     /// What was changed and why, one sentence each.
     pub changes: Vec<String>,
-    /// Elements that are not installed. The pipeline runs only when there are none.
+    /// Elements that are not installed. The pipeline runs only when the list is empty.
     pub missing_elements: Vec<MissingElement>,
     /// Devices and files of the sources that do not exist now, without secrets.
     pub missing_files: Vec<String>,
 }
 
-/// Lets GStreamer build the line for a model with this `input`, without opening a device. Without a model the line itself tells
-/// whether it delivers video or audio.
+/// Lets GStreamer build the line for a model with this `input`, without opening a device. Without a model the elements
+/// of the line decide whether it delivers video or audio.
 ///
 /// # Errors
 /// All errors in the line except missing elements, which are part of the description.
@@ -43,7 +43,7 @@ pub fn describe_pipeline(
     channel: MicrophoneChannel,
 ) -> Result<PipelineDescription, CaptureError> {
     let text = decode_source(source)?;
-    describe_text(&text, input, channel).map_err(|error| text.advise(error))
+    describe_text(&text, input, channel).map_err(|error| text.with_colon_advice(error))
 }
 
 fn describe_text(

@@ -61,7 +61,7 @@ impl DeviceSelection {
                 match self.camera_launch_line() {
                     Ok(camera) => Ok(with_idle_camera(&camera, &microphone)),
                     Err(error) => {
-                        tracing::warn!(%error, "Cannot keep a camera open beside the microphone (--enable-camera)");
+                        tracing::warn!(%error, "Cannot keep a camera open while the microphone is used (--enable-camera)");
                         Ok(microphone)
                     }
                 }
@@ -77,7 +77,7 @@ impl DeviceSelection {
             self.color_format.as_deref(),
         )?;
         for reason in &selected.warnings {
-            tracing::warn!(reason, "The camera does not deliver what was asked for");
+            tracing::warn!(reason, "The camera does not support a requested option");
         }
         tracing::info!(device = selected.name, mode = %selected.mode, "Selected the camera");
         Ok(selected.launch_line())

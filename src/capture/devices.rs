@@ -49,7 +49,7 @@ pub struct Device {
     pub source: String,
     /// The formats that it delivers.
     pub caps: gst::Caps,
-    /// It records what a loudspeaker plays.
+    /// Whether the device records what a loudspeaker plays.
     pub is_monitor: bool,
 }
 
@@ -113,7 +113,7 @@ pub(super) fn list_devices(class: DeviceClass) -> Result<Vec<Device>, CaptureErr
         // No installed plugin provides devices of this class.
         return Ok(Vec::new());
     }
-    // A monitor that was not started asks each provider once, and one that fails does not hide the others.
+    // A monitor that was not started asks each provider once. A provider that fails does not hide the others.
     let mut devices: Vec<_> = monitor.devices().iter().filter_map(read_device).collect();
     // By length first, so that /dev/video10 comes after /dev/video2.
     devices.sort_by_key(|device| device.path.as_ref().map(|path| (path.len(), path.clone())));

@@ -8,8 +8,8 @@ use super::packages::MissingElement;
 use crate::util::panics::Panicked;
 use crate::util::redact::{STARS, SecretWords};
 
-/// Follows the line as it was understood.
-const COLON_ADVICE: &str = "; if a colon of gst_args is missing in it, write that colon as `\\:`, and it stays";
+/// Ends an error text that shows the decoded line.
+const COLON_ADVICE: &str = "; if a colon of gst_args is missing in this line, write that colon as `\\:` to keep it";
 
 /// Why a capture does not start, or why it ended.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -22,10 +22,10 @@ pub enum CaptureError {
         "gst_args names no pipeline; give a gst-launch line with spaces written as \":\", for example \"v4l2src:device=/dev/video0\""
     )]
     NoLine,
-    /// A `{{secret:NAME:KEY}}` that is not complete, or stands where no secret can stand.
+    /// A `{{secret:NAME:KEY}}` that is not complete, or in a place where no secret is accepted.
     #[error("{0}")]
     SecretReference(String),
-    /// A secret that the line names cannot be had: the reason, with what to do about it.
+    /// A secret that the line names cannot be read. The text has the reason and what to do about it.
     #[error("{0}")]
     Secret(String),
     /// The line is longer than [`MAX_LENGTH`].
@@ -50,7 +50,7 @@ pub enum CaptureError {
     /// Elements that are not installed.
     #[error("not installed: {}; the line as it was understood: {line}", joined(elements))]
     MissingElements {
-        /// All of them.
+        /// All missing elements.
         elements: Vec<MissingElement>,
         /// The line as decoded and rewritten, without passwords.
         line: String,
@@ -99,7 +99,7 @@ pub enum CaptureError {
     #[error(
         "{}; {}, or give a pipeline in gst_args{}",
         not_found("camera", wanted),
-        what_was_found(found, "--camera"),
+        list_found(found, "--camera"),
         hint_text(hint)
     )]
     NoCamera {
@@ -114,7 +114,7 @@ pub enum CaptureError {
     #[error(
         "{}; {}, or give a pipeline in gst_args{}",
         not_found("microphone", wanted),
-        what_was_found(found, "--microphone"),
+        list_found(found, "--microphone"),
         hint_text(hint)
     )]
     NoMicrophone {
@@ -125,8 +125,8 @@ pub enum CaptureError {
         /// The probable cause, if known.
         hint: Option<String>,
     },
-    /// The pipeline came up after its mailbox was reserved for another capture.
-    #[error("the source started too late: the program had already given it up")]
+    /// The pipeline started after its mailbox was reserved for another capture.
+    #[error("the source started too late: the program has already abandoned this attempt")]
     GivenUp,
     /// A thread of the capture panicked.
     #[error(transparent)]
@@ -151,7 +151,7 @@ impl CaptureError {
         }
     }
 
-    /// The error with the advice on colons. For an error of a line that was decoded: a misread colon may be its cause.
+    /// Adds the advice on colons to an error of a decoded line, because a misread colon may be its cause.
     ///
     /// `decoded`: the line without secrets, for errors that do not show it.
     pub(super) fn with_colon_advice(mut self, decoded: &str) -> Self {
@@ -177,8 +177,8 @@ impl CaptureError {
     }
 }
 
-/// GStreamer's debug detail is `file.c(123): function (): /GstPipeline:...:\nexplanation`. Only the lines after the first one
-/// explain the error.
+/// GStreamer's debug detail is `file.c(123): function (): /GstPipeline:...:\nexplanation`. Only the lines after the
+/// first one explain the error.
 fn without_location(debug: &str) -> String {
     let lines: Vec<&str> = debug.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     match lines.split_first() {
@@ -199,7 +199,7 @@ fn not_found(kind: &str, wanted: &Option<String>) -> String {
     }
 }
 
-fn what_was_found(found: &[String], option: &str) -> String {
+fn list_found(found: &[String], option: &str) -> String {
     match found {
         [] => "none was found; plug one in".to_owned(),
         found => format!(
@@ -230,8 +230,8 @@ fn understood(line: &Option<String>) -> String {
         .map_or_else(String::new, |line| format!("; the line as it was understood: {line}"))
 }
 
-/// The part of the launch line that a message of GStreamer names: the first quoted word (`no element "foo"`), or the element
-/// in `could not link foo0 to bar0`.
+/// The part of the launch line that a message of GStreamer names: the first quoted word (`no element "foo"`), or the
+/// element in `could not link foo0 to bar0`.
 pub(super) fn offending_word(message: &str) -> Option<String> {
     let quoted = message.split('"').nth(1);
     let linked = || message.strip_prefix("could not link ")?.split([' ', ',']).next();
@@ -239,14 +239,15 @@ pub(super) fn offending_word(message: &str) -> Option<String> {
     word.filter(|word| is_plain_name(word)).map(str::to_owned)
 }
 
-/// Whether the text can be the name of an element or a property. No other word of a launch line is repeated in an error.
+/// Whether the text can be the name of an element or a property. No other word of a launch line is repeated in an
+/// error.
 pub(super) fn is_plain_name(text: &str) -> bool {
     let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
     text.len() <= 64 && text.starts_with(|c: char| c.is_ascii_lowercase()) && text.chars().all(is_part)
 }
 
-/// A message of GStreamer's parser with `***` in place of each quoted text that is not a plain name. A value may hold quotes
-/// itself, so all of it is hidden.
+/// A message of GStreamer's parser with `***` in place of each quoted text that is not a plain name. A value may hold
+/// quotes itself, so all of it is hidden.
 pub(super) fn without_values(message: &str) -> String {
     const VALUE: &str = "\" to \"";
     let (start, value) = match message.split_once(VALUE) {

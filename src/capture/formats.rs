@@ -1,4 +1,4 @@
-//! Which raw formats are cheap to infer from.
+//! The raw formats that are cheap to convert.
 
 use gstreamer as gst;
 
@@ -8,10 +8,10 @@ const CHEAP: [&str; 23] = [
     "BGR", "BGRx", "RGBx", "BGRA", "RGBA", "xRGB", "xBGR", "ARGB", "ABGR",
 ];
 
-/// What the end of a pipeline accepts: all raw pictures in ordinary memory, in order of preference.
+/// The caps that the end of a pipeline accepts: all raw pictures in ordinary memory, in order of preference.
 ///
-/// A source or a `videoconvert` with a choice takes the first that it has. Without an order `videotestsrc` (from GStreamer
-/// 1.20 on) takes the first of its own list, ABGR64_LE with eight bytes a pixel.
+/// A source or a `videoconvert` with a choice takes the first that it has. Without an order `videotestsrc` (from
+/// GStreamer 1.20 on) takes the first of its own list, ABGR64_LE with eight bytes a pixel.
 pub(super) fn raw_pictures() -> gst::Caps {
     let raw = || gst::Structure::builder("video/x-raw");
     let mut structures: Vec<_> = CHEAP

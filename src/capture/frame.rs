@@ -19,8 +19,8 @@ pub struct Frame {
 }
 
 impl Frame {
-    /// A copy in memory of its own, so that the source gets its buffer back. `None` when the frame has no data or no caps, or
-    /// when memory is exhausted.
+    /// A copy in memory of its own, so that the source gets its buffer back. `None` when the frame has no data or no
+    /// caps, or when memory is exhausted.
     pub fn detached(&self) -> Option<Self> {
         let buffer = self.sample.buffer()?.copy_deep().ok()?;
         let caps = self.sample.caps_owned()?;

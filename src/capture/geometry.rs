@@ -1,4 +1,4 @@
-//! Which part of a frame goes where in the model's picture. Pure arithmetic.
+//! Computes which part of a frame is shown where in the model's picture.
 
 use crate::config::ResizeMode;
 
@@ -40,7 +40,7 @@ pub struct Area {
     pub height: f64,
 }
 
-/// How one frame is laid into one picture.
+/// How a frame is placed into a picture.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Layout {
     /// Width of the picture.
@@ -54,8 +54,8 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Lays a frame of `source` (width, height) into a picture of `target` size. All four are at least 1 (a zero is taken
-    /// as 1). With [`ResizeMode::None`] the picture has the frame's size and `target` does not matter.
+    /// Places a frame of `source` (width, height) into a picture of `target` size. All four are at least 1 (a zero is
+    /// taken as 1). With [`ResizeMode::None`] the picture has the frame's size and `target` does not matter.
     pub fn new(source: (u32, u32), target: (u32, u32), mode: ResizeMode) -> Self {
         let (sw, sh) = (source.0.max(1), source.1.max(1));
         let (tw, th) = match mode {
@@ -104,7 +104,7 @@ impl Layout {
         self.dest != Rect::whole(self.width, self.height)
     }
 
-    /// Whether what is shown is scaled, or begins within a pixel: across, and down.
+    /// Whether the visible part is scaled or begins within a pixel: horizontally, vertically.
     pub(super) fn is_scaled(&self) -> (bool, bool) {
         let (shown, dest) = (self.source, self.dest);
         let is_scaled = |start: f64, length: f64, pixels: u32| length != f64::from(pixels) || start.fract() != 0.0;
@@ -114,7 +114,8 @@ impl Layout {
         )
     }
 
-    /// The pixels of a frame of `size` that Lanczos-3 reads for what is shown: a kernel at the edge reaches beyond it.
+    /// The pixels of a frame of `size` that Lanczos-3 reads for the visible part. At its edge the kernel reaches beyond
+    /// it.
     pub(super) fn read_for_lanczos(&self, size: (u32, u32)) -> Rect {
         let along = |is_scaled: bool, start: f64, length: f64, pixels: u32, limit: u32| {
             let scale = length / f64::from(pixels);

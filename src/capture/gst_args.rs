@@ -1,8 +1,8 @@
 //! `gst_args`: a gst-launch line with its spaces written as `:`, or any other form in which people paste such a line.
 //!
-//! A colon ends a word only where what follows can begin a word of a launch line. Everywhere else it belongs to the word: in
-//! passwords, URIs, times, device paths and names of sound cards. Where the grammar leaves two readings, GStreamer's registry
-//! decides: it knows which words are elements and which are properties of the element before them.
+//! A colon ends a word only where what follows can begin a word of a launch line. Everywhere else it belongs to the
+//! word: in passwords, URIs, times, device paths and names of sound cards. Where the grammar leaves two readings,
+//! GStreamer's registry decides: it knows which words are elements and which are properties of the element before them.
 
 use std::collections::HashSet;
 
@@ -12,7 +12,7 @@ use super::shell_text;
 /// Maximum length of a line in bytes. The longest known line has about 600.
 pub(super) const MAX_LENGTH: usize = 64 * 1024;
 
-/// Names in `child::child::property`.
+/// Most names in `child::child::property`.
 const MAX_CHILD_DEPTH: usize = 4;
 
 /// What is known about elements.
@@ -25,15 +25,17 @@ pub(super) trait ElementRegistry {
 
 /// Decodes `text` into a launch line. `None` when `text` is empty, `__none__`, or longer than [`MAX_LENGTH`].
 ///
-/// Quotes and backslashes that a shell would have removed are removed. A text that is a launch line then is returned unchanged.
+/// Removes quotes and backslashes that a shell would have removed. If the result is a launch line, it is returned
+/// unchanged.
+///
 /// Otherwise a colon becomes a space before
 /// - `!`, and after it;
-/// - `name=` or `child::name=`, if `name` can be a property of the element in hand;
+/// - `name=` or `child::name=`, if `name` can be a property of the current element;
 /// - `name.` or `name.pad`, if the line declares `name=name`;
 /// - the name of an element, where a chain can begin;
 ///
-/// and after a word that can hold no colon: the name of an element, a reference. After `scheme://` everything up to the last
-/// `@` before the next word is user and password. `\:` is a colon that stays.
+/// and after a word that can hold no colon: the name of an element, a reference. After `scheme://` everything up to the
+/// last `@` before the next word is user and password. `\:` is a colon that stays.
 pub(super) fn decode(text: &str, registry: &dyn ElementRegistry) -> Option<String> {
     let trimmed = text.trim();
     if trimmed.is_empty() || trimmed == "__none__" || text.len() > MAX_LENGTH {
@@ -48,8 +50,8 @@ pub(super) fn decode(text: &str, registry: &dyn ElementRegistry) -> Option<Strin
     Some(shell_text::unquote_nodes(&line))
 }
 
-/// Whether colons separate words in `text`: it has no white space outside quotes and brackets, a link is written `:!:`, or
-/// an element's name is followed by a colon.
+/// Whether colons separate words in `text`: it has no white space outside quotes and brackets, a link is written `:!:`,
+/// or an element's name is followed by a colon.
 fn is_encoded(text: &str) -> bool {
     if !has_unquoted_space(text) {
         return true;
@@ -73,14 +75,14 @@ fn is_encoded(text: &str) -> bool {
     false
 }
 
-/// The kind of the word in hand.
+/// The kind of the current word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum WordKind {
-    /// An element's name, a reference or a link: no colon belongs to it.
+    /// An element's name, a reference or a link. It contains no colon.
     Bare,
     /// `name=value`
     Assignment,
-    /// Caps, in which `colorimetry=2:4:7:1` may stand.
+    /// Caps. They may contain colons, as in `colorimetry=2:4:7:1`.
     Caps,
 }
 
@@ -92,15 +94,15 @@ struct Decoder<'a> {
     /// Names that the line gives to elements with `name=`.
     declared: HashSet<&'a str>,
     line: String,
-    /// Start of the word in hand, in `line`.
+    /// Start of the current word, in `line`.
     word: usize,
     kind: WordKind,
-    /// Whether the word in hand holds a URI or a colon, so that more colons are likely.
+    /// Whether the current word holds a URI or a colon, so that more colons are likely.
     may_hold_colons: bool,
     has_uri: bool,
     /// The element whose properties are read.
     element: Option<&'a str>,
-    /// Whether the chain in hand has a link.
+    /// Whether the current chain has a link.
     is_linked: bool,
     /// Whether the last complete word was a link.
     after_link: bool,
@@ -154,7 +156,7 @@ impl<'a> Decoder<'a> {
                 }
                 continue;
             } else {
-                self.note(c);
+                self.update_kind(c);
                 c.len_utf8()
             };
             self.line.push_str(&rest[..taken]);
@@ -163,7 +165,7 @@ impl<'a> Decoder<'a> {
         self.line
     }
 
-    /// Notes what the word that begins at `at` is.
+    /// Determines the kind of the word that begins at `at`.
     fn begin_word(&mut self, at: usize) {
         self.after_link = self.line[self.word..].trim_end() == "!";
         self.word = self.line.len();
@@ -188,8 +190,8 @@ impl<'a> Decoder<'a> {
         }
     }
 
-    /// Follows what kind of word the one in hand is, before `c` is appended.
-    fn note(&mut self, c: char) {
+    /// Updates the kind of the current word before `c` is appended.
+    fn update_kind(&mut self, c: char) {
         match c {
             '/' if self.kind == WordKind::Bare => self.kind = WordKind::Caps,
             '=' if self.kind == WordKind::Bare => self.kind = WordKind::Assignment,
@@ -198,14 +200,15 @@ impl<'a> Decoder<'a> {
         }
     }
 
-    /// A quote or a bracket inside a value is part of it only where one can begin, so that a password may hold them.
+    /// Whether the quote or bracket at `at` can open a quoted or bracketed text. Elsewhere it is an ordinary character,
+    /// so that a password may contain it.
     fn may_open_bracket(&self, at: usize) -> bool {
         let is_quote = matches!(self.text.as_bytes()[at], b'"' | b'\'');
         let word = &self.line[self.word..];
         !is_quote || word.is_empty() || word.ends_with(['=', ',', '(', ')', '{', '[', ' '])
     }
 
-    /// Whether the colon at `at` ends the word in hand.
+    /// Whether the colon at `at` ends the current word.
     fn is_separator(&self, at: usize) -> bool {
         let rest = &self.text[at + 1..];
         if &self.line[self.word..] == "!" || begins_with_link(rest) || rest.is_empty() {
@@ -235,14 +238,14 @@ impl<'a> Decoder<'a> {
             && (self.registry.is_element(name) || looks_like_element(&rest[name.len()..]))
     }
 
-    /// Whether `property`, with which `rest` begins, can belong to the element in hand.
+    /// Whether `property`, with which `rest` begins, can belong to the current element.
     fn can_be_property(&self, property: &str, rest: &str) -> bool {
         if property.contains("::") {
             return !self.has_uri;
         }
         match self.has_property(property) {
             Some(true) => true,
-            // So that GStreamer names a property that is misspelt.
+            // A misspelt property becomes a word, so that GStreamer names it in its error.
             Some(false) => is_lowercase(property) && !self.may_hold_colons,
             // `rtsp://admin:key=9@10.0.0.5`
             None => is_lowercase(property) && !(self.may_hold_colons && user_continues(rest)),
@@ -253,7 +256,7 @@ impl<'a> Decoder<'a> {
         self.registry.has_property(self.element?, property)
     }
 
-    /// Length of `user:password@` at `at`, after `://`, with an IPv6 address behind it.
+    /// Length of `user:password@` at `at`, after `://`, and of an IPv6 address that follows.
     fn authority_length(&mut self, at: usize) -> usize {
         if at >= self.next_word {
             self.next_word = self.find_next_word(at);
@@ -271,7 +274,7 @@ impl<'a> Decoder<'a> {
         user + address
     }
 
-    /// Index of the colon before the next word that certainly is one, or of the end of the text.
+    /// Index of the colon before the next text that is certainly a word, or of the end of the text.
     fn find_next_word(&self, from: usize) -> usize {
         let ends = |(at, c): &(usize, char)| {
             let rest = &self.text[from + at + 1..];
@@ -284,12 +287,13 @@ impl<'a> Decoder<'a> {
         candidates.find(ends).map_or(self.text.len(), |(at, _)| from + at)
     }
 
-    /// Whether `rest` begins with a property that the element in hand has.
+    /// Whether `rest` begins with a property that the current element has.
     fn begins_known_property(&self, rest: &str) -> bool {
         assigned_property(rest).is_some_and(|property| self.has_property(property) == Some(true))
     }
 
-    /// The same for the end of a URI, where an element that is not installed may have the property too.
+    /// As [`Self::begins_known_property`], for the end of a URI. An element that is not installed may have the property
+    /// too.
     fn ends_uri(&self, rest: &str) -> bool {
         let Some(property) = assigned_property(rest) else {
             return false;
@@ -299,12 +303,13 @@ impl<'a> Decoder<'a> {
     }
 }
 
-/// Whether the name begins as those of properties do. `CARD=` of a sound card does not.
+/// Whether the name begins with a lower-case letter, as those of properties do. `CARD=` of a sound card does not.
 fn is_lowercase(name: &str) -> bool {
     name.starts_with(|c: char| c.is_ascii_lowercase())
 }
 
-/// Whether the text up to the next colon or the end of the word has an `@`: then it may still be the user part of a URI.
+/// Whether the text up to the next colon or the end of the word has an `@`: then it may still be the user part of a
+/// URI.
 fn user_continues(rest: &str) -> bool {
     let end = rest.find([':', ' ', '\t', '\n']).unwrap_or(rest.len());
     rest[..end].contains('@')

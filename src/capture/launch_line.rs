@@ -1,9 +1,9 @@
-//! Rewrites a launch line before GStreamer gets it. Existing lines were written for a program that stored JPEG files; this
-//! program needs raw frames in system memory at the end of the line, or audio samples in the model's format.
+//! Rewrites a launch line before GStreamer gets it. Existing lines were written for a program that stored JPEG files;
+//! this program needs raw frames in system memory at the end of the line, or audio samples in the model's format.
 //!
-//! When the line has several branches (`tee`), this one feeds the model: the last one that ends in a JPEG encoder (for audio:
-//! an audio encoder); otherwise the last one that has an open end (an open `tee` gets a further branch, with a `queue`);
-//! otherwise the last one whose sink only stores, shows or drops frames. All other branches stay unchanged.
+//! When the line has several branches (`tee`), this one feeds the model: the last one that ends in a JPEG encoder (for
+//! audio: an audio encoder); otherwise the last one that has an open end (an open `tee` gets a further branch, with a
+//! `queue`); otherwise the last one whose sink only stores, shows or drops frames. All other branches stay unchanged.
 
 use gstreamer as gst;
 use gstreamer::prelude::*;
@@ -18,7 +18,7 @@ use super::gst_args;
 use super::launch_tokens::{Chain, Node, NodeKind, parse_chains};
 use super::packages::MissingElement;
 use super::registry::{GstRegistry, init, is_installed};
-use super::secret_values::{SecretResolver, StandIns};
+use super::secret_values::{Placeholders, SecretResolver};
 use crate::config::{MicrophoneChannel, SourceLine};
 use crate::model::ModelInput;
 use crate::util::redact::{STARS, SecretWords};
@@ -53,7 +53,7 @@ impl MediaKind {
         }
     }
 
-    /// For the log.
+    /// The name in the log.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Video => "video",
@@ -68,7 +68,7 @@ impl MediaKind {
         }
     }
 
-    /// What a line without a decoder does not deliver, for the list of changes.
+    /// The data that a line without a decoder does not deliver, as the list of changes names it.
     fn media(self) -> &'static str {
         match self {
             Self::Video => "pictures",
@@ -76,7 +76,7 @@ impl MediaKind {
         }
     }
 
-    /// What the model gets, for the list of changes.
+    /// The data that the model gets, as the list of changes names it.
     fn data(self) -> &'static str {
         match self {
             Self::Video => "frames",
@@ -94,33 +94,33 @@ pub(super) fn decode_source(SourceLine(text): &SourceLine) -> Result<SourceText,
         return Err(CaptureError::TooLong { length: text.len() });
     }
     let mut secrets = SecretWords::of(text);
-    let (text, stand_ins) = StandIns::replace(text)?;
-    stand_ins.show_in(&mut secrets);
+    let (text, placeholders) = Placeholders::replace(text)?;
+    placeholders.show_in(&mut secrets);
     let line = gst_args::decode(&text, &GstRegistry).ok_or(CaptureError::NoLine)?;
     let colons = |text: &str| text.matches(':').count();
     Ok(SourceText {
         has_separators: colons(&line) < colons(&text),
         line,
         secrets,
-        stand_ins,
+        placeholders,
     })
 }
 
-/// A launch line, and the secrets in the text that it was decoded from. A line that was decoded in another way than its author
-/// meant may hold parts of a password as words of their own.
+/// A launch line, and the secrets in the text that it was decoded from. A line that was decoded in another way than its
+/// author meant may hold parts of a password as words of their own.
 #[derive(Debug, Clone, Default)]
 pub(super) struct SourceText {
-    /// With a word in place of each `{{secret:NAME:KEY}}`.
+    /// The line with a word in place of each `{{secret:NAME:KEY}}`.
     pub line: String,
     pub secrets: SecretWords,
-    pub stand_ins: StandIns,
+    pub placeholders: Placeholders,
     /// Whether colons were read as spaces.
     pub has_separators: bool,
 }
 
 impl SourceText {
-    /// Adds to an error of this line how a colon stays, if colons were read as spaces.
-    pub fn advise(&self, error: CaptureError) -> CaptureError {
+    /// Adds the advice on colons to an error of this line, if colons were read as spaces.
+    pub fn with_colon_advice(&self, error: CaptureError) -> CaptureError {
         if self.has_separators {
             error.with_colon_advice(&self.secrets.mask(&self.line))
         } else {
@@ -135,7 +135,7 @@ impl From<String> for SourceText {
         Self {
             line,
             secrets,
-            stand_ins: StandIns::default(),
+            placeholders: Placeholders::default(),
             has_separators: false,
         }
     }
@@ -146,7 +146,7 @@ impl From<String> for SourceText {
 pub(super) struct PreparedLine {
     /// The line for GStreamer.
     pub launch: String,
-    /// The same without secrets, to be shown.
+    /// The line without secrets, for messages.
     pub shown: String,
     /// The secrets in the line, to hide them in GStreamer's messages.
     pub secrets: SecretWords,
@@ -154,7 +154,7 @@ pub(super) struct PreparedLine {
     pub changes: Vec<String>,
     /// Names of all elements, for the list of missing ones.
     elements: Vec<String>,
-    stand_ins: StandIns,
+    placeholders: Placeholders,
 }
 
 impl PreparedLine {
@@ -166,7 +166,7 @@ impl PreparedLine {
         let SourceText {
             line,
             secrets,
-            stand_ins,
+            placeholders,
             ..
         } = source;
         let mut chains = parse_chains(line);
@@ -181,7 +181,7 @@ impl PreparedLine {
             let format = format!("audio/x-raw,format=S16LE,layout=interleaved,rate={sample_rate}");
             let caps = match channel {
                 MicrophoneChannel::Number(number) => {
-                    // Before the conversion, which would add missing channels.
+                    // This comes before the conversion, because that would add missing channels.
                     tail.push(format!(
                         "capsfilter name=microphone_channel-{number} caps=\"audio/x-raw,channels=[{number},64]\""
                     ));
@@ -190,7 +190,7 @@ impl PreparedLine {
                     ));
                     format
                 }
-                // Without positions GStreamer cannot mix: such channels come as they are.
+                // Without positions GStreamer cannot mix, so such channels are delivered unmixed.
                 _ => format!("{format},channels=1;{format},channels=[3,64],channel-mask=(bitmask)0"),
             };
             // Dithering adds noise, which would hide that a microphone is silent.
@@ -218,7 +218,7 @@ impl PreparedLine {
             secrets: secrets.clone(),
             changes: changes.iter().map(|change| secrets.mask(change)).collect(),
             elements,
-            stand_ins: stand_ins.clone(),
+            placeholders: placeholders.clone(),
         })
     }
 
@@ -227,26 +227,26 @@ impl PreparedLine {
     /// # Errors
     /// [`CaptureError::Secret`] or [`CaptureError::SecretReference`]
     pub fn insert_secrets(&mut self, resolver: Option<&dyn SecretResolver>) -> Result<(), CaptureError> {
-        if self.stand_ins.is_empty() {
+        if self.placeholders.is_empty() {
             return Ok(());
         }
         let resolver = resolver.ok_or_else(|| {
             CaptureError::Secret("gst_args names a secret, which only `run` reads from AWS Secrets Manager".to_owned())
         })?;
         let values = resolver
-            .resolve(self.stand_ins.references())
+            .resolve(self.placeholders.references())
             .map_err(CaptureError::Secret)?;
-        self.launch = self.stand_ins.insert(&self.launch, &values, &mut self.secrets)?;
+        self.launch = self.placeholders.insert(&self.launch, &values, &mut self.secrets)?;
         Ok(())
     }
 
-    /// Leaves out what GStreamer can parse only with the secrets, to check the rest.
+    /// Removes the properties that GStreamer can parse only with their secrets, so that the rest can be checked.
     ///
     /// # Errors
     /// [`CaptureError::SecretReference`]
     pub fn without_secrets(&mut self) -> Result<(), CaptureError> {
-        if !self.stand_ins.is_empty() {
-            self.launch = self.stand_ins.without_numbers(&self.launch)?;
+        if !self.placeholders.is_empty() {
+            self.launch = self.placeholders.without_numbers(&self.launch)?;
         }
         Ok(())
     }
@@ -293,7 +293,8 @@ impl PreparedLine {
             };
         }
         if is_any_missing {
-            return self.unexpected("a word that is not shown, because it may be a part of a secret, is no element");
+            return self
+                .unexpected("a word that is not shown, because it may be a part of a secret, is not an element");
         }
         let message = without_values(&self.secrets.mask(error.message()));
         CaptureError::Parse {
@@ -421,7 +422,7 @@ fn converters(chain: &Chain<'_>, kind: MediaKind, changes: &mut Vec<String>) -> 
     tail
 }
 
-/// The node at the end, apart from queues, whose output needs a decoder.
+/// The last node, not counting queues, if its output needs a decoder.
 fn find_encoded<'n, 'a>(nodes: &'n [Node<'a>], kind: MediaKind) -> Option<&'n Node<'a>> {
     let last = nodes
         .iter()

@@ -1,10 +1,10 @@
-//! Splits a gst-launch line into tokens, nodes and chains. It knows only as much of the grammar as is needed to find the ends
-//! of the line; GStreamer's own parser checks the rest.
+//! Splits a gst-launch line into tokens, nodes and chains. It knows only as much of the grammar as is needed to find
+//! the ends of the line; GStreamer's own parser checks the rest.
 
 use std::fmt;
 
-/// For each byte of `text` that opens a quote or a bracket, the index of the byte that closes it; 0 for all other bytes. A
-/// quote or bracket that is never closed is an ordinary character. Brackets inside quotes are ignored.
+/// For each byte of `text` that opens a quote or a bracket, the index of the byte that closes it; 0 for all other
+/// bytes. A quote or bracket that is never closed is an ordinary character. Brackets inside quotes are ignored.
 pub(super) fn closing_indices(text: &str) -> Vec<usize> {
     let bytes = text.as_bytes();
     let mut closed_by = vec![0; bytes.len()];

@@ -1,9 +1,9 @@
-//! A mailbox between one producer thread (GStreamer) and one consumer thread (inference): it holds the newest video frame,
-//! or a short queue of audio windows.
+//! A mailbox between one producer thread (GStreamer) and one consumer thread (inference): it holds the newest video
+//! frame, or a short queue of audio windows.
 //!
-//! The supervisor reserves the mailbox for each capture that it starts. The capture opens it with its [`Reservation`] and
-//! gets a [`MailboxSender`]. Each reservation starts a new epoch: a capture of an earlier epoch (a pipeline that hung in its
-//! driver and woke up later) can neither open the mailbox nor send anything.
+//! The supervisor reserves the mailbox for each capture that it starts. The capture opens it with its [`Reservation`]
+//! and gets a [`MailboxSender`]. Each reservation starts a new epoch: a capture of an earlier epoch (a pipeline that
+//! hung in its driver and woke up later) can neither open the mailbox nor send anything.
 
 use std::collections::VecDeque;
 use std::fmt::Debug;
@@ -32,7 +32,7 @@ impl OverflowPolicy {
     }
 }
 
-/// What became of a value that was sent.
+/// What happened to a value that was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SendOutcome {
     /// It is in the mailbox.
@@ -50,7 +50,7 @@ pub enum Received<T> {
     Value(T),
     /// No value arrived in time.
     TimedOut,
-    /// The mailbox is empty, and no value arrives until the next capture opens it. The epoch that ended.
+    /// The mailbox is empty, and no value arrives until the next capture opens it. Holds the epoch that ended.
     Closed(u64),
 }
 
@@ -94,7 +94,7 @@ impl<T> Mailbox<T> {
         }
     }
 
-    /// Reserves the mailbox for a new capture. As [`Self::revoke`] for all captures before it.
+    /// Reserves the mailbox for a new capture. Revokes all earlier reservations, as [`Self::revoke`] does.
     pub fn reserve(self: &Arc<Self>) -> Reservation<T> {
         Reservation {
             epoch: self.revoke(),
@@ -142,8 +142,8 @@ impl<T> Mailbox<T> {
         self.receive(Duration::ZERO)
     }
 
-    /// Receives the value without waiting, but only if no newer value can replace it ([`OverflowPolicy::Block`]): then it
-    /// is no older for being received before it is needed.
+    /// Receives the value without waiting, but only if no newer value can replace it ([`OverflowPolicy::Block`]). A
+    /// value that can be replaced would be outdated when it is needed.
     pub fn prefetch(&self) -> Option<T> {
         let mut state = self.state.lock();
         if state.policy != OverflowPolicy::Block {

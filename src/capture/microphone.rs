@@ -11,10 +11,12 @@ use super::registry::{init, is_installed};
 
 /// Sources that open the machine's default device; the first one that opens is taken.
 const DEFAULT_SOURCES: [&str; 2] = ["alsasrc", "pulsesrc"];
-/// Used only when none of the [`DEFAULT_SOURCES`] is installed: without a device it delivers silence and reports no error.
+/// Used only when none of the [`DEFAULT_SOURCES`] is installed: without a device it delivers silence and reports no
+/// error.
 const LAST_RESORT: &str = "autoaudiosrc";
 
-/// The launch line of the microphone that `wanted` names, or of the machine's default one. Blocks while the device opens.
+/// The launch line of the microphone that `wanted` names, or of the machine's default one. Blocks while the device
+/// opens.
 ///
 /// # Errors
 /// [`CaptureError::NoMicrophone`], or [`CaptureError::MissingElements`].

@@ -1,12 +1,12 @@
 //! Capture: from a launch line, a camera or a microphone to the input of a model.
 //!
-//! [`session`] starts and stops a capture. It takes the launch line of the configuration ([`gst_args`] decodes it) or of the
-//! selected device ([`device_selection`]), lets [`launch_line`] rewrite its end, and lets [`pipeline`] bring it up. [`output`]
-//! connects the pipeline's `appsink` to a [`mailbox`], and [`watchdog`] reports the end of the capture.
+//! [`session`] starts and stops a capture. It takes the launch line of the configuration ([`gst_args`] decodes it) or
+//! of the selected device ([`device_selection`]), lets [`launch_line`] rewrite its end, and lets [`pipeline`] start it.
+//! [`output`] connects the pipeline's `appsink` to a [`mailbox`], and [`watchdog`] reports the end of the capture.
 //!
-//! The inference loop receives video frames from the mailbox, [`convert`] scales and converts them to the model's format, and
-//! [`pack`] turns the pixels into features. No frame is queued: one that is not inferred costs one reference. Audio is cut
-//! into windows ([`audio`]), which wait in a short queue.
+//! The inference loop receives video frames from the mailbox, [`convert`] scales and converts them to the model's
+//! format, and [`pack`] turns the pixels into features. Frames are not queued: a frame that is not inferred costs only
+//! one reference. Audio is cut into windows ([`audio`]), which wait in a short queue.
 
 pub mod audio;
 pub mod camera;

@@ -15,11 +15,11 @@ pub fn pack_features(picture: &Picture, out: &mut [f32]) {
     }
 }
 
-/// Pixels whose values stay in the fastest cache between the two steps.
+/// Pixels per block. The values of a block stay in the fastest cache between the two steps.
 const BLOCK: usize = 4096;
 
-/// The bytes are put into the order of the words in place, then the words become numbers: 320 x 320 pixels take 20 µs on a
-/// small x86-64 server, one loop over three bytes a pixel 40 µs.
+/// First puts the bytes into word order in place, then converts the words to numbers. 320 x 320 pixels take 20 µs on a
+/// small x86-64 server; a single loop over three bytes a pixel takes 40 µs.
 fn pack_colours(data: &[u8], out: &mut [f32]) {
     for (data, out) in data.chunks(3 * BLOCK).zip(out.chunks_mut(BLOCK)) {
         let pixels = out.len().min(data.len() / 3);
@@ -34,7 +34,7 @@ fn pack_colours(data: &[u8], out: &mut [f32]) {
     }
 }
 
-/// By way of `i32`: vector units convert signed integers to `f32` in one instruction and unsigned ones in several.
+/// Converts via `i32`: vector units convert signed integers to `f32` in one instruction and unsigned ones in several.
 #[inline]
 fn number(pixel: u32) -> f32 {
     pixel as i32 as f32

@@ -1,4 +1,4 @@
-//! Brings a pipeline up and takes it down.
+//! Starts and stops a pipeline.
 
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
@@ -14,7 +14,7 @@ use super::packages::MissingElement;
 use super::registry::is_installed;
 use crate::util::redact::SecretWords;
 
-/// A pipeline that is being taken down.
+/// A pipeline that is being stopped.
 pub(super) struct TearDown {
     /// Receives one message when the pipeline is stopped.
     pub done: mpsc::Receiver<()>,
@@ -22,7 +22,7 @@ pub(super) struct TearDown {
     pub thread: Option<JoinHandle<()>>,
 }
 
-/// Takes a pipeline down, on a thread of its own because a driver may hang.
+/// Stops a pipeline, on a thread of its own because a driver may hang.
 pub(super) fn tear_down(pipeline: gst::Pipeline) -> TearDown {
     let (done, receiver) = mpsc::channel();
     if let Some(bus) = pipeline.bus() {
@@ -50,7 +50,7 @@ pub(super) fn tear_down(pipeline: gst::Pipeline) -> TearDown {
     }
 }
 
-/// A pipeline that is being brought up. It is taken down when this is dropped before [`Self::keep_running`].
+/// A pipeline that is being started. Dropping it before [`Self::keep_running`] stops the pipeline.
 pub(super) struct StartingPipeline {
     pub pipeline: gst::Pipeline,
     pub sink: gst_app::AppSink,
@@ -78,7 +78,7 @@ impl StartingPipeline {
         sink.set_property("qos", false);
         pipeline.connect_deep_element_added(|_, _, element| expect_single_stream(element));
         if !prepared.launch.contains(IDCT_METHOD) {
-            // Those of the line, and those that `decodebin` adds.
+            // The elements of the line, and those that `decodebin` adds.
             for element in pipeline.iterate_recurse().into_iter().flatten() {
                 decode_accurately(&element);
             }
@@ -113,8 +113,8 @@ impl StartingPipeline {
         })
     }
 
-    /// Restricts the sink to raw video in system memory, and inserts a JPEG decoder when the line delivers JPEG. Call it in
-    /// READY: then a camera is open and lists its formats.
+    /// Restricts the sink to raw video in system memory, and inserts a JPEG decoder when the line delivers JPEG. Call
+    /// it in READY: then a camera is open and lists its formats.
     pub fn require_raw_video(&self) -> Result<(), CaptureError> {
         self.sink.set_caps(Some(&formats::raw_pictures()));
         if !delivers_jpeg(&self.sink, &self.line)? {
@@ -128,7 +128,7 @@ impl StartingPipeline {
         }
         self.insert_jpeg_decoder().map_err(|error| CaptureError::Element {
             element: "jpegdec".to_owned(),
-            message: "the source delivers JPEG and the decoder cannot be put in".to_owned(),
+            message: "the source delivers JPEG, and no decoder can be added".to_owned(),
             debug: error.to_string(),
             line: None,
         })
@@ -157,31 +157,31 @@ impl StartingPipeline {
 /// The property of `jpegdec` that selects how exactly it computes.
 const IDCT_METHOD: &str = "idct-method";
 
-/// The default of `jpegdec` makes pictures 0.8 levels darker than what libjpeg, Pillow and Studio decode, and saves at most 4 %
-/// of the time.
+/// The default of `jpegdec` makes pictures 0.8 levels darker than what libjpeg, Pillow and Studio decode, and saves at
+/// most 4 % of the time.
 fn decode_accurately(element: &gst::Element) {
     if element.factory().is_some_and(|factory| factory.name() == "jpegdec") {
         element.set_property_from_str(IDCT_METHOD, "islow");
     }
 }
 
-/// A `multipartdemux` that `decodebin` adds would hold back 2 MB of pictures in case that another stream follows: with a small
-/// MJPEG stream that is a minute.
+/// A `multipartdemux` that `decodebin` adds would hold back 2 MB of pictures in case another stream follows. A small
+/// MJPEG stream needs a minute for that.
 fn expect_single_stream(element: &gst::Element) {
     if is_multipart_demuxer(element) {
         element.set_property("single-stream", true);
     }
 }
 
-/// Whether the element takes a stream of pictures (MJPEG) apart.
+/// Whether the element splits a stream of pictures (MJPEG).
 pub(super) fn is_multipart_demuxer(element: &gst::Element) -> bool {
     element
         .factory()
         .is_some_and(|factory| factory.name() == "multipartdemux")
 }
 
-/// The pad that is linked to the sink. `None` while nothing is linked: a demuxer or `decodebin` links itself when it knows
-/// its formats.
+/// The pad that is linked to the sink. `None` while nothing is linked: a demuxer or `decodebin` links itself when it
+/// knows its formats.
 fn upstream_pad(sink: &gst_app::AppSink) -> Option<gst::Pad> {
     sink.static_pad("sink").and_then(|pad| pad.peer())
 }

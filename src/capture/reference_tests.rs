@@ -1,4 +1,4 @@
-//! Pictures against those of Pillow, in every resize mode, and in every raw format that GStreamer knows.
+//! Compares pictures with those of Pillow in every resize mode, and in every raw format that GStreamer knows.
 
 use std::path::Path;
 
@@ -98,8 +98,8 @@ fn yuv_frames_give_the_pictures_of_the_rgb_that_videoconvert_makes_of_them() {
                         let mut converter = Converter::new(target(size, grey, resize));
                         let (ours, theirs) = (converted(&mut converter, &yuv), converted(&mut converter, &rgb));
                         let (mean, max) = difference(&ours, &theirs);
-                        // One level more than for RGB. Where a picture grows, the kernel sharpens what the 8 bits of
-                        // GStreamer's matrix are off.
+                        // One level more than for RGB. Where a picture is enlarged, the kernel amplifies the rounding
+                        // errors of GStreamer's 8-bit matrix.
                         if mean > 1.3 || max > if size.0 > 97 { 5 } else { 4 } {
                             failures.push(format!(
                                 "{format:?} {colorimetry} {resize:?} {size:?} grey={grey}: mean {mean:.3}, largest {max}"
@@ -142,7 +142,7 @@ fn the_ball_is_where_it_is_in_every_raw_format_whatever_is_cut_off() {
     super::init().unwrap();
     let mut seen = 0;
     for format in VideoFormat::iter_raw() {
-        // Cut off are 17 columns on either side, or 29.125, or 15.5 rows; the ball touches the edge of what is left.
+        // The crop removes 17 columns on either side, or 29.125, or 15.5 rows. The ball touches the edge of the rest.
         for (size, ball, model) in [
             ((130, 96), (29.0, 41.0), (96, 96)),
             ((130, 96), (101.0, 60.0), (96, 96)),

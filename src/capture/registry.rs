@@ -19,7 +19,7 @@ pub(super) fn is_installed(element: &str) -> bool {
     gst::ElementFactory::find(element).is_some()
 }
 
-/// What the value of a property is, as far as its notation in a launch line differs.
+/// The kind of a property's value, as far as launch lines write kinds differently.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PropertyKind {
     /// Text, or not known.

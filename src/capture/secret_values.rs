@@ -1,7 +1,7 @@
 //! Secrets that a launch line names with `{{secret:NAME:KEY}}`.
 //!
-//! A plain word stands in for each reference while the line is decoded and rewritten, so that no grammar sees the secret. The
-//! secret is inserted last, encoded for the place in which it stands.
+//! A plain word replaces each reference while the line is decoded and rewritten, so that no grammar sees the secret.
+//! The secret is inserted last, encoded for its place.
 
 use std::fmt;
 
@@ -16,7 +16,7 @@ use crate::util::secret_reference::{NOTATION, SecretReference};
 
 /// Everything but the unreserved characters of RFC 3986.
 const COMPONENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-/// What a URI can hold nowhere, and what has a meaning in a launch line.
+/// Characters that no part of a URI can contain, and those that have a meaning in a launch line.
 const URI: &AsciiSet = &CONTROLS
     .add(b' ')
     .add(b'"')
@@ -32,25 +32,25 @@ pub trait SecretResolver: fmt::Debug + Send + Sync {
     /// The value of each reference, in order. May block for some seconds.
     ///
     /// # Errors
-    /// A sentence that says why a value cannot be had and what to do about it, without any secret.
+    /// A sentence that says why a value cannot be read and what to do about it, without any secret.
     fn resolve(&self, references: &[SecretReference]) -> Result<Vec<Secret>, String>;
 }
 
-/// The references of a launch line, and the words that stand in for them.
+/// The references of a launch line, and the words that replace them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct StandIns {
+pub(super) struct Placeholders {
     words: Vec<String>,
     references: Vec<SecretReference>,
 }
 
-impl StandIns {
+impl Placeholders {
     /// The text with a word in place of each reference.
     ///
     /// # Errors
     /// [`CaptureError::SecretReference`], if one is not complete.
     pub fn replace(text: &str) -> Result<(String, Self), CaptureError> {
         let found = SecretReference::find_all(text);
-        let mut stand_ins = Self::default();
+        let mut placeholders = Self::default();
         let mut prefix = "secretvalue".to_owned();
         while text.contains(&prefix) {
             prefix.push('x');
@@ -63,16 +63,16 @@ impl StandIns {
                     "gst_args has a {{{{secret:...}}}} that names no secret: write {NOTATION}"
                 ))
             })?;
-            // The letter at the end: no word is the beginning of another one.
+            // The letter at the end ensures that no word is the beginning of another one.
             let word = format!("{prefix}{number}z");
             replaced.push_str(&text[done..found.range.start]);
             replaced.push_str(&word);
             done = found.range.end;
-            stand_ins.words.push(word);
-            stand_ins.references.push(reference);
+            placeholders.words.push(word);
+            placeholders.references.push(reference);
         }
         replaced.push_str(&text[done..]);
-        Ok((replaced, stand_ins))
+        Ok((replaced, placeholders))
     }
 
     pub fn is_empty(&self) -> bool {
@@ -90,7 +90,7 @@ impl StandIns {
         }
     }
 
-    /// The launch line without the properties that hold a stand-in and take no text, which GStreamer would refuse.
+    /// The launch line without the properties that hold a placeholder but take no text, which GStreamer would refuse.
     ///
     /// # Errors
     /// As [`Self::insert`].
@@ -101,7 +101,7 @@ impl StandIns {
         })
     }
 
-    /// The launch line with the secrets. All forms in which they stand in the line are added to `secrets`.
+    /// The launch line with the secrets. All forms in which they appear in the line are added to `secrets`.
     ///
     /// # Errors
     /// [`CaptureError::SecretReference`], if one does not stand in the value of a property.
@@ -147,7 +147,7 @@ impl StandIns {
         self.words.iter().any(|word| text.contains(word))
     }
 
-    /// The text with `encode(before, after, value)` in place of each stand-in.
+    /// The text with `encode(before, after, value)` in place of each placeholder.
     fn fill(&self, text: &str, values: &[Secret], encode: &dyn Fn(&str, &str, &str) -> String) -> String {
         let mut filled = String::with_capacity(text.len());
         let mut done = 0;
@@ -231,13 +231,13 @@ impl StandIns {
             .find(|(word, _)| token.contains(*word));
         let shown = found.map_or_else(String::new, |(_, reference)| reference.to_string());
         CaptureError::SecretReference(format!(
-            "{shown} in gst_args cannot stand here: it stands for the value of a property (user-pw={shown}) or for a part of a \
+            "{shown} in gst_args is not accepted here: it stands for the value of a property (user-pw={shown}) or for a part of a \
              URI (rtsp://admin:{shown}@camera/), not for elements, caps or a whole pipeline"
         ))
     }
 }
 
-/// Where a value stands.
+/// Where a value is inserted.
 enum Place<'a> {
     /// The property of this name.
     Property(&'a str, PropertyKind),
@@ -254,8 +254,8 @@ impl Place<'_> {
     }
 }
 
-/// Whether what stands between `before` and `after` is a user, a password or the value of a query in a URI: there, all reserved
-/// characters are percent-encoded.
+/// Whether what stands between `before` and `after` is a user, a password or the value of a query in a URI: there, all
+/// reserved characters are percent-encoded.
 fn is_component(before: &str, after: &str) -> bool {
     const ENDS: [char; 5] = ['/', '?', '#', ' ', '"'];
     let Some((_, path)) = before.rsplit_once("://") else {
@@ -300,8 +300,8 @@ fn escape_octal(value: &str) -> String {
     value.bytes().map(escaped).collect()
 }
 
-/// The value as `gst_parse_launch` reads it (`gst_parse_element_set`): without enclosing double quotes, and without backslashes
-/// outside quotes.
+/// The value as `gst_parse_launch` reads it (`gst_parse_element_set`): without enclosing double quotes, and without
+/// backslashes outside quotes.
 fn unquote(value: &str) -> String {
     let inner = value
         .strip_prefix('"')

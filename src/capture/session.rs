@@ -32,9 +32,9 @@ pub struct CaptureSettings {
     pub unthrottled: bool,
     /// A live source that delivers nothing for this long and for three frame intervals has stalled.
     pub no_frame_limit: Duration,
-    /// The same for its first frame: network cameras negotiate, and sensors warm up.
+    /// The same limit until the first frame: network cameras negotiate, and sensors warm up.
     pub first_frame_limit: Duration,
-    /// The same for a source that is not live, while no frame of it waits for inference.
+    /// The limit for a source that is not live. It does not apply while a frame waits for inference.
     pub not_live_limit: Duration,
     /// The channel of a microphone with several.
     pub microphone_channel: MicrophoneChannel,
@@ -42,7 +42,7 @@ pub struct CaptureSettings {
     pub still_interval: Duration,
     /// Gives the secrets that the launch line names.
     pub secrets: Option<Arc<dyn SecretResolver>>,
-    /// The start is one of many that each fetch a picture: it is not worth a log line above DEBUG.
+    /// The start is one of many that each fetch one picture. Such starts are logged at DEBUG only.
     pub is_poll: bool,
 }
 
@@ -76,7 +76,8 @@ impl CaptureSettings {
 pub enum StopOutcome {
     /// The pipeline is stopped.
     Clean,
-    /// The pipeline hangs, probably in a driver. This thread still tries to stop it; `None`: no thread could be started.
+    /// The pipeline hangs, probably in a driver. This thread still tries to stop it; `None`: no thread could be
+    /// started.
     Abandoned(Option<JoinHandle<()>>),
 }
 
@@ -94,8 +95,8 @@ pub struct Capture {
 }
 
 impl Capture {
-    /// Builds and starts the pipeline of `settings`. It delivers to `output` and counts in `stats`. When it ends by itself,
-    /// it calls `report` once, from a thread of its own.
+    /// Builds and starts the pipeline of `settings`. It delivers to `output` and counts in `stats`. When it ends by
+    /// itself, it calls `report` once, from a thread of its own.
     ///
     /// May block in a driver: call it where blocking is allowed.
     ///
@@ -121,13 +122,16 @@ impl Capture {
             let (line, clock) = (Arc::clone(&line), Arc::clone(&clock));
             move |event| {
                 report(match event {
-                    // After a frame the line is not the cause.
-                    CaptureEvent::Error(error) if clock.frames() == 0 => CaptureEvent::Error(line.advise(error)),
+                    // After the first frame a misread line cannot be the cause.
+                    CaptureEvent::Error(error) if clock.frames() == 0 => {
+                        CaptureEvent::Error(line.with_colon_advice(error))
+                    }
                     event => event,
                 });
             }
         };
-        Self::start_line(&line, settings, output, stats, clock, advised_report).map_err(|error| line.advise(error))
+        Self::start_line(&line, settings, output, stats, clock, advised_report)
+            .map_err(|error| line.with_colon_advice(error))
     }
 
     /// `report`: see [`Self::start`].
@@ -223,7 +227,8 @@ impl Capture {
         self.is_live
     }
 
-    /// Whether the line has branches besides the model's (`kvssink`, a recording). They stop and start with the source.
+    /// Whether the line has branches other than the model's (`kvssink`, a recording). They stop and start with the
+    /// source.
     pub fn has_other_branches(&self) -> bool {
         self.has_other_branches
     }
@@ -249,8 +254,8 @@ impl Capture {
         self.mailbox.epoch()
     }
 
-    /// Stops the pipeline, on a thread of its own because a driver may hang, and waits for that at most `limit`. A frame in
-    /// the mailbox is dropped. Blocks.
+    /// Stops the pipeline, on a thread of its own because a driver may hang, and waits for that at most `limit`. A
+    /// frame in the mailbox is dropped. Blocks.
     pub fn stop(mut self, limit: Duration) -> StopOutcome {
         let Some(tear_down) = self.begin_stop() else {
             return StopOutcome::Clean;
@@ -269,7 +274,7 @@ impl Capture {
     fn begin_stop(&mut self) -> Option<TearDown> {
         let pipeline = self.pipeline.take()?;
         self.stopping.store(true, Ordering::Release);
-        // A callback that waits for room in the mailbox and the watchdog that waits for the last frame return now.
+        // This wakes a callback that waits for room in the mailbox, and the watchdog that waits for the last frame.
         self.mailbox.close();
         Some(self.span.in_scope(|| tear_down(pipeline)))
     }

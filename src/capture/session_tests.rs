@@ -114,10 +114,7 @@ fn a_live_source_delivers_frames_until_it_is_stopped() {
     assert!(run.stats.frames_captured.get() >= 2);
     assert!(matches!(run.capture.stop(LIMIT), StopOutcome::Clean));
     assert!(matches!(run.mailbox.receive(LIMIT), Received::Closed(_)));
-    assert!(
-        run.events.recv_timeout(LIMIT).is_err(),
-        "a stop that was asked for is no event"
-    );
+    assert!(run.events.recv_timeout(LIMIT).is_err(), "a requested stop is no event");
 }
 
 #[test]
@@ -497,7 +494,7 @@ fn jpeg_is_decoded_without_a_bias() {
 fn a_source_with_a_choice_takes_the_cheapest_format() {
     let source = "videotestsrc num-buffers=2 ! video/x-raw,width=640,height=480,framerate=30/1";
     for (line, format) in [
-        // The line of the tutorial, and what is near to it.
+        // The line of the tutorial, and similar lines.
         (format!("{source} ! videoconvert ! jpegenc"), "I420"),
         (format!("{source} ! jpegenc"), "I420"),
         (format!("{source} ! videoconvert"), "I420"),
@@ -507,7 +504,7 @@ fn a_source_with_a_choice_takes_the_cheapest_format() {
             "I420",
         ),
         (format!("{source} ! jpegenc ! image/jpeg"), "I420"),
-        // Without a choice nothing is converted for it.
+        // Without a choice the frames are not converted.
         (format!("{source},format=YUY2 ! videoconvert ! jpegenc"), "YUY2"),
         (format!("{source},format=NV12 ! videoconvert ! jpegenc"), "NV12"),
         (format!("{source},format=BGRx ! videoconvert ! jpegenc"), "BGRx"),

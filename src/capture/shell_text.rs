@@ -5,8 +5,8 @@ use super::launch_tokens::{closing_indices, split_tokens};
 /// Characters that people escape for the shell and that need no escape in a launch line.
 const SHELL_CHARACTERS: &str = "()!<>;&|";
 
-/// The launch line in a pasted command: without quotes round the whole, `gst-launch-1.0` and its options, and the backslashes
-/// of a shell.
+/// The launch line in a pasted command: without quotes around the whole text, `gst-launch-1.0` and its options, and the
+/// backslashes of a shell.
 pub(super) fn unquote(text: &str) -> String {
     let text = with_plain_signs(text);
     let mut text = text.trim();
@@ -68,7 +68,7 @@ fn tokens_with_start(text: &str) -> impl Iterator<Item = (usize, &str)> {
     })
 }
 
-/// What is between quotes that enclose the whole text.
+/// The text between quotes that enclose all of it.
 fn quoted_whole(text: &str) -> Option<&str> {
     let quote = text.chars().next().filter(|c| matches!(c, '"' | '\''))?;
     let inner = text.strip_prefix(quote)?.strip_suffix(quote)?;

@@ -1,4 +1,4 @@
-//! Hand-made frames for tests.
+//! Frames for tests.
 
 use std::time::Instant;
 
@@ -8,8 +8,8 @@ use gstreamer_video as gst_video;
 use super::convert::{Converter, Picture};
 use super::frame::Frame;
 
-/// A test picture in RGB, three bytes a pixel: smooth shades, a slanted fine texture and a few hard edges, in brightness and in
-/// colour, as in a photo.
+/// A test picture in RGB, three bytes a pixel: smooth shades, a slanted fine texture and a few hard edges, in
+/// brightness and in colour, as in a photo.
 pub(super) fn photo(width: usize, height: usize) -> Vec<u8> {
     let mut data = Vec::with_capacity(width * height * 3);
     for y in 0..height {
@@ -22,7 +22,7 @@ pub(super) fn photo(width: usize, height: usize) -> Vec<u8> {
                 0.0
             };
             let shade = |phase: f64| 110.0 + 60.0 * (6.0 * u + 4.0 * v + phase).sin();
-            // A small red thing and a small blue one.
+            // A small red spot and a small blue one.
             let near = |a: f64, b: f64| (u - a).hypot(v - b) < 0.035;
             let tint = match (near(0.7, 0.3), near(0.8, 0.75)) {
                 (true, _) => [70.0, -70.0, -70.0],
@@ -51,7 +51,7 @@ pub(super) fn difference(a: &Picture, b: &Picture) -> (f64, u8) {
     assert_eq!(
         a.data.len(),
         (a.width * a.height) as usize * channels,
-        "the picture is tight"
+        "the picture has no padding"
     );
     assert_eq!(a.data.len(), b.data.len());
     let differences = a.data.iter().zip(&b.data).map(|(a, b)| a.abs_diff(*b));
@@ -99,8 +99,8 @@ pub(super) fn in_format(frame: &Frame, format: gst_video::VideoFormat, colorimet
     })
 }
 
-/// RGB of a frame by GStreamer, computed with 16 bits and rounded. Its direct ways to 8-bit RGB compute with 8 bits and come
-/// out 2 to 3 levels darker than the formula (1.22).
+/// Converts a frame to RGB with GStreamer, computed with 16 bits and rounded. GStreamer's direct conversions to 8-bit
+/// RGB compute with 8 bits and are 2 to 3 levels darker than the formula (1.22).
 pub(super) fn exact_rgb(frame: &Frame) -> Frame {
     let wide = in_format(frame, gst_video::VideoFormat::Argb64, Some("sRGB")).unwrap();
     let info = gst_video::VideoInfo::from_caps(wide.sample.caps().unwrap()).unwrap();
@@ -122,7 +122,7 @@ pub(super) struct Raw {
 }
 
 impl Raw {
-    /// A frame for the slot; `padding` extra bytes at the end of each row, told by a video meta.
+    /// A frame with `padding` extra bytes at the end of each row. A video meta describes them.
     pub fn frame(&self, padding: usize, colorimetry: &str) -> Frame {
         super::init().unwrap();
         let mut bytes = Vec::new();
@@ -134,7 +134,7 @@ impl Raw {
             strides.push(stride as i32);
             for line in data.chunks_exact(*row).take(*rows) {
                 bytes.extend_from_slice(line);
-                // Anything that reads the padding shows in the picture.
+                // Code that reads the padding changes the picture.
                 bytes.resize(bytes.len() + stride - row, 0xA5);
             }
         }

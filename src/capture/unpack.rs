@@ -1,4 +1,4 @@
-//! From a part of a frame to packed pixels: four bytes each (red, green, blue and one without meaning), or luma only.
+//! Converts a part of a frame to packed pixels: four bytes each (red, green, blue and an unused one), or luma only.
 //!
 //! The crate `yuv` does it with vector instructions for the formats that cameras, decoders and `videoconvert` deliver.
 //! [`Unpacker::new`] returns `None` for all others.
@@ -42,7 +42,7 @@ enum PixelLayout {
         places: [usize; 3],
         shuffle: Option<Shuffle>,
     },
-    /// As it is to be.
+    /// Already red, green, blue and an unused byte.
     Rgbx,
     /// Luma only: a byte at `offset` in each `step` bytes of the first plane.
     Luma {
@@ -85,14 +85,15 @@ pub(super) struct Unpacker {
     chroma_planes: [u32; 2],
     /// Pixels that share their chroma, as powers of two, across and down.
     chroma_shift: [u32; 2],
-    /// Samples of more than 8 bits in the machine's byte order, used again for each frame.
+    /// Samples of more than 8 bits in the machine's byte order, reused for every frame.
     words: [Vec<u16>; 3],
 }
 
 impl Unpacker {
-    /// An unpacker for frames of `info`; `None`: it has to be converted to RGB by other means.
+    /// An unpacker for frames of `info`; `None`: it cannot read their format.
     ///
-    /// With `grey` it gives luma where that is full-range BT.601 luma, or becomes so when the range is spread.
+    /// With `grey` it returns luma, if the luma of the format is full-range BT.601 or becomes so when its range is
+    /// expanded.
     pub fn new(info: &gst_video::VideoInfo, grey: bool) -> Option<Self> {
         let (format, colours) = (info.format(), info.colorimetry());
         let details = info.format_info();
@@ -123,7 +124,7 @@ impl Unpacker {
         } else {
             [0, 0]
         };
-        // The two fields of an interlaced frame have their chroma in turns.
+        // In an interlaced frame the rows of chroma belong to the two fields in turn.
         let has_fields = info.is_interlaced() && chroma_shift[1] > 0;
         let is_limited_rgb = info.is_rgb() && range == YuvRange::Limited;
         if has_fields || is_limited_rgb {
@@ -146,7 +147,7 @@ impl Unpacker {
         })
     }
 
-    /// Bytes of each pixel it gives: 1 (luma) or 4 (red, green, blue, and one without meaning).
+    /// Bytes of each pixel in the output: 1 (luma) or 4 (red, green, blue and an unused one).
     pub fn channels(&self) -> usize {
         match self.layout {
             PixelLayout::Luma { .. } => 1,
@@ -154,7 +155,8 @@ impl Unpacker {
         }
     }
 
-    /// The smallest part that includes `part` and cuts through no pixels that share their chroma. `size`: of the frame.
+    /// The smallest part that includes `part` and does not split pixels that share their chroma. `size` is that of the
+    /// frame.
     pub fn whole_blocks(&self, part: Rect, size: (u32, u32)) -> Rect {
         let along = |start: u32, length: u32, shift: u32, limit: u32| {
             let block = 1 << shift;
@@ -176,8 +178,8 @@ impl Unpacker {
         out: &mut [u8],
         stride: usize,
     ) -> Result<(), UnpackError> {
-        // `yuv` leaves out rows of these kinds that are not followed by all bytes up to the next row, which the last one need
-        // not have: the last ones are read one by one.
+        // For these layouts `yuv` skips a row that is not followed by all bytes up to the next row. The last row may
+        // lack these bytes, so the last rows are read one by one.
         let single = match self.layout {
             PixelLayout::SemiPlanar(_) if part.height.is_multiple_of(2) => 2,
             PixelLayout::SemiPlanar(_) | PixelLayout::Packed(_) | PixelLayout::Rgb { .. } => 1,
@@ -328,11 +330,11 @@ impl Unpacker {
     }
 }
 
-/// One row. Written as loops that the compiler turns into vector code.
+/// Reads one row. The loops are written so that the compiler turns them into vector code.
 fn read_luma(from: &[u8], step: usize, offset: usize, range: YuvRange, to: &mut [u8]) {
     let value = |byte: u8| match range {
         YuvRange::Full => byte,
-        YuvRange::Limited => spread(byte),
+        YuvRange::Limited => expand_range(byte),
     };
     match step {
         1 => to.iter_mut().zip(from).for_each(|(to, from)| *to = value(*from)),
@@ -350,21 +352,21 @@ fn read_luma(from: &[u8], step: usize, offset: usize, range: YuvRange, to: &mut 
     }
 }
 
-/// Luma from 16..=235 to 0..=255, rounded.
+/// Expands luma from 16..=235 to 0..=255, rounded.
 #[inline]
-fn spread(luma: u8) -> u8 {
+fn expand_range(luma: u8) -> u8 {
     let luma = u16::from(luma.saturating_sub(16).min(219));
     ((luma * 255 + 109) / 219) as u8
 }
 
 /// Rows of one plane.
 struct Rows<'a> {
-    /// From the first sample of the first row to the end of the last, with what lies between it and a next row if there
+    /// From the first sample of the first row to the end of the last row, with the bytes before the next row if there
     /// is one.
     data: &'a [u8],
     /// Bytes from one row to the next.
     stride: u32,
-    /// Bytes of a row that are of use.
+    /// Bytes of a row that hold samples.
     length: usize,
 }
 
@@ -385,14 +387,14 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// `part` of a plane, whose samples have `size` bytes.
+/// Returns `part` of a plane whose samples have `size` bytes.
 fn plane<'a>(frame: &'a MappedFrame<'_>, plane: u32, part: Rect, size: usize) -> Result<Rows<'a>, UnpackError> {
     let index = plane as usize;
     let stride = usize::try_from(frame.plane_stride()[index]).map_err(|_| UnpackError::Plane)?;
     let length = part.width as usize * size;
     let start = part.y as usize * stride + part.x as usize * size;
     let end = start + (part.height as usize - 1) * stride + length;
-    // The slice for a plane is as long as its format says, whatever the buffer holds.
+    // The slice of a plane has the length that its format needs, even if the buffer is shorter.
     let held = frame.buffer().size().saturating_sub(frame.plane_offset()[index]);
     if stride < length || end > held {
         return Err(UnpackError::Plane);

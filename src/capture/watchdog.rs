@@ -16,8 +16,8 @@ use crate::util::redact::SecretWords;
 /// How long the thread waits for a message before it looks at the clock.
 const TICK: gst::ClockTime = gst::ClockTime::from_mseconds(200);
 
-/// Why a capture ended by itself. Each capture reports at most one event, and none after it was stopped. The pipeline still
-/// has to be stopped.
+/// Why a capture ended by itself. Each capture reports at most one event, and none after it was stopped. The pipeline
+/// still has to be stopped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CaptureEvent {
     /// An element failed.
@@ -43,7 +43,7 @@ pub(super) struct StallLimits {
 }
 
 impl StallLimits {
-    /// The limit after this many frames. A source with one frame a minute (`videorate`) is not a stalled one.
+    /// The limit after this many frames. A source with one frame a minute (`videorate`) has not stalled.
     fn limit(self, frames: u64, interval: Option<Duration>) -> Duration {
         let limit = match (frames, interval) {
             (0, _) | (_, None) => self.first_frame.max(self.next_frame),
@@ -60,7 +60,7 @@ pub(super) struct FrameClock {
     frames: AtomicU64,
     /// Milliseconds from `start` to the last frame.
     last: AtomicU64,
-    /// Milliseconds between two frames: the longest time, less an eighth for each frame since.
+    /// Milliseconds between two frames: the longest time, reduced by an eighth with each later frame.
     interval: AtomicU64,
 }
 
@@ -103,7 +103,7 @@ impl FrameClock {
     }
 }
 
-/// What the thread needs.
+/// The state of the watchdog thread.
 pub(super) struct Watchdog {
     pub pipeline: gst::Pipeline,
     pub mailbox: Arc<dyn MailboxControl>,
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn the_learned_interval_is_the_longest_of_late() {
+    fn the_learned_interval_is_the_longest_recent_one() {
         let clock = FrameClock::new();
         let frame_at = |ms| clock.record_frame(clock.start + Duration::from_millis(ms));
         frame_at(9_000);

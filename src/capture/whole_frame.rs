@@ -1,8 +1,8 @@
-//! Frames in rare formats: GStreamer's `VideoConverter` makes RGB of them, whole and in their own size.
+//! Converts frames in rare formats to RGB with GStreamer's `VideoConverter`: the whole frame in its own size.
 //!
-//! It neither cuts nor scales here: for 14 formats (v210, UYVP, the 16-bit RGBA kinds, ...) it ignores the left edge of what
-//! is to be cut out, and the weights of its scaler are rounded to 1/64, which at some ratios makes pictures 6 % brighter
-//! (GStreamer 1.22).
+//! The converter neither crops nor scales here. For 14 formats (v210, UYVP, the 16-bit RGBA kinds, ...) it ignores the
+//! left edge of a crop, and the weights of its scaler are rounded to 1/64, which at some ratios makes pictures 6 %
+//! brighter (GStreamer 1.22).
 
 use gstreamer as gst;
 use gstreamer_video as gst_video;
@@ -14,7 +14,7 @@ use super::unpack::MappedFrame;
 pub(super) struct WholeFrame {
     converter: gst_video::VideoConverter,
     info: gst_video::VideoInfo,
-    /// What it makes, used again for each frame.
+    /// The converted frame, reused.
     rgb: gst::Buffer,
 }
 
@@ -22,7 +22,7 @@ impl WholeFrame {
     /// A converter for frames of `input`.
     pub fn new(input: &gst_video::VideoInfo) -> Result<Self, gst::glib::BoolError> {
         let colours = input.colorimetry();
-        // Transfer and primaries as in the source: only range and matrix are converted.
+        // Transfer and primaries stay those of the source: only range and matrix are converted.
         let colours = gst_video::VideoColorimetry::new(
             gst_video::VideoColorRange::Range0_255,
             gst_video::VideoColorMatrix::Rgb,
@@ -45,7 +45,7 @@ impl WholeFrame {
         })
     }
 
-    /// Format of what it makes.
+    /// The format of the converted frames.
     pub fn info(&self) -> &gst_video::VideoInfo {
         &self.info
     }

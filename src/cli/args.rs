@@ -37,9 +37,9 @@ impl LogArgs {
 /// The sources of the configuration.
 #[derive(Debug, Args, Clone)]
 pub struct ConfigArgs {
-    /// Component configuration, JSON or YAML: the parameters, {"Parameters": {...}}, a recipe, a deployment, the value of
-    /// --update-config, effectiveConfig.yaml, or the output of `greengrass-cli component details`.
-    /// Without it the environment variable CONFIG_PARAMETERS is read.
+    /// Component configuration, JSON or YAML: the parameters, {"Parameters": {...}}, a recipe, a deployment, the value
+    /// of --update-config, effectiveConfig.yaml, or the output of `greengrass-cli component details`. Without it the
+    /// environment variable CONFIG_PARAMETERS is read.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Set one key, over what the configuration says; repeatable.
@@ -57,8 +57,8 @@ pub struct ConfigArgs {
 }
 
 impl ConfigArgs {
-    /// Loads the configuration, or the defaults when none is given. The defaults name a device and a broker too: those that
-    /// `run` would use.
+    /// Loads the configuration, or the defaults when none is given. The defaults name a device and a broker too: those
+    /// that `run` would use.
     pub(super) fn load_or_default(&self) -> Result<Loaded, ConfigError> {
         match self.load()? {
             Some(loaded) => Ok(loaded),

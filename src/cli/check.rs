@@ -1,5 +1,5 @@
-//! `check`: prints every effective setting, what would run, what is wrong, and the health of the running daemon. Changes
-//! nothing, and starts only the model, to read its properties.
+//! `check`: prints every effective setting, what would run, what is wrong, and the health of the running daemon.
+//! Changes nothing, and starts only the model, to read its properties.
 
 use std::fmt::Write;
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! What `run` needs of the machine besides model and source, in the report of `check`: the lock file, directories, certificates
-//! and ports. Nothing is created.
+//! What `run` needs from the machine in addition to model and source, in the report of `check`: the lock file,
+//! directories, certificates and ports. Nothing is created.
 
 use std::net::TcpListener;
 use std::path::Path;
@@ -48,7 +48,7 @@ pub(super) fn uplink_fault(config: &Config) -> Option<String> {
     ))
 }
 
-/// What `run` does not get now, although it starts and infers: directories that cannot be written, ports in use.
+/// What does not work now although `run` starts and infers: directories that cannot be written, ports in use.
 pub(super) fn limitations(config: &Config) -> Vec<String> {
     let mut lines = Vec::new();
     if let Err(error) = check_directory(&config.work_dir) {

@@ -96,7 +96,7 @@ impl ModelCheck {
                     .map(|reason| format!("`run` starts and stays idle: {reason}; configure or deploy another model"));
             }
             Err(e @ ModelError::NoTemporaryCopy(_)) => self.lines.push(format!(
-                "it is not executable; `run` makes it executable. It was not asked what it takes: {}",
+                "it is not executable; `run` makes it executable. Its properties are not known: {}",
                 sentence(&e)
             )),
             Err(e) => self.fail(&sentence(&e)),

@@ -9,7 +9,7 @@ use crate::config::{Sources, load};
 use crate::supervisor::Setup;
 use crate::util::text::sentence;
 
-/// A white ball that bounces on black: a picture with a known truth.
+/// A white ball that bounces on black, so that the correct detections are known.
 const BALL: &str = "videotestsrc pattern=ball is-live=true ! video/x-raw,width=640,height=480,framerate=30/1";
 
 /// Arguments of `demo`.
@@ -40,7 +40,7 @@ pub(super) fn main(args: &DemoArgs, log: &LogArgs) -> Exit {
             run::run_daemon(setup)
         }
         Err(text) => {
-            tracing::error!("{text}");
+            tracing::error!(error = %text, "The demo cannot start");
             Exit::Configuration
         }
     };

@@ -1,11 +1,11 @@
-//! Variables that GStreamer and its plugins need and Greengrass does not set: the directories of `kvssink` and its libraries,
-//! and the sockets of the service user's PipeWire and PulseAudio.
+//! Variables that GStreamer and its plugins need and Greengrass does not set: the directories of `kvssink` and its
+//! libraries, and the sockets of the service user's PipeWire and PulseAudio.
 //!
-//! The dynamic linker reads `LD_LIBRARY_PATH` once, when a process starts. So the program re-executes itself with the missing
-//! variables, before it does anything else. The process id and the arguments stay the same.
+//! The dynamic linker reads `LD_LIBRARY_PATH` once, when a process starts. So the program re-executes itself with the
+//! missing variables, before it does anything else. The process id and the arguments stay the same.
 //!
-//! For a subcommand that must not change anything, the cache of GStreamer's registry is a copy in memory: GStreamer would write
-//! its file whenever a plugin was added, and as root leave it in the home of the service user.
+//! For a subcommand that must not change anything, the cache of GStreamer's registry is a copy in memory: GStreamer
+//! would write its file whenever a plugin was added, and as root leave it in the home of the service user.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -186,7 +186,7 @@ mod tests {
         assert_eq!(
             missing_in(home.path(), &nowhere, true, &found),
             [],
-            "it does not start itself again for ever"
+            "it does not start itself again forever"
         );
         assert_eq!(
             missing_in(home.path(), &nowhere, true, &found[..1]),

@@ -1,9 +1,8 @@
 //! Log lines go to stdout, one event a line. Greengrass logs a line of stdout as INFO and a line of stderr as WARN.
 //!
-//! Text, for people: `2026-01-31T12:00:00Z  WARN S3 upload failed bucket="b" retry_in=1.2s`. Spans come before the message,
-//! and only when the log shows DEBUG.
-//! JSON, for log search: one flat object with `timestamp`, `level`, `message`, the event's fields, `span` (the name of the
-//! innermost span) and the fields of all spans around the event.
+//! Text, for people: `2026-01-31T12:00:00Z  WARN S3 upload failed bucket="b" retry_in=1.2s`. Spans come before the
+//! message, and only when the log shows DEBUG. JSON, for log search: one flat object with `timestamp`, `level`,
+//! `message`, the event's fields, `span` (the name of the innermost span) and the fields of all spans around the event.
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
@@ -83,7 +82,8 @@ fn subscriber<W: Write + 'static>(
     let shows_debug = filter.would_enable("ei_greengrass", &Level::DEBUG);
     let lines = tracing_subscriber::fmt::layer()
         .with_target(false)
-        // A log that cannot be written (disk full, reader gone) would be reported on stderr, and that write can panic too.
+        // A log that cannot be written (disk full, reader gone) would be reported on stderr, and that write can panic
+        // too.
         .log_internal_errors(false)
         .with_writer(move || OneLine(writer()))
         .with_ansi(colours);
@@ -108,8 +108,8 @@ fn is_harmless(metadata: &Metadata<'_>) -> bool {
     is_own(metadata) || *metadata.level() <= Level::INFO
 }
 
-/// Writes an event as one flat JSON object. A field of the event wins over a field of a span with the same name, an inner
-/// span over an outer one.
+/// Writes an event as one flat JSON object. A field of the event wins over a field of a span with the same name, an
+/// inner span over an outer one.
 struct FlatJson;
 
 impl<S> FormatEvent<S, JsonFields> for FlatJson
@@ -160,8 +160,8 @@ fn parse_fields(text: &str) -> Map<String, Value> {
     fields
 }
 
-/// Formats fields as the default does, without secrets. Each value by itself: the name of a field (`key` of an S3 object)
-/// says nothing about secrets.
+/// Formats fields as the default does, without secrets. Each value by itself: the name of a field (`key` of an S3
+/// object) says nothing about secrets.
 struct CleanFields;
 
 impl<'writer> FormatFields<'writer> for CleanFields {

@@ -65,7 +65,7 @@ fn fetch(loaded: &Loaded, log: &LogArgs) -> Exit {
     let config = &loaded.config;
     logging::init(log.log_format, log.verbosity().unwrap_or(config.runner.verbosity));
     for warning in &loaded.warnings {
-        tracing::warn!("{warning}");
+        tracing::warn!(detail = %warning, "Configuration warning");
     }
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -91,7 +91,7 @@ fn fetch(loaded: &Loaded, log: &LogArgs) -> Exit {
             Exit::Orderly
         }
         Some(Err(e)) => {
-            tracing::error!("{}", sentence(&e));
+            tracing::error!(error = %sentence(&e), "The model was not downloaded");
             exit_for(&e)
         }
         None => {
@@ -248,7 +248,8 @@ pub(super) fn describe_input(info: &ModelInfo) -> String {
     }
 }
 
-/// `inferencing_engine` is a number: the constants `EI_CLASSIFIER_*` of `model_metadata.h` in Edge Impulse's inferencing SDK.
+/// `inferencing_engine` is a number: the constants `EI_CLASSIFIER_*` of `model_metadata.h` in Edge Impulse's
+/// inferencing SDK.
 fn engine_name(info: &ModelInfo) -> String {
     let number = info
         .raw_parameters

@@ -15,7 +15,8 @@ use crate::util::text::sentence;
 
 /// Worker threads of the runtime, which runs messages and timers. Frames have threads of their own.
 const RUNTIME_THREADS: usize = 2;
-/// How often the times of the lock file are set. Programs that clean `/tmp` run once a day and remove files that are days old.
+/// How often the times of the lock file are set. Programs that clean `/tmp` run once a day and remove files that are
+/// days old.
 const FRESHEN_INTERVAL: Duration = Duration::from_secs(3600);
 /// Before a re-execution: how long to wait for a stop signal that the runtime has not delivered yet.
 const SIGNAL_GRACE: Duration = Duration::from_millis(20);
@@ -43,7 +44,7 @@ pub(super) fn main(args: &RunArgs, log: &LogArgs) -> Exit {
         Ok(Some(loaded)) => loaded,
         Ok(None) => {
             logging::init(log.log_format, log.verbosity().unwrap_or_default());
-            tracing::error!("{NO_CONFIGURATION}");
+            tracing::error!(error = %NO_CONFIGURATION, "The component cannot start");
             return Exit::Configuration;
         }
         Err(e) => {
@@ -66,7 +67,7 @@ pub(super) fn main(args: &RunArgs, log: &LogArgs) -> Exit {
     let setup = match Setup::new(loaded.config, args.unthrottled) {
         Ok(setup) => setup,
         Err(e) => {
-            tracing::error!("{}", sentence(&e));
+            tracing::error!(error = %sentence(&e), "The component cannot start");
             return Exit::Configuration;
         }
     };
@@ -102,10 +103,10 @@ fn on_runtime(task: impl Future<Output = Exit>) -> Exit {
 /// Logs the warnings and notes of a loaded configuration.
 pub(super) fn log_findings(loaded: &Loaded) {
     for warning in &loaded.warnings {
-        tracing::warn!("{warning}");
+        tracing::warn!(detail = %warning, "Configuration warning");
     }
     for note in &loaded.notes {
-        tracing::info!("{note}");
+        tracing::info!(detail = %note, "Configuration note");
     }
 }
 
@@ -129,10 +130,10 @@ impl InstanceGuard {
         })?;
         let device = crate::device::resolve(&config.device_name, &config.work_dir, Path::new("/"));
         for warning in &device.warnings {
-            tracing::warn!("{warning}");
+            tracing::warn!(detail = %warning, "Device name warning");
         }
         let lock = LockFile::acquire(&lock_path(&config.lock_filename, &device.name)).map_err(|e| {
-            tracing::error!("{}", sentence(&e));
+            tracing::error!(error = %sentence(&e), "The component cannot start");
             match e {
                 LockError::Held { .. } => Exit::AlreadyRunning,
                 LockError::Io { .. } => Exit::Configuration,
@@ -196,7 +197,7 @@ async fn serve_inference(config: Config) -> Exit {
     match result {
         Ok(()) => Exit::Orderly,
         Err(e) => {
-            tracing::error!("{}", sentence(&e));
+            tracing::error!(error = %sentence(&e), "The inference server cannot run");
             Exit::Configuration
         }
     }
@@ -230,8 +231,8 @@ async fn daemon(setup: Setup) -> Exit {
     if wants_reexec { reexec() } else { Exit::Orderly }
 }
 
-/// Completes when a stop is requested: by a signal, or by the removal of the lock file. A further signal exits the process at
-/// once.
+/// Completes when a stop is requested: by a signal, or by the removal of the lock file. A further signal exits the
+/// process at once.
 async fn stop_requested(
     mut signals: StopSignals,
     lock: Arc<LockFile>,
@@ -267,7 +268,7 @@ async fn stop_requested(
     });
 }
 
-/// Replaces this process by a new one with the same arguments, because threads are stuck in a driver for good.
+/// Replaces this process by a new one with the same arguments, because threads are permanently stuck in a driver.
 fn reexec() -> Exit {
     use std::os::unix::process::CommandExt;
     tracing::warn!("Re-executing the program in place");

@@ -58,9 +58,7 @@ pub(super) fn main(args: &SendArgs, log: &LogArgs) -> Exit {
 
 async fn send(args: &SendArgs, link: &DeviceLink) -> Exit {
     if commands::find(&args.command).is_none() {
-        complain(
-            "this version does not know the command (see --help); it is sent nevertheless, and the device answers",
-        );
+        complain("this version does not know the command (see --help); it is sent anyway, and the device answers");
     }
     let mut client = match link.connect(&[&link.topics.command_output]).await {
         Ok(client) => client,

@@ -212,13 +212,13 @@ fn metrics(message: &Value, paint: Paint) -> String {
             number(&runner["published"]),
             number(&runner["inference_ms_p50"]),
             number(&runner["uptime_s"]),
-            setbacks(runner)
+            nonzero_counters(runner)
         ))
     )
 }
 
 /// The counters of restarts and losses that are not zero.
-fn setbacks(runner: &Value) -> String {
+fn nonzero_counters(runner: &Value) -> String {
     let counts: [(&str, &[&str]); 5] = [
         ("source restarts", &["capture_restarts"]),
         ("model restarts", &["model_restarts"]),
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn metrics_show_nonzero_setbacks_and_each_problem_on_a_line() {
+    fn metrics_show_nonzero_counters_and_each_problem_on_a_line() {
         let smooth = json!({"inferences": 5, "capture_restarts": 0, "waiting": 0, "problems": []});
         let lines = shown_lines("model/metrics", &json!({"runner": smooth}));
         assert!(lines.len() == 1 && lines[0].ends_with("up ? s"), "{lines:?}");

@@ -1,4 +1,5 @@
-//! The forms in which people name an S3 bucket: the name, `s3://name`, an ARN, the URL of a console, each with a prefix.
+//! The forms in which people name an S3 bucket: the name, `s3://name`, an ARN, the URL of a console, each with a
+//! prefix.
 
 use std::fmt;
 
@@ -34,7 +35,7 @@ impl fmt::Display for S3Bucket {
 /// Reads a bucket in any of the forms.
 ///
 /// # Errors
-/// What the text is or has, to follow "which".
+/// What is wrong with the text, as a clause after "which".
 pub(super) fn parse(text: &str) -> Result<S3Bucket, String> {
     let (name, prefix) = if let Some(rest) = strip_prefix_ignoring_case(text, "s3://") {
         split_at_slash(rest)
@@ -122,7 +123,7 @@ fn name_in_url(text: &str) -> Result<(String, String), String> {
     Ok((host.get(..at).unwrap_or_default().to_owned(), path.to_owned()))
 }
 
-/// What is wrong with the name of a bucket, to follow "the name".
+/// What is wrong with the name of a bucket, as a clause after "the name".
 fn name_problem(name: &str) -> Option<String> {
     let is_end = |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
     let other = name

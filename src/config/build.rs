@@ -68,7 +68,7 @@ fn broker(values: &mut Resolver) -> Result<Option<Redacted>, ConfigError> {
     })
 }
 
-/// A bucket that S3 can never have is an error where the S3 cache is on: every upload would fail.
+/// A bucket name that S3 does not accept is an error if the S3 cache is on: every upload would fail.
 fn s3_bucket(values: &mut Resolver) -> Result<Option<S3Bucket>, ConfigError> {
     if values.peek(&keys::ENABLE_CACHE_TO_S3)
         && let Some((value, invalid)) = values.refused(&keys::S3_BUCKET)
@@ -85,7 +85,7 @@ fn s3_bucket(values: &mut Resolver) -> Result<Option<S3Bucket>, ConfigError> {
     Ok(value_if_on(values, &keys::ENABLE_CACHE_TO_S3, &keys::S3_BUCKET))
 }
 
-/// `--gst` wins over `gst_args`, and that over the options of `eiparams`.
+/// `--gst` wins over `gst_args`, and `gst_args` wins over the options of `eiparams`.
 fn source(values: &mut Resolver, params: &mut EiParams, sources: &Sources) -> Option<SourceLine> {
     const OPTIONS: [&str; 2] = ["--gst-launch-args", "--gst-source"];
     let line = sources

@@ -13,8 +13,8 @@ struct Entry<'a> {
     end: usize,
 }
 
-/// The configuration in the output: that of this component, else the first with a known key, else the first. `None`: the text is
-/// something else. Everything before it is replaced by blanks, so that lines and columns stay the same.
+/// The configuration in the output: that of this component, else the first with a known key, else the first. `None`:
+/// the text is something else. Everything before it is replaced by blanks, so that lines and columns stay the same.
 pub(super) fn configuration(text: &str) -> Option<String> {
     let entries = entries(text);
     let of = |entry: &Entry| text.get(entry.start..entry.end).unwrap_or_default().trim();

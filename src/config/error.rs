@@ -41,7 +41,7 @@ pub enum ConfigError {
         error: io::Error,
     },
     /// The text is too long for a configuration.
-    #[error("the configuration in {origin} is longer than {limit} bytes, which is the most that is read")]
+    #[error("the configuration in {origin} is longer than {limit} bytes, the accepted maximum")]
     TooLong {
         /// The origin of the text.
         origin: TextOrigin,
@@ -76,15 +76,15 @@ pub enum ConfigError {
         /// The value as given.
         value: String,
     },
-    /// A value without which the component would do something else than what was asked: connect to another broker, or upload
-    /// nothing.
+    /// A value without which the component would do something else than what was asked: connect to another broker, or
+    /// upload nothing.
     #[error("`{key}` is {value}, which {reason}; accepted is {accepted}")]
     Value {
         /// The key.
         key: &'static str,
         /// The value as given, credentials as `***`.
         value: String,
-        /// What is wrong with it, to follow "which".
+        /// What is wrong with it, as a clause after "which".
         reason: String,
         /// The accepted values, as text.
         accepted: &'static str,

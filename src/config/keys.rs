@@ -1,5 +1,5 @@
-//! The table of keys: name, default, accepted values, parser and display. `check`, `config get` and the test that compares
-//! the recipe use the same table.
+//! The table of keys: name, default, accepted values, parser and display. `check`, `config get` and the test that
+//! compares the recipe use the same table.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -288,7 +288,7 @@ pub(super) static MICROPHONE_CHANNEL: Key<MicrophoneChannel> = Key::new(
 pub(super) static IOT_ENDPOINT: Key<Option<Redacted>> = Key::new(
     "iot_endpoint",
     Absent,
-    "a host name (with :443, say, for another port), or a URL with mqtt://, mqtts://, ws:// or wss://",
+    "a host name (name:443 for another port), or a URL with mqtt://, mqtts://, ws:// or wss://",
     values::broker,
     show::some,
 );

@@ -73,12 +73,13 @@ fn exposed_secret(sources: &Sources) -> Option<String> {
     let word = words.find_map(|(word, secret)| secret.then_some(word));
     let word = word.or_else(|| mqtt.then(|| "--mqtt".to_owned()))?;
     Some(format!(
-        "{word} holds a password or a token, which everybody on this machine can read in /proc/<pid>/cmdline while the program runs; \
+        "{word} holds a password or a token, which every user of this machine can read in /proc/<pid>/cmdline while the program runs; \
          the file of --config can hold it instead, readable by you alone"
     ))
 }
 
-/// A `--mqtt` that is not a broker address is an error. So is another URL in `iot_endpoint`; any other text there is a warning.
+/// A `--mqtt` that is not a broker address is an error. So is another URL in `iot_endpoint`; any other text there is a
+/// warning.
 fn check_broker_flag(sources: &Sources) -> Result<(), ConfigError> {
     let Some(text) = &sources.mqtt else { return Ok(()) };
     let value = json!(text);

@@ -1,8 +1,8 @@
 //! The component configuration: typed and complete, with the origin of every value. `"__none__"` is known only here.
 //!
 //! Layers, later ones win: the defaults of the table in `keys`, the configuration text (a file or `CONFIG_PARAMETERS`),
-//! `--set key=value`, and flags such as `--model`. A value that is not accepted leads to a [`Warning`] and the default. Only text
-//! that cannot be parsed, an unknown `launch` and a flag that cannot be used lead to a [`ConfigError`].
+//! `--set key=value`, and flags such as `--model`. A value that is not accepted leads to a [`Warning`] and the default.
+//! Only text that cannot be parsed, an unknown `launch` and a flag that cannot be used lead to a [`ConfigError`].
 
 mod bounded;
 mod bucket;

@@ -48,8 +48,8 @@ pub fn parse_threshold(value: &Value) -> Result<f64, ThresholdError> {
     finite(value).ok_or(ThresholdError)
 }
 
-/// A threshold for probabilities: up to 1 a fraction, above 1 a percentage (`50.0` means 0.5). `None`: it is not above 0 and
-/// up to 100.
+/// A threshold for probabilities: up to 1 a fraction, above 1 a percentage (`50.0` means 0.5). `None`: it is not above
+/// 0 and up to 100.
 pub fn as_fraction(threshold: f64) -> Option<f64> {
     if threshold <= 0.0 || threshold > 100.0 {
         None

@@ -78,7 +78,7 @@ impl Resolver {
             .is_some_and(|(value, _)| !values::is_absent(value))
     }
 
-    /// The effective value of the key, which stays.
+    /// Returns the effective value of the key without taking it.
     pub(super) fn peek<T: Default>(&self, key: &Key<T>) -> T {
         let given = self.given.get(key.info.name).map(|(value, _)| value);
         let given = given.filter(|value| !values::is_absent(value));
@@ -157,7 +157,7 @@ impl Resolver {
         value
     }
 
-    /// `reason`: what is wrong with the value, to follow "which".
+    /// `reason`: what is wrong with the value, as a clause after "which".
     fn warn(&mut self, key: &KeyInfo, value: &Value, origin: Origin, used: String, reason: Option<String>) {
         let reason = reason.map(|reason| format!(", which {reason}")).unwrap_or_default();
         self.warnings.push(Warning {

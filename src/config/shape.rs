@@ -1,7 +1,7 @@
 //! Finds the parameters in the documents that contain them: a recipe, a deployment, the configuration of a nucleus.
 //!
-//! Names of these documents are accepted in any case, because the development kit writes recipes in lower case. A text where an
-//! object is expected is parsed: deployments contain the configuration as text.
+//! Names of these documents are accepted in any case, because the development kit writes recipes in lower case. A text
+//! where an object is expected is parsed: deployments contain the configuration as text.
 
 use base64::Engine;
 use serde_json::{Map, Value};
@@ -35,7 +35,7 @@ pub(super) type ParseText<'a> = dyn FnMut(&str) -> Result<Value, String> + 'a;
 #[derive(Debug)]
 pub(super) struct FoundParameters {
     pub(super) values: Map<String, Value>,
-    /// Known keys beside `Parameters`.
+    /// Known keys next to `Parameters`.
     pub(super) outside: Vec<String>,
     /// What the document is.
     document: String,
@@ -195,7 +195,8 @@ fn describe_key(key: &str) -> String {
     }
 }
 
-/// The entry of this component: by its name, or the only one that contains a known key, because a recipe can be renamed.
+/// The entry of this component: by its name, or the only one that contains a known key, because a recipe can be
+/// renamed.
 fn choose(components: Map<String, Value>, document: &str) -> Result<(String, Value), String> {
     let mut candidates = Vec::new();
     let mut only = None;

@@ -1,4 +1,5 @@
-//! Parses configuration text as people paste it: JSON with tabs, trailing commas and comments, YAML, the output of `greengrass-cli`.
+//! Parses configuration text as people paste it: JSON with tabs, trailing commas and comments, YAML, the output of
+//! `greengrass-cli`.
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -92,8 +93,8 @@ pub(super) fn parameters(origin: &TextOrigin, text: &str) -> Result<Parameters, 
         origin: origin.clone(),
         found: redact::credentials(&found),
     };
-    // A component that gets no known key from Greengrass has always run with its defaults. A file that somebody names is
-    // meant to have one.
+    // A component that gets no known key from Greengrass has always run with its defaults. A file that the user names
+    // is expected to contain one.
     let requires_key = matches!(origin, TextOrigin::File(_));
     if value.is_null() {
         if requires_key {
@@ -150,8 +151,8 @@ fn check_length(origin: &TextOrigin, text: &str) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// Parses the text as JSON if it starts like JSON, else or after a failure as YAML. Text that starts like JSON and is neither
-/// is reported as invalid JSON.
+/// Parses the text as JSON if it starts like JSON, else or after a failure as YAML. Text that starts like JSON and is
+/// neither is reported as invalid JSON.
 fn document(text: &str, budget: &mut Budget) -> Result<Value, SyntaxProblem> {
     if let Some(at) = too_many_open(text) {
         let (line, column) = position(text, at);

@@ -124,8 +124,8 @@ pub enum ModelSource {
 /// Which channel of a microphone the model gets (`microphone_channel`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum MicrophoneChannel {
-    /// A mix of all channels where their positions are known (left, right, ...), else the first one. Arrays of microphones
-    /// name no positions, and often have channels that are no microphones.
+    /// A mix of all channels where their positions are known (left, right, ...), else the first one. Arrays of
+    /// microphones name no positions, and often have channels that are no microphones.
     #[default]
     Auto,
     /// A mix of all channels.
@@ -193,8 +193,8 @@ pub struct FilterConfig {
 }
 
 impl FilterConfig {
-    /// The confidence to compare with: `given` as a fraction, or as the score itself where the scores are no probabilities.
-    /// The default of `default_threshold` where `given` is no probability.
+    /// The confidence to compare with: `given` as a fraction, or as the score itself where the scores are no
+    /// probabilities. The default of `default_threshold` where `given` is no probability.
     pub fn threshold(self) -> f64 {
         match self.reading() {
             ThresholdReading::Score => self.given,
@@ -237,8 +237,8 @@ impl FilterConfig {
         })
     }
 
-    /// As commands and the status show it: `{"enabled":"yes","confidence_threshold":0.7,"threshold_criteria":"ge"}`, with
-    /// `"threshold_reading":"score"` where the threshold is no fraction.
+    /// As commands and the status show it: `{"enabled":"yes","confidence_threshold":0.7,"threshold_criteria":"ge"}`,
+    /// with `"threshold_reading":"score"` where the threshold is no fraction.
     pub fn to_json(self) -> Value {
         let mut shown = json!({
             "enabled": if self.enabled { "yes" } else { "no" },

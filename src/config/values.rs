@@ -26,7 +26,7 @@ pub(super) struct Parsed<T> {
 /// The value has the wrong kind or is out of range.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct InvalidValue {
-    /// What is wrong with it, to follow "which"; `None` where the accepted values say enough.
+    /// What is wrong with it, as a clause after "which"; `None` where the accepted values say enough.
     pub(super) reason: Option<String>,
 }
 
@@ -305,7 +305,8 @@ pub(super) fn broker(value: &Value) -> ParseResult<Option<Redacted>> {
     }
 }
 
-/// The URL with the scheme of this program for one with `tcp://` or `ssl://`, as other MQTT clients write them, and a note.
+/// The URL with the scheme of this program for one with `tcp://` or `ssl://`, as other MQTT clients write them, and a
+/// note.
 fn other_scheme(text: &str) -> Option<(String, String)> {
     let (scheme, rest) = text.split_once("://")?;
     let scheme = scheme.to_ascii_lowercase();
@@ -334,8 +335,8 @@ pub(super) fn encoded_source(value: &Value) -> ParseResult<Option<SourceLine>> {
     }
 }
 
-/// The confidence, with a note where the value can be misread. The model, which is not known yet, decides whether a number
-/// outside the range of probabilities is used.
+/// The confidence, with a note where the value can be misread. The model, which is not known yet, decides whether a
+/// number outside the range of probabilities is used.
 pub(super) fn threshold(value: &Value) -> ParseResult<f64> {
     let given = parse_threshold(value).map_err(|_| InvalidValue::default())?;
     let note = match as_fraction(given) {

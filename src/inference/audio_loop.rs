@@ -11,7 +11,7 @@ use crate::capture::{AudioFormat, AudioWindow, Received};
 use crate::model::{InferenceResult, Model, ModelError};
 use crate::report::Decision;
 
-/// The loop checks this often whether it shall return.
+/// Interval at which the loop checks whether it has to return.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Infers window after window until [`InferenceContext::finish`] is set. The caller ends the model.
@@ -87,9 +87,10 @@ struct WindowClassifier {
 }
 
 impl WindowClassifier {
-    /// `None`: there is no whole window yet. A model answers the slices before it with zeros. That is so after a start of the
-    /// model, which forgot its window, and after a start of the capture, whose first samples do not follow the last ones. As
-    /// in the existing runner, a gap within a capture is no reason to wait.
+    /// Returns `None` until there is a whole window: a model answers the slices before it with zeros. A window begins
+    /// again after a start of the model, which has lost its window, and after a start of the capture, whose first
+    /// samples do not continue the last ones. As in the existing runner, a gap within a capture does not begin a new
+    /// window.
     fn classify(
         &mut self,
         model: &mut Model,

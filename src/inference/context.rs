@@ -36,19 +36,19 @@ pub struct InferenceContext {
     pub forced_resize: Option<ResizeMode>,
     /// For models that name no resize mode (those before 2024).
     pub unnamed_resize: ResizeMode,
-    /// Set: report the next inference as the first one after a (re)start.
+    /// When set, the next inference is reported as the first one after a (re)start.
     pub announce: Arc<AtomicBool>,
-    /// Set: finish the frame in hand, then return.
+    /// When set, the loop finishes the current frame and returns.
     pub finish: Arc<AtomicBool>,
     /// The project and version of the model that refused continuous classification, as it named them.
     pub refused_slices: RefusedSlices,
 }
 
-/// Shared by all starts of the model in a session, so that it is not asked again after each.
+/// Shared by all starts of the model in a session, so that the model is not asked again after each start.
 pub type RefusedSlices = Arc<Mutex<Option<Map<String, Value>>>>;
 
 impl InferenceContext {
-    /// Whether the loop shall return.
+    /// Whether the loop has to return.
     pub(super) fn is_finishing(&self) -> bool {
         self.finish.load(Ordering::Relaxed)
     }
@@ -73,7 +73,7 @@ impl InferenceContext {
         self.refused_slices.lock().as_ref() == Some(&info.raw_project)
     }
 
-    /// The model refused continuous classification.
+    /// Remembers that this model refused continuous classification.
     pub(super) fn remember_refused_slices(&self, info: &ModelInfo) {
         *self.refused_slices.lock() = Some(info.raw_project.clone());
     }

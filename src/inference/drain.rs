@@ -10,10 +10,10 @@ pub(super) struct DrainNotifier {
 }
 
 impl DrainNotifier {
-    /// The mailbox is closed and empty; `epoch` is that of the capture. When [`Progress::Drained`] is sent, every earlier message is
-    /// already in the outbox.
+    /// Reports that the capture `epoch` has ended. Its mailbox must be closed and empty. When [`Progress::Drained`] is
+    /// sent, every earlier message is already in the outbox.
     pub(super) fn mailbox_closed(&mut self, epoch: u64, context: &InferenceContext, notify: &dyn Fn(Progress)) {
-        // A stop closes the mailbox as well. Nobody needs the report then, and pictures that are still being encoded
+        // A stop closes the mailbox as well. The report is not needed then, and pictures that are still being encoded
         // must not delay the stop.
         if context.is_finishing() || self.reported.replace(epoch) == Some(epoch) {
             return;

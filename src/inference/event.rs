@@ -11,7 +11,8 @@ pub struct InferenceEvent<'a> {
     pub result: &'a InferenceResult,
     /// The model's input picture; `None` for audio.
     pub picture: Option<&'a Picture>,
-    /// The camera's frame, where [`LiveTap::wants_original_frames`](super::LiveTap::wants_original_frames) asked for it.
+    /// The camera's frame, where [`LiveTap::wants_original_frames`](super::LiveTap::wants_original_frames) asked for
+    /// it.
     pub original: Option<OriginalFrame>,
     /// Loudness of the audio window, 0 to 1; `None` for pictures.
     pub level: Option<f32>,
@@ -26,6 +27,6 @@ pub struct InferenceEvent<'a> {
 pub struct OriginalFrame {
     /// The frame.
     pub frame: Frame,
-    /// How the model's input picture was made of it.
+    /// How the model's input picture was made from it.
     pub target: PictureTarget,
 }

@@ -45,9 +45,9 @@ pub(crate) enum UnencodedPicture {
 #[derive(Debug)]
 pub struct LiveTap {
     viewers: AtomicUsize,
-    /// Those of the viewers that want pictures.
+    /// Number of viewers that want pictures.
     picture_viewers: AtomicUsize,
-    /// Pictures are shown in the camera's resolution.
+    /// Whether pictures are shown in the camera's resolution.
     original_resolution: bool,
     results: broadcast::Sender<Arc<InferenceView>>,
     next_view_due: Mutex<Option<Instant>>,
@@ -89,7 +89,7 @@ impl LiveTap {
         self.viewers.load(Ordering::Relaxed) > 0
     }
 
-    /// Whether events must bring the camera's frame. The loop asks before the model works, when it is not known yet
+    /// Whether events must include the camera's frame. The loop asks before the model works, when it is not known yet
     /// whether a view will be due.
     pub fn wants_original_frames(&self) -> bool {
         self.original_resolution && self.picture_viewers.load(Ordering::Relaxed) > 0
@@ -148,7 +148,7 @@ impl LiveTap {
         self.model.send_replace(Some(info));
     }
 
-    /// Follows which model is loaded.
+    /// Watches which model is loaded.
     pub(crate) fn model(&self) -> watch::Receiver<Option<Arc<ModelInfo>>> {
         self.model.subscribe()
     }
@@ -158,7 +158,8 @@ impl LiveTap {
         let mut next = self.next_view_due.lock();
         match *next {
             Some(at) if now < at => false,
-            // Counted from when this one was due, or some camera rates would be rounded down to half of the limit.
+            // The interval starts when this view was due. Otherwise some camera rates would be rounded down to half of
+            // the limit.
             Some(at) if now < at + gap => {
                 *next = Some(at + gap);
                 true

@@ -1,5 +1,5 @@
-//! Writes the newest inference into the log now and then. Greengrass keeps log files of 1 MB; a line for each of 30
-//! inferences a second would push everything else out within minutes.
+//! Logs the newest inference at intervals. Greengrass keeps log files of 1 MB: a line for each of 30 inferences a
+//! second would displace all other lines within minutes.
 
 use std::fmt::Write;
 use std::time::{Duration, Instant};

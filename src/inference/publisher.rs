@@ -33,9 +33,9 @@ use crate::util::panics::catch_panic;
 const QUEUE: usize = 1024;
 /// Pictures that may wait for the encoding thread; a message beyond this limit goes out without its picture.
 const QUEUED_PICTURES: usize = 8;
-/// A [`flush`](Publisher::flush) checks this often whether it shall give up.
+/// Interval at which a [`flush`](Publisher::flush) checks whether it has to give up.
 const CHECK_INTERVAL: Duration = Duration::from_millis(50);
-/// At a stop, wait this long for the queue of the encoding thread. The thread holds it only while nothing waits.
+/// How long a stop waits for the lock of the encoder's queue. The thread holds the lock only while the queue is empty.
 const QUEUE_LOCK_LIMIT: Duration = Duration::from_millis(100);
 
 /// Settings of a [`Publisher`].
@@ -89,7 +89,7 @@ struct PendingMessage {
     s3: Option<S3Location>,
     /// The message text, when it is in the outbox already.
     queued: Option<Bytes>,
-    /// Set by the thread that puts the message into the outbox: at a stop there are two.
+    /// Set by the thread that puts the message into the outbox. At a stop two threads may try.
     is_claimed: AtomicBool,
     picture: Option<Picture>,
 }
@@ -260,8 +260,8 @@ impl WaitingMessages {
         Arc::strong_count(&self.queue) == 1
     }
 
-    /// Puts all messages that wait for their picture into the outbox without it, because the process ends now. Does not wait for
-    /// the picture that is being encoded. Returns the number of messages.
+    /// Puts all messages that wait for their picture into the outbox without it, because the process ends now. Does not
+    /// wait for the picture that is being encoded. Returns the number of messages.
     pub fn publish_without_pictures(&self) -> usize {
         // The lock also keeps the encoding thread from the next message.
         let tasks = self.queue.tasks.try_lock_for(QUEUE_LOCK_LIMIT);
@@ -359,7 +359,8 @@ impl MessageWriter {
         }
     }
 
-    /// Puts the message into the outbox without its picture; its pair is not cached. `false`: it is in the outbox already.
+    /// Puts the message into the outbox without its picture; its pair is not cached. `false`: it is in the outbox
+    /// already.
     fn write_without_picture(&self, message: &PendingMessage) -> bool {
         self.stats.cache_failures.add(self.caches.count());
         if message.queued.is_some() || message.is_claimed.swap(true, Ordering::Relaxed) {

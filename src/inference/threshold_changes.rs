@@ -67,7 +67,7 @@ impl ThresholdChanges {
     pub fn apply_pending(&self, mut set: impl FnMut(&Threshold) -> Result<(), ModelError>) -> Result<(), ModelError> {
         while let Some(ThresholdRequest { threshold, reply }) = self.next_request() {
             let result = set(&threshold);
-            // The requester may have gone in the meantime.
+            // The requester may no longer wait.
             let _ = reply.send(result.as_ref().map(|_| ()).map_err(ToString::to_string));
             match result {
                 Ok(()) => self.record(threshold),
@@ -83,7 +83,7 @@ impl ThresholdChanges {
         self.applied.lock().clone()
     }
 
-    /// Goes back to the configured thresholds: a new session begins with them.
+    /// Returns to the configured thresholds: a new session begins with them.
     pub fn clear(&self) {
         self.applied.lock().clear();
     }

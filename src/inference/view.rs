@@ -1,4 +1,4 @@
-//! One inference with everything that viewers get to see of it.
+//! One inference with everything that viewers are shown.
 
 use super::event::InferenceEvent;
 use crate::model::InferenceResult;

@@ -14,7 +14,7 @@ use crate::config::ResizeMode;
 use crate::model::{InferenceResult, Model, ModelError};
 use crate::report::Decision;
 
-/// The loop checks this often whether it shall return.
+/// Interval at which the loop checks whether it has to return.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 /// The log field that names what was skipped.
 const INPUT: &str = "frame";
@@ -106,7 +106,7 @@ impl VisionLoop {
             self.refusals.log_skipped(Instant::now(), INPUT, &e);
             return;
         }
-        // A copy: the frame itself goes back to the source before the model works.
+        // A copy: the frame itself returns to the source before the model works.
         self.next.original = context
             .live_tap
             .wants_original_frames()
@@ -162,8 +162,8 @@ impl VisionLoop {
         let elements = picture.pixels();
         pack_features(picture, self.model.features_for(elements)?);
         self.model.send(elements)?;
-        // A frame that no newer one can replace is converted while the model works. With a camera the newest frame after
-        // the answer is better, so nothing is taken here.
+        // A frame that no newer one can replace is converted while the model works. With a camera the newest frame
+        // after the answer is better, so nothing is taken here.
         if let Some(frame) = context.frames.prefetch() {
             self.convert(frame, context);
         }

@@ -16,7 +16,7 @@ pub struct ModelAnswer {
     pub id: Option<i64>,
     /// `Err`: the model's error message.
     pub result: Result<InferenceResult, String>,
-    /// The free-form values are in shared memory.
+    /// Whether the free-form values are in shared memory.
     pub freeform_in_shm: bool,
     /// The number of values that were replaced, cut or left out.
     pub cleaned: u64,
@@ -166,7 +166,8 @@ impl RawTiming {
     }
 }
 
-/// `frame` with `null` for every number outside strings that JSON or a double cannot represent; `None`: there is none.
+/// `frame` with `null` for every number outside strings that JSON or a double cannot represent; `None` if there is
+/// none.
 fn replace_invalid_numbers(frame: &[u8]) -> Option<Vec<u8>> {
     let mut repaired = Vec::with_capacity(frame.len());
     let (mut at, mut replaced) = (0, false);

@@ -32,8 +32,8 @@ const CONNECT_PAUSE: Duration = Duration::from_millis(3);
 /// Wait for an exit status after the connection was closed.
 const EXIT_STATUS_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// The model process and the connection to it. Dropping it closes the connection, ends the process, and then removes the
-/// directory and the segments of the process.
+/// The model process and the connection to it. Dropping it closes the connection, ends the process, and then removes
+/// the directory and the segments of the process.
 #[derive(Debug)]
 pub(super) struct ModelClient {
     connection: ModelConnection,
@@ -285,7 +285,7 @@ fn copy_temporarily(program: &Path, settings: &ModelSettings) -> Result<(PathBuf
     Err(ModelError::NoTemporaryCopy(last))
 }
 
-/// Ends the process, then removes its directory and its segments, including those it ended too early to name.
+/// Ends the process, then removes its directory and its segments, including those that it has not named yet.
 fn end(process: &mut Option<ModelProcess>, directory: &mut Option<RuntimeDir>, segment_names: SegmentNames) {
     let found = process.take().map(|mut process| process.end(segment_names));
     // After the end of the process, which could create them again.

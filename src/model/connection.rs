@@ -71,7 +71,7 @@ impl ModelConnection {
         }
     }
 
-    /// Sends a request. Receives meanwhile, or two full socket buffers could block both sides for ever.
+    /// Sends a request. Also receives meanwhile: otherwise two full socket buffers could block both sides forever.
     ///
     /// # Errors
     /// [`ModelConnectionError`]; the connection cannot be used afterwards.

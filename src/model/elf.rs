@@ -1,6 +1,7 @@
 //! The length of a program file according to its ELF header.
 //!
-//! Linkers put the section table last, so a truncated file ends before the end of that table (ELF specification, chapter 1).
+//! Linkers put the section table last, so a truncated file ends before the end of that table (ELF specification,
+//! chapter 1).
 
 /// Bytes of the longer of the two header formats.
 pub(super) const HEADER: u64 = 64;
@@ -23,8 +24,8 @@ impl Fields<'_> {
     }
 }
 
-/// The path of the loader (`PT_INTERP`). `None`: the program is static, or a part of the file cannot be read. `read` reads
-/// bytes of the file: offset, length.
+/// The path of the loader (`PT_INTERP`). `None`: the program is static, or a part of the file cannot be read. `read`
+/// reads bytes of the file: offset, length.
 pub(super) fn interpreter(head: &[u8], read: &mut dyn FnMut(u64, usize) -> Option<Vec<u8>>) -> Option<String> {
     /// Type of the program header that locates the path.
     const PT_INTERP: u64 = 3;

@@ -29,8 +29,9 @@ pub enum ModelError {
     /// The directory of the socket could not be created.
     #[error("no directory for the model's socket could be created: {0}; /dev/shm or $TMPDIR must be writable")]
     RuntimeDir(#[source] io::Error),
-    /// The model file is not executable, and no temporary copy of it could be executed. [`Model::start`](super::Model::start)
-    /// with [`may_change_files`](super::ModelSettings::may_change_files) makes the file executable instead.
+    /// The model file is not executable, and no temporary copy of it could be executed.
+    /// [`Model::start`](super::Model::start) with [`may_change_files`](super::ModelSettings::may_change_files) makes
+    /// the file executable instead.
     #[error("no temporary directory takes an executable copy of the model: {0}")]
     NoTemporaryCopy(#[source] io::Error),
     /// The process could not be started.
@@ -105,7 +106,7 @@ pub enum ModelError {
     #[error("the model's shared memory cannot be used any more: {0}")]
     SegmentLost(#[source] ShmError),
     /// More values than the model accepts, or than were written.
-    #[error("{elements} values cannot be sent to the model, it takes up to {accepted}")]
+    #[error("{elements} values cannot be sent to the model; it takes up to {accepted}")]
     TooManyValues {
         /// The number of values.
         elements: usize,

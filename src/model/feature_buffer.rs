@@ -47,7 +47,7 @@ impl FeatureBuffer {
             Ok(segments) => {
                 (buffer.segment, buffer.outputs) = segments;
                 if buffer.segment.is_some() {
-                    // Zeros, as the segment itself holds them at first.
+                    // The values are zeros at first, as in the segment itself.
                     buffer.values(hello.info.features);
                 }
                 health.set_ok();
@@ -71,8 +71,8 @@ impl FeatureBuffer {
         &mut self.values[..elements]
     }
 
-    /// Writes the first `elements` of the values into the model's segment if there is one and it is large enough. A segment
-    /// that cannot be written any more is not used again.
+    /// Writes the first `elements` of the values into the model's segment if there is one and it is large enough. A
+    /// segment that cannot be written any more is not used again.
     ///
     /// # Errors
     /// [`ModelError::TooManyValues`], or [`ModelError::SegmentLost`] where shared memory is required.
@@ -95,8 +95,8 @@ impl FeatureBuffer {
         Ok(WrittenFeatures::Json(&self.values[..elements]))
     }
 
-    /// Copies the free-form outputs into `result`. Returns how many values were not finite and became 0; 1 if there are no
-    /// outputs.
+    /// Copies the free-form outputs into `result`. Returns how many values were not finite and became 0; 1 if there are
+    /// no outputs.
     ///
     /// # Errors
     /// [`ModelError::SegmentLost`]

@@ -131,7 +131,7 @@ pub fn examine(path: &Path) -> Result<ModelTarget, ModelFileError> {
             path: path.to_owned(),
             built_for: machine_name(machine),
         }),
-        // It starts a model with the socket as its argument.
+        // A script starts a model with the socket as its argument.
         FileFormat::Script if is_executable(path) => {
             check_interpreter(path, script_interpreter(&head))?;
             Ok(ModelTarget::Program(path.to_owned()))
@@ -143,7 +143,7 @@ pub fn examine(path: &Path) -> Result<ModelTarget, ModelFileError> {
     }
 }
 
-/// A file shorter than its header says would end with SIGSEGV or SIGBUS.
+/// Refuses a file that is shorter than its header says. It would end with SIGSEGV or SIGBUS.
 fn check_length(path: &Path, head: &[u8], got: u64) -> Result<(), ModelFileError> {
     match elf::length(head) {
         Some(needed) if needed <= got => Ok(()),
@@ -155,7 +155,7 @@ fn check_length(path: &Path, head: &[u8], got: u64) -> Result<(), ModelFileError
     }
 }
 
-/// Without it the system says of the model itself that there is no such file.
+/// Without this check, the error of the system says that the model itself does not exist.
 fn check_interpreter(path: &Path, interpreter: Option<String>) -> Result<(), ModelFileError> {
     match interpreter {
         Some(interpreter) if !Path::new(&interpreter).exists() => Err(ModelFileError::Interpreter {
@@ -227,8 +227,8 @@ pub(super) fn check_can_become_executable(path: &Path, work_dir: &Path) -> Resul
     })
 }
 
-/// Makes an executable copy in the directory, beside links to the files whose names begin with the name of the model: a model
-/// may read them.
+/// Makes an executable copy in the directory, next to links to the files whose names begin with the name of the model.
+/// A model may read them.
 ///
 /// # Errors
 /// Of the operating system; also where the directory is mounted with `noexec`.
@@ -330,7 +330,7 @@ fn make_executable(path: &Path, meta: &fs::Metadata, work_dir: &Path) -> Result<
     }
     let mode = meta.permissions().mode() | 0o100;
     if fs::set_permissions(path, fs::Permissions::from_mode(mode)).is_ok() && is_executable(path) {
-        info!(path = %path.display(), "The model file was not executable and is now");
+        info!(path = %path.display(), "The model file was made executable");
         return Ok(path.to_owned());
     }
     let failed = |source| ModelFileError::NotExecutable {

@@ -1,4 +1,4 @@
-//! JSON types that accept any value: what they cannot use they replace and count, instead of failing.
+//! JSON types that accept any value. They replace and count what they cannot use, instead of failing.
 
 use std::fmt;
 

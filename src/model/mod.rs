@@ -1,4 +1,5 @@
-//! The model process (`.eim`): started, asked for inferences, ended. Blocking; used on the inference thread.
+//! Starts the model process (`.eim`), asks it for inferences and ends it. All calls block: use them on the inference
+//! thread.
 //!
 //! [`Model`] is a running model. Its `client` starts the process and exchanges requests and answers with it over a
 //! unix socket; its `feature_buffer` writes the values of a request into the shared memory of the process.

@@ -1,5 +1,5 @@
-//! The output of the model process: read at once, so that the process never blocks, and logged at `debug`. The last lines
-//! are kept for error messages.
+//! The output of the model process: read at once, so that the process never blocks, and logged at `debug`. The last
+//! lines are kept for error messages.
 
 use std::collections::VecDeque;
 use std::io::Read;

@@ -117,11 +117,11 @@ impl ModelProcess {
         self.output.last_lines(Duration::from_millis(200))
     }
 
-    /// Ends the process with SIGINT, after a second with SIGKILL. Takes little more than two seconds at most. Returns the
-    /// segments that were found where [`SegmentNames::Unknown`] is given.
+    /// Ends the process with SIGINT, after a second with SIGKILL. Takes little more than two seconds at most. Returns
+    /// the segments that were found where [`SegmentNames::Unknown`] is given.
     ///
-    /// The process is frozen only then: if this program were killed at that moment, the model would stay frozen until the
-    /// next start.
+    /// The process is frozen only then: if this program were killed at that moment, the model would stay frozen until
+    /// the next start.
     pub fn end(&mut self, segment_names: SegmentNames) -> Vec<String> {
         let mut segments = Vec::new();
         for signal in [Signal::INT, Signal::KILL] {
@@ -203,12 +203,12 @@ fn signal_meaning(signal: i32) -> &'static str {
         1 => " (SIGHUP, terminal closed)",
         2 => " (SIGINT, asked to stop)",
         4 => " (SIGILL: built for a newer processor?)",
-        6 => " (SIGABRT, it gave up)",
+        6 => " (SIGABRT, it aborted)",
         7 => " (SIGBUS, bad memory access)",
         8 => " (SIGFPE, bad arithmetic)",
         9 => " (SIGKILL: out of memory? see dmesg)",
         11 => " (SIGSEGV, bad memory access)",
-        13 => " (SIGPIPE, nobody listened)",
+        13 => " (SIGPIPE, write to a closed pipe or socket)",
         15 => " (SIGTERM, asked to stop)",
         _ => "",
     }

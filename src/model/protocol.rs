@@ -49,7 +49,7 @@ pub struct ModelInfo {
     pub raw_parameters: Map<String, Value>,
     /// `project` exactly as the model sent it.
     pub raw_project: Map<String, Value>,
-    /// `inferencing_engine` beside them as the model sent it; null when it did not.
+    /// `inferencing_engine` of the hello as the model sent it; null if it is missing.
     pub raw_engine: Value,
 }
 
@@ -124,8 +124,8 @@ impl ModelInfo {
         }
     }
 
-    /// `has_anomaly`, the constants `EI_ANOMALY_TYPE_*` of Edge Impulse's inferencing SDK: 0 none, 1 K-means, 2 GMM, 3 visual
-    /// GMM, 4 visual PatchCore. Old models send a boolean.
+    /// `has_anomaly`, the constants `EI_ANOMALY_TYPE_*` of Edge Impulse's inferencing SDK: 0 none, 1 K-means, 2 GMM, 3
+    /// visual GMM, 4 visual PatchCore. Old models send a boolean.
     pub fn anomaly_type(&self) -> u64 {
         match self.raw_parameters.get("has_anomaly") {
             Some(Value::Bool(has_anomaly)) => u64::from(*has_anomaly),
@@ -138,8 +138,8 @@ impl ModelInfo {
         matches!(self.anomaly_type(), 3 | 4)
     }
 
-    /// Whether the scores of the model are probabilities. Those of regression and anomaly detection are not. Studio gives a
-    /// regression model one label, which a classification model never has.
+    /// Whether the scores of the model are probabilities. Those of regression and anomaly detection are not. Studio
+    /// gives a regression model one label, which a classification model never has.
     pub fn has_probabilities(&self) -> bool {
         let is_anomaly_only = self.anomaly_type() > 0 && self.labels.is_empty();
         let is_regression =
@@ -154,7 +154,8 @@ impl ModelInfo {
     }
 }
 
-/// `{"id":18,"type":"object_detection","min_score":0.5}` as `18.min_score=0.5 (object_detection)`, as `--thresholds` takes it.
+/// `{"id":18,"type":"object_detection","min_score":0.5}` as `18.min_score=0.5 (object_detection)`, as `--thresholds`
+/// takes it.
 fn format_threshold(threshold: &Value) -> String {
     let Some(fields) = threshold.as_object() else {
         return threshold.to_string();

@@ -1,4 +1,4 @@
-//! A running model: started, asked for inferences, ended.
+//! A running model: start, inferences, end.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -68,15 +68,15 @@ impl Model {
         &self.info
     }
 
-    /// Room for the values of one request ([`ModelInfo::features`]). They stay until they are overwritten, which may happen
-    /// while the model works: [`send`](Self::send) makes a copy.
+    /// Room for the values of one request ([`ModelInfo::features`]). They stay until they are overwritten, which may
+    /// happen while the model works: [`send`](Self::send) makes a copy.
     pub fn features(&mut self) -> &mut [f32] {
         let elements = self.info.features;
         self.features.values(elements)
     }
 
-    /// Room for another number of values, after [`set_parameter`](Self::set_parameter) has changed the input size. Values
-    /// that the shared memory is too small for are sent as JSON.
+    /// Room for another number of values, after [`set_parameter`](Self::set_parameter) has changed the input size.
+    /// Values that do not fit into the shared memory are sent as JSON.
     ///
     /// # Errors
     /// More than 64 Mi values.
@@ -129,7 +129,7 @@ impl Model {
     /// [`send`](Self::send) and [`receive`](Self::receive).
     ///
     /// # Errors
-    /// As those.
+    /// Those of [`send`](Self::send) and [`receive`](Self::receive).
     pub fn classify(&mut self, elements: usize) -> Result<InferenceResult, ModelError> {
         self.send(elements)?;
         self.receive()
@@ -138,7 +138,7 @@ impl Model {
     /// Sets one key of one block, as `--thresholds` does.
     ///
     /// # Errors
-    /// [`ModelError::Refused`] with the model's message, [`ModelError::Unsendable`], or a fatal one.
+    /// [`ModelError::Refused`] with the model's message, [`ModelError::Unsendable`], or a fatal error.
     pub fn set_threshold(&mut self, threshold: &Threshold) -> Result<(), ModelError> {
         let Threshold { id: block, key, value } = threshold;
         let id = self.client.next_id();
@@ -153,7 +153,7 @@ impl Model {
     /// Sets these thresholds, and logs those that the model refuses.
     ///
     /// # Errors
-    /// A fatal one.
+    /// A fatal [`ModelError`].
     pub fn set_thresholds(&mut self, thresholds: &[Threshold]) -> Result<(), ModelError> {
         for threshold in thresholds {
             match self.set_threshold(threshold) {
@@ -196,8 +196,8 @@ impl Model {
         self.features.uses_shared_memory()
     }
 
-    /// Closes the connection and ends the process (SIGINT, then SIGKILL after a second), then removes its shared memory and
-    /// its directory. A process that this program did not start only loses the connection.
+    /// Closes the connection and ends the process (SIGINT, then SIGKILL after a second), then removes its shared memory
+    /// and its directory. A process that this program did not start only loses the connection.
     pub fn stop(self) {
         drop(self);
     }
@@ -211,7 +211,8 @@ impl Model {
         self.accept(answer)
     }
 
-    /// [`classify`](Self::classify), with `timing` exactly as the model sent it. Parses the answer twice: not for every frame.
+    /// [`classify`](Self::classify), with `timing` exactly as the model sent it. Parses the answer twice: not for every
+    /// frame.
     ///
     /// # Errors
     /// As [`classify`](Self::classify).

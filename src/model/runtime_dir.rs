@@ -1,7 +1,7 @@
 //! The directory of one model process, and its removal after a daemon was killed with SIGKILL.
 //!
-//! `<base>/ei-greengrass.<uid>.<device>.<random>/` contains `model.sock` and `state.json`, which names what the next start
-//! has to clean up. The base is `/dev/shm`, so that nothing outlives a reboot, else `$TMPDIR`.
+//! `<base>/ei-greengrass.<uid>.<device>.<random>/` contains `model.sock` and `state.json`, which names what the next
+//! start has to clean up. The base is `/dev/shm`, so that nothing outlives a reboot, else `$TMPDIR`.
 
 use std::env;
 use std::fs::{self, DirBuilder, File};
@@ -39,7 +39,8 @@ impl ProcessId {
     /// The process that has this pid now.
     pub fn of(pid: i32) -> Option<Self> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // The name in parentheses may contain anything. Field 3 follows the last parenthesis, the start time is field 22.
+        // The name in parentheses may contain anything. Field 3 follows the last parenthesis, the start time is field
+        // 22.
         let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
         let state = fields.next()?;
         let started = fields.nth(18)?.parse().ok()?;
@@ -177,8 +178,9 @@ pub fn default_bases() -> Vec<PathBuf> {
 /// Wait for a process to react to SIGSTOP.
 const STOP_TIMEOUT: Duration = Duration::from_millis(50);
 
-/// Sends a model process a signal to end it, and returns the segments that it has open. This finds the segments of a process
-/// that has not named them in a hello. The process is stopped meanwhile, or it could create one just afterwards.
+/// Sends a model process a signal to end it, and returns the segments that it has open. This finds the segments of a
+/// process that has not named them in a hello. The process is stopped meanwhile: otherwise it could create another
+/// segment afterwards.
 ///
 /// # Errors
 /// The signal could not be sent.
@@ -218,9 +220,9 @@ fn open_segments(pid: Pid) -> Vec<String> {
     mapped.chain(open).filter(|name| shm::is_valid(name)).collect()
 }
 
-/// Cleans up after a daemon of the same device and user that was killed with SIGKILL: ends its model, removes its shared
-/// memory and its directory. Does not touch anything of another user, another device or a running daemon. Returns the
-/// number of removed directories.
+/// Cleans up after a daemon of the same device and user that was killed with SIGKILL: ends its model, removes its
+/// shared memory and its directory. Does not touch anything of another user, another device or a running daemon.
+/// Returns the number of removed directories.
 pub fn sweep(device: &str) -> usize {
     sweep_in(&default_bases(), device)
 }
@@ -333,8 +335,8 @@ fn end_model(model: ProcessId, socket: &Path) -> Vec<String> {
     segments
 }
 
-/// The beginning of the directory's name. A device name that is long or has other characters than letters, digits, `-` and
-/// `_` is shortened and gets a hash.
+/// The beginning of the directory's name. A device name that is long or has other characters than letters, digits, `-`
+/// and `_` is shortened and gets a hash.
 fn prefix(device: &str) -> String {
     const MAX_DEVICE: usize = 24;
     let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';

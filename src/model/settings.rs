@@ -18,8 +18,8 @@ pub struct ModelSettings {
     pub device: String,
     /// Its subdirectory `models/` receives an executable copy of a model file that cannot be made executable.
     pub work_dir: PathBuf,
-    /// Whether a model file that is not executable is made executable, or copied into `work_dir`. Otherwise a temporary copy
-    /// is started.
+    /// Whether a model file that is not executable is made executable, or copied into `work_dir`. Otherwise a temporary
+    /// copy is started.
     pub may_change_files: bool,
     /// Whether features are passed in shared memory.
     pub shm: ShmBehavior,
@@ -31,8 +31,8 @@ pub struct ModelSettings {
     pub timeouts: ModelTimeouts,
     /// Bases of the runtime directory: the first that works is used. [`sweep`](super::sweep) uses the default bases.
     pub run_bases: Vec<PathBuf>,
-    /// The program that is started as `builtin-model NAME SOCKET` for a built-in model: this one. `/proc/self/exe` works
-    /// even after an update has replaced the file.
+    /// The program that is started as `builtin-model NAME SOCKET` for a built-in model: this one. `/proc/self/exe`
+    /// works even after an update has replaced the file.
     pub builtin_program: PathBuf,
     /// Counts cleaned answers.
     pub stats: Arc<Stats>,

@@ -1,15 +1,15 @@
 //! POSIX shared memory, read and written as a file.
 //!
 //! A segment is shared with the model process. The two sides take turns: this program writes features before it sends a
-//! classify request, and the model reads them until it answers. The model writes free-form outputs before it answers, and
-//! this program reads them afterwards. A model that violates this only causes wrong numbers: every bit pattern is a valid
-//! `f32`, and segments contain nothing else.
+//! classify request, and the model reads them until it answers. The model writes free-form outputs before it answers,
+//! and this program reads them afterwards. A model that violates this only causes wrong numbers: every bit pattern is a
+//! valid `f32`, and segments contain nothing else.
 //!
-//! The model maps its segments; this program does not. Access to a mapped page behind the end of its file, or one for which
-//! `/dev/shm` has no room, ends a process with SIGBUS. `pwrite` and `pread` return an error instead.
+//! The model maps its segments; this program does not. Access to a mapped page behind the end of its file, or one for
+//! which `/dev/shm` has no room, ends a process with SIGBUS. `pwrite` and `pread` return an error instead.
 //!
-//! The memory of a segment is reserved when it is opened: the model reads what it has mapped, and would get that SIGBUS when
-//! `/dev/shm` is full. Many containers have 64 MiB there, or less.
+//! The memory of a segment is reserved when it is opened: the model reads what it has mapped, and would get that SIGBUS
+//! when `/dev/shm` is full. Many containers have 64 MiB there, or less.
 
 use std::fs::File;
 use std::io;
@@ -66,11 +66,12 @@ pub struct Segment {
 }
 
 impl Segment {
-    /// Opens a segment of a model, checks its size and reserves its memory. That needs write access, even for a segment that
-    /// is only read.
+    /// Opens a segment of a model, checks its size and reserves its memory. That needs write access, even for a segment
+    /// that is only read.
     ///
     /// # Errors
-    /// An invalid name, a segment smaller than `elements` values, no room in `/dev/shm`, or an error of the operating system.
+    /// An invalid name, a segment smaller than `elements` values, no room in `/dev/shm`, or an error of the operating
+    /// system.
     pub fn open(name: &str, elements: u64) -> Result<Self, ShmError> {
         if !is_valid(name) {
             return Err(ShmError::Name(name.chars().take(80).collect()));
@@ -101,8 +102,8 @@ impl Segment {
         self.elements
     }
 
-    /// Writes values from the start. Do not call it between a request and its answer: the model reads them then. The segment
-    /// grows again if the model has shortened it.
+    /// Writes values from the start. Do not call it between a request and its answer: the model reads them then. The
+    /// segment grows again if the model has shortened it.
     ///
     /// # Errors
     /// `/dev/shm` has no room, or an error of the operating system.
@@ -185,8 +186,8 @@ impl OwnedSegment {
         &self.segment.name
     }
 
-    /// Removes the name; both sides can still use the memory. Call it as soon as the client has opened the segment: then
-    /// even a killed process leaves nothing behind.
+    /// Removes the name; both sides can still use the memory. Call it as soon as the client has opened the segment:
+    /// then even a killed process leaves nothing behind.
     pub fn unlink(&mut self) {
         if std::mem::take(&mut self.is_named) {
             remove(&self.segment.name);

@@ -1,5 +1,5 @@
-//! The runtime libraries of Renesas' DRP-AI TVM, which models for RZ/V boards are linked against. They are in a directory of
-//! their own.
+//! The runtime libraries of Renesas' DRP-AI TVM, which models for RZ/V boards are linked against. They are in a
+//! directory of their own.
 
 use std::ffi::OsString;
 use std::path::Path;

@@ -176,7 +176,7 @@ fn the_log_goes_to_stdout_with_one_event_per_line_as_text_or_json() {
         }
         let warned = events
             .iter()
-            .any(|e| e["level"] == "WARN" && e["message"].as_str().unwrap().contains("iotcore_qos"));
+            .any(|e| e["level"] == "WARN" && e["detail"].as_str().is_some_and(|text| text.contains("iotcore_qos")));
         assert!(warned, "{out}");
     }
     let (out, err) = written(&["--verbose"], source);

@@ -21,7 +21,7 @@ struct AudioCallback {
     silence: SilenceDetector,
     /// The samples of one buffer; the memory is reused.
     samples: Vec<i16>,
-    /// The first buffer of a stream always has the flag DISCONT, which is no gap.
+    /// The first buffer of a stream always has the flag DISCONT. It does not mean a gap there.
     is_first_buffer: bool,
     channel: MicrophoneChannel,
     /// Channels of the buffers that arrive now; 0 before the first one.
@@ -31,8 +31,9 @@ struct AudioCallback {
     span: tracing::Span,
 }
 
-/// Cuts each buffer into windows and sends them. The buffers are 16-bit samples at the model's sample rate: the elements before
-/// the sink see to that. They are mono unless `channel` or unknown positions of the channels prevent it.
+/// Returns the callbacks that cut each buffer into windows and send them. The elements before the sink convert the
+/// buffers to 16-bit samples at the model's sample rate. The buffers are mono unless `channel` or unknown positions of
+/// the channels prevent it.
 pub(in crate::capture) fn audio_callbacks(
     sender: &MailboxSender<AudioWindow>,
     format: AudioFormat,

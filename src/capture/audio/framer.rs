@@ -58,7 +58,7 @@ impl AudioFormat {
 pub struct AudioWindow {
     /// The newest samples, at most a whole window. The first slices of a stream have fewer.
     pub samples: Vec<i16>,
-    /// How many of them, counted from the end, the model gets: all, or one slice in continuous mode.
+    /// How many of the samples, counted from the end, the model gets: all, or one slice in continuous mode.
     pub feature_count: usize,
     /// When the last sample arrived.
     pub at: Instant,

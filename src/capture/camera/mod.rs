@@ -1,9 +1,9 @@
 //! Selects the camera and its mode when the configuration has no launch line.
 //!
-//! The selection is a pure function of the connected devices. GStreamer's device monitor does not recognise two kinds of
-//! cameras. The CSI camera of a Jetson is listed as a V4L2 node with unprocessed (Bayer) frames, and must be opened with
-//! `nvarguscamerasrc`. The camera of a Raspberry Pi must be opened with `libcamerasrc`; the V4L2 nodes of its parts are not
-//! usable alone.
+//! The selection is a pure function of the connected devices. GStreamer's device monitor does not recognise two kinds
+//! of cameras. The CSI camera of a Jetson is listed as a V4L2 node with unprocessed (Bayer) frames, and must be opened
+//! with `nvarguscamerasrc`. The camera of a Raspberry Pi must be opened with `libcamerasrc`; the V4L2 nodes of its
+//! parts are not usable alone.
 
 mod mode;
 #[cfg(test)]
@@ -31,7 +31,7 @@ const RASPBERRY_PI_NODES: [&str; 8] = [
     "rpi-hevc",
     "rpi-codec",
 ];
-/// Those of them that belong to a sensor.
+/// The nodes of a Raspberry Pi that belong to a sensor.
 const RASPBERRY_PI_SENSORS: [&str; 2] = ["unicam", "rp1-cfe"];
 /// What a Jetson's image processor delivers: the sizes of common sensor modes, all 16:9.
 const JETSON_CAPS: &str = "video/x-raw(memory:NVMM), width=1280, height=720; video/x-raw(memory:NVMM), width=1920, height=1080; \
@@ -105,7 +105,7 @@ fn probable_cause() -> Option<String> {
 }
 
 impl Cameras {
-    /// Sorts the devices of the monitor. `installed`: whether GStreamer has an element.
+    /// Sorts the devices of the monitor. `installed` returns whether GStreamer has an element.
     fn from_devices(devices: Vec<Device>, installed: &dyn Fn(&str) -> bool) -> Self {
         let mut cameras = Self {
             usable: Vec::new(),

@@ -208,8 +208,8 @@ fn dimension(structure: &gst::StructureRef, side: &str) -> Option<Dimension> {
 
 /// The smallest mode of at least `minimum` (raw before JPEG), or the largest mode when all are smaller.
 ///
-/// With `color_format` only modes of this format count. When the camera has none, all modes count and the second value is
-/// `false`.
+/// With `color_format` only modes of this format count. When the camera has none, all modes count and the second value
+/// is `false`.
 pub(super) fn best_mode(
     modes: &[SupportedModes],
     minimum: MinimumSize,
@@ -233,7 +233,8 @@ pub(super) fn best_mode(
     best.map(|(mode, _)| (mode, has_format))
 }
 
-/// For each format the smallest mode that is large enough, and the largest mode; each with whether it is large enough.
+/// Returns, for each format, the smallest mode that is large enough and the largest mode. The flag says whether the
+/// mode is large enough.
 fn candidates(supported: &SupportedModes, minimum: MinimumSize) -> Vec<(CameraMode, bool)> {
     let (width, widest) = supported.width.bounds(minimum.width);
     let (height, highest) = supported.height.bounds(minimum.height);

@@ -71,7 +71,7 @@ fn message(freeform: usize, picture: Option<Picture>) -> PendingMessage {
     }
 }
 
-/// Nothing of it can be left out.
+/// A message of which no part can be omitted.
 fn too_large_message() -> PendingMessage {
     let mut message = message(1, None);
     message.result.info = Some("i".repeat(MAX_MESSAGE));
@@ -227,7 +227,7 @@ fn at_a_stop_messages_that_wait_for_their_picture_are_published_without_it_once(
     assert_eq!(
         waiting.publish_without_pictures(),
         3,
-        "the one being encoded, and two behind it"
+        "the one being encoded, and two that wait"
     );
     release.send(()).unwrap();
     thread.join().unwrap();

@@ -16,8 +16,8 @@ fn brightness(feature: f32) -> u32 {
     (((rgb >> 16) & 0xff) + 2 * green + (rgb & 0xff)) / 4
 }
 
-/// The box around all bright pixels. The confidence tells how round they are: the bright share of the box, compared with
-/// a disc. `None`: nothing bright, or nothing dark.
+/// The box around all bright pixels. The confidence measures how round they are: the bright share of the box, compared
+/// with that of a disc. `None`: nothing bright, or nothing dark.
 pub fn ball(features: &[f32], width: usize) -> Option<BoundingBox> {
     let (mut count, mut left, mut right, mut top, mut bottom) = (0usize, usize::MAX, 0, usize::MAX, 0);
     for (y, row) in features.chunks_exact(width).enumerate() {

@@ -39,11 +39,11 @@ pub enum Task {
 /// A deliberate fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// Nothing.
+    /// No fault.
     None,
     /// The process aborts after this many answers.
     Crash(u64),
-    /// There are no more answers after this many.
+    /// The model stops answering after this many answers.
     Hang(u64),
     /// Answers are not JSON.
     Garbage,

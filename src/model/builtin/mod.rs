@@ -1,7 +1,7 @@
 //! Small models inside this program, for `demo`, tests and benchmarks.
 //!
-//! The model file `builtin:NAME` starts this program with the hidden arguments `builtin-model NAME SOCKET`. That process
-//! uses the same protocol and shared memory as a model from Edge Impulse Studio.
+//! The model file `builtin:NAME` starts this program with the hidden arguments `builtin-model NAME SOCKET`. That
+//! process uses the same protocol and shared memory as a model from Edge Impulse Studio.
 
 mod detectors;
 mod error;
@@ -24,8 +24,8 @@ pub fn check_name(name: &str) -> Result<(), BuiltinError> {
 
 /// Serves the model `name` to one client on `socket`, until the client disconnects.
 ///
-/// Signals keep their default action and end the process at once. Its shared memory has no name any more by then, or the
-/// client removes it.
+/// Signals keep their default action and end the process at once. By then its shared memory has no name any more, or
+/// the client removes it.
 ///
 /// # Errors
 /// An unknown name, or an error of the operating system.

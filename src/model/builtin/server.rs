@@ -57,7 +57,7 @@ fn accept(listener: &UnixListener) -> io::Result<Option<UnixStream>> {
 /// The features of a request.
 struct Features {
     values: Vec<f32>,
-    /// Where the client can put them; else the reason why there is no shared memory.
+    /// The shared memory for them, or the reason why there is none.
     segment: Result<OwnedSegment, ShmError>,
 }
 
@@ -228,7 +228,7 @@ impl<'a> Server<'a> {
             Fault::Garbage => return BuiltinReply::Raw(b"\x07\xffthis is not what a model says}\n\0"),
             _ => {}
         }
-        // The model that costs nothing does not look at its features.
+        // The model `nop` does not read its features.
         if is_shared
             && self.kind.task != Task::Nothing
             && let Err(error) = self.features.read(elements)
