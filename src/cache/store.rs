@@ -1,4 +1,4 @@
-//! The destination of a [`CacheWriter`](super::CacheWriter).
+//! The destination of a [`CacheWriter`](super::CacheWriter). The S3 cache is none: it has a thread of its own.
 
 use std::time::Instant;
 

@@ -1,4 +1,5 @@
-//! GStreamer elements by their role in a launch line.
+//! GStreamer elements by their role in a launch line. Most elements need no entry here; [`super::packages`] names the package
+//! of each.
 
 /// JPEG encoders.
 pub(super) const JPEG_ENCODERS: [&str; 7] = [

@@ -1,4 +1,5 @@
-//! The table of commands, and their handlers. A new command is a new entry here.
+//! The table of commands, and their handlers. A new command is a new entry here, and a row in `recipes/README.md`, which a
+//! test in `tests/documents.rs` prints.
 
 use std::fmt::Write;
 use std::pin::Pin;
@@ -139,7 +140,7 @@ pub fn find(name: &str) -> Option<&'static CommandSpec> {
     COMMANDS.iter().find(|command| command.name == name)
 }
 
-/// The commands as a Markdown table, for the documents.
+/// The commands as a Markdown table, as it stands in `recipes/README.md`.
 pub fn markdown_table() -> String {
     let mut table = String::from("| command | value | effect |\n| --- | --- | --- |\n");
     for CommandSpec {

@@ -1,5 +1,5 @@
-//! Parses JSON and YAML into a [`Value`] of bounded size: deep nesting and alias bombs lead to an error instead of
-//! using up memory.
+//! Parses JSON and YAML into a [`Value`] of bounded size: deep nesting and alias bombs lead to an error instead of using up
+//! memory. The bounds of a single number are in [`super::values`].
 
 use std::fmt;
 

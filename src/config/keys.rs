@@ -1,5 +1,6 @@
-//! The table of keys: name, default, accepted values, parser and display. `check`, `config get` and the test that
-//! compares the recipe use the same table.
+//! The table of keys: name, default, accepted values, parser and display. `check`, `config get` and the test that compares
+//! the recipe use the same table. A new key is a static here, an entry of [`KEYS`], a field of
+//! [`Config`](super::types::Config) and a line in `build.rs`, which reads it.
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! The model process: started with a clean environment, ended with SIGINT or SIGKILL.
+//! The model process: started with a clean environment, ended with SIGINT or SIGKILL. `client` decides which program is
+//! started.
 
 use std::ffi::{OsStr, OsString};
 use std::io;

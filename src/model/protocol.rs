@@ -1,4 +1,4 @@
-//! The types of the model protocol.
+//! The types of the model protocol. `hello` and `answer` parse them, `request` writes requests.
 
 use serde::ser::{Serialize, Serializer};
 use serde_json::{Map, Value};

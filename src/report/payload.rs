@@ -86,8 +86,8 @@ pub struct InferenceMessage {
     pub omitted: usize,
 }
 
-/// The fields of the message in their order. Exactly one of `freeform`, `grid`, `box` and `c` is set; none of them for a
-/// model that returns only an anomaly score.
+/// The fields of the message in their order. At most one of `freeform`, `grid`, `box` and `c` is set; none of them for a
+/// model that returns only an anomaly score. [`MessageBuilder::build`] adds `image` and `image_omitted` as text at the end.
 #[derive(Serialize)]
 struct Payload<'a> {
     time_ms: u64,

@@ -79,9 +79,9 @@ counters! {
         delivered,
         /// Inference messages too large to publish; their pairs are still cached.
         oversized,
-        /// Messages published without the weakest cells of a grid, or without the last values of a freeform result, to fit.
+        /// Messages published without the weakest cells, boxes or labels, or without the last values of a freeform result, to fit.
         results_cut,
-        /// Messages published without their picture because it did not fit.
+        /// Messages published without their picture: it did not fit, or was not encoded in time.
         images_omitted,
         /// Inference messages dropped, oldest first, because the outbox was full.
         outbox_dropped,

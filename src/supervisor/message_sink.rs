@@ -1,4 +1,6 @@
-//! The destination of messages: a broker, or stdout.
+//! The destination of messages: a broker, or stdout. [`SinkTarget`] says which.
+//!
+//! The outbox has one reader, so there is one destination. Pairs for a second place go to a cache.
 
 use std::future::pending;
 use std::io::Write;

@@ -1,4 +1,4 @@
-//! A configuration that was checked for `run`.
+//! A configuration that was checked for `run`, with the destination of its messages. The install step is `crate::setup`.
 
 use crate::aws::IotHost;
 use crate::config::{Config, Launch, ModelSource, SourceLine};
@@ -12,7 +12,7 @@ pub enum SinkTarget {
     Broker(BrokerAddress),
     /// AWS IoT Core with the configured endpoint; `None`: the endpoint is discovered.
     IotCore(Option<IotHost>),
-    /// Stdout, one line per message (`demo`).
+    /// Stdout, one line per message (`demo`). The inference server has this too, because it publishes nothing.
     Stdout,
 }
 

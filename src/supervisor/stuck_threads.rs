@@ -1,4 +1,4 @@
-//! Counts the threads that are stuck in a device driver.
+//! Counts the threads that are stuck in a device driver. [`super::capture_supervisor`] decides how many are too many.
 
 use std::thread::JoinHandle;
 use std::time::Instant;
