@@ -194,7 +194,9 @@ fn describe(location: &str, info: &ModelInfo) -> String {
 fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for character in text.chars() {
-        if character.is_control() {
+        // Format characters reorder or hide text.
+        let is_format = matches!(character, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
+        if character.is_control() || is_format {
             out.extend(character.escape_default());
         } else {
             out.push(character);

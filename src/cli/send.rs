@@ -21,6 +21,7 @@ pub struct SendArgs {
     #[arg(value_name = "CMD")]
     command: String,
     /// The value: JSON if it is valid JSON, else text.
+    #[arg(allow_negative_numbers = true)]
     value: Option<String>,
     /// Full name of another device than this one.
     #[arg(long, value_name = "NAME")]
@@ -146,12 +147,21 @@ fn exit_code(answer: &Value) -> Exit {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::FromArgMatches;
 
     #[test]
     fn a_value_is_json_if_it_is_valid_json_else_text() {
         assert_eq!(payload("a", None), r#"{"cmd":"a"}"#);
         assert_eq!(payload("a", Some("0.8")), r#"{"cmd":"a","value":0.8}"#);
         assert_eq!(payload("a", Some("ge")), r#"{"cmd":"a","value":"ge"}"#);
+    }
+
+    #[test]
+    fn a_negative_number_is_a_value_and_no_option() {
+        let command = SendArgs::augment_args(clap::Command::new("send"));
+        let matches = command.try_get_matches_from(["send", "set_threshold_filter_confidence", "-3.5"]);
+        let args = SendArgs::from_arg_matches(&matches.unwrap()).unwrap();
+        assert_eq!(args.value.as_deref(), Some("-3.5"));
     }
 
     #[test]

@@ -417,7 +417,7 @@ impl MessageWriter {
                     omitted,
                     limit = MAX_MESSAGE,
                     suppressed = suppressed.count(),
-                    "A result is published without its weakest values: its message would be larger than AWS IoT Core accepts"
+                    "A result is published without all its values: its message would be larger than AWS IoT Core accepts"
                 );
             }
         } else {

@@ -290,8 +290,8 @@ fn model_info_escapes_labels_and_names_the_anomaly_detection() {
             .unwrap();
         String::from_utf8_lossy(&output.stdout).into_owned()
     };
-    let shown = info(1, "a\u{1b}[2J\n");
-    assert!(shown.contains("\nlabels     a\\u{1b}[2J\\n, b\n"), "{shown}");
+    let shown = info(1, "a\u{1b}[2J\n\u{202e}");
+    assert!(shown.contains("\nlabels     a\\u{1b}[2J\\n\\u{202e}, b\n"), "{shown}");
     assert!(
         shown.contains("\ntype       classification\nanomaly    K-means (1)\n"),
         "{shown}"
