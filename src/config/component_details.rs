@@ -1,5 +1,6 @@
 //! The output of `greengrass-cli component details` and `component list`.
 
+use super::json_text::value_length;
 use super::shape;
 
 const NAME: &str = "Component Name:";
@@ -49,25 +50,4 @@ fn entries(text: &str) -> Vec<Entry<'_>> {
         at += line.len();
     }
     entries
-}
-
-/// Bytes of the JSON value at the beginning of the text: up to the bracket that closes it, or one line.
-fn value_length(text: &str) -> usize {
-    let (mut open, mut in_text, mut escaped) = (0_usize, false, false);
-    for (at, byte) in text.bytes().enumerate() {
-        if in_text {
-            in_text = escaped || byte != b'"';
-            escaped = byte == b'\\' && !escaped;
-            continue;
-        }
-        match byte {
-            b'"' => in_text = true,
-            b'{' | b'[' => open += 1,
-            b'}' | b']' if open <= 1 => return at + 1,
-            b'}' | b']' => open -= 1,
-            b'\n' if open == 0 => return at,
-            _ => {}
-        }
-    }
-    text.len()
 }

@@ -10,6 +10,7 @@ mod build;
 mod component_details;
 mod eiparams;
 mod error;
+mod json_text;
 mod keys;
 mod load;
 mod number;

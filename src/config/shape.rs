@@ -202,7 +202,7 @@ fn choose(components: Map<String, Value>, document: &str) -> Result<(String, Val
     let mut only = None;
     let is_alone = components.len() == 1;
     for (name, value) in components {
-        if name.eq_ignore_ascii_case(COMPONENT) {
+        if is_component(&name) {
             return Ok((name, value));
         }
         if mentions_known_key(&value) {

@@ -1,7 +1,6 @@
 //! Parses configuration text as people paste it: JSON with tabs, trailing commas and comments, YAML, the output of
 //! `greengrass-cli`.
 
-use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
@@ -11,6 +10,7 @@ use serde_json::{Map, Value};
 use super::bounded::Budget;
 use super::component_details;
 use super::error::{ConfigError, SyntaxProblem, TextOrigin};
+use super::json_text::{without_comments, without_trailing_commas};
 use super::shape::{self, FoundParameters};
 use crate::util::redact;
 
@@ -159,17 +159,19 @@ fn document(text: &str, budget: &mut Budget) -> Result<Value, SyntaxProblem> {
         let message = format!("more than {MAX_OPEN_BRACKETS} brackets are open here");
         return Err(SyntaxProblem::new(text, line, column, message));
     }
-    if !without_comments(text).trim_start().starts_with(['{', '[']) {
+    let plain = without_comments(text);
+    if !plain.trim_start().starts_with(['{', '[']) {
         return yaml(text, budget);
     }
-    json(text, budget).or_else(|problem| {
+    json(text, &plain, budget).or_else(|problem| {
         *budget = Budget::new();
         yaml(text, budget).map_err(|_| problem)
     })
 }
 
-fn json(text: &str, budget: &mut Budget) -> Result<Value, SyntaxProblem> {
-    let strict = without_trailing_commas(&without_comments(text));
+/// `plain`: `text` without comments.
+fn json(text: &str, plain: &str, budget: &mut Budget) -> Result<Value, SyntaxProblem> {
+    let strict = without_trailing_commas(plain);
     let mut deserializer = serde_json::Deserializer::from_str(&strict);
     let value = budget
         .read(&mut deserializer)
@@ -195,73 +197,6 @@ fn yaml(text: &str, budget: &mut Budget) -> Result<Value, SyntaxProblem> {
 /// The parser's message without the position, which is shown separately.
 fn without_position(message: &str) -> String {
     message.split(" at line ").next().unwrap_or(message).to_owned()
-}
-
-/// Replaces each comment (`// ...` and `/* ... */`) of a JSON text by blanks, so that lines and columns stay the same. Strict
-/// JSON has no slash outside its texts.
-fn without_comments(text: &str) -> Cow<'_, str> {
-    if !text.contains("//") && !text.contains("/*") {
-        return text.into();
-    }
-    let mut plain = text.as_bytes().to_vec();
-    let (mut in_text, mut at) = (false, 0);
-    while let Some(&byte) = text.as_bytes().get(at) {
-        let rest = &text.as_bytes()[at..];
-        let length = match byte {
-            b'\\' if in_text => 2,
-            b'"' => {
-                in_text = !in_text;
-                1
-            }
-            b'/' if !in_text && rest.starts_with(b"//") => {
-                rest.iter().position(|byte| *byte == b'\n').unwrap_or(rest.len())
-            }
-            b'/' if !in_text && rest.starts_with(b"/*") => {
-                let end = rest[2..].windows(2).position(|pair| pair == b"*/");
-                end.map_or(rest.len(), |end| end + 4)
-            }
-            _ => 1,
-        };
-        if byte == b'/' && length > 1 {
-            for byte in &mut plain[at..at + length] {
-                if !byte.is_ascii_whitespace() {
-                    *byte = b' ';
-                }
-            }
-        }
-        at += length;
-    }
-    // A comment ends at ASCII bytes, so this is still UTF-8.
-    String::from_utf8(plain).map_or_else(|_| text.into(), Cow::Owned)
-}
-
-/// Replaces each trailing comma of an object or list by a blank, so that lines and columns stay the same.
-fn without_trailing_commas(text: &str) -> String {
-    let mut strict = text.as_bytes().to_vec();
-    let (mut in_text, mut escaped) = (false, false);
-    // The last comma that only white space follows so far, and the last byte that is not white space.
-    let (mut pending, mut last) = (None, b'{');
-    for (at, byte) in text.bytes().enumerate() {
-        if in_text {
-            in_text = escaped || byte != b'"';
-            escaped = byte == b'\\' && !escaped;
-            continue;
-        }
-        match byte {
-            b' ' | b'\t' | b'\r' | b'\n' => continue,
-            b',' if !matches!(last, b'{' | b'[' | b',' | b':') => pending = Some(at),
-            b'}' | b']' => {
-                if let Some(comma) = pending.take().and_then(|at: usize| strict.get_mut(at)) {
-                    *comma = b' ';
-                }
-            }
-            _ => pending = None,
-        }
-        in_text = byte == b'"';
-        last = byte;
-    }
-    // Only ASCII bytes were replaced, so this is still UTF-8.
-    String::from_utf8(strict).unwrap_or_else(|_| text.to_owned())
 }
 
 /// The byte offset at which too many brackets are open.
