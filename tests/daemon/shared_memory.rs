@@ -1,5 +1,6 @@
 //! A `/dev/shm` without room for the features of the model.
 
+use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -35,6 +36,14 @@ fn with_shm(mount: &str, command: &Command) -> Option<Command> {
     Some(small)
 }
 
+/// The daemon with this model and these settings, where `mount` has changed `/dev/shm`. `None`: this machine allows no
+/// mounts.
+fn start(stage: &Stage, mount: &str, model: impl AsRef<OsStr>, settings: &[&str]) -> Option<Daemon> {
+    let mut command = stage.command(model, settings);
+    command.args(["--gst", CAMERA]);
+    Some(Daemon::start(with_shm(mount, &command)?))
+}
+
 /// The program's own model, which reserves its segment, and one that only sets its size, as real models do.
 const MODELS: [fn(&Stage) -> PathBuf; 2] = [
     |_| "builtin:ball".into(),
@@ -49,12 +58,9 @@ const MODELS: [fn(&Stage) -> PathBuf; 2] = [
 fn without_room_in_dev_shm_features_are_sent_as_json_with_one_warning_and_a_problem() {
     for model in MODELS {
         let stage = Stage::new();
-        let mut command = stage.command(model(&stage), &[]);
-        command.args(["--gst", CAMERA]);
-        let Some(command) = with_shm(SMALL, &command) else {
+        let Some(daemon) = start(&stage, SMALL, model(&stage), &[]) else {
             return;
         };
-        let daemon = Daemon::start(command);
         let figures = stage.wait_for_figures("inferences and a problem", |runner| {
             let problem = runner["problems"][0].as_str().unwrap_or_default();
             runner["inferences"].as_u64() > Some(3)
@@ -78,12 +84,9 @@ fn without_a_dev_shm_that_can_be_written_the_built_in_model_gets_json() {
         "mount -t proc proc /dev/shm",
     ] {
         let stage = Stage::new();
-        let mut command = stage.command("builtin:ball", &[]);
-        command.args(["--gst", CAMERA]);
-        let Some(command) = with_shm(mount, &command) else {
+        let Some(daemon) = start(&stage, mount, "builtin:ball", &[]) else {
             return;
         };
-        let daemon = Daemon::start(command);
         stage.wait_for_figures("inferences and a problem", |runner| {
             let problem = runner["problems"][0].as_str().unwrap_or_default();
             runner["inferences"].as_u64() > Some(3) && problem.starts_with("model: features are sent as JSON")
@@ -104,12 +107,9 @@ fn model_that_loses_its_segment(stage: &Stage) -> PathBuf {
 #[test]
 fn when_dev_shm_fills_up_later_features_are_sent_as_json_from_then_on() {
     let stage = Stage::new();
-    let mut command = stage.command(model_that_loses_its_segment(&stage), &[]);
-    command.args(["--gst", CAMERA]);
-    let Some(command) = with_shm(SMALL, &command) else {
+    let Some(daemon) = start(&stage, SMALL, model_that_loses_its_segment(&stage), &[]) else {
         return;
     };
-    let daemon = Daemon::start(command);
     let figures = stage.wait_for_figures("inferences and a problem", |runner| {
         let problem = runner["problems"][0].as_str().unwrap_or_default();
         runner["inferences"].as_u64() > Some(10) && problem.contains("/dev/shm has no room for 160000 bytes")
@@ -123,12 +123,9 @@ fn when_dev_shm_fills_up_later_features_are_sent_as_json_from_then_on() {
 fn when_dev_shm_fills_up_later_a_model_that_must_use_it_has_failed() {
     let stage = Stage::new();
     let options = ["eiparams=--greengrass --shm-behavior always"];
-    let mut command = stage.command(model_that_loses_its_segment(&stage), &options);
-    command.args(["--gst", CAMERA]);
-    let Some(command) = with_shm(SMALL, &command) else {
+    let Some(daemon) = start(&stage, SMALL, model_that_loses_its_segment(&stage), &options) else {
         return;
     };
-    let daemon = Daemon::start(command);
     daemon.wait_for_line("the model's shared memory cannot be used any more: /dev/shm has no room for 160000 bytes");
 }
 
@@ -136,12 +133,14 @@ fn when_dev_shm_fills_up_later_a_model_that_must_use_it_has_failed() {
 fn without_room_in_dev_shm_a_model_that_must_use_it_is_refused() {
     for model in MODELS {
         let stage = Stage::new();
-        let mut command = stage.command(model(&stage), &["eiparams=--greengrass --shm-behavior always"]);
-        command.args(["--gst", CAMERA]);
-        let Some(command) = with_shm(SMALL, &command) else {
+        let Some(daemon) = start(
+            &stage,
+            SMALL,
+            model(&stage),
+            &["eiparams=--greengrass --shm-behavior always"],
+        ) else {
             return;
         };
-        let daemon = Daemon::start(command);
         let line = daemon.wait_for_line("--shm-behavior is");
         assert!(line.contains("/dev/shm has no room for 409600 bytes"), "{line}");
     }
