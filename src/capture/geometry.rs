@@ -107,10 +107,9 @@ impl Layout {
     /// Whether the visible part is scaled or begins within a pixel: horizontally, vertically.
     pub(super) fn is_scaled(&self) -> (bool, bool) {
         let (shown, dest) = (self.source, self.dest);
-        let is_scaled = |start: f64, length: f64, pixels: u32| length != f64::from(pixels) || start.fract() != 0.0;
         (
-            is_scaled(shown.x, shown.width, dest.width),
-            is_scaled(shown.y, shown.height, dest.height),
+            lanczos::is_scaled(shown.x, shown.width, dest.width),
+            lanczos::is_scaled(shown.y, shown.height, dest.height),
         )
     }
 

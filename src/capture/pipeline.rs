@@ -160,7 +160,7 @@ const IDCT_METHOD: &str = "idct-method";
 /// The default of `jpegdec` makes pictures 0.8 levels darker than what libjpeg, Pillow and Studio decode, and saves at
 /// most 4 % of the time.
 fn decode_accurately(element: &gst::Element) {
-    if element.factory().is_some_and(|factory| factory.name() == "jpegdec") {
+    if is_one_of(element, &["jpegdec"]) {
         element.set_property_from_str(IDCT_METHOD, "islow");
     }
 }
@@ -175,9 +175,14 @@ fn expect_single_stream(element: &gst::Element) {
 
 /// Whether the element splits a stream of pictures (MJPEG).
 pub(super) fn is_multipart_demuxer(element: &gst::Element) -> bool {
+    is_one_of(element, &["multipartdemux"])
+}
+
+/// Whether the element is of one of these kinds.
+pub(super) fn is_one_of(element: &gst::Element, names: &[&str]) -> bool {
     element
         .factory()
-        .is_some_and(|factory| factory.name() == "multipartdemux")
+        .is_some_and(|factory| names.contains(&factory.name().as_str()))
 }
 
 /// The pad that is linked to the sink. `None` while nothing is linked: a demuxer or `decodebin` links itself when it

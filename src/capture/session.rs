@@ -14,7 +14,7 @@ use super::error::CaptureError;
 use super::launch_line::{MediaKind, PreparedLine, SourceText, decode_source};
 use super::mailbox::MailboxControl;
 use super::output::CaptureOutput;
-use super::pipeline::{StartingPipeline, TearDown, is_multipart_demuxer, tear_down};
+use super::pipeline::{StartingPipeline, TearDown, is_multipart_demuxer, is_one_of, tear_down};
 use super::secret_values::SecretResolver;
 use super::watchdog::{CaptureEvent, FrameClock, StallLimits, Watchdog};
 use crate::config::{MicrophoneChannel, SourceLine};
@@ -240,13 +240,9 @@ impl Capture {
 
     /// Whether the line reads from a web server, and not a stream of pictures (MJPEG).
     pub fn fetches_by_http(&self) -> bool {
-        let is_http = |element: &gst::Element| {
-            let factory = element.factory();
-            factory.is_some_and(|factory| HTTP_SOURCES.contains(&factory.name().as_str()))
-        };
         let Some(pipeline) = &self.pipeline else { return false };
         let elements: Vec<_> = pipeline.iterate_recurse().into_iter().flatten().collect();
-        elements.iter().any(is_http) && !elements.iter().any(is_multipart_demuxer)
+        elements.iter().any(|element| is_one_of(element, &HTTP_SOURCES)) && !elements.iter().any(is_multipart_demuxer)
     }
 
     /// The epoch of the mailbox in which this capture delivers.

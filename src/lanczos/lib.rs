@@ -143,7 +143,7 @@ impl Lanczos {
 }
 
 /// Whether a length is scaled to this number of pixels, or begins within a pixel.
-fn is_scaled(start: f64, length: f64, pixels: u32) -> bool {
+pub fn is_scaled(start: f64, length: f64, pixels: u32) -> bool {
     length != f64::from(pixels) || start.fract() != 0.0
 }
 

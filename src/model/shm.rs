@@ -16,7 +16,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 use rustix::fs::{FallocateFlags, Mode, fallocate, fstat};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use rustix::shm::{self, OFlags};
 
 use super::protocol::MAX_FEATURES;
@@ -141,13 +141,10 @@ impl Segment {
     /// Allocates the memory and makes the file at least that large. What it contains stays.
     fn reserve(&self) -> Result<(), ShmError> {
         let bytes = self.elements as u64 * FLOAT;
-        loop {
-            match fallocate(&self.file, FallocateFlags::empty(), 0, bytes) {
-                Ok(()) => return Ok(()),
-                Err(Errno::INTR) => {}
-                Err(Errno::NOSPC) => return Err(ShmError::NoRoom { bytes }),
-                Err(error) => return Err(os(&self.name, "reserved", error.into())),
-            }
+        match retry_on_intr(|| fallocate(&self.file, FallocateFlags::empty(), 0, bytes)) {
+            Ok(()) => Ok(()),
+            Err(Errno::NOSPC) => Err(ShmError::NoRoom { bytes }),
+            Err(error) => Err(os(&self.name, "reserved", error.into())),
         }
     }
 }
