@@ -27,6 +27,7 @@ pub mod http;
 pub mod inference;
 pub mod lifecycle;
 pub mod model;
+pub mod nucleus;
 pub mod report;
 pub mod setup;
 pub mod status;

@@ -5,6 +5,7 @@ mod documents;
 mod inputs;
 mod iot_core;
 mod model;
+mod nucleus;
 mod preview;
 mod recipe;
 mod s3;

@@ -1,14 +1,20 @@
 //! Arguments that subcommands share.
 
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 
 use super::logging::LogFormat;
 use crate::config::{ConfigError, Loaded, Sources, TextOrigin, Verbosity};
+use crate::nucleus::{Nucleus, NucleusError};
 
-/// Environment variable with which the recipe passes the component configuration.
+/// Environment variable with which recipes of earlier versions pass the component configuration.
 const CONFIG_VARIABLE: &str = "CONFIG_PARAMETERS";
+/// How long a subcommand other than `run` waits for a nucleus that is being restarted.
+const NUCLEUS_LIMIT: Duration = Duration::from_secs(15);
+/// Pause between two attempts to reach the nucleus.
+const NUCLEUS_RETRY: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Args)]
 pub(super) struct LogArgs {
@@ -38,8 +44,8 @@ impl LogArgs {
 #[derive(Debug, Args, Clone)]
 pub struct ConfigArgs {
     /// Component configuration, JSON or YAML: the parameters, {"Parameters": {...}}, a recipe, a deployment, the value
-    /// of --update-config, effectiveConfig.yaml, or the output of `greengrass-cli component details`. Without it the
-    /// environment variable CONFIG_PARAMETERS is read.
+    /// of --update-config, effectiveConfig.yaml, or the output of `greengrass-cli component details`. Without it a
+    /// component asks the Greengrass nucleus, or reads the environment variable CONFIG_PARAMETERS if it is set.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Set one key, over what the configuration says; repeatable.
@@ -73,15 +79,31 @@ impl ConfigArgs {
     pub(super) fn load(&self) -> Result<Option<Loaded>, ConfigError> {
         let text = match &self.config {
             Some(path) => Some((TextOrigin::File(path.clone()), crate::config::read_file(path)?)),
-            // Invalid UTF-8 shows as replacement characters in the value.
-            None => std::env::var_os(CONFIG_VARIABLE)
-                .map(|text| (TextOrigin::Environment, text.to_string_lossy().into_owned())),
+            None => match (configuration_variable(), self.nucleus()) {
+                (Some(text), _) => Some((TextOrigin::Environment, text)),
+                (None, Some(nucleus)) => {
+                    let deadline = Instant::now() + NUCLEUS_LIMIT;
+                    let text = read_parameters(&nucleus, |_| Instant::now() < deadline)?;
+                    Some((TextOrigin::Nucleus, text))
+                }
+                (None, None) => None,
+            },
         };
         let given =
             text.is_some() || !self.set.is_empty() || self.model.is_some() || self.mqtt.is_some() || self.gst.is_some();
-        if !given {
-            return Ok(None);
+        given.then(|| self.load_text(text)).transpose()
+    }
+
+    /// The nucleus that has the configuration; `None`: it comes from elsewhere.
+    pub(super) fn nucleus(&self) -> Option<Nucleus> {
+        if self.config.is_some() || configuration_variable().is_some() {
+            return None;
         }
+        Nucleus::from_env()
+    }
+
+    /// Loads this configuration text, with the values of the flags.
+    pub(super) fn load_text(&self, text: Option<(TextOrigin, String)>) -> Result<Loaded, ConfigError> {
         let sets = self
             .set
             .iter()
@@ -95,8 +117,32 @@ impl ConfigArgs {
             gst: self.gst.clone(),
             current_dir: current_dir(),
         })
-        .map(Some)
     }
+}
+
+/// The text of `CONFIG_PARAMETERS`. Invalid UTF-8 shows as replacement characters in the value.
+fn configuration_variable() -> Option<String> {
+    std::env::var_os(CONFIG_VARIABLE).map(|text| text.to_string_lossy().into_owned())
+}
+
+/// Reads the component's `Parameters` from the nucleus. After a failure, `retry` decides whether it is asked again.
+pub(super) fn read_parameters(
+    nucleus: &Nucleus,
+    mut retry: impl FnMut(&NucleusError) -> bool,
+) -> Result<String, NucleusError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| NucleusError::Failed {
+        operation: "GetConfiguration",
+        reason: format!("the runtime cannot be started: {error}"),
+    })?;
+    runtime.block_on(async {
+        loop {
+            match nucleus.parameters().await {
+                Err(error) if retry(&error) => tokio::time::sleep(NUCLEUS_RETRY).await,
+                result => return result,
+            }
+        }
+    })
 }
 
 fn current_dir() -> PathBuf {
@@ -104,6 +150,6 @@ fn current_dir() -> PathBuf {
 }
 
 /// The message when no configuration was given.
-pub(super) const NO_CONFIGURATION: &str = "no configuration was given: there is no --config FILE, the environment variable CONFIG_PARAMETERS \
-     (set by the Greengrass recipe) is not set, and there are no --set, --model, --mqtt or --gst flags. \
+pub(super) const NO_CONFIGURATION: &str = "no configuration was given: Greengrass did not start this program, there is no --config FILE, the environment \
+     variable CONFIG_PARAMETERS is not set, and there are no --set, --model, --mqtt or --gst flags. \
      For a demonstration: `ei-greengrass demo`; to run by hand: `ei-greengrass run --config FILE`";

@@ -3,14 +3,17 @@
 use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 
+use super::args::read_parameters;
 use super::{ConfigArgs, Exit, LogArgs, NO_CONFIGURATION, environment, logging};
-use crate::config::{Config, Loaded};
+use crate::config::{Config, ConfigError, Loaded, TextOrigin};
 use crate::lifecycle::{DeviceDirLock, LockError, LockFile, StopSignals, lock_path};
+use crate::nucleus::{Nucleus, NucleusError};
 use crate::supervisor::{RunEnd, Setup};
+use crate::util::log_limiter::LogLimiter;
 use crate::util::text::sentence;
 
 /// Worker threads of the runtime, which runs messages and timers. Frames have threads of their own.
@@ -40,7 +43,14 @@ pub struct RunArgs {
 }
 
 pub(super) fn main(args: &RunArgs, log: &LogArgs) -> Exit {
-    let loaded = match args.config.load() {
+    let nucleus = args.config.nucleus();
+    let loaded = match &nucleus {
+        Some(nucleus) => wait_for_parameters(nucleus, log)
+            .map_err(ConfigError::from)
+            .and_then(|text| args.config.load_text(Some((TextOrigin::Nucleus, text))).map(Some)),
+        None => args.config.load(),
+    };
+    let loaded = match loaded {
         Ok(Some(loaded)) => loaded,
         Ok(None) => {
             logging::init(log.log_format, log.verbosity().unwrap_or_default());
@@ -53,6 +63,7 @@ pub(super) fn main(args: &RunArgs, log: &LogArgs) -> Exit {
             for line in sentence(&e).lines() {
                 tracing::error!("{line}");
             }
+            log_advice(nucleus.is_some());
             return Exit::Configuration;
         }
     };
@@ -68,6 +79,7 @@ pub(super) fn main(args: &RunArgs, log: &LogArgs) -> Exit {
         Ok(setup) => setup,
         Err(e) => {
             tracing::error!(error = %sentence(&e), "The component cannot start");
+            log_advice(nucleus.is_some());
             return Exit::Configuration;
         }
     };
@@ -75,6 +87,31 @@ pub(super) fn main(args: &RunArgs, log: &LogArgs) -> Exit {
         return on_runtime(serve_inference(setup.config));
     }
     run_daemon(setup)
+}
+
+/// Reads the component's `Parameters` from the nucleus, which may be starting or restarting: it is asked until it answers.
+/// A stop signal ends the process meanwhile, because nothing handles it yet.
+fn wait_for_parameters(nucleus: &Nucleus, log: &LogArgs) -> Result<String, NucleusError> {
+    let mut log_limiter = LogLimiter::default();
+    read_parameters(nucleus, |error| {
+        // The verbosity of the configuration is not known yet, and logging starts once.
+        logging::init(log.log_format, log.verbosity().unwrap_or_default());
+        if let Some(suppressed) = log_limiter.check_words(Instant::now(), &error.to_string()) {
+            tracing::warn!(%error, suppressed = suppressed.count(), "Waiting for the configuration");
+        }
+        true
+    })
+}
+
+/// Logs what follows in Greengrass after a configuration that cannot run.
+fn log_advice(in_greengrass: bool) {
+    if in_greengrass {
+        tracing::error!(
+            advice = "deploy a configuration that can run; `ei-greengrass check --config FILE` checks one by hand",
+            "Greengrass starts the component three times and then reports it as BROKEN. The classic nucleus rolls the deployment \
+             back if its failure policy is ROLLBACK; Greengrass Lite does not roll back"
+        );
+    }
 }
 
 /// Runs the daemon until it is stopped.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use crate::nucleus::NucleusError;
 use crate::util::redact;
 
 /// The origin of configuration text.
@@ -13,8 +14,10 @@ use crate::util::redact;
 pub enum TextOrigin {
     /// `--config FILE`
     File(PathBuf),
-    /// `CONFIG_PARAMETERS`, set by the recipe.
+    /// `CONFIG_PARAMETERS`, which recipes of earlier versions set.
     Environment,
+    /// The component's `Parameters` in the configuration of the Greengrass nucleus.
+    Nucleus,
 }
 
 impl fmt::Display for TextOrigin {
@@ -22,6 +25,7 @@ impl fmt::Display for TextOrigin {
         match self {
             Self::File(path) => write!(f, "{}", path.display()),
             Self::Environment => f.write_str("the environment variable CONFIG_PARAMETERS"),
+            Self::Nucleus => f.write_str("the configuration of the Greengrass nucleus"),
         }
     }
 }
@@ -40,6 +44,9 @@ pub enum ConfigError {
         /// The error of the system.
         error: io::Error,
     },
+    /// The nucleus does not tell the configuration.
+    #[error("the configuration of the component cannot be read: {0}")]
+    Nucleus(#[from] NucleusError),
     /// The text is too long for a configuration.
     #[error("the configuration in {origin} is longer than {limit} bytes, the accepted maximum")]
     TooLong {

@@ -80,6 +80,8 @@ impl Site {
         for variable in [
             "RUST_LOG",
             "CONFIG_PARAMETERS",
+            "SVCUID",
+            "AWS_GG_NUCLEUS_DOMAIN_SOCKET_FILEPATH_FOR_COMPONENT",
             "AWS_REGION",
             "HTTPS_PROXY",
             "https_proxy",

@@ -9,6 +9,7 @@ pub mod events;
 pub mod http;
 pub mod leftovers;
 pub mod mosquitto;
+pub mod nucleus;
 pub mod observer;
 pub mod ports;
 pub mod s3;

@@ -1,0 +1,12 @@
+//! The nucleus of Greengrass, over its interprocess communication (IPC): the component's configuration and its changes.
+//!
+//! The nucleus gives every lifecycle step the path of its socket and a token. Reading the own configuration needs no
+//! `accessControl`. Outside Greengrass there is no nucleus, and nothing of this module is used.
+
+mod connection;
+mod error;
+mod parameters;
+mod token;
+
+pub use connection::Nucleus;
+pub use error::NucleusError;
