@@ -57,8 +57,8 @@ fn the_component_runs_with_the_configuration_of_the_nucleus() {
 fn every_value_arrives_as_it_was_deployed() {
     let site = Site::new();
     for text in HOSTILE {
-        let nucleus = Nucleus::start(json!({"ei_sm_secret_name": text}));
-        let output = lifecycle_step(&site, &nucleus, &["config", "get", "ei_sm_secret_name"])
+        let nucleus = Nucleus::start(json!({"device_name": text}));
+        let output = lifecycle_step(&site, &nucleus, &["config", "get", "device_name"])
             .output()
             .unwrap();
         assert!(output.status.success(), "{output:?}");
