@@ -6,8 +6,10 @@
 # digests. The others upload the files and register the component.
 #
 #   artifacts/package.sh BUCKET [VERSION] [OPTION]...
+#   artifacts/package.sh --local DIRECTORY [VERSION] [OPTION]...
 #
-#   BUCKET                S3 bucket of the artifacts; it must exist
+#   BUCKET                S3 bucket of the artifacts; it must exist, in the region of the devices, and
+#                         its name must have no dots (Greengrass Lite cannot download from others)
 #   VERSION               component version, x.y.z; default: the version in Cargo.toml
 #   --target TARGET       build for TARGET, a Rust triple or aarch64, amd64, arm; may be repeated;
 #                         default: this machine, unless --binary is given
@@ -19,6 +21,12 @@
 #   --region REGION       AWS region of the bucket and the component; default: that of the AWS CLI
 #   --out DIRECTORY       directory of the results; default: build/ in the repository
 #   --publish             run the AWS commands instead of printing them
+#   --local DIRECTORY     lay out a deployment without AWS, for one architecture, and print the
+#                         commands that deploy it on a device with this directory. Without VERSION
+#                         each run makes a new version, because a nucleus cannot replace the files of
+#                         a running one
+#   --set KEY=VALUE       with --local: a configuration key in the recipe (a local deployment on
+#                         Greengrass Lite has no other configuration); may be repeated
 #
 # Builds for another machine use cargo-zigbuild if it is installed (pip install ziglang cargo-zigbuild),
 # else the cross compiler (Debian: gcc-aarch64-linux-gnu, gcc-arm-linux-gnueabihf). Install the
@@ -41,12 +49,18 @@
 #   artifacts/package.sh my-bucket
 #   artifacts/sysroot.sh build/sysroot-arm64
 #   artifacts/package.sh my-bucket --target aarch64 --sysroot build/sysroot-arm64 --publish
+#   artifacts/package.sh --local build/local --set ei_local_model_file=builtin:ball
 set -euo pipefail
 
 readonly COMPONENT=EdgeImpulseLinuxRunnerServiceComponent
 readonly PREFIX=artifacts/EdgeImpulseServiceComponent
 # Greengrass Lite reads at most this many bytes of a recipe.
 readonly RECIPE_LIMIT=8196
+# Greengrass Lite reads at most this many objects of a recipe: GG_MAX_OBJECT_SUBOBJECTS in gg/object.h
+# of aws-greengrass-component-sdk.
+readonly OBJECT_LIMIT=255
+# The form of a region's name.
+readonly REGION='^[a-z]{2}(-[a-z]+)+-[0-9]+$'
 # The oldest glibc that a build with zig must run on: the one of JetPack 5.
 readonly GLIBC=2.31
 
@@ -54,8 +68,8 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 out=$root/build
 # The directory of rustup; a new shell may not have it in its PATH yet.
 PATH="$PATH:${HOME:-/root}/.cargo/bin"
-bucket='' version='' region='' publish=no
-targets=() sysroots=()
+bucket='' version='' region='' publish=no local_directory=''
+targets=() sysroots=() settings=() words=()
 declare -A binaries=()
 
 fail() {
@@ -104,6 +118,24 @@ check_bucket() {
     [[ $bucket != *..* ]] || fail "'$bucket' is not an S3 bucket name: two dots in a row"
     [[ ! $bucket =~ ^[0-9]+\.[0-9]+\.[0-9]+\.[0-9]+$ ]] || fail "'$bucket' is not an S3 bucket name: an IP address"
     [[ $bucket != xn--* && $bucket != *-s3alias ]] || fail "'$bucket' is not an S3 bucket name: reserved by S3"
+    [[ $bucket != *.* ]] ||
+        fail "the bucket '$bucket' has a dot in its name: Greengrass Lite downloads from https://BUCKET.s3.REGION.amazonaws.com, and the certificate of S3 (*.s3.REGION.amazonaws.com) does not hold for such a name; use a bucket without dots"
+}
+
+# Refuses a bucket in another region than the component. Says nothing if the AWS CLI cannot answer.
+check_region() {
+    local wanted=${region:-${AWS_REGION:-${AWS_DEFAULT_REGION:-}}} actual
+    command -v aws >/dev/null || return 0
+    [[ -n $wanted ]] || wanted=$(aws configure get region 2>/dev/null) || return 0
+    actual=$(aws s3api get-bucket-location --bucket "$bucket" --output text --query LocationConstraint \
+        --cli-connect-timeout 5 --cli-read-timeout 10 ${region:+--region "$region"} 2>/dev/null </dev/null) || return 0
+    # S3's names from before there were regions.
+    case $actual in
+    None | null) actual=us-east-1 ;;
+    EU) actual=eu-west-1 ;;
+    esac
+    [[ $wanted =~ $REGION && $actual =~ $REGION && $actual != "$wanted" ]] || return 0
+    fail "the bucket '$bucket' is in $actual, the component in $wanted: a device with Greengrass Lite downloads from https://$bucket.s3.$wanted.amazonaws.com (its own region) and fails; use a bucket in $wanted, or --region $actual if the devices are there"
 }
 
 check_version() {
@@ -119,33 +151,62 @@ parse_arguments() {
             exit 0
             ;;
         --publish) publish=yes ;;
-        --target | --binary | --sysroot | --region | --out)
+        --target | --binary | --sysroot | --region | --out | --local | --set)
             (($# >= 2)) || fail "$1 needs a value; see --help"
             take_option "$1" "$2"
             shift
             ;;
         -*) fail "unknown option $1; see --help" ;;
-        *)
-            if [[ -z $bucket ]]; then
-                bucket=$1
-            elif [[ -z $version ]]; then
-                version=$1
-            else
-                fail "there is one argument too many: $1; see --help"
-            fi
-            ;;
+        *) words+=("$1") ;;
         esac
         shift
     done
-    [[ -n $bucket ]] || fail "the name of the bucket is missing; see --help"
-    check_bucket
-    [[ -n $version ]] || version=$(sed -n 's/^version = "\(.*\)"$/\1/p' "$root/Cargo.toml" | head -n 1)
+    if [[ -n $local_directory ]]; then
+        take_local_words
+    else
+        take_bucket_words
+    fi
     check_version
     if ((${#targets[@]} + ${#binaries[@]} == 0)); then
         local machine
         machine=$(architecture_of "$(uname -m | sed 's/^armv[78].*/arm/')")
         targets=("$machine")
     fi
+    [[ -z $local_directory ]] || check_one_architecture
+}
+
+take_bucket_words() {
+    bucket=${words[0]:-} version=${words[1]:-}
+    ((${#words[@]} <= 2)) || fail "there is one argument too many: ${words[2]}; see --help"
+    [[ -n $bucket ]] || fail "the name of the bucket is missing; see --help"
+    ((${#settings[@]} == 0)) ||
+        fail "--set needs --local: the configuration of a published component belongs into its deployment"
+    check_bucket
+    [[ -n $version ]] || version=$(program_version)
+    check_region
+}
+
+take_local_words() {
+    ((${#words[@]} <= 1)) || fail "--local needs no bucket; accepted: --local DIRECTORY [VERSION]"
+    [[ $publish == no && -z $region && $out == "$root/build" ]] ||
+        fail "--local writes to its own directory and does not publish: leave --publish, --region and --out out"
+    version=${words[0]:-}
+    # A version of its own for each run, below 2^31 until 2038, the limit of the classic nucleus.
+    [[ -n $version ]] || version=$(program_version | sed 's/[^.]*$//')$(date +%s)
+    [[ ! $version =~ ^[0-9.]+- ]] ||
+        fail "'$version' cannot be deployed locally: Greengrass Lite takes what follows the last '-' of a recipe's file name as the version; accepted: x.y.z"
+}
+
+program_version() {
+    sed -n 's/^version = "\(.*\)"$/\1/p' "$root/Cargo.toml" | head -n 1
+}
+
+# A local deployment has one directory for all files of a version, so there is only one ei-greengrass.
+check_one_architecture() {
+    local all
+    all=$(printf '%s\n' ${targets[@]+"${targets[@]}"} "${!binaries[@]}" | grep . | sort -u)
+    [[ $all != *$'\n'* ]] ||
+        fail "a local deployment holds one architecture, and these were given: ${all//$'\n'/, }; make a directory for each"
 }
 
 take_option() {
@@ -167,10 +228,18 @@ take_option() {
         [[ ${sysroots[-1]} != *[[:space:]]* ]] || fail "--sysroot '$2': compilers do not accept a path with white space"
         ;;
     --region)
-        [[ $2 =~ ^[a-z]{2}(-[a-z]+)+-[0-9]+$ ]] || fail "--region '$2' is not an AWS region, for example eu-west-1"
+        [[ $2 =~ $REGION ]] || fail "--region '$2' is not an AWS region, for example eu-west-1"
         region=$2
         ;;
     --out) out=$2 ;;
+    --local)
+        [[ -n $2 ]] || fail "--local needs a directory"
+        local_directory=$2
+        ;;
+    --set)
+        [[ $2 =~ ^[a-z0-9_]+= && $2 != *$'\n'* ]] || fail "--set '$2': accepted: KEY=VALUE in one line, for example ei_local_model_file=builtin:ball"
+        settings+=("$2")
+        ;;
     esac
 }
 
@@ -299,7 +368,6 @@ lay_out() {
 
 # Writes the recipe with bucket, version, and only the manifests of the architectures that have a binary.
 write_recipe() {
-    local size
     recipe=$out/recipes/$COMPONENT-$version.yaml
     mkdir -p "$out/recipes"
     awk -v bucket="$bucket" -v version="$version" -v built=" ${!binaries[*]} " '
@@ -312,9 +380,105 @@ write_recipe() {
         { block = block $0 "\n" }
         END { flush() }
     ' "$root/recipes/$COMPONENT.yaml" >"$recipe"
+}
+
+# Refuses a recipe that Greengrass Lite does not read.
+check_recipe() {
+    local size objects cloud
     size=$(wc -c <"$recipe")
     ((size <= RECIPE_LIMIT)) || fail "$recipe has $size bytes; Greengrass Lite reads $RECIPE_LIMIT"
-    say "package: recipe $recipe ($size bytes)"
+    read -r objects cloud < <(count_objects "$recipe")
+    ((objects <= OBJECT_LIMIT)) ||
+        fail "$recipe has $objects objects with the digests that AWS adds, and Greengrass Lite reads $OBJECT_LIMIT (a map has two for each entry, a list one). \
+Remove at least $(((objects - OBJECT_LIMIT + 1) / 2)) keys of DefaultConfiguration from recipes/$COMPONENT.yaml (a key that is absent has the program's default), or package fewer architectures"
+    say "package: recipe $recipe ($size bytes, $objects of $OBJECT_LIMIT objects)"
+    ((cloud <= OBJECT_LIMIT)) ||
+        say "package: warning: AWS may store this recipe with all optional keys, $cloud objects, and Greengrass Lite then refuses it: use fewer keys or architectures"
+}
+
+# Prints two numbers for the recipe $1: its objects as Greengrass Lite counts them (two for each entry
+# of a map, one for each entry of a list), with Digest, Algorithm and Unarchive of each artifact, which
+# AWS adds; and the same with every other key that AWS adds to the recipes it shows: ComponentType,
+# Lifecycle of each manifest, Permission, Read and Execute of each artifact.
+# Reads block style, and texts, {} and [] in one or several lines.
+count_objects() {
+    awk '
+        # The objects of a collection in braces or brackets; level and used outlive the line.
+        function flow(text,   i, c, n) {
+            gsub(/\\.|\047\047/, "xx", text)
+            for (i = 1; i <= length(text); i++) {
+                c = substr(text, i, 1)
+                if (quote != "") { if (c == quote) quote = ""; continue }
+                if (c == "#" && (i == 1 || substr(text, i - 1, 1) == " ")) break
+                if (c == " ") continue
+                if (c == ",") { used[level] = 0; begins = 1; continue }
+                if (c == "]" || c == "}") { level--; if (level == 0) break; continue }
+                if (level > 0 && !used[level]) { n += kind[level] == "{" ? 2 : 1; used[level] = 1 }
+                if (c == "[" || c == "{") { level++; kind[level] = c; used[level] = 0; begins = 1; continue }
+                if (begins && (c == "\"" || c == "\047")) quote = c
+                begins = c == ":"
+            }
+            return n
+        }
+        # The length of the key at the begin of the text, with its colon; 0: there is no key.
+        function key_length(text,   c, end) {
+            c = substr(text, 1, 1)
+            if (c == "[" || c == "{") return 0
+            gsub(/\\.|\047\047/, "xx", text)
+            if (c == "\"" || c == "\047") {
+                end = index(substr(text, 2), c) + 1
+                return end > 1 && substr(text, end + 1) ~ /^ *:( |$)/ ? end + index(substr(text, end + 1), ":") : 0
+            }
+            sub(/ #.*/, "", text)
+            if (text ~ /:$/ && index(text, ": ") == 0) return length(text)
+            return index(text, ": ")
+        }
+        # The quote that the text opens and does not close, or nothing.
+        function open_quote(text,   c) {
+            c = substr(text, 1, 1)
+            if (c != "\"" && c != "\047") return ""
+            return closes(substr(text, 2), c) ? "" : c
+        }
+        function closes(text, c) {
+            if (c == "\"") gsub(/\\./, "", text); else gsub(/\047\047/, "", text)
+            return index(text, c) > 0
+        }
+        { sub(/\r$/, ""); sub(/[ \t]+$/, "") }
+        quoted != "" { if (closes($0, quoted)) quoted = ""; next }
+        level > 0 { objects += flow($0); next }
+        { match($0, /^ */); column = RLENGTH; text = substr($0, column + 1) }
+        text == "" { next }
+        scalar != "" { if (column > scalar) next; scalar = "" }
+        text ~ /^#/ || text ~ /^---/ { next }
+        {
+            while (text ~ /^-( |$)/) {
+                objects++
+                parent = column
+                sub(/^-/, "", text); column++
+                match(text, /^ */); column += RLENGTH; text = substr(text, RLENGTH + 1)
+            }
+            length_of_key = key_length(text)
+            if (length_of_key) {
+                key = substr(text, 1, length_of_key - 1)
+                gsub(/["\047 ]/, "", key)
+                seen[key]++
+                objects += 2
+                parent = column
+                text = substr(text, length_of_key + 1)
+                sub(/^ */, "", text)
+            }
+            sub(/^![^ ]* */, "", text)
+            if (text ~ /^[|>]/) scalar = parent
+            else if (text ~ /^[[{]/) objects += flow(text)
+            else quoted = open_quote(text)
+        }
+        END {
+            artifacts = seen["Uri"]
+            added = 3 * artifacts - seen["Digest"] - seen["Algorithm"] - seen["Unarchive"]
+            optional = 1 - seen["ComponentType"] + seen["Platform"] + 3 * artifacts - seen["Permission"] - seen["Read"] - seen["Execute"]
+            print objects + 2 * added, objects + 2 * (added + optional)
+        }
+    ' "$1"
 }
 
 # For publishing with the development kit (gdk), see the top. Its artifact directory stays empty, so
@@ -386,13 +550,73 @@ publish() {
         fail "the files are in $place, but version $version could not be registered; if it exists already, give a new VERSION, else correct the cause and run '$create'"
 }
 
+# ------------------------------------------------------------------------------------------- local
+
+# Lays out recipes/ and artifacts/ as both nuclei read them. Removes older versions of the component
+# from the directory: the nucleus copies everything, and cannot replace the files of a running version.
+lay_out_local() {
+    local architecture=${!binaries[*]} artifacts
+    check_binary "$architecture" "${binaries[$architecture]}"
+    mkdir -p "$local_directory"
+    out=$(cd "$local_directory" && pwd -P)
+    rm -rf "$out/artifacts/$COMPONENT" "$out/recipes/$COMPONENT"-*.yaml
+    artifacts=$out/artifacts/$COMPONENT/$version
+    mkdir -p "$artifacts"
+    install -m 755 "$root/artifacts/install.sh" "$artifacts/install.sh"
+    install -m 755 "${binaries[$architecture]}" "$artifacts/ei-greengrass"
+    bucket=local-deployment
+    write_recipe
+    complete_local_recipe "$architecture"
+    check_recipe
+}
+
+# The recipe of a local deployment: the values of --set, and a manifest for Greengrass Lite before the
+# other one. Lite takes the files of a local deployment as they are if it knows the component from local
+# deployments only, and downloads the listed artifacts otherwise: so there it lists none. The classic
+# nucleus sets the permissions of the listed artifacts and downloads none that is there.
+complete_local_recipe() {
+    local setting key
+    for setting in ${settings[@]+"${settings[@]}"}; do
+        key=${setting%%=*}
+        KEY=$key VALUE=${setting#*=} awk '
+            BEGIN { value = ENVIRON["VALUE"]; gsub(/\047/, "\047\047", value); line = "      " ENVIRON["KEY"] ": \047" value "\047" }
+            $1 == ENVIRON["KEY"] ":" && /^      [a-z]/ { next }
+            { print }
+            /^    Parameters:/ { print line }
+        ' "$recipe" >"$recipe.new"
+        mv "$recipe.new" "$recipe"
+    done
+    cat >>"$recipe.new" < <(
+        sed '/^  - Platform:/,$d' "$recipe"
+        printf '  - Platform:\n      os: linux\n      architecture: %s\n      runtime: aws_nucleus_lite\n    Artifacts: []\n' "$1"
+        sed -n '/^  - Platform:/,$p' "$recipe"
+    )
+    mv "$recipe.new" "$recipe"
+}
+
+print_local_commands() {
+    say "To deploy, copy $out to the device and run there, with Greengrass Lite:"
+    say "  $(printf 'sudo ggl-cli deploy --recipe-dir %q --artifacts-dir %q --add-component %q' "$out/recipes" "$out/artifacts" "$COMPONENT=$version")"
+    say "with the classic nucleus:"
+    say "  $(printf 'sudo /greengrass/v2/bin/greengrass-cli deployment create --recipeDir %q --artifactDir %q --merge %q' "$out/recipes" "$out/artifacts" "$COMPONENT=$version")"
+    [[ -z ${words[0]:-} ]] ||
+        say "If version $version already runs there, give another VERSION or none: its files cannot be replaced (\"Text file busy\")."
+    say "Before a version can come from the cloud again, remove the local one: sudo ggl-cli deploy --remove-component $COMPONENT (classic: deployment create --remove $COMPONENT)."
+}
+
 parse_arguments "$@"
 for target in ${targets[@]+"${targets[@]}"}; do
     build "$target"
 done
+if [[ -n $local_directory ]]; then
+    lay_out_local
+    print_local_commands
+    exit
+fi
 mkdir -p "$out"
 out=$(cd "$out" && pwd -P)
 lay_out
 write_recipe
+check_recipe
 write_gdk_config
 publish

@@ -5,7 +5,7 @@ use crate::support;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use ei_greengrass::config::{Sources, TextOrigin, defaults, load, read_file};
+use ei_greengrass::config::{Sources, TextOrigin, load, read_file};
 use serde_json::{Value, json};
 
 use support::daemon::{Daemon, LIMIT, Site, binary};
@@ -85,27 +85,110 @@ fn the_recipe_passes_the_development_kits_schema() {
     assert!(!validator.is_valid(&bad), "the schema refuses a wrong type");
 }
 
+/// The script of a lifecycle step, which all manifests share.
+fn lifecycle_script(recipe: &Value, step: &str) -> String {
+    let step = &recipe["Lifecycle"]["all"][step];
+    step.as_str()
+        .or_else(|| step["Script"].as_str())
+        .unwrap_or_else(|| panic!("no script: {step}"))
+        .to_owned()
+}
+
 #[test]
 fn greengrass_lite_reads_the_whole_recipe() {
     let text = std::fs::read_to_string(recipe_path()).unwrap();
     assert!(text.len() <= 8196, "{} bytes", text.len());
     let recipe = recipe();
-    let architectures: Vec<_> = recipe["Manifests"]
-        .as_array()
-        .unwrap()
+    let manifests = recipe["Manifests"].as_array().unwrap();
+    let architectures: Vec<_> = manifests
         .iter()
         .map(|manifest| &manifest["Platform"]["architecture"])
         .collect();
     assert_eq!(architectures, ["aarch64", "amd64", "arm"]);
-    for manifest in recipe["Manifests"].as_array().unwrap() {
+    for manifest in manifests {
         assert_eq!(manifest["Platform"]["runtime"], "*");
-        for step in ["install", "run", "shutdown"] {
-            let script = manifest["Lifecycle"][step]["Script"].as_str().unwrap();
-            assert!(
-                !script.replace("{artifacts:path}", "").contains(['{', '}']),
-                "Lite cuts {script:?} at a brace"
-            );
+        // Both nuclei use the global lifecycle only for a manifest without one of its own.
+        let keys: Vec<_> = manifest.as_object().unwrap().keys().collect();
+        assert_eq!(keys, ["Platform", "Artifacts"]);
+    }
+    for step in ["install", "run", "shutdown"] {
+        let script = lifecycle_script(&recipe, step);
+        assert!(
+            !script.replace("{artifacts:path}", "").contains(['{', '}']),
+            "Lite cuts {script:?} at a brace"
+        );
+    }
+}
+
+/// `GG_MAX_OBJECT_SUBOBJECTS` of Lite (`gg/object.h` of aws-greengrass-component-sdk).
+const LITE_OBJECTS: usize = 255;
+
+/// The objects of a document as Lite counts them: two for each entry of a map, one for each entry of a list.
+fn objects(value: &Value) -> usize {
+    match value {
+        Value::Object(map) => 2 * map.len() + map.values().map(objects).sum::<usize>(),
+        Value::Array(list) => list.len() + list.iter().map(objects).sum::<usize>(),
+        _ => 0,
+    }
+}
+
+/// The objects of a recipe as a device gets it: AWS adds three keys to each artifact.
+fn objects_on_a_device(mut recipe: Value) -> usize {
+    for manifest in recipe["Manifests"].as_array_mut().unwrap() {
+        for artifact in manifest["Artifacts"].as_array_mut().unwrap() {
+            for key in ["Digest", "Algorithm", "Unarchive"] {
+                artifact[key] = json!("");
+            }
         }
+    }
+    objects(&recipe)
+}
+
+#[test]
+fn greengrass_lite_has_room_for_many_more_keys_in_the_recipe() {
+    let count = objects_on_a_device(recipe());
+    assert!(count + 2 * 28 <= LITE_OBJECTS, "{count} objects");
+}
+
+/// The number of objects that package.sh prints for the recipe it writes, and that recipe.
+fn package(architectures: &[(&str, u8)]) -> (usize, Value) {
+    let site = Site::new();
+    let mut command = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("artifacts/package.sh"));
+    command
+        .args(["my-bucket", "2.1.0", "--out", "build"])
+        .current_dir(site.path());
+    // Without the AWS CLI of this machine.
+    command
+        .env("PATH", "/usr/bin:/bin")
+        .env("AWS_PROFILE", "none")
+        .env_remove("AWS_REGION");
+    for (architecture, machine) in architectures {
+        let mut head = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x03\0".to_vec();
+        head.extend([*machine, 0]);
+        std::fs::write(site.path().join(architecture), head).unwrap();
+        command.arg("--binary").arg(format!("{architecture}={architecture}"));
+    }
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let before = text.split(" of 255 objects").next().unwrap();
+    let count = before
+        .rsplit(' ')
+        .next()
+        .unwrap()
+        .parse()
+        .unwrap_or_else(|_| panic!("{text}"));
+    let written = "build/recipes/EdgeImpulseLinuxRunnerServiceComponent-2.1.0.yaml";
+    let recipe = std::fs::read_to_string(site.path().join(written)).unwrap();
+    (count, serde_yaml::from_str(&recipe).unwrap())
+}
+
+#[test]
+fn package_sh_counts_the_objects_as_greengrass_lite_does() {
+    for architectures in [&[("amd64", 62)][..], &[("aarch64", 183), ("amd64", 62), ("arm", 40)]] {
+        let (count, recipe) = package(architectures);
+        assert_eq!(recipe["Manifests"].as_array().unwrap().len(), architectures.len());
+        assert_eq!(count, objects_on_a_device(recipe));
     }
 }
 
@@ -127,12 +210,21 @@ fn the_program_reads_the_recipe_without_a_warning_and_finds_its_own_defaults() {
 }
 
 #[test]
-fn the_recipe_names_every_key_and_no_other() {
+fn the_recipe_names_the_keys_of_the_tutorial_and_no_other() {
+    // The file has a trailing comma, as the tutorial has.
+    let tutorial: serde_yaml::Value =
+        serde_yaml::from_str(&include_str!("data/tutorial-config.json").replace('\t', " ")).unwrap();
+    let mut tutorial: Vec<_> = tutorial
+        .as_mapping()
+        .unwrap()
+        .keys()
+        .map(|key| key.as_str().unwrap().to_owned())
+        .collect();
     let mut in_recipe: Vec<_> = parameters().into_iter().map(|(key, _)| key).collect();
-    let mut known: Vec<_> = defaults().map(|(key, _)| key.to_owned()).collect();
     in_recipe.sort();
-    known.sort();
-    assert_eq!(in_recipe, known);
+    tutorial.sort();
+    assert_eq!(in_recipe, tutorial);
+    assert_eq!(in_recipe.len(), 27);
 }
 
 /// Values as the classic nucleus passes them.
@@ -187,8 +279,7 @@ fn component_script(step: &str, site: &Site, parameters: &Value) -> Command {
         std::fs::create_dir(&artifacts).unwrap();
         std::os::unix::fs::symlink(binary(), artifacts.join("ei-greengrass")).unwrap();
     }
-    let recipe = recipe();
-    let script = recipe["Manifests"][1]["Lifecycle"][step]["Script"].as_str().unwrap();
+    let script = lifecycle_script(&recipe(), step);
     // The path of Lite ends with a slash, so the script must accept a double one.
     let script = script.replace("{artifacts:path}", &format!("{}/", artifacts.display()));
     let mut command = Command::new("sh");

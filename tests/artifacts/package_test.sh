@@ -9,6 +9,12 @@ aarch64='\0267\0000'
 amd64='\0076\0000'
 arm='\0050\0000'
 
+# No test asks the AWS CLI of this machine.
+mkdir -p "$scratch/no-aws"
+printf '#!/bin/sh\nexit 255\n' >"$scratch/no-aws/aws"
+chmod +x "$scratch/no-aws/aws"
+PATH=$scratch/no-aws:$PATH
+
 package() {
     status=0
     "$repository/artifacts/package.sh" "$@" --out "$sandbox/build" >"$sandbox/out" 2>"$sandbox/err" || status=$?
@@ -93,11 +99,18 @@ commands_are_printed() {
 it "package: the AWS commands are printed" commands_are_printed
 
 # aws_cli BODY: an AWS CLI that notes its calls. The bucket is empty (exit code 1) unless BODY does something else.
+# The questions for regions are not noted; the answers are in the files "region" and "location", if they are there.
 aws_cli() {
     mkdir -p "$sandbox/bin"
     : >"$sandbox/calls"
     {
-        printf '#!/bin/sh\necho "$*" >>"%s/calls"\n%s\n' "$sandbox" "$1"
+        printf '#!/bin/sh\nsandbox=%s\n' "$sandbox"
+        echo 'case "$*" in
+            "configure get region") exec cat "$sandbox/region" ;;
+            "s3api get-bucket-location --bucket my-bucket "*) exec cat "$sandbox/location" ;;
+        esac
+        echo "$*" >>"$sandbox/calls"'
+        echo "$1"
         echo 'case "$*" in "s3 ls "*) exit 1 ;; esac'
     } >"$sandbox/bin/aws"
     chmod +x "$sandbox/bin/aws"
@@ -154,6 +167,8 @@ it "package: --publish does not overwrite an existing version" existing_version_
 
 bad_buckets_are_refused() {
     elf "$sandbox/b" "$amd64"
+    package my.bucket --binary amd64="$sandbox/b"
+    refuses 'the certificate of S3 (*.s3.REGION.amazonaws.com) does not hold for such a name'
     for bucket in My-Bucket ab -bucket bucket- my_bucket a..b 192.168.0.1 'b; rm -rf /' s3://my-bucket \
         my-bucket/x xn--bucket YOUR_S3_ARTIFACT_BUCKET "$(printf '%064d' 0)"; do
         package "$bucket" --binary amd64="$sandbox/b"
@@ -162,6 +177,205 @@ bad_buckets_are_refused() {
     done
 }
 it "package: bad bucket names are refused" bad_buckets_are_refused
+
+# in_region LOCATION [OPTION]...: packages for a bucket in LOCATION, as S3 names it.
+in_region() {
+    echo "$1" >"$sandbox/location"
+    shift
+    rm -rf "$sandbox/build"
+    PATH=$sandbox/bin:$PATH package my-bucket 2.0.0 --binary amd64="$sandbox/b" "$@"
+}
+
+buckets_of_other_regions_are_refused() {
+    unset AWS_REGION AWS_DEFAULT_REGION
+    elf "$sandbox/b" "$amd64"
+    aws_cli ''
+    in_region eu-west-1 --region us-east-1
+    refuses "the bucket 'my-bucket' is in eu-west-1, the component in us-east-1"
+    has "$sandbox/err" 'https://my-bucket.s3.us-east-1.amazonaws.com'
+    in_region EU --region eu-west-1
+    same 0 "$status"
+    in_region None --region us-east-1
+    same 0 "$status"
+    in_region None --region eu-west-1
+    refuses "is in us-east-1, the component in eu-west-1"
+    # Without --region the region is that of the AWS CLI.
+    echo eu-central-1 >"$sandbox/region"
+    in_region eu-west-1
+    refuses 'the component in eu-central-1'
+    AWS_REGION=eu-west-1
+    export AWS_REGION
+    in_region eu-west-1
+    same 0 "$status"
+    # An AWS CLI that knows nothing is no reason to fail.
+    unset AWS_REGION
+    for answer in '' 'Unable to locate credentials'; do
+        in_region "$answer" --region us-east-1
+        same 0 "$status"
+    done
+    rm "$sandbox/region"
+    in_region eu-west-1
+    same 0 "$status"
+    printf '#!/bin/sh\nexit 254\n' >"$sandbox/bin/aws"
+    in_region eu-west-1 --region us-east-1
+    same 0 "$status"
+}
+it "package: a bucket in another region than the component is refused, if the AWS CLI knows it" buckets_of_other_regions_are_refused
+
+# A copy of the scripts, with a recipe that a test may change.
+repository_of_the_test() {
+    mkdir -p "$sandbox/repository/artifacts" "$sandbox/repository/recipes"
+    cp "$repository"/artifacts/*.sh "$sandbox/repository/artifacts/"
+    cp "$repository/Cargo.toml" "$sandbox/repository/"
+    recipe=$sandbox/repository/recipes/EdgeImpulseLinuxRunnerServiceComponent.yaml
+    cp "$repository/recipes/EdgeImpulseLinuxRunnerServiceComponent.yaml" "$recipe"
+    repository=$sandbox/repository
+}
+
+# add_keys N: adds N keys to the recipe's configuration.
+add_keys() {
+    awk -v n="$1" '{ print } /^    Parameters:/ { for (i = 0; i < n; i++) print "      key" i ": x" }' "$recipe" >"$recipe.new"
+    mv "$recipe.new" "$recipe"
+}
+
+recipes_with_too_many_objects_are_refused() {
+    elf "$sandbox/a" "$aarch64"
+    elf "$sandbox/b" "$amd64"
+    elf "$sandbox/c" "$arm"
+    repository_of_the_test
+    set -- my-bucket 2.0.0 --binary aarch64="$sandbox/a" --binary amd64="$sandbox/b" --binary arm="$sandbox/c"
+    package "$@"
+    same 0 "$status"
+    has_not "$sandbox/out" warning
+    objects=$(sed -n 's/.* \([0-9]*\) of 255 objects.*/\1/p' "$sandbox/out")
+    room=$(((255 - objects) / 2))
+    add_keys "$room"
+    package "$@"
+    same 0 "$status"
+    has "$sandbox/out" "$((objects + 2 * room)) of 255 objects"
+    has "$sandbox/out" 'warning: AWS may store this recipe with all optional keys'
+    add_keys 3
+    package "$@"
+    same 2 "$status"
+    has "$sandbox/err" "has $((objects + 2 * room + 6)) objects with the digests that AWS adds, and Greengrass Lite reads 255"
+    has "$sandbox/err" 'Remove at least 3 keys of DefaultConfiguration'
+    # Fewer architectures have room for them.
+    package my-bucket 2.0.0 --binary amd64="$sandbox/b"
+    same 0 "$status"
+}
+it "package: a recipe with more objects than Lite reads is refused" recipes_with_too_many_objects_are_refused
+
+recipes_are_counted_in_every_notation() {
+    elf "$sandbox/b" "$amd64"
+    repository_of_the_test
+    counted() {
+        package my-bucket 2.0.0 --binary amd64="$sandbox/b"
+        sed -n 's/.* \([0-9]*\) of 255 objects.*/\1/p' "$sandbox/out"
+    }
+    before=$(counted)
+    # Nine keys, and lists of one and two entries.
+    cat >"$recipe.more" <<'YAML'
+    accessControl: # a: comment
+      aws.greengrass.ipc.pubsub:
+        "name: with colon":
+          operations:
+            - "aws.greengrass#PublishToTopic"
+          resources: ["a, b",
+            c] # d
+      flow: {x: {y: 'it''s: [1]'}}
+      text: |
+        no: key
+        - no item
+YAML
+    sed -i "/^  DefaultConfiguration:/r $recipe.more" "$recipe"
+    same $((before + 21)) "$(counted)"
+}
+it "package: lists, braces and texts in a recipe are counted as Lite does" recipes_are_counted_in_every_notation
+
+local_deployment() {
+    elf "$sandbox/b" "$amd64"
+    status=0
+    "$repository/artifacts/package.sh" --local "$sandbox/local" --binary amd64="$sandbox/b" "$@" \
+        >"$sandbox/out" 2>"$sandbox/err" || status=$?
+}
+
+local_deployment_is_laid_out() {
+    name=EdgeImpulseLinuxRunnerServiceComponent
+    local_deployment 2.1.0
+    same 0 "$status"
+    cmp "$sandbox/b" "$sandbox/local/artifacts/$name/2.1.0/ei-greengrass"
+    cmp "$repository/artifacts/install.sh" "$sandbox/local/artifacts/$name/2.1.0/install.sh"
+    [ -x "$sandbox/local/artifacts/$name/2.1.0/ei-greengrass" ] || fail 'not executable'
+    recipe=$sandbox/local/recipes/$name-2.1.0.yaml
+    has "$recipe" 'ComponentVersion: "2.1.0"'
+    # Lite uses the first manifest and would download what it lists; the classic nucleus uses the second.
+    same 'aws_nucleus_lite "*" ' "$(awk '$1 == "runtime:" { printf "%s ", $2 }' "$recipe")"
+    same '[] Artifacts: ' "$(awk '$1 == "Artifacts:" { printf "%s ", $NF }' "$recipe")"
+    same 2 "$(grep -c '      architecture: amd64' "$recipe")"
+    same 'ei-greengrass install.sh ' "$(sed -n 's/^ *- Uri: .*\///p' "$recipe" | tr '\n' ' ')"
+    has_not "$recipe" YOUR_S3_ARTIFACT_BUCKET
+    has "$sandbox/out" "sudo ggl-cli deploy --recipe-dir $sandbox/local/recipes --artifacts-dir $sandbox/local/artifacts --add-component $name=2.1.0"
+    has "$sandbox/out" "greengrass-cli deployment create --recipeDir $sandbox/local/recipes --artifactDir $sandbox/local/artifacts --merge $name=2.1.0"
+    has "$sandbox/out" 'Text file busy'
+    has "$sandbox/out" "ggl-cli deploy --remove-component $name"
+    # Files of an older version would be copied over those of the running one.
+    touch "$sandbox/local/recipes/another.component-1.0.0.yaml"
+    local_deployment 2.2.0
+    same 2.2.0 "$(ls "$sandbox/local/artifacts/$name")"
+    same "$name-2.2.0.yaml another.component-1.0.0.yaml " "$(cd "$sandbox/local/recipes" && printf '%s ' *)"
+}
+it "package: --local lays out a deployment for both nuclei and prints their commands" local_deployment_is_laid_out
+
+local_versions_are_new() {
+    local_deployment
+    same 0 "$status"
+    has_not "$sandbox/out" 'Text file busy'
+    version=$(ls "$sandbox"/local/artifacts/*)
+    # Lite splits the name of a recipe at its last "-". The classic nucleus reads numbers below 2^31.
+    patch=$(echo "$version" | sed -n 's/^2\.0\.\([0-9]*\)$/\1/p')
+    [ "$patch" -gt 1700000000 ] || fail "version $version"
+    [ "$patch" -lt 2147483648 ] || fail "version $version"
+    local_deployment 2.1.0-rc.1
+    same 2 "$status"
+    has "$sandbox/err" "'2.1.0-rc.1' cannot be deployed locally"
+}
+it "package: --local makes a version of its own each time, which both nuclei read" local_versions_are_new
+
+local_deployment_has_its_configuration() {
+    local_deployment 2.1.0 --set ei_local_model_file=builtin:ball --set "preview_host=it's \\ # \"x\"" --set iotcore_backoff=1
+    same 0 "$status"
+    recipe=$(ls "$sandbox"/local/recipes/*)
+    has "$recipe" "      ei_local_model_file: 'builtin:ball'"
+    has "$recipe" "      preview_host: 'it''s \\ # \"x\"'"
+    same 1 "$(grep -c '      ei_local_model_file:' "$recipe")"
+    same 1 "$(grep -c '      iotcore_backoff:' "$recipe")"
+    for setting in preview 'a b=c' "x=1
+y"; do
+        local_deployment 2.1.0 --set "$setting"
+        same 2 "$status"
+        has "$sandbox/err" 'accepted: KEY=VALUE'
+    done
+}
+it "package: --set puts configuration into the recipe of a local deployment" local_deployment_has_its_configuration
+
+unusable_local_arguments_are_refused() {
+    elf "$sandbox/a" "$aarch64"
+    local_deployment 2.1.0 --binary aarch64="$sandbox/a"
+    same 2 "$status"
+    has "$sandbox/err" 'a local deployment holds one architecture, and these were given: aarch64, amd64'
+    local_deployment my-bucket 2.1.0
+    has "$sandbox/err" '--local needs no bucket'
+    for option in --publish '--region eu-west-1' '--out build'; do
+        # shellcheck disable=SC2086 # two words
+        local_deployment 2.1.0 $option
+        same 2 "$status"
+        has "$sandbox/err" 'does not publish'
+    done
+    package my-bucket --set preview=no --binary amd64="$sandbox/b"
+    refuses '--set needs --local'
+    [ ! -e "$sandbox/local" ] || fail 'something was written'
+}
+it "package: arguments that do not fit --local are refused" unusable_local_arguments_are_refused
 
 bad_arguments_are_refused() {
     elf "$sandbox/b" "$amd64"
