@@ -4,6 +4,7 @@ mod certificates;
 mod online;
 mod signing;
 use crate::support;
+mod token_exchange;
 mod tools;
 mod trouble;
 

@@ -1,7 +1,7 @@
 //! Advice for credentials that cannot be fetched or are not accepted.
 
-/// Greengrass sets this variable for every component that depends on the token exchange service.
-const TOKEN_EXCHANGE: &str = "AWS_CONTAINER_CREDENTIALS_FULL_URI";
+/// Greengrass sets this variable, the URL of the token exchange service, for every component that depends on it.
+pub(super) const TOKEN_EXCHANGE: &str = "AWS_CONTAINER_CREDENTIALS_FULL_URI";
 /// The sources that the credential chain reads before the token exchange service, in its order: the variable that selects the
 /// source, the name of the source, and the variables to remove.
 const EARLIER_SOURCES: [(&str, &str, &str); 3] = [

@@ -1,6 +1,7 @@
 //! An HTTP client for the AWS SDK that uses the proxy of the environment; the SDK's default client ignores it.
 
 use std::fmt;
+use std::sync::Arc;
 
 use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::tls::Provider;
@@ -16,10 +17,14 @@ use aws_smithy_runtime_api::client::runtime_components::{RuntimeComponents, Runt
 use aws_smithy_types::config_bag::ConfigBag;
 use url::{Host, Url};
 
+use super::token_exchange::TokenExchange;
+
 /// A client for all services. It uses the proxy of `HTTPS_PROXY`, `HTTP_PROXY` and `ALL_PROXY` (upper or lower case), except
 /// for the hosts in `NO_PROXY`, for this machine (the token exchange service) and for the metadata services of EC2, ECS and EKS.
+/// In Greengrass it follows the token exchange service to another port.
 pub(super) fn new() -> SharedHttpClient {
     SharedHttpClient::new(Routes {
+        token_exchange: TokenExchange::from_env().map(Arc::new),
         proxied: route(ProxyConfig::from_env),
         direct: route(ProxyConfig::disabled),
     })
@@ -41,6 +46,8 @@ fn route(proxy: fn() -> ProxyConfig) -> SharedHttpClient {
 /// A client with and a client without the proxy. The host of each request decides which is used.
 #[derive(Debug, Clone)]
 struct Routes {
+    /// `None`: Greengrass did not start this process.
+    token_exchange: Option<Arc<TokenExchange>>,
     proxied: SharedHttpClient,
     direct: SharedHttpClient,
 }
@@ -89,7 +96,14 @@ impl HttpConnector for ProxyRouter {
         } else {
             &self.routes.proxied
         };
-        route.http_connector(&self.settings, &self.components).call(request)
+        let connector = route.http_connector(&self.settings, &self.components);
+        match &self.routes.token_exchange {
+            Some(token_exchange) if token_exchange.is_addressed_by(&request) => {
+                let token_exchange = token_exchange.clone();
+                HttpConnectorFuture::new(async move { token_exchange.send(&connector, request).await })
+            }
+            _ => connector.call(request),
+        }
     }
 }
 

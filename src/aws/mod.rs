@@ -16,6 +16,7 @@ mod request;
 pub mod secret;
 pub mod secret_value;
 pub mod sigv4;
+mod token_exchange;
 
 pub use access::{AwsConfig, SigningContext, load};
 pub(crate) use answer::Answer;

@@ -3,9 +3,12 @@
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
+use serde_json::json;
+
 use crate::s3::site::Place;
 use crate::support::aws::token_exchange::TokenExchange;
-use crate::support::daemon::Daemon;
+use crate::support::daemon::{Daemon, LIMIT};
+use crate::support::nucleus::Nucleus;
 use crate::support::s3::uploads;
 use crate::support::scripts::{boxed, frames};
 
@@ -73,4 +76,30 @@ fn without_credentials_or_region_the_log_says_what_to_set() {
         daemon.stop();
         assert_eq!(place.waiting().len(), 3);
     }
+}
+
+#[test]
+fn uploads_go_on_when_the_token_exchange_service_moved_to_another_port() {
+    let mut exchange = TokenExchange::start(Duration::from_secs(2));
+    let nucleus = Nucleus::start(json!({}));
+    exchange.accept(nucleus.token());
+    let place = Place::new();
+    let s3 = place.storage.serve_with(exchange.keys());
+    let command = place.command(&[boxed(0.9)], LIVE, &["iotcore_backoff=1"]);
+    let mut command = from_exchange(command, &exchange);
+    nucleus.environment(&mut command);
+    let daemon = Daemon::start(command);
+    s3.wait_for_pairs(3);
+    exchange.restart();
+    nucleus.set_token_exchange_port(exchange.server.port);
+    exchange
+        .server
+        .requests
+        .wait_for("a request at the new port", LIMIT, |requests| {
+            (!requests.is_empty()).then_some(())
+        });
+    s3.wait_for_pairs(uploads(&s3.answered()).len() / 2 + 3);
+    let log = daemon.stop();
+    assert!(log.contains("The token exchange service has a new port"), "{log}");
+    assert!(!log.contains(&nucleus.token()), "{log}");
 }

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
 use aws_smithy_eventstream::frame::{DecodedFrame, MessageFrameDecoder, write_message_to};
@@ -29,6 +29,40 @@ const CONNECT: i32 = 4;
 const CONNECT_ACK: i32 = 5;
 const ACCEPTED: i32 = 1;
 const TERMINATE_STREAM: i32 = 2;
+/// Header that names the shape of the payload.
+const MODEL_TYPE: &str = "service-model-type";
+
+/// `command` as a process of the component's systemd unit on Greengrass Lite, which is how the IPC daemon knows it. `None`: this
+/// user may not mount.
+pub fn in_the_component_unit(command: &Command) -> Option<Command> {
+    let directory = command.get_current_dir().expect("the command has a directory");
+    let cgroup = directory.join("cgroup");
+    std::fs::write(&cgroup, format!("0::/system.slice/ggl.{OWN}.service\n")).expect("write the cgroup");
+    let in_unit = |program: &std::ffi::OsStr| {
+        let mut wrapped = Command::new("unshare");
+        let script = r#"mount --bind "$0" /proc/$$/cgroup && exec "$@""#;
+        wrapped.args(["--map-root-user", "--mount", "sh", "-c", script]);
+        wrapped.arg(&cgroup).arg(program);
+        wrapped
+    };
+    let is_allowed = in_unit("true".as_ref())
+        .output()
+        .is_ok_and(|output| output.status.success());
+    is_allowed.then(|| {
+        let mut wrapped = in_unit(command.get_program());
+        wrapped
+            .args(command.get_args())
+            .current_dir(directory)
+            .stdin(Stdio::null());
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => wrapped.env(name, value),
+                None => wrapped.env_remove(name),
+            };
+        }
+        wrapped
+    })
+}
 
 /// A request that the nucleus received.
 #[derive(Debug, Clone)]
@@ -90,6 +124,19 @@ impl Nucleus {
 
     pub fn token(&self) -> String {
         self.state.token.lock().unwrap().clone()
+    }
+
+    /// Makes the nucleus forget the token, as a crash of Greengrass Lite's IPC daemon does, and closes all connections. A process
+    /// gets the new token by the name of its component.
+    pub fn forget_token(&self) {
+        self.stop();
+        *self.state.token.lock().unwrap() = new_token();
+        self.resume();
+    }
+
+    /// Tells the port of the token exchange service as Greengrass Lite does.
+    pub fn set_token_exchange_port(&self, port: u16) {
+        self.configure("aws.greengrass.TokenExchangeService", json!({"port": port.to_string()}));
     }
 
     /// Sets the environment that a lifecycle step gets.
@@ -209,7 +256,12 @@ impl State {
             match (is_connected, number(&message, ":message-type")) {
                 (false, CONNECT) if payload["authToken"] == *self.token.lock().unwrap() => {
                     is_connected = true;
-                    let _ = send(&mut stream, CONNECT_ACK, ACCEPTED, 0, None, None);
+                    let _ = send(&mut stream, CONNECT_ACK, ACCEPTED, 0, &[], None);
+                }
+                (false, CONNECT) if payload["componentName"] == OWN => {
+                    is_connected = true;
+                    let token = self.token.lock().unwrap().clone();
+                    let _ = send(&mut stream, CONNECT_ACK, ACCEPTED, 0, &[("svcuid", &token)], None);
                 }
                 (true, APPLICATION_MESSAGE) => {
                     if number(&message, ":message-flags") & TERMINATE_STREAM == 0 {
@@ -256,23 +308,19 @@ impl State {
         };
         let shape = format!("aws.greengrass#{operation}Response");
         let sent = match &answer {
-            Some(answer) => send(
-                stream,
-                APPLICATION_MESSAGE,
-                flags,
-                stream_id,
-                Some(&shape),
-                Some(answer),
-            ),
+            Some(answer) => {
+                let headers = [(MODEL_TYPE, &*shape)];
+                send(stream, APPLICATION_MESSAGE, flags, stream_id, &headers, Some(answer))
+            }
             None => {
                 let refusal = json!({"_message": "Key not found.", "_errorCode": "ResourceNotFoundError"});
-                let shape = "aws.greengrass#ResourceNotFoundError";
+                let headers = [(MODEL_TYPE, "aws.greengrass#ResourceNotFoundError")];
                 send(
                     stream,
                     APPLICATION_ERROR,
                     TERMINATE_STREAM,
                     stream_id,
-                    Some(shape),
+                    &headers,
                     Some(&refusal),
                 )
             }
@@ -305,14 +353,9 @@ impl State {
         for subscription in self.subscriptions.lock().unwrap().iter_mut() {
             if subscription.topic.as_deref() == topic {
                 let id = subscription.stream_id;
-                let _ = send(
-                    &mut subscription.connection,
-                    APPLICATION_MESSAGE,
-                    0,
-                    id,
-                    Some(&shape),
-                    Some(event),
-                );
+                let headers = [(MODEL_TYPE, &*shape)];
+                let connection = &mut subscription.connection;
+                let _ = send(connection, APPLICATION_MESSAGE, 0, id, &headers, Some(event));
             }
         }
     }
@@ -323,7 +366,7 @@ fn send(
     kind: i32,
     flags: i32,
     stream_id: i32,
-    shape: Option<&str>,
+    headers: &[(&'static str, &str)],
     payload: Option<&Value>,
 ) -> std::io::Result<()> {
     let number = |name: &'static str, value| Header::new(name, HeaderValue::Int32(value));
@@ -331,11 +374,8 @@ fn send(
         .add_header(number(":message-type", kind))
         .add_header(number(":message-flags", flags))
         .add_header(number(":stream-id", stream_id));
-    if let Some(shape) = shape {
-        message = message.add_header(Header::new(
-            "service-model-type",
-            HeaderValue::String(shape.to_owned().into()),
-        ));
+    for (name, value) in headers {
+        message = message.add_header(Header::new(*name, HeaderValue::String((*value).to_owned().into())));
     }
     let mut frame = Vec::new();
     write_message_to(&message, &mut frame).map_err(std::io::Error::other)?;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::sigv4::Request;
 use crate::support::events::Events;
@@ -25,10 +26,11 @@ impl Answer {
     }
 }
 
-/// Listens until the test ends.
+/// Listens until it is stopped or the test ends.
 pub struct HttpServer {
     pub port: u16,
     pub requests: Arc<Events<Request>>,
+    is_stopped: Arc<AtomicBool>,
 }
 
 impl HttpServer {
@@ -37,13 +39,29 @@ impl HttpServer {
         let port = listener.local_addr().expect("an address").port();
         let requests = Arc::new(Events::default());
         let (seen, answer) = (Arc::clone(&requests), Arc::new(answer));
+        let is_stopped = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&is_stopped);
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
+                if stopped.load(Ordering::SeqCst) {
+                    return;
+                }
                 let (seen, answer) = (Arc::clone(&seen), Arc::clone(&answer));
                 std::thread::spawn(move || serve(stream, &seen, &*answer));
             }
         });
-        Self { port, requests }
+        Self {
+            port,
+            requests,
+            is_stopped,
+        }
+    }
+
+    /// Connections are refused from now on.
+    pub fn stop(&self) {
+        self.is_stopped.store(true, Ordering::SeqCst);
+        // Wakes the thread that accepts connections.
+        let _ = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port));
     }
 
     pub fn url(&self) -> String {

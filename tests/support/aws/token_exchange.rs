@@ -14,6 +14,9 @@ pub const AUTHORIZATION: &str = "svcuid-0123456789abcdef";
 pub struct TokenExchange {
     pub server: HttpServer,
     keys: Keys,
+    /// The token that it accepts.
+    token: Arc<Mutex<String>>,
+    valid_for: Duration,
 }
 
 /// The keys issued up to now, and when they expire.
@@ -55,11 +58,30 @@ impl Keys {
 
 impl TokenExchange {
     pub fn start(valid_for: Duration) -> Self {
-        let keys = Keys::default();
-        let given = keys.clone();
+        Self::serve(
+            Keys::default(),
+            Arc::new(Mutex::new(AUTHORIZATION.to_owned())),
+            valid_for,
+        )
+    }
+
+    /// Stops the service and starts it on another port. Credentials stay valid.
+    pub fn restart(&mut self) {
+        self.server.stop();
+        *self = Self::serve(self.keys.clone(), self.token.clone(), self.valid_for);
+    }
+
+    /// Accepts this token and no other.
+    pub fn accept(&self, token: String) {
+        *self.token.lock().unwrap() = token;
+    }
+
+    fn serve(keys: Keys, token: Arc<Mutex<String>>, valid_for: Duration) -> Self {
+        let (given, accepted) = (keys.clone(), token.clone());
         let server = HttpServer::start(move |request| {
-            if request.headers.get("authorization").map(String::as_str) != Some(AUTHORIZATION) {
-                return Answer::new(403, "{}");
+            if request.headers.get("authorization") != Some(&*accepted.lock().unwrap()) {
+                // As on Greengrass Lite; the classic nucleus answers 403.
+                return Answer::new(404, "No such svcuid present.");
             }
             let mut given = given.0.lock().unwrap();
             let number = given.len();
@@ -76,7 +98,12 @@ impl TokenExchange {
             given.push((key, until));
             Answer::new(200, answer.to_string())
         });
-        Self { server, keys }
+        Self {
+            server,
+            keys,
+            token,
+            valid_for,
+        }
     }
 
     pub fn keys(&self) -> Keys {
@@ -90,7 +117,7 @@ impl TokenExchange {
                 "AWS_CONTAINER_CREDENTIALS_FULL_URI",
                 format!("http://localhost:{}/2016-11-01/credentialprovider/", self.server.port),
             ),
-            ("AWS_CONTAINER_AUTHORIZATION_TOKEN", AUTHORIZATION.to_owned()),
+            ("AWS_CONTAINER_AUTHORIZATION_TOKEN", self.token.lock().unwrap().clone()),
         ]
     }
 }
