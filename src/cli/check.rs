@@ -9,7 +9,8 @@ use clap::Args;
 use super::check_model::ModelCheck;
 use super::check_source::{SourceCheck, cameras, microphones};
 use super::{
-    ConfigArgs, Exit, NO_CONFIGURATION, check_machine, check_online, check_running, complain, environment, say,
+    ConfigArgs, Exit, NO_CONFIGURATION, check_exposed, check_machine, check_online, check_running, complain,
+    environment, say,
 };
 use crate::capture::DeviceSelection;
 use crate::config::{Config, Loaded};
@@ -96,7 +97,11 @@ fn report(loaded: &Loaded, verdict: &Verdict, model: &ModelCheck, source: Source
     };
     clean_section("Notes", loaded.notes.clone());
     let warnings = loaded.warnings.iter().map(ToString::to_string);
-    clean_section("Warnings", warnings.chain(model.warning.clone()).collect());
+    let exposed = check_exposed::warnings(&loaded.entries);
+    clean_section(
+        "Warnings",
+        warnings.chain(exposed).chain(model.warning.clone()).collect(),
+    );
     clean_section("Device", device(config));
     clean_section("Source", source.lines);
     clean_section("Model", model.lines.clone());

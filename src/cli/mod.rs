@@ -2,6 +2,7 @@
 
 mod args;
 mod check;
+mod check_exposed;
 mod check_machine;
 mod check_model;
 mod check_online;

@@ -245,7 +245,7 @@ pub(super) static ENABLE_THRESHOLD_LIMIT: Key<bool> = switch("enable_threshold_l
 pub(super) static METRICS_SLEEPTIME_MS: Key<Duration> = Key::new(
     "metrics_sleeptime_ms",
     Integer(30_000),
-    "milliseconds, above 100 and up to 2147483647",
+    "milliseconds, above 100 (60000 is used for 100 and below) and up to 2147483647",
     values::metrics_interval,
     show::millis,
 );
