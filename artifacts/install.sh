@@ -3,10 +3,16 @@
 # binary ei-greengrass, once for each component version and again after a failed deployment.
 #
 #   install.sh [--dry-run] [--help]
+#   install.sh --finish [--kvssink]         what the step could not finish; with --kvssink, builds it
+#   install.sh --start-service [--kvssink]  does that in the service ei-greengrass-install (systemd)
 #
 # Installs the packages that the component needs, checks that the binary can start on this machine,
 # and then runs "ei-greengrass setup", which does everything else (service user, groups, devices,
-# link, kvssink). A second run changes nothing and needs no network.
+# work directory, link). A second run changes nothing and needs no network.
+#
+# Greengrass Lite fails a deployment when the step takes 300 s, whatever Timeout says. There the step
+# ends by itself within 240 s, and the service ei-greengrass-install does the rest: packages that
+# took too long, and the build of kvssink. "journalctl -u ei-greengrass-install" shows its log.
 #
 # Prints one line for each thing done ("done:"), for each thing that was there already ("skipped:")
 # and for each thing that failed but is not essential ("warning:", on stderr). Ends with 1 only when
@@ -16,6 +22,7 @@
 #   CONFIG_PARAMETERS  the component configuration (set by the recipe), read by the binary
 #   EI_ROOT            directory that is put before every absolute path that is read or written
 #                      (/etc, /dev, /proc, /home, ei_bindir); for tests and image builds
+#   EI_TIME_LIMIT      seconds for the whole step, instead of 6900 (Lite: 240); for tests
 set -uf
 LC_ALL=C
 export LC_ALL
@@ -29,6 +36,9 @@ APT_PACKAGES="gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-
   gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-libav gstreamer1.0-alsa
   v4l-utils alsa-utils ca-certificates"
 APT_RASPBERRY_PI="gstreamer1.0-libcamera"
+# What the binary needs to start. Installed first where the time is short.
+APT_ESSENTIAL="gstreamer1.0-plugins-base ca-certificates"
+RPM_ESSENTIAL="gstreamer1-plugins-base"
 RPM_PACKAGES="gstreamer1 gstreamer1-plugins-base gstreamer1-plugins-good"
 KVS_APT="build-essential cmake git m4 pkg-config libssl-dev libcurl4-openssl-dev liblog4cplus-dev
   libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev"
@@ -55,7 +65,22 @@ UNKNOWN="$UNKNOWN|No match for argument|Unable to find a match|No package .* ava
 BUDGET=6900
 # A command that does not end at its limit gets SIGKILL after this many seconds more.
 KILL_AFTER=30
+# Seconds for "apt-get update".
+UPDATE_LIMIT=300
+# The same on Greengrass Lite, which allows 300 s.
+LITE_BUDGET=240
+LITE_KILL_AFTER=10
+LITE_NETWORK_WAIT=15
+LITE_UPDATE_LIMIT=90
 
+# The component, as in the recipe, and the service that finishes the step.
+COMPONENT=EdgeImpulseLinuxRunnerServiceComponent
+SERVICE=ei-greengrass-install
+# States of packages while dpkg is at work, or was ended at work.
+UNCONFIGURED='half-installed|unpacked|half-configured|triggers-awaited|triggers-pending'
+
+mode=step
+kvssink=no
 dry_run=no
 unlimited=no
 done_count=0
@@ -123,14 +148,33 @@ limited() {
     return "$result"
 }
 
-# Seconds of the budget that are left.
+# Seconds on a clock that does not jump when the time is set, as it does after a start without a
+# battery-backed clock.
+now() {
+    uptime=$(sed 's/\..*//' "$EI_ROOT/proc/uptime" 2>/dev/null)
+    echo "${uptime:-$(date +%s)}"
+}
+
+# Seconds of the budget that are left for packages.
 time_left() {
-    echo $((started + BUDGET - $(date +%s)))
+    echo $((started + BUDGET - RESERVE - $(now)))
+}
+
+# Sleeps, but not beyond the budget.
+pause() {
+    seconds=$(time_left)
+    [ "$seconds" -lt "$1" ] || seconds=$1
+    [ "$seconds" -le 0 ] || sleep "$seconds"
+}
+
+# The first line of the input. Reads all of it: head would end the writer with an error message.
+first_line() {
+    sed -n 1p
 }
 
 # Prints why the last command failed: the first failed download of apt, else the last line.
 reason() {
-    why=$(grep -E "$APT_UNFETCHED" "$log" | head -n 1 | cut -c 1-200)
+    why=$(grep -E "$APT_UNFETCHED" "$log" | first_line | cut -c 1-200)
     [ -n "$why" ] || why=$(grep -v '^[[:space:]]*$' "$log" | tail -n 1 | cut -c 1-200)
     printf '%s' "${why:-no output}"
 }
@@ -138,7 +182,83 @@ reason() {
 # -------------------------------------------------------------------------------- package manager
 
 os_release() {
-    sed -n "s/^$1=//p" "$EI_ROOT/etc/os-release" 2>/dev/null | tr -d "\"'" | head -n 1
+    sed -n "s/^$1=//p" "$EI_ROOT/etc/os-release" 2>/dev/null | tr -d "\"'" | first_line
+}
+
+# ---------------------------------------------------------------------------------------- nucleus
+
+# True on Greengrass Lite. "ei-greengrass setup" (src/setup/nucleus.rs) decides in the same way.
+is_lite() {
+    nucleus=${here%/packages/artifacts/*}
+    if [ "$nucleus" != "$here" ]; then
+        [ ! -f "$nucleus/config/config.tlog" ] || return 1
+        [ ! -f "$nucleus/config/effectiveConfig.yaml" ] || return 1
+        [ ! -f "$nucleus/ggl.$COMPONENT.install.service" ] || return 0
+    fi
+    [ -f "$EI_ROOT/etc/greengrass/config.yaml" ] || [ -d "$EI_ROOT/etc/greengrass/config.d" ]
+}
+
+# Sets the limits of this run.
+set_limits() {
+    RESERVE=0
+    if [ "$mode" = step ] && is_lite; then
+        BUDGET=$LITE_BUDGET
+        KILL_AFTER=$LITE_KILL_AFTER
+        NETWORK_WAIT=$LITE_NETWORK_WAIT
+        UPDATE_LIMIT=$LITE_UPDATE_LIMIT
+        short=yes
+    fi
+    BUDGET=${EI_TIME_LIMIT:-$BUDGET}
+    # The time of "ei-greengrass setup".
+    [ "$short" = no ] || RESERVE=$((BUDGET / 6))
+}
+
+# ---------------------------------------------------------------------------------------- service
+
+has_systemd() {
+    [ -d "$EI_ROOT/run/systemd/system" ] && have systemctl && have systemd-run
+}
+
+service_is_active() {
+    has_systemd && systemctl is-active --quiet "$SERVICE" 2>/dev/null </dev/null
+}
+
+# The proxies that Greengrass set, for the service. A file, because a proxy's address may have a
+# password, and everybody can see the arguments of a command.
+write_service_environment() {
+    environment=$EI_ROOT/run/$SERVICE.env
+    rm -f "$environment"
+    (
+        umask 077
+        set -C
+        for name in http_proxy https_proxy no_proxy all_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY ALL_PROXY; do
+            eval "value=\${$name:-}"
+            [ -z "$value" ] || printf '%s="%s"\n' "$name" "$(printf '%s' "$value" | sed 's/[\\"]/\\&/g')"
+        done >"$environment"
+    ) 2>/dev/null
+}
+
+# Starts the service; nothing happens if it runs. Fails if there is no systemd.
+start_service() {
+    if ! has_systemd; then
+        printf 'this machine has no systemd\n' >"$log"
+        return 1
+    fi
+    ! service_is_active || return 0
+    write_service_environment
+    systemctl reset-failed "$SERVICE" >/dev/null 2>&1 </dev/null
+    set -- "--unit=$SERVICE" "--description=Installs the rest of the Edge Impulse component" \
+        "--property=EnvironmentFile=-$EI_ROOT/run/$SERVICE.env" --property=Nice=10 \
+        /bin/sh "$here/install.sh" --finish
+    [ "$kvssink" = no ] || set -- "$@" --kvssink
+    change systemd-run --quiet "$@"
+}
+
+# Waits while the service installs what the binary needs to start.
+wait_for_service() {
+    while service_is_active && [ "$(time_left)" -gt 0 ] && ! starts; do
+        pause 5
+    done
 }
 
 # Sets $manager to apt, dnf, yum or none. The distribution decides, because some Yocto images have
@@ -185,8 +305,12 @@ missing_packages() {
 apt_get() {
     seconds=$1
     shift
+    # Shorter than the limit, so that apt itself says who holds the lock.
+    lock_limit=$(($(time_left) - 5))
+    [ "$lock_limit" -lt 300 ] || lock_limit=300
+    [ "$lock_limit" -gt 0 ] || lock_limit=0
     limited "$seconds" env DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1 \
-        apt-get -qq -y -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 \
+        apt-get -qq -y -o "DPkg::Lock::Timeout=$lock_limit" -o Acquire::Retries=3 \
         -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold "$@"
 }
 
@@ -201,13 +325,31 @@ log_has() {
 apt_update() {
     stale=no
     for try in 1 2 3; do
-        apt_get 300 -o APT::Update::Error-Mode=any update && ! log_has "$APT_UNFETCHED" && return 0
-        [ "$try" = 3 ] || sleep 10
+        apt_get "$UPDATE_LIMIT" -o APT::Update::Error-Mode=any update && ! log_has "$APT_UNFETCHED" && return 0
+        [ "$try" = 3 ] || pause 10
     done
-    if grep -E "$APT_UNFETCHED|^it did not end within" "$log" | grep -qEv "$ANSWERED"; then
-        stale=yes
-    fi
+    # Not "grep -q": it would end the first grep with an error message.
+    unanswered=$(grep -E "$APT_UNFETCHED|^it did not end within" "$log" | grep -Ev "$ANSWERED")
+    [ -z "$unanswered" ] || stale=yes
     warn "apt-get update failed ($(reason)); the package lists on this machine are used"
+}
+
+configure_packages() {
+    limited 600 env DEBIAN_FRONTEND=noninteractive dpkg --force-confdef --force-confold --configure -a
+}
+
+# Repairs what an apt-get left behind that was ended at work: by the time limit of an earlier step,
+# or by a power cut.
+repair_dpkg() {
+    [ "$manager" = apt ] || return 0
+    # shellcheck disable=SC2016 # a format of dpkg-query
+    states=$(dpkg-query -W -f='${db:Status-Status}\n' 2>/dev/null | grep -xE "$UNCONFIGURED")
+    [ -n "$states" ] || return 0
+    if configure_packages; then
+        did "packages configured that an interrupted installation had left behind (dpkg --configure -a)"
+    else
+        warn "packages of an interrupted installation could not be configured ($(reason)); try: dpkg --configure -a"
+    fi
 }
 
 # install_now SECONDS PACKAGE...
@@ -218,8 +360,7 @@ install_now() {
     apt)
         apt_get "$seconds" --no-install-recommends install "$@" && return 0
         grep -q 'dpkg --configure -a' "$log" 2>/dev/null || return 1
-        limited 600 env DEBIAN_FRONTEND=noninteractive dpkg --force-confdef --force-confold --configure -a &&
-            apt_get "$seconds" --no-install-recommends install "$@"
+        configure_packages && apt_get "$seconds" --no-install-recommends install "$@"
         ;;
     *) limited "$seconds" "$manager" -y -q install "$@" ;;
     esac
@@ -242,10 +383,16 @@ install_packages() {
         return
     fi
     stale=no
-    [ "$manager" != apt ] || apt_update
+    [ "$manager" != apt ] || [ "$updated" = yes ] || apt_update
+    updated=yes
     # shellcheck disable=SC2086 # the packages are words
     if install_now 1800 $missing; then
         did "packages for $1: $missing"
+        return
+    fi
+    if [ "$short" = yes ] && [ "$(time_left)" -le 0 ]; then
+        unfinished=yes
+        warn "packages for $1 are not complete: this step has no more time (Greengrass Lite allows 300 s): $missing"
         return
     fi
     if unreachable && ! log_has "$UNKNOWN"; then
@@ -272,28 +419,46 @@ install_packages() {
 
 provide_packages() {
     unfetched=no
+    updated=no
     case $manager in
     apt)
+        essential=$APT_ESSENTIAL
         packages=$APT_PACKAGES
         ! is_raspberry_pi || packages="$packages $APT_RASPBERRY_PI"
-        install_packages GStreamer "$packages"
         ;;
-    dnf | yum) install_packages GStreamer "$RPM_PACKAGES" ;;
+    dnf | yum)
+        essential=$RPM_ESSENTIAL
+        packages=$RPM_PACKAGES
+        ;;
+    *) return ;;
     esac
+    if [ "$short" = yes ] && ! starts; then
+        install_packages "the start of the component" "$essential"
+        [ "$unfetched" = no ] || return
+    fi
+    install_packages GStreamer "$packages"
+}
+
+starts() {
+    "$binary" --version >/dev/null 2>&1 </dev/null
 }
 
 # Greengrass marks the component as BROKEN after three failed installations. So this waits for the
-# network, but only when the binary cannot start without the packages.
+# network, but only when the binary cannot start without the packages. The service always waits.
 wait_for_packages() {
     tries=0
     while [ "$unfetched" = yes ] && [ "$dry_run" = no ] && [ "$tries" -lt "$NETWORK_TRIES" ] &&
-        ! "$binary" --version >/dev/null 2>&1 </dev/null; do
+        { [ "$mode" = finish ] || ! starts; }; do
         if [ "$(time_left)" -le "$NETWORK_WAIT" ]; then
             warn "there is no network, and the time that Greengrass allows ($BUDGET s) is used up"
             return
         fi
         tries=$((tries + 1))
-        warn "the component cannot start without these packages; they are tried again in $NETWORK_WAIT s (try $tries of $NETWORK_TRIES)"
+        if [ "$mode" = finish ]; then
+            warn "the packages are tried again in $NETWORK_WAIT s (try $tries of $NETWORK_TRIES)"
+        else
+            warn "the component cannot start without these packages; they are tried again in $NETWORK_WAIT s (try $tries of $NETWORK_TRIES)"
+        fi
         sleep "$NETWORK_WAIT"
         provide_packages
     done
@@ -313,10 +478,10 @@ package_of_library() {
 # Prints why the binary does not start; $log has its output.
 why_not() {
     linked=$(ldd "$binary" 2>&1)
-    glibc=$(printf '%s\n%s\n' "$linked" "$(cat "$log")" | grep -o 'GLIBC_[0-9.]*' | head -n 1)
-    library=$(printf '%s\n' "$linked" | sed -n 's/^[[:space:]]*\([^ ]*\) => not found.*/\1/p' | head -n 1)
+    glibc=$(printf '%s\n%s\n' "$linked" "$(cat "$log")" | grep -o 'GLIBC_[0-9.]*' | first_line)
+    library=$(printf '%s\n' "$linked" | sed -n 's/^[[:space:]]*\([^ ]*\) => not found.*/\1/p' | first_line)
     [ -n "$library" ] ||
-        library=$(sed -n 's/.*error while loading shared libraries: \([^:]*\):.*/\1/p' "$log" | head -n 1)
+        library=$(sed -n 's/.*error while loading shared libraries: \([^:]*\):.*/\1/p' "$log" | first_line)
     if [ -n "$library" ]; then
         printf 'the shared library %s is missing; install %s and deploy again' \
             "$library" "$(package_of_library "$library")"
@@ -327,6 +492,11 @@ why_not() {
     else
         printf 'its last message is: %s' "$(reason)"
     fi
+}
+
+# True if the service must install packages, or is installing them.
+lacks_packages() {
+    [ "$short" = yes ] && { [ "$unfinished" = yes ] || [ "$unfetched" = yes ] || service_is_active; }
 }
 
 # Fails if the binary cannot start: nothing works without it.
@@ -348,18 +518,44 @@ check_binary() {
         printf 'install: finished, %s done, %s skipped, %s warnings\n' "$done_count" "$skipped_count" "$warning_count"
         exit 0
     else
-        fail "$binary does not start: $(why_not)"
+        why=$(why_not)
+        if lacks_packages && start_service; then
+            why="$why; the service $SERVICE installs the packages (journalctl -u $SERVICE): deploy again when it has ended"
+        fi
+        fail "$binary does not start: $why"
     fi
 }
 
-# The binary decides whether kvssink is built; its packages are installed here.
 provide_kvssink_packages() {
-    [ "$manager" != none ] || return 0
-    [ "$("$binary" setup --needs-kvssink 2>/dev/null </dev/null)" = yes ] || return 0
     case $manager in
     apt) install_packages kvssink "$KVS_APT" ;;
-    *) install_packages kvssink "$KVS_RPM" ;;
+    dnf | yum) install_packages kvssink "$KVS_RPM" ;;
     esac
+}
+
+# Runs in the service, or by hand.
+finish() {
+    repair_dpkg
+    provide_packages
+    wait_for_packages
+    if [ "$kvssink" = yes ]; then
+        provide_kvssink_packages
+        ! starts || run_setup --kvssink
+        warn "kvssink is not built: the component does not start yet"
+    fi
+    printf 'install: finished, %s done, %s skipped, %s warnings; the component uses what is new after its next start\n' \
+        "$done_count" "$skipped_count" "$warning_count"
+}
+
+# Replaces this process by "ei-greengrass setup".
+run_setup() {
+    left=$(($(time_left) + RESERVE))
+    [ "$left" -gt 0 ] || left=0
+    set -- "$@" --package-manager "$manager" --counts "$done_count,$skipped_count,$warning_count" --time-limit "$left"
+    [ "$dry_run" = no ] || set -- "$@" --dry-run
+    # exec runs no trap.
+    rm -f "$log"
+    exec "$binary" setup "$@"
 }
 
 # ------------------------------------------------------------------------------------------- main
@@ -371,6 +567,9 @@ usage() {
 for argument in "$@"; do
     case $argument in
     --dry-run) dry_run=yes ;;
+    --finish) mode=finish ;;
+    --start-service) mode=service ;;
+    --kvssink) kvssink=yes ;;
     --help | -h)
         usage
         exit 0
@@ -381,7 +580,10 @@ done
 
 here=$(cd "$(dirname "$0")" && pwd -P) || fail "the directory of $0 cannot be entered"
 binary=$here/ei-greengrass
-started=$(date +%s)
+short=no
+unfinished=no
+set_limits
+started=$(now)
 if [ "$dry_run" = no ] && [ "$(id -u)" != 0 ]; then
     fail "must run as root: the recipe's install step needs RequiresPrivilege: true (--dry-run works as any user)"
 fi
@@ -389,17 +591,27 @@ log=$(mktemp) || fail "no temporary file can be made; free space in /tmp and dep
 trap 'rm -f "$log"' EXIT
 trap 'exit 143' TERM INT HUP
 
+if [ "$mode" = service ]; then
+    start_service && exit 0
+    fail "the service $SERVICE cannot be started: $(reason)"
+fi
 detect_package_manager
 printf 'install: package manager %s\n' "$manager"
-provide_packages
-wait_for_packages
+if [ "$mode" = finish ]; then
+    finish
+    exit 0
+fi
+unfetched=no
+if service_is_active; then
+    skip "packages: the service $SERVICE is at work (journalctl -u $SERVICE)"
+    wait_for_service
+else
+    repair_dpkg
+    provide_packages
+    wait_for_packages
+fi
 check_binary
-provide_kvssink_packages
-
-left=$(time_left)
-[ "$left" -gt 0 ] || left=0
-set -- --package-manager "$manager" --counts "$done_count,$skipped_count,$warning_count" --time-limit "$left"
-[ "$dry_run" = no ] || set -- "$@" --dry-run
-# exec runs no trap.
-rm -f "$log"
-exec "$binary" setup "$@"
+if lacks_packages; then
+    run_setup --lacks-packages
+fi
+run_setup

@@ -1,19 +1,22 @@
 //! `setup`: the install step after the packages.
 
 use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 
 use clap::Args;
 
-use super::{ConfigArgs, Exit, complain, say};
-use crate::setup::{Counts, Options, PackageManager, needs_kvssink, run};
+use super::{ConfigArgs, Exit, complain};
+use crate::setup::{Counts, Options, PackageManager, StartedFrom, build_kvssink, run};
 
 /// Arguments of `setup`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   ei-greengrass setup --dry-run
   sudo ei-greengrass setup --config /etc/ei-greengrass.json
+  sudo ei-greengrass setup --kvssink
 
 The environment variable EI_ROOT names a directory that is put before every absolute path that is read or written
 (/etc, /dev, /proc, /home, ei_bindir), for image builds.")]
@@ -21,6 +24,9 @@ pub struct SetupArgs {
     /// Print what would be done, and change nothing. Works as any user.
     #[arg(long)]
     dry_run: bool,
+    /// Only build kvssink, the GStreamer element for Kinesis Video Streams, with the packages it needs. Takes up to an hour.
+    #[arg(long)]
+    kvssink: bool,
     #[command(flatten)]
     config: ConfigArgs,
     /// The package manager of this machine.
@@ -42,9 +48,9 @@ pub struct SetupArgs {
         help_heading = "Used by install.sh"
     )]
     time_limit: u32,
-    /// Print only whether kvssink must be built: yes or no.
+    /// Packages are missing because the time was used up or there was no network.
     #[arg(long, help_heading = "Used by install.sh")]
-    needs_kvssink: bool,
+    lacks_packages: bool,
 }
 
 pub(super) fn main(args: &SetupArgs) -> Exit {
@@ -57,26 +63,43 @@ pub(super) fn main(args: &SetupArgs) -> Exit {
             return Exit::Failure;
         }
     };
+    if args.kvssink && args.package_manager.is_none() && !args.dry_run {
+        let script = binary.with_file_name("install.sh");
+        if script.is_file() {
+            // It installs the packages, and then runs this program with a package manager.
+            let error = Command::new("sh").arg(&script).args(["--finish", "--kvssink"]).exec();
+            complain(&format!("error: {} cannot be run: {error}", script.display()));
+            return Exit::Failure;
+        }
+    }
     let options = Options {
         dry_run: args.dry_run,
-        root: std::env::var_os("EI_ROOT")
-            .filter(|root: &OsString| !root.is_empty())
-            .map(PathBuf::from),
-        binary,
+        root: non_empty_variable("EI_ROOT").map(PathBuf::from),
+        started_from: StartedFrom {
+            binary,
+            current_dir: std::env::current_dir().ok(),
+            ipc_socket: non_empty_variable("AWS_GG_NUCLEUS_DOMAIN_SOCKET_FILEPATH_FOR_COMPONENT").map(PathBuf::from),
+        },
         configuration: args.config.load_or_default().map_err(|e| e.to_string()),
         package_manager: args.package_manager,
         counts: args.counts,
         time_limit: Duration::from_secs(args.time_limit.into()),
+        lacks_packages: args.lacks_packages,
     };
-    if args.needs_kvssink {
-        say(if needs_kvssink(&options) { "yes" } else { "no" });
-        return Exit::Orderly;
-    }
-    match run(&options) {
+    let result = if args.kvssink {
+        build_kvssink(&options)
+    } else {
+        run(&options)
+    };
+    match result {
         Ok(()) => Exit::Orderly,
         Err(e) => {
             complain(&format!("error: {e}"));
             Exit::Failure
         }
     }
+}
+
+fn non_empty_variable(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
 }

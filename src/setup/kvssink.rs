@@ -1,9 +1,13 @@
 //! Builds `kvssink`, Amazon's GStreamer element for Kinesis Video Streams, in the home directory of the service user.
 
-use std::fs;
+use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{FlockOperation, OFlags, flock};
+
+use super::error::InstallError;
 use super::machine::{Host, PackageManager, assignment};
 use super::report::StepReport;
 use super::service_user::ServiceUser;
@@ -14,6 +18,8 @@ pub const SOURCE: &str = "amazon-kinesis-video-streams-producer-sdk-cpp";
 pub const PLUGIN: &str = "libgstkvssink.so";
 const REPOSITORY: &str = "https://github.com/awslabs/amazon-kinesis-video-streams-producer-sdk-cpp.git";
 const TAG: &str = "v3.5.0";
+/// Held during a build.
+const LOCK: &str = "/run/ei-greengrass-kvssink.lock";
 /// Memory of one compiler process, in kB: a Raspberry Pi with 2 GB must not run four.
 const COMPILER_KB: u64 = 1_500_000;
 /// Time limits of the steps, in seconds.
@@ -63,29 +69,37 @@ pub(super) fn plan(machine: &Host, is_wanted: bool, user: &ServiceUser, home: Op
     KvssinkPlan::Build(home.to_owned())
 }
 
-pub(super) fn execute(plan: KvssinkPlan, machine: &Host, report: &mut StepReport, user: &str) {
+/// Builds it, as planned.
+///
+/// # Errors
+/// Why it cannot be built; the component runs without it.
+pub(super) fn execute(
+    plan: KvssinkPlan,
+    machine: &Host,
+    report: &mut StepReport,
+    user: &str,
+) -> Result<(), InstallError> {
     match plan {
-        KvssinkPlan::NotWanted => report.skipped("kvssink: install_kvssink is not yes"),
-        KvssinkPlan::IsBuilt => report.skipped("kvssink: built"),
-        KvssinkPlan::Refuse(why) => report.warning(why),
-        KvssinkPlan::Build(home) => build(machine, report, user, &home),
+        KvssinkPlan::NotWanted => Ok(()),
+        KvssinkPlan::IsBuilt => {
+            report.skipped("kvssink: built");
+            Ok(())
+        }
+        KvssinkPlan::Refuse(why) => Err(InstallError(why)),
+        KvssinkPlan::Build(home) => build(machine, report, user, &home).map_err(InstallError),
     }
 }
 
-fn build(machine: &Host, report: &mut StepReport, user: &str, home: &Path) {
+fn build(machine: &Host, report: &mut StepReport, user: &str, home: &Path) -> Result<(), String> {
     let source = machine.path(home).join(SOURCE);
-    if let Err(reason) = compile(machine, report, user, home, &source) {
-        report.warning(format_args!(
-            "kvssink could not be built ({reason}); the component runs without it"
-        ));
-        return;
-    }
+    let _lock = lock(machine)?;
+    compile(machine, report, user, home, &source)
+        .map_err(|reason| format!("kvssink could not be built ({reason}); the component runs without it"))?;
     if !machine.is_dry_run() {
         if !plugin(&source).is_file() {
-            report.warning(format_args!(
+            return Err(format!(
                 "the build of kvssink did not create {PLUGIN}; the component runs without it"
             ));
-            return;
         }
         match fs::remove_file(marker(&source)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => report.warning(format_args!(
@@ -96,6 +110,27 @@ fn build(machine: &Host, report: &mut StepReport, user: &str, home: &Path) {
         }
     }
     report.done(format_args!("kvssink {TAG} built in {}", home.join(SOURCE).display()));
+    Ok(())
+}
+
+/// Locks the build: a second one would remove the directory of the first.
+fn lock(machine: &Host) -> Result<Option<File>, String> {
+    if machine.is_dry_run() {
+        return Ok(None);
+    }
+    let path = machine.path(LOCK);
+    let opened = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
+        .open(&path);
+    let file =
+        opened.map_err(|error| format!("kvssink is not built: {} cannot be opened ({error})", path.display()))?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Err(rustix::io::Errno::WOULDBLOCK) => Err("kvssink is being built already".to_owned()),
+        _ => Ok(Some(file)),
+    }
 }
 
 /// Runs as the service user, who owns the directory: root must not execute files from it.

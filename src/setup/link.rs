@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::symlink;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::machine::Host;
 use super::nucleus::COMPONENT;
@@ -11,32 +11,32 @@ use super::report::StepReport;
 
 const NAME: &str = "ei-greengrass";
 
-/// Creates the link, or replaces one to an earlier version of the component.
-pub(super) fn create(machine: &Host, report: &mut StepReport, bin_dir: &str, binary: &Path) {
+/// Creates the link, or replaces one to an earlier version of the component. Returns the link if it is there.
+pub(super) fn create(machine: &Host, report: &mut StepReport, bin_dir: &str, binary: &Path) -> Option<PathBuf> {
     if !bin_dir.starts_with('/') {
         report.warning(format_args!(
             "ei_bindir '{bin_dir}' is not an absolute path, so no link is made"
         ));
-        return;
+        return None;
     }
-    let link = Path::new(bin_dir).join(NAME);
-    let at = machine.path(&link);
-    let link = link.display();
+    let path = Path::new(bin_dir).join(NAME);
+    let at = machine.path(&path);
+    let link = path.display();
     match fs::read_link(&at) {
         Ok(target) if target == binary => {
             report.skipped(format_args!("{link}: links here"));
-            return;
+            return Some(at);
         }
         Ok(target) if !is_of_the_component(&target) => {
             report.warning(format_args!(
                 "{link} links to {}, which is not ours, and is left alone",
                 target.display()
             ));
-            return;
+            return None;
         }
         Err(_) if at.exists() => {
             report.warning(format_args!("{link} exists and is no link of ours; it is left alone"));
-            return;
+            return None;
         }
         _ => {}
     }
@@ -47,10 +47,14 @@ pub(super) fn create(machine: &Host, report: &mut StepReport, bin_dir: &str, bin
     };
     match made {
         Ok(()) => report.done(format_args!("{link} links to {}", binary.display())),
-        Err(error) => report.warning(format_args!(
-            "{link} could not be made ({error}); call the binary by its full path"
-        )),
+        Err(error) => {
+            report.warning(format_args!(
+                "{link} could not be made ({error}); call the binary by its full path"
+            ));
+            return None;
+        }
     }
+    Some(at)
 }
 
 /// `.../<component>/<version>/ei-greengrass`

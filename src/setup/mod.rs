@@ -3,6 +3,7 @@
 //!
 //! System tools (`useradd`, `usermod`, `loginctl`, `cmake`) make the changes, because each distribution configures them.
 
+mod background;
 mod devices;
 mod error;
 mod image;
@@ -12,17 +13,22 @@ mod link;
 mod lock_files;
 mod machine;
 mod nucleus;
+mod removal;
 mod report;
 mod service_user;
+mod work_dir;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::config::{Loaded, Sources, get, load};
+use background::Unfinished;
 pub use error::InstallError;
 use kvssink::KvssinkPlan;
 use machine::Host;
 pub use machine::PackageManager;
+use nucleus::Nucleus;
+pub use nucleus::StartedFrom;
 pub use report::Counts;
 use report::StepReport;
 use service_user::ServiceUser;
@@ -33,8 +39,8 @@ pub struct Options {
     pub dry_run: bool,
     /// Directory before every absolute path except that of the binary; `None`: `/`.
     pub root: Option<PathBuf>,
-    /// The program in the component's artifacts.
-    pub binary: PathBuf,
+    /// Where the step was started from.
+    pub started_from: StartedFrom,
     /// The configuration, or why it cannot be read.
     pub configuration: Result<Loaded, String>,
     /// `None`: unknown, because the step was not started by `install.sh`.
@@ -43,6 +49,8 @@ pub struct Options {
     pub counts: Counts,
     /// Time limit of all commands that can hang, together.
     pub time_limit: Duration,
+    /// Whether `install.sh` could not install all packages in its time.
+    pub lacks_packages: bool,
 }
 
 impl Options {
@@ -50,24 +58,15 @@ impl Options {
         Host::new(self.root.clone(), self.package_manager, self.dry_run, self.time_limit)
     }
 
+    /// The key `work_dir`, if it is set.
+    fn configured_work_dir(&self) -> Option<&Path> {
+        let work_dir = &self.configuration.as_ref().ok()?.config.work_dir;
+        (Some(work_dir.as_path()) != self.started_from.current_dir.as_deref()).then_some(work_dir)
+    }
+
     fn report(&self) -> StepReport {
         StepReport::new(self.dry_run, self.counts)
     }
-}
-
-/// Whether the step will build `kvssink`, which needs more packages.
-pub fn needs_kvssink(options: &Options) -> bool {
-    let (machine, mut report) = (options.machine(), options.report());
-    let user = ServiceUser::find(&machine, &mut report, &options.binary);
-    let home = user.home(&machine);
-    let is_wanted = options
-        .configuration
-        .as_ref()
-        .is_ok_and(|loaded| loaded.config.install_kvssink);
-    matches!(
-        kvssink::plan(&machine, is_wanted, &user, home.as_deref()),
-        KvssinkPlan::Build(_)
-    )
 }
 
 /// Runs the step. Prints one line for each change, each skipped item and each warning, then the counts.
@@ -76,15 +75,10 @@ pub fn needs_kvssink(options: &Options) -> bool {
 /// The step does not run as root, or the service user cannot be created.
 pub fn run(options: &Options) -> Result<(), InstallError> {
     let (machine, mut report) = (options.machine(), options.report());
-    // The tool, not a system call, so that tests can replace it.
-    let uid = machine.query(machine.command("id").arg("-u"));
-    if !options.dry_run && uid.as_deref() != Some("0") {
-        return Err(InstallError(
-            "must run as root: the recipe's install step needs RequiresPrivilege: true (--dry-run works as any user)"
-                .to_owned(),
-        ));
-    }
-    let user = ServiceUser::find(&machine, &mut report, &options.binary);
+    require_root(options, &machine)?;
+    let binary = &options.started_from.binary;
+    let nucleus = Nucleus::find(&machine, &options.started_from);
+    let user = ServiceUser::find(&machine, &mut report, &nucleus);
     report.headline(format_args!(
         "board {}, service user {}:{}",
         machine.board(),
@@ -93,18 +87,67 @@ pub fn run(options: &Options) -> Result<(), InstallError> {
     ));
     image::check(&machine, &mut report);
     let home = user.create_missing(&machine, &mut report)?;
+    work_dir::give(&machine, &mut report, &nucleus, &user, options.configured_work_dir());
     lock_files::remove_unusable(&machine, &mut report, &user.name);
     let groups = setting(&mut report, &options.configuration, "ei_ggc_user_groups");
     user.join_groups(&machine, &mut report, &groups);
     devices::open(&machine, &mut report, &user.group);
     let bin_dir = setting(&mut report, &options.configuration, "ei_bindir");
-    link::create(&machine, &mut report, &bin_dir, &options.binary);
+    if let Some(link) = link::create(&machine, &mut report, &bin_dir, binary) {
+        removal::prepare(&machine, &mut report, &link, binary);
+    }
     linger::enable(&machine, &mut report, &user.name);
     let is_wanted = setting(&mut report, &options.configuration, "install_kvssink") == "yes";
-    let plan = kvssink::plan(&machine, is_wanted, &user, home.as_deref());
-    kvssink::execute(plan, &machine, &mut report, &user.name);
+    let builds_kvssink = match kvssink::plan(&machine, is_wanted, &user, home.as_deref()) {
+        KvssinkPlan::NotWanted => {
+            report.skipped("kvssink: install_kvssink is not yes");
+            false
+        }
+        KvssinkPlan::IsBuilt => {
+            report.skipped("kvssink: built");
+            false
+        }
+        KvssinkPlan::Refuse(why) => {
+            report.warning(why);
+            false
+        }
+        KvssinkPlan::Build(_) => true,
+    };
+    let unfinished = Unfinished {
+        packages: options.lacks_packages,
+        kvssink: builds_kvssink,
+    };
+    background::start(&machine, &mut report, binary, unfinished);
     report.finish();
     Ok(())
+}
+
+/// Builds `kvssink`, whatever `install_kvssink` is.
+///
+/// # Errors
+/// The program does not run as root, the service user cannot be created, or `kvssink` cannot be built.
+pub fn build_kvssink(options: &Options) -> Result<(), InstallError> {
+    let (machine, mut report) = (options.machine(), options.report());
+    require_root(options, &machine)?;
+    let nucleus = Nucleus::find(&machine, &options.started_from);
+    let user = ServiceUser::find(&machine, &mut report, &nucleus);
+    let home = user.create_missing(&machine, &mut report)?;
+    let plan = kvssink::plan(&machine, true, &user, home.as_deref());
+    kvssink::execute(plan, &machine, &mut report, &user.name)?;
+    report.finish();
+    Ok(())
+}
+
+fn require_root(options: &Options, machine: &Host) -> Result<(), InstallError> {
+    // The tool, not a system call, so that tests can replace it.
+    let uid = machine.query(machine.command("id").arg("-u"));
+    if options.dry_run || uid.as_deref() == Some("0") {
+        return Ok(());
+    }
+    Err(InstallError(
+        "must run as root: the recipe's install step needs RequiresPrivilege: true (--dry-run works as any user)"
+            .to_owned(),
+    ))
 }
 
 /// The effective value of a key as text. If the configuration cannot be read: a warning, and the default of the key.

@@ -3,9 +3,11 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Gid, Uid};
+
 use super::error::InstallError;
 use super::machine::{Host, is_valid_name};
-use super::nucleus::{PosixUsers, read_change_log, read_yaml};
+use super::nucleus::{Nucleus, NucleusKind, PosixUsers, read_change_log, read_unit, read_yaml};
 use super::report::StepReport;
 
 #[derive(Debug, PartialEq, Eq)]
@@ -21,21 +23,19 @@ struct Configured {
 }
 
 impl ServiceUser {
-    /// Finds the user in the configuration of the nucleus that `binary` belongs to.
-    pub(super) fn find(machine: &Host, report: &mut StepReport, binary: &Path) -> Self {
-        let classic = classic_config_directory(binary);
-        let lite = machine.path("/etc/greengrass");
-        let is_classic = ["config.tlog", "effectiveConfig.yaml"]
-            .iter()
-            .any(|name| classic.join(name).is_file());
-        let is_lite = !is_classic && (lite.join("config.yaml").is_file() || lite.join("config.d").is_dir());
-        let (default, configured) = if is_lite {
-            (Self::new("ggcore", "ggcore"), configured_in_lite(report, &lite))
-        } else {
-            (
+    /// Finds the user that the nucleus runs the component as.
+    ///
+    /// On Greengrass Lite its run unit names it, also when a deployment set it; else, as on classic, the configuration does.
+    pub(super) fn find(machine: &Host, report: &mut StepReport, nucleus: &Nucleus) -> Self {
+        let (default, configured) = match &nucleus.kind {
+            NucleusKind::Lite(files) => (
+                Self::new("ggcore", "ggcore"),
+                configured_in_unit(report, nucleus.run_unit()).unwrap_or_else(|| configured_in_lite(report, files)),
+            ),
+            NucleusKind::Classic(config) => (
                 Self::new("ggc_user", "ggc_group"),
-                configured_in_classic(report, &classic),
-            )
+                configured_in_classic(report, config),
+            ),
         };
         let Some(posix_user) = configured.posix_user else {
             return default;
@@ -65,6 +65,13 @@ impl ServiceUser {
         let home = home.unwrap_or_else(|| format!("/home/{}", self.name));
         // Distributions use these values for users without a home directory.
         (!home.starts_with("/nonexistent") && home != "/dev/null").then(|| home.into())
+    }
+
+    /// The numbers of user and group; `None` if one of them does not exist.
+    pub(super) fn ids(&self, machine: &Host) -> Option<(Uid, Gid)> {
+        let number = |database: &str, name: &str| machine.lookup(database, name)?.get(2)?.parse().ok();
+        let (uid, gid) = (number("passwd", &self.name)?, number("group", &self.group)?);
+        Some((Uid::from_raw(uid), Gid::from_raw(gid)))
     }
 
     fn exists(&self, machine: &Host) -> bool {
@@ -206,14 +213,19 @@ impl ServiceUser {
     }
 }
 
-/// Greengrass puts the binary into `<root>/packages/artifacts/<component>/<version>`.
-fn classic_config_directory(binary: &Path) -> PathBuf {
-    let mut ancestors = binary.ancestors().skip(1);
-    let artifacts = ancestors.find(|directory| directory.ends_with("packages/artifacts"));
-    let root = artifacts
-        .and_then(|directory| directory.ancestors().nth(2))
-        .or_else(|| binary.parent());
-    root.unwrap_or(binary).join("config")
+fn configured_in_unit(report: &mut StepReport, unit: Option<PathBuf>) -> Option<Configured> {
+    let unit = unit?;
+    let user = read_unit(&unit).unwrap_or_else(|error| {
+        report.warning(format_args!(
+            "{} cannot be read ({error}); a user in it is not used",
+            unit.display()
+        ));
+        None
+    });
+    Some(Configured {
+        posix_user: Some(user?),
+        file: unit.display().to_string(),
+    })
 }
 
 fn configured_in_classic(report: &mut StepReport, config: &Path) -> Configured {
@@ -228,23 +240,14 @@ fn configured_in_classic(report: &mut StepReport, config: &Path) -> Configured {
     }
 }
 
-/// Lite reads `config.yaml`, then the files of `config.d` in the order of their names. It has no user for a single component.
-fn configured_in_lite(report: &mut StepReport, directory: &Path) -> Configured {
-    let (main, more) = (directory.join("config.yaml"), directory.join("config.d"));
-    let mut files: Vec<_> = std::fs::read_dir(&more)
-        .into_iter()
-        .flatten()
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.is_file())
-        .collect();
-    files.sort();
-    files.insert(0, main.clone());
+/// The files of Greengrass Lite have no user for a single component.
+fn configured_in_lite(report: &mut StepReport, files: &[PathBuf]) -> Configured {
     let users = files
         .iter()
         .filter_map(|file| existing(report, file, read_yaml(file)).shared);
     Configured {
         posix_user: users.last(),
-        file: format!("{} or {}", main.display(), more.display()),
+        file: "the configuration of Greengrass Lite (/etc/greengrass)".to_owned(),
     }
 }
 

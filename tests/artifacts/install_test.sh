@@ -67,7 +67,6 @@ bare_machine() {
         # shellcheck disable=SC2028
         echo 'case "$*" in
             --version) echo "ei-greengrass 2.0.0" ;;
-            "setup --needs-kvssink") cat "$machine/needs-kvssink" ;;
             "setup "*)
                 printf "%s\n" "$*" >>"$machine/calls"
                 while [ "$1" != --counts ]; do shift; done
@@ -75,7 +74,13 @@ bare_machine() {
             esac'
     } >"$binary"
     chmod +x "$binary"
-    echo no >"$sandbox/needs-kvssink"
+}
+
+# A clock that is this many seconds later each time it is read.
+clock_that_jumps() {
+    rm "$sandbox/bin/date"
+    echo 0 >"$sandbox/clock"
+    fake date 'now=$(cat "$machine/clock"); echo $((now + '"$1"')) >"$machine/clock"; echo "$now"'
 }
 
 # Runs the script; $status is its exit code.
@@ -83,7 +88,7 @@ install_step() {
     status=0
     : >"$sandbox/calls"
     env -i PATH="$sandbox/bin" EI_ROOT="$root" TMPDIR="$sandbox/tmp" CONFIG_PARAMETERS='{}' \
-        sh "$sandbox/artifacts/install.sh" "$@" >"$sandbox/out" 2>"$sandbox/err" || status=$?
+        ${EI_TIME_LIMIT:+EI_TIME_LIMIT="$EI_TIME_LIMIT"} sh "$sandbox/artifacts/install.sh" "$@" >"$sandbox/out" 2>"$sandbox/err" || status=$?
 }
 
 succeeds() {
@@ -360,18 +365,205 @@ no_package_is_installed_on_yocto() {
 }
 it "Yocto: no package is installed" no_package_is_installed_on_yocto
 
-kvssink_packages_are_installed_when_setup_needs_them() {
+kvssink_packages_are_installed_by_finish() {
     bare_machine
     install_step
     succeeds
     has_not "$sandbox/installed" liblog4cplus-dev
-    echo yes >"$sandbox/needs-kvssink"
-    install_step
+    install_step --finish
+    succeeds
+    has_not "$sandbox/installed" liblog4cplus-dev
+    install_step --finish --kvssink
     succeeds
     has "$sandbox/installed" liblog4cplus-dev
     has "$sandbox/out" 'done: packages for kvssink: '
+    has "$sandbox/calls" 'setup --kvssink --package-manager apt --counts 1,1,0 --time-limit 6'
 }
-it "the packages to build kvssink are installed only if setup asks for them" kvssink_packages_are_installed_when_setup_needs_them
+it "the packages to build kvssink are installed outside the install step" kvssink_packages_are_installed_by_finish
+
+# ------------------------------------------------------------------------------- Greengrass Lite
+
+# A machine with Greengrass Lite and systemd. The service is active while "service-active" exists.
+lite_machine() {
+    bare_machine
+    mkdir -p "$root/etc/greengrass/config.d" "$root/run/systemd/system"
+    fake systemctl 'case "$*" in
+        "is-active --quiet ei-greengrass-install") [ -e "$machine/service-active" ] ;;
+        esac'
+    fake systemd-run '[ ! -e "$machine/no-service" ]'
+}
+
+# Replaces a fake by the real tool, or adds it.
+real() {
+    for tool in "$@"; do
+        rm -f "$sandbox/bin/$tool"
+        ln -s "$(command -v "$tool")" "$sandbox/bin/$tool"
+    done
+}
+
+# apt-get never ends its installation of the packages that the binary does not need to start.
+slow_installation() {
+    real timeout sleep
+    fake apt-get-that-ends "$(sed 1,3d "$sandbox/bin/apt-get")"
+    fake apt-get 'case " $* " in
+        *" install "*gstreamer1.0-libav*) exec sleep 600 ;;
+        esac
+        exec apt-get-that-ends "$@"'
+}
+
+# Runs the step with this many seconds; fails if it takes ten more.
+quick_install_step() {
+    began=$(date +%s)
+    export EI_TIME_LIMIT="$1"
+    install_step
+    unset EI_TIME_LIMIT
+    took=$(($(date +%s) - began))
+    [ "$took" -le $(($1 + 10)) ] || fail "the step took $took s"
+}
+
+lite_ends_in_time() {
+    lite_machine
+    binary_needs_gstreamer
+    sed -i 's/grep -q gstreamer1.0-tools/grep -q gstreamer1.0-plugins-base/' "$binary"
+    slow_installation
+    quick_install_step 3
+    succeeds
+    has "$sandbox/out" 'done: packages for the start of the component: gstreamer1.0-plugins-base'
+    has "$sandbox/err" 'packages for GStreamer are not complete: this step has no more time (Greengrass Lite allows 300 s): gstreamer1.0-tools'
+    has "$sandbox/calls" 'setup --lacks-packages --package-manager apt --counts 1,1,1 --time-limit '
+    # The step does not start the service: setup does, after the user exists.
+    has_not "$sandbox/calls" 'systemd-run '
+}
+it "Lite: the step ends in its time and the component starts without the other packages" lite_ends_in_time
+
+lite_fails_only_without_the_essential() {
+    lite_machine
+    binary_needs_gstreamer
+    real timeout sleep
+    fake apt-get 'case " $* " in
+        *" install "*) exec sleep 600 ;;
+        esac'
+    quick_install_step 3
+    same 1 "$status"
+    has "$sandbox/err" 'the shared library libgstreamer-1.0.so.0 is missing'
+    has "$sandbox/err" 'the service ei-greengrass-install installs the packages (journalctl -u ei-greengrass-install): deploy again when it has ended'
+    has "$sandbox/calls" 'systemd-run --quiet --unit=ei-greengrass-install '
+    has "$sandbox/calls" "/bin/sh $sandbox/artifacts/install.sh --finish"
+}
+it "Lite: the step fails only if the component cannot start, and a service installs the packages" lite_fails_only_without_the_essential
+
+lite_waits_for_the_service() {
+    lite_machine
+    binary_needs_gstreamer
+    touch "$sandbox/service-active"
+    # shellcheck disable=SC2028
+    fake sleep '[ "$(grep -c "^sleep 5" "$machine/calls")" -lt 3 ] || echo gstreamer1.0-tools >>"$machine/installed"'
+    install_step
+    succeeds
+    same 3 "$(grep -c '^sleep 5' "$sandbox/calls")"
+    has "$sandbox/out" 'skipped: packages: the service ei-greengrass-install is at work'
+    has "$sandbox/calls" 'setup --lacks-packages '
+    has_not "$sandbox/calls" 'apt-get '
+}
+it "Lite: while the service installs packages the step installs none" lite_waits_for_the_service
+
+lite_without_network() {
+    lite_machine
+    touch "$sandbox/offline"
+    install_step
+    succeeds
+    has "$sandbox/calls" 'setup --lacks-packages '
+    # If the component cannot start without the packages, the step waits, but not half an hour.
+    binary_needs_gstreamer
+    clock_that_jumps 2
+    install_step
+    same 1 "$status"
+    has "$sandbox/err" 'the time that Greengrass allows (240 s) is used up'
+    waits=$(grep -c '^sleep 15' "$sandbox/calls")
+    [ "$waits" -ge 1 ] || fail 'it did not wait'
+    [ "$waits" -lt 16 ] || fail "$waits waits of 15 s"
+}
+it "Lite: the step does not wait for the network beyond its time" lite_without_network
+
+service_waits_for_the_network() {
+    lite_machine
+    touch "$sandbox/offline"
+    # shellcheck disable=SC2028
+    fake sleep '[ "$(grep -c "^sleep 60" "$machine/calls")" -lt 3 ] || rm -f "$machine/offline"'
+    install_step --finish
+    succeeds
+    same 3 "$(grep -c '^sleep 60' "$sandbox/calls")"
+    has "$sandbox/out" 'done: packages for GStreamer'
+    has "$sandbox/out" 'the component uses what is new after its next start'
+}
+it "the service waits for the network" service_waits_for_the_network
+
+lite_is_recognised() {
+    bare_machine
+    mkdir -p "$root/etc/greengrass"
+    touch "$root/etc/greengrass/config.yaml"
+    touch "$sandbox/offline"
+    install_step
+    has "$sandbox/calls" '--lacks-packages'
+    # The binary of classic, although Lite is installed; and Lite's binary by the unit beside its artifacts.
+    version=packages/artifacts/EdgeImpulseLinuxRunnerServiceComponent/2.0.0
+    mkdir -p "$sandbox/gg/config" "$sandbox/gg/${version%/*}"
+    mv "$sandbox/artifacts" "$sandbox/gg/$version"
+    ln -s "gg/$version" "$sandbox/artifacts"
+    touch "$sandbox/gg/config/config.tlog"
+    install_step
+    has_not "$sandbox/calls" '--lacks-packages'
+    rm -r "$sandbox/gg/config" "$root/etc/greengrass"
+    install_step
+    has_not "$sandbox/calls" '--lacks-packages'
+    touch "$sandbox/gg/ggl.EdgeImpulseLinuxRunnerServiceComponent.install.service"
+    install_step
+    has "$sandbox/calls" '--lacks-packages'
+}
+it "Lite is recognised by its configuration or its unit, and classic by its own" lite_is_recognised
+
+interrupted_dpkg_is_repaired() {
+    bare_machine
+    fake dpkg-query 'case "$*" in
+        *Status}\\n) cat "$machine/states" ;;
+        *) grep -qx -e "$3" "$machine/installed" && echo installed ;;
+        esac'
+    fake dpkg 'case "$*" in
+        *" --configure -a") echo installed >"$machine/states" ;;
+        esac'
+    printf 'installed\nhalf-configured\ninstalled\n' >"$sandbox/states"
+    install_step
+    succeeds
+    has "$sandbox/out" 'done: packages configured that an interrupted installation had left behind'
+    order=$(grep -Eo '^dpkg .*--configure -a|^apt-get .* (update|install)' "$sandbox/calls" | sed 's/^\([^ ]*\).* /\1 /')
+    same 'dpkg -a,apt-get update,apt-get install' "$(printf '%s' "$order" | tr '\n' ',')"
+    install_step
+    succeeds
+    has "$sandbox/out" 'finished, 0 done'
+    has_not "$sandbox/calls" '--configure'
+}
+it "apt: what an interrupted installation left behind is configured first" interrupted_dpkg_is_repaired
+
+long_outputs_are_quiet() {
+    bare_machine
+    # More than a pipe holds; a reader that ends early makes the writer print an error.
+    real grep
+    fake apt-get 'number=0
+        while [ "$number" -lt 4000 ]; do
+            number=$((number + 1))
+            echo "E: Failed to fetch http://deb.debian.org/$number  Temporary failure resolving" >&2
+        done
+        exit 100'
+    (
+        trap '' PIPE
+        install_step
+        succeeds
+    )
+    has_not "$sandbox/err" 'Broken pipe'
+    has_not "$sandbox/err" 'write error'
+    has "$sandbox/err" 'could not be downloaded (E: Failed to fetch http://deb.debian.org/1  Temporary failure resolving)'
+}
+it "long outputs cause no errors of pipes" long_outputs_are_quiet
 
 # ------------------------------------------------------------------------------ the binary and setup
 
@@ -427,13 +619,6 @@ missing_binary_is_an_error() {
     has "$sandbox/err" 'is missing'
 }
 it "a missing binary ends the step" missing_binary_is_an_error
-
-# A clock that is this many seconds later each time it is read.
-clock_that_jumps() {
-    rm "$sandbox/bin/date"
-    echo 0 >"$sandbox/clock"
-    fake date 'now=$(cat "$machine/clock"); echo $((now + '"$1"')) >"$machine/clock"; echo "$now"'
-}
 
 used_up_budget_ends_the_step() {
     bare_machine
@@ -503,7 +688,6 @@ it "without root the step ends with the reason" needs_root
 
 dry_run_changes_nothing() {
     bare_machine
-    echo yes >"$sandbox/needs-kvssink"
     find "$root" "$sandbox/artifacts" -exec ls -ld {} + >"$sandbox/before"
     install_step --dry-run
     succeeds
@@ -513,8 +697,7 @@ dry_run_changes_nothing() {
         has_not "$sandbox/calls" "$call "
     done
     has "$sandbox/out" 'would be done: packages for GStreamer'
-    has "$sandbox/out" 'would be done: packages for kvssink'
-    has "$sandbox/calls" 'setup --package-manager apt --counts 2,1,0'
+    has "$sandbox/calls" 'setup --package-manager apt --counts 1,1,0'
     has "$sandbox/calls" ' --dry-run'
 }
 it "a dry run prints what would be done and changes nothing" dry_run_changes_nothing

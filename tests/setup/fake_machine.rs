@@ -13,7 +13,7 @@ const COMPONENT: &str = "EdgeImpulseLinuxRunnerServiceComponent";
 /// What the fakes and `install.sh` themselves run.
 const REAL_TOOLS: &[&str] = &[
     "sh", "env", "cat", "grep", "sed", "awk", "mkdir", "rm", "touch", "dirname", "head", "tail", "tr", "cut", "mktemp",
-    "date", "chmod", "uname",
+    "date", "chmod", "uname", "readlink",
 ];
 
 pub struct FakeMachine {
@@ -78,6 +78,26 @@ impl FakeMachine {
         Self::with_artifacts(&format!("{root}/packages/artifacts/{COMPONENT}/2.0.0"))
     }
 
+    /// With Greengrass Lite below `root`, which has written the unit of the run step for this user and group.
+    pub fn lite(root: &str, user: &str, group: &str) -> Self {
+        let machine = Self::classic(root);
+        machine.write("root/etc/greengrass/config.yaml", "system:\n  rootPath: /elsewhere\n");
+        machine.write_unit(root, user, group);
+        fs::create_dir_all(machine.work_dir()).unwrap();
+        machine
+    }
+
+    /// The unit of the run step, as Greengrass Lite writes it.
+    pub fn write_unit(&self, root: &str, user: &str, group: &str) {
+        self.write(
+            &format!("{root}/ggl.{COMPONENT}.service"),
+            format!(
+                "[Unit]\nStartLimitBurst=3\nDescription=User=nobody\n\n[Service]\nRestart=on-failure\nSyslogIdentifier={COMPONENT}\n\
+                 TimeoutSec=120\nUser={user}\nGroup={group}\n\n[Install]\nWantedBy=greengrass-lite.target\n"
+            ),
+        );
+    }
+
     fn with_artifacts(artifacts: &str) -> Self {
         // In the target directory, so that the binary can be linked instead of copied.
         let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
@@ -95,6 +115,7 @@ impl FakeMachine {
             "root/home",
             "root/dev",
             "root/proc",
+            "root/run",
             artifacts,
         ] {
             fs::create_dir_all(machine.path(path)).unwrap();
@@ -191,33 +212,64 @@ impl FakeMachine {
 
     /// Runs `ei-greengrass setup`.
     pub fn setup(&self, arguments: &[&str]) -> Finished {
+        self.setup_with(arguments, &[])
+    }
+
+    /// Runs `ei-greengrass setup` with further environment variables.
+    pub fn setup_with(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Finished {
+        self.setup_in(&self.work_dir(), arguments, variables)
+    }
+
+    /// Runs `ei-greengrass setup` in a directory, if it exists, with further environment variables.
+    pub fn setup_in(&self, directory: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Finished {
         let mut command = Command::new(self.binary());
         command.args(["setup", "--package-manager", self.package_manager]);
-        self.run(command, arguments)
+        command.args(arguments);
+        self.run(command, directory, variables)
+    }
+
+    /// Runs the binary with these arguments only.
+    pub fn run_binary(&self, arguments: &[&str]) -> Finished {
+        let mut command = Command::new(self.binary());
+        command.args(arguments);
+        self.run(command, &self.work_dir(), &[])
     }
 
     /// Runs `install.sh` beside the binary.
     pub fn install(&self, arguments: &[&str]) -> Finished {
+        let mut command = Command::new("/bin/sh");
+        command.arg(self.copy_install_script()).args(arguments);
+        self.run(command, &self.work_dir(), &[])
+    }
+
+    /// Copies `install.sh` to its place beside the binary.
+    pub fn copy_install_script(&self) -> PathBuf {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("artifacts/install.sh");
         let copy = self.artifacts.join("install.sh");
         fs::copy(script, &copy).unwrap();
-        let mut command = Command::new("/bin/sh");
-        command.arg(copy);
-        self.run(command, arguments)
+        copy
     }
 
-    fn run(&self, mut command: Command, arguments: &[&str]) -> Finished {
+    /// The component's work directory, from which Greengrass starts each step. Exists only on a machine with a nucleus.
+    pub fn work_dir(&self) -> PathBuf {
+        let root = self.artifacts.ancestors().nth(4).unwrap();
+        root.join("work").join(COMPONENT)
+    }
+
+    fn run(&self, mut command: Command, directory: &Path, variables: &[(&str, &str)]) -> Finished {
         self.write("calls", "");
         let parameters = Value::Object(self.configuration.clone()).to_string();
-        let output = command
-            .args(arguments)
+        command
             .env_clear()
             .env("PATH", self.path("bin"))
             .env("EI_ROOT", self.path("root"))
             .env("TMPDIR", self.path("temporary"))
             .env("CONFIG_PARAMETERS", parameters)
-            .output()
-            .unwrap();
+            .envs(variables.iter().copied());
+        if directory.is_dir() {
+            command.current_dir(directory);
+        }
+        let output = command.output().unwrap();
         Finished {
             code: output.status.code(),
             out: String::from_utf8(output.stdout).unwrap(),

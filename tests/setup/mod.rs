@@ -8,3 +8,4 @@ mod link_and_session;
 mod lock_files;
 mod service_user;
 mod whole_step;
+mod work_dir;

@@ -116,6 +116,57 @@ fn lite_runs_components_as_its_configured_user() {
 }
 
 #[test]
+fn the_run_unit_of_lite_names_the_user_that_a_deployment_has_set() {
+    let machine = FakeMachine::lite("gg", "edge", "staff");
+    lite_config(&machine, "config.yaml", "pi:pi");
+    machine.setup(&[]).succeeds().prints("service user edge:staff");
+    machine.write_unit("gg", "other", "others");
+    machine.setup(&[]).succeeds().prints("service user other:others");
+}
+
+#[test]
+fn the_run_unit_of_lite_is_found_by_root_path_work_directory_or_socket() {
+    const COMPONENT: &str = "EdgeImpulseLinuxRunnerServiceComponent";
+    let machine = FakeMachine::new();
+    lite_config(&machine, "config.yaml", "pi:pi");
+    machine.write_unit("root/var/lib/greengrass", "edge", "staff");
+    machine.setup(&[]).succeeds().prints("service user edge:staff");
+    machine.write(
+        "root/etc/greengrass/config.d/root.yaml",
+        "system:\n  rootPath: /data/greengrass\n",
+    );
+    machine.write_unit("root/data/greengrass", "moved", "moved");
+    machine.setup(&[]).succeeds().prints("service user moved:moved");
+    machine.write_unit("elsewhere", "socket", "socket");
+    let socket = machine.path("elsewhere/gg-ipc.socket");
+    let variable = (
+        "AWS_GG_NUCLEUS_DOMAIN_SOCKET_FILEPATH_FOR_COMPONENT",
+        socket.to_str().unwrap(),
+    );
+    machine
+        .setup_with(&[], &[variable])
+        .succeeds()
+        .prints("service user socket:socket");
+    machine.write_unit("state", "worker", "worker");
+    let work_dir = machine.path("state/work").join(COMPONENT);
+    fs::create_dir_all(&work_dir).unwrap();
+    machine
+        .setup_in(&work_dir, &[], &[variable])
+        .succeeds()
+        .prints("service user worker:worker");
+}
+
+#[test]
+fn a_user_in_the_run_unit_that_is_no_name_is_a_warning() {
+    let machine = FakeMachine::lite("gg", "-o root; id", "x");
+    machine
+        .setup(&[])
+        .succeeds()
+        .prints("service user ggcore:ggcore")
+        .warns("service is not understood; ggcore:ggcore is used");
+}
+
+#[test]
 fn lite_is_recognized_by_config_yaml_alone() {
     let machine = FakeMachine::new();
     lite_config(&machine, "config.yaml", "edge:staff");

@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::fake_machine::FakeMachine;
-use super::kvssink::machine_with_kvssink;
+use super::kvssink::{add_systemd, machine_with_kvssink};
 
 const CHANGES: &[&str] = &[
     "apt-get ",
@@ -73,7 +73,7 @@ fn a_dry_run_prints_what_would_be_done_and_changes_nothing() {
         .setup(&["--dry-run"])
         .succeeds()
         .prints("would be done: user ggc_user created")
-        .prints("would be done: kvssink")
+        .prints("would be done: service ei-greengrass-install started: it builds kvssink")
         .prints("would be done: /usr/local/bin/ei-greengrass links to ");
     assert_eq!(listing(&root), before);
     machine.not_called(CHANGES);
@@ -116,15 +116,17 @@ fn an_image_without_package_manager_is_checked_for_gstreamer_elements() {
 fn the_install_script_installs_packages_and_then_sets_the_machine_up() {
     let machine = machine_with_kvssink();
     add_apt(&machine);
+    add_systemd(&machine);
+    // The service runs at once, and ends before the step.
+    machine.fake("systemd-run", r#"while [ "$1" != /bin/sh ]; do shift; done; exec "$@""#);
     let finished = machine.install(&[]).succeeds();
     for line in [
         "install: package manager apt",
         "done: packages for GStreamer: ",
         "skipped: the binary: ei-greengrass ",
-        "done: packages for kvssink: ",
         "install: board other, service user ggc_user:ggc_group",
         "done: user ggc_user created",
-        "done: kvssink ",
+        "done: service ei-greengrass-install started: it builds kvssink ",
     ] {
         assert!(finished.out.contains(line), "{line:?} is not in\n{}", finished.out);
     }
@@ -144,6 +146,7 @@ fn the_install_script_installs_packages_and_then_sets_the_machine_up() {
     machine
         .install(&[])
         .succeeds()
+        .prints("skipped: kvssink: built")
         .prints("finished, 0 done")
         .prints("0 warnings");
     machine.not_called(CHANGES);
@@ -160,9 +163,8 @@ fn a_dry_run_of_the_install_script_changes_nothing() {
         .install(&["--dry-run"])
         .succeeds()
         .prints("would be done: packages for GStreamer")
-        .prints("would be done: packages for kvssink")
         .prints("would be done: user ggc_user created")
-        .prints("would be done: kvssink v");
+        .prints("would be done: service ei-greengrass-install started: it builds kvssink");
     assert_eq!(listing(&root), before);
     machine.not_called(CHANGES);
 }
