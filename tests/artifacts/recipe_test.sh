@@ -14,8 +14,6 @@ scripts_have_no_other_braces() {
     same 3 "$(grep -c '{artifacts:path}' "$recipe")"
     other=$(grep '{artifacts:path}' "$recipe" | sed 's/{artifacts:path}//g' | grep '[{}]' || true)
     same '' "$other"
-    # No configuration value becomes part of a shell command.
-    has_not "$recipe" 'configuration:/Parameters/'
 }
 it "scripts have no braces except those of Greengrass" scripts_have_no_other_braces
 
@@ -42,15 +40,15 @@ artifacts_have_the_names_that_the_scripts_use() {
 }
 it "artifacts have the names that the scripts use, and the binary may be executed" artifacts_have_the_names_that_the_scripts_use
 
-configuration_reaches_install_and_run() {
-    same 1 "$(grep -c '^    Setenv:$' "$recipe")"
-    same 1 "$(grep -c '^      CONFIG_PARAMETERS: "{configuration:/Parameters}"$' "$recipe")"
+no_step_is_changed_by_the_configuration() {
+    # Lite up to 2.6.0 writes Setenv into a shell script without quotes. The program asks the nucleus instead.
+    has_not "$recipe" Setenv
+    has_not "$recipe" 'configuration:'
     # Greengrass kills a run step with a Timeout after that time.
     same 1 "$(grep -c 'Timeout:' "$recipe")"
     has_not "$recipe" 'startup'
 }
-
-it "the whole configuration reaches every step, and run has no time limit" configuration_reaches_install_and_run
+it "no configuration passes through a shell, and run has no time limit" no_step_is_changed_by_the_configuration
 
 token_exchange_service_may_restart() {
     # With HARD, Lite stops the component for good when the service stops.
