@@ -7,10 +7,19 @@ use std::path::Path;
 use super::network::Mac;
 
 /// Reads the stored address; `None` if there is none or if the file is damaged.
-pub(super) fn read(file: &Path) -> Option<Mac> {
-    let mut text = String::new();
-    File::open(file).ok()?.take(256).read_to_string(&mut text).ok()?;
-    Mac::parse(&text)
+///
+/// # Errors
+/// The file is there and cannot be read, for example because it belongs to another user.
+pub(super) fn read(file: &Path) -> io::Result<Option<Mac>> {
+    let mut text = Vec::new();
+    match File::open(file) {
+        Ok(file) => file.take(256).read_to_end(&mut text)?,
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(None);
+        }
+        Err(error) => return Err(error),
+    };
+    Ok(Mac::parse(&String::from_utf8_lossy(&text)))
 }
 
 /// Stores the address in a file that only the service user can read. The file is complete or missing.

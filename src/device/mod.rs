@@ -5,7 +5,7 @@ mod network;
 
 use std::path::Path;
 
-use network::Network;
+use network::{Mac, Network};
 
 /// Most bytes of a name: the limit of IoT Core for client ids.
 const MAX_NAME_BYTES: usize = 128;
@@ -24,8 +24,12 @@ pub struct DeviceName {
 /// Determines the device's name: the cleaned template, `_`, and the address of a network card.
 ///
 /// At the first start this is the card of the default route. Its address is stored in `<work_dir>/<template>/identity` and
-/// used as long as the machine has this card, so that a device that moves from Wi-Fi to Ethernet keeps its topics. This never
-/// fails: without a card there is no suffix, and an identity that cannot be stored is a warning.
+/// used as long as the machine has this card, so that a device that moves from Wi-Fi to Ethernet keeps its topics. It is also
+/// used while the machine has no card at all: a card may appear late in a start. When another card is there, the disk was
+/// cloned or the card was replaced, and the address of that card is used.
+///
+/// This never fails: at a first start without a card there is no suffix, and an identity that cannot be read or stored is a
+/// warning.
 ///
 /// `system_root` is `/`, or a tree with `proc/net` and `sys/class/net` for tests.
 pub fn resolve(template: &str, work_dir: &Path, system_root: &Path) -> DeviceName {
@@ -42,8 +46,15 @@ fn name(template: &str, work_dir: &Path, system_root: &Path, store: bool) -> Dev
     let template = clean_or_default(template, &mut warnings);
     let file = work_dir.join(shortened(&template, MAX_NAME_BYTES)).join("identity");
     let network = Network::new(system_root);
-    let kept = identity::read(&file).filter(|mac| network.has(mac));
-    let Some(mac) = kept.clone().or_else(|| network.own_address()) else {
+    let stored = identity::read(&file).unwrap_or_else(|error| {
+        warnings.push(format!(
+            "the identity in {} cannot be read ({error}), so the name may differ from that of earlier starts: give the file to the \
+             user of the component",
+            file.display()
+        ));
+        None
+    });
+    let Some(Suffix { mac, to_store }) = suffix(stored, &network, &mut warnings) else {
         let name = shortened(&template, MAX_NAME_BYTES).to_owned();
         warnings.push(format!(
             "no network card was found, so the device is called {name} without its address: names of devices may collide"
@@ -53,7 +64,7 @@ fn name(template: &str, work_dir: &Path, system_root: &Path, store: bool) -> Dev
     let suffix = format!("_{mac}");
     let name = format!("{}{suffix}", shortened(&template, MAX_NAME_BYTES - suffix.len()));
     if store
-        && kept.is_none()
+        && to_store
         && let Err(error) = identity::write(&file, &mac)
     {
         warnings.push(format!(
@@ -62,6 +73,41 @@ fn name(template: &str, work_dir: &Path, system_root: &Path, store: bool) -> Dev
         ));
     }
     DeviceName { name, warnings }
+}
+
+/// The address that is part of the name.
+struct Suffix {
+    mac: Mac,
+    /// Whether it becomes the identity of this device.
+    to_store: bool,
+}
+
+fn suffix(stored: Option<Mac>, network: &Network, warnings: &mut Vec<String>) -> Option<Suffix> {
+    let Some(stored) = stored else {
+        let mac = network.own_address()?;
+        return Some(Suffix { mac, to_store: true });
+    };
+    if network.has(&stored) {
+        return Some(Suffix {
+            mac: stored,
+            to_store: false,
+        });
+    }
+    let Some(card) = network.card_address() else {
+        warnings.push(format!(
+            "no network card was found; the device keeps the address {stored} of its earlier starts in its name"
+        ));
+        return Some(Suffix {
+            mac: stored,
+            to_store: false,
+        });
+    };
+    // Only a card that is in use replaces the identity: the stored one may appear later in this start. Until then this machine
+    // must not use it, because it may be a clone.
+    Some(Suffix {
+        mac: card.mac,
+        to_store: card.is_up,
+    })
 }
 
 /// Removes characters from the template that a topic level or a file name cannot contain.

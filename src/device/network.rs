@@ -37,6 +37,12 @@ impl fmt::Display for Mac {
     }
 }
 
+/// The address of a card of this machine.
+pub(super) struct CardAddress {
+    pub mac: Mac,
+    pub is_up: bool,
+}
+
 /// The network of the machine below `root`.
 pub(super) struct Network {
     root: PathBuf,
@@ -59,6 +65,29 @@ impl Network {
         self.default_route()
             .and_then(|name| self.address(&name))
             .or_else(|| self.first_up())
+    }
+
+    /// The address of a card of this machine, whether it is up or not: that of the default route's interface, else of a physical
+    /// card, those that are up first. Unlike [`Self::own_address`], it is never that of a virtual interface (`docker0`,
+    /// `veth`) without a default route: these exist without any card.
+    pub(super) fn card_address(&self) -> Option<CardAddress> {
+        let routed = self.default_route().and_then(|name| self.address(&name));
+        if let Some(mac) = routed {
+            return Some(CardAddress { mac, is_up: true });
+        }
+        let mut cards: Vec<_> = self
+            .interfaces()
+            .into_iter()
+            .filter(|name| self.is_physical(name) && !self.is_loopback(name))
+            .filter_map(|name| Some((self.address(&name)?, name)))
+            .collect();
+        let is_up = |name: &str| self.flags(name) & IFF_UP != 0;
+        cards.sort_by_key(|(_, name)| (!is_up(name), self.index(name), name.clone()));
+        let (mac, name) = cards.into_iter().next()?;
+        Some(CardAddress {
+            is_up: is_up(&name),
+            mac,
+        })
     }
 
     /// The interface of the default route with the lowest metric, IPv4 before IPv6.
@@ -85,13 +114,7 @@ impl Network {
             .filter(|name| self.flags(name) & (IFF_UP | IFF_LOOPBACK) == IFF_UP)
             .filter_map(|name| Some((self.address(&name)?, name)))
             .collect();
-        up.sort_by_key(|(_, name)| {
-            let is_virtual = !self.interface(name).join("device").exists();
-            let index = self
-                .attribute(name, "ifindex")
-                .and_then(|text| text.parse::<u32>().ok());
-            (is_virtual, index.unwrap_or(u32::MAX), name.clone())
-        });
+        up.sort_by_key(|(_, name)| (!self.is_physical(name), self.index(name), name.clone()));
         up.into_iter().next().map(|(mac, _)| mac)
     }
 
@@ -103,6 +126,16 @@ impl Network {
             .flatten()
             .filter_map(|entry| entry.file_name().into_string().ok())
             .collect()
+    }
+
+    fn is_physical(&self, name: &str) -> bool {
+        self.interface(name).join("device").exists()
+    }
+
+    /// The kernel's number of an interface; the greatest one if it is unknown.
+    fn index(&self, name: &str) -> u32 {
+        let index = self.attribute(name, "ifindex").and_then(|text| text.parse().ok());
+        index.unwrap_or(u32::MAX)
     }
 
     fn interface(&self, name: &str) -> PathBuf {

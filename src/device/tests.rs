@@ -149,6 +149,69 @@ fn a_cloned_disk_gets_the_name_of_its_own_card() {
     );
 }
 
+/// A device whose identity is that of `wlan0`, after a start in which no card is there yet.
+fn started_without_cards() -> FakeHost {
+    let machine = two_cards().routes(&[("wlan0", 600)]);
+    assert_eq!(machine.name("Cam").name, "Cam_020000000001");
+    machine.without("wlan0").without("eth0").file("route", HEADER)
+}
+
+#[test]
+fn a_start_without_any_card_keeps_the_name() {
+    let machine = started_without_cards();
+    let device = machine.name("Cam");
+    assert_eq!(device.name, "Cam_020000000001");
+    assert_eq!(
+        device.warnings,
+        ["no network card was found; the device keeps the address 020000000001 of its earlier starts in its name"]
+    );
+    let peeked = peek("Cam", machine.work.path(), machine.root.path());
+    assert_eq!(peeked, device, "`check` and `stop` find the same name");
+    // Without a stored identity there is nothing to keep, and nothing is stored.
+    assert_eq!(machine.name("Other").name, "Other");
+    assert!(!machine.work.path().join("Other").exists());
+}
+
+#[test]
+fn virtual_interfaces_without_a_default_route_do_not_change_the_name() {
+    let machine = started_without_cards().card("docker0", "02:42:00:00:00:09", "0x1003", 1);
+    assert_eq!(machine.name("Cam").name, "Cam_020000000001");
+    let machine = machine.card("wlan0", "02:00:00:00:00:01", "0x1003", 3);
+    assert_eq!(machine.name("Cam").warnings, Vec::<String>::new());
+}
+
+#[test]
+fn a_clone_gets_its_own_name_also_while_its_card_is_down() {
+    let machine = started_without_cards()
+        .card("eth9", "06:00:00:00:00:09", "0x1002", 2)
+        .physical("eth9");
+    assert_eq!(machine.name("Cam").name, "Cam_060000000009");
+    // Another card that is down may be the wrong one: the stored one can still appear.
+    let machine = machine.card("wlan0", "02:00:00:00:00:01", "0x1003", 3);
+    assert_eq!(machine.name("Cam").name, "Cam_020000000001");
+    let machine = machine.without("wlan0").card("eth9", "06:00:00:00:00:09", "0x1003", 2);
+    assert_eq!(machine.name("Cam").name, "Cam_060000000009");
+    let machine = machine.without("eth9");
+    assert_eq!(
+        machine.name("Cam").name,
+        "Cam_060000000009",
+        "the new identity was stored"
+    );
+}
+
+#[test]
+fn an_identity_that_cannot_be_read_is_a_warning() {
+    let machine = two_cards().routes(&[("eth0", 0)]);
+    fs::create_dir_all(machine.work.path().join("Cam/identity")).unwrap();
+    let device = machine.name("Cam");
+    assert_eq!(device.name, "Cam_a1b2c3d4e5f6");
+    assert!(
+        device.warnings[0].contains("identity cannot be read (Is a directory"),
+        "{:?}",
+        device.warnings
+    );
+}
+
 #[test]
 fn the_name_stays_when_its_card_is_down() {
     let machine = two_cards().routes(&[("wlan0", 600)]);
