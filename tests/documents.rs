@@ -224,6 +224,25 @@ fn the_minimal_configuration_of_the_readme_runs() {
 }
 
 #[test]
+fn the_first_deployment_infers_without_a_camera_and_a_key() {
+    let text = document(OPERATION);
+    let section = text.split_once("### The first deployment").unwrap().1;
+    let block = section.split_once("```json").unwrap().1.split_once("```").unwrap().0;
+    let site = Site::new();
+    let config = site.write("first.json", block);
+    let output = site
+        .bare_command()
+        .arg("check")
+        .arg("--config")
+        .arg(config)
+        .output()
+        .unwrap();
+    let report = String::from_utf8(output.stdout).unwrap();
+    assert!(report.contains("`run` starts with this configuration\n"), "{report}");
+    assert!(!report.contains("\nWarnings\n"), "{report}");
+}
+
+#[test]
 fn the_readme_is_short() {
     assert!(document("README.md").lines().count() <= 150);
 }

@@ -382,3 +382,34 @@ fn the_recipes_scripts_run_the_component_with_typed_values() {
 fn the_recipes_scripts_run_the_component_with_values_as_text() {
     the_component_runs_and_shuts_down(as_text);
 }
+
+#[test]
+fn the_documented_command_shows_the_deployed_configuration() {
+    let site = Site::new();
+    let deployed = json!({"device_name": "as deployed", "work_dir": site.path(), "lock_filename": site.path().join("lock"),
+        "ei_local_model_file": "builtin:ball", "iot_endpoint": "mqtt://127.0.0.1:9", "preview": "no",
+        "gst_args": "videotestsrc:is-live=true:!:video/x-raw,width=64,height=48"});
+    let nucleus = Nucleus::start(deployed);
+    let daemon = Daemon::start(component_script("run", &site, &nucleus));
+    daemon.wait_for_line("No connection to the broker");
+    let document = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("recipes/README.md")).unwrap();
+    let section = document.split_once("### The deployed configuration").unwrap().1;
+    let line = section.lines().find_map(|line| line.strip_prefix("sudo ")).unwrap();
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", &format!("pid={}\n{line}", daemon.pid())])
+        .env(
+            "PATH",
+            format!("{}:/usr/bin:/bin", site.path().join("artifacts").display()),
+        )
+        .env_remove("CONFIG_PARAMETERS")
+        .current_dir(site.path());
+    let output = command.output().unwrap();
+    let report = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        report.contains("= as deployed  (config)"),
+        "{report}{:?}",
+        String::from_utf8(output.stderr)
+    );
+    daemon.stop();
+}
