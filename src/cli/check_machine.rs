@@ -71,7 +71,7 @@ pub(super) fn limitations(config: &Config) -> Vec<String> {
     if rustix::process::geteuid().is_root() {
         lines.push(
             "checked as root, who may read and write everything: if another user runs the component, run `check` as that user \
-             (sudo -u ggc_user, on Greengrass Lite sudo -u ggcore)"
+             (sudo -u ggc_user, on Greengrass Lite sudo -u ggcore or gg_component)"
                 .to_owned(),
         );
     }
