@@ -213,9 +213,11 @@ fn a_camera_plugged_in_later_is_found_and_used() {
             .enable_all()
             .build()
             .unwrap();
-        runtime.block_on(run(setup, device, async {
+        let stop = async {
             let _ = stopped.await;
-        }))
+        };
+        let no_updates = tokio::sync::mpsc::channel(1).1;
+        runtime.block_on(run(setup, device, stop, no_updates))
     });
     observer.wait_for("model/metrics", "two attempts without the camera", |metrics| {
         metrics["runner"]["capture_restarts"].as_u64() >= Some(2)

@@ -129,3 +129,5 @@ fn a_configuration_that_cannot_run_says_that_lite_does_not_roll_back() {
         "{log}"
     );
 }
+
+mod live_updates;

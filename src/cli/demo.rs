@@ -37,7 +37,7 @@ pub(super) fn main(args: &DemoArgs, log: &LogArgs) -> Exit {
     let exit = match setup(args, work_dir.clone()) {
         Ok(setup) => {
             tracing::info!("Demo: a bouncing ball, the built-in model, one line per message; Ctrl-C ends it");
-            run::run_daemon(setup)
+            run::run_daemon(setup, None)
         }
         Err(text) => {
             tracing::error!(error = %text, "The demo cannot start");

@@ -64,6 +64,8 @@ fn filter(rust_log: Option<&str>, verbosity: Verbosity) -> (Targets, Option<Pars
         Targets::new()
             .with_default(Level::WARN)
             .with_target("aws", Level::ERROR)
+            // It warns of every lost connection to the nucleus; this crate says what that means.
+            .with_target("greengrass_ipc", Level::ERROR)
             .with_target("ei_greengrass", level)
     };
     match rust_log.map(str::parse::<Targets>) {

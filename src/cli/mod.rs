@@ -10,6 +10,7 @@ mod check_running;
 mod check_source;
 mod command_line;
 mod config;
+mod config_watch;
 mod demo;
 mod device_link;
 mod environment;

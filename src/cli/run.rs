@@ -6,13 +6,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use tokio::sync::mpsc;
 
 use super::args::read_parameters;
+use super::config_watch::ConfigWatch;
 use super::{ConfigArgs, Exit, LogArgs, NO_CONFIGURATION, environment, logging};
-use crate::config::{Config, ConfigError, Loaded, TextOrigin};
+use crate::config::{Config, Loaded, TextOrigin};
 use crate::lifecycle::{DeviceDirLock, LockError, LockFile, StopSignals, lock_path};
 use crate::nucleus::{Nucleus, NucleusError};
-use crate::supervisor::{RunEnd, Setup};
+use crate::supervisor::{ConfigUpdate, RunEnd, Setup};
 use crate::util::log_limiter::LogLimiter;
 use crate::util::text::sentence;
 
@@ -44,10 +46,22 @@ pub struct RunArgs {
 
 pub(super) fn main(args: &RunArgs, log: &LogArgs) -> Exit {
     let nucleus = args.config.nucleus();
-    let loaded = match &nucleus {
-        Some(nucleus) => wait_for_parameters(nucleus, log)
-            .map_err(ConfigError::from)
-            .and_then(|text| args.config.load_text(Some((TextOrigin::Nucleus, text))).map(Some)),
+    let text = match nucleus
+        .as_ref()
+        .map(|nucleus| wait_for_parameters(nucleus, log))
+        .transpose()
+    {
+        Ok(text) => text,
+        Err(error) => {
+            tracing::error!(%error, "The component cannot start");
+            return Exit::Failure;
+        }
+    };
+    let loaded = match &text {
+        Some(text) => args
+            .config
+            .load_text(Some((TextOrigin::Nucleus, text.clone())))
+            .map(Some),
         None => args.config.load(),
     };
     let loaded = match loaded {
@@ -75,18 +89,26 @@ pub(super) fn main(args: &RunArgs, log: &LogArgs) -> Exit {
         tracing::warn!(error = %e, "{}", environment::INCOMPLETE);
     }
     log_findings(&loaded);
+    let is_in_greengrass = nucleus.is_some();
+    let watch = nucleus.zip(text).map(|(nucleus, text)| ConfigWatch {
+        nucleus,
+        text,
+        loaded: loaded.clone(),
+        args: args.config.clone(),
+        unthrottled: args.unthrottled,
+    });
     let setup = match Setup::new(loaded.config, args.unthrottled) {
         Ok(setup) => setup,
         Err(e) => {
             tracing::error!(error = %sentence(&e), "The component cannot start");
-            log_advice(nucleus.is_some());
+            log_advice(is_in_greengrass);
             return Exit::Configuration;
         }
     };
     if setup.config.runner.http_server.is_some() {
-        return on_runtime(serve_inference(setup.config));
+        return on_runtime(serve_inference(setup.config, watch));
     }
-    run_daemon(setup)
+    run_daemon(setup, watch)
 }
 
 /// Reads the component's `Parameters` from the nucleus, which may be starting or restarting: it is asked until it answers.
@@ -114,9 +136,9 @@ fn log_advice(in_greengrass: bool) {
     }
 }
 
-/// Runs the daemon until it is stopped.
-pub(super) fn run_daemon(setup: Setup) -> Exit {
-    on_runtime(daemon(setup))
+/// Runs the daemon until it is stopped. `watch`: follows the configuration.
+pub(super) fn run_daemon(setup: Setup, watch: Option<ConfigWatch>) -> Exit {
+    on_runtime(daemon(setup, watch))
 }
 
 fn on_runtime(task: impl Future<Output = Exit>) -> Exit {
@@ -220,18 +242,53 @@ async fn wait_for_lock(lock: &DeviceDirLock, limit: Duration, signals: &mut Stop
     }
 }
 
+/// The changed configurations; none without a nucleus.
+fn start_watch(watch: Option<ConfigWatch>) -> mpsc::Receiver<ConfigUpdate> {
+    watch.map_or_else(|| mpsc::channel(1).1, ConfigWatch::start)
+}
+
+/// Completes when the configuration changes.
+async fn changed(mut updates: mpsc::Receiver<ConfigUpdate>) {
+    loop {
+        match updates.recv().await {
+            Some(ConfigUpdate::Accepted(change)) if !change.keys.is_empty() => {
+                tracing::info!(keys = ?change.keys, "The configuration has changed");
+                return;
+            }
+            Some(ConfigUpdate::Accepted(_)) => {}
+            Some(ConfigUpdate::Refused(reason)) => tracing::error!(
+                reason,
+                advice = "deploy a configuration that can run",
+                "The configuration that was deployed cannot run; the one before stays in force"
+            ),
+            None => std::future::pending().await,
+        }
+    }
+}
+
 /// `--run-http-server`: answers inference requests over HTTP instead of running a camera.
-async fn serve_inference(config: Config) -> Exit {
+async fn serve_inference(config: Config, watch: Option<ConfigWatch>) -> Exit {
     let guard = match InstanceGuard::acquire(&config).await {
         Ok(guard) => guard,
         Err(exit) => return exit,
     };
-    let stop = stop_requested(guard.signals, guard.lock.clone(), config.sleep_time, FRESHEN_INTERVAL);
-    let result = crate::http::inference_server::run(&config, &guard.device, stop).await;
+    let mut is_changed = false;
+    let result = {
+        let stop = stop_requested(guard.signals, guard.lock.clone(), config.sleep_time, FRESHEN_INTERVAL);
+        let changed = changed(start_watch(watch));
+        let stop = async {
+            tokio::select! {
+                () = stop => {}
+                () = changed => is_changed = true,
+            }
+        };
+        crate::http::inference_server::run(&config, &guard.device, stop).await
+    };
     if let Ok(lock) = Arc::try_unwrap(guard.lock) {
         lock.remove();
     }
     match result {
+        Ok(()) if is_changed => reexec(),
         Ok(()) => Exit::Orderly,
         Err(e) => {
             tracing::error!(error = %sentence(&e), "The inference server cannot run");
@@ -240,7 +297,7 @@ async fn serve_inference(config: Config) -> Exit {
     }
 }
 
-async fn daemon(setup: Setup) -> Exit {
+async fn daemon(setup: Setup, watch: Option<ConfigWatch>) -> Exit {
     let InstanceGuard {
         device,
         lock,
@@ -257,7 +314,7 @@ async fn daemon(setup: Setup) -> Exit {
             setup.config.sleep_time,
             FRESHEN_INTERVAL
         ));
-        let end = crate::supervisor::run(setup, device, stop.as_mut()).await;
+        let end = crate::supervisor::run(setup, device, stop.as_mut(), start_watch(watch)).await;
         // A stop signal or a removal of the lock file at the last moment cancels the re-execution.
         end == RunEnd::Reexec && tokio::time::timeout(SIGNAL_GRACE, stop).await.is_err() && lock.exists_at_path()
     };
@@ -305,10 +362,11 @@ async fn stop_requested(
     });
 }
 
-/// Replaces this process by a new one with the same arguments, because threads are permanently stuck in a driver.
+/// Replaces this process by a new one with the same arguments, because threads are permanently stuck in a driver, or because
+/// the configuration has changed.
 fn reexec() -> Exit {
     use std::os::unix::process::CommandExt;
-    tracing::warn!("Re-executing the program in place");
+    tracing::info!("Re-executing the program in place");
     let mut arguments = std::env::args_os();
     arguments.next();
     let error = std::process::Command::new("/proc/self/exe").args(arguments).exec();

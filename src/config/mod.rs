@@ -7,6 +7,7 @@
 mod bounded;
 mod bucket;
 mod build;
+mod changes;
 mod component_details;
 mod eiparams;
 mod error;
@@ -23,6 +24,7 @@ mod types;
 mod values;
 
 pub use bucket::S3Bucket;
+pub use changes::changed_keys;
 pub use eiparams::AppliedOption;
 pub use error::{ConfigError, SyntaxProblem, TextOrigin, Warning};
 pub use keys::{DefaultValue, KEYS, KeyInfo, defaults};

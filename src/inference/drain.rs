@@ -35,7 +35,7 @@ mod tests {
     use crate::config::{Criteria, FilterConfig, Qos, ResizeMode, Verbosity};
     use crate::device::Topics;
     use crate::inference::PredictionLogger;
-    use crate::inference::publisher::{Publisher, PublisherSettings};
+    use crate::inference::publisher::{Outputs, Publisher};
     use crate::report::{Report, ReportSettings};
     use crate::status::health::HealthFlag;
     use crate::status::stats::Stats;
@@ -44,15 +44,15 @@ mod tests {
 
     fn context() -> InferenceContext {
         let stats = Arc::new(Stats::default());
-        let settings = PublisherSettings {
+        let outputs = Outputs {
             publish_image: false,
             qos: Qos::AtLeastOnce,
             s3_bucket: None,
-            health: HealthFlag::default(),
+            caches: Caches::default(),
         };
         let outbox = Arc::new(Outbox::new(OutboxBounds::default(), stats.clone()));
         let topics = Arc::new(Topics::new("d"));
-        let (publisher, _) = Publisher::start(settings, topics, outbox, Caches::default(), stats.clone()).unwrap();
+        let (publisher, _) = Publisher::start(outputs, topics, outbox, stats.clone(), HealthFlag::default()).unwrap();
         let settings = ReportSettings {
             filter: FilterConfig {
                 enabled: false,

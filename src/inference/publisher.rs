@@ -38,27 +38,31 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 /// How long a stop waits for the lock of the encoder's queue. The thread holds the lock only while the queue is empty.
 const QUEUE_LOCK_LIMIT: Duration = Duration::from_millis(100);
 
-/// Settings of a [`Publisher`].
-pub struct PublisherSettings {
+/// Where inferences go. [`Publisher::set_outputs`] changes it while the inference loop runs.
+#[derive(Clone)]
+pub struct Outputs {
     /// Add the picture to the message.
     pub publish_image: bool,
     /// QoS of inference messages.
     pub qos: Qos,
     /// The bucket named in the messages; `None`: the S3 cache is off.
     pub s3_bucket: Option<S3Bucket>,
-    /// Whether the results fit into messages.
-    pub health: HealthFlag,
+    /// The caches that get the pairs.
+    pub caches: Caches,
 }
 
 /// Publishes inferences. Cheap to clone.
 #[derive(Clone)]
 pub struct Publisher {
     writer: Arc<MessageWriter>,
-    encoder: Option<SyncSender<EncoderTask>>,
+    encoder: SyncSender<EncoderTask>,
 }
 
 /// The encoding thread, from [`Publisher::start`].
-pub struct Encoder(Option<(JoinHandle<()>, WaitingMessages)>);
+pub struct Encoder {
+    thread: JoinHandle<()>,
+    waiting: WaitingMessages,
+}
 
 /// The messages that wait for their picture. Cheap to clone.
 #[derive(Clone)]
@@ -111,43 +115,41 @@ impl PendingMessage {
 
 /// Writes messages and pairs; shared by the publishers and the encoding thread.
 struct MessageWriter {
-    settings: PublisherSettings,
+    outputs: Mutex<Outputs>,
+    /// The model that messages name; `None` until one is loaded.
+    model: Mutex<Option<Arc<ModelInfo>>>,
     topics: Arc<Topics>,
     outbox: Arc<Outbox>,
-    caches: Caches,
     stats: Arc<Stats>,
-    s3: Mutex<Option<S3Location>>,
+    /// Whether the results fit into messages.
+    health: HealthFlag,
     pictures_waiting: AtomicUsize,
     log_limiter: Mutex<LogLimiter>,
 }
 
 impl Publisher {
-    /// Starts the encoding thread where pictures are needed.
+    /// Starts the encoding thread.
     ///
     /// # Errors
     /// The system cannot start a thread.
     pub fn start(
-        settings: PublisherSettings,
+        outputs: Outputs,
         topics: Arc<Topics>,
         outbox: Arc<Outbox>,
-        caches: Caches,
         stats: Arc<Stats>,
+        health: HealthFlag,
     ) -> std::io::Result<(Self, Encoder)> {
-        let needs_pictures = settings.publish_image || caches.count() > 0;
         let writer = Arc::new(MessageWriter {
-            settings,
+            outputs: Mutex::new(outputs),
+            model: Mutex::default(),
             topics,
             outbox,
-            caches,
             stats,
-            s3: Mutex::new(None),
+            health,
             pictures_waiting: AtomicUsize::new(0),
             log_limiter: Mutex::default(),
         });
-        if !needs_pictures {
-            return Ok((Self { writer, encoder: None }, Encoder(None)));
-        }
-        let (sender, tasks) = sync_channel(QUEUE);
+        let (encoder, tasks) = sync_channel(QUEUE);
         let queue = Arc::new(EncoderQueue::new(tasks));
         let waiting = WaitingMessages {
             writer: writer.clone(),
@@ -157,39 +159,41 @@ impl Publisher {
         let thread = std::thread::Builder::new()
             .name("encode".into())
             .spawn(move || encoder_writer.run_encoder(&queue, MessageWriter::write_with_picture))?;
-        let encoder = Some(sender);
-        Ok((Self { writer, encoder }, Encoder(Some((thread, waiting)))))
+        Ok((Self { writer, encoder }, Encoder { thread, waiting }))
+    }
+
+    /// Changes where later inferences go.
+    pub fn set_outputs(&self, outputs: Outputs) {
+        *self.writer.outputs.lock() = outputs;
     }
 
     /// Sets the model that later messages name (in the S3 prefix).
-    pub fn set_model(&self, info: &ModelInfo) {
-        *self.writer.s3.lock() = self
-            .writer
-            .settings
-            .s3_bucket
-            .as_ref()
-            .map(|bucket| S3Location::new(bucket, info));
+    pub fn set_model(&self, info: &Arc<ModelInfo>) {
+        *self.writer.model.lock() = Some(info.clone());
     }
 
     /// Publishes an inference on a picture. The model's input `picture` is copied only where it is needed.
     pub fn publish(&self, result: InferenceResult, counts: InferenceCounts, picture: &Picture) {
         let mut message = self.pending_message(result, counts);
-        if !self.writer.settings.publish_image {
+        let (publish_image, has_caches) = {
+            let outputs = self.writer.outputs.lock();
+            (outputs.publish_image, outputs.caches.count() > 0)
+        };
+        if !publish_image {
             message.queued = self
                 .writer
                 .queue_message(&message.builder(), PictureInMessage::NotWanted);
-            if message.queued.is_none() {
+            if message.queued.is_none() || !has_caches {
                 return;
             }
         }
-        let Some(encoder) = &self.encoder else { return };
         let waiting = &self.writer.pictures_waiting;
         if waiting.load(Ordering::Relaxed) < QUEUED_PICTURES {
             waiting.fetch_add(1, Ordering::Relaxed);
             message.picture = Some(picture.clone());
         }
         // Cannot fail: the thread ends only after the last publisher is gone.
-        let _ = encoder.send(EncoderTask::Encode(Arc::new(message)));
+        let _ = self.encoder.send(EncoderTask::Encode(Arc::new(message)));
     }
 
     /// Publishes an inference on audio. `encode` makes the file for the caches; it is called only when a cache is on.
@@ -199,7 +203,7 @@ impl Publisher {
             .writer
             .queue_message(&message.builder(), PictureInMessage::NotWanted);
         if let Some(json) = queued
-            && self.writer.caches.count() > 0
+            && self.writer.cache_count() > 0
         {
             let pair = CacheItem {
                 id: message.id,
@@ -212,10 +216,9 @@ impl Publisher {
 
     /// Waits until everything published so far is in the outbox, or until `give_up` is set.
     pub fn flush(&self, give_up: &AtomicBool) {
-        let Some(encoder) = &self.encoder else { return };
         let (done, finished) = sync_channel(1);
         // Fails when the thread is gone: nothing is encoded any more.
-        let Ok(()) = encoder.send(EncoderTask::Flush(done)) else {
+        let Ok(()) = self.encoder.send(EncoderTask::Flush(done)) else {
             return;
         };
         while !give_up.load(Ordering::Relaxed)
@@ -229,7 +232,7 @@ impl Publisher {
             counts,
             id: Uuid::new_v4(),
             ts: now_ms(),
-            s3: self.writer.s3.lock().clone(),
+            s3: self.writer.s3_location(),
             queued: None,
             is_claimed: AtomicBool::new(false),
             picture: None,
@@ -238,16 +241,14 @@ impl Publisher {
 }
 
 impl Encoder {
-    /// The messages that wait for the thread; `None`: no picture is ever encoded.
-    pub fn waiting_messages(&self) -> Option<WaitingMessages> {
-        self.0.as_ref().map(|(_, waiting)| waiting.clone())
+    /// The messages that wait for the thread.
+    pub fn waiting_messages(&self) -> WaitingMessages {
+        self.waiting.clone()
     }
 
     /// Waits until all pictures are encoded. All publishers must be gone by then.
     pub fn finish(self) {
-        if let Some((thread, _)) = self.0
-            && thread.join().is_err()
-        {
+        if self.thread.join().is_err() {
             tracing::error!("The encoding thread panicked: the last pictures are lost");
         }
     }
@@ -296,6 +297,16 @@ impl EncoderQueue {
 }
 
 impl MessageWriter {
+    fn cache_count(&self) -> u64 {
+        self.outputs.lock().caches.count()
+    }
+
+    /// Where the pairs of the current model are in S3; `None`: the S3 cache is off.
+    fn s3_location(&self) -> Option<S3Location> {
+        let bucket = self.outputs.lock().s3_bucket.clone()?;
+        Some(S3Location::new(&bucket, self.model.lock().as_ref()?))
+    }
+
     /// The encoding thread: runs `write` for each message until the last publisher is gone. A panic costs one message.
     fn run_encoder(&self, queue: &EncoderQueue, write: impl Fn(&Self, &PendingMessage)) {
         while let Some(task) = queue.next() {
@@ -311,7 +322,7 @@ impl MessageWriter {
                 match &message.queued {
                     Some(_) => {
                         self.log_missing_picture(&panicked);
-                        self.stats.cache_failures.add(self.caches.count());
+                        self.stats.cache_failures.add(self.cache_count());
                     }
                     None => self.log_lost(&panicked),
                 }
@@ -355,14 +366,14 @@ impl MessageWriter {
                 };
                 self.cache_pair(message.s3.clone(), pair);
             }
-            None => self.stats.cache_failures.add(self.caches.count()),
+            None => self.stats.cache_failures.add(self.cache_count()),
         }
     }
 
     /// Puts the message into the outbox without its picture; its pair is not cached. `false`: it is in the outbox
     /// already.
     fn write_without_picture(&self, message: &PendingMessage) -> bool {
-        self.stats.cache_failures.add(self.caches.count());
+        self.stats.cache_failures.add(self.cache_count());
         if message.queued.is_some() || message.is_claimed.swap(true, Ordering::Relaxed) {
             return false;
         }
@@ -386,9 +397,8 @@ impl MessageWriter {
     fn push_message(&self, message: InferenceMessage) -> Bytes {
         self.report_size(&message);
         if message.fit != MessageFit::Oversized {
-            let json = message.json.clone();
-            self.outbox
-                .push(Message::inference(&self.topics, json, self.settings.qos));
+            let (json, qos) = (message.json.clone(), self.outputs.lock().qos);
+            self.outbox.push(Message::inference(&self.topics, json, qos));
         }
         message.json
     }
@@ -397,7 +407,7 @@ impl MessageWriter {
     fn report_size(&self, message: &InferenceMessage) {
         let (bytes, omitted) = (message.json.len(), message.omitted);
         if message.fit == MessageFit::Oversized {
-            self.settings.health.set_failing(format_args!(
+            self.health.set_failing(format_args!(
                 "its last message has {bytes} bytes and is not published: AWS IoT Core accepts {MAX_MESSAGE}"
             ));
             if let Some(suppressed) = self.check_limit("oversized", "") {
@@ -409,7 +419,7 @@ impl MessageWriter {
                 );
             }
         } else if omitted > 0 {
-            self.settings.health.set_failing(format_args!(
+            self.health.set_failing(format_args!(
                 "its last result is published without {omitted} of its values: AWS IoT Core accepts {MAX_MESSAGE} bytes a message"
             ));
             if let Some(suppressed) = self.check_limit("cut", "") {
@@ -421,15 +431,16 @@ impl MessageWriter {
                 );
             }
         } else {
-            self.settings.health.set_ok();
+            self.health.set_ok();
         }
     }
 
     fn cache_pair(&self, location: Option<S3Location>, pair: CacheItem) {
-        if let (Some(s3), Some(location)) = (&self.caches.s3, location) {
+        let caches = self.outputs.lock().caches.clone();
+        if let (Some(s3), Some(location)) = (&caches.s3, location) {
             s3.offer(location, pair.clone());
         }
-        if let Some(files) = &self.caches.files {
+        if let Some(files) = &caches.files {
             files.offer(pair);
         }
     }
@@ -441,7 +452,10 @@ impl MessageWriter {
             return;
         };
         let suppressed = suppressed.count();
-        match (self.settings.publish_image, self.caches.count() > 0) {
+        let Outputs {
+            publish_image, caches, ..
+        } = self.outputs.lock().clone();
+        match (publish_image, caches.count() > 0) {
             (true, true) => tracing::error!(
                 reason,
                 suppressed,

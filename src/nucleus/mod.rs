@@ -7,6 +7,7 @@
 mod connection;
 mod error;
 mod parameters;
+mod state;
 mod token;
 mod token_exchange;
 

@@ -119,6 +119,19 @@ impl Report {
         self.filter.config
     }
 
+    /// Replaces the filter, for the scores of the present model.
+    pub fn set_filter(&mut self, filter: FilterConfig) {
+        self.filter.config = FilterConfig {
+            scores_are_probabilities: self.filter.config.scores_are_probabilities,
+            ..filter
+        };
+    }
+
+    /// Changes the gate (`iotcore_backoff`); 0 is taken as 1.
+    pub fn set_publish_every(&mut self, publish_every: u32) {
+        self.gate = Gate::new(publish_every);
+    }
+
     /// Switches the filter on or off.
     pub fn set_filter_enabled(&mut self, enabled: bool) {
         self.filter.config.enabled = enabled;

@@ -29,7 +29,10 @@ pub(super) fn status_document(info: &ComponentInfo, snapshot: &Snapshot, per_sec
         "problems": snapshot.health.problems(),
         "filter": snapshot.report.map(|report| report.filter.to_json()),
         "gate": {"publish_every": snapshot.report.map(|report| report.publish_every)},
-        "cache": {"file": info.file_cache, "s3_bucket": info.s3_bucket},
+        "cache": {
+            "file": snapshot.caches.files.is_some(),
+            "s3_bucket": snapshot.caches.s3.as_ref().map(|(bucket, _)| bucket),
+        },
         "inference": {
             "per_second": per_second,
             "ms_last": latency.last, "ms_p50": latency.p50, "ms_p95": latency.p95,

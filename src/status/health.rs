@@ -29,6 +29,8 @@ pub enum Part {
     CacheS3,
     /// The live page.
     Preview,
+    /// The configuration that was deployed last.
+    Configuration,
 }
 
 impl Part {
@@ -65,12 +67,12 @@ impl HealthStatus {
         }
     }
 
-    /// The state is `off` for a part that is not enabled, `failing` if the flag is failing, else `ok_state`.
-    pub fn from_flag(part: Part, is_enabled: bool, ok_state: &'static str, flag: &HealthFlag) -> Self {
-        match flag.failure() {
-            _ if !is_enabled => Self::ok(part, "off"),
-            Some(reason) => Self::failing(part, "failing", reason),
-            None => Self::ok(part, ok_state),
+    /// The state is `off` for a part without a flag, which is not enabled, `failing` if the flag is failing, else `ok_state`.
+    pub fn from_flag(part: Part, ok_state: &'static str, flag: Option<&HealthFlag>) -> Self {
+        match flag.map(HealthFlag::failure) {
+            None => Self::ok(part, "off"),
+            Some(Some(reason)) => Self::failing(part, "failing", reason),
+            Some(None) => Self::ok(part, ok_state),
         }
     }
 }
@@ -146,8 +148,8 @@ mod tests {
         let health = Health::new([
             HealthStatus::ok(Part::Model, "running"),
             HealthStatus::failing(Part::Source, "waiting", "no camera was found"),
-            HealthStatus::from_flag(Part::CacheFile, true, "ok", &flag),
-            HealthStatus::from_flag(Part::CacheS3, false, "ok", &flag),
+            HealthStatus::from_flag(Part::CacheFile, "ok", Some(&flag)),
+            HealthStatus::from_flag(Part::CacheS3, "ok", None),
         ]);
         assert_eq!(
             Value::from(health.states()),
@@ -159,7 +161,7 @@ mod tests {
         );
         flag.set_ok();
         assert_eq!(
-            HealthStatus::from_flag(Part::CacheFile, true, "ok", &flag),
+            HealthStatus::from_flag(Part::CacheFile, "ok", Some(&flag)),
             HealthStatus::ok(Part::CacheFile, "ok")
         );
     }

@@ -37,7 +37,7 @@ mod tests {
     use crate::config::{Criteria, FilterConfig};
     use crate::status::health::{Health, HealthStatus, Part};
     use crate::status::latency::Latency;
-    use crate::status::source::{LinkStatus, OutboxStatus, ReportStatus, ViewerStatus};
+    use crate::status::source::{CacheStatus, LinkStatus, OutboxStatus, ReportStatus, ViewerStatus};
     use crate::status::states::{ModelState, SourceState};
     use crate::status::stats::Stats;
 
@@ -50,6 +50,7 @@ mod tests {
             resident_bytes: None,
             model: ModelState::Running,
             model_summary: None,
+            caches: CacheStatus::default(),
             source: SourceState::Running,
             link: LinkStatus::Stdout,
             outbox: OutboxStatus {

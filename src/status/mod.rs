@@ -17,7 +17,7 @@ pub mod stats;
 
 pub use registry::StatusRegistry;
 pub use source::{
-    ComponentInfo, LinkStatus, ModelInputSummary, ModelSummary, OutboxStatus, PublishedMessage, ReportStatus,
-    StatusSource, ViewerStatus,
+    CacheStatus, ComponentInfo, LinkStatus, ModelInputSummary, ModelSummary, OutboxStatus, PublishedMessage,
+    ReportStatus, StatusSource, ViewerStatus,
 };
 pub use states::{ModelState, SourceState};

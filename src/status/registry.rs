@@ -12,7 +12,9 @@ use super::health::{Health, HealthFlag, HealthStatus, Part};
 use super::metrics_message::runner_object;
 use super::prometheus;
 use super::snapshot::Snapshot;
-use super::source::{ComponentInfo, LinkStatus, ModelSummary, OutboxStatus, ReportStatus, StatusSource, ViewerStatus};
+use super::source::{
+    CacheStatus, ComponentInfo, LinkStatus, ModelSummary, OutboxStatus, ReportStatus, StatusSource, ViewerStatus,
+};
 use super::states::{ModelState, SourceState};
 use super::stats::Stats;
 use crate::util::memory::resident_bytes;
@@ -29,6 +31,7 @@ pub struct StatusRegistry {
     outbox: Arc<dyn StatusSource<OutboxStatus>>,
     viewers: Arc<dyn StatusSource<ViewerStatus>>,
     live_page: HealthFlag,
+    configuration: HealthFlag,
     model_resolver: HealthFlag,
     shared_memory: HealthFlag,
     results: HealthFlag,
@@ -46,8 +49,7 @@ struct SessionStatus {
     source: SourceState,
     /// `None` before the first session.
     report: Option<Arc<dyn StatusSource<ReportStatus>>>,
-    file_cache: HealthFlag,
-    s3_cache: HealthFlag,
+    caches: CacheStatus,
 }
 
 /// Inferences per second between two readings.
@@ -75,6 +77,7 @@ impl StatusRegistry {
             outbox,
             viewers,
             live_page: HealthFlag::default(),
+            configuration: HealthFlag::default(),
             model_resolver: HealthFlag::default(),
             shared_memory: HealthFlag::default(),
             results: HealthFlag::default(),
@@ -84,8 +87,7 @@ impl StatusRegistry {
                 model_summary: None,
                 source: SourceState::Starting,
                 report: None,
-                file_cache: HealthFlag::default(),
-                s3_cache: HealthFlag::default(),
+                caches: CacheStatus::default(),
             }),
             rate: Mutex::new(InferenceRate {
                 measured: now,
@@ -95,13 +97,8 @@ impl StatusRegistry {
         }
     }
 
-    /// Begins a session with its own report and caches. The flag of a disabled cache is not shown.
-    pub fn begin_session(
-        &self,
-        report: Arc<dyn StatusSource<ReportStatus>>,
-        file_cache: HealthFlag,
-        s3_cache: HealthFlag,
-    ) {
+    /// Begins a session with its own report and caches.
+    pub fn begin_session(&self, report: Arc<dyn StatusSource<ReportStatus>>, caches: CacheStatus) {
         self.model_resolver.set_ok();
         self.shared_memory.set_ok();
         self.results.set_ok();
@@ -112,9 +109,18 @@ impl StatusRegistry {
             model_summary: session.model_summary.take(),
             source: SourceState::Starting,
             report: Some(report),
-            file_cache,
-            s3_cache,
+            caches,
         };
+    }
+
+    /// The enabled caches have changed.
+    pub fn set_caches(&self, caches: CacheStatus) {
+        self.session.lock().caches = caches;
+    }
+
+    /// Whether the configuration that was deployed last is in force.
+    pub fn configuration_flag(&self) -> &HealthFlag {
+        &self.configuration
     }
 
     /// The model is loaded and has described itself.
@@ -201,6 +207,7 @@ impl StatusRegistry {
                 outbox,
                 report: None,
                 viewers,
+                caches: session.caches.clone(),
                 counters: self.stats.each().collect(),
             };
             (session.report.clone(), snapshot)
@@ -212,17 +219,18 @@ impl StatusRegistry {
 
     fn health(&self, session: &SessionStatus, link: &LinkStatus, outbox: &OutboxStatus) -> Health {
         let has_spool = *link != LinkStatus::Stdout;
-        let has_s3_cache = self.info.s3_bucket.is_some();
+        let (files, s3) = (&session.caches.files, &session.caches.s3);
         Health::new([
             session
                 .model
                 .health(&self.model_resolver, &self.shared_memory, &self.results),
             session.source.health(),
             link_health(link),
-            HealthStatus::from_flag(Part::Spool, has_spool, "ok", &outbox.spool),
-            HealthStatus::from_flag(Part::CacheFile, self.info.file_cache, "ok", &session.file_cache),
-            HealthStatus::from_flag(Part::CacheS3, has_s3_cache, "ok", &session.s3_cache),
-            HealthStatus::from_flag(Part::Preview, self.info.live_page, "on", &self.live_page),
+            HealthStatus::from_flag(Part::Spool, "ok", has_spool.then_some(&outbox.spool)),
+            HealthStatus::from_flag(Part::CacheFile, "ok", files.as_ref()),
+            HealthStatus::from_flag(Part::CacheS3, "ok", s3.as_ref().map(|(_, flag)| flag)),
+            HealthStatus::from_flag(Part::Preview, "on", self.info.live_page.then_some(&self.live_page)),
+            HealthStatus::from_flag(Part::Configuration, "ok", Some(&self.configuration)),
         ])
     }
 
@@ -277,8 +285,6 @@ mod tests {
     fn registry(outbox: OutboxStatus) -> StatusRegistry {
         let info = ComponentInfo {
             device: "d".to_owned(),
-            file_cache: true,
-            s3_bucket: None,
             live_page: false,
         };
         let fixed = Arc::new(FixedStatus(outbox));
@@ -287,11 +293,18 @@ mod tests {
 
     #[test]
     fn the_status_is_complete_before_the_first_session() {
-        let status = registry(OutboxStatus::default()).status_document();
+        let registry = registry(OutboxStatus::default());
+        let status = registry.status_document();
         assert_eq!(status["model"], json!({"state": "starting", "reason": null}));
         assert_eq!(status["mqtt"], json!({"state": "screen", "waiting": 0}));
         assert_eq!((&status["filter"], &status["published"]), (&Value::Null, &json!([])));
-        assert_eq!(status["cache"], json!({"file": true, "s3_bucket": null}));
+        assert_eq!(status["cache"], json!({"file": false, "s3_bucket": null}));
+        registry.set_caches(CacheStatus {
+            files: Some(HealthFlag::default()),
+            s3: Some(("b".to_owned(), HealthFlag::default())),
+        });
+        let status = registry.status_document();
+        assert_eq!(status["cache"], json!({"file": true, "s3_bucket": "b"}));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::health::Health;
 use super::latency::Latency;
-use super::source::{LinkStatus, ModelSummary, OutboxStatus, ReportStatus, ViewerStatus};
+use super::source::{CacheStatus, LinkStatus, ModelSummary, OutboxStatus, ReportStatus, ViewerStatus};
 use super::states::{ModelState, SourceState};
 
 /// The status at one moment.
@@ -24,6 +24,7 @@ pub(super) struct Snapshot {
     /// `None` before the first session.
     pub report: Option<ReportStatus>,
     pub viewers: ViewerStatus,
+    pub caches: CacheStatus,
     pub health: Health,
     /// Every counter with its name.
     pub counters: Vec<(&'static str, u64)>,

@@ -24,12 +24,17 @@ pub trait StatusSource<T>: Debug + Send + Sync {
 pub struct ComponentInfo {
     /// The device's name.
     pub device: String,
-    /// Whether pairs are cached in files.
-    pub file_cache: bool,
-    /// The bucket of the S3 cache; `None`: it is off.
-    pub s3_bucket: Option<String>,
     /// Whether the live page is on.
     pub live_page: bool,
+}
+
+/// The enabled caches.
+#[derive(Debug, Clone, Default)]
+pub struct CacheStatus {
+    /// The health of the file cache; `None`: it is off.
+    pub files: Option<HealthFlag>,
+    /// The bucket and the health of the S3 cache; `None`: it is off.
+    pub s3: Option<(String, HealthFlag)>,
 }
 
 /// The destination of messages and the state of its connection.

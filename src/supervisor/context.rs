@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+
 use super::setup::Setup;
 use super::source_secrets::SourceSecrets;
 use super::stuck_threads::StuckThreads;
@@ -13,7 +15,8 @@ use crate::uplink::Outbox;
 
 /// Shared by the message sink, the HTTP server and all sessions of one run.
 pub(super) struct Context {
-    pub setup: Setup,
+    /// The configuration in force.
+    pub setup: Mutex<Arc<Setup>>,
     pub device: String,
     pub topics: Arc<Topics>,
     pub stats: Arc<Stats>,
@@ -22,4 +25,11 @@ pub(super) struct Context {
     pub registry: Arc<StatusRegistry>,
     pub stuck_threads: Arc<StuckThreads>,
     pub source_secrets: Arc<SourceSecrets>,
+}
+
+impl Context {
+    /// The configuration in force. A deployment may change it between two calls.
+    pub(super) fn setup(&self) -> Arc<Setup> {
+        self.setup.lock().clone()
+    }
 }

@@ -5,12 +5,14 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::config_update::ConfigUpdate;
 use super::context::Context;
 use super::message_sink::MessageSink;
-use super::session::Session;
+use super::session::{Session, SessionInputs};
 use super::session_end::SessionEnd;
 use super::setup::Setup;
 use super::source_secrets::SourceSecrets;
@@ -41,19 +43,24 @@ const SPOOL_STOP_LIMIT: Duration = Duration::from_millis(700);
 pub enum RunEnd {
     /// All parts were stopped.
     Stopped,
-    /// Too many threads are stuck in drivers: the process must be replaced by a new one.
+    /// The process must be replaced by a new one: too many threads are stuck in drivers, or a new configuration needs it.
     Reexec,
 }
 
-/// Runs the component until `stop` completes.
-pub async fn run(setup: Setup, device: String, stop: impl Future<Output = ()>) -> RunEnd {
+/// Runs the component until `stop` completes. `updates`: configurations that are deployed meanwhile.
+pub async fn run(
+    setup: Setup,
+    device: String,
+    stop: impl Future<Output = ()>,
+    updates: mpsc::Receiver<ConfigUpdate>,
+) -> RunEnd {
     tracing::info!(version = env!("CARGO_PKG_VERSION"), %device, "ei-greengrass starts");
     crate::model::sweep(&device);
     let topics = Arc::new(Topics::new(&device));
     let stats = Arc::new(Stats::default());
     let outbox = Arc::new(Outbox::new(OutboxBounds::default(), stats.clone()));
     let spool = spool::start(&setup, &device, &outbox);
-    let (mut sink, mut commands) = MessageSink::start(&setup, &device, &topics, &outbox, &stats);
+    let (mut sink, commands) = MessageSink::start(&setup, &device, &topics, &outbox, &stats);
     let sink_closed = sink.closed();
     let mut stop = pin!(async {
         tokio::select! {
@@ -65,8 +72,6 @@ pub async fn run(setup: Setup, device: String, stop: impl Future<Output = ()>) -
     let live_tap = Arc::new(LiveTap::new(config.runner.preview_original_resolution));
     let info = ComponentInfo {
         device: device.clone(),
-        file_cache: config.file_cache.is_some(),
-        s3_bucket: config.s3_cache_bucket.as_ref().map(|bucket| bucket.name.clone()),
         live_page: config.preview.enabled,
     };
     let registry = Arc::new(StatusRegistry::new(
@@ -79,7 +84,7 @@ pub async fn run(setup: Setup, device: String, stop: impl Future<Output = ()>) -
     let device_dir = config.work_dir.join(&device);
     let _live_page = live_page::start(&config.preview, device_dir, live_tap.clone(), registry.clone());
     let context = Context {
-        setup,
+        setup: Mutex::new(Arc::new(setup)),
         device,
         topics,
         stats,
@@ -89,9 +94,10 @@ pub async fn run(setup: Setup, device: String, stop: impl Future<Output = ()>) -
         stuck_threads: Arc::default(),
         source_secrets: Arc::new(SourceSecrets::new(tokio::runtime::Handle::current())),
     };
-    let (mut end, deadline) = run_sessions(&context, stop.as_mut(), &mut commands).await;
-    refuse_commands(&mut commands, &context);
-    let notice = Message::notice(&context.topics, Status::Stopped, context.setup.config.qos);
+    let mut inputs = SessionInputs { commands, updates };
+    let (mut end, deadline) = run_sessions(&context, stop.as_mut(), &mut inputs).await;
+    refuse_commands(&mut inputs.commands, &context);
+    let notice = Message::notice(&context.topics, Status::Stopped, context.setup().config.qos);
     let mut finish = pin!(async {
         sink.stop(notice, deadline).await;
         spool::finish(spool, &context.outbox, deadline + SPOOL_STOP_LIMIT).await;
@@ -113,10 +119,10 @@ pub async fn run(setup: Setup, device: String, stop: impl Future<Output = ()>) -
 async fn run_sessions(
     context: &Context,
     stop: Pin<&mut impl Future<Output = ()>>,
-    commands: &mut mpsc::Receiver<ReceivedCommand>,
+    inputs: &mut SessionInputs,
 ) -> (RunEnd, Instant) {
     let mut waiting = Vec::new();
-    let end = run_until_stopped(context, stop, commands, &mut waiting).await;
+    let end = run_until_stopped(context, stop, inputs, &mut waiting).await;
     let count: usize = waiting.iter().map(WaitingMessages::publish_without_pictures).sum();
     if count > 0 {
         tracing::warn!(
@@ -131,7 +137,7 @@ async fn run_sessions(
 async fn run_until_stopped(
     context: &Context,
     mut stop: Pin<&mut impl Future<Output = ()>>,
-    commands: &mut mpsc::Receiver<ReceivedCommand>,
+    inputs: &mut SessionInputs,
     waiting: &mut Vec<WaitingMessages>,
 ) -> (RunEnd, Instant) {
     loop {
@@ -139,7 +145,7 @@ async fn run_until_stopped(
         let Some(mut session) = retry_until_created(create, BackoffPolicy::default(), stop.as_mut()).await else {
             return (RunEnd::Stopped, Instant::now() + STOP_LIMIT);
         };
-        let mut end = session.run(stop.as_mut(), commands).await;
+        let mut end = session.run(stop.as_mut(), inputs).await;
         let mut deadline = Instant::now() + STOP_LIMIT;
         let mut stopping = pin!(session.stop(Instant::now() + SESSION_STOP_LIMIT));
         let still_waiting = tokio::select! {
@@ -153,15 +159,16 @@ async fn run_until_stopped(
         };
         waiting.retain(|earlier| !earlier.is_finished());
         waiting.extend(still_waiting);
+        if !waiting.is_empty() && matches!(end, SessionEnd::Restart | SessionEnd::Reconfigure) {
+            tracing::warn!("Pictures are still being encoded; their messages follow after the restart");
+        }
         match end {
             SessionEnd::Restart => {
                 context.outbox.reset_delivered_count();
                 context.stats.reset();
                 tracing::info!("Restarting on command");
-                if !waiting.is_empty() {
-                    tracing::warn!("Pictures are still being encoded; their messages follow after the restart");
-                }
             }
+            SessionEnd::Reconfigure => tracing::info!("Restarting with the new configuration"),
             SessionEnd::Stop => return (RunEnd::Stopped, deadline),
             SessionEnd::Reexec => return (RunEnd::Reexec, deadline),
         }
@@ -204,7 +211,7 @@ fn refuse_commands(commands: &mut mpsc::Receiver<ReceivedCommand>, context: &Con
         let answer = refusal_answer(CommandRefusal::Stopping);
         context
             .outbox
-            .push(Message::answer(&context.topics, answer, context.setup.config.qos));
+            .push(Message::answer(&context.topics, answer, context.setup().config.qos));
     }
 }
 

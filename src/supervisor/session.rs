@@ -1,4 +1,5 @@
-//! A session: the model, the capture, the report and the caches between two `restart` commands.
+//! A session: the model, the capture, the report and the caches between two `restart` commands or changes of their
+//! configuration.
 
 use std::ops::ControlFlow;
 use std::pin::Pin;
@@ -8,11 +9,12 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Interval, MissedTickBehavior, interval};
 use uuid::Uuid;
 
 use super::caches;
 use super::capture_supervisor::CaptureSupervisor;
+use super::config_update::ConfigUpdate;
 use super::context::Context;
 use super::event::EpochEvent;
 use super::model_resolver::ModelResolver;
@@ -21,8 +23,8 @@ use super::session_end::SessionEnd;
 use crate::cache::Caches;
 use crate::capture::{AudioMailbox, DeviceSelection, FrameMailbox};
 use crate::commands::{self, Action, AnswerPublisher, CommandContext};
-use crate::config::{ResizeMode, SourceLine};
-use crate::inference::publisher::{Encoder, Publisher, PublisherSettings, WaitingMessages};
+use crate::config::{Config, ResizeMode, SourceLine};
+use crate::inference::publisher::{Encoder, Outputs, Publisher, WaitingMessages};
 use crate::inference::{InferenceContext, PredictionLogger, RefusedSlices};
 use crate::report::{Report, ReportSettings};
 use crate::status::ModelState;
@@ -32,6 +34,15 @@ use crate::util::clock::now_ms;
 use crate::{capture, model};
 
 mod events;
+mod reconfigure;
+
+/// What a session receives from outside. It outlives the session.
+pub(super) struct SessionInputs {
+    /// Commands of the broker.
+    pub commands: mpsc::Receiver<ReceivedCommand>,
+    /// Changed configurations.
+    pub updates: mpsc::Receiver<ConfigUpdate>,
+}
 
 /// The caches have at least this much time to write to disk, even if the other parts needed all the time.
 const CACHES_STOP_LIMIT: Duration = Duration::from_millis(300);
@@ -49,6 +60,7 @@ pub(super) struct Session<'a> {
     caches: Caches,
     publisher: Publisher,
     encoder: Encoder,
+    metrics: Interval,
     events: mpsc::UnboundedReceiver<EpochEvent>,
     /// The last mailbox generation whose frames were all inferred.
     drained: u64,
@@ -62,7 +74,8 @@ impl<'a> Session<'a> {
     /// # Errors
     /// The system cannot start a thread.
     pub(super) fn new(context: &'a Context) -> std::io::Result<Self> {
-        let config = &context.setup.config;
+        let setup = context.setup();
+        let config = &setup.config;
         let stats = context.stats.clone();
         let report = Report::new(
             ReportSettings {
@@ -71,18 +84,13 @@ impl<'a> Session<'a> {
             },
             stats.clone(),
         );
-        let caches = caches::start(context)?;
+        let caches = caches::start(context, config)?;
         let (publisher, encoder) = Publisher::start(
-            PublisherSettings {
-                publish_image: config.publish_image,
-                qos: config.qos,
-                s3_bucket: config.s3_cache_bucket.clone(),
-                health: context.registry.results_flag().clone(),
-            },
+            outputs(config, &caches),
             context.topics.clone(),
             context.outbox.clone(),
-            caches.clone(),
             stats.clone(),
+            context.registry.results_flag().clone(),
         )?;
         // Unbounded, because each start or end of a part sends only a few events.
         let (sender, events) = mpsc::unbounded_channel();
@@ -90,10 +98,10 @@ impl<'a> Session<'a> {
         let capture = CaptureSupervisor::new(
             capture::CaptureSettings {
                 devices: DeviceSelection::from_options(&config.runner),
-                unthrottled: context.setup.unthrottled,
+                unthrottled: setup.unthrottled,
                 still_interval: config.still_interval,
                 microphone_channel: config.microphone_channel,
-                ..capture::CaptureSettings::new(context.setup.source.clone())
+                ..capture::CaptureSettings::new(setup.source.clone())
             },
             config.shutdown_behavior,
             (frames.clone(), audio.clone()),
@@ -103,15 +111,15 @@ impl<'a> Session<'a> {
             sender.clone(),
         );
         let model_resolver = ModelResolver::new(
-            context.setup.model.clone(),
+            setup.model.clone(),
             Provider::new(config, std::env::var("EI_HOST").ok()),
             sender.clone(),
         );
         let report = Arc::new(Mutex::new(report));
         context.live_tap.thresholds.clear();
-        let file_cache = caches.files.as_ref().map(|cache| cache.flag()).unwrap_or_default();
-        let s3_cache = caches.s3.as_ref().map(|cache| cache.flag()).unwrap_or_default();
-        context.registry.begin_session(report.clone(), file_cache, s3_cache);
+        context
+            .registry
+            .begin_session(report.clone(), caches::status(&caches, config));
         let settings = Box::new({
             let (stats, device) = (stats.clone(), context.device.clone());
             let (shm, thresholds) = (config.runner.shm, config.runner.thresholds.clone());
@@ -137,6 +145,7 @@ impl<'a> Session<'a> {
             caches,
             publisher,
             encoder,
+            metrics: metrics_interval(config),
             events,
             drained: 0,
             pausing: None,
@@ -147,19 +156,18 @@ impl<'a> Session<'a> {
     pub(super) async fn run(
         &mut self,
         mut stop: Pin<&mut impl Future<Output = ()>>,
-        commands: &mut mpsc::Receiver<ReceivedCommand>,
+        inputs: &mut SessionInputs,
     ) -> SessionEnd {
-        let mut metrics = interval(self.context.setup.config.metrics_interval);
-        metrics.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let (model_due, capture_due) = (self.model.due(), self.capture.due());
             let flow = tokio::select! {
                 () = &mut stop => ControlFlow::Break(SessionEnd::Stop),
-                Some(command) = commands.recv() => self.on_command(&command),
+                Some(command) = inputs.commands.recv() => self.on_command(&command),
+                Some(update) = inputs.updates.recv() => self.on_config_update(update),
                 Some(event) = self.events.recv() => self.on_event(event),
                 () = at(model_due) => self.start_model(),
                 () = at(capture_due) => self.on_capture_due(),
-                _ = metrics.tick() => self.publish_metrics(),
+                _ = self.metrics.tick() => self.publish_metrics(),
             };
             if let ControlFlow::Break(end) = flow {
                 return end;
@@ -174,7 +182,7 @@ impl<'a> Session<'a> {
             self.model.stop(&self.frames, &self.audio, deadline)
         );
         drop(self.publisher);
-        let mut waiting = self.encoder.waiting_messages();
+        let mut waiting = Some(self.encoder.waiting_messages());
         if inference_ended {
             let encoder = self.encoder;
             let written = tokio::task::spawn_blocking(move || encoder.finish());
@@ -190,7 +198,8 @@ impl<'a> Session<'a> {
     }
 
     fn start_model(&mut self) -> ControlFlow<SessionEnd> {
-        let runner = &self.context.setup.config.runner;
+        let setup = self.context.setup();
+        let runner = &setup.config.runner;
         self.announce.store(true, Ordering::Relaxed);
         self.context.registry.set_model_state(ModelState::Starting);
         self.model.start(InferenceContext {
@@ -202,7 +211,7 @@ impl<'a> Session<'a> {
             prediction_logger: PredictionLogger::new(runner.quiet_predictions, runner.verbosity),
             live_tap: self.context.live_tap.clone(),
             forced_resize: runner.resize_mode,
-            unnamed_resize: unnamed_resize(self.context.setup.source.as_ref()),
+            unnamed_resize: unnamed_resize(setup.source.as_ref()),
             announce: self.announce.clone(),
             finish: Arc::default(),
             refused_slices: self.refused_slices.clone(),
@@ -234,7 +243,7 @@ impl<'a> Session<'a> {
     }
 
     fn notice(&self, status: Status) {
-        let qos = self.context.setup.config.qos;
+        let qos = self.context.setup().config.qos;
         self.context
             .outbox
             .push(Message::notice(&self.context.topics, status, qos));
@@ -250,7 +259,7 @@ impl<'a> Session<'a> {
         self.context.outbox.push(Message::metrics(
             &self.context.topics,
             json,
-            self.context.setup.config.qos,
+            self.context.setup().config.qos,
         ));
         ControlFlow::Continue(())
     }
@@ -264,7 +273,7 @@ impl<'a> Session<'a> {
             answers: AnswerPublisher {
                 outbox: self.context.outbox.clone(),
                 topics: self.context.topics.clone(),
-                qos: self.context.setup.config.qos,
+                qos: self.context.setup().config.qos,
             },
         };
         match commands::execute(command, &context) {
@@ -272,6 +281,22 @@ impl<'a> Session<'a> {
             Action::Restart => ControlFlow::Break(SessionEnd::Restart),
         }
     }
+}
+
+/// Where inferences go with this configuration.
+fn outputs(config: &Config, caches: &Caches) -> Outputs {
+    Outputs {
+        publish_image: config.publish_image,
+        qos: config.qos,
+        s3_bucket: config.s3_cache_bucket.clone(),
+        caches: caches.clone(),
+    }
+}
+
+fn metrics_interval(config: &Config) -> Interval {
+    let mut metrics = interval(config.metrics_interval);
+    metrics.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    metrics
 }
 
 /// The resize mode for models that do not state one. The existing runner letterboxed pictures of a `gst_args` pipeline and

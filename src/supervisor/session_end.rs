@@ -5,8 +5,10 @@
 pub(super) enum SessionEnd {
     /// The command `restart`: a new session follows.
     Restart,
+    /// The configuration has changed: a session with the new one follows.
+    Reconfigure,
     /// A stop was requested: the process ends.
     Stop,
-    /// Too many threads are stuck: the process is replaced by a new one.
+    /// The process is replaced by a new one: too many threads are stuck, or the new configuration needs it.
     Reexec,
 }

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use serde_json::json;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::config::Qos;
 use crate::device::Topics;
-use crate::util::clock::unix_ms;
+use crate::util::clock::{now_ms, unix_ms};
 
 /// How a message is treated while it waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -73,6 +73,27 @@ impl Message {
             status: Some(status),
             ..Self::new(&topics.command_output, payload, Class::Urgent, qos)
         }
+    }
+
+    /// The notice that another configuration is in force: the keys with another value, how they are applied (`at_once`,
+    /// `new_session`, `new_process`), and the values that are not used as given.
+    pub fn reconfigured(topics: &Topics, keys: &[&str], applied: &str, warnings: &[String], qos: Qos) -> Self {
+        let mut result = json!({"status": "reconfigured", "changed": keys, "applied": applied});
+        if !warnings.is_empty() {
+            result["warnings"] = warnings.into();
+        }
+        Self::config_notice(topics, result, qos)
+    }
+
+    /// The notice that a deployed configuration cannot run, with the reason as a sentence.
+    pub fn config_refused(topics: &Topics, reason: &str, qos: Qos) -> Self {
+        Self::config_notice(topics, json!({"status": "configuration_refused", "error": reason}), qos)
+    }
+
+    fn config_notice(topics: &Topics, mut result: Value, qos: Qos) -> Self {
+        result["ts"] = now_ms().into();
+        result["id"] = json!(Uuid::new_v4());
+        Self::answer(topics, json!({ "result": result }).to_string(), qos)
     }
 
     /// Whether it is sent only after the broker has acknowledged all earlier inferences.

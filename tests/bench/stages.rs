@@ -8,7 +8,7 @@ use ei_greengrass::capture::pack::pack_features;
 use ei_greengrass::capture::{Capture, CaptureSettings, Converter, FrameMailbox, Picture, PictureTarget, Received};
 use ei_greengrass::config::{Criteria, FilterConfig, Qos, ResizeMode, SourceLine};
 use ei_greengrass::device::Topics;
-use ei_greengrass::inference::publisher::{Publisher, PublisherSettings};
+use ei_greengrass::inference::publisher::{Outputs, Publisher};
 use ei_greengrass::model::Model;
 use ei_greengrass::report::{Decision, EncodedPicture, PictureRef, Report, ReportSettings};
 use ei_greengrass::status::health::HealthFlag;
@@ -86,15 +86,15 @@ impl Parts {
             publish_every: 1,
         };
         let outbox = Arc::new(Outbox::new(OutboxBounds::default(), stats.clone()));
-        let publishing = PublisherSettings {
+        let outputs = Outputs {
             publish_image: false,
             qos: Qos::AtLeastOnce,
             s3_bucket: None,
-            health: HealthFlag::default(),
+            caches: Caches::default(),
         };
         let topics = Arc::new(Topics::new("bench"));
-        let (publisher, _) = Publisher::start(publishing, topics, outbox, Caches::default(), stats.clone())
-            .expect("no thread is needed");
+        let (publisher, _) = Publisher::start(outputs, topics, outbox, stats.clone(), HealthFlag::default())
+            .expect("a thread can be started");
         Self {
             converter: Converter::new(PictureTarget {
                 width: scene.side,

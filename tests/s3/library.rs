@@ -45,7 +45,7 @@ impl Room {
             sdk: Some(sdk(&self.storage, region).await),
             ..S3Settings::new(BUCKET, self.directory.path(), "device")
         };
-        S3Cache::start(settings, self.stats.clone()).unwrap()
+        S3Cache::start(settings, self.stats.clone(), None).unwrap()
     }
 }
 

@@ -18,6 +18,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::BytesMut;
 use serde_json::{Map, Value, json};
 
+use super::daemon::LIMIT;
 use super::events::Events;
 
 /// The largest packet of Greengrass Lite.
@@ -183,6 +184,16 @@ impl Nucleus {
     /// Every request since the start.
     pub fn requests(&self) -> &Events<Request> {
         &self.state.requests
+    }
+
+    /// Waits for the `number`th (from 1) answered request of this kind, and returns its payload.
+    #[track_caller]
+    pub fn wait_for(&self, operation: &str, number: usize) -> Value {
+        let what = format!("request {operation} number {number}");
+        self.state.requests.wait_for(&what, LIMIT, |requests| {
+            let mut found = requests.iter().filter(|request| request.operation == operation);
+            found.nth(number - 1).map(|request| request.payload.clone())
+        })
     }
 
     /// Closes the socket and all connections; [`Self::resume`] opens the socket again.

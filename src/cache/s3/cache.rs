@@ -32,19 +32,25 @@ pub struct S3Cache {
 }
 
 impl S3Cache {
-    /// Starts the thread, which first looks the bucket up.
+    /// Starts the thread, which first looks the bucket up. `previous`: a cache with the same directory that is being stopped;
+    /// the thread waits for its end, and pairs that are offered meanwhile wait in memory.
     ///
     /// # Errors
     /// The system cannot start a thread.
-    pub fn start(settings: S3Settings, stats: Arc<Stats>) -> io::Result<Self> {
+    pub fn start(settings: S3Settings, stats: Arc<Stats>, previous: Option<&Self>) -> io::Result<Self> {
         let (queue, mut jobs) = CacheQueue::new(MEMORY_BYTES);
         let (stop, stopping) = watch::channel(None);
         let (end, ended) = watch::channel(());
         let status = Arc::new(UploadStatus::new(stats));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let thread_status = status.clone();
+        let mut previous = previous.map(|previous| previous.ended.clone());
         std::thread::Builder::new().name("cache-s3".into()).spawn(move || {
             runtime.block_on(async {
+                if let Some(previous) = &mut previous {
+                    // The thread sends no value: this resolves with an error when it has ended.
+                    let _ = previous.changed().await;
+                }
                 let mut restart = PanicRestart::new("the S3 cache");
                 loop {
                     let uploader = Uploader::new(settings.clone(), &mut jobs, stopping.clone(), thread_status.clone());

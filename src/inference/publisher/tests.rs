@@ -36,17 +36,17 @@ impl Log {
 fn writer(publish_image: bool) -> MessageWriter {
     let stats = Arc::new(Stats::default());
     MessageWriter {
-        settings: PublisherSettings {
+        outputs: Mutex::new(Outputs {
             publish_image,
             qos: Qos::AtLeastOnce,
             s3_bucket: None,
-            health: HealthFlag::default(),
-        },
+            caches: Caches::default(),
+        }),
+        model: Mutex::default(),
         topics: Arc::new(Topics::new("d")),
         outbox: Arc::new(Outbox::new(OutboxBounds::default(), stats.clone())),
-        caches: Caches::default(),
         stats,
-        s3: Mutex::new(None),
+        health: HealthFlag::default(),
         pictures_waiting: AtomicUsize::new(0),
         log_limiter: Mutex::default(),
     }
@@ -91,7 +91,7 @@ fn damaged_picture() -> Picture {
 #[test]
 fn a_result_that_is_cut_is_logged_once_and_shown_in_the_health_until_one_fits() {
     let writer = writer(false);
-    let health = || writer.settings.health.failure();
+    let health = || writer.health.failure();
     let log = Log::of(|| {
         for _ in 0..50 {
             let queued = writer.queue_message(&message(100_000, None).builder(), PictureInMessage::NotWanted);
@@ -131,13 +131,13 @@ fn what_happens_to_each_message_is_logged_once_a_minute() {
 #[tokio::test]
 async fn a_pair_without_its_picture_is_not_cached_and_that_is_logged() {
     let directory = tempfile::tempdir().unwrap();
-    let mut writer = writer(false);
+    let writer = writer(false);
     let files = crate::cache::FileCache::new(crate::config::FileCacheConfig {
         directory: directory.path().join("pairs"),
         max_bytes: 1 << 20,
     });
     let files = CacheWriter::start("test", files, writer.stats.clone()).unwrap();
-    writer.caches.files = Some(Arc::new(files));
+    writer.outputs.lock().caches.files = Some(Arc::new(files));
     let log = Log::of(|| (0..50).for_each(|_| writer.write_with_picture(&message(1, None))));
     assert_eq!(
         log.matches("pair of picture and message is not cached").count(),
@@ -177,7 +177,7 @@ fn a_message_without_picture_does_not_wait_for_the_picture_of_its_pair() {
         let writer = Arc::new(writer(publish_image));
         let publisher = Publisher {
             writer: writer.clone(),
-            encoder: Some(encoder),
+            encoder,
         };
         let PendingMessage { result, counts, .. } = message(1, None);
         publisher.publish(result, counts, &damaged_picture());
@@ -193,7 +193,7 @@ fn a_flush_that_is_given_up_does_not_wait_for_the_encoding() {
     let (encoder, tasks) = sync_channel(1);
     let publisher = Publisher {
         writer: Arc::new(writer(true)),
-        encoder: Some(encoder),
+        encoder,
     };
     // No thread runs the tasks: only giving up ends the wait.
     publisher.flush(&AtomicBool::new(true));
