@@ -6,6 +6,7 @@ mod inputs;
 mod iot_core;
 mod model;
 mod nucleus;
+mod other_user;
 mod preview;
 mod recipe;
 mod s3;

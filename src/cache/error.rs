@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::s3::S3Error;
 use crate::util::database::DatabaseError;
+use crate::util::foreign_files;
 use crate::util::panics::Panicked;
 
 /// A failure of a cache. It affects only the current pair or command.
@@ -108,6 +109,14 @@ pub enum CacheError {
 }
 
 impl CacheError {
+    /// Whether a file cannot be used because it belongs to another user.
+    pub(super) fn is_foreign(&self) -> bool {
+        match self {
+            Self::Read { source, .. } | Self::Write { source, .. } => foreign_files::is_foreign(source),
+            _ => false,
+        }
+    }
+
     /// Identifies repeated failures for a log limiter: unlike the text, it is the same for every pair.
     pub(super) fn kind(&self) -> String {
         match self {

@@ -12,7 +12,7 @@ use super::args::read_parameters;
 use super::config_watch::ConfigWatch;
 use super::{ConfigArgs, Exit, LogArgs, NO_CONFIGURATION, environment, logging};
 use crate::config::{Config, Loaded, TextOrigin};
-use crate::lifecycle::{DeviceDirLock, LockError, LockFile, StopSignals, lock_path};
+use crate::lifecycle::{DeviceDirLock, LockError, LockFile, StopSignals, lock_path, replace_foreign_device_dir};
 use crate::nucleus::{Nucleus, NucleusError};
 use crate::supervisor::{ConfigUpdate, RunEnd, Setup};
 use crate::util::log_limiter::LogLimiter;
@@ -198,7 +198,9 @@ impl InstanceGuard {
                 LockError::Io { .. } => Exit::Configuration,
             }
         })?;
-        let device_dir_lock = DeviceDirLock::open(&config.work_dir.join(&device.name));
+        let device_dir = config.work_dir.join(&device.name);
+        replace_foreign_device_dir(&device_dir);
+        let device_dir_lock = DeviceDirLock::open(&device_dir);
         if let Some(device_dir_lock) = &device_dir_lock
             && let Err(exit) = wait_for_lock(device_dir_lock, config.sleep_time + STOP_LIMIT, &mut signals).await
         {

@@ -17,6 +17,7 @@ use tokio::time::timeout_at;
 use super::outbox::{Outbox, SpoolPolicy, Undelivered};
 use crate::util::clock::rounded;
 use crate::util::database::{self, DatabaseError};
+use crate::util::foreign_files;
 use crate::util::log_limiter::LogLimiter;
 use store::Store;
 
@@ -129,10 +130,42 @@ impl Worker {
                     tracing::info!(messages = held, path = %self.store.path().display(), "Undelivered messages wait on disk");
                 }
                 self.outbox.spool_opened(held);
+                self.report_set_aside();
                 true
             }
             Err(error) => self.failed(&error),
         }
+    }
+
+    /// Reports the messages of other users that still cannot be read, until the next start.
+    fn report_set_aside(&self) {
+        let path = self.store.path();
+        let files = foreign_files::all_set_aside(path).into_iter();
+        let directories = path.parent().map(foreign_files::all_set_aside).unwrap_or_default();
+        if let Some(aside) = files.chain(directories).next() {
+            self.outbox.spool_problem(format_args!(
+                "messages of another user wait in {}: deploy again, or give it to this user with chown -R and restart",
+                aside.display()
+            ));
+        }
+    }
+
+    /// Renames the file of another user, so that a new one can be created. Returns whether that was possible.
+    fn set_aside_foreign(&mut self, error: &DatabaseError) -> bool {
+        let path = self.store.path();
+        let Ok(kept_as) = foreign_files::set_aside(path) else {
+            return false;
+        };
+        tracing::error!(
+            path = %path.display(),
+            %error,
+            kept_as = %kept_as.display(),
+            advice = foreign_files::ADVICE,
+            "The spool belongs to another user and was renamed; its messages wait, and a new file is created"
+        );
+        self.outbox.spool_opened(0);
+        self.report_set_aside();
+        true
     }
 
     /// Treats a panic of the database code as damage of the file.
@@ -150,6 +183,9 @@ impl Worker {
         // Closing a damaged database may fail; it is closed in any case.
         let _ = self.call_store(Store::close);
         self.outbox.spool_failed(error);
+        if error.is_foreign() && self.set_aside_foreign(error) {
+            return true;
+        }
         let path = self.store.path().display().to_string();
         let suppressed = self.log_limiter.check(Instant::now(), &error.to_string());
         if !error.is_final() {

@@ -8,6 +8,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use super::foreign_files;
 use redb::{Builder, Database, ReadableDatabase, TableDefinition, TableError, WriteTransaction};
 
 /// Metadata of the database. The key "format" holds the version of its tables.
@@ -53,6 +54,11 @@ fn io_advice(error: &io::Error) -> &'static str {
 }
 
 impl DatabaseError {
+    /// Whether the file cannot be opened because it belongs to another user.
+    pub fn is_foreign(&self) -> bool {
+        matches!(self, Self::Io(error) if foreign_files::is_foreign(error))
+    }
+
     /// Whether a retry cannot help, so that the file must be set aside.
     pub fn is_final(&self) -> bool {
         !matches!(self, Self::Locked | Self::Io(_))
@@ -117,10 +123,14 @@ pub(crate) fn create(
         created.map_err(DatabaseError::Io)?;
     }
     let unfinished = with_suffix(path, ".new");
+    // One that a SIGKILL left behind may belong to another user.
+    match fs::remove_file(&unfinished) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(DatabaseError::Io(error)),
+        _ => {}
+    }
     let file = OpenOptions::new()
         .write(true)
-        .create(true)
-        .truncate(true)
+        .create_new(true)
         .mode(0o600)
         .open(&unfinished);
     drop(file.map_err(DatabaseError::Io)?);

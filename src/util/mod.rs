@@ -5,6 +5,7 @@ pub mod backoff;
 pub mod clock;
 pub(crate) mod database;
 pub mod decimal;
+pub(crate) mod foreign_files;
 pub(crate) mod host;
 pub mod log_limiter;
 pub(crate) mod memory;

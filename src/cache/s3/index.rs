@@ -15,6 +15,7 @@ use super::index_import;
 use crate::cache::error::CacheError;
 use crate::cache::s3_location::S3Location;
 use crate::util::database::{self, DatabaseError};
+use crate::util::foreign_files;
 
 /// Most recorded pairs: about 60 MB on disk. Beyond that the oldest records are removed, and those pairs stay in the bucket.
 const MAX_PAIRS: u64 = 500_000;
@@ -90,6 +91,7 @@ impl UploadIndex {
         if self.database.is_none() {
             match self.try_open() {
                 Err(error) if error.is_final() => self.set_aside(&error)?,
+                Err(error) if error.is_foreign() => self.set_aside_foreign(error)?,
                 opened => opened.map_err(|error| self.failed(error))?,
             }
         }
@@ -107,15 +109,60 @@ impl UploadIndex {
             transaction.open_table(LOCATIONS)?;
             self.database = Some(database);
         }
+        self.take_up()?;
         self.import()
+    }
+
+    /// Takes up the records of files that belonged to another user and can be read now.
+    fn take_up(&mut self) -> Result<(), DatabaseError> {
+        for aside in foreign_files::all_set_aside(&self.path) {
+            let mut old = Self {
+                path: aside.clone(),
+                max_pairs: self.max_pairs,
+                database: None,
+                next_number: 0,
+            };
+            match database::open(&aside, FORMAT) {
+                Ok(database) => old.database = database,
+                // It may be readable at the next start.
+                Err(error) => {
+                    tracing::warn!(
+                        path = %aside.display(), %error, advice = foreign_files::ADVICE,
+                        "An S3 index of another user cannot be read; clear_cache will not remove the pairs in it"
+                    );
+                    continue;
+                }
+            }
+            self.insert(&old.by_location()?)?;
+            drop(old);
+            fs::remove_file(&aside).map_err(DatabaseError::Io)?;
+            tracing::info!(path = %aside.display(), "Took up the S3 index of another user");
+        }
+        Ok(())
+    }
+
+    /// Renames the file of another user, so that a new one can be created.
+    fn set_aside_foreign(&mut self, error: DatabaseError) -> Result<(), CacheError> {
+        let Ok(kept_as) = foreign_files::set_aside(&self.path) else {
+            return Err(self.failed(error));
+        };
+        self.database = None;
+        tracing::error!(
+            path = %self.path.display(), %error, kept_as = %kept_as.display(), advice = foreign_files::ADVICE,
+            "The S3 index belongs to another user and was renamed; clear_cache will not remove the pairs in it"
+        );
+        Ok(())
     }
 
     /// Imports the text file that earlier versions wrote, and removes it.
     fn import(&mut self) -> Result<(), DatabaseError> {
         let path = self.path.with_file_name("s3-index");
-        let Some(uploaded) = index_import::read(&path).map_err(DatabaseError::Io)? else {
-            return Ok(());
+        let uploaded = match index_import::read(&path) {
+            // It stays for a later start.
+            Err(error) if foreign_files::is_foreign(&error) => return Ok(()),
+            read => read.map_err(DatabaseError::Io)?,
         };
+        let Some(uploaded) = uploaded else { return Ok(()) };
         self.insert(&uploaded)?;
         fs::remove_file(&path).map_err(DatabaseError::Io)?;
         let pairs: usize = uploaded.iter().map(|(_, ids)| ids.len()).sum();
@@ -374,6 +421,19 @@ mod tests {
             let aside = names.filter(|entry| entry.file_name().to_string_lossy().contains("damaged"));
             assert_eq!(aside.count(), 1);
         }
+    }
+
+    #[test]
+    fn the_index_of_another_user_is_taken_up_when_it_can_be_read() {
+        let (directory, ids) = (tempfile::tempdir().unwrap(), ids(3));
+        let path = directory.path().join("s3-index.redb");
+        index(&directory).record(&location("a_v1/"), ids[0]).unwrap();
+        let aside = foreign_files::set_aside(&path).unwrap();
+        index(&directory).record(&location("b_v2/"), ids[1]).unwrap();
+        assert!(!aside.exists());
+        let mut found = index(&directory);
+        assert_eq!(found.find(ids[0]).unwrap(), Some(location("a_v1/")));
+        assert_eq!(found.find(ids[1]).unwrap(), Some(location("b_v2/")));
     }
 
     #[test]

@@ -16,6 +16,8 @@ use super::pending_names::{self, PendingFile, file_name};
 use crate::cache::error::CacheError;
 use crate::cache::item::CacheItem;
 use crate::util::atomic_file::{Durability, replace_via};
+use crate::util::foreign_files;
+use crate::util::write_access;
 
 /// Only the component's user can read the pictures.
 const DIRECTORY_MODE: u32 = 0o700;
@@ -98,21 +100,84 @@ impl PendingPairs {
         if self.is_open {
             return Ok(0);
         }
+        match self.create_and_scan() {
+            Err(error) if error.is_foreign() => self.set_aside_foreign(error)?,
+            opened => opened?,
+        }
+        self.is_open = true;
+        self.take_up();
+        Ok(self.drop_oldest(0))
+    }
+
+    fn create_and_scan(&mut self) -> Result<(), CacheError> {
         let directory = self.directory.clone();
         let created = DirBuilder::new()
             .recursive(true)
             .mode(DIRECTORY_MODE)
             .create(&directory);
-        created.map_err(|source| CacheError::Write {
+        let writable = created.and_then(|()| write_access::check_directory(&directory).map(|_| ()));
+        writable.map_err(|source| CacheError::Write {
             path: directory.clone(),
             source,
         })?;
         self.scan().map_err(|source| CacheError::Read {
             path: directory,
             source,
-        })?;
-        self.is_open = true;
-        Ok(self.drop_oldest(0))
+        })
+    }
+
+    /// Renames the directory of another user and creates a new one.
+    fn set_aside_foreign(&mut self, error: CacheError) -> Result<(), CacheError> {
+        let Ok(kept_as) = foreign_files::set_aside(&self.directory) else {
+            return Err(error);
+        };
+        tracing::error!(
+            %error, kept_as = %kept_as.display(), advice = foreign_files::ADVICE,
+            "The pairs that wait for S3 belong to another user and were renamed; they wait, and new ones are kept in a new directory"
+        );
+        self.create_and_scan()
+    }
+
+    /// Takes up the pairs of directories that belonged to another user and can be read now.
+    fn take_up(&mut self) {
+        for aside in foreign_files::all_set_aside(&self.directory) {
+            match self.move_from(&aside) {
+                Ok(pairs) => {
+                    tracing::info!(path = %aside.display(), pairs, "Pairs of another user are uploaded to S3 now")
+                }
+                Err(error) => tracing::error!(
+                    path = %aside.display(), %error, advice = foreign_files::ADVICE,
+                    "Pairs of another user that wait for S3 cannot be read"
+                ),
+            }
+        }
+    }
+
+    /// Moves the pairs of another directory into this one, under new numbers, and removes that directory.
+    fn move_from(&mut self, directory: &Path) -> std::io::Result<usize> {
+        let no_limits = PendingLimits {
+            pairs: usize::MAX,
+            bytes: u64::MAX,
+        };
+        let mut other = Self::new(directory.to_owned(), no_limits);
+        other.scan()?;
+        let mut moved = 0;
+        while let Some((number, entry)) = other.entries.pop_first() {
+            let new_number = self.next_number();
+            // The picture first, as when a pair is written.
+            let parts = [entry.image.then_some("img"), Some("json")];
+            for part in parts.into_iter().flatten() {
+                fs::rename(
+                    other.path(number, entry.id, part),
+                    self.path(new_number, entry.id, part),
+                )?;
+            }
+            self.bytes += entry.bytes;
+            self.entries.insert(new_number, entry);
+            moved += 1;
+        }
+        fs::remove_dir(directory)?;
+        Ok(moved)
     }
 
     fn scan(&mut self) -> std::io::Result<()> {
@@ -248,6 +313,13 @@ impl PendingPairs {
                 json,
             },
         })
+    }
+
+    /// Leaves a pair on disk and does not offer it again before the next start.
+    pub(super) fn skip(&mut self, number: u64) {
+        if let Some(entry) = self.entries.remove(&number) {
+            self.bytes = self.bytes.saturating_sub(entry.bytes);
+        }
     }
 
     /// Removes a pair. If that fails, the pair is uploaded again after the next start.

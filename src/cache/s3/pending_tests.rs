@@ -124,3 +124,32 @@ fn one_pair_and_all_pairs_can_be_removed() {
     pending.clear();
     assert_eq!((pending.len(), files(&directory), pending.bytes), (0, 0, 0));
 }
+
+#[test]
+fn pairs_of_another_user_are_taken_up_when_they_can_be_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let (a, b, c) = (pair(10), pair(20), pair(30));
+    let mut before = pending(&directory);
+    before.put(1, &a).unwrap();
+    before.put(2, &b).unwrap();
+    let aside = foreign_files::set_aside(before.directory()).unwrap();
+    let mut between = PendingPairs::new(directory.path().join("s3-pending"), LIMITS);
+    between.create_and_scan().unwrap();
+    between.write(1, &c).unwrap();
+    let after = pending(&directory);
+    assert_eq!(all(&after), [c.id, a.id, b.id]);
+    assert_eq!(after.read(3).unwrap().pair, b);
+    assert!(!aside.exists());
+    assert_eq!(files(&directory), 6);
+}
+
+#[test]
+fn a_pair_that_is_skipped_stays_on_disk_for_the_next_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let waiting = pair(10);
+    let mut first = pending(&directory);
+    first.put(1, &waiting).unwrap();
+    first.skip(1);
+    assert_eq!(first.len(), 0);
+    assert_eq!(all(&pending(&directory)), [waiting.id]);
+}

@@ -11,6 +11,7 @@ use crate::cache::queue::{CacheJob, QueuedPair};
 use crate::cache::s3_location::S3Location;
 use crate::status::health::HealthFlag;
 use crate::status::stats::Stats;
+use crate::util::foreign_files;
 use crate::util::log_limiter::LogLimiter;
 
 /// A pair and its location.
@@ -44,6 +45,16 @@ impl UploadStatus {
         self.stats.cache_failures.add(pairs as u64);
         if let Some(suppressed) = self.failures.lock().check(Instant::now(), &error.kind()) {
             tracing::error!(pairs, suppressed = suppressed.count(), %error, "Pairs of picture and message were dropped and will not be uploaded to S3");
+        }
+    }
+
+    /// Logs that a pair on disk cannot be read before the next start.
+    pub(super) fn left_on_disk(&self, error: &CacheError) {
+        if let Some(suppressed) = self.failures.lock().check(Instant::now(), "left on disk") {
+            tracing::error!(
+                suppressed = suppressed.count(), %error, advice = foreign_files::ADVICE,
+                "A pair for S3 belongs to another user and waits on disk"
+            );
         }
     }
 

@@ -255,6 +255,10 @@ impl<'a> Uploader<'a> {
                         in_memory: None,
                     });
                 }
+                Err(error) if error.is_foreign() => {
+                    self.pending.skip(number);
+                    self.status.left_on_disk(&error);
+                }
                 Err(error) => {
                     self.pending.remove(number);
                     self.status.lost(1, &error);

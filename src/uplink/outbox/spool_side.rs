@@ -29,6 +29,11 @@ impl Outbox {
         self.pushed.notify_one();
     }
 
+    /// The spool can be used, but an operator must do something.
+    pub(in crate::uplink) fn spool_problem(&self, reason: impl Display) {
+        self.spool_flag.set_failing(reason);
+    }
+
     /// Applies the result of the job that [`Outbox::next_job`] returned.
     pub(in crate::uplink) fn spool_done(&self, result: SpoolResult) {
         let now = Instant::now();

@@ -2,6 +2,11 @@
 //!
 //! It exists only while it holds messages: an empty one is removed, which frees its space on disk.
 
+mod take_up;
+
+#[cfg(test)]
+pub(super) use take_up::note_as_taken_up;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,6 +22,9 @@ use crate::util::database::{self, DatabaseError};
 const MESSAGES: TableDefinition<u64, (&str, u8, &[u8])> = TableDefinition::new("inferences");
 /// Version of the tables. Raise it with every change of them.
 pub(super) const FORMAT: u64 = 1;
+/// Key of the first message in a new file. There are keys below it for older messages that are taken up later.
+const FIRST_KEY: u64 = 1 << 32;
+
 /// The messages on disk.
 #[derive(Debug)]
 pub(super) struct Store {
@@ -51,10 +59,15 @@ impl Store {
     }
 
     /// Opens the file if it exists, reads all of it as a check, and returns the number of messages in it.
+    ///
+    /// The first call also takes up the files that [`foreign_files`] set aside in earlier runs and that can be read now.
     pub fn open(&mut self) -> Result<u64, DatabaseError> {
-        let Some(database) = database::open(&self.path, FORMAT)? else {
-            return Ok(0);
+        let database = database::open(&self.path, FORMAT)?;
+        let database = match self.offset {
+            None => take_up::all(&self.path, database)?,
+            Some(_) => database,
         };
+        let Some(database) = database else { return Ok(0) };
         let transaction = database.begin_read()?;
         let messages = transaction.open_table(MESSAGES)?;
         let mut payload_bytes = 0;
@@ -97,7 +110,7 @@ impl Store {
         if self.open.is_none() {
             self.create()?;
         }
-        let offset = self.offset.unwrap_or(0);
+        let offset = self.offset.unwrap_or(FIRST_KEY.cast_signed());
         let max_bytes = self.max_bytes;
         let Some(open) = self.open.as_mut() else {
             return Ok(Vec::new());
@@ -161,11 +174,8 @@ impl Store {
     }
 
     fn create(&mut self) -> Result<(), DatabaseError> {
-        let database = database::create(&self.path, FORMAT, |transaction| {
-            transaction.open_table(MESSAGES)?;
-            Ok(())
-        })?;
-        self.offset.get_or_insert(0);
+        let database = create_empty(&self.path)?;
+        self.offset.get_or_insert(FIRST_KEY.cast_signed());
         self.open = Some(Opened {
             database,
             held: 0,
@@ -186,6 +196,13 @@ impl Store {
             None => Ok(()),
         }
     }
+}
+
+fn create_empty(path: &Path) -> Result<Database, DatabaseError> {
+    database::create(path, FORMAT, |transaction| {
+        transaction.open_table(MESSAGES)?;
+        Ok(())
+    })
 }
 
 fn remove_entry(messages: &mut Messages<'_>, key: u64) -> Result<u64, DatabaseError> {

@@ -375,3 +375,63 @@ proptest! {
         })?;
     }
 }
+
+#[tokio::test]
+async fn messages_of_another_user_are_delivered_once_and_in_their_order_when_they_can_be_read() {
+    let (_directory, path) = spool_path();
+    let mut aside = Vec::new();
+    for first in [0, 10, 20] {
+        let run = SpoolFixture::start(&path, 1 << 20, SpoolPolicy::default());
+        run.push(first..first + 5, 300);
+        run.finish().await;
+        if first < 20 {
+            // What the spool does with a file that it may not read. It must not find the others meanwhile.
+            let kept_as = foreign_files::set_aside(&path).unwrap();
+            let hidden = path.with_file_name(format!("hidden-{first}"));
+            fs::rename(&kept_as, &hidden).unwrap();
+            aside.push((hidden, kept_as));
+        }
+    }
+    for (index, (hidden, kept_as)) in aside.into_iter().enumerate() {
+        let uid = if index == 0 { "1" } else { "1-2" };
+        fs::rename(hidden, kept_as.with_file_name(format!("spool.redb.of-uid-{uid}"))).unwrap();
+    }
+    let last = SpoolFixture::start(&path, 1 << 20, AT_ONCE);
+    last.push(30..32, 300);
+    let expected: Vec<u32> = (0..5).chain(10..15).chain(20..25).chain(30..32).collect();
+    assert_eq!(last.deliver(expected.len()).await, expected);
+    assert_eq!(last.finish().await, Undelivered::default());
+    assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn messages_that_were_taken_up_before_a_sigkill_are_not_taken_up_again() {
+    let (_directory, path) = spool_path();
+    let first = SpoolFixture::start(&path, 1 << 20, SpoolPolicy::default());
+    first.push(0..3, 300);
+    first.finish().await;
+    let aside = foreign_files::set_aside(&path).unwrap();
+    let copy = path.with_file_name("copy");
+    fs::copy(&aside, &copy).unwrap();
+    let mut store = Store::new(path.clone(), 1 << 20);
+    assert_eq!(store.open().unwrap(), 3);
+    drop(store);
+    // As if the process had ended before it removed the file.
+    fs::rename(&copy, &aside).unwrap();
+    store::note_as_taken_up(&path, &aside);
+    let second = SpoolFixture::start(&path, 1 << 20, AT_ONCE);
+    assert_eq!(second.deliver(3).await, [0, 1, 2]);
+    assert_eq!(second.finish().await, Undelivered::default());
+    assert!(!aside.exists());
+}
+
+#[tokio::test]
+async fn a_file_of_another_user_that_is_no_database_does_not_stop_the_spool() {
+    let (_directory, path) = spool_path();
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path.with_file_name("spool.redb.of-uid-1"), "something else").unwrap();
+    let first = SpoolFixture::start(&path, 1 << 20, AT_ONCE);
+    first.push(0..3, 300);
+    assert_eq!(first.deliver(3).await, [0, 1, 2]);
+    assert_eq!(damaged_files(path.parent().unwrap()).len(), 1);
+}

@@ -1,0 +1,117 @@
+//! Takes up the messages of files that were set aside because they belonged to another user.
+
+use std::fs;
+use std::path::Path;
+
+use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition, TableHandle};
+
+use super::{FIRST_KEY, FORMAT, MESSAGES, create_empty};
+use crate::util::database::{self, DatabaseError};
+use crate::util::foreign_files;
+
+/// Names of files whose messages are in this file. A name is here only until its file is removed.
+const TAKEN_UP: TableDefinition<&str, ()> = TableDefinition::new("taken_up");
+
+/// Takes up all files that were set aside for `path` and can be read. They come before the messages in `database`, each message
+/// once, also after a SIGKILL.
+///
+/// # Errors
+/// Of `database`. A file that cannot be read stays where it is.
+pub(super) fn all(path: &Path, mut database: Option<Database>) -> Result<Option<Database>, DatabaseError> {
+    let set_aside = foreign_files::all_set_aside(path);
+    if set_aside.is_empty()
+        && let Some(database) = &database
+    {
+        forget(database)?;
+    }
+    // The newest first, because each is put before the others.
+    for aside in set_aside.into_iter().rev() {
+        let old = match database::open(&aside, FORMAT) {
+            Ok(Some(old)) => old,
+            Ok(None) => continue,
+            Err(error) if error.is_final() => {
+                let kept_as = database::set_aside(&aside).map(|path| path.display().to_string());
+                tracing::error!(
+                    path = %aside.display(), %error, ?kept_as,
+                    "A spool of another user is damaged; its messages are not delivered"
+                );
+                continue;
+            }
+            Err(error) => {
+                tracing::error!(
+                    path = %aside.display(), %error, advice = foreign_files::ADVICE,
+                    "A spool of another user cannot be read; its messages wait"
+                );
+                continue;
+            }
+        };
+        let target = match database.take() {
+            Some(target) => target,
+            None => create_empty(path)?,
+        };
+        let target = database.insert(target);
+        let messages = take_up(target, &old, &name(&aside))?;
+        drop(old);
+        fs::remove_file(&aside).map_err(DatabaseError::Io)?;
+        forget(target)?;
+        tracing::info!(path = %aside.display(), messages, "The messages in a spool of another user are delivered now");
+    }
+    Ok(database)
+}
+
+fn name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// Copies the messages and notes the name in one commit. Returns their number; 0 if it was done before.
+fn take_up(target: &Database, old: &Database, name: &str) -> Result<u64, DatabaseError> {
+    let reading = old.begin_read()?;
+    let old = reading.open_table(MESSAGES)?;
+    let transaction = target.begin_write()?;
+    let count = old.len()?;
+    {
+        let mut taken_up = transaction.open_table(TAKEN_UP)?;
+        if taken_up.insert(name, ())?.is_some() {
+            return Ok(0);
+        }
+        let mut messages = transaction.open_table(MESSAGES)?;
+        let lowest = messages.first()?.map_or(FIRST_KEY, |(key, _)| key.value());
+        let first = if lowest > count {
+            lowest - count
+        } else {
+            // A file of an earlier version has no keys below its messages.
+            messages.last()?.map_or(FIRST_KEY, |(key, _)| key.value() + 1)
+        };
+        for (key, entry) in (first..).zip(old.iter()?) {
+            messages.insert(key, entry?.1.value())?;
+        }
+    }
+    transaction.commit()?;
+    Ok(count)
+}
+
+fn forget(target: &Database) -> Result<(), DatabaseError> {
+    let is_noted = target
+        .begin_read()?
+        .list_tables()?
+        .any(|table| table.name() == TAKEN_UP.name());
+    if is_noted {
+        let transaction = target.begin_write()?;
+        transaction.delete_table(TAKEN_UP)?;
+        transaction.commit()?;
+    }
+    Ok(())
+}
+
+/// Puts a file into the state in which a SIGKILL before the removal of `aside` leaves it.
+#[cfg(test)]
+pub(in crate::uplink::spool) fn note_as_taken_up(path: &Path, aside: &Path) {
+    let target = database::open(path, FORMAT).unwrap().unwrap();
+    let transaction = target.begin_write().unwrap();
+    transaction
+        .open_table(TAKEN_UP)
+        .unwrap()
+        .insert(&*name(aside), ())
+        .unwrap();
+    transaction.commit().unwrap();
+}

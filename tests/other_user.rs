@@ -1,0 +1,197 @@
+//! A component whose files belong to another user: after a change of `posixUser`, or after a run as root by hand.
+//!
+//! Only root can run a program as another user. Without root these tests do nothing.
+
+use std::collections::HashSet;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, lchown};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+
+use rustix::process::geteuid;
+use serde_json::Value;
+
+use crate::support::broker::{Behaviour, MockBroker};
+use crate::support::daemon::{Daemon, LIMIT, Site};
+use crate::support::ports::free_port;
+use crate::support::scripts::{boxed, cycle, frames};
+
+/// Users without an account.
+const OLD: u32 = 52_001;
+const NEW: u32 = 52_002;
+
+/// Gives everything below a path, and the path, to a user.
+fn give(path: &Path, uid: u32) {
+    lchown(path, Some(uid), Some(uid)).unwrap();
+    if path.symlink_metadata().unwrap().is_dir() {
+        for entry in fs::read_dir(path).unwrap() {
+            give(&entry.unwrap().path(), uid);
+        }
+    }
+}
+
+/// Runs the component on so many frames, all of them published.
+fn run(site: &Site, uid: u32, broker: &str, count: u32, more: &[&str]) -> Daemon {
+    let model = site.scripted_model(&cycle(&[boxed(0.9)]));
+    for name in [model.clone(), PathBuf::from(format!("{}.json", model.display()))] {
+        give(&name, uid);
+    }
+    let mut command = site.command("run");
+    command.args(["--mqtt", broker, "--unthrottled", "--model", model.to_str().unwrap()]);
+    command.args(["--gst", &frames(count)]);
+    for set in [
+        "ei_shutdown_behavior=wait_for_restart",
+        "iotcore_backoff=1",
+        "metrics_sleeptime_ms=200",
+    ]
+    .iter()
+    .chain(more)
+    {
+        command.args(["--set", set]);
+    }
+    command.env("HOME", site.path()).uid(uid).gid(uid);
+    Daemon::start(command)
+}
+
+/// Runs offline until the source ends, and stops. Returns how many messages wait on disk, and the log.
+#[track_caller]
+fn run_offline(site: &Site, uid: u32) -> (usize, String) {
+    let offline = run(site, uid, &format!("mqtt://127.0.0.1:{}", free_port()), 20, &[]);
+    offline.wait_for_line("The source ended");
+    let log = offline.stop();
+    let line = log
+        .lines()
+        .find(|line| line.contains("Undelivered messages wait on disk for the next start"));
+    let count = line.and_then(|line| line.rsplit_once("messages=")?.1.trim().parse().ok());
+    assert!(!log.contains("are lost"), "{log}");
+    (count.unwrap_or_else(|| panic!("no message is on disk: {log}")), log)
+}
+
+/// A site on which the earlier user has left undelivered messages: the directory of the device, and the number of messages.
+fn site_of_old_user() -> Option<(Site, PathBuf, usize)> {
+    if !geteuid().is_root() {
+        return None;
+    }
+    let site = Site::new();
+    give(site.path(), OLD);
+    let (messages, _) = run_offline(&site, OLD);
+    let device = device_dirs(&site).pop().unwrap();
+    // The nucleus gives a new user only the top.
+    lchown(site.path(), Some(NEW), Some(NEW)).unwrap();
+    Some((site, device, messages))
+}
+
+/// Directories with the spool, those that were set aside too.
+fn device_dirs(site: &Site) -> Vec<PathBuf> {
+    let entries = fs::read_dir(site.path()).unwrap().flatten();
+    let mut found: Vec<_> = entries
+        .map(|entry| entry.path())
+        .filter(|path| path.join("spool.redb").exists())
+        .collect();
+    found.sort();
+    found
+}
+
+/// Waits for so many different inferences. Returns how often one came twice.
+async fn repeated_of(broker: &MockBroker, count: usize) -> usize {
+    let inferences = |log: &[crate::support::broker::Entry]| -> Vec<String> {
+        let published = log.iter().filter_map(|entry| entry.published());
+        published
+            .filter(|publish| publish.topic.ends_with("inference/output"))
+            .map(|publish| String::from_utf8_lossy(&publish.payload).into_owned())
+            .collect()
+    };
+    broker
+        .wait_for(&format!("{count} inferences"), LIMIT, |log| {
+            inferences(log).iter().collect::<HashSet<_>>().len() >= count
+        })
+        .await;
+    inferences(&broker.log()).len() - count
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_of_an_earlier_user_wait_and_are_delivered_once_when_they_can_be_read() {
+    let Some((site, device, old)) = site_of_old_user() else {
+        return;
+    };
+    let (new, log) = run_offline(&site, NEW);
+    assert!(
+        log.contains("ERROR") && log.contains("The directory of the device belongs to another user"),
+        "{log}"
+    );
+    assert_eq!(device_dirs(&site).len(), 2);
+    assert_eq!(device.metadata().unwrap().uid(), NEW);
+
+    // The next start cannot read them either.
+    let broker = MockBroker::start(Behaviour::default()).await;
+    let online = run(&site, NEW, &broker.url(), 1, &[]);
+    assert_eq!(repeated_of(&broker, new + 1).await, 0);
+    broker
+        .wait_for("the problem in the metrics", LIMIT, |log| {
+            let mut published = log.iter().filter_map(|entry| entry.published());
+            published.any(|publish| {
+                let metrics: Value = serde_json::from_slice(&publish.payload).unwrap_or_default();
+                let problems = metrics["runner"]["problems"].to_string();
+                problems.contains("spool: messages of another user wait in ")
+            })
+        })
+        .await;
+    online.stop();
+
+    // The install step.
+    give(site.path(), NEW);
+    let last = run(&site, NEW, &broker.url(), 1, &[]);
+    assert_eq!(repeated_of(&broker, old + new + 2).await, 0);
+    let log = last.stop();
+    assert!(
+        log.contains("The messages in a spool of another user are delivered now"),
+        "{log}"
+    );
+    assert_eq!(device_dirs(&site), [] as [PathBuf; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn single_files_of_root_in_the_directory_of_the_device_do_not_stop_the_component() {
+    let Some((site, device, old)) = site_of_old_user() else {
+        return;
+    };
+    give(site.path(), NEW);
+    for (file, uid) in [("spool.redb", 0), ("iot-endpoint.json", 0), ("preview_token", 0)] {
+        let path = device.join(file);
+        if !path.exists() {
+            fs::write(&path, "").unwrap();
+            fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        }
+        lchown(&path, Some(uid), Some(uid)).unwrap();
+    }
+    let (new, log) = run_offline(&site, NEW);
+    assert!(
+        log.contains("The spool belongs to another user and was renamed"),
+        "{log}"
+    );
+    give(site.path(), NEW);
+    let broker = MockBroker::start(Behaviour::default()).await;
+    let last = run(&site, NEW, &broker.url(), 1, &[]);
+    assert_eq!(repeated_of(&broker, old + new + 1).await, 0);
+    last.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_work_directory_that_cannot_be_written_is_reported_and_messages_are_kept_in_memory() {
+    let Some((site, device, _)) = site_of_old_user() else {
+        return;
+    };
+    lchown(site.path(), Some(OLD), Some(OLD)).unwrap();
+    fs::set_permissions(site.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let broker = MockBroker::start(Behaviour::default()).await;
+    let lock = tempfile::tempdir().unwrap();
+    give(lock.path(), NEW);
+    let lock_filename = format!("lock_filename={}", lock.path().join("lock").display());
+    let online = run(&site, NEW, &broker.url(), 1, &[&lock_filename]);
+    assert_eq!(repeated_of(&broker, 1).await, 0);
+    let log = online.log();
+    assert!(log.contains("undelivered messages are kept in memory only"), "{log}");
+    online.stop();
+    assert_eq!(device.metadata().unwrap().uid(), OLD);
+    assert!(device.join("spool.redb").exists());
+}
