@@ -117,6 +117,27 @@ fn the_component_waits_for_a_nucleus_that_is_being_started() {
 }
 
 #[test]
+fn a_person_beside_the_component_sees_the_deployed_configuration() {
+    let (site, broker) = (Site::new(), Mosquitto::start());
+    let nucleus = Nucleus::start(parameters(&site, &broker));
+    let daemon = Daemon::start(lifecycle_step(&site, &nucleus, &["run"]));
+    nucleus.wait_for("SubscribeToConfigurationUpdate", 1);
+    let by_hand = |arguments: &[&str]| site.bare_command().args(arguments).current_dir("/").output().unwrap();
+    let deployed = format!("--deployed={}", daemon.pid());
+    let output = by_hand(&["config", "get", "iotcore_backoff", &deployed]);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "1\n", "{output:?}");
+    let output = by_hand(&["check", &deployed]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains(&daemon.pid().to_string()), "the section Running: {text}");
+    assert!(!text.contains(&nucleus.token()), "{text}");
+    let output = by_hand(&["check", "--deployed=1"]);
+    assert_eq!(output.status.code(), Some(2));
+    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains("Greengrass has not started the process 1"), "{text}");
+    daemon.stop();
+}
+
+#[test]
 fn a_configuration_that_cannot_run_says_that_lite_does_not_roll_back() {
     let site = Site::new();
     let nucleus = Nucleus::start(json!({"launch": "windows"}));

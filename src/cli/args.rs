@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::logging::LogFormat;
 use crate::config::{ConfigError, Loaded, Sources, TextOrigin, Verbosity};
-use crate::nucleus::{Nucleus, NucleusError};
+use crate::nucleus::{Nucleus, NucleusError, RunningComponent};
 
 /// Environment variable with which recipes of earlier versions pass the component configuration.
 const CONFIG_VARIABLE: &str = "CONFIG_PARAMETERS";
@@ -48,6 +48,9 @@ pub struct ConfigArgs {
     /// component asks the Greengrass nucleus, or reads the environment variable CONFIG_PARAMETERS if it is set.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// The configuration of the component that Greengrass runs on this machine. Needs root. PID chooses one of several.
+    #[arg(long, value_name = "PID", num_args = 0..=1, require_equals = true, conflicts_with = "config")]
+    deployed: Option<Option<u32>>,
     /// Set one key, over what the configuration says; repeatable.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
@@ -77,15 +80,16 @@ impl ConfigArgs {
 
     /// Loads the configuration. `Ok(None)`: none was given.
     pub(super) fn load(&self) -> Result<Option<Loaded>, ConfigError> {
+        if let Some(pid) = self.deployed {
+            let RunningComponent { nucleus, current_dir } = RunningComponent::find(pid)?;
+            let text = (TextOrigin::Nucleus, parameters_in_time(&nucleus)?);
+            return self.load_sources(Some(text), current_dir).map(Some);
+        }
         let text = match &self.config {
             Some(path) => Some((TextOrigin::File(path.clone()), crate::config::read_file(path)?)),
             None => match (configuration_variable(), self.nucleus()) {
                 (Some(text), _) => Some((TextOrigin::Environment, text)),
-                (None, Some(nucleus)) => {
-                    let deadline = Instant::now() + NUCLEUS_LIMIT;
-                    let text = read_parameters(&nucleus, |_| Instant::now() < deadline)?;
-                    Some((TextOrigin::Nucleus, text))
-                }
+                (None, Some(nucleus)) => Some((TextOrigin::Nucleus, parameters_in_time(&nucleus)?)),
                 (None, None) => None,
             },
         };
@@ -104,6 +108,10 @@ impl ConfigArgs {
 
     /// Loads this configuration text, with the values of the flags.
     pub(super) fn load_text(&self, text: Option<(TextOrigin, String)>) -> Result<Loaded, ConfigError> {
+        self.load_sources(text, current_dir())
+    }
+
+    fn load_sources(&self, text: Option<(TextOrigin, String)>, current_dir: PathBuf) -> Result<Loaded, ConfigError> {
         let sets = self
             .set
             .iter()
@@ -115,9 +123,15 @@ impl ConfigArgs {
             model: self.model.clone(),
             mqtt: self.mqtt.clone(),
             gst: self.gst.clone(),
-            current_dir: current_dir(),
+            current_dir,
         })
     }
+}
+
+/// The component's `Parameters`, for a subcommand other than `run`.
+fn parameters_in_time(nucleus: &Nucleus) -> Result<String, NucleusError> {
+    let deadline = Instant::now() + NUCLEUS_LIMIT;
+    read_parameters(nucleus, |_| Instant::now() < deadline)
 }
 
 /// The text of `CONFIG_PARAMETERS`. Invalid UTF-8 shows as replacement characters in the value.

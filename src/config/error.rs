@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::nucleus::NucleusError;
+use crate::nucleus::{NucleusError, RunningError};
 use crate::util::redact;
 
 /// The origin of configuration text.
@@ -47,6 +47,9 @@ pub enum ConfigError {
     /// The nucleus does not tell the configuration.
     #[error("the configuration of the component cannot be read: {0}")]
     Nucleus(#[from] NucleusError),
+    /// The running component cannot be asked for its configuration.
+    #[error("--deployed: {0}")]
+    Deployed(#[from] RunningError),
     /// The text is too long for a configuration.
     #[error("the configuration in {origin} is longer than {limit} bytes, the accepted maximum")]
     TooLong {

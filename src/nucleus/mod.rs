@@ -7,9 +7,11 @@
 mod connection;
 mod error;
 mod parameters;
+mod running;
 mod state;
 mod token;
 mod token_exchange;
 
 pub use connection::Nucleus;
 pub use error::NucleusError;
+pub use running::{RunningComponent, RunningError};
