@@ -26,6 +26,7 @@ pub mod device;
 pub mod http;
 pub mod inference;
 pub mod lifecycle;
+pub mod local_topics;
 pub mod model;
 pub mod nucleus;
 pub mod report;

@@ -4,6 +4,7 @@ mod daemon;
 mod documents;
 mod inputs;
 mod iot_core;
+mod local_topics;
 mod model;
 mod nucleus;
 mod other_user;

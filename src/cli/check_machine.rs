@@ -7,6 +7,7 @@ use std::path::Path;
 use crate::config::{Config, IotAuth};
 use crate::device::peek;
 use crate::lifecycle::{LockFile, holder, lock_path};
+use crate::nucleus::Nucleus;
 use crate::supervisor::{Setup, SetupError};
 use crate::uplink::{ClientCertificate, check_files};
 use crate::util::host::bracketed;
@@ -64,6 +65,11 @@ pub(super) fn limitations(config: &Config) -> Vec<String> {
             "cache_file_directory {} cannot be written: {error}; `run` stores no pair until it can",
             cache.directory.display()
         ));
+    }
+    if config.local_topics && Nucleus::from_env().is_none() {
+        lines.push(
+            "local_topics has no effect here: only a component that Greengrass started has local topics".to_owned(),
+        );
     }
     if running_instance(config).is_none() {
         lines.extend(port_in_use(config));

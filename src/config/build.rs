@@ -47,6 +47,7 @@ pub(super) fn config(values: &mut Resolver, params: &mut EiParams, sources: &Sou
         iot_auth: iot_auth(values),
         spool_max_bytes: values.take(&keys::SPOOL_MAX_MB),
         work_dir: work_dir(values, sources),
+        local_topics: values.take(&keys::LOCAL_TOPICS),
         preview: preview(values, params),
         runner: params.options.clone(),
     })

@@ -55,6 +55,7 @@ fn documented_defaults() -> Config {
         iot_auth: IotAuth::SigV4,
         spool_max_bytes: 64 << 20,
         work_dir: "/work-dir".into(),
+        local_topics: false,
         preview: PreviewConfig {
             enabled: true,
             host: "0.0.0.0".to_owned(),

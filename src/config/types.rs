@@ -66,6 +66,8 @@ pub struct Config {
     pub spool_max_bytes: u64,
     /// Directory for models, spool and identity.
     pub work_dir: PathBuf,
+    /// Whether messages and commands also use the local topics of Greengrass.
+    pub local_topics: bool,
     /// The live page.
     pub preview: PreviewConfig,
     /// Options of the existing runner (`eiparams`).

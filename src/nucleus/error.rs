@@ -44,6 +44,14 @@ pub enum NucleusError {
         /// The operation.
         operation: &'static str,
     },
+    /// The component's `accessControl` does not allow the operation.
+    #[error("add to accessControl under aws.greengrass.ipc.pubsub: aws.greengrass#{operation} on {topic}")]
+    Unauthorized {
+        /// The operation.
+        operation: &'static str,
+        /// The topic.
+        topic: String,
+    },
     /// The nucleus refuses the operation, or the connection failed meanwhile.
     #[error("{operation} failed: {reason}")]
     Failed {
@@ -55,6 +63,17 @@ pub enum NucleusError {
 }
 
 impl NucleusError {
+    /// The error of an operation on a local topic.
+    pub(super) fn of_topic(operation: &'static str, topic: &str, error: &Error) -> Self {
+        match error {
+            Error::Service { model, .. } if model.ends_with("#UnauthorizedError") => Self::Unauthorized {
+                operation,
+                topic: topic.to_owned(),
+            },
+            error => Self::of_operation(operation, error),
+        }
+    }
+
     /// The error of an operation on an open connection.
     pub(super) fn of_operation(operation: &'static str, error: &Error) -> Self {
         match error {

@@ -1,11 +1,12 @@
-//! The nucleus of Greengrass, over its interprocess communication (IPC): the component's configuration and its changes, and
-//! the address of the token exchange service.
+//! The nucleus of Greengrass, over its interprocess communication (IPC): the component's configuration and its changes,
+//! the address of the token exchange service, and local publish/subscribe.
 //!
 //! The nucleus gives every lifecycle step the path of its socket and a token. Reading the own configuration needs no
-//! `accessControl`. Outside Greengrass there is no nucleus, and nothing of this module is used.
+//! `accessControl`; local publish/subscribe does. Outside Greengrass there is no nucleus, and nothing of this module is used.
 
 mod connection;
 mod error;
+mod local_pubsub;
 mod parameters;
 mod running;
 mod state;
@@ -14,4 +15,5 @@ mod token_exchange;
 
 pub use connection::Nucleus;
 pub use error::NucleusError;
+pub use local_pubsub::{LocalMessages, LocalPubSub};
 pub use running::{RunningComponent, RunningError};

@@ -31,6 +31,8 @@ pub enum Part {
     Preview,
     /// The configuration that was deployed last.
     Configuration,
+    /// The local topics of Greengrass.
+    LocalTopics,
 }
 
 impl Part {

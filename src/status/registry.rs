@@ -32,6 +32,7 @@ pub struct StatusRegistry {
     viewers: Arc<dyn StatusSource<ViewerStatus>>,
     live_page: HealthFlag,
     configuration: HealthFlag,
+    local_topics: HealthFlag,
     model_resolver: HealthFlag,
     shared_memory: HealthFlag,
     results: HealthFlag,
@@ -78,6 +79,7 @@ impl StatusRegistry {
             viewers,
             live_page: HealthFlag::default(),
             configuration: HealthFlag::default(),
+            local_topics: HealthFlag::default(),
             model_resolver: HealthFlag::default(),
             shared_memory: HealthFlag::default(),
             results: HealthFlag::default(),
@@ -174,6 +176,11 @@ impl StatusRegistry {
         &self.live_page
     }
 
+    /// Whether the local topics of Greengrass work.
+    pub(crate) fn local_topics_flag(&self) -> &HealthFlag {
+        &self.local_topics
+    }
+
     /// The status as JSON, for `/api/status` and the live page.
     pub(crate) fn status_document(&self) -> Map<String, Value> {
         status_document(&self.info, &self.snapshot(), self.inferences_per_second(Instant::now()))
@@ -231,6 +238,11 @@ impl StatusRegistry {
             HealthStatus::from_flag(Part::CacheS3, "ok", s3.as_ref().map(|(_, flag)| flag)),
             HealthStatus::from_flag(Part::Preview, "on", self.info.live_page.then_some(&self.live_page)),
             HealthStatus::from_flag(Part::Configuration, "ok", Some(&self.configuration)),
+            HealthStatus::from_flag(
+                Part::LocalTopics,
+                "online",
+                self.info.local_topics.then_some(&self.local_topics),
+            ),
         ])
     }
 
@@ -286,6 +298,7 @@ mod tests {
         let info = ComponentInfo {
             device: "d".to_owned(),
             live_page: false,
+            local_topics: false,
         };
         let fixed = Arc::new(FixedStatus(outbox));
         StatusRegistry::new(info, Arc::new(LinkStatus::Stdout), fixed.clone(), fixed, Arc::default())

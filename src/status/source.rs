@@ -26,6 +26,8 @@ pub struct ComponentInfo {
     pub device: String,
     /// Whether the live page is on.
     pub live_page: bool,
+    /// Whether messages also go to the local topics of Greengrass.
+    pub local_topics: bool,
 }
 
 /// The enabled caches.

@@ -89,6 +89,12 @@ counters! {
         spooled,
         /// Messages dropped from a full spool, oldest first.
         spool_dropped,
+        /// Messages published on the local topics of Greengrass.
+        local_published,
+        /// Messages published there without their picture, or without the weakest cells, boxes or labels, to fit.
+        local_shortened,
+        /// Messages not published there: too large, or the nucleus did not take them in time.
+        local_dropped,
         /// Pairs written to a cache.
         cache_writes,
         /// Pairs that a cache failed to write, or dropped because its queue was full.

@@ -133,6 +133,7 @@ mod tests {
             (r#"{"iot_endpoint": "mqtt://h"}"#, Effect::NewProcess),
             (r#"{"preview": "no"}"#, Effect::NewProcess),
             (r#"{"spool_max_mb": 1}"#, Effect::NewProcess),
+            (r#"{"local_topics": "yes"}"#, Effect::NewProcess),
             (
                 r#"{"gst_args": "videotestsrc", "work_dir": "/data"}"#,
                 Effect::NewProcess,

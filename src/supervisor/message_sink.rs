@@ -62,6 +62,14 @@ impl MessageSink {
         }
     }
 
+    /// The sender of the channel of commands, for commands from elsewhere.
+    pub(super) fn commands(&self) -> mpsc::Sender<ReceivedCommand> {
+        match self {
+            Self::Broker(uplink) => uplink.commands(),
+            Self::Stdout(sink) => sink.commands.clone(),
+        }
+    }
+
     /// The source of the sink's status.
     pub(super) fn status_source(&self) -> Arc<dyn StatusSource<LinkStatus>> {
         match self {
@@ -130,8 +138,8 @@ pub(super) struct StdoutSink {
     outbox: Arc<Outbox>,
     /// Notified when stdout is closed.
     closed: Option<oneshot::Receiver<()>>,
-    /// No commands arrive, but the channel must stay open.
-    _commands: mpsc::Sender<ReceivedCommand>,
+    /// No commands arrive from stdout.
+    commands: mpsc::Sender<ReceivedCommand>,
 }
 
 impl StdoutSink {
@@ -157,7 +165,7 @@ impl StdoutSink {
             printer,
             outbox,
             closed: Some(closed),
-            _commands: commands,
+            commands,
         };
         (sink, receiver)
     }

@@ -9,6 +9,7 @@ mod capture_supervisor;
 mod config_update;
 mod context;
 mod event;
+mod local_topics;
 mod message_sink;
 mod model_resolver;
 mod model_supervisor;

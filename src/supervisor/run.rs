@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::config_update::ConfigUpdate;
 use super::context::Context;
+use super::local_topics;
 use super::message_sink::MessageSink;
 use super::session::{Session, SessionInputs};
 use super::session_end::SessionEnd;
@@ -37,6 +38,8 @@ const STOP_LIMIT: Duration = Duration::from_millis(3_200);
 const SESSION_STOP_LIMIT: Duration = Duration::from_millis(2_300);
 /// Additional time for the spool, which writes undelivered messages.
 const SPOOL_STOP_LIMIT: Duration = Duration::from_millis(700);
+/// Time for the last local messages, beside the spool. The nucleus is on this machine.
+const LOCAL_STOP_LIMIT: Duration = Duration::from_millis(500);
 
 /// How a run of the component ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,7 +61,10 @@ pub async fn run(
     crate::model::sweep(&device);
     let topics = Arc::new(Topics::new(&device));
     let stats = Arc::new(Stats::default());
-    let outbox = Arc::new(Outbox::new(OutboxBounds::default(), stats.clone()));
+    let local_topics = local_topics::prepare(&setup.config, &stats);
+    let copies = local_topics.as_ref().map(|ends| ends.copies.clone());
+    let outbox = Outbox::new(OutboxBounds::default(), stats.clone()).with_copies(copies);
+    let outbox = Arc::new(outbox);
     let spool = spool::start(&setup, &device, &outbox);
     let (mut sink, commands) = MessageSink::start(&setup, &device, &topics, &outbox, &stats);
     let sink_closed = sink.closed();
@@ -73,6 +79,7 @@ pub async fn run(
     let info = ComponentInfo {
         device: device.clone(),
         live_page: config.preview.enabled,
+        local_topics: local_topics.is_some(),
     };
     let registry = Arc::new(StatusRegistry::new(
         info,
@@ -94,13 +101,20 @@ pub async fn run(
         stuck_threads: Arc::default(),
         source_secrets: Arc::new(SourceSecrets::new(tokio::runtime::Handle::current())),
     };
+    let local_topics = local_topics.map(|ends| ends.start(&context, sink.commands()));
     let mut inputs = SessionInputs { commands, updates };
     let (mut end, deadline) = run_sessions(&context, stop.as_mut(), &mut inputs).await;
     refuse_commands(&mut inputs.commands, &context);
     let notice = Message::notice(&context.topics, Status::Stopped, context.setup().config.qos);
     let mut finish = pin!(async {
         sink.stop(notice, deadline).await;
-        spool::finish(spool, &context.outbox, deadline + SPOOL_STOP_LIMIT).await;
+        let deadline = deadline + SPOOL_STOP_LIMIT;
+        let stop_local_topics = async {
+            if let Some(local_topics) = local_topics {
+                local_topics.stop(deadline.min(Instant::now() + LOCAL_STOP_LIMIT)).await;
+            }
+        };
+        tokio::join!(spool::finish(spool, &context.outbox, deadline), stop_local_topics);
     });
     tokio::select! {
         () = &mut finish => {}

@@ -23,6 +23,7 @@ use std::time::Instant;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::Notify;
 
+use super::copies::MessageCopies;
 use super::message::{Class, Message};
 use super::recent::Recent;
 use crate::status::health::HealthFlag;
@@ -56,6 +57,8 @@ pub struct Outbox {
     job_due: Condvar,
     stats: Arc<Stats>,
     recent: Recent,
+    /// Gets a copy of each message; `None`: the broker is the only reader.
+    copies: Option<Arc<MessageCopies>>,
     spool_flag: HealthFlag,
 }
 
@@ -118,13 +121,23 @@ impl Outbox {
             job_due: Condvar::new(),
             stats,
             recent: Recent::default(),
+            copies: None,
             spool_flag: HealthFlag::default(),
         }
+    }
+
+    /// The same outbox, which also gives a copy of each pushed message to another reader.
+    #[must_use]
+    pub fn with_copies(self, copies: Option<Arc<MessageCopies>>) -> Self {
+        Self { copies, ..self }
     }
 
     /// Adds a message. Never waits; may be called from any thread. When the outbox is full, the oldest message is dropped.
     pub fn push(&self, message: Message) -> Token {
         self.recent.add(&message);
+        if let Some(copies) = &self.copies {
+            copies.push(&message);
+        }
         let now = Instant::now();
         let mut inner = self.inner.lock();
         inner.last_token += 1;

@@ -29,6 +29,7 @@ pub struct Uplink {
     state: watch::Receiver<LinkState>,
     stop: Option<oneshot::Sender<StopOrder>>,
     driver: JoinHandle<()>,
+    commands: mpsc::Sender<ReceivedCommand>,
     outbox: Arc<Outbox>,
 }
 
@@ -40,17 +41,19 @@ pub fn start(settings: Settings, outbox: Arc<Outbox>, stats: Arc<Stats>) -> (Upl
     let (state_sender, state) = watch::channel(LinkState::Connecting { attempt: 1 });
     let (stop, stop_order) = oneshot::channel();
     let waits = settings.limits.backoff;
+    let driver_commands = commands.clone();
     let start = {
         let outbox = Arc::clone(&outbox);
         move || {
             let (settings, outbox, stats) = (settings.clone(), outbox.clone(), stats.clone());
-            Driver::new(settings, outbox, stats, commands.clone(), state_sender.clone())
+            Driver::new(settings, outbox, stats, driver_commands.clone(), state_sender.clone())
         }
     };
     let uplink = Uplink {
         state,
         stop: Some(stop),
         driver: tokio::spawn(run_driver(start, waits, Arc::clone(&outbox), stop_order)),
+        commands,
         outbox,
     };
     (uplink, received)
@@ -81,6 +84,11 @@ impl Uplink {
     /// The state of the connection.
     pub fn state(&self) -> watch::Receiver<LinkState> {
         self.state.clone()
+    }
+
+    /// The sender of the channel of commands, for commands from elsewhere.
+    pub fn commands(&self) -> mpsc::Sender<ReceivedCommand> {
+        self.commands.clone()
     }
 
     /// Stops in an orderly way within `limit`: delivers the waiting messages, then `final_notice`, waits for its

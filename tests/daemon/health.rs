@@ -30,6 +30,7 @@ fn the_metrics_message_and_watch_show_why_there_is_no_picture() {
             "model": "running", "source": "waiting", "mqtt": "online", "spool": "ok", "cache_file": "ok", "cache_s3": "off",
             "preview": "off",
             "configuration": "ok",
+            "local_topics": "off",
         })
     );
     let problems: Vec<&str> = runner["problems"]

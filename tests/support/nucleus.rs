@@ -9,6 +9,7 @@ use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use aws_smithy_eventstream::frame::{DecodedFrame, MessageFrameDecoder, write_message_to};
@@ -87,6 +88,9 @@ struct State {
     subscriptions: Mutex<Vec<Subscription>>,
     requests: Events<Request>,
     is_accepting: Mutex<bool>,
+    is_hanging: AtomicBool,
+    /// Operations that the `accessControl` of the component does not allow.
+    refused: Mutex<Vec<&'static str>>,
 }
 
 struct Subscription {
@@ -112,6 +116,8 @@ impl Nucleus {
                 subscriptions: Mutex::default(),
                 requests: Events::default(),
                 is_accepting: Mutex::new(true),
+                is_hanging: AtomicBool::new(false),
+                refused: Mutex::default(),
             }),
             directory,
         };
@@ -181,6 +187,40 @@ impl Nucleus {
             .send_event(Some(topic), "SubscriptionResponseMessage", &event);
     }
 
+    /// Publishes bytes on a local topic, as another component would.
+    pub fn publish_bytes(&self, topic: &str, message: &[u8]) {
+        let event = json!({"binaryMessage": {"message": STANDARD.encode(message), "context": {"topic": topic}}});
+        self.state
+            .send_event(Some(topic), "SubscriptionResponseMessage", &event);
+    }
+
+    /// Waits for a message on a local topic that ends with `ending`. Returns the topic and the message.
+    #[track_caller]
+    pub fn wait_for_local(&self, ending: &str, what: &str, wanted: impl Fn(&Value) -> bool) -> (String, Value) {
+        self.state.requests.wait_for(what, LIMIT, |requests| {
+            let messages = requests.iter().filter_map(|request| published(request, ending));
+            messages.into_iter().find(|(_, message)| wanted(message))
+        })
+    }
+
+    /// The messages on local topics that end with `ending`.
+    pub fn local_messages(&self, ending: &str) -> Vec<Value> {
+        self.state.requests.with(|requests| {
+            let messages = requests.iter().filter_map(|request| published(request, ending));
+            messages.map(|(_, message)| message).collect()
+        })
+    }
+
+    /// Answers nothing any more, until it is switched off.
+    pub fn hang(&self, is_hanging: bool) {
+        self.state.is_hanging.store(is_hanging, Ordering::SeqCst);
+    }
+
+    /// The operations that the `accessControl` of the component does not allow.
+    pub fn refuse(&self, operations: &[&'static str]) {
+        *self.state.refused.lock().unwrap() = operations.to_vec();
+    }
+
     /// Every request since the start.
     pub fn requests(&self) -> &Events<Request> {
         &self.state.requests
@@ -237,6 +277,16 @@ impl Drop for Nucleus {
     }
 }
 
+/// The topic and the message of a request that publishes on a local topic with this ending.
+fn published(request: &Request, ending: &str) -> Option<(String, Value)> {
+    let topic = request.payload["topic"].as_str()?;
+    if request.operation != "PublishToTopic" || !topic.ends_with(ending) {
+        return None;
+    }
+    let bytes = STANDARD.decode(request.payload["publishMessage"]["binaryMessage"]["message"].as_str()?);
+    Some((topic.to_owned(), serde_json::from_slice(&bytes.ok()?).ok()?))
+}
+
 /// Tokens have 16 characters of base64 on Greengrass Lite.
 fn new_token() -> String {
     STANDARD.encode(&uuid::Uuid::new_v4().as_bytes()[..12])
@@ -262,6 +312,9 @@ impl State {
                 }
                 Err(_) => break,
             };
+            if self.is_hanging.load(Ordering::SeqCst) {
+                continue;
+            }
             let payload: Value = serde_json::from_slice(message.payload()).unwrap_or(Value::Null);
             let stream_id = number(&message, ":stream-id");
             match (is_connected, number(&message, ":message-type")) {
@@ -297,6 +350,13 @@ impl State {
             stream_id,
             topic,
         };
+        if self.refused.lock().unwrap().contains(&operation.as_str()) {
+            let refusal = json!({"message": "IPC Operation not authorized.", "_errorCode": "UnauthorizedError"});
+            let headers = [(MODEL_TYPE, "aws.greengrass#UnauthorizedError")];
+            let flags = TERMINATE_STREAM;
+            let _ = send(stream, APPLICATION_ERROR, flags, stream_id, &headers, Some(&refusal));
+            return;
+        }
         let answer = match operation.as_str() {
             "GetConfiguration" => self.configuration(&payload),
             "SubscribeToConfigurationUpdate" => {
