@@ -1,5 +1,7 @@
 //! Local topics of Greengrass, with the real binary, a broker and a stand-in for the nucleus.
 
+mod connection;
+
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};

@@ -7,4 +7,4 @@
 mod shorten;
 mod task;
 
-pub use task::{LocalTopics, LocalTopicsSettings, start};
+pub use task::{LocalTopics, LocalTopicsSettings, LocalTopicsTimes, start};

@@ -22,16 +22,30 @@ use crate::util::clock::rounded;
 use crate::util::log_limiter::{LogLimiter, Suppressed};
 use crate::util::panics::PanicRestart;
 
-/// A missing `accessControl` is tried again after this time: it may come with a deployment.
-const UNAUTHORIZED_RETRY: Duration = Duration::from_secs(60);
-/// The subscription is renewed after this time: Lite ends it without a notice when its publish/subscribe service restarts.
-const RENEWAL: Duration = Duration::from_secs(300);
 /// What a deployment must merge for [`NucleusError::Unauthorized`].
 const ACCESS_CONTROL: &str = concat!(
     r#"merge {"accessControl": {"aws.greengrass.ipc.pubsub": {"EdgeImpulseLinuxRunnerServiceComponent:pubsub:1": {"#,
     r#""operations": ["aws.greengrass#PublishToTopic", "aws.greengrass#SubscribeToTopic"], "#,
     r#""resources": ["/edgeimpulse/device/*"]}}}} in a deployment"#
 );
+
+/// Times of the local topics.
+#[derive(Debug, Clone, Copy)]
+pub struct LocalTopicsTimes {
+    /// A missing `accessControl` is tried again after this time: it may come with a deployment.
+    pub unauthorized_retry: Duration,
+    /// The subscription is renewed after this time: Lite ends it without a notice when its publish/subscribe service restarts.
+    pub renewal: Duration,
+}
+
+impl Default for LocalTopicsTimes {
+    fn default() -> Self {
+        Self {
+            unauthorized_retry: Duration::from_secs(60),
+            renewal: Duration::from_secs(300),
+        }
+    }
+}
 
 /// What the local topics need.
 pub struct LocalTopicsSettings {
@@ -53,6 +67,8 @@ pub struct LocalTopicsSettings {
     pub stats: Arc<Stats>,
     /// Whether local topics work.
     pub health: HealthFlag,
+    /// Times.
+    pub times: LocalTopicsTimes,
 }
 
 /// The running task. It ends when this is dropped.
@@ -110,7 +126,7 @@ impl LocalWorker {
             self.settings.copies.discard();
             let now = std::time::Instant::now();
             let wait = match error {
-                NucleusError::Unauthorized { .. } => UNAUTHORIZED_RETRY,
+                NucleusError::Unauthorized { .. } => self.settings.times.unauthorized_retry,
                 _ => backoff.failed(now),
             };
             self.report(&error, wait);
@@ -161,11 +177,12 @@ impl LocalWorker {
 
     /// Subscribes to commands; also returns when to do it again. Without the permission, messages are still published.
     async fn subscribe(&self, pubsub: &LocalPubSub) -> Result<(Option<LocalMessages>, Instant), NucleusError> {
+        let times = self.settings.times;
         match pubsub.subscribe(&self.settings.topics.command_input).await {
-            Ok(commands) => Ok((Some(commands), Instant::now() + RENEWAL)),
+            Ok(commands) => Ok((Some(commands), Instant::now() + times.renewal)),
             Err(error @ NucleusError::Unauthorized { .. }) => {
-                self.report(&error, UNAUTHORIZED_RETRY);
-                Ok((None, Instant::now() + UNAUTHORIZED_RETRY))
+                self.report(&error, times.unauthorized_retry);
+                Ok((None, Instant::now() + times.unauthorized_retry))
             }
             Err(error) => Err(error),
         }

@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use super::context::Context;
 use crate::commands;
 use crate::config::Config;
-use crate::local_topics::{self, LocalTopics, LocalTopicsSettings};
+use crate::local_topics::{self, LocalTopics, LocalTopicsSettings, LocalTopicsTimes};
 use crate::nucleus::Nucleus;
 use crate::status::stats::Stats;
 use crate::uplink::{MessageCopies, ReceivedCommand};
@@ -43,6 +43,7 @@ impl LocalTopicsEnds {
             refusal_answer: commands::refusal_answer,
             stats: context.stats.clone(),
             health: context.registry.local_topics_flag().clone(),
+            times: LocalTopicsTimes::default(),
         })
     }
 }
