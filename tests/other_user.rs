@@ -4,7 +4,7 @@
 
 use std::collections::HashSet;
 use std::fs;
-use std::os::unix::fs::{MetadataExt, lchown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 
@@ -160,7 +160,7 @@ async fn single_files_of_root_in_the_directory_of_the_device_do_not_stop_the_com
         let path = device.join(file);
         if !path.exists() {
             fs::write(&path, "").unwrap();
-            fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
         }
         lchown(&path, Some(uid), Some(uid)).unwrap();
     }
@@ -182,7 +182,7 @@ async fn a_work_directory_that_cannot_be_written_is_reported_and_messages_are_ke
         return;
     };
     lchown(site.path(), Some(OLD), Some(OLD)).unwrap();
-    fs::set_permissions(site.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    fs::set_permissions(site.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let broker = MockBroker::start(Behaviour::default()).await;
     let lock = tempfile::tempdir().unwrap();
     give(lock.path(), NEW);
@@ -194,4 +194,50 @@ async fn a_work_directory_that_cannot_be_written_is_reported_and_messages_are_ke
     online.stop();
     assert_eq!(device.metadata().unwrap().uid(), OLD);
     assert!(device.join("spool.redb").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lock_file_that_another_user_left_behind_does_not_stop_the_component() {
+    let Some((site, _, _)) = site_of_old_user() else {
+        return;
+    };
+    give(site.path(), NEW);
+    // As in /tmp: others cannot remove the file.
+    fs::set_permissions(site.path(), fs::Permissions::from_mode(0o1777)).unwrap();
+    lchown(site.path(), Some(0), Some(0)).unwrap();
+    let broker = MockBroker::start(Behaviour::default()).await;
+    let first = run(&site, OLD, &broker.url(), 1, &["device_name=other"]);
+    first.wait_for_line("The source ended");
+    let path_of = |suffix: &str| {
+        let entries = fs::read_dir(site.path()).unwrap().flatten();
+        let mut locks = entries.map(|entry| entry.path());
+        locks.find(|path| {
+            let name = path.file_name().unwrap().to_string_lossy();
+            name.starts_with("lock_other") && name.ends_with(suffix)
+        })
+    };
+    let usual = path_of("").unwrap();
+    let mut second = run(&site, NEW, &broker.url(), 1, &["device_name=other"]);
+    let (status, _) = second.wait_for_end(LIMIT);
+    assert_eq!(status.code(), Some(3), "{}", second.log());
+    assert!(
+        second.log().contains(&format!("(pid {}, lock file", first.pid())),
+        "{}",
+        second.log()
+    );
+
+    first.signal(rustix::process::Signal::KILL);
+    drop(first);
+    let mut third = run(&site, NEW, &broker.url(), 1, &["device_name=other"]);
+    third.wait_for_line("The lock file was left behind by a process of another user");
+    third.wait_for_line("The source ended");
+    let own = path_of(&format!(".{NEW}")).unwrap();
+    assert!(usual.exists() && own.exists());
+    let mut stop = site.command("stop");
+    stop.args(["--set", "device_name=other"]);
+    let output = stop.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert!(output.stdout.starts_with(b"stopped"), "{output:?}");
+    assert_eq!(third.wait_for_end(LIMIT).0.code(), Some(0));
+    assert!(!own.exists());
 }

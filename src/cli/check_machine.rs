@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::config::{Config, IotAuth};
 use crate::device::peek;
-use crate::lifecycle::{LockFile, holder, lock_path};
+use crate::lifecycle::{LockFile, holder, own_lock_path};
 use crate::nucleus::Nucleus;
 use crate::supervisor::{Setup, SetupError};
 use crate::uplink::{ClientCertificate, check_files};
@@ -86,7 +86,7 @@ pub(super) fn limitations(config: &Config) -> Vec<String> {
 
 fn lock_file(config: &Config) -> std::path::PathBuf {
     let device = peek(&config.device_name, &config.work_dir, Path::new("/")).name;
-    lock_path(&config.lock_filename, &device)
+    own_lock_path(&config.lock_filename, &device)
 }
 
 /// The port of the live page or of the inference server, if it cannot be opened.

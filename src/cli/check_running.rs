@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use super::watch::shown;
 use crate::config::Config;
 use crate::device::peek;
-use crate::lifecycle::{holder, lock_path};
+use crate::lifecycle::{holder, own_lock_path};
 use crate::util::host::bracketed;
 use crate::util::text::sentence;
 
@@ -33,7 +33,7 @@ struct RunningStatus {
 /// The pid, then the health of each part. One line when no daemon runs, or the live page is off.
 pub(super) fn lines(config: &Config) -> Vec<String> {
     let device = peek(&config.device_name, &config.work_dir, Path::new("/")).name;
-    let path = lock_path(&config.lock_filename, &device);
+    let path = own_lock_path(&config.lock_filename, &device);
     let pid = match holder(&path) {
         Ok(Some(pid)) => pid,
         Ok(None) => return vec!["none runs for this device".to_owned()],

@@ -12,7 +12,10 @@ use super::args::read_parameters;
 use super::config_watch::ConfigWatch;
 use super::{ConfigArgs, Exit, LogArgs, NO_CONFIGURATION, environment, logging};
 use crate::config::{Config, Loaded, TextOrigin};
-use crate::lifecycle::{DeviceDirLock, LockError, LockFile, StopSignals, lock_path, replace_foreign_device_dir};
+use crate::lifecycle::{
+    DeviceDirLock, LockError, LockFile, StopSignals, lock_path as usual_lock_path, own_lock_path,
+    replace_foreign_device_dir,
+};
 use crate::nucleus::{Nucleus, NucleusError};
 use crate::supervisor::{ConfigUpdate, RunEnd, Setup};
 use crate::util::log_limiter::LogLimiter;
@@ -191,7 +194,16 @@ impl InstanceGuard {
         for warning in &device.warnings {
             tracing::warn!(detail = %warning, "Device name warning");
         }
-        let lock = LockFile::acquire(&lock_path(&config.lock_filename, &device.name)).map_err(|e| {
+        let lock_path = own_lock_path(&config.lock_filename, &device.name);
+        let usual = usual_lock_path(&config.lock_filename, &device.name);
+        if lock_path != usual {
+            tracing::warn!(
+                path = %usual.display(), used = %lock_path.display(),
+                advice = "remove the first one as root; until then, remove the second one to stop the component",
+                "The lock file was left behind by a process of another user, and another one is used"
+            );
+        }
+        let lock = LockFile::acquire(&lock_path).map_err(|e| {
             tracing::error!(error = %sentence(&e), "The component cannot start");
             match e {
                 LockError::Held { .. } => Exit::AlreadyRunning,

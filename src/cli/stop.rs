@@ -1,9 +1,11 @@
 //! `stop`: end the running daemon of this device.
 
+use std::path::{Path, PathBuf};
+
 use clap::Args;
 
 use super::{ConfigArgs, Exit, LogArgs, complain, logging, say};
-use crate::lifecycle::{Termination, lock_path, terminate};
+use crate::lifecycle::{TerminateError, Termination, all_lock_paths, own_lock_path, terminate};
 use crate::util::redact;
 
 /// Arguments of `stop`.
@@ -24,8 +26,9 @@ pub(super) fn main(args: &StopArgs, log: &LogArgs) -> Exit {
     };
     logging::init(log.log_format, log.verbosity().unwrap_or(config.runner.verbosity));
     let device = crate::device::peek(&config.device_name, &config.work_dir, std::path::Path::new("/"));
-    let path = lock_path(&config.lock_filename, &device.name);
-    match terminate(&path) {
+    let path = own_lock_path(&config.lock_filename, &device.name);
+    let others = all_lock_paths(&config.lock_filename, &device.name);
+    match terminate_first(&path, &others) {
         Ok(termination) => {
             let path = redact::credentials(&path.display().to_string());
             match termination {
@@ -41,4 +44,17 @@ pub(super) fn main(args: &StopArgs, log: &LogArgs) -> Exit {
             Exit::Failure
         }
     }
+}
+
+/// Ends the component that holds the lock file, else one that holds another lock file of the device: the component of another
+/// user may have one of its own.
+fn terminate_first(path: &Path, others: &[PathBuf]) -> Result<Termination, TerminateError> {
+    let termination = terminate(path)?;
+    let mut others = others.iter().filter(|other| *other != path);
+    if termination != Termination::NotRunning {
+        return Ok(termination);
+    }
+    // One that this user cannot open belongs to a component that this user did not start.
+    let ended = others.find_map(|other| terminate(other).ok().filter(|ended| *ended != Termination::NotRunning));
+    Ok(ended.unwrap_or(termination))
 }

@@ -9,6 +9,7 @@ use std::time::SystemTime;
 use rustix::fs::{FlockOperation, OFlags, flock};
 use thiserror::Error;
 
+use super::flock_holder::flock_holder;
 use crate::util::write_access;
 
 /// Most attempts if the file is removed between opening and locking.
@@ -72,7 +73,15 @@ impl LockFile {
                 }
                 // Another process removed or created the file in between.
                 Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::AlreadyExists) => continue,
-                Err(e) => return Err(io_error(e)),
+                Err(e) => {
+                    return Err(match flock_holder(path) {
+                        Some(pid) => LockError::Held {
+                            path: path.to_owned(),
+                            pid: Some(pid),
+                        },
+                        None => io_error(e),
+                    });
+                }
             };
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {}
@@ -116,6 +125,12 @@ impl LockFile {
             path: path.to_owned(),
             source,
         })
+    }
+
+    /// Why an existing file cannot be opened; `None`: it can be, or it does not exist.
+    pub(super) fn open_error(path: &Path) -> Option<io::Error> {
+        let opened = options().open(path);
+        opened.err().filter(|error| error.kind() != io::ErrorKind::NotFound)
     }
 
     /// Whether the locked file is still at its path. `false`: it was removed or replaced, which requests a stop.
