@@ -197,6 +197,36 @@ async fn a_work_directory_that_cannot_be_written_is_reported_and_messages_are_ke
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn models_of_another_user_are_copied_if_they_can_be_read() {
+    let Some((site, _, _)) = site_of_old_user() else {
+        return;
+    };
+    for (version, mode) in [("p/v1", 0o644), ("p/v2", 0o600)] {
+        let directory = site.path().join("models").join(version);
+        fs::create_dir_all(&directory).unwrap();
+        for name in ["model.eim", "about.json"] {
+            fs::write(directory.join(name), version).unwrap();
+            fs::set_permissions(directory.join(name), fs::Permissions::from_mode(mode)).unwrap();
+        }
+    }
+    lchown(site.path(), Some(NEW), Some(NEW)).unwrap();
+    let broker = MockBroker::start(Behaviour::default()).await;
+    let first = run(&site, NEW, &broker.url(), 1, &[]);
+    first.wait_for_line("A directory of models belongs to another user and was renamed");
+    first.wait_for_line("The source ended");
+    first.stop();
+    let model = |version: &str| fs::read_to_string(site.path().join("models").join(version).join("model.eim"));
+    assert_eq!(model("p/v1").unwrap(), "p/v1");
+    assert!(model("p/v2").is_err());
+    give(site.path(), NEW);
+    let second = run(&site, NEW, &broker.url(), 1, &[]);
+    second.wait_for_line("The source ended");
+    second.stop();
+    assert_eq!(model("p/v2").unwrap(), "p/v2");
+    assert!(!site.path().join("models.of-uid-0").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_lock_file_that_another_user_left_behind_does_not_stop_the_component() {
     let Some((site, _, _)) = site_of_old_user() else {
         return;

@@ -17,6 +17,7 @@ use crate::lifecycle::{
     replace_foreign_device_dir,
 };
 use crate::nucleus::{Nucleus, NucleusError};
+use crate::studio::replace_foreign_models;
 use crate::supervisor::{ConfigUpdate, RunEnd, Setup};
 use crate::util::log_limiter::LogLimiter;
 use crate::util::text::sentence;
@@ -212,6 +213,7 @@ impl InstanceGuard {
         })?;
         let device_dir = config.work_dir.join(&device.name);
         replace_foreign_device_dir(&device_dir);
+        replace_foreign_models(&config.work_dir);
         let device_dir_lock = DeviceDirLock::open(&device_dir);
         if let Some(device_dir_lock) = &device_dir_lock
             && let Err(exit) = wait_for_lock(device_dir_lock, config.sleep_time + STOP_LIMIT, &mut signals).await

@@ -5,6 +5,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,8 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::util::atomic_file::{Durability, replace_via};
 
-const MODEL: &str = "model.eim";
-const ABOUT: &str = "about.json";
+pub(super) const MODEL: &str = "model.eim";
+pub(super) const ABOUT: &str = "about.json";
 /// Prefix of files that are being downloaded.
 const UNFINISHED: &str = ".download-";
 /// Number of versions of a project that are kept.
@@ -159,7 +160,6 @@ impl ModelStore {
     /// # Errors
     /// The directory cannot be written.
     pub(super) fn install(&self, download: PartialDownload, metadata: &ModelMetadata) -> io::Result<StoredModel> {
-        use std::os::unix::fs::PermissionsExt;
         let PartialDownload { mut temporary, file } = download;
         file.set_permissions(fs::Permissions::from_mode(0o755))?;
         file.sync_all()?;
@@ -311,7 +311,10 @@ fn write_record(directory: &Path, record: &ModelRecord) -> io::Result<()> {
     // A random name, because several processes may write records of the same model.
     let unfinished = directory.join(format!(".about-{:016x}", rand::random::<u64>()));
     let content = serde_json::to_vec_pretty(record)?;
-    replace_via(&unfinished, &directory.join(ABOUT), &content, Durability::PowerCut)
+    let path = directory.join(ABOUT);
+    replace_via(&unfinished, &path, &content, Durability::PowerCut)?;
+    // As the model itself: `model fetch` as root makes a model for the user of the component.
+    fs::set_permissions(path, fs::Permissions::from_mode(0o644))
 }
 
 fn entries(directory: &Path) -> Vec<PathBuf> {

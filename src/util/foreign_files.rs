@@ -67,6 +67,14 @@ pub fn all_set_aside(path: &Path) -> Vec<PathBuf> {
     found.into_iter().map(|(_, path)| path).collect()
 }
 
+/// The path for which something was set aside; `None`: it was not.
+pub fn original(aside: &Path) -> Option<PathBuf> {
+    let name = aside.file_name()?.to_str()?;
+    let at = name.rfind(INFIX)?;
+    copy_number(name.get(at..)?)?;
+    Some(aside.with_file_name(name.get(..at)?))
+}
+
 /// Parses what follows the name: `.of-uid-1000` or `.of-uid-1000-2`. Returns owner and copy.
 fn copy_number(suffix: &str) -> Option<(u32, u32)> {
     let numbers = suffix.strip_prefix(INFIX)?;
@@ -91,6 +99,8 @@ mod tests {
         }
         assert!(!path.exists());
         assert_eq!(all_set_aside(&path), aside);
+        assert!(aside.iter().all(|aside| original(aside).as_ref() == Some(&path)));
+        assert_eq!(original(&path), None);
         assert_eq!(fs::read_to_string(&aside[1]).unwrap(), "second");
         for other in [
             "spool.redb",
