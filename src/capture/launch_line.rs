@@ -17,7 +17,7 @@ use super::error::{CaptureError, is_plain_name, offending_word, without_values};
 use super::gst_args;
 use super::launch_tokens::{Chain, Node, NodeKind, parse_chains};
 use super::packages::MissingElement;
-use super::registry::{GstRegistry, init, is_installed};
+use super::registry::{GstRegistry, find_new_plugins, init, is_installed};
 use super::secret_values::{Placeholders, SecretResolver};
 use crate::config::{MicrophoneChannel, SourceLine};
 use crate::model::ModelInput;
@@ -259,7 +259,11 @@ impl PreparedLine {
         init()?;
         let mut context = gst::ParseContext::new();
         // Without FATAL_ERRORS GStreamer returns a part of the pipeline when the line has errors.
-        let built = gst::parse::launch_full(&self.launch, Some(&mut context), gst::ParseFlags::FATAL_ERRORS);
+        let mut build = || gst::parse::launch_full(&self.launch, Some(&mut context), gst::ParseFlags::FATAL_ERRORS);
+        let built = match build() {
+            Err(error) if error.matches(gst::ParseError::NoSuchElement) && find_new_plugins() => build(),
+            built => built,
+        };
         let element = built.map_err(|error| self.parse_error(&error, &context.missing_elements()))?;
         let pipeline = element
             .downcast::<gst::Pipeline>()

@@ -19,6 +19,12 @@ pub(super) fn is_installed(element: &str) -> bool {
     gst::ElementFactory::find(element).is_some()
 }
 
+/// Looks for plugins that were installed after the start of this process, as the install step does on Greengrass Lite. Returns
+/// whether that succeeded.
+pub(super) fn find_new_plugins() -> bool {
+    gst::Registry::update().is_ok()
+}
+
 /// The kind of a property's value, as far as launch lines write kinds differently.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PropertyKind {

@@ -57,6 +57,34 @@ fn kvssink_is_found_where_the_install_step_built_it_when_it_is_wanted() {
     assert!(!report.contains("missing:"), "{report}");
 }
 
+#[test]
+fn an_element_that_is_installed_while_the_component_runs_is_found() {
+    let site = Site::new();
+    let (home, system) = home_and_system(&site);
+    let mut command = site.command("run");
+    command.args([
+        "--mqtt",
+        "mqtt://127.0.0.1:9",
+        "--model",
+        "builtin:ball",
+        "--gst",
+        "videotestsrc ! videoconvert",
+    ]);
+    command
+        .env("HOME", &home)
+        .env("XDG_CACHE_HOME", site.path().join("cache"))
+        .env("GST_PLUGIN_SYSTEM_PATH_1_0", &system)
+        .env_remove("GST_PLUGIN_PATH");
+    let daemon = Daemon::start(command);
+    daemon.wait_for_line("videotestsrc");
+    let plugin = home
+        .join("amazon-kinesis-video-streams-producer-sdk-cpp/build")
+        .join(PLUGIN);
+    fs::rename(plugin, system.join(PLUGIN)).unwrap();
+    daemon.wait_for_line("Capture runs");
+    daemon.stop();
+}
+
 /// The environment of a process, one variable a line.
 fn environment(pid: u32) -> Vec<String> {
     let bytes = fs::read(format!("/proc/{pid}/environ")).unwrap();
