@@ -5,16 +5,22 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Access, MemfdFlags, access, memfd_create};
+use rustix::io::retry_on_intr;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::report::StepReport;
 use crate::util::text::clean;
 
 /// Directories of `useradd` and `loginctl`; the `PATH` of a service may lack them.
 const SYSTEM_TOOLS: &str = "/usr/local/sbin:/usr/sbin:/sbin";
+/// Time limits of a command that normally ends at once: while there is time, and when the time of the step is used up.
+const QUICK_LIMIT: Duration = Duration::from_secs(30);
+const SHORTEST_LIMIT: Duration = Duration::from_secs(5);
 /// Seconds between SIGTERM and SIGKILL for a command that exceeds its time limit.
 const KILL_AFTER: &str = "30";
 /// Exit codes of `timeout` after it ended the command with SIGTERM or SIGKILL.
@@ -128,11 +134,26 @@ impl Host {
         command
     }
 
-    /// Runs a command and returns its trimmed stdout; `None` if it fails.
+    /// Runs a command and returns its trimmed stdout; `None` if it fails, or does not end in time.
     pub(super) fn query(&self, command: &mut Command) -> Option<String> {
-        let output = command.stderr(Stdio::null()).output().ok()?;
-        let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-        output.status.success().then_some(text)
+        let mut output = output_file().ok()?;
+        let mut child = command
+            .stdout(output.try_clone().ok()?)
+            .stderr(Stdio::null())
+            .spawn()
+            .ok()?;
+        let status = wait_within(&mut child, self.quick_limit()).ok()??;
+        output.rewind().ok()?;
+        let mut text = Vec::new();
+        output.read_to_end(&mut text).ok()?;
+        let text = String::from_utf8_lossy(&text).trim().to_owned();
+        status.success().then_some(text)
+    }
+
+    /// Time limit of a command that normally ends at once. It can hang when accounts come from a server.
+    fn quick_limit(&self) -> Duration {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        left.clamp(SHORTEST_LIMIT, QUICK_LIMIT)
     }
 
     /// The fields of an entry of `passwd` or `group`, by name or number.
@@ -158,7 +179,7 @@ impl Host {
         if self.dry_run {
             Ok(())
         } else {
-            run(command).map_err(|failure| failure.reason)
+            run(command, Some(self.quick_limit())).map_err(|failure| failure.reason)
         }
     }
 
@@ -189,7 +210,7 @@ impl Host {
         let mut limited = self.command("timeout");
         limited.args(["-k", KILL_AFTER, &limit.to_string()]);
         limited.arg(command.get_program()).args(command.get_args());
-        run(&mut limited).map_err(|failure| match failure.code {
+        run(&mut limited, None).map_err(|failure| match failure.code {
             Some(code) if TIMED_OUT.contains(&code) => format!("it did not end within {limit} s"),
             _ => failure.reason,
         })
@@ -201,19 +222,26 @@ struct Failure {
     reason: String,
 }
 
-fn run(command: &mut Command) -> Result<(), Failure> {
+/// `limit`: `None` for a command that limits itself.
+fn run(command: &mut Command, limit: Option<Duration>) -> Result<(), Failure> {
     let name = command.get_program().to_string_lossy().into_owned();
     let failed = |error: io::Error| Failure {
         code: None,
         reason: format!("{name}: {error}"),
     };
-    // A file, not a pipe: a background process of the command would keep a pipe open.
-    let mut output = File::from(memfd_create("output", MemfdFlags::CLOEXEC).map_err(|e| failed(e.into()))?);
-    let status = output
+    let mut output = output_file().map_err(failed)?;
+    let mut child = output
         .try_clone()
         .and_then(|stdout| Ok((stdout, output.try_clone()?)))
-        .and_then(|(stdout, stderr)| command.stdout(stdout).stderr(stderr).status())
+        .and_then(|(stdout, stderr)| command.stdout(stdout).stderr(stderr).spawn())
         .map_err(failed)?;
+    let status = match limit {
+        Some(limit) => wait_within(&mut child, limit).map_err(failed)?.ok_or_else(|| Failure {
+            code: None,
+            reason: format!("it did not end within {} s", limit.as_secs()),
+        })?,
+        None => child.wait().map_err(failed)?,
+    };
     if status.success() {
         return Ok(());
     }
@@ -221,6 +249,26 @@ fn run(command: &mut Command) -> Result<(), Failure> {
         code: status.code(),
         reason: last_line(&mut output).unwrap_or_else(|| "no output".to_owned()),
     })
+}
+
+/// A file, not a pipe: a background process of the command would keep a pipe open.
+fn output_file() -> io::Result<File> {
+    Ok(File::from(memfd_create("output", MemfdFlags::CLOEXEC)?))
+}
+
+/// Waits for the end of a process, and kills it after the limit; then the result is `None`. Kernels before 5.3 cannot wait for a
+/// limited time, so there is no limit.
+fn wait_within(child: &mut Child, limit: Duration) -> io::Result<Option<ExitStatus>> {
+    if let Ok(process) = pidfd_open(Pid::from_child(child), PidfdFlags::empty()) {
+        let timeout = Timespec::try_from(limit).map_err(io::Error::other)?;
+        let mut ended = [PollFd::new(&process, PollFlags::IN)];
+        if retry_on_intr(|| poll(&mut ended, Some(&timeout)))? == 0 {
+            child.kill()?;
+            child.wait()?;
+            return Ok(None);
+        }
+    }
+    child.wait().map(Some)
 }
 
 fn last_line(output: &mut File) -> Option<String> {

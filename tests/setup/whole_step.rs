@@ -1,7 +1,7 @@
 //! The step as a whole: `setup` alone, and `install.sh` with the real binary.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
 
 use super::fake_machine::FakeMachine;
@@ -77,6 +77,19 @@ fn a_dry_run_prints_what_would_be_done_and_changes_nothing() {
         .prints("would be done: /usr/local/bin/ei-greengrass links to ");
     assert_eq!(listing(&root), before);
     machine.not_called(CHANGES);
+}
+
+#[test]
+fn a_tool_that_hangs_does_not_stop_the_step() {
+    let machine = FakeMachine::new();
+    machine.write("root/etc/nv_tegra_release", "");
+    machine.append("root/etc/group", "render:x:105:");
+    machine.fake("usermod", r#"case "$2" in render) exec sleep 600 ;; esac"#);
+    symlink("/bin/sleep", machine.path("bin/sleep")).unwrap();
+    machine
+        .setup(&["--time-limit", "0"])
+        .succeeds()
+        .warns("ggc_user could not join the group render (it did not end within 5 s)");
 }
 
 #[test]
