@@ -170,8 +170,14 @@ async fn single_files_of_root_in_the_directory_of_the_device_do_not_stop_the_com
         "{log}"
     );
     give(site.path(), NEW);
+    let token = device.join("preview_token");
+    lchown(&token, Some(0), Some(0)).unwrap();
     let broker = MockBroker::start(Behaviour::default()).await;
-    let last = run(&site, NEW, &broker.url(), 1, &[]);
+    let port = format!("preview_port={}", free_port());
+    let preview = ["preview=on", "preview_host=127.0.0.1", &port];
+    let last = run(&site, NEW, &broker.url(), 1, &preview);
+    last.wait_for_line("Requests to the live page that change settings need the token in this file");
+    assert_eq!(token.metadata().unwrap().uid(), NEW);
     assert_eq!(repeated_of(&broker, old + new + 1).await, 0);
     last.stop();
 }

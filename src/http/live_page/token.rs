@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::OFlags;
 
 use crate::util::atomic_file;
+use crate::util::foreign_files;
 use crate::util::secret::Secret;
 
 /// Name of the file in the device's directory.
@@ -40,6 +41,10 @@ fn read(path: &Path) -> io::Result<Option<Secret>> {
     let file = match opened {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) if foreign_files::is_foreign(&e) => {
+            tracing::warn!(path = %path.display(), error = %e, "The token of the live page belongs to another user; a new one is created");
+            return Ok(None);
+        }
         Err(e) => return Err(e),
     };
     if !file.metadata()?.is_file() {
