@@ -1,5 +1,7 @@
 //! The API key from Secrets Manager and the model from Edge Impulse Studio, against stand-ins on loopback.
 
+mod channel;
+mod channel_daemon;
 mod client;
 mod command_line;
 mod daemon;

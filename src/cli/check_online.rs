@@ -11,6 +11,7 @@ use crate::aws::{AwsConfig, discovery};
 use crate::cache;
 use crate::config::{Config, IotAuth, ModelSource};
 use crate::device::{Topics, peek};
+use crate::studio::channel::{self, StudioAddresses};
 use crate::studio::{FetchError, Provider, is_missing};
 use crate::supervisor::{SinkTarget, sink_target, uplink_settings};
 use crate::uplink::{self, AdHocClient, Destination, EndpointOrigin, Message, ad_hoc_client_id};
@@ -57,6 +58,11 @@ const PROBES: &[(&str, &str, Probe)] = &[
         "studio",
         "asking Edge Impulse Studio for the project; downloading is not tried",
         |c| Box::pin(studio(c)),
+    ),
+    (
+        "studio_channel",
+        "connecting to the remote management of Edge Impulse Studio; no hello, which would replace the running component",
+        |c| Box::pin(studio_channel(c)),
     ),
     (
         "source_secrets",
@@ -127,6 +133,11 @@ impl ProbeContext {
         }
     }
 
+    /// Whether `run` needs the Edge Impulse API key.
+    fn needs_api_key(&self) -> bool {
+        self.downloads() || self.config.wants_studio_channel()
+    }
+
     /// Whether anything in this configuration needs AWS credentials.
     fn uses_aws(&self) -> bool {
         let signs = match &self.link {
@@ -134,7 +145,7 @@ impl ProbeContext {
             Ok(SinkTarget::IotCore(endpoint)) => endpoint.is_none() || self.config.iot_auth == IotAuth::SigV4,
             _ => false,
         };
-        self.downloads() || self.config.s3_cache_bucket.is_some() || signs || !self.source_secrets().is_empty()
+        self.needs_api_key() || self.config.s3_cache_bucket.is_some() || signs || !self.source_secrets().is_empty()
     }
 
     /// The secrets that the launch line names.
@@ -201,7 +212,7 @@ async fn endpoint(context: &ProbeContext) -> ProbeResult {
 /// Shows the name of the key, never its value.
 async fn secret(context: &ProbeContext) -> ProbeResult {
     let config = &context.config;
-    if !context.downloads() {
+    if !context.needs_api_key() {
         return ProbeResult::NotNeeded("the model is on this device");
     }
     let (id, name) = (&config.secret_id, &config.secret_name);
@@ -239,13 +250,27 @@ async fn source_secrets(context: &ProbeContext) -> ProbeResult {
 }
 
 async fn studio(context: &ProbeContext) -> ProbeResult {
-    if !context.downloads() {
+    if !context.needs_api_key() {
         return ProbeResult::NotNeeded("the model is on this device");
     }
     let provider = Provider::new(&context.config, std::env::var("EI_HOST").ok());
     match provider.probe().await {
         Ok(found) => ProbeResult::Works(found),
         Err(FetchError::Secret(_)) => ProbeResult::Fails("not tried: there is no API key".into()),
+        Err(e) => ProbeResult::Fails(sentence(&e)),
+    }
+}
+
+async fn studio_channel(context: &ProbeContext) -> ProbeResult {
+    if !context.config.wants_studio_channel() {
+        return ProbeResult::NotNeeded("collect is off");
+    }
+    let url = match StudioAddresses::from_env().remote_management() {
+        Ok(url) => url,
+        Err(e) => return ProbeResult::Fails(sentence(&e)),
+    };
+    match channel::probe(&url).await {
+        Ok(found) => ProbeResult::Works(found),
         Err(e) => ProbeResult::Fails(sentence(&e)),
     }
 }

@@ -48,6 +48,7 @@ pub(super) fn config(values: &mut Resolver, params: &mut EiParams, sources: &Sou
         spool_max_bytes: values.take(&keys::SPOOL_MAX_MB),
         work_dir: work_dir(values, sources),
         local_topics: values.take(&keys::LOCAL_TOPICS),
+        collect: values.take(&keys::COLLECT),
         preview: preview(values, params),
         runner: params.options.clone(),
     })

@@ -307,6 +307,7 @@ pub(super) static CACHE_FILE_MAX_MB: Key<u64> = mebibytes("cache_file_max_mb", 1
 pub(super) static SPOOL_MAX_MB: Key<u64> = mebibytes("spool_max_mb", 64);
 pub(super) static WORK_DIR: Key<Option<PathBuf>> = optional_path("work_dir");
 pub(super) static LOCAL_TOPICS: Key<bool> = switch("local_topics", "no");
+pub(super) static COLLECT: Key<bool> = switch("collect", "no");
 pub(super) static PREVIEW: Key<bool> = switch("preview", "on");
 pub(super) static PREVIEW_HOST: Key<String> = Key::new(
     "preview_host",
@@ -326,7 +327,7 @@ pub(super) static PREVIEW_TOKEN: Key<Option<Secret>> =
     Key::new("preview_token", Absent, ONE_LINE, values::some_secret, show::some).secret();
 
 /// Every key, in the order of the tutorial, then those that this component adds.
-pub static KEYS: [&KeyInfo; 42] = [
+pub static KEYS: [&KeyInfo; 43] = [
     &NODE_VERSION.info,
     &VIPS_VERSION.info,
     &DEVICE_NAME.info,
@@ -365,6 +366,7 @@ pub static KEYS: [&KeyInfo; 42] = [
     &SPOOL_MAX_MB.info,
     &WORK_DIR.info,
     &LOCAL_TOPICS.info,
+    &COLLECT.info,
     &PREVIEW.info,
     &PREVIEW_HOST.info,
     &PREVIEW_PORT.info,

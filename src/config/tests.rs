@@ -56,6 +56,7 @@ fn documented_defaults() -> Config {
         spool_max_bytes: 64 << 20,
         work_dir: "/work-dir".into(),
         local_topics: false,
+        collect: false,
         preview: PreviewConfig {
             enabled: true,
             host: "0.0.0.0".to_owned(),

@@ -68,10 +68,19 @@ pub struct Config {
     pub work_dir: PathBuf,
     /// Whether messages and commands also use the local topics of Greengrass.
     pub local_topics: bool,
+    /// Whether Edge Impulse Studio can ask for samples beside the running inference.
+    pub collect: bool,
     /// The live page.
     pub preview: PreviewConfig,
     /// Options of the existing runner (`eiparams`).
     pub runner: RunnerOptions,
+}
+
+impl Config {
+    /// Whether anything asks for the channel of Edge Impulse Studio.
+    pub fn wants_studio_channel(&self) -> bool {
+        self.collect || self.launch == Launch::Linux
+    }
 }
 
 /// Service launch type (`launch`).

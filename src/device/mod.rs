@@ -75,6 +75,15 @@ fn name(template: &str, work_dir: &Path, system_root: &Path, store: bool) -> Dev
     DeviceName { name, warnings }
 }
 
+/// The id of this machine in Edge Impulse Studio: the address of its first network card with an IPv4 address, in lower case and
+/// with colons, as the programs of Edge Impulse determine it. Without such a card it is the address that the device's name would
+/// have; `None`: there is no card at all.
+pub fn studio_id(system_root: &Path) -> Option<String> {
+    let network = Network::new(system_root);
+    let mac = network.first_with_ipv4().or_else(|| network.own_address())?;
+    Some(mac.with_colons())
+}
+
 /// The address that is part of the name.
 struct Suffix {
     mac: Mac,

@@ -31,6 +31,15 @@ impl Mac {
     }
 }
 
+impl Mac {
+    /// Its first six bytes with colons, as Edge Impulse Studio identifies devices.
+    pub(super) fn with_colons(&self) -> String {
+        let digits = self.0.as_bytes().chunks(2).take(6);
+        let bytes: Vec<_> = digits.map(String::from_utf8_lossy).collect();
+        bytes.join(":")
+    }
+}
+
 impl fmt::Display for Mac {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -88,6 +97,20 @@ impl Network {
             is_up: is_up(&name),
             mac,
         })
+    }
+
+    /// The address of the first interface, in the kernel's order, that is not the loopback and has an IPv4 address. A route of its
+    /// own belongs to every IPv4 address (`/proc/net/route`), unless it is a single host's (`/32`).
+    pub(super) fn first_with_ipv4(&self) -> Option<Mac> {
+        let table = fs::read_to_string(self.root.join("proc/net/route")).ok()?;
+        let mut names: Vec<_> = table
+            .lines()
+            .skip(1)
+            .filter_map(|line| line.split_whitespace().next())
+            .collect();
+        names.retain(|name| !self.is_loopback(name));
+        names.sort_by_key(|name| (self.index(name), (*name).to_owned()));
+        names.into_iter().find_map(|name| self.address(name))
     }
 
     /// The interface of the default route with the lowest metric, IPv4 before IPv6.

@@ -329,3 +329,14 @@ proptest! {
         prop_assert!(machine.name("Cam").name.starts_with("Cam_"));
     }
 }
+
+#[test]
+fn the_id_in_studio_is_the_first_card_with_an_ipv4_address() {
+    let machine = two_cards().routes(&[("wlan0", 600)]);
+    assert_eq!(studio_id(machine.root.path()).as_deref(), Some("02:00:00:00:00:01"));
+    let machine = two_cards().routes(&[("wlan0", 100), ("eth0", 600)]);
+    assert_eq!(studio_id(machine.root.path()).as_deref(), Some("a1:b2:c3:d4:e5:f6"));
+    let machine = two_cards();
+    assert_eq!(studio_id(machine.root.path()).as_deref(), Some("a1:b2:c3:d4:e5:f6"));
+    assert_eq!(studio_id(FakeHost::new().root.path()), None);
+}

@@ -25,6 +25,7 @@ pub(super) fn status_document(info: &ComponentInfo, snapshot: &Snapshot, per_sec
         "model": model(snapshot),
         "source": {"state": snapshot.source.name(), "reason": redacted(snapshot.source.reason())},
         "mqtt": link(snapshot),
+        "studio": {"state": snapshot.studio.name(), "reason": redacted(snapshot.studio.reason())},
         "health": snapshot.health.states(),
         "problems": snapshot.health.problems(),
         "filter": snapshot.report.map(|report| report.filter.to_json()),

@@ -33,6 +33,8 @@ pub enum Part {
     Configuration,
     /// The local topics of Greengrass.
     LocalTopics,
+    /// The connection to Edge Impulse Studio.
+    Studio,
 }
 
 impl Part {

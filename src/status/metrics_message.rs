@@ -38,7 +38,7 @@ mod tests {
     use crate::status::health::{Health, HealthStatus, Part};
     use crate::status::latency::Latency;
     use crate::status::source::{CacheStatus, LinkStatus, OutboxStatus, ReportStatus, ViewerStatus};
-    use crate::status::states::{ModelState, SourceState};
+    use crate::status::states::{ModelState, SourceState, StudioState};
     use crate::status::stats::Stats;
 
     #[test]
@@ -52,6 +52,7 @@ mod tests {
             model_summary: None,
             caches: CacheStatus::default(),
             source: SourceState::Running,
+            studio: StudioState::Off,
             link: LinkStatus::Stdout,
             outbox: OutboxStatus {
                 waiting: 7,

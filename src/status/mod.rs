@@ -20,4 +20,4 @@ pub use source::{
     CacheStatus, ComponentInfo, LinkStatus, ModelInputSummary, ModelSummary, OutboxStatus, PublishedMessage,
     ReportStatus, StatusSource, ViewerStatus,
 };
-pub use states::{ModelState, SourceState};
+pub use states::{ModelState, SourceState, StudioState, StudioStateCell};

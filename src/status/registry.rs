@@ -15,7 +15,7 @@ use super::snapshot::Snapshot;
 use super::source::{
     CacheStatus, ComponentInfo, LinkStatus, ModelSummary, OutboxStatus, ReportStatus, StatusSource, ViewerStatus,
 };
-use super::states::{ModelState, SourceState};
+use super::states::{ModelState, SourceState, StudioStateCell};
 use super::stats::Stats;
 use crate::util::memory::resident_bytes;
 
@@ -33,6 +33,7 @@ pub struct StatusRegistry {
     live_page: HealthFlag,
     configuration: HealthFlag,
     local_topics: HealthFlag,
+    studio: StudioStateCell,
     model_resolver: HealthFlag,
     shared_memory: HealthFlag,
     results: HealthFlag,
@@ -80,6 +81,7 @@ impl StatusRegistry {
             live_page: HealthFlag::default(),
             configuration: HealthFlag::default(),
             local_topics: HealthFlag::default(),
+            studio: StudioStateCell::default(),
             model_resolver: HealthFlag::default(),
             shared_memory: HealthFlag::default(),
             results: HealthFlag::default(),
@@ -181,6 +183,11 @@ impl StatusRegistry {
         &self.local_topics
     }
 
+    /// The connection to Edge Impulse Studio.
+    pub(crate) fn studio_state(&self) -> &StudioStateCell {
+        &self.studio
+    }
+
     /// The status as JSON, for `/api/status` and the live page.
     pub(crate) fn status_document(&self) -> Map<String, Value> {
         status_document(&self.info, &self.snapshot(), self.inferences_per_second(Instant::now()))
@@ -209,6 +216,7 @@ impl StatusRegistry {
                 model: session.model.clone(),
                 model_summary: session.model_summary.clone(),
                 source: session.source.clone(),
+                studio: self.studio.get(),
                 health: self.health(&session, &link, &outbox),
                 link,
                 outbox,
@@ -243,6 +251,7 @@ impl StatusRegistry {
                 "online",
                 self.info.local_topics.then_some(&self.local_topics),
             ),
+            self.studio.get().health(),
         ])
     }
 

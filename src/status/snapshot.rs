@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::health::Health;
 use super::latency::Latency;
 use super::source::{CacheStatus, LinkStatus, ModelSummary, OutboxStatus, ReportStatus, ViewerStatus};
-use super::states::{ModelState, SourceState};
+use super::states::{ModelState, SourceState, StudioState};
 
 /// The status at one moment.
 #[derive(Debug, Clone)]
@@ -19,6 +19,7 @@ pub(super) struct Snapshot {
     /// `None` until a model is loaded.
     pub model_summary: Option<Arc<ModelSummary>>,
     pub source: SourceState,
+    pub studio: StudioState,
     pub link: LinkStatus,
     pub outbox: OutboxStatus,
     /// `None` before the first session.

@@ -1,6 +1,9 @@
 //! The states of the model and of the source.
 
+use std::sync::Arc;
 use std::time::Instant;
+
+use parking_lot::Mutex;
 
 use super::health::{HealthFlag, HealthStatus, Part};
 
@@ -104,5 +107,71 @@ impl SourceState {
             Self::Waiting(reason) | Self::Stalled(reason) => Some(reason),
             _ => None,
         }
+    }
+}
+
+/// State of the connection to Edge Impulse Studio.
+#[derive(Debug, Clone, PartialEq, Eq, Default, strum::IntoStaticStr)]
+#[strum(serialize_all = "kebab-case")]
+pub enum StudioState {
+    /// Nothing in the configuration asks for it.
+    #[default]
+    Off,
+    /// The first attempt is in progress.
+    Connecting,
+    /// Studio accepted the device.
+    Online,
+    /// No connection; the next attempt follows.
+    Offline(
+        /// Why, as a sentence.
+        String,
+    ),
+    /// Studio refused the device; the next attempt follows later.
+    Refused(
+        /// Why, as a sentence.
+        String,
+    ),
+    /// Studio ends the connection again and again: another device may have the same id.
+    Contended(
+        /// What happens, as a sentence.
+        String,
+    ),
+}
+
+impl StudioState {
+    /// The name of the state in messages.
+    pub(super) fn name(&self) -> &'static str {
+        self.into()
+    }
+
+    pub(super) fn health(&self) -> HealthStatus {
+        match self.reason() {
+            Some(reason) => HealthStatus::failing(Part::Studio, self.name(), reason),
+            None => HealthStatus::ok(Part::Studio, self.name()),
+        }
+    }
+
+    /// Why it does not work.
+    pub(super) fn reason(&self) -> Option<&str> {
+        match self {
+            Self::Offline(reason) | Self::Refused(reason) | Self::Contended(reason) => Some(reason),
+            Self::Off | Self::Connecting | Self::Online => None,
+        }
+    }
+}
+
+/// The state of the connection to Studio; the channel sets it. Clones share the same state.
+#[derive(Debug, Clone, Default)]
+pub struct StudioStateCell(Arc<Mutex<StudioState>>);
+
+impl StudioStateCell {
+    /// The state changed.
+    pub fn set(&self, state: StudioState) {
+        *self.0.lock() = state;
+    }
+
+    /// The present state.
+    pub fn get(&self) -> StudioState {
+        self.0.lock().clone()
     }
 }

@@ -107,6 +107,8 @@ counters! {
         answers_cleaned,
         /// Connections to the broker that were established.
         mqtt_connects,
+        /// Connections to Edge Impulse Studio that were accepted.
+        studio_connects,
     }
 }
 

@@ -1,4 +1,4 @@
-//! The address of Studio: the rules of `EI_HOST`.
+//! The addresses of Studio: the rules of `EI_HOST`.
 
 use std::net::IpAddr;
 
@@ -8,6 +8,97 @@ use url::Url;
 const DEFAULT: &str = "https://studio.edgeimpulse.com/v1";
 /// Port of a Studio on an IP address or `localhost`.
 const LOCAL_PORT: u16 = 4800;
+
+/// A service of Edge Impulse beside the API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StudioService {
+    /// Remote management: the channel, a WebSocket.
+    RemoteManagement,
+    /// Ingestion, which takes samples over HTTP.
+    Ingestion,
+}
+
+impl StudioService {
+    /// The environment variable with the address, for a Studio whose `EI_HOST` is a full URL.
+    pub const fn variable(self) -> &'static str {
+        match self {
+            Self::RemoteManagement => "EI_REMOTE_MGMT_URL",
+            Self::Ingestion => "EI_INGESTION_URL",
+        }
+    }
+
+    /// The name of its host in a domain.
+    const fn subdomain(self) -> &'static str {
+        match self {
+            Self::RemoteManagement => "remote-mgmt",
+            Self::Ingestion => "ingestion",
+        }
+    }
+
+    /// The port on an IP address or `localhost`.
+    const fn local_port(self) -> u16 {
+        match self {
+            Self::RemoteManagement => 4802,
+            Self::Ingestion => 4810,
+        }
+    }
+
+    /// The schemes without and with TLS.
+    const fn schemes(self) -> [&'static str; 2] {
+        match self {
+            Self::RemoteManagement => ["ws", "wss"],
+            Self::Ingestion => ["http", "https"],
+        }
+    }
+}
+
+/// The address of a service.
+///
+/// A domain `x.y` gives `wss://remote-mgmt.x.y` and `https://ingestion.x.y`. An IP address, `localhost` or
+/// `host.docker.internal` gives port 4802 and 4810 there, without TLS. `given` is the value of
+/// [`StudioService::variable`], which wins.
+///
+/// # Errors
+/// `EI_HOST` is not valid, or is a full URL from which the address does not follow; or `given` is not valid.
+pub fn service_url(service: StudioService, ei_host: Option<&str>, given: Option<&str>) -> Result<Url, HostError> {
+    let present = |text: &&str| !text.trim().is_empty();
+    if let Some(given) = given.filter(present) {
+        return given_url(service, given.trim());
+    }
+    let [plain, secure] = service.schemes();
+    let base = base_url(ei_host)?;
+    let is_url = ei_host.is_some_and(|host| host.contains("://"));
+    let host = base.host_str().unwrap_or_default();
+    let text = match (host.strip_prefix("studio."), is_url) {
+        (Some(domain), _) if base.scheme() == "https" => format!("{secure}://{}.{domain}", service.subdomain()),
+        (_, false) => format!("{plain}://{host}:{}", service.local_port()),
+        (_, true) => {
+            return Err(HostError {
+                reason: format!(
+                    "it is a full URL, from which the address of {} does not follow; set {} too",
+                    service.subdomain(),
+                    service.variable()
+                ),
+            });
+        }
+    };
+    Url::parse(&text).map_err(|e| HostError { reason: e.to_string() })
+}
+
+fn given_url(service: StudioService, text: &str) -> Result<Url, HostError> {
+    let schemes = service.schemes();
+    match Url::parse(text) {
+        Ok(url) if schemes.contains(&url.scheme()) && url.host_str().is_some_and(|host| !host.is_empty()) => Ok(url),
+        _ => Err(HostError {
+            reason: format!(
+                "{} is not a URL with {}:// or {}://",
+                service.variable(),
+                schemes[0],
+                schemes[1]
+            ),
+        }),
+    }
+}
 
 /// `EI_HOST` is not valid.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -71,7 +162,10 @@ fn from_host(host: &str) -> String {
         };
     }
     let (name, port) = host.split_once(':').unwrap_or((host, ""));
-    let is_local = name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok();
+    let is_local = ["localhost", "host.docker.internal"]
+        .iter()
+        .any(|local| name.eq_ignore_ascii_case(local))
+        || name.parse::<IpAddr>().is_ok();
     match (is_local, port) {
         (true, "") => format!("http://{name}:{LOCAL_PORT}/v1"),
         (true, port) => format!("http://{name}:{port}/v1"),
@@ -95,6 +189,7 @@ mod tests {
             (Some("localhost"), "http://localhost:4800/v1"),
             (Some("localhost:5000"), "http://localhost:5000/v1"),
             (Some("192.168.1.20"), "http://192.168.1.20:4800/v1"),
+            (Some("host.docker.internal"), "http://host.docker.internal:4800/v1"),
             (Some("fd00::1"), "http://[fd00::1]:4800/v1"),
             (Some("[fd00::1]"), "http://[fd00::1]:4800/v1"),
             (Some("http://127.0.0.1:8080"), "http://127.0.0.1:8080/v1"),
@@ -107,6 +202,67 @@ mod tests {
         ] {
             assert_eq!(base_url(host).unwrap().as_str(), expected, "{host:?}");
         }
+    }
+
+    fn service(service: StudioService, host: Option<&str>, given: Option<&str>) -> String {
+        service_url(service, host, given).map_or_else(|error| error.to_string(), |url| url.to_string())
+    }
+
+    #[test]
+    fn channel_and_ingestion_follow_from_the_host() {
+        for (host, channel, ingestion) in [
+            (
+                None,
+                "wss://remote-mgmt.edgeimpulse.com/",
+                "https://ingestion.edgeimpulse.com/",
+            ),
+            (
+                Some("acme.org"),
+                "wss://remote-mgmt.acme.org/",
+                "https://ingestion.acme.org/",
+            ),
+            (
+                Some("https://studio.acme.org/v1"),
+                "wss://remote-mgmt.acme.org/",
+                "https://ingestion.acme.org/",
+            ),
+            (Some("localhost"), "ws://localhost:4802/", "http://localhost:4810/"),
+            (
+                Some("192.168.1.20"),
+                "ws://192.168.1.20:4802/",
+                "http://192.168.1.20:4810/",
+            ),
+            (
+                Some("host.docker.internal"),
+                "ws://host.docker.internal:4802/",
+                "http://host.docker.internal:4810/",
+            ),
+        ] {
+            assert_eq!(
+                service(StudioService::RemoteManagement, host, None),
+                channel,
+                "{host:?}"
+            );
+            assert_eq!(
+                service(StudioService::Ingestion, host, Some(" ")),
+                ingestion,
+                "{host:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_full_url_needs_the_addresses_of_the_services() {
+        let host = Some("http://127.0.0.1:8080");
+        let text = service(StudioService::RemoteManagement, host, None);
+        assert!(text.contains("EI_REMOTE_MGMT_URL"), "{text}");
+        let text = service(StudioService::Ingestion, host, Some("ws://h"));
+        assert!(text.contains("EI_INGESTION_URL") && text.contains("https://"), "{text}");
+        let given = Some("ws://127.0.0.1:9/");
+        assert_eq!(
+            service(StudioService::RemoteManagement, host, given),
+            "ws://127.0.0.1:9/"
+        );
     }
 
     #[test]

@@ -1,4 +1,6 @@
-//! Models from Edge Impulse Studio: selects the model for this machine, builds it in Studio if necessary, downloads and checks
+//! Edge Impulse Studio: models, and the channel over which Studio asks for data.
+//!
+//! Models: selects the model for this machine, builds it in Studio if necessary, downloads and checks
 //! it, and stores it below `models/` of the work directory.
 //!
 //! The supervisor uses [`Provider`]. An incomplete download never becomes a model: a file is checked, synced to the disk and
@@ -6,7 +8,9 @@
 
 mod answer;
 mod api;
+mod api_key;
 mod build_job;
+pub mod channel;
 mod client;
 mod deployment;
 mod download;
@@ -21,11 +25,12 @@ mod provider;
 mod selection;
 mod store;
 
+pub use api_key::ApiKeySource;
 pub use client::StudioClient;
 pub use error::{FetchError, StudioError};
 pub use fetch::{FetchRequest, FetchStage, fetch};
 pub use foreign_models::replace_foreign_models;
-pub use host::{HostError, base_url};
+pub use host::{HostError, StudioService, base_url, service_url};
 pub use limits::StudioLimits;
 pub use machine::{Machine, UnsupportedMachine};
 pub use provider::{ModelUpdate, Provider};

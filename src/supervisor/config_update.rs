@@ -134,6 +134,7 @@ mod tests {
             (r#"{"preview": "no"}"#, Effect::NewProcess),
             (r#"{"spool_max_mb": 1}"#, Effect::NewProcess),
             (r#"{"local_topics": "yes"}"#, Effect::NewProcess),
+            (r#"{"collect": "yes"}"#, Effect::NewProcess),
             (
                 r#"{"gst_args": "videotestsrc", "work_dir": "/data"}"#,
                 Effect::NewProcess,

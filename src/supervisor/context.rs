@@ -16,7 +16,7 @@ use crate::uplink::Outbox;
 /// Shared by the message sink, the HTTP server and all sessions of one run.
 pub(super) struct Context {
     /// The configuration in force.
-    pub setup: Mutex<Arc<Setup>>,
+    pub setup: Arc<Mutex<Arc<Setup>>>,
     pub device: String,
     pub topics: Arc<Topics>,
     pub stats: Arc<Stats>,

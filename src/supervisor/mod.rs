@@ -20,6 +20,7 @@ mod setup;
 mod source_secrets;
 mod spool;
 mod stuck_threads;
+mod studio_link;
 
 pub use config_update::{ConfigChange, ConfigUpdate};
 pub use message_sink::uplink_settings;

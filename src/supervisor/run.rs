@@ -18,6 +18,7 @@ use super::session_end::SessionEnd;
 use super::setup::Setup;
 use super::source_secrets::SourceSecrets;
 use super::spool;
+use super::studio_link::StudioLink;
 use crate::commands::refusal_answer;
 use crate::device::Topics;
 use crate::http::live_page;
@@ -40,6 +41,9 @@ const SESSION_STOP_LIMIT: Duration = Duration::from_millis(2_300);
 const SPOOL_STOP_LIMIT: Duration = Duration::from_millis(700);
 /// Time for the last local messages, beside the spool. The nucleus is on this machine.
 const LOCAL_STOP_LIMIT: Duration = Duration::from_millis(500);
+
+/// Time for the last messages to Edge Impulse Studio, beside the spool.
+const STUDIO_STOP_LIMIT: Duration = Duration::from_millis(500);
 
 /// How a run of the component ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,7 +95,7 @@ pub async fn run(
     let device_dir = config.work_dir.join(&device);
     let _live_page = live_page::start(&config.preview, device_dir, live_tap.clone(), registry.clone());
     let context = Context {
-        setup: Mutex::new(Arc::new(setup)),
+        setup: Arc::new(Mutex::new(Arc::new(setup))),
         device,
         topics,
         stats,
@@ -102,6 +106,7 @@ pub async fn run(
         source_secrets: Arc::new(SourceSecrets::new(tokio::runtime::Handle::current())),
     };
     let local_topics = local_topics.map(|ends| ends.start(&context, sink.commands()));
+    let studio_link = StudioLink::start(&context);
     let mut inputs = SessionInputs { commands, updates };
     let (mut end, deadline) = run_sessions(&context, stop.as_mut(), &mut inputs).await;
     refuse_commands(&mut inputs.commands, &context);
@@ -114,7 +119,16 @@ pub async fn run(
                 local_topics.stop(deadline.min(Instant::now() + LOCAL_STOP_LIMIT)).await;
             }
         };
-        tokio::join!(spool::finish(spool, &context.outbox, deadline), stop_local_topics);
+        let stop_studio_link = async {
+            if let Some(studio_link) = studio_link {
+                studio_link.stop(deadline.min(Instant::now() + STUDIO_STOP_LIMIT)).await;
+            }
+        };
+        tokio::join!(
+            spool::finish(spool, &context.outbox, deadline),
+            stop_local_topics,
+            stop_studio_link
+        );
     });
     tokio::select! {
         () = &mut finish => {}

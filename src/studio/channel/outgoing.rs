@@ -1,0 +1,85 @@
+//! Messages to Studio.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+/// A message to Studio.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outgoing {
+    /// The request for a sample is accepted.
+    SampleAccepted,
+    /// The capture of the sample begins.
+    SampleStarted,
+    /// The recording has ended and is being processed.
+    SampleProcessing,
+    /// The upload begins.
+    SampleUploading,
+    /// Ingestion accepted the sample.
+    SampleFinished,
+    /// There is no sample.
+    SampleFailed {
+        /// Why.
+        error: String,
+    },
+    /// The snapshot stream is on.
+    SnapshotStarted,
+    /// The snapshot stream is off.
+    SnapshotStopped,
+    /// The snapshot stream cannot be started.
+    SnapshotFailed {
+        /// Why.
+        error: String,
+    },
+    /// A picture of the snapshot stream.
+    SnapshotFrame {
+        /// JPEG.
+        jpeg: Bytes,
+        /// Name of the picture.
+        file_name: String,
+    },
+    /// Whether the stream of inferences is on.
+    InferenceStreamStarted(bool),
+    /// Whether the stream of inferences was ended.
+    InferenceStreamStopped(bool),
+    /// The model was not updated.
+    ModelUpdateFailed {
+        /// Why.
+        error: String,
+    },
+    /// There are no records.
+    RecordsRefused {
+        /// Why.
+        error: String,
+    },
+}
+
+impl Outgoing {
+    /// The message as text.
+    pub(super) fn to_text(&self) -> String {
+        self.to_json().to_string()
+    }
+
+    fn to_json(&self) -> Value {
+        match self {
+            Self::SampleAccepted => json!({"sample": true}),
+            Self::SampleStarted => json!({"sampleStarted": true}),
+            Self::SampleProcessing => json!({"sampleProcessing": true}),
+            Self::SampleUploading => json!({"sampleUploading": true}),
+            Self::SampleFinished => json!({"sampleFinished": true}),
+            // The documentation names the text `err`; the program that this replaces sends `error`.
+            Self::SampleFailed { error } => json!({"sample": false, "error": error, "err": error}),
+            Self::SnapshotStarted => json!({"snapshotStarted": true}),
+            Self::SnapshotStopped => json!({"snapshotStopped": true}),
+            Self::SnapshotFailed { error } => json!({"snapshotFailed": true, "error": error}),
+            Self::SnapshotFrame { jpeg, file_name } => {
+                json!({"snapshotFrame": STANDARD.encode(jpeg), "fileName": file_name})
+            }
+            Self::InferenceStreamStarted(is_on) => json!({"inferenceStreamStarted": is_on}),
+            Self::InferenceStreamStopped(is_off) => json!({"inferenceStreamStopped": is_off}),
+            Self::ModelUpdateFailed { error } => json!({"modelUpdateSuccess": false, "error": error}),
+            Self::RecordsRefused { error } => json!({"impulseRecordsResponse": false, "error": error}),
+        }
+    }
+}
