@@ -3,6 +3,7 @@
 mod channel;
 mod channel_daemon;
 mod client;
+mod collect;
 mod command_line;
 mod daemon;
 mod on_demand;

@@ -19,6 +19,13 @@ pub struct Frame {
 }
 
 impl Frame {
+    /// Width and height in pixels; `None`: the frame has no caps of raw video.
+    pub fn size(&self) -> Option<(u32, u32)> {
+        let structure = self.sample.caps()?.structure(0)?;
+        let side = |name| u32::try_from(structure.get::<i32>(name).ok()?).ok();
+        Some((side("width")?, side("height")?))
+    }
+
     /// A copy in memory of its own, so that the source gets its buffer back. `None` when the frame has no data or no
     /// caps, or when memory is exhausted.
     pub fn detached(&self) -> Option<Self> {

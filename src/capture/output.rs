@@ -11,10 +11,9 @@ use super::audio::callback::audio_callbacks;
 use super::audio::{AudioFormat, AudioWindow};
 use super::frame::{Frame, FrameMailbox};
 use super::launch_line::MediaKind;
+use super::listeners::SampleListeners;
 use super::mailbox::{MailboxControl, MailboxSender, OverflowPolicy, Reservation, SendOutcome};
-use super::watchdog::FrameClock;
 use crate::config::MicrophoneChannel;
-use crate::status::stats::Stats;
 
 /// Where a capture delivers, and in which form.
 #[derive(Debug)]
@@ -50,8 +49,7 @@ impl CaptureOutput {
         lossless: bool,
         channel: MicrophoneChannel,
         sink: &gst_app::AppSink,
-        stats: &Arc<Stats>,
-        clock: &Arc<FrameClock>,
+        listeners: &SampleListeners,
     ) -> Option<Arc<dyn MailboxControl>> {
         let policy = match self {
             _ if lossless => OverflowPolicy::Block,
@@ -62,12 +60,12 @@ impl CaptureOutput {
         match self {
             Self::Video(reservation) => {
                 let sender = reservation.open(policy)?;
-                sink.set_callbacks(video_callbacks(&sender, stats, clock));
+                sink.set_callbacks(video_callbacks(&sender, listeners));
                 Some(Arc::new(sender))
             }
             Self::Audio(reservation, format) => {
                 let sender = reservation.open(policy)?;
-                sink.set_callbacks(audio_callbacks(&sender, *format, channel, stats, clock));
+                sink.set_callbacks(audio_callbacks(&sender, *format, channel, listeners));
                 Some(Arc::new(sender))
             }
         }
@@ -75,19 +73,26 @@ impl CaptureOutput {
 }
 
 /// Sends a reference to each frame and does nothing else: `videorate` can deliver 2200 duplicates per second.
-fn video_callbacks(
-    sender: &MailboxSender<Frame>,
-    stats: &Arc<Stats>,
-    clock: &Arc<FrameClock>,
-) -> gst_app::AppSinkCallbacks {
-    let (ended, sender, stats, clock) = (sender.clone(), sender.clone(), Arc::clone(stats), Arc::clone(clock));
+fn video_callbacks(sender: &MailboxSender<Frame>, listeners: &SampleListeners) -> gst_app::AppSinkCallbacks {
+    let (ended, sender) = (sender.clone(), sender.clone());
+    let SampleListeners { stats, clock, tap } = listeners.clone();
+    let mut is_first = true;
     gst_app::AppSinkCallbacks::builder()
         .new_sample(move |sink| {
             let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
             let at = Instant::now();
             clock.record_frame(at);
             stats.frames_captured.inc();
-            match sender.send(Frame { sample, at }) {
+            let frame = Frame { sample, at };
+            if let Some(tap) = &tap {
+                if std::mem::take(&mut is_first)
+                    && let Some(size) = frame.size()
+                {
+                    tap.set_camera(size);
+                }
+                tap.offer_frame(&frame);
+            }
+            match sender.send(frame) {
                 SendOutcome::Stored => Ok(gst::FlowSuccess::Ok),
                 SendOutcome::Replaced => {
                     stats.frames_skipped.inc();

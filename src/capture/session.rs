@@ -12,10 +12,12 @@ use super::device_selection::DeviceSelection;
 use super::elements::HTTP_SOURCES;
 use super::error::CaptureError;
 use super::launch_line::{MediaKind, PreparedLine, SourceText, decode_source};
+use super::listeners::SampleListeners;
 use super::mailbox::MailboxControl;
 use super::output::CaptureOutput;
 use super::pipeline::{StartingPipeline, TearDown, is_multipart_demuxer, is_one_of, tear_down};
 use super::secret_values::SecretResolver;
+use super::tap::CaptureTap;
 use super::watchdog::{CaptureEvent, FrameClock, StallLimits, Watchdog};
 use crate::config::{MicrophoneChannel, SourceLine};
 use crate::status::stats::Stats;
@@ -42,6 +44,8 @@ pub struct CaptureSettings {
     pub still_interval: Duration,
     /// Gives the secrets that the launch line names.
     pub secrets: Option<Arc<dyn SecretResolver>>,
+    /// Gets copies for the data collection.
+    pub tap: Option<Arc<CaptureTap>>,
     /// The start is one of many that each fetch one picture. Such starts are logged at DEBUG only.
     pub is_poll: bool,
 }
@@ -66,6 +70,7 @@ impl CaptureSettings {
             microphone_channel: MicrophoneChannel::default(),
             still_interval: Duration::from_secs(1),
             secrets: None,
+            tap: None,
             is_poll: false,
         }
     }
@@ -158,9 +163,14 @@ impl Capture {
         // A file plays in real time by its timestamps; a live source sets its own pace.
         starting.sink.set_property("sync", !is_live && !settings.unthrottled);
 
+        let listeners = SampleListeners {
+            stats: Arc::clone(stats),
+            clock: Arc::clone(&clock),
+            tap: settings.tap.clone(),
+        };
         // The sink renders nothing before PLAYING, so no frame misses the callbacks.
         let mailbox = output
-            .connect(lossless, settings.microphone_channel, &starting.sink, stats, &clock)
+            .connect(lossless, settings.microphone_channel, &starting.sink, &listeners)
             .ok_or(CaptureError::GivenUp)?;
         if let Err(error) = starting.set_state(gst::State::Playing) {
             mailbox.close();

@@ -109,6 +109,12 @@ counters! {
         mqtt_connects,
         /// Connections to Edge Impulse Studio that were accepted.
         studio_connects,
+        /// Samples that Edge Impulse Studio has stored.
+        studio_uploads,
+        /// Samples that Edge Impulse Studio refused.
+        studio_uploads_refused,
+        /// Samples dropped because too many waited, or because they could not be written to the disk.
+        studio_uploads_dropped,
     }
 }
 

@@ -1,9 +1,14 @@
 //! Where the Edge Impulse API key comes from.
 
+use futures_util::future::BoxFuture;
+
 use crate::aws::secret::{SecretError, api_key};
 use crate::config::Config;
 use crate::util::backoff::Retry;
 use crate::util::secret::Secret;
+
+/// Reads the API key when it is needed: a deployment or somebody in Secrets Manager may change it.
+pub type ApiKeyReader = Box<dyn Fn() -> BoxFuture<'static, Result<Secret, SecretError>> + Send + Sync>;
 
 /// Where the Edge Impulse API key comes from.
 #[derive(Debug, Clone)]

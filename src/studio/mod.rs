@@ -12,6 +12,7 @@ mod api_key;
 mod build_job;
 pub mod channel;
 mod client;
+pub mod collect;
 mod deployment;
 mod download;
 mod error;
@@ -24,8 +25,9 @@ mod pending_build;
 mod provider;
 mod selection;
 mod store;
+pub mod upload;
 
-pub use api_key::ApiKeySource;
+pub use api_key::{ApiKeyReader, ApiKeySource};
 pub use client::StudioClient;
 pub use error::{FetchError, StudioError};
 pub use fetch::{FetchRequest, FetchStage, fetch};

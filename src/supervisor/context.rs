@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 use super::setup::Setup;
 use super::source_secrets::SourceSecrets;
 use super::stuck_threads::StuckThreads;
+use crate::capture::CaptureTap;
 use crate::device::Topics;
 use crate::inference::LiveTap;
 use crate::status::StatusRegistry;
@@ -25,6 +26,8 @@ pub(super) struct Context {
     pub registry: Arc<StatusRegistry>,
     pub stuck_threads: Arc<StuckThreads>,
     pub source_secrets: Arc<SourceSecrets>,
+    /// Copies for the data collection; `None`: nothing asks for them.
+    pub capture_tap: Option<Arc<CaptureTap>>,
 }
 
 impl Context {

@@ -18,7 +18,7 @@ use super::session_end::SessionEnd;
 use super::setup::Setup;
 use super::source_secrets::SourceSecrets;
 use super::spool;
-use super::studio_link::StudioLink;
+use super::studio_link::{StudioLink, StudioLinkSettings};
 use crate::commands::refusal_answer;
 use crate::device::Topics;
 use crate::http::live_page;
@@ -94,6 +94,7 @@ pub async fn run(
     ));
     let device_dir = config.work_dir.join(&device);
     let _live_page = live_page::start(&config.preview, device_dir, live_tap.clone(), registry.clone());
+    let capture_tap = config.wants_studio_channel().then(Arc::default);
     let context = Context {
         setup: Arc::new(Mutex::new(Arc::new(setup))),
         device,
@@ -104,9 +105,18 @@ pub async fn run(
         registry,
         stuck_threads: Arc::default(),
         source_secrets: Arc::new(SourceSecrets::new(tokio::runtime::Handle::current())),
+        capture_tap,
     };
     let local_topics = local_topics.map(|ends| ends.start(&context, sink.commands()));
-    let studio_link = StudioLink::start(&context);
+    let studio_link = context.capture_tap.as_ref().map(|tap| {
+        StudioLink::start(&StudioLinkSettings {
+            setup: &context.setup,
+            device: &context.device,
+            stats: &context.stats,
+            state: context.registry.studio_state(),
+            tap,
+        })
+    });
     let mut inputs = SessionInputs { commands, updates };
     let (mut end, deadline) = run_sessions(&context, stop.as_mut(), &mut inputs).await;
     refuse_commands(&mut inputs.commands, &context);

@@ -101,6 +101,7 @@ impl<'a> Session<'a> {
                 unthrottled: setup.unthrottled,
                 still_interval: config.still_interval,
                 microphone_channel: config.microphone_channel,
+                tap: context.capture_tap.clone(),
                 ..capture::CaptureSettings::new(setup.source.clone())
             },
             config.shutdown_behavior,
@@ -117,6 +118,9 @@ impl<'a> Session<'a> {
         );
         let report = Arc::new(Mutex::new(report));
         context.live_tap.thresholds.clear();
+        if let Some(tap) = &context.capture_tap {
+            tap.forget_sources();
+        }
         context
             .registry
             .begin_session(report.clone(), caches::status(&caches, config));

@@ -10,8 +10,9 @@ use parking_lot::Mutex;
 use super::framer::{AudioFormat, AudioFramer, AudioWindow};
 use super::mono::to_mono;
 use super::silence::{SilenceDetector, SilenceEvent};
+use crate::capture::listeners::SampleListeners;
 use crate::capture::mailbox::{MailboxControl, MailboxSender, SendOutcome};
-use crate::capture::watchdog::FrameClock;
+use crate::capture::tap::CaptureTap;
 use crate::config::MicrophoneChannel;
 use crate::status::stats::Stats;
 
@@ -28,6 +29,7 @@ struct AudioCallback {
     channels: usize,
     sender: MailboxSender<AudioWindow>,
     stats: Arc<Stats>,
+    tap: Option<Arc<CaptureTap>>,
     span: tracing::Span,
 }
 
@@ -38,8 +40,7 @@ pub(in crate::capture) fn audio_callbacks(
     sender: &MailboxSender<AudioWindow>,
     format: AudioFormat,
     channel: MicrophoneChannel,
-    stats: &Arc<Stats>,
-    clock: &Arc<FrameClock>,
+    listeners: &SampleListeners,
 ) -> gst_app::AppSinkCallbacks {
     let callback = Mutex::new(AudioCallback {
         framer: AudioFramer::new(format),
@@ -49,10 +50,14 @@ pub(in crate::capture) fn audio_callbacks(
         channel,
         channels: 0,
         sender: sender.clone(),
-        stats: Arc::clone(stats),
+        stats: listeners.stats.clone(),
+        tap: listeners.tap.clone(),
         span: tracing::Span::current(),
     });
-    let (sender, clock) = (sender.clone(), Arc::clone(clock));
+    let (sender, clock) = (sender.clone(), listeners.clock.clone());
+    if let Some(tap) = &listeners.tap {
+        tap.set_microphone(format.sample_rate);
+    }
     gst_app::AppSinkCallbacks::builder()
         .new_sample(move |sink| {
             let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
@@ -91,6 +96,9 @@ impl AudioCallback {
                 self.span.in_scope(|| log_channels(channels, self.channel));
             }
             to_mono(&mut self.samples, channels, self.channel);
+        }
+        if let Some(tap) = &self.tap {
+            tap.offer_audio(&self.samples);
         }
         if let Some(event) = self.silence.push_samples(&self.samples) {
             self.span.in_scope(|| log_silence(event));

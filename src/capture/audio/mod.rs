@@ -7,4 +7,4 @@ mod samples;
 mod silence;
 
 pub use framer::{AudioFormat, AudioMailbox, AudioWindow};
-pub use samples::{loudness, wav};
+pub use samples::{loudness, wav, wav_header};

@@ -18,9 +18,22 @@ pub fn loudness(samples: &[i16]) -> f32 {
 
 /// A WAV file of 16-bit mono samples (RIFF, WAVE_FORMAT_PCM).
 pub fn wav(samples: &[i16], frequency: u32) -> Bytes {
-    let data = u32::try_from(samples.len() * 2).unwrap_or(u32::MAX - WAV_HEADER);
     let mut file = Vec::with_capacity(WAV_HEADER as usize + samples.len() * 2);
-    let mut put = |bytes: &[u8]| file.extend_from_slice(bytes);
+    file.extend_from_slice(&wav_header(samples.len(), frequency));
+    file.extend(samples.iter().flat_map(|sample| sample.to_le_bytes()));
+    file.into()
+}
+
+/// The header of a WAV file of this many 16-bit mono samples.
+pub fn wav_header(samples: usize, frequency: u32) -> [u8; WAV_HEADER as usize] {
+    let data = u32::try_from(samples * 2).unwrap_or(u32::MAX - WAV_HEADER);
+    let mut header = [0; WAV_HEADER as usize];
+    let mut rest = &mut header[..];
+    let mut put = |bytes: &[u8]| {
+        let (field, after) = std::mem::take(&mut rest).split_at_mut(bytes.len());
+        field.copy_from_slice(bytes);
+        rest = after;
+    };
     put(b"RIFF");
     put(&(WAV_HEADER - 8 + data).to_le_bytes());
     put(b"WAVEfmt ");
@@ -33,10 +46,7 @@ pub fn wav(samples: &[i16], frequency: u32) -> Bytes {
     put(&16u16.to_le_bytes());
     put(b"data");
     put(&data.to_le_bytes());
-    for sample in samples {
-        put(&sample.to_le_bytes());
-    }
-    file.into()
+    header
 }
 
 #[cfg(test)]

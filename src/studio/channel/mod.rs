@@ -32,4 +32,4 @@ pub use outgoing::Outgoing;
 pub use service::ChannelService;
 pub use socket::probe;
 pub use studio_device::StudioDevice;
-pub use task::{ApiKeyReader, ChannelSettings, ChannelTask, StudioAddresses, channel};
+pub use task::{ChannelSettings, ChannelTask, StudioAddresses, channel};

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use url::Url;
@@ -20,9 +19,9 @@ use super::registration::register;
 use super::service::ChannelService;
 use super::socket;
 use super::studio_device::StudioDevice;
-use crate::aws::secret::SecretError;
 use crate::status::stats::Stats;
 use crate::status::{StudioState, StudioStateCell};
+use crate::studio::api_key::ApiKeyReader;
 use crate::studio::client::StudioClient;
 use crate::studio::host::{HostError, StudioService, base_url, service_url};
 use crate::studio::limits::StudioLimits;
@@ -34,9 +33,6 @@ use crate::util::secret::Secret;
 
 /// This many short connections in a row look like another device with the same id.
 const SHORT_CONNECTIONS: u32 = 3;
-
-/// Reads the API key.
-pub type ApiKeyReader = Box<dyn Fn() -> BoxFuture<'static, Result<Secret, SecretError>> + Send + Sync>;
 
 /// The addresses of Studio, as the environment gives them.
 #[derive(Debug, Clone, Default)]
@@ -81,7 +77,7 @@ impl StudioAddresses {
 
 /// What the task needs.
 pub struct ChannelSettings {
-    /// Reads the API key, before each connection: a deployment or somebody in Secrets Manager may change it.
+    /// Reads the API key, before each connection.
     pub key: ApiKeyReader,
     /// Where Studio is.
     pub addresses: StudioAddresses,

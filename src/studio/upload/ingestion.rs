@@ -1,0 +1,214 @@
+//! One request to ingestion: a sample as `multipart/form-data`, and what the answer means.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use reqwest::StatusCode;
+use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
+use serde_json::Value;
+use url::Url;
+use uuid::Uuid;
+
+use super::sample::SampleMetadata;
+use crate::studio::client::reason;
+use crate::studio::error::StudioError;
+use crate::util::backoff::Retry;
+use crate::util::secret::Secret;
+use crate::util::text::{excerpt, sentence};
+
+/// Largest sample that ingestion takes, in bytes (exclusive).
+pub(super) const MAX_BYTES: u64 = 100 << 20;
+/// Slowest upload that is not given up, in bytes per second.
+const SLOWEST: u64 = 16 << 10;
+/// Most bytes of an answer.
+const MAX_ANSWER: usize = 64 << 10;
+/// Part of the text with which ingestion refuses a sample that it has.
+const DUPLICATE: &str = "already exists";
+
+/// What ingestion does with a sample.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Ingestion has it.
+    Stored,
+    /// It is refused for good. The text for Studio.
+    Refused(String),
+    /// Another attempt may succeed.
+    NotNow {
+        /// Why, as a clause.
+        reason: String,
+        /// When.
+        retry: Retry,
+    },
+}
+
+/// A client of ingestion. Uses the proxy of the environment.
+#[derive(Debug, Clone)]
+pub(super) struct IngestionClient {
+    http: reqwest::Client,
+}
+
+impl IngestionClient {
+    pub(super) fn new(connect: Duration) -> Result<Self, StudioError> {
+        let http = reqwest::Client::builder()
+            .user_agent(concat!("ei-greengrass/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(connect)
+            // The key must not go to another host.
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .map_err(|e| StudioError::Client(sentence(&e)))?;
+        Ok(Self { http })
+    }
+
+    /// Uploads a sample. `answer`: time for the answer, beside the time that the data takes. `is_repeated`: an earlier attempt
+    /// may have arrived, so a duplicate means that it did.
+    pub(super) async fn upload(
+        &self,
+        base: &Url,
+        key: &Secret,
+        metadata: &SampleMetadata,
+        data: Bytes,
+        answer: Duration,
+        is_repeated: bool,
+    ) -> Verdict {
+        let Ok(mut key) = HeaderValue::from_str(key.reveal()) else {
+            return not_now(StudioError::UnusableKey.to_string(), Retry::Later);
+        };
+        key.set_sensitive(true);
+        let mut url = base.clone();
+        let path = base.path().trim_end_matches('/');
+        url.set_path(&format!("{path}/api/{}/files", metadata.category));
+        let boundary = Uuid::new_v4().simple().to_string();
+        let limit = answer + Duration::from_secs(data.len() as u64 / SLOWEST);
+        let request = self
+            .http
+            .post(url)
+            .timeout(limit)
+            .header("x-api-key", key)
+            .header("x-label", metadata.encoded_label())
+            .header("x-disallow-duplicates", "1")
+            .header("x-add-date-id", "1")
+            .header("x-metadata", "{}")
+            .header("x-device-type", "EDGE_IMPULSE_CLI")
+            .header("x-upload-source", "EDGE_IMPULSE_CLI_UPLOADER")
+            .header(CONTENT_TYPE, format!("multipart/form-data; boundary={boundary}"));
+        let parts = body(metadata, &boundary, data);
+        let length: usize = parts.iter().map(Bytes::len).sum();
+        let parts = futures_util::stream::iter(parts.map(Ok::<_, std::convert::Infallible>));
+        let request = request
+            .header(CONTENT_LENGTH, length)
+            .body(reqwest::Body::wrap_stream(parts));
+        let mut response = match request.send().await {
+            Ok(response) => response,
+            Err(error) => return not_now(reason(&error), Retry::Soon),
+        };
+        let status = response.status();
+        let mut text = Vec::new();
+        loop {
+            match response.chunk().await {
+                Ok(Some(chunk)) if text.len() + chunk.len() <= MAX_ANSWER => text.extend_from_slice(&chunk),
+                Ok(_) => break,
+                Err(error) => return not_now(reason(&error), Retry::Soon),
+            }
+        }
+        verdict(status, &text, is_repeated)
+    }
+}
+
+fn not_now(reason: String, retry: Retry) -> Verdict {
+    Verdict::NotNow { reason, retry }
+}
+
+/// The body, whose only part is the data. The data is not copied.
+fn body(metadata: &SampleMetadata, boundary: &str, data: Bytes) -> [Bytes; 3] {
+    let head = format!(
+        "--{boundary}\r\nContent-Disposition: form-data; name=\"data\"; filename=\"{}\"\r\nContent-Type: {}\r\n\r\n",
+        metadata.file_name(),
+        metadata.kind.content_type()
+    );
+    let tail = format!("\r\n--{boundary}--\r\n");
+    [head.into(), data, tail.into()]
+}
+
+/// Ingestion refuses single files inside a 200, and answers plain text too.
+fn verdict(status: StatusCode, text: &[u8], is_repeated: bool) -> Verdict {
+    let answer: Value = serde_json::from_slice(text).unwrap_or_default();
+    let files = answer["files"].as_array().map_or(&[][..], Vec::as_slice);
+    let refused = files.iter().find(|file| file["success"] == false);
+    if status.is_success() && refused.is_none() && answer["success"] == true {
+        return Verdict::Stored;
+    }
+    let told = refused
+        .and_then(|file| file["error"].as_str())
+        .or_else(|| answer["error"].as_str())
+        .map_or_else(|| excerpt(&String::from_utf8_lossy(text)), excerpt);
+    let told = match told.trim() {
+        "" => format!("HTTP {}", status.as_u16()),
+        told => told.to_owned(),
+    };
+    if told.contains(DUPLICATE) && is_repeated {
+        return Verdict::Stored;
+    }
+    match status.as_u16() {
+        // The sample is not to blame: another key may come.
+        401 | 403 => not_now(format!("the API key is refused (HTTP {status}): {told}"), Retry::Later),
+        408 | 425 | 429 | 500..=599 => not_now(format!("HTTP {}: {told}", status.as_u16()), Retry::Soon),
+        // Something else answers, such as a login page.
+        300..=399 => not_now(
+            format!("HTTP {}: is a proxy or login page in the way?", status.as_u16()),
+            Retry::Soon,
+        ),
+        200..=299 if answer.is_null() => not_now(format!("it answers no JSON: {told}"), Retry::Soon),
+        _ => Verdict::Refused(told),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(status: u16, text: &str, is_repeated: bool) -> Verdict {
+        verdict(StatusCode::from_u16(status).unwrap(), text.as_bytes(), is_repeated)
+    }
+
+    #[test]
+    fn a_sample_is_stored_when_the_answer_and_its_file_say_so() {
+        let stored = r#"{"success":true,"files":[{"success":true}]}"#;
+        assert_eq!(of(200, stored, false), Verdict::Stored);
+        let refused = r#"{"success":true,"files":[{"success":false,"error":"no"}]}"#;
+        assert_eq!(of(200, refused, false), Verdict::Refused("no".to_owned()));
+        assert_eq!(
+            of(400, r#"{"success":false,"error":"bad"}"#, false),
+            Verdict::Refused("bad".to_owned())
+        );
+        assert_eq!(of(421, "", false), Verdict::Refused("HTTP 421".to_owned()));
+    }
+
+    #[test]
+    fn only_what_can_succeed_is_tried_again() {
+        for (status, retry) in [
+            (500, Retry::Soon),
+            (503, Retry::Soon),
+            (408, Retry::Soon),
+            (429, Retry::Soon),
+            (302, Retry::Soon),
+            (401, Retry::Later),
+        ] {
+            let verdict = of(status, "<html>", false);
+            assert!(
+                matches!(&verdict, Verdict::NotNow { retry: when, .. } if *when == retry),
+                "{status}: {verdict:?}"
+            );
+        }
+        assert!(matches!(of(200, "<html>", false), Verdict::NotNow { .. }));
+    }
+
+    #[test]
+    fn a_duplicate_after_an_earlier_attempt_is_stored() {
+        let text = "An item with this hash already exists (ids: 5)";
+        let file = format!(r#"{{"success":true,"files":[{{"success":false,"error":"{text}"}}]}}"#);
+        for (status, text) in [(400, text), (200, &file)] {
+            assert_eq!(of(status, text, true), Verdict::Stored);
+            assert!(matches!(of(status, text, false), Verdict::Refused(_)));
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! Samples on their way to the ingestion service of Edge Impulse Studio.
+//!
+//! Every sample is first written to a bounded spool on disk, so that an outage, a restart or a power cut loses none. One task
+//! uploads them: the newest that somebody waits for at once, the others oldest first, with backoff while ingestion is away.
+
+mod ingestion;
+mod sample;
+mod spool;
+mod uploader;
+
+pub use sample::{SampleKind, UploadSample};
+pub use uploader::{UploadError, UploadHandle, UploadLimits, UploadSettings, Uploader};

@@ -1,0 +1,368 @@
+//! The task that uploads samples.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use url::Url;
+
+use super::ingestion::{IngestionClient, MAX_BYTES, Verdict};
+use super::sample::UploadSample;
+use super::spool::{SampleSpool, SpoolBounds};
+use crate::status::stats::Stats;
+use crate::studio::api_key::ApiKeyReader;
+use crate::studio::host::HostError;
+use crate::util::backoff::{Backoff, BackoffPolicy, Retry};
+use crate::util::clock::rounded;
+use crate::util::log_limiter::LogLimiter;
+use crate::util::panics::PanicRestart;
+use crate::util::text::sentence;
+
+/// Samples that wait to be written to the spool.
+const QUEUE: usize = 8;
+
+/// Why a sample is not in Studio. The texts are shown to the person in Studio.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum UploadError {
+    /// Ingestion refused the sample.
+    #[error("{0}")]
+    Refused(String),
+    /// It waits on disk.
+    #[error("the upload failed ({0}); the sample is kept on the device and uploaded later")]
+    Waiting(String),
+    /// It is lost.
+    #[error("the sample could not be kept on the device: {0}")]
+    Lost(String),
+}
+
+/// Time and size limits. Only tests change the defaults.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UploadLimits {
+    /// Time for a connection. Default 10 s.
+    pub connect: Duration,
+    /// Time for the answer, beside a second for every 16 KiB. Default 60 s.
+    pub answer: Duration,
+    /// Most samples on disk. Default 1000.
+    pub samples: usize,
+    /// Most bytes of samples on disk. Default 256 MiB.
+    pub bytes: u64,
+    /// Delays after a failure.
+    pub backoff: BackoffPolicy,
+}
+
+impl Default for UploadLimits {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(10),
+            answer: Duration::from_secs(60),
+            samples: 1000,
+            bytes: 256 << 20,
+            backoff: BackoffPolicy::default(),
+        }
+    }
+}
+
+/// What the task needs.
+pub struct UploadSettings {
+    /// Reads the API key, before each series of uploads.
+    pub key: ApiKeyReader,
+    /// The address of ingestion.
+    pub ingestion: Result<Url, HostError>,
+    /// Where samples wait.
+    pub directory: PathBuf,
+    /// Time and size limits.
+    pub limits: UploadLimits,
+    /// Counts samples.
+    pub stats: Arc<Stats>,
+}
+
+/// Hands samples to the task.
+#[derive(Debug, Clone)]
+pub struct UploadHandle(mpsc::Sender<UploadJob>);
+
+struct UploadJob {
+    sample: UploadSample,
+    result: oneshot::Sender<Result<(), UploadError>>,
+}
+
+impl UploadHandle {
+    /// Keeps the sample on disk and uploads it. Returns after the first attempt.
+    ///
+    /// # Errors
+    /// [`UploadError`]
+    pub async fn upload(&self, sample: UploadSample) -> Result<(), UploadError> {
+        if sample.data.len() as u64 >= MAX_BYTES {
+            return Err(UploadError::Lost(format!(
+                "it has {} bytes, and less than {MAX_BYTES} are accepted",
+                sample.data.len()
+            )));
+        }
+        let ended = || UploadError::Lost("the component is stopping".to_owned());
+        let (result, uploaded) = oneshot::channel();
+        self.0.send(UploadJob { sample, result }).await.map_err(|_| ended())?;
+        uploaded.await.unwrap_or_else(|_| Err(ended()))
+    }
+}
+
+/// The running task. It ends when this is dropped; samples on disk are uploaded after the next start.
+#[derive(Debug)]
+pub struct Uploader {
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+impl Uploader {
+    /// Starts the task.
+    pub fn start(settings: UploadSettings) -> (Self, UploadHandle) {
+        let (sender, jobs) = mpsc::channel(QUEUE);
+        let (stop, stopping) = watch::channel(false);
+        let limits = settings.limits;
+        let bounds = SpoolBounds {
+            samples: limits.samples,
+            bytes: limits.bytes,
+        };
+        let mut runner = UploadRunner {
+            spool: Arc::new(Mutex::new(SampleSpool::new(settings.directory.clone(), bounds))),
+            settings,
+            jobs,
+            stop: stopping,
+            tried: HashSet::new(),
+            attempts_began: None,
+            retry_at: None,
+            backoff: Backoff::new(limits.backoff),
+            log_limiter: LogLimiter::default(),
+        };
+        let task = tokio::spawn(async move {
+            let mut restart = PanicRestart::new("studio uploads");
+            while let Err(wait) = restart.attempt(runner.run()).await {
+                tokio::time::sleep(wait).await;
+            }
+        });
+        (Self { stop, task }, UploadHandle(sender))
+    }
+
+    /// Writes the samples that wait in memory to the disk and ends the task. A running upload is repeated after the next start.
+    pub async fn stop(mut self, deadline: tokio::time::Instant) {
+        self.stop.send_replace(true);
+        let _ = tokio::time::timeout_at(deadline, &mut self.task).await;
+    }
+}
+
+impl Drop for Uploader {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+struct UploadRunner {
+    settings: UploadSettings,
+    /// Locked by one blocking thread at a time.
+    spool: Arc<Mutex<SampleSpool>>,
+    jobs: mpsc::Receiver<UploadJob>,
+    stop: watch::Receiver<bool>,
+    /// The samples of this process that were tried: an attempt may have arrived. Those of an earlier process count as tried.
+    tried: HashSet<u64>,
+    /// The first number of this process.
+    attempts_began: Option<u64>,
+    /// When the samples on disk are tried again; `None`: at once.
+    retry_at: Option<Instant>,
+    backoff: Backoff,
+    log_limiter: LogLimiter,
+}
+
+impl UploadRunner {
+    async fn run(&mut self) {
+        let mut stop = self.stop.clone();
+        let opened = self.with_spool(|spool| {
+            spool.open()?;
+            Ok((spool.len(), spool.next_number()))
+        });
+        match opened.await {
+            Ok((waiting, next)) => {
+                self.attempts_began.get_or_insert(next);
+                if waiting > 0 {
+                    tracing::info!(waiting, "Samples of an earlier run wait for Edge Impulse Studio");
+                }
+            }
+            Err(error) => tracing::error!(%error, "The samples that wait for Edge Impulse Studio cannot be read"),
+        }
+        let work = async {
+            loop {
+                let oldest = self.with_spool(|spool| Ok(spool.oldest())).await.ok().flatten();
+                tokio::select! {
+                    biased;
+                    Some(job) = self.jobs.recv() => self.on_job(job).await,
+                    () = until(self.retry_at), if oldest.is_some() => {
+                        if let Some(number) = oldest {
+                            // The result is logged; nobody waits for it any more.
+                            let _ = self.attempt(number).await;
+                        }
+                    }
+                    // The handles are gone and nothing waits.
+                    else => return,
+                }
+            }
+        };
+        tokio::select! {
+            () = work => {}
+            () = stopped(&mut stop) => {}
+        }
+        self.finish().await;
+    }
+
+    async fn on_job(&mut self, job: UploadJob) {
+        let result = match self.keep(job.sample).await {
+            Ok(number) => self.attempt(number).await,
+            Err(error) => Err(error),
+        };
+        // The person in Studio may have gone.
+        let _ = job.result.send(result);
+    }
+
+    /// Nothing that was handed over is lost at a stop.
+    async fn finish(&mut self) {
+        self.jobs.close();
+        while let Ok(job) = self.jobs.try_recv() {
+            let _ = self.keep(job.sample).await;
+        }
+        let waiting = self.waiting().await;
+        if waiting > 0 {
+            tracing::info!(waiting, "Samples on disk will be uploaded after the next start");
+        }
+    }
+
+    /// Runs disk work on a blocking thread. It is done to its end even if nobody waits for it any more.
+    fn with_spool<T, W>(&self, work: W) -> impl Future<Output = std::io::Result<T>> + Send + use<T, W>
+    where
+        T: Send + 'static,
+        W: FnOnce(&mut SampleSpool) -> std::io::Result<T> + Send + 'static,
+    {
+        let spool = self.spool.clone();
+        let task = tokio::task::spawn_blocking(move || work(&mut spool.lock()));
+        async move { task.await.map_err(std::io::Error::other)? }
+    }
+
+    fn waiting(&self) -> impl Future<Output = usize> + Send + use<> {
+        let counted = self.with_spool(|spool| Ok(spool.len()));
+        async move { counted.await.unwrap_or_default() }
+    }
+
+    /// Writes a sample to the disk.
+    async fn keep(&mut self, sample: UploadSample) -> Result<u64, UploadError> {
+        match self.with_spool(move |spool| spool.put(&sample)).await {
+            Ok((number, dropped)) => {
+                self.settings.stats.studio_uploads_dropped.add(dropped as u64);
+                if dropped > 0 && self.log_limiter.check(Instant::now(), "dropped").is_some() {
+                    tracing::error!(
+                        dropped,
+                        "The oldest samples for Edge Impulse Studio were dropped: too many wait on this device"
+                    );
+                }
+                Ok(number)
+            }
+            Err(error) => {
+                self.settings.stats.studio_uploads_dropped.inc();
+                let directory = self.settings.directory.display();
+                tracing::error!(path = %directory, %error, "A sample for Edge Impulse Studio cannot be written to the disk");
+                Err(UploadError::Lost(error.to_string()))
+            }
+        }
+    }
+
+    /// Uploads one sample from the disk.
+    async fn attempt(&mut self, number: u64) -> Result<(), UploadError> {
+        let verdict = self.verdict(number).await;
+        let stats = self.settings.stats.clone();
+        match verdict {
+            Verdict::Stored => {
+                self.remove(number).await;
+                self.backoff = Backoff::new(self.settings.limits.backoff);
+                self.retry_at = None;
+                stats.studio_uploads.inc();
+                let waiting = self.waiting().await;
+                tracing::info!(waiting, "A sample was uploaded to Edge Impulse Studio");
+                Ok(())
+            }
+            Verdict::Refused(reason) => {
+                self.remove(number).await;
+                stats.studio_uploads_refused.inc();
+                tracing::error!(error = reason, "Edge Impulse Studio refuses a sample, which is dropped");
+                Err(UploadError::Refused(reason))
+            }
+            Verdict::NotNow { reason, retry } => {
+                let now = Instant::now();
+                let wait = match retry {
+                    Retry::Soon => self.backoff.failed(now),
+                    Retry::Later => Retry::LATER,
+                };
+                self.retry_at = Some(now + wait);
+                let waiting = self.waiting().await;
+                if let Some(suppressed) = self.log_limiter.check_words(now, &reason) {
+                    tracing::warn!(
+                        error = reason,
+                        retry_in = ?rounded(wait),
+                        waiting,
+                        suppressed = suppressed.count(),
+                        "A sample cannot be uploaded to Edge Impulse Studio; it waits on disk"
+                    );
+                }
+                Err(UploadError::Waiting(reason))
+            }
+        }
+    }
+
+    async fn verdict(&mut self, number: u64) -> Verdict {
+        let not_now = |reason: String, retry| Verdict::NotNow { reason, retry };
+        let url = match &self.settings.ingestion {
+            Ok(url) => url.clone(),
+            Err(error) => return not_now(error.to_string(), Retry::Later),
+        };
+        let key = match (self.settings.key)().await {
+            Ok(key) => key,
+            Err(error) => return not_now(sentence(&error), error.retry()),
+        };
+        let client = match IngestionClient::new(self.settings.limits.connect) {
+            Ok(client) => client,
+            Err(error) => return not_now(error.to_string(), error.retry()),
+        };
+        let read = self.with_spool(move |spool| {
+            let metadata = spool.metadata(number).cloned();
+            let data = spool.read(number)?;
+            metadata
+                .map(|metadata| (metadata, data))
+                .ok_or_else(|| std::io::Error::other("it is not in the spool"))
+        });
+        let (metadata, data) = match read.await {
+            Ok(read) => read,
+            Err(error) => return Verdict::Refused(format!("the sample on disk cannot be read: {error}")),
+        };
+        let is_earlier = self.attempts_began.is_some_and(|began| number < began);
+        let is_repeated = !self.tried.insert(number) || is_earlier;
+        let answer = self.settings.limits.answer;
+        client.upload(&url, &key, &metadata, data, answer, is_repeated).await
+    }
+
+    async fn remove(&mut self, number: u64) {
+        self.tried.remove(&number);
+        let removed = self.with_spool(move |spool| {
+            spool.remove(number);
+            Ok(())
+        });
+        // A panic is already logged.
+        let _ = removed.await;
+    }
+}
+
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+async fn until(time: Option<Instant>) {
+    if let Some(time) = time {
+        tokio::time::sleep_until(time.into()).await;
+    }
+}
