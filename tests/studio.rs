@@ -6,6 +6,7 @@ mod client;
 mod collect;
 mod command_line;
 mod daemon;
+mod linux;
 mod on_demand;
 use crate::support;
 mod trouble;

@@ -13,7 +13,7 @@ use super::{
     environment, say,
 };
 use crate::capture::DeviceSelection;
-use crate::config::{Config, Loaded};
+use crate::config::{Config, Launch, Loaded};
 use crate::device::{Topics, peek};
 use crate::util::redact;
 use crate::util::text::sentence;
@@ -185,6 +185,14 @@ fn settings(loaded: &Loaded) -> Vec<String> {
 
 fn device(config: &Config) -> Vec<String> {
     let device = peek(&config.device_name, &config.work_dir, Path::new("/"));
+    if config.launch == Launch::Linux {
+        let mut lines = vec![format!(
+            "name in Edge Impulse Studio, unless it has another one there: {}",
+            device.name
+        )];
+        lines.extend(device.warnings.iter().map(|warning| format!("warning: {warning}")));
+        return lines;
+    }
     let topics = Topics::new(&device.name);
     let mut lines = vec![format!("name and MQTT client id: {}", device.name)];
     for topic in [

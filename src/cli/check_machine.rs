@@ -4,7 +4,7 @@
 use std::net::TcpListener;
 use std::path::Path;
 
-use crate::config::{Config, IotAuth};
+use crate::config::{Config, IotAuth, Launch};
 use crate::device::peek;
 use crate::lifecycle::{LockFile, holder, own_lock_path};
 use crate::nucleus::Nucleus;
@@ -35,7 +35,7 @@ pub(super) fn uplink_fault(config: &Config) -> Option<String> {
     let IotAuth::X509 { cert, key, ca } = &config.iot_auth else {
         return None;
     };
-    if config.runner.http_server.is_some() {
+    if config.runner.http_server.is_some() || config.launch == Launch::Linux {
         return None;
     }
     let certificate = ClientCertificate {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::model::{describe_input, model_type};
-use crate::config::{Config, EffectiveValue, ModelSource, ThresholdReading};
+use crate::config::{Config, EffectiveValue, Launch, ModelSource, ThresholdReading};
 use crate::model::{Interrupt, Model, ModelError, ModelInput, ModelSettings, ModelTarget, builtin, examine};
 use crate::studio::{Provider, base_url, is_missing, missing_file_message};
 use crate::util::text::sentence;
@@ -32,6 +32,13 @@ impl ModelCheck {
             input: None,
             fault: None,
         };
+        if config.launch == Launch::Linux {
+            check
+                .lines
+                .push("not used: launch is linux, which collects data without a model".to_owned());
+            check.warning = None;
+            return check;
+        }
         match location(config) {
             Ok((line, can_be_started)) => {
                 check.lines.push(line);

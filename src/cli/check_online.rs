@@ -9,7 +9,7 @@ use crate::aws::secret::api_key;
 use crate::aws::secret_value::{find_value, read_text};
 use crate::aws::{AwsConfig, discovery};
 use crate::cache;
-use crate::config::{Config, IotAuth, ModelSource};
+use crate::config::{Config, IotAuth, Launch, ModelSource};
 use crate::device::{Topics, peek};
 use crate::studio::channel::{self, StudioAddresses};
 use crate::studio::{FetchError, Provider, is_missing};
@@ -127,6 +127,7 @@ impl ProbeContext {
     /// Whether `run` would download a model.
     fn downloads(&self) -> bool {
         match &self.config.model {
+            _ if self.config.launch == Launch::Linux => false,
             None => true,
             Some(ModelSource::File(path)) => is_missing(path),
             Some(_) => false,
@@ -286,6 +287,9 @@ async fn bucket(context: &ProbeContext) -> ProbeResult {
 }
 
 async fn mqtt(context: &ProbeContext) -> ProbeResult {
+    if context.config.launch == Launch::Linux {
+        return ProbeResult::NotNeeded("launch is linux, which publishes nothing");
+    }
     let Some(settings) = &context.settings else {
         return ProbeResult::Fails("not tried: there is no address to connect to".into());
     };

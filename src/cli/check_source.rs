@@ -1,7 +1,7 @@
 //! The source of pictures or sound in the report of `check`.
 
 use crate::capture::{CaptureError, DeviceSelection, PipelineDescription, camera, describe_pipeline, microphone};
-use crate::config::{Config, SourceLine};
+use crate::config::{Config, Launch, SourceLine};
 use crate::model::ModelInput;
 use crate::util::text::sentence;
 
@@ -28,6 +28,15 @@ impl SourceCheck {
                 ..Self::default()
             };
         }
+        let audio = ModelInput::Audio {
+            frequency: 16_000,
+            slice_size: 0,
+            continuous: false,
+        };
+        let input = match config.launch {
+            Launch::Linux if config.runner.disable_camera => Some(&audio),
+            _ => input,
+        };
         match &config.source {
             Some(source) => Self::of_line(source, input, config),
             None => Self::of_devices(input, &DeviceSelection::from_options(&config.runner)),

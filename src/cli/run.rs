@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use super::args::read_parameters;
 use super::config_watch::ConfigWatch;
 use super::{ConfigArgs, Exit, LogArgs, NO_CONFIGURATION, environment, logging};
-use crate::config::{Config, Loaded, TextOrigin};
+use crate::config::{Config, Launch, Loaded, TextOrigin};
 use crate::lifecycle::{
     DeviceDirLock, LockError, LockFile, StopSignals, lock_path as usual_lock_path, own_lock_path,
     replace_foreign_device_dir,
@@ -109,7 +109,7 @@ pub(super) fn main(args: &RunArgs, log: &LogArgs) -> Exit {
             return Exit::Configuration;
         }
     };
-    if setup.config.runner.http_server.is_some() {
+    if setup.config.runner.http_server.is_some() && setup.config.launch == Launch::Runner {
         return on_runtime(serve_inference(setup.config, watch));
     }
     run_daemon(setup, watch)
@@ -330,7 +330,11 @@ async fn daemon(setup: Setup, watch: Option<ConfigWatch>) -> Exit {
             setup.config.sleep_time,
             FRESHEN_INTERVAL
         ));
-        let end = crate::supervisor::run(setup, device, stop.as_mut(), start_watch(watch)).await;
+        let updates = start_watch(watch);
+        let end = match setup.config.launch {
+            Launch::Runner => crate::supervisor::run(setup, device, stop.as_mut(), updates).await,
+            Launch::Linux => crate::supervisor::collect(setup, &device, stop.as_mut(), updates).await,
+        };
         // A stop signal or a removal of the lock file at the last moment cancels the re-execution.
         end == RunEnd::Reexec && tokio::time::timeout(SIGNAL_GRACE, stop).await.is_err() && lock.exists_at_path()
     };

@@ -12,6 +12,9 @@ use super::types::*;
 use super::values;
 use crate::util::secret::Redacted;
 
+/// The lock file of `launch: linux`, as in the existing component.
+const LINUX_LOCK_FILE: &str = "/tmp/ei_lockfile_linux";
+
 pub(super) fn config(values: &mut Resolver, params: &mut EiParams, sources: &Sources) -> Result<Config, ConfigError> {
     values.take(&keys::NODE_VERSION);
     values.take(&keys::VIPS_VERSION);
@@ -25,7 +28,7 @@ pub(super) fn config(values: &mut Resolver, params: &mut EiParams, sources: &Sou
         device_name: values.take(&keys::DEVICE_NAME),
         launch,
         sleep_time: values.take(&keys::SLEEP_TIME_SEC),
-        lock_filename: values.take(&keys::LOCK_FILENAME),
+        lock_filename: lock_filename(values, launch),
         source: source(values, params, sources),
         still_interval: values.take(&keys::STILL_INTERVAL_MS),
         microphone_channel: values.take(&keys::MICROPHONE_CHANNEL),
@@ -52,6 +55,17 @@ pub(super) fn config(values: &mut Resolver, params: &mut EiParams, sources: &Sou
         preview: preview(values, params),
         runner: params.options.clone(),
     })
+}
+
+/// The data collection has a lock file of its own, because it may run beside the runner.
+fn lock_filename(values: &mut Resolver, launch: Launch) -> std::path::PathBuf {
+    let is_given = values.has(&keys::LOCK_FILENAME.info);
+    let path = values.take(&keys::LOCK_FILENAME);
+    if is_given || launch == Launch::Runner {
+        return path;
+    }
+    values.set_shown(&keys::LOCK_FILENAME.info, LINUX_LOCK_FILE);
+    LINUX_LOCK_FILE.into()
 }
 
 /// An address that is not accepted is an error: without it the component would connect to IoT Core instead.

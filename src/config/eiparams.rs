@@ -34,6 +34,10 @@ pub(super) struct EiParams {
     pub(super) model: Option<ModelSource>,
     /// `--gst-launch-args`, `--gst-source`
     pub(super) gst: Option<SourceLine>,
+    /// `--width`
+    width: Option<u32>,
+    /// `--height`
+    height: Option<u32>,
     /// `--preview-host`
     pub(super) preview_host: Option<String>,
     /// `--preview-port`
@@ -75,9 +79,10 @@ const fn option(
 
 const A_NAME: &str = "a name";
 const A_LINE: &str = "a gst-launch line";
+const A_SIDE: &str = "pixels, from 1 to 16384";
 const A_PORT: &str = "a port from 0 to 65535";
 
-static OPTIONS: [RunnerOption; 26] = [
+static OPTIONS: [RunnerOption; 33] = [
     flag("--greengrass", |_, _| {
         meaning("run as a Greengrass component, which this program always does")
     }),
@@ -180,6 +185,35 @@ static OPTIONS: [RunnerOption; 26] = [
         p.options.http_server.get_or_insert(HTTP_SERVER_PORT);
         meaning("answer inference requests over HTTP on port 1337, or on that of --run-http-server")
     }),
+    flag("--disable-camera", |p, _| {
+        p.options.disable_camera = true;
+        meaning("with launch linux: open no camera")
+    }),
+    flag("--disable-microphone", |p, _| {
+        p.options.disable_microphone = true;
+        meaning("with launch linux: open no microphone")
+    }),
+    option("--width", A_SIDE, |p, v| {
+        p.width = Some(side(v)?);
+        p.use_size();
+        meaning("together with --height: = --force-camera-resolution")
+    }),
+    option("--height", A_SIDE, |p, v| {
+        p.height = Some(side(v)?);
+        p.use_size();
+        meaning("together with --width: = --force-camera-resolution")
+    }),
+    option("--fake-camera", "the path of a JPEG file", |p, v| {
+        p.gst = Some(still_picture(&word(v)?)?);
+        meaning("deliver this picture ten times a second instead of a camera's")
+    }),
+    option("--hmac-key", "a key", |_, v| {
+        word(v)?;
+        meaning("nothing: files for Edge Impulse Studio are not signed")
+    }),
+    flag("--dont-prompt-for-device-name", |_, _| {
+        meaning("nothing: this program never asks for a name")
+    }),
     option("--api-key", "an Edge Impulse API key", |p, v| {
         p.options.api_key = Some(Secret::new(word(v)?));
         meaning("download the model with this key when Secrets Manager has none")
@@ -226,8 +260,21 @@ fn thresholds(text: &str) -> Option<Vec<Threshold>> {
 
 fn resolution(text: &str) -> Option<(u32, u32)> {
     let (width, height) = text.split_once([',', 'x', 'X'])?;
-    let side = |text: &str| text.trim().parse().ok().filter(|side| (1..=MAX_SIDE).contains(side));
     Some((side(width)?, side(height)?))
+}
+
+fn side(text: &str) -> Option<u32> {
+    text.trim().parse().ok().filter(|side| (1..=MAX_SIDE).contains(side))
+}
+
+/// A launch line that plays the picture. `None`: the path has characters that a launch line gives another meaning.
+fn still_picture(path: &str) -> Option<SourceLine> {
+    let is_plain = !path.contains(['"', '\\', '!', '%']);
+    is_plain.then(|| {
+        SourceLine(format!(
+            "multifilesrc location=\"{path}\" loop=true caps=\"image/jpeg,framerate=10/1\" ! jpegdec"
+        ))
+    })
 }
 
 /// Parses the options. An option that cannot be used is ignored with a warning.
@@ -271,6 +318,13 @@ pub(super) fn parse(text: &str) -> EiParams {
 }
 
 impl EiParams {
+    /// Uses `--width` and `--height` when both are given, as the program of Edge Impulse does.
+    fn use_size(&mut self) {
+        if let (Some(width), Some(height)) = (self.width, self.height) {
+            self.options.camera_resolution.get_or_insert((width, height));
+        }
+    }
+
     /// Splits as a shell does, or at blanks when a quote is open.
     fn split(&mut self, text: &str) -> Vec<String> {
         shlex::split(text).unwrap_or_else(|| {

@@ -79,9 +79,7 @@ pub enum ConfigError {
         found: String,
     },
     /// `launch` names no known service.
-    #[error(
-        "`launch` is {value}, but accepted is `runner` (`linux`, the data collection service, is not available yet)"
-    )]
+    #[error("`launch` is {value}, but accepted is `runner`, or `linux` for the data collection service")]
     Launch {
         /// The value as given.
         value: String,

@@ -1,3 +1,4 @@
+use std::path::PathBuf;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -366,6 +367,12 @@ fn keys_of_the_old_component_without_effect_are_accepted_and_say_so() {
 #[test]
 fn a_launch_type_that_does_not_exist_ends_the_program_and_names_those_that_do() {
     assert_eq!(with("launch", json!("Linux")).config.launch, Launch::Linux);
+    let lock = |text: &str| load(&sources(text)).unwrap().config.lock_filename;
+    assert_eq!(lock(r#"{"launch": "linux"}"#), PathBuf::from("/tmp/ei_lockfile_linux"));
+    assert_eq!(
+        lock(r#"{"launch": "linux", "lock_filename": "/tmp/x"}"#),
+        PathBuf::from("/tmp/x")
+    );
     for value in [json!("windows"), json!(5)] {
         let error = load(&sources(&json!({"launch": value}).to_string()))
             .unwrap_err()

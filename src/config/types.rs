@@ -90,7 +90,7 @@ pub enum Launch {
     /// Runs the model.
     #[default]
     Runner,
-    /// The data collection service: not available yet.
+    /// Collects data for Edge Impulse Studio, without a model.
     Linux,
 }
 
@@ -371,6 +371,10 @@ pub struct RunnerOptions {
     pub http_server: Option<u16>,
     /// `--api-key`
     pub api_key: Option<Secret>,
+    /// `--disable-camera`: `launch: linux` opens no camera.
+    pub disable_camera: bool,
+    /// `--disable-microphone`: `launch: linux` opens no microphone.
+    pub disable_microphone: bool,
 }
 
 /// One `id.key=value` of `--thresholds`.

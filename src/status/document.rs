@@ -75,6 +75,7 @@ fn link(snapshot: &Snapshot) -> Value {
     let waiting = snapshot.outbox.waiting;
     match &snapshot.link {
         LinkStatus::Stdout => json!({"state": "screen", "waiting": waiting}),
+        LinkStatus::Off => json!({"state": "off", "waiting": waiting}),
         LinkStatus::Connecting { attempt } => json!({"state": "connecting", "attempt": attempt, "waiting": waiting}),
         LinkStatus::Online { duration } => {
             json!({"state": "online", "for_s": duration.as_secs(), "waiting": waiting})

@@ -233,7 +233,7 @@ impl StatusRegistry {
     }
 
     fn health(&self, session: &SessionStatus, link: &LinkStatus, outbox: &OutboxStatus) -> Health {
-        let has_spool = *link != LinkStatus::Stdout;
+        let has_spool = !matches!(link, LinkStatus::Stdout | LinkStatus::Off);
         let (files, s3) = (&session.caches.files, &session.caches.s3);
         Health::new([
             session
@@ -275,6 +275,7 @@ impl StatusRegistry {
 fn link_health(link: &LinkStatus) -> HealthStatus {
     match link {
         LinkStatus::Stdout => HealthStatus::ok(Part::Mqtt, "screen"),
+        LinkStatus::Off => HealthStatus::ok(Part::Mqtt, "off"),
         LinkStatus::Connecting { .. } => HealthStatus::ok(Part::Mqtt, "connecting"),
         LinkStatus::Online { .. } => HealthStatus::ok(Part::Mqtt, "online"),
         LinkStatus::Offline { reason, .. } => HealthStatus::failing(Part::Mqtt, "offline", reason),

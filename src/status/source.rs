@@ -44,6 +44,8 @@ pub struct CacheStatus {
 pub enum LinkStatus {
     /// Messages are printed on the terminal (`demo`).
     Stdout,
+    /// Nothing is published (`launch: linux`).
+    Off,
     /// A connection attempt is in progress.
     Connecting {
         /// Number of this attempt since the start or since the last connection.
@@ -65,7 +67,7 @@ pub enum LinkStatus {
     },
 }
 
-/// For `demo`, whose status never changes.
+/// For `demo` and the data collection, whose status never changes.
 impl StatusSource<LinkStatus> for LinkStatus {
     fn status(&self) -> LinkStatus {
         self.clone()

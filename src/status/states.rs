@@ -11,6 +11,8 @@ use super::health::{HealthFlag, HealthStatus, Part};
 #[derive(Debug, Clone, strum::IntoStaticStr)]
 #[strum(serialize_all = "kebab-case")]
 pub enum ModelState {
+    /// There is none (`launch: linux`).
+    Off,
     /// The model is being loaded.
     Starting,
     /// The model has been preparing its first inference since this time, which may take minutes.

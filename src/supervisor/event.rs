@@ -2,7 +2,9 @@
 
 use crate::capture::{Capture, CaptureError, CaptureEvent, StopOutcome};
 use crate::inference::{InferenceFault, Progress};
+use crate::status::SourceState;
 use crate::studio::ModelUpdate;
+use crate::util::text::sentence;
 
 /// An event with the epoch of its sender. The epoch grows with each start, so a late event of an abandoned thread can be
 /// ignored.
@@ -41,4 +43,20 @@ pub(super) enum PipelineEvent {
     Started(Result<Capture, CaptureError>),
     Reported(CaptureEvent),
     Stopped(StopOutcome),
+}
+
+impl PipelineEvent {
+    /// The new state of the source after the event, if the event changes it.
+    pub(super) fn source_state(&self) -> Option<SourceState> {
+        match self {
+            Self::Started(Ok(_)) => Some(SourceState::Running),
+            Self::Started(Err(e)) | Self::Reported(CaptureEvent::Error(e)) => Some(SourceState::Waiting(sentence(e))),
+            Self::Reported(CaptureEvent::Stalled { after }) => {
+                let reason = format!("it delivered no frame for {:.0} s", after.as_secs_f32());
+                Some(SourceState::Stalled(reason))
+            }
+            Self::Reported(CaptureEvent::EndOfStream) => Some(SourceState::Starting),
+            Self::Stopped(_) => None,
+        }
+    }
 }

@@ -6,6 +6,7 @@
 
 mod caches;
 mod capture_supervisor;
+mod collection;
 mod config_update;
 mod context;
 mod event;
@@ -22,6 +23,7 @@ mod spool;
 mod stuck_threads;
 mod studio_link;
 
+pub use collection::run as collect;
 pub use config_update::{ConfigChange, ConfigUpdate};
 pub use message_sink::uplink_settings;
 pub use run::{RunEnd, run};

@@ -12,7 +12,8 @@ pub enum SinkTarget {
     Broker(BrokerAddress),
     /// AWS IoT Core with the configured endpoint; `None`: the endpoint is discovered.
     IotCore(Option<IotHost>),
-    /// Stdout, one line per message (`demo`). The inference server has this too, because it publishes nothing.
+    /// Stdout, one line per message (`demo`). The inference server and the data collection have this too, because they
+    /// publish nothing.
     Stdout,
 }
 
@@ -60,13 +61,7 @@ impl Setup {
 
     fn with_sink(config: Config, sink: Result<SinkTarget, String>, unthrottled: bool) -> Result<Self, SetupError> {
         let mut reasons = Vec::new();
-        if config.launch == Launch::Linux {
-            reasons.push(
-                "launch is \"linux\": the data collection service is not available yet; accepted: \"runner\""
-                    .to_owned(),
-            );
-        }
-        if let Some(ModelSource::Builtin(name)) = &config.model {
+        if let (Some(ModelSource::Builtin(name)), Launch::Runner) = (&config.model, config.launch) {
             reasons.extend(builtin::check_name(name).err().map(|e| e.to_string()));
         }
         reasons.extend(sink.as_ref().err().cloned());
@@ -83,11 +78,14 @@ impl Setup {
     }
 }
 
-/// The destination that `iot_endpoint` configures.
+/// The destination that `iot_endpoint` configures. The data collection has none.
 ///
 /// # Errors
 /// A sentence, if the value is not an address.
 pub fn sink_target(config: &Config) -> Result<SinkTarget, String> {
+    if config.launch == Launch::Linux {
+        return Ok(SinkTarget::Stdout);
+    }
     let Some(text) = config.broker.as_deref() else {
         return Ok(SinkTarget::IotCore(None));
     };

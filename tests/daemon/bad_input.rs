@@ -79,7 +79,6 @@ fn a_wrong_launch_or_command_line_ends_with_2_and_says_what_is_accepted() {
                 &["--set", "launch=camera"][..],
                 &["launch", "camera", "runner", "linux"][..],
             ),
-            (&["--set", "launch=linux"], &["linux", "not available", "runner"]),
             (&["--set", "iotcore_qos"], &["--set iotcore_qos", "KEY=VALUE"]),
             (&["--set", "=1"], &["KEY=VALUE"]),
             (&["--no-such-flag"], &["--no-such-flag"]),

@@ -85,12 +85,13 @@ fn check_lists_every_setting_with_its_origin_and_what_run_refuses() {
     );
 
     // What `run` would refuse: everything at once.
-    let refused = check(&site, &["--set", "launch=linux", "--model", "builtin:nonsense"]);
+    let lock = format!("lock_filename={}", site.path().join("missing/lock").display());
+    let refused = check(&site, &["--set", &lock, "--model", "builtin:nonsense"]);
     assert_eq!(refused.code, Some(2));
     assert_eq!(
         section(&refused.out, "Result").len(),
         2,
-        "launch and model: {}",
+        "lock file and model: {}",
         refused.out
     );
 }

@@ -35,7 +35,6 @@ fn check_and_run_refuse_the_same_configurations_for_the_same_reason() {
     for (arguments, reason) in [
         (&["--set", missing.as_str()][..], "its directory does not exist"),
         (&["--set", &below_file], "Not a directory"),
-        (&["--set", "launch=linux"], "not available yet"),
         (
             &["--set", "iot_endpoint=localhost:1883"],
             "is not the address of an MQTT broker",

@@ -48,9 +48,30 @@ fn every_option_of_the_runner_is_honoured() {
         preview_original_resolution: true,
         http_server: Some(8000),
         api_key: Some(Secret::new("ei_hush")),
+        disable_camera: false,
+        disable_microphone: false,
     };
     assert_eq!(params.options, expected);
     assert_eq!(params.applied.len(), 22);
+}
+
+#[test]
+fn the_options_of_the_data_collection_are_honoured_and_its_key_is_not_shown() {
+    let params = parse(
+        "--disable-camera --disable-microphone --height 720 --width 1280 --hmac-key hush --dont-prompt-for-device-name",
+    );
+    assert_eq!(params.warnings, []);
+    assert!(params.options.disable_camera && params.options.disable_microphone);
+    assert_eq!(params.options.camera_resolution, Some((1280, 720)));
+    assert!(!params.shown.contains("hush") && !format!("{:?}", params.applied).contains("hush"));
+    assert_eq!(parse("--width 1280").options.camera_resolution, None);
+    assert_eq!(
+        parse("--fake-camera /opt/a.jpg").gst,
+        Some(SourceLine(
+            "multifilesrc location=\"/opt/a.jpg\" loop=true caps=\"image/jpeg,framerate=10/1\" ! jpegdec".to_owned()
+        ))
+    );
+    assert_eq!(warned("--fake-camera 'a\"b.jpg'").key, "eiparams --fake-camera");
 }
 
 #[test]

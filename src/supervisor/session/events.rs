@@ -15,7 +15,6 @@ use crate::supervisor::capture_supervisor;
 use crate::supervisor::event::{EpochEvent, ModelEvent, PipelineEvent, SessionEvent};
 use crate::supervisor::session_end::SessionEnd;
 use crate::uplink::Status;
-use crate::util::text::sentence;
 
 impl Session<'_> {
     pub(super) fn on_event(&mut self, EpochEvent { epoch, event }: EpochEvent) -> ControlFlow<SessionEnd> {
@@ -36,7 +35,7 @@ impl Session<'_> {
 
     fn on_capture_event(&mut self, event: PipelineEvent) -> ControlFlow<SessionEnd> {
         let is_end = matches!(event, PipelineEvent::Reported(CaptureEvent::EndOfStream));
-        match source_state(&event) {
+        match event.source_state() {
             Some(SourceState::Running) => self.context.registry.set_source_started(),
             Some(state) => self.context.registry.set_source_state(state),
             None => {}
@@ -130,21 +129,5 @@ fn log_threshold(filter: FilterConfig) {
             threshold = filter.threshold(),
             "The threshold of the confidence filter is interpreted for the scores of this model"
         );
-    }
-}
-
-/// The new state of the source after an event, if the event changes it.
-fn source_state(event: &PipelineEvent) -> Option<SourceState> {
-    match event {
-        PipelineEvent::Started(Ok(_)) => Some(SourceState::Running),
-        PipelineEvent::Started(Err(e)) | PipelineEvent::Reported(CaptureEvent::Error(e)) => {
-            Some(SourceState::Waiting(sentence(e)))
-        }
-        PipelineEvent::Reported(CaptureEvent::Stalled { after }) => {
-            let reason = format!("it delivered no frame for {:.0} s", after.as_secs_f32());
-            Some(SourceState::Stalled(reason))
-        }
-        PipelineEvent::Reported(CaptureEvent::EndOfStream) => Some(SourceState::Starting),
-        PipelineEvent::Stopped(_) => None,
     }
 }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::assignments::is_secret;
 
 /// Parts of key names in configuration text whose value is a secret, in any spelling that a person may give them.
-const SECRET_WORDS: [&str; 9] = [
+const SECRET_WORDS: [&str; 11] = [
     "token",
     "secret",
     "password",
@@ -14,6 +14,8 @@ const SECRET_WORDS: [&str; 9] = [
     "api-key",
     "api_key",
     "apikey",
+    "hmac-key",
+    "hmackey",
     "-pw",
 ];
 /// Further names, which are common parts of other words.

@@ -252,6 +252,7 @@ function pill(id, kind, text) {
 const span = s => s < 60 ? `${s} s` : s < 3600 ? `${Math.floor(s / 60)} min` : s < 172800 ? `${Math.floor(s / 3600)} h` : `${Math.floor(s / 86400)} days`;
 const number = n => n.toLocaleString('en');
 const STATE_PILLS = {
+  off: ['', 'off'],
   starting: ['', 'starting'], 'warming-up': ['warn', 'warming up'], running: ['good', 'running'], waiting: ['bad', 'not running'], 'unsupported-model': ['bad', 'cannot be run'],
   paused: ['warn', 'paused'],
 };
@@ -270,7 +271,7 @@ function showStatus() {
   $('model-name').textContent = model.name ? `${model.owner ? model.owner + ' / ' : ''}${model.name} ${model.version}${size}` : 'No model yet';
   pill('pill-model', ...STATE_PILLS[model.state]);
   // The source is not started before the model runs.
-  pill('pill-source', ...(model.state === 'running' || source.state !== 'starting' ? STATE_PILLS[source.state] : ['', 'waits for the model']));
+  pill('pill-source', ...(['running', 'off'].includes(model.state) || source.state !== 'starting' ? STATE_PILLS[source.state] : ['', 'waits for the model']));
   showDelivery(mqtt);
   const active = model.state === 'running' && source.state === 'running';
   $('rate').textContent = active ? inference.per_second.toFixed(1) : '–';
@@ -294,7 +295,7 @@ function showStatus() {
 function showDelivery(mqtt) {
   const waiting = mqtt.waiting ? `, ${number(mqtt.waiting)} waiting` : '';
   const [kind, text] = {
-    online: ['good', 'connected'], screen: ['good', 'on the screen'],
+    online: ['good', 'connected'], screen: ['good', 'on the screen'], off: ['', 'off'],
     connecting: ['warn', `connecting${waiting}`], offline: ['bad', `offline${waiting}`],
   }[mqtt.state];
   pill('pill-mqtt', kind, text);
