@@ -73,8 +73,9 @@ LITE_KILL_AFTER=10
 LITE_NETWORK_WAIT=15
 LITE_UPDATE_LIMIT=90
 
-# The component, as in the recipe, and the service that finishes the step.
+# The component, as in its recipe, and the service that finishes the step. Both recipes have this script.
 COMPONENT=EdgeImpulseLinuxRunnerServiceComponent
+LINUX_COMPONENT=EdgeImpulseLinuxServiceComponent
 SERVICE=ei-greengrass-install
 # States of packages while dpkg is at work, or was ended at work.
 UNCONFIGURED='half-installed|unpacked|half-configured|triggers-awaited|triggers-pending'
@@ -190,6 +191,9 @@ os_release() {
 # True on Greengrass Lite. "ei-greengrass setup" (src/setup/nucleus.rs) decides in the same way.
 is_lite() {
     nucleus=${here%/packages/artifacts/*}
+    case $here in
+    */packages/artifacts/$LINUX_COMPONENT/*) COMPONENT=$LINUX_COMPONENT ;;
+    esac
     if [ "$nucleus" != "$here" ]; then
         [ ! -f "$nucleus/config/config.tlog" ] || return 1
         [ ! -f "$nucleus/config/effectiveConfig.yaml" ] || return 1

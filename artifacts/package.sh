@@ -25,6 +25,9 @@
 #                         commands that deploy it on a device with this directory. Without VERSION
 #                         each run makes a new version, because a nucleus cannot replace the files of
 #                         a running one
+#   --component NAME      runner (default), or linux for EdgeImpulseLinuxServiceComponent, which collects
+#                         data without a model. Both have the same files; those that the bucket has are
+#                         not uploaded again for linux
 #   --set KEY=VALUE       with --local: a configuration key in the recipe (a local deployment on
 #                         Greengrass Lite has no other configuration); may be repeated
 #
@@ -52,7 +55,8 @@
 #   artifacts/package.sh --local build/local --set ei_local_model_file=builtin:ball
 set -euo pipefail
 
-readonly COMPONENT=EdgeImpulseLinuxRunnerServiceComponent
+COMPONENT=EdgeImpulseLinuxRunnerServiceComponent
+readonly LINUX_COMPONENT=EdgeImpulseLinuxServiceComponent
 readonly PREFIX=artifacts/EdgeImpulseServiceComponent
 # Greengrass Lite reads at most this many bytes of a recipe.
 readonly RECIPE_LIMIT=8196
@@ -151,7 +155,7 @@ parse_arguments() {
             exit 0
             ;;
         --publish) publish=yes ;;
-        --target | --binary | --sysroot | --region | --out | --local | --set)
+        --target | --binary | --sysroot | --region | --out | --local | --set | --component)
             (($# >= 2)) || fail "$1 needs a value; see --help"
             take_option "$1" "$2"
             shift
@@ -232,6 +236,13 @@ take_option() {
         region=$2
         ;;
     --out) out=$2 ;;
+    --component)
+        case $2 in
+        runner) ;;
+        linux) COMPONENT=$LINUX_COMPONENT ;;
+        *) fail "--component '$2': accepted: runner, linux" ;;
+        esac
+        ;;
     --local)
         [[ -n $2 ]] || fail "--local needs a directory"
         local_directory=$2
@@ -533,7 +544,9 @@ publish() {
     local create
     create=$(typed "${register[@]}")
     if [[ $publish == no ]]; then
-        say "To publish, run the first command. Run the others only if it lists nothing (else give a new VERSION):"
+        local advice="Run the others only if it lists nothing (else give a new VERSION):"
+        [[ $COMPONENT != "$LINUX_COMPONENT" ]] || advice="If it lists the files of this version, leave out the second, else run all:"
+        say "To publish, run the first command. $advice"
         say "  $(typed s3 ls "$place/")"
         say "  $(typed "${upload[@]}")"
         say "  $create"
@@ -543,6 +556,11 @@ publish() {
     fi
     command -v aws >/dev/null || fail "the AWS CLI (aws) is missing; without --publish this script prints the commands"
     say "package: publishing to $bucket"
+    if [[ $COMPONENT == "$LINUX_COMPONENT" && -n $(run_aws s3 ls "$place/" || true) ]]; then
+        say "package: $place/ has the files already; they are the same for both components"
+        run_aws "${register[@]}" || fail "version $version could not be registered; if it exists already, give a new VERSION, else correct the cause and run '$create'"
+        return
+    fi
     refuse_existing "$place" "$create"
     run_aws "${upload[@]}" ||
         fail "the upload failed; correct the cause, remove the uploaded files with '$(typed s3 rm --recursive "$place/")', and publish again"

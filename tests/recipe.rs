@@ -145,6 +145,77 @@ fn objects_on_a_device(mut recipe: Value) -> usize {
     objects(&recipe)
 }
 
+/// The recipe of the data collection.
+const LINUX_RECIPE: &str = "recipes/EdgeImpulseLinuxServiceComponent.yaml";
+
+fn linux_recipe() -> Value {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(LINUX_RECIPE);
+    serde_yaml::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+#[test]
+fn the_recipe_of_the_data_collection_differs_in_name_and_parameters_only() {
+    let validator = jsonschema::validator_for(&schema()).unwrap();
+    assert!(validator.is_valid(&lower_case(linux_recipe())));
+    let (mut runner, mut linux) = (recipe(), linux_recipe());
+    assert_eq!(linux["ComponentName"], "EdgeImpulseLinuxServiceComponent");
+    assert!(objects_on_a_device(linux.clone()) < objects_on_a_device(runner.clone()));
+    for recipe in [&mut runner, &mut linux] {
+        for key in ["ComponentName", "ComponentDescription", "ComponentConfiguration"] {
+            recipe.as_object_mut().unwrap().remove(key);
+        }
+    }
+    assert_eq!(linux, runner);
+}
+
+#[test]
+fn the_recipe_of_the_data_collection_has_its_defaults() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(LINUX_RECIPE);
+    let text = read_file(&path).unwrap();
+    let loaded = load(&Sources {
+        text: Some((TextOrigin::File(path), text)),
+        ..Sources::default()
+    })
+    .unwrap();
+    assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
+    let built_in = load(&Sources {
+        text: Some((TextOrigin::Nucleus, r#"{"launch": "linux"}"#.to_owned())),
+        ..Sources::default()
+    });
+    assert_eq!(loaded.config, built_in.unwrap().config);
+}
+
+#[test]
+fn package_sh_writes_the_recipe_of_the_data_collection_with_the_same_files() {
+    let site = Site::new();
+    let head = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x03\0\x3e\0";
+    std::fs::write(site.path().join("binary"), head).unwrap();
+    let mut command = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("artifacts/package.sh"));
+    command.args([
+        "my-bucket",
+        "2.1.0",
+        "--out",
+        "build",
+        "--binary",
+        "amd64=binary",
+        "--component",
+        "linux",
+    ]);
+    command
+        .current_dir(site.path())
+        .env("PATH", "/usr/bin:/bin")
+        .env_remove("AWS_REGION");
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let written = "build/recipes/EdgeImpulseLinuxServiceComponent-2.1.0.yaml";
+    let recipe = std::fs::read_to_string(site.path().join(written)).unwrap();
+    let recipe: Value = serde_yaml::from_str(&recipe).unwrap();
+    assert_eq!(
+        recipe["Manifests"][0]["Artifacts"][0]["Uri"],
+        "s3://my-bucket/artifacts/EdgeImpulseServiceComponent/2.1.0/amd64/ei-greengrass"
+    );
+}
+
 #[test]
 fn greengrass_lite_has_room_for_thirty_more_keys_in_the_recipe() {
     let count = objects_on_a_device(recipe());

@@ -6,7 +6,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use super::machine::Host;
-use super::nucleus::COMPONENT;
+use super::nucleus::COMPONENTS;
 use super::report::StepReport;
 
 const NAME: &str = "ei-greengrass";
@@ -60,7 +60,8 @@ pub(super) fn create(machine: &Host, report: &mut StepReport, bin_dir: &str, bin
 /// `.../<component>/<version>/ei-greengrass`
 fn is_of_the_component(target: &Path) -> bool {
     let component = target.ancestors().nth(2).and_then(Path::file_name);
-    target.file_name().is_some_and(|name| name == NAME) && component.is_some_and(|name| name == COMPONENT)
+    target.file_name().is_some_and(|name| name == NAME)
+        && component.is_some_and(|name| COMPONENTS.iter().any(|known| name == *known))
 }
 
 fn replace(link: &Path, binary: &Path) -> io::Result<()> {

@@ -9,8 +9,11 @@ use serde_yaml::Value as Yaml;
 
 use super::machine::Host;
 
-/// The name of the component, as in its recipe.
-pub(super) const COMPONENT: &str = "EdgeImpulseLinuxRunnerServiceComponent";
+/// The names of the components with this program, as in their recipes: the runner, and the data collection.
+pub(super) const COMPONENTS: [&str; 2] = [
+    "EdgeImpulseLinuxRunnerServiceComponent",
+    "EdgeImpulseLinuxServiceComponent",
+];
 /// The directory of Greengrass Lite's configuration files.
 const LITE_CONFIGURATION: &str = "/etc/greengrass";
 /// The state directory of Greengrass Lite, unless `rootPath` moves it.
@@ -33,6 +36,8 @@ pub struct StartedFrom {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Nucleus {
     pub kind: NucleusKind,
+    /// The component whose step runs.
+    component: &'static str,
     /// Directories that may be its root, the surest first. Not all of them exist.
     roots: Vec<PathBuf>,
 }
@@ -48,6 +53,7 @@ pub(super) enum NucleusKind {
 impl Nucleus {
     /// Finds the nucleus that started the step. `artifacts/install.sh` (`is_lite`) decides in the same way.
     pub(super) fn find(machine: &Host, from: &StartedFrom) -> Self {
+        let component = component_of(from);
         let known = root_of_artifact(&from.binary);
         let config = known
             .or_else(|| from.binary.parent())
@@ -57,7 +63,7 @@ impl Nucleus {
             .iter()
             .any(|name| config.join(name).is_file());
         let files = lite_files(&machine.path(LITE_CONFIGURATION));
-        let has_unit = known.is_some_and(|root| root.join(install_unit_name()).is_file());
+        let has_unit = known.is_some_and(|root| root.join(install_unit_name(component)).is_file());
         let is_lite = !is_classic && (has_unit || files.is_some());
         let mut roots: Vec<PathBuf> = known.map(Path::to_owned).into_iter().collect();
         roots.extend(
@@ -70,6 +76,7 @@ impl Nucleus {
         if !is_lite {
             return Self {
                 kind: NucleusKind::Classic(config),
+                component,
                 roots,
             };
         }
@@ -84,8 +91,19 @@ impl Nucleus {
         roots.push(machine.path(LITE_ROOT));
         Self {
             kind: NucleusKind::Lite(files),
+            component,
             roots,
         }
+    }
+
+    /// The name of the component whose step runs.
+    pub(super) fn component(&self) -> &'static str {
+        self.component
+    }
+
+    /// The name of the unit of the run step on Greengrass Lite.
+    pub(super) fn run_unit_name(&self) -> String {
+        format!("ggl.{}.service", self.component)
     }
 
     pub(super) fn is_lite(&self) -> bool {
@@ -94,24 +112,29 @@ impl Nucleus {
 
     /// The unit of the run step, which Greengrass Lite writes before the install step runs.
     pub(super) fn run_unit(&self) -> Option<PathBuf> {
-        let mut units = self.roots.iter().map(|root| root.join(run_unit_name()));
+        let mut units = self.roots.iter().map(|root| root.join(self.run_unit_name()));
         units.find(|unit| self.is_lite() && unit.is_file())
     }
 
     /// The component's work directory.
     pub(super) fn work_dir(&self) -> Option<PathBuf> {
-        let mut directories = self.roots.iter().map(|root| root.join("work").join(COMPONENT));
+        let mut directories = self.roots.iter().map(|root| root.join("work").join(self.component));
         directories.find(|directory| directory.symlink_metadata().is_ok_and(|found| found.is_dir()))
     }
 }
 
-/// The name of the unit of the run step on Greengrass Lite.
-pub(super) fn run_unit_name() -> String {
-    format!("ggl.{COMPONENT}.service")
+fn install_unit_name(component: &str) -> String {
+    format!("ggl.{component}.install.service")
 }
 
-fn install_unit_name() -> String {
-    format!("ggl.{COMPONENT}.install.service")
+/// The component that the artifacts or the work directory belong to; the runner, if neither tells.
+fn component_of(from: &StartedFrom) -> &'static str {
+    let directories = [from.binary.ancestors().nth(2), from.current_dir.as_deref()];
+    let mut named = directories.into_iter().flatten().filter_map(|directory| {
+        let known = |component: &&&str| directory.ends_with(component);
+        COMPONENTS.iter().find(known).copied()
+    });
+    named.next().unwrap_or(COMPONENTS[0])
 }
 
 /// Greengrass puts the binary into `<root>/packages/artifacts/<component>/<version>`.
@@ -127,13 +150,14 @@ pub(super) fn is_artifact(binary: &Path) -> bool {
         && binary
             .ancestors()
             .nth(2)
-            .is_some_and(|directory| directory.ends_with(COMPONENT))
+            .is_some_and(|directory| COMPONENTS.iter().any(|component| directory.ends_with(component)))
 }
 
 /// Greengrass starts the component in `<root>/work/<component>`.
 fn root_of_work_dir(directory: &Path) -> Option<&Path> {
-    directory
-        .ends_with(Path::new("work").join(COMPONENT))
+    COMPONENTS
+        .iter()
+        .any(|component| directory.ends_with(Path::new("work").join(component)))
         .then(|| directory.ancestors().nth(2))
         .flatten()
 }
@@ -194,11 +218,11 @@ impl PosixUsers {
 
 /// Reads `effectiveConfig.yaml` of the classic nucleus, or a configuration file of Greengrass Lite. If there are several
 /// `runWithDefault`, the last one is used.
-pub(super) fn read_yaml(path: &Path) -> io::Result<PosixUsers> {
+pub(super) fn read_yaml(path: &Path, component: &str) -> io::Result<PosixUsers> {
     let root: Yaml = serde_yaml::from_slice(&std::fs::read(path)?).map_err(io::Error::other)?;
     let own = root
         .get("services")
-        .and_then(|services| services.get(COMPONENT))
+        .and_then(|services| services.get(component))
         .and_then(|component| component.get("runWith"));
     let mut users = PosixUsers {
         own: own.and_then(posix_user),
@@ -235,7 +259,7 @@ fn posix_user(run_with: &Yaml) -> Option<String> {
 
 /// Reads `config.tlog`, the classic nucleus' log of configuration changes, with one JSON object per line. The nucleus writes
 /// `effectiveConfig.yaml` only when it starts or stops, so only this file contains the changes of the current deployment.
-pub(super) fn read_change_log(path: &Path) -> io::Result<PosixUsers> {
+pub(super) fn read_change_log(path: &Path, component: &str) -> io::Result<PosixUsers> {
     let (mut own, mut shared) = (Setting::default(), Setting::default());
     for line in BufReader::new(File::open(path)?).split(b'\n') {
         // The last line may be incomplete.
@@ -252,7 +276,7 @@ pub(super) fn read_change_log(path: &Path) -> io::Result<PosixUsers> {
                 shared.remove(&topic);
             }
             Some("changed") => match (topic.as_slice(), change["V"].as_str()) {
-                (["services", COMPONENT, "runWith", "posixUser"], Some(user)) => own.set(&topic, user),
+                (["services", name, "runWith", "posixUser"], Some(user)) if *name == component => own.set(&topic, user),
                 ([.., "runWithDefault", "posixUser"], Some(user)) => shared.set(&topic, user),
                 _ => {}
             },

@@ -30,11 +30,12 @@ impl ServiceUser {
         let (default, configured) = match &nucleus.kind {
             NucleusKind::Lite(files) => (
                 Self::new("ggcore", "ggcore"),
-                configured_in_unit(report, nucleus.run_unit()).unwrap_or_else(|| configured_in_lite(report, files)),
+                configured_in_unit(report, nucleus.run_unit())
+                    .unwrap_or_else(|| configured_in_lite(report, files, nucleus.component())),
             ),
             NucleusKind::Classic(config) => (
                 Self::new("ggc_user", "ggc_group"),
-                configured_in_classic(report, config),
+                configured_in_classic(report, config, nucleus.component()),
             ),
         };
         let Some(posix_user) = configured.posix_user else {
@@ -228,11 +229,11 @@ fn configured_in_unit(report: &mut StepReport, unit: Option<PathBuf>) -> Option<
     })
 }
 
-fn configured_in_classic(report: &mut StepReport, config: &Path) -> Configured {
+fn configured_in_classic(report: &mut StepReport, config: &Path, component: &str) -> Configured {
     let (log, yaml) = (config.join("config.tlog"), config.join("effectiveConfig.yaml"));
-    let (users, file) = match existing(report, &log, read_change_log(&log)).chosen() {
+    let (users, file) = match existing(report, &log, read_change_log(&log, component)).chosen() {
         Some(user) => (Some(user), log),
-        None => (existing(report, &yaml, read_yaml(&yaml)).chosen(), yaml),
+        None => (existing(report, &yaml, read_yaml(&yaml, component)).chosen(), yaml),
     };
     Configured {
         posix_user: users,
@@ -241,10 +242,10 @@ fn configured_in_classic(report: &mut StepReport, config: &Path) -> Configured {
 }
 
 /// The files of Greengrass Lite have no user for a single component.
-fn configured_in_lite(report: &mut StepReport, files: &[PathBuf]) -> Configured {
+fn configured_in_lite(report: &mut StepReport, files: &[PathBuf], component: &str) -> Configured {
     let users = files
         .iter()
-        .filter_map(|file| existing(report, file, read_yaml(file)).shared);
+        .filter_map(|file| existing(report, file, read_yaml(file, component)).shared);
     Configured {
         posix_user: users.last(),
         file: "the configuration of Greengrass Lite (/etc/greengrass)".to_owned(),

@@ -16,7 +16,7 @@ use rustix::fs::{
 };
 
 use super::machine::Host;
-use super::nucleus::{Nucleus, run_unit_name};
+use super::nucleus::Nucleus;
 use super::report::StepReport;
 use super::service_user::ServiceUser;
 
@@ -119,7 +119,7 @@ fn stop_earlier_user(machine: &Host, report: &mut StepReport, nucleus: &Nucleus,
     if !nucleus.is_lite() || !machine.has("systemctl") || !runs() {
         return;
     }
-    let unit = run_unit_name();
+    let unit = nucleus.run_unit_name();
     match machine.change_within(STOP_LIMIT, machine.command("systemctl").args(["stop", &unit]), report) {
         Ok(()) => report.done(format_args!(
             "{unit} of the earlier user stopped, so that it writes its messages; Greengrass starts it as {}",

@@ -78,6 +78,13 @@ impl FakeMachine {
         Self::with_artifacts(&format!("{root}/packages/artifacts/{COMPONENT}/2.0.0"))
     }
 
+    /// The same for the component that collects data.
+    pub fn classic_with_data_collection(root: &str) -> Self {
+        Self::with_artifacts(&format!(
+            "{root}/packages/artifacts/EdgeImpulseLinuxServiceComponent/2.0.0"
+        ))
+    }
+
     /// With Greengrass Lite below `root`, which has written the unit of the run step for this user and group.
     pub fn lite(root: &str, user: &str, group: &str) -> Self {
         let machine = Self::classic(root);

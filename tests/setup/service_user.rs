@@ -305,6 +305,19 @@ fn the_posix_user_of_the_component_comes_before_the_default_one() {
 }
 
 #[test]
+fn the_data_collection_has_its_own_posix_user() {
+    let machine = FakeMachine::classic_with_data_collection("gg");
+    effective_config(&machine, "");
+    for line in [
+        r#"{"TS":2,"TP":["services","EdgeImpulseLinuxRunnerServiceComponent","runWith","posixUser"],"W":"changed","V":"runner:runner"}"#,
+        r#"{"TS":3,"TP":["services","EdgeImpulseLinuxServiceComponent","runWith","posixUser"],"W":"changed","V":"edge:staff"}"#,
+    ] {
+        machine.append("gg/config/config.tlog", line);
+    }
+    machine.setup(&[]).succeeds().prints("service user edge:staff");
+}
+
+#[test]
 fn the_posix_user_of_this_deployment_is_found_before_the_nucleus_writes_effective_config() {
     let machine = FakeMachine::classic("gg");
     effective_config(&machine, "");
