@@ -10,6 +10,7 @@ mod linux;
 mod on_demand;
 use crate::support;
 mod trouble;
+mod updates;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

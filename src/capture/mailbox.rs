@@ -154,6 +154,11 @@ impl<T> Mailbox<T> {
         Some(value)
     }
 
+    /// Whether the source waits for the receiver ([`OverflowPolicy::Block`]), so that its pace is that of the receiver.
+    pub fn waits_for_receiver(&self) -> bool {
+        self.state.lock().policy == OverflowPolicy::Block
+    }
+
     /// Waits, at most `timeout`, until a capture opens the mailbox. For use after [`Received::Closed`].
     pub fn wait_until_open(&self, timeout: Duration) {
         let mut state = self.state.lock();

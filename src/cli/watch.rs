@@ -250,12 +250,38 @@ fn problems(message: &Value, paint: Paint) -> Vec<String> {
 
 fn answer(result: &Value, paint: Paint) -> String {
     match result["status"].as_str() {
-        Some(status) => format!("{} {}", paint.with("33", "state"), paint.strong(&shown(status))),
+        Some(status) => {
+            let details = state_details(result);
+            format!(
+                "{} {}{details}",
+                paint.with("33", "state"),
+                paint.strong(&shown(status))
+            )
+        }
         None => {
             let colour = if result.get("error").is_some() { "31" } else { "34" };
             format!("{} {}", paint.with(colour, "answer"), shown(&result.to_string()))
         }
     }
+}
+
+/// The versions of the model and the reason, where a notice has them.
+fn state_details(result: &Value) -> String {
+    let text = |key: &str| result[key].as_str().map(shown);
+    let mut details = String::new();
+    for (key, words) in [
+        ("model_version", "model"),
+        ("previous_version", "before"),
+        ("failed_version", "failed"),
+    ] {
+        if let Some(version) = text(key) {
+            details.push_str(&format!("  {words} {version}"));
+        }
+    }
+    if let Some(reason) = text("error") {
+        details.push_str(&format!(": {reason}"));
+    }
+    details
 }
 
 /// Text from outside, shortened and without control characters, which could control the terminal.
@@ -329,6 +355,11 @@ mod tests {
         assert_eq!(
             shown_line("command/output", &json!({"result": {"status": "online", "ts": 1}})),
             "state online"
+        );
+        let restored = json!({"status": "model_restored", "model_version": "v3", "failed_version": "v4", "error": "it\u{7} crashes"});
+        assert_eq!(
+            shown_line("command/output", &json!({"result": restored})),
+            "state model_restored  model v3  failed v4: it crashes"
         );
         assert_eq!(
             shown_line("command/output", &json!({"result": {"restart": "OK"}})),

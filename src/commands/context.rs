@@ -10,6 +10,7 @@ use crate::config::{Qos, Threshold};
 use crate::device::Topics;
 use crate::model::ModelInfo;
 use crate::report::Report;
+use crate::studio::UpdateRequester;
 use crate::uplink::{Message, Outbox};
 
 /// The parts of a session that commands act on.
@@ -20,6 +21,8 @@ pub struct CommandContext<'a> {
     pub model: Option<&'a Arc<ModelInfo>>,
     /// Thresholds of the model that were changed after it was loaded.
     pub changed_thresholds: Vec<Threshold>,
+    /// Replaces the running model; `None`: not in this session.
+    pub model_updates: Option<UpdateRequester>,
     /// The enabled caches.
     pub caches: &'a Caches,
     /// Publishes the answers.

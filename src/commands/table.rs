@@ -45,7 +45,7 @@ impl From<Reply> for CommandOutcome {
 }
 
 /// Every command.
-pub static COMMANDS: [CommandSpec; 12] = [
+pub static COMMANDS: [CommandSpec; 13] = [
     CommandSpec {
         name: "restart",
         value: None,
@@ -108,6 +108,13 @@ pub static COMMANDS: [CommandSpec; 12] = [
         summary: "answer with name, version and parameters of the model",
         answer_key: "model_info",
         handler: get_model_info,
+    },
+    CommandSpec {
+        name: "update_model",
+        value: Some("none, or the number of a deployment version"),
+        summary: "replace the model by the newest version in Studio (or by this one, even if it failed before) after a trial, and answer with the version that was found and the one that runs",
+        answer_key: "update_model",
+        handler: update_model,
     },
     CommandSpec {
         name: "reset_metrics",
@@ -203,6 +210,47 @@ fn get_model_info(context: &CommandContext<'_>, _: Value) -> CommandOutcome {
     .into()
 }
 
+/// The answer comes when the update is complete or has failed.
+fn update_model(context: &CommandContext<'_>, value: Value) -> CommandOutcome {
+    let running = context.model.map(|info| info.deploy_version);
+    let Ok(version) = parse_version(&value) else {
+        let error = "accepted: no value, or the number of a deployment version, as 8 or \"v8\"";
+        return Reply::refused(update_result(None, running), error).into();
+    };
+    let Some(updates) = context.model_updates.clone() else {
+        return Reply::refused(update_result(None, running), "the model cannot be updated here").into();
+    };
+    CommandOutcome::Later(Box::pin(async move {
+        let outcome = updates.request(version).await;
+        let running = outcome.running.map(|info| info.deploy_version);
+        let result = update_result(
+            outcome.found,
+            running.or(outcome.found.filter(|_| outcome.error.is_none())),
+        );
+        match outcome.error {
+            None => Reply::value(result),
+            Some(error) => Reply::refused(result, error),
+        }
+    }))
+}
+
+/// `None`: the newest version.
+fn parse_version(value: &Value) -> Result<Option<u64>, ()> {
+    let number = match value {
+        Value::Null => return Ok(None),
+        Value::String(text) if text.trim().is_empty() => return Ok(None),
+        Value::String(text) => text.trim().trim_start_matches(['v', 'V']).parse().ok(),
+        Value::Number(number) => number.as_u64(),
+        _ => None,
+    };
+    number.map(Some).ok_or(())
+}
+
+fn update_result(found: Option<u64>, running: Option<u64>) -> Value {
+    let shown = |version: Option<u64>| version.map(|version| format!("v{version}"));
+    json!({"found": shown(found), "running": shown(running)})
+}
+
 /// Each cache executes it after the earlier writes, so those pairs are removed too.
 fn clear_cache(context: &CommandContext<'_>, _: Value) -> CommandOutcome {
     let caches = context.caches.clone();
@@ -285,6 +333,7 @@ mod tests {
             model: None,
             changed_thresholds: Vec::new(),
             caches: &Caches::default(),
+            model_updates: None,
             answers: AnswerPublisher {
                 outbox: outbox.clone(),
                 topics: Arc::new(Topics::new("d")),
@@ -335,6 +384,13 @@ mod tests {
                 json!({"cmd": "get_model_info"}),
                 r#"{"error":"no model is loaded yet; ask again after the notice \"started\""}"#,
             ),
+            (
+                json!({"cmd": "update_model", "value": [8]}),
+                concat!(
+                    r#"{"update_model":{"found":null,"running":null},"#,
+                    r#""error":"accepted: no value, or the number of a deployment version, as 8 or \"v8\""}"#
+                ),
+            ),
             (json!({"cmd": "reset_metrics"}), r#"{"metrics_reset":"OK"}"#),
             (
                 json!({"cmd": "clear_cache"}),
@@ -353,6 +409,23 @@ mod tests {
             assert_eq!(action == Action::Restart, command["cmd"] == "restart");
         }
         assert_eq!(cleared(true, false).to_string(), r#"{"local":"OK","s3":"FAILED"}"#);
+    }
+
+    #[test]
+    fn a_version_is_a_number_or_none() {
+        for (value, version) in [
+            (Value::Null, Ok(None)),
+            (json!(""), Ok(None)),
+            (json!(8), Ok(Some(8))),
+            (json!("8"), Ok(Some(8))),
+            (json!(" v8 "), Ok(Some(8))),
+            (json!(-1), Err(())),
+            (json!(1.5), Err(())),
+            (json!("latest"), Err(())),
+            (json!({}), Err(())),
+        ] {
+            assert_eq!(parse_version(&value), version, "{value}");
+        }
     }
 
     #[test]

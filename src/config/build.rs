@@ -52,6 +52,7 @@ pub(super) fn config(values: &mut Resolver, params: &mut EiParams, sources: &Sou
         work_dir: work_dir(values, sources),
         local_topics: values.take(&keys::LOCAL_TOPICS),
         collect: values.take(&keys::COLLECT),
+        model_updates: model_updates(values),
         preview: preview(values, params),
         runner: params.options.clone(),
     })
@@ -193,6 +194,16 @@ fn iot_auth(values: &mut Resolver) -> IotAuth {
     }
     values.add_remark(&FILES, "has no effect: `iot_auth` is sigv4");
     IotAuth::SigV4
+}
+
+fn model_updates(values: &mut Resolver) -> ModelUpdateConfig {
+    let poll = values.take(&keys::MODEL_POLL_MINUTES);
+    ModelUpdateConfig {
+        poll: (!poll.is_zero()).then_some(poll),
+        trial_inferences: values.take(&keys::MODEL_TRIAL_INFERENCES),
+        probation: values.take(&keys::MODEL_PROBATION_MINUTES),
+        sha256: values.take(&keys::MODEL_SHA256),
+    }
 }
 
 fn work_dir(values: &mut Resolver, sources: &Sources) -> std::path::PathBuf {

@@ -121,6 +121,7 @@ use DefaultValue::{Absent, Integer, Number, Text};
 const SWITCH: &str = "yes or no";
 const ONE_LINE: &str = "a text on one line";
 const PATH: &str = "a path";
+const MINUTES: &str = "minutes, an integer from 0 to 10080";
 const MIB: &str = "MiB, an integer from 1 to 16777216";
 const NO_RUNTIME: &str = "has no effect here: nothing needs Node.js or libvips";
 
@@ -138,6 +139,10 @@ const fn path(name: &'static str, default: &'static str) -> Key<PathBuf> {
 
 const fn optional_path(name: &'static str) -> Key<Option<PathBuf>> {
     Key::new(name, Absent, PATH, values::some_path, show::some_path)
+}
+
+const fn minutes(name: &'static str, default: i64) -> Key<Duration> {
+    Key::new(name, Integer(default), MINUTES, values::minutes, show::minutes)
 }
 
 const fn mebibytes(name: &'static str, default: i64) -> Key<u64> {
@@ -308,6 +313,22 @@ pub(super) static SPOOL_MAX_MB: Key<u64> = mebibytes("spool_max_mb", 64);
 pub(super) static WORK_DIR: Key<Option<PathBuf>> = optional_path("work_dir");
 pub(super) static LOCAL_TOPICS: Key<bool> = switch("local_topics", "no");
 pub(super) static COLLECT: Key<bool> = switch("collect", "no");
+pub(super) static MODEL_POLL_MINUTES: Key<Duration> = minutes("model_poll_minutes", 0);
+pub(super) static MODEL_TRIAL_INFERENCES: Key<u32> = Key::new(
+    "model_trial_inferences",
+    Integer(30),
+    "an integer from 1 to 100000",
+    values::trial_inferences,
+    ToString::to_string,
+);
+pub(super) static MODEL_PROBATION_MINUTES: Key<Duration> = minutes("model_probation_minutes", 10);
+pub(super) static MODEL_SHA256: Key<Option<String>> = Key::new(
+    "model_sha256",
+    Absent,
+    "64 hexadecimal digits, as sha256sum prints them",
+    values::some_sha256,
+    show::some,
+);
 pub(super) static PREVIEW: Key<bool> = switch("preview", "on");
 pub(super) static PREVIEW_HOST: Key<String> = Key::new(
     "preview_host",
@@ -327,7 +348,7 @@ pub(super) static PREVIEW_TOKEN: Key<Option<Secret>> =
     Key::new("preview_token", Absent, ONE_LINE, values::some_secret, show::some).secret();
 
 /// Every key, in the order of the tutorial, then those that this component adds.
-pub static KEYS: [&KeyInfo; 43] = [
+pub static KEYS: [&KeyInfo; 47] = [
     &NODE_VERSION.info,
     &VIPS_VERSION.info,
     &DEVICE_NAME.info,
@@ -367,6 +388,10 @@ pub static KEYS: [&KeyInfo; 43] = [
     &WORK_DIR.info,
     &LOCAL_TOPICS.info,
     &COLLECT.info,
+    &MODEL_POLL_MINUTES.info,
+    &MODEL_TRIAL_INFERENCES.info,
+    &MODEL_PROBATION_MINUTES.info,
+    &MODEL_SHA256.info,
     &PREVIEW.info,
     &PREVIEW_HOST.info,
     &PREVIEW_PORT.info,

@@ -30,6 +30,10 @@ pub(super) fn millis(time: &Duration) -> String {
     time.as_millis().to_string()
 }
 
+pub(super) fn minutes(time: &Duration) -> String {
+    (time.as_secs() / 60).to_string()
+}
+
 pub(super) fn mebibytes(bytes: &u64) -> String {
     (bytes >> 20).to_string()
 }

@@ -58,6 +58,12 @@ fn documented_defaults() -> Config {
         work_dir: "/work-dir".into(),
         local_topics: false,
         collect: false,
+        model_updates: ModelUpdateConfig {
+            poll: None,
+            trial_inferences: 30,
+            probation: Duration::from_secs(600),
+            sha256: None,
+        },
         preview: PreviewConfig {
             enabled: true,
             host: "0.0.0.0".to_owned(),
@@ -137,6 +143,44 @@ fn a_channel_of_the_microphone_is_a_word_or_a_number() {
         with("still_interval_ms", json!("250")).config.still_interval,
         Duration::from_millis(250)
     );
+}
+
+#[test]
+fn the_keys_of_model_updates_are_read_and_a_digest_that_is_none_accepts_no_file() {
+    let digest = "BA7816BF8F01CFEA414140DE5DAE2223B00361A396177A9CB410FF61F20015AD";
+    let text = json!({"model_poll_minutes": "15", "model_trial_inferences": 1, "model_probation_minutes": 0, "model_sha256": digest});
+    let loaded = loaded(&text.to_string());
+    assert_eq!(loaded.warnings, []);
+    let expected = ModelUpdateConfig {
+        poll: Some(Duration::from_secs(900)),
+        trial_inferences: 1,
+        probation: Duration::ZERO,
+        sha256: Some(digest.to_ascii_lowercase()),
+    };
+    assert_eq!(loaded.config.model_updates, expected);
+    for value in [
+        json!("abc"),
+        json!(7),
+        json!(format!("{digest}0")),
+        json!("g".repeat(64)),
+    ] {
+        let loaded = with("model_sha256", value.clone());
+        assert_eq!(loaded.warnings.len(), 1, "{value}");
+        let used = loaded.config.model_updates.sha256;
+        assert!(used.is_some_and(|used| used.len() < 64), "no file is accepted: {value}");
+    }
+    for (key, value) in [
+        ("model_poll_minutes", -1),
+        ("model_trial_inferences", 0),
+        ("model_probation_minutes", 99_999),
+    ] {
+        let loaded = with(key, json!(value));
+        assert_eq!(
+            (loaded.warnings.len(), loaded.config.model_updates),
+            (1, documented_defaults().model_updates),
+            "{key}"
+        );
+    }
 }
 
 #[test]

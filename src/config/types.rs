@@ -70,6 +70,8 @@ pub struct Config {
     pub local_topics: bool,
     /// Whether Edge Impulse Studio can ask for samples beside the running inference.
     pub collect: bool,
+    /// How a new version of the model replaces the running one.
+    pub model_updates: ModelUpdateConfig,
     /// The live page.
     pub preview: PreviewConfig,
     /// Options of the existing runner (`eiparams`).
@@ -302,6 +304,19 @@ pub enum Criteria {
 impl Criteria {
     /// The accepted names, for messages.
     pub const ACCEPTED: &str = "gt, ge, eq, le, lt";
+}
+
+/// How a new version of the model replaces the running one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelUpdateConfig {
+    /// How often Studio is asked for a new version; `None`: never.
+    pub poll: Option<Duration>,
+    /// Inputs that a new model must answer beside the running one before it takes over.
+    pub trial_inferences: u32,
+    /// How long the model before can come back.
+    pub probation: Duration,
+    /// SHA-256 of the model file, 64 lower-case hexadecimal digits; `None`: any file.
+    pub sha256: Option<String>,
 }
 
 /// How to authenticate to IoT Core.

@@ -245,6 +245,30 @@ pub(super) fn mebibytes(value: &Value) -> ParseResult<u64> {
     u64::try_from(size).map_or(Err(InvalidValue::default()), |size| parsed(size << 20))
 }
 
+/// Minutes, at most a week; 0 is allowed.
+pub(super) fn minutes(value: &Value) -> ParseResult<Duration> {
+    let minutes = between(value, 0, 7 * 24 * 60)?;
+    u64::try_from(minutes).map_or(Err(InvalidValue::default()), |minutes| {
+        parsed(Duration::from_secs(minutes * 60))
+    })
+}
+
+/// The inputs of a trial: at least one.
+pub(super) fn trial_inferences(value: &Value) -> ParseResult<u32> {
+    u32::try_from(between(value, 1, 100_000)?).map_or(Err(InvalidValue::default()), parsed)
+}
+
+/// 64 hexadecimal digits, in lower case. Another text is kept, with a warning: no file has it, and without it every file
+/// would be accepted.
+pub(super) fn some_sha256(value: &Value) -> ParseResult<Option<String>> {
+    const DIGITS: usize = 64;
+    let text = one_line(value)?.to_ascii_lowercase();
+    if text.len() == DIGITS && text.chars().all(|c| c.is_ascii_hexdigit()) {
+        return parsed(Some(text));
+    }
+    corrected(Some(text.chars().take(DIGITS - 1).collect()))
+}
+
 pub(super) fn port(value: &Value) -> ParseResult<u16> {
     u16::try_from(between(value, 0, 65_535)?).map_or(Err(InvalidValue::default()), parsed)
 }

@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use parking_lot::Mutex;
-use serde_json::{Map, Value};
 
+use super::classifier::ClassifierSettings;
 use super::live_tap::LiveTap;
 use super::prediction_logger::PredictionLogger;
 use super::publisher::Publisher;
+use super::successor::Successor;
 use crate::capture::{AudioMailbox, FrameMailbox};
-use crate::config::ResizeMode;
 use crate::model::{InferenceResult, Model, ModelError, ModelInfo};
 use crate::report::{Decision, Report};
 use crate::status::stats::Stats;
@@ -32,20 +32,15 @@ pub struct InferenceContext {
     pub prediction_logger: PredictionLogger,
     /// Copies inferences for viewers.
     pub live_tap: Arc<LiveTap>,
-    /// `--force-resize-mode`.
-    pub forced_resize: Option<ResizeMode>,
-    /// For models that name no resize mode (those before 2024).
-    pub unnamed_resize: ResizeMode,
+    /// How the model treats its input.
+    pub classifier: ClassifierSettings,
+    /// Gets copies of the inputs during the trial of a new model, and has the model that takes over.
+    pub successor: Arc<Successor>,
     /// When set, the next inference is reported as the first one after a (re)start.
     pub announce: Arc<AtomicBool>,
     /// When set, the loop finishes the current frame and returns.
     pub finish: Arc<AtomicBool>,
-    /// The project and version of the model that refused continuous classification, as it named them.
-    pub refused_slices: RefusedSlices,
 }
-
-/// Shared by all starts of the model in a session, so that the model is not asked again after each start.
-pub type RefusedSlices = Arc<Mutex<Option<Map<String, Value>>>>;
 
 impl InferenceContext {
     /// Whether the loop has to return.
@@ -68,16 +63,6 @@ impl InferenceContext {
         }
     }
 
-    /// Whether this model refused continuous classification earlier in this session.
-    pub(super) fn refuses_slices(&self, info: &ModelInfo) -> bool {
-        self.refused_slices.lock().as_ref() == Some(&info.raw_project)
-    }
-
-    /// Remembers that this model refused continuous classification.
-    pub(super) fn remember_refused_slices(&self, info: &ModelInfo) {
-        *self.refused_slices.lock() = Some(info.raw_project.clone());
-    }
-
     /// Applies the threshold changes that viewers requested.
     ///
     /// # Errors
@@ -98,6 +83,10 @@ pub enum Progress {
     Ready(Arc<ModelInfo>),
     /// The model takes an input that this component does not support.
     Unsupported(Arc<ModelInfo>),
+    /// This model has taken over from the one before, between two inputs.
+    TookOver(Arc<ModelInfo>),
+    /// A model that had passed its trial could not take over; the one before continues. The reason.
+    TakeoverFailed(ModelError),
     /// The first inference after a (re)start of capture or model.
     FirstInference,
     /// The capture of this epoch has ended, and all its messages are in the outbox.

@@ -34,8 +34,8 @@ mod tests {
     use crate::cache::Caches;
     use crate::config::{Criteria, FilterConfig, Qos, ResizeMode, Verbosity};
     use crate::device::Topics;
-    use crate::inference::PredictionLogger;
     use crate::inference::publisher::{Outputs, Publisher};
+    use crate::inference::{ClassifierSettings, PredictionLogger};
     use crate::report::{Report, ReportSettings};
     use crate::status::health::HealthFlag;
     use crate::status::stats::Stats;
@@ -70,11 +70,14 @@ mod tests {
             stats,
             prediction_logger: PredictionLogger::new(true, Verbosity::Normal),
             live_tap: Arc::default(),
-            forced_resize: None,
-            unnamed_resize: ResizeMode::FitLongest,
+            classifier: ClassifierSettings {
+                forced_resize: None,
+                unnamed_resize: ResizeMode::FitLongest,
+                refused_slices: Arc::default(),
+            },
+            successor: Arc::default(),
             announce: Arc::default(),
             finish: Arc::default(),
-            refused_slices: Arc::default(),
         }
     }
 

@@ -11,33 +11,48 @@
 //!
 //! The loop is blocking, and nothing downstream can slow it.
 
+mod audio_classifier;
 mod audio_loop;
+mod classifier;
 mod context;
 mod drain;
 pub mod event;
 mod fault;
 pub mod live_tap;
+mod loop_end;
+mod picture_classifier;
 mod prediction_logger;
 pub mod publisher;
+mod successor;
 pub mod threshold_changes;
+pub mod trial;
 pub(crate) mod view;
 mod vision_loop;
 
+use tracing::Span;
 use tracing::field::Empty;
 
-use crate::capture::{AudioFormat, PictureTarget};
-use crate::model::{Interrupt, Model, ModelSettings};
+use crate::capture::AudioWindow;
+use crate::config::Threshold;
+use crate::model::{Interrupt, Model, ModelError, ModelInfo, ModelSettings};
 use crate::util::text::clean;
-pub use context::{InferenceContext, Progress, RefusedSlices};
+pub use audio_classifier::RefusedSlices;
+use classifier::Classifier;
+pub use classifier::ClassifierSettings;
+pub use context::{InferenceContext, Progress};
 pub use fault::InferenceFault;
 pub use live_tap::LiveTap;
+use loop_end::LoopEnd;
 pub use prediction_logger::PredictionLogger;
+use successor::ReadyModel;
+pub use successor::Successor;
 use vision_loop::VisionLoop;
 
 /// Longest model name in log lines, in characters.
 const MODEL_NAME: usize = 64;
 
-/// Starts the model and infers until [`InferenceContext::finish`] is set.
+/// Starts the model and infers until [`InferenceContext::finish`] is set. A model that has passed its trial takes over
+/// between two inputs.
 ///
 /// # Errors
 /// The model failed; the caller starts it again.
@@ -47,31 +62,90 @@ pub fn run(
     context: &mut InferenceContext,
     notify: &dyn Fn(Progress),
 ) -> Result<(), InferenceFault> {
-    let span = tracing::info_span!("model_session", model = Empty, version = Empty);
-    let _entered = span.enter();
+    let mut span = tracing::info_span!("model_session", model = Empty, version = Empty).entered();
     let mut model = Model::start(settings, interrupt)?;
-    let mut info = model.info().clone();
-    span.record("model", clean(&info.name, MODEL_NAME));
-    span.record("version", info.deploy_version);
-    if info.slow_first_inference {
-        notify(Progress::WarmingUp(info.clone()));
+    record_model(&span, model.info());
+    if model.info().slow_first_inference {
+        notify(Progress::WarmingUp(model.info().clone()));
         model.warm_up()?;
     }
     model.set_thresholds(&context.live_tap.thresholds.applied())?;
-    info.clone_from(model.info());
-    if let Some(format) = AudioFormat::of(&info.input, info.features) {
-        context.publisher.set_model(&info);
-        notify(Progress::Ready(info));
-        let result = audio_loop::run(&mut model, format, context, notify);
-        model.stop();
-        return result;
-    }
-    let Some(target) = PictureTarget::of(&info.input, context.forced_resize, context.unnamed_resize) else {
-        notify(Progress::Unsupported(info));
-        model.stop();
-        return Ok(());
+    let mut classifier = match Classifier::new(model, &context.classifier) {
+        Ok(classifier) => classifier,
+        Err(model) => {
+            notify(Progress::Unsupported(model.info().clone()));
+            model.stop();
+            return Ok(());
+        }
     };
+    let info = classifier.info();
     context.publisher.set_model(&info);
     notify(Progress::Ready(info));
-    VisionLoop::new(model, target).run(context, notify)
+    loop {
+        let end = match &mut classifier {
+            Classifier::Pictures(classifier) => VisionLoop::new(classifier).run(context, notify)?,
+            Classifier::Audio(classifier) => audio_loop::run(classifier, context, notify)?,
+        };
+        match end {
+            LoopEnd::Finished => {
+                classifier.stop();
+                return Ok(());
+            }
+            LoopEnd::Replaced(ready, windows) => {
+                if take_over(&mut classifier, ready, &windows, context, notify) {
+                    drop(span);
+                    span = tracing::info_span!("model_session", model = Empty, version = Empty).entered();
+                    record_model(&span, &classifier.info());
+                }
+            }
+        }
+    }
+}
+
+fn record_model(span: &Span, info: &ModelInfo) {
+    span.record("model", clean(&info.name, MODEL_NAME));
+    span.record("version", info.deploy_version);
+}
+
+/// Replaces the running model. Returns `false` if the new one failed at the last moment: the running one continues.
+fn take_over(
+    running: &mut Classifier,
+    ready: ReadyModel,
+    windows: &[AudioWindow],
+    context: &InferenceContext,
+    notify: &dyn Fn(Progress),
+) -> bool {
+    let ReadyModel {
+        mut classifier,
+        thresholds,
+    } = ready;
+    if let Err(error) = catch_up(&mut classifier, &thresholds, windows, context) {
+        classifier.stop_in_background();
+        notify(Progress::TakeoverFailed(error));
+        return false;
+    }
+    let info = classifier.info();
+    context.publisher.set_model(&info);
+    std::mem::replace(running, classifier).stop_in_background();
+    notify(Progress::TookOver(info));
+    true
+}
+
+/// Gives the new model what changed since its trial: thresholds, and the audio that only the running model got.
+fn catch_up(
+    new: &mut Classifier,
+    thresholds: &[Threshold],
+    windows: &[AudioWindow],
+    context: &InferenceContext,
+) -> Result<(), ModelError> {
+    let applied = context.live_tap.thresholds.applied();
+    if applied != thresholds {
+        new.model().set_thresholds(&applied)?;
+    }
+    if let Classifier::Audio(classifier) = new {
+        for window in windows {
+            classifier.classify(window)?;
+        }
+    }
+    Ok(())
 }

@@ -2,16 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use serde_json::{Map, Value};
-
 use super::context::{InferenceContext, Progress};
 use super::drain::DrainNotifier;
 use super::event::{InferenceEvent, OriginalFrame};
 use super::fault::{InferenceFault, RefusalTracker};
-use crate::capture::pack::pack_features;
-use crate::capture::{Converter, Frame, Picture, PictureTarget, Received};
-use crate::config::ResizeMode;
-use crate::model::{InferenceResult, Model, ModelError};
+use super::loop_end::LoopEnd;
+use super::picture_classifier::PictureClassifier;
+use crate::capture::{Frame, Picture, Received};
+use crate::model::{InferenceResult, ModelError};
 use crate::report::Decision;
 
 /// Interval at which the loop checks whether it has to return.
@@ -27,37 +25,31 @@ struct ConvertedFrame {
     original: Option<Frame>,
 }
 
-/// One model process and its picture buffers.
-pub(super) struct VisionLoop {
-    model: Model,
-    target: PictureTarget,
-    converter: Converter,
+/// The picture buffers of one model process.
+pub(super) struct VisionLoop<'a> {
+    classifier: &'a mut PictureClassifier,
     /// The frame that the model works on.
     current: ConvertedFrame,
     /// The frame after that, converted while the model works.
     next: ConvertedFrame,
     /// Whether `next` holds a frame.
     has_next: bool,
-    /// The size last announced to a model that takes pictures of any size.
-    announced_size: Option<(u32, u32)>,
     refusals: RefusalTracker,
 }
 
-impl VisionLoop {
-    pub(super) fn new(model: Model, target: PictureTarget) -> Self {
+impl<'a> VisionLoop<'a> {
+    pub(super) fn new(classifier: &'a mut PictureClassifier) -> Self {
         Self {
-            model,
-            target,
-            converter: Converter::new(target),
+            classifier,
             current: ConvertedFrame::default(),
             next: ConvertedFrame::default(),
             has_next: false,
-            announced_size: None,
             refusals: RefusalTracker::default(),
         }
     }
 
-    /// Infers frame after frame until [`InferenceContext::finish`] is set, then ends the model.
+    /// Infers frame after frame until [`InferenceContext::finish`] is set, or until another model takes over. The caller
+    /// ends the model.
     ///
     /// # Errors
     /// The model failed; the caller starts it again.
@@ -65,12 +57,11 @@ impl VisionLoop {
         mut self,
         context: &mut InferenceContext,
         notify: &dyn Fn(Progress),
-    ) -> Result<(), InferenceFault> {
+    ) -> Result<LoopEnd, InferenceFault> {
         let result = self.infer_until_finished(context, notify);
         if result.is_err() && self.has_next {
             context.stats.frames_dropped.inc();
         }
-        self.model.stop();
         result
     }
 
@@ -78,13 +69,17 @@ impl VisionLoop {
         &mut self,
         context: &mut InferenceContext,
         notify: &dyn Fn(Progress),
-    ) -> Result<(), InferenceFault> {
+    ) -> Result<LoopEnd, InferenceFault> {
         let mut drain = DrainNotifier::default();
         while !context.is_finishing() {
             if !self.has_next {
+                // No frame is in hand: none is lost and none is inferred twice.
+                if let Some((ready, windows)) = context.successor.take_ready() {
+                    return Ok(LoopEnd::Replaced(ready, windows));
+                }
                 match context.frames.receive(CHECK_INTERVAL) {
                     Received::Value(frame) => self.convert(frame, context),
-                    Received::TimedOut => context.apply_threshold_changes(&mut self.model)?,
+                    Received::TimedOut => context.apply_threshold_changes(self.classifier.model())?,
                     Received::Closed(epoch) => {
                         drain.mailbox_closed(epoch, context, notify);
                         context.frames.wait_until_open(CHECK_INTERVAL);
@@ -96,12 +91,13 @@ impl VisionLoop {
                 self.infer(context, notify)?;
             }
         }
-        Ok(())
+        Ok(LoopEnd::Finished)
     }
 
     /// Converts a frame into `next`.
     fn convert(&mut self, frame: Frame, context: &InferenceContext) {
-        if let Err(e) = self.converter.convert(&frame, &mut self.next.picture) {
+        context.successor.observe_frame(&frame);
+        if let Err(e) = self.classifier.convert(&frame, &mut self.next.picture) {
             context.stats.frames_dropped.inc();
             self.refusals.log_skipped(Instant::now(), INPUT, &e);
             return;
@@ -138,13 +134,13 @@ impl VisionLoop {
                 picture: Some(&self.current.picture),
                 original: self.current.original.take().map(|frame| OriginalFrame {
                     frame,
-                    target: self.target,
+                    target: self.classifier.target(),
                 }),
                 level: None,
                 wall_ms,
                 decision,
             });
-            context.apply_threshold_changes(&mut self.model)?;
+            context.apply_threshold_changes(self.classifier.model())?;
         }
         if let Decision::Publish(counts) = decision {
             context.publisher.publish(result, counts, &self.current.picture);
@@ -155,54 +151,16 @@ impl VisionLoop {
 
     /// `None`: the model does not take the size of this picture; pictures are squashed from the next frame on.
     fn classify(&mut self, context: &InferenceContext) -> Result<Option<InferenceResult>, ModelError> {
-        if self.target.resize == ResizeMode::None && !self.announce_size()? {
+        if !self.classifier.send(&self.current.picture)? {
             return Ok(None);
         }
-        let picture = &self.current.picture;
-        let elements = picture.pixels();
-        pack_features(picture, self.model.features_for(elements)?);
-        self.model.send(elements)?;
         // A frame that no newer one can replace is converted while the model works. With a camera the newest frame
-        // after the answer is better, so nothing is taken here.
-        if let Some(frame) = context.frames.prefetch() {
+        // after the answer is better, so nothing is taken here. The next frame is for a model that waits to take over.
+        if !context.successor.is_ready()
+            && let Some(frame) = context.frames.prefetch()
+        {
             self.convert(frame, context);
         }
-        self.model.receive().map(Some)
-    }
-
-    /// Sends the current picture's size to a model that takes pictures of any size. `false`: the model refused it.
-    fn announce_size(&mut self) -> Result<bool, ModelError> {
-        let picture = &self.current.picture;
-        let size = (picture.width, picture.height);
-        if self.announced_size == Some(size) {
-            return Ok(true);
-        }
-        let channels = if picture.grey { 1 } else { 3 };
-        let parameters: Map<String, Value> = [
-            ("image_width", size.0),
-            ("image_height", size.1),
-            ("image_channels", channels),
-        ]
-        .map(|(key, value)| (key.to_owned(), value.into()))
-        .into_iter()
-        .collect();
-        match self.model.set_parameter(&parameters) {
-            Ok(()) => {
-                self.announced_size = Some(size);
-                return Ok(true);
-            }
-            Err(e) if e.is_fatal() => return Err(e),
-            Err(e) => tracing::warn!(
-                width = size.0,
-                height = size.1,
-                model_width = self.target.width,
-                model_height = self.target.height,
-                error = %e,
-                "The model does not take pictures of this size; pictures are squashed to the model's own size"
-            ),
-        }
-        self.target.resize = ResizeMode::Squash;
-        self.converter = Converter::new(self.target);
-        Ok(false)
+        self.classifier.receive().map(Some)
     }
 }

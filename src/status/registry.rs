@@ -35,6 +35,8 @@ pub struct StatusRegistry {
     local_topics: HealthFlag,
     studio: StudioStateCell,
     model_resolver: HealthFlag,
+    /// Whether the last update of the model succeeded.
+    model_update: HealthFlag,
     shared_memory: HealthFlag,
     results: HealthFlag,
     session: Mutex<SessionStatus>,
@@ -83,6 +85,7 @@ impl StatusRegistry {
             local_topics: HealthFlag::default(),
             studio: StudioStateCell::default(),
             model_resolver: HealthFlag::default(),
+            model_update: HealthFlag::default(),
             shared_memory: HealthFlag::default(),
             results: HealthFlag::default(),
             session: Mutex::new(SessionStatus {
@@ -104,6 +107,7 @@ impl StatusRegistry {
     /// Begins a session with its own report and caches.
     pub fn begin_session(&self, report: Arc<dyn StatusSource<ReportStatus>>, caches: CacheStatus) {
         self.model_resolver.set_ok();
+        self.model_update.set_ok();
         self.shared_memory.set_ok();
         self.results.set_ok();
         let mut session = self.session.lock();
@@ -161,6 +165,11 @@ impl StatusRegistry {
     /// Whether the running model is the configured one.
     pub fn model_resolver_flag(&self) -> &HealthFlag {
         &self.model_resolver
+    }
+
+    /// Fails while a new version of the model cannot be used.
+    pub fn model_update_flag(&self) -> &HealthFlag {
+        &self.model_update
     }
 
     /// Whether the model receives its features in shared memory, if it supports that.
@@ -236,9 +245,12 @@ impl StatusRegistry {
         let has_spool = !matches!(link, LinkStatus::Stdout | LinkStatus::Off);
         let (files, s3) = (&session.caches.files, &session.caches.s3);
         Health::new([
-            session
-                .model
-                .health(&self.model_resolver, &self.shared_memory, &self.results),
+            session.model.health(&[
+                &self.model_resolver,
+                &self.model_update,
+                &self.results,
+                &self.shared_memory,
+            ]),
             session.source.health(),
             link_health(link),
             HealthStatus::from_flag(Part::Spool, "ok", has_spool.then_some(&outbox.spool)),

@@ -37,20 +37,9 @@ impl ModelState {
         self.into()
     }
 
-    /// `resolver`: whether the model is the configured one. `shared_memory`: whether it receives its features in shared
-    /// memory. `results`: whether its results fit into messages.
-    pub(super) fn health(
-        &self,
-        resolver: &HealthFlag,
-        shared_memory: &HealthFlag,
-        results: &HealthFlag,
-    ) -> HealthStatus {
-        match (
-            self,
-            [resolver, results, shared_memory]
-                .into_iter()
-                .find_map(HealthFlag::failure),
-        ) {
+    /// `flags`: what can be wrong while the model runs; the first failure is shown.
+    pub(super) fn health(&self, flags: &[&HealthFlag]) -> HealthStatus {
+        match (self, flags.iter().find_map(|flag| flag.failure())) {
             (Self::Waiting(reason) | Self::UnsupportedModel(reason), _) => {
                 HealthStatus::failing(Part::Model, self.name(), reason)
             }

@@ -103,6 +103,10 @@ counters! {
         capture_restarts,
         /// Restarts of the model process after a fault.
         model_restarts,
+        /// New versions of the model that took over while the component ran.
+        model_updates,
+        /// New versions of the model that were not used, or given up.
+        model_updates_failed,
         /// Values or labels of the model that were unusable (NaN, labels over 256 bytes) and were cleaned.
         answers_cleaned,
         /// Connections to the broker that were established.

@@ -1,8 +1,12 @@
 //! A deployment of a project: its version, its build and its download.
 
+use std::io;
+use std::path::Path;
+
 use super::api;
 use super::build_job::BuildJob;
 use super::client::StudioClient;
+use super::digest::sha256;
 use super::download::download;
 use super::error::StudioError;
 use super::pending_build::{BuildKey, PendingBuild};
@@ -88,17 +92,19 @@ impl Deployment<'_> {
         result
     }
 
-    /// Returns the stored model, or downloads it.
+    /// Returns the stored model, or downloads it. `sha256`: that of the file, if it is pinned.
     pub(super) async fn obtain(
         &self,
         metadata: &ModelMetadata,
         store: &ModelStore,
+        sha256: Option<&str>,
     ) -> Result<StoredModel, StudioError> {
         let unwritable = |source| StudioError::Store {
             path: store.root().to_owned(),
             source,
         };
         if let Some(model) = store.find(metadata) {
+            check_digest(&model.path, metadata.version, sha256).await?;
             tracing::info!(version = metadata.version, path = %model.path.display(), "The model is already on this device");
             return Ok(model);
         }
@@ -116,6 +122,7 @@ impl Deployment<'_> {
         ];
         let path = format!("api/{}/deployment/download", self.project);
         let file = download(self.studio, &path, &query, store).await?;
+        check_digest(file.path(), metadata.version, sha256).await?;
         let bytes = std::fs::metadata(file.path()).map_or(0, |meta| meta.len());
         let model = store.install(file, metadata).map_err(unwritable)?;
         store.remove_old_versions(metadata.project_id);
@@ -125,4 +132,28 @@ impl Deployment<'_> {
         );
         Ok(model)
     }
+}
+
+/// Refuses a file with another SHA-256 than the pinned one.
+pub(super) async fn check_digest(path: &Path, version: u64, expected: Option<&str>) -> Result<(), StudioError> {
+    let Some(expected) = expected else {
+        return Ok(());
+    };
+    let file = path.to_owned();
+    let hashed = tokio::task::spawn_blocking(move || sha256(&file)).await;
+    let got = hashed
+        .map_err(io::Error::from)
+        .flatten()
+        .map_err(|source| StudioError::Store {
+            path: path.to_owned(),
+            source,
+        })?;
+    if got == expected {
+        return Ok(());
+    }
+    Err(StudioError::OtherDigest {
+        version,
+        got,
+        expected: expected.to_owned(),
+    })
 }

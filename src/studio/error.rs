@@ -36,6 +36,25 @@ impl FetchError {
     }
 }
 
+impl FetchError {
+    /// Whether Studio has a version that is not accepted here.
+    pub fn is_unusable_model(&self) -> bool {
+        matches!(
+            self,
+            Self::Studio(StudioError::NotAModel(_) | StudioError::OtherDigest { .. } | StudioError::KnownBad { .. })
+        )
+    }
+
+    /// Whether the version can never run on this machine. An error page in place of the model says nothing about it.
+    pub fn is_for_another_machine(&self) -> bool {
+        use ModelFileError::{Architecture, Interpreter};
+        matches!(
+            self,
+            Self::Studio(StudioError::NotAModel(Architecture { .. } | Interpreter { .. }))
+        )
+    }
+}
+
 /// A failure of Studio or of the connection to it. `what` describes the request, for example `the list of projects`.
 #[derive(Debug, thiserror::Error)]
 pub enum StudioError {
@@ -217,6 +236,36 @@ pub enum StudioError {
     /// The downloaded file is not a model for this machine.
     #[error("the model from Edge Impulse Studio cannot be used: {0}")]
     NotAModel(#[source] ModelFileError),
+    /// The file has another SHA-256 than the configured one.
+    #[error(
+        "the model version {version} from Edge Impulse Studio has the SHA-256 {got}, and model_sha256 is {expected}: correct the key, or deploy the right model in Studio"
+    )]
+    OtherDigest {
+        /// Deployment version.
+        version: u64,
+        /// The file's.
+        got: String,
+        /// The configured one.
+        expected: String,
+    },
+    /// The deployment failed on this device earlier.
+    #[error(
+        "version {version} is not used again, because {reason}; a newer version is taken, and the command update_model with the value {version} tries it again"
+    )]
+    KnownBad {
+        /// Deployment version.
+        version: u64,
+        /// Why it failed.
+        reason: String,
+    },
+    /// The requested version is not the one that Studio has.
+    #[error("version {wanted} is not on this device, and Edge Impulse Studio has version {found}")]
+    OtherVersion {
+        /// Requested version.
+        wanted: u64,
+        /// Version in Studio.
+        found: u64,
+    },
     /// The file cannot be stored.
     #[error("the model cannot be stored in {}: {source}; the directory must be writable and have free space", path.display())]
     Store {

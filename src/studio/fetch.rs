@@ -7,8 +7,9 @@ use super::client::StudioClient;
 use super::deployment::Deployment;
 use super::error::StudioError;
 use super::machine::Machine;
+use super::origin::ModelOrigin;
 use super::selection::{self, DeploymentOptions, ModelSelection, choose};
-use super::store::{ModelMetadata, ModelOrigin, ModelStore, StoredModel};
+use super::store::{ModelMetadata, ModelStore, StoredModel};
 use crate::util::text::excerpt;
 
 /// Stage of a fetch.
@@ -18,8 +19,19 @@ pub enum FetchStage {
     Selecting,
     /// Studio builds the model.
     Building,
-    /// The model is being downloaded.
-    Downloading,
+    /// The model of this version is being downloaded.
+    Downloading(u64),
+}
+
+/// Which model is accepted.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct FetchPolicy<'a> {
+    /// Only this version, even if it is bad. `None`: any version that is not bad.
+    pub(super) wanted: Option<u64>,
+    /// The SHA-256 of the file in lower-case hexadecimal digits. `None`: any.
+    pub(super) sha256: Option<&'a str>,
+    /// The model is tried before it is used.
+    pub(super) is_candidate: bool,
 }
 
 /// Parameters of a fetch.
@@ -42,6 +54,16 @@ pub struct FetchRequest<'a> {
 pub async fn fetch(
     studio: &StudioClient,
     request: FetchRequest<'_>,
+    stage: &watch::Sender<FetchStage>,
+) -> Result<StoredModel, StudioError> {
+    fetch_accepted(studio, request, FetchPolicy::default(), stage).await
+}
+
+/// [`fetch`], with further conditions on the model.
+pub(super) async fn fetch_accepted(
+    studio: &StudioClient,
+    request: FetchRequest<'_>,
+    policy: FetchPolicy<'_>,
     stage: &watch::Sender<FetchStage>,
 ) -> Result<StoredModel, StudioError> {
     let project = first_project(studio).await?;
@@ -77,8 +99,44 @@ pub async fn fetch(
         engine: options.engine.clone(),
         origin: request.origin.clone(),
     };
-    stage.send_replace(FetchStage::Downloading);
-    deployment.obtain(&metadata, request.store).await
+    stage.send_replace(FetchStage::Downloading(version));
+    check_version(&metadata, request, policy)?;
+    if policy.is_candidate {
+        // Recorded before the file is there: no start may take it for a model that has run.
+        let recorded = request.store.versions().change(request.origin, |versions| {
+            if versions.current.as_deref() != Some(&metadata.name()) {
+                versions.announce_candidate(&metadata.name());
+            }
+        });
+        recorded.map_err(|source| StudioError::Store {
+            path: request.store.root().to_owned(),
+            source,
+        })?;
+    }
+    deployment.obtain(&metadata, request.store, policy.sha256).await
+}
+
+/// Refuses a deployment that was not asked for, or that is known to be bad.
+fn check_version(
+    metadata: &ModelMetadata,
+    request: FetchRequest<'_>,
+    policy: FetchPolicy<'_>,
+) -> Result<(), StudioError> {
+    let found = metadata.version;
+    if let Some(wanted) = policy.wanted {
+        return if wanted == found {
+            Ok(())
+        } else {
+            Err(StudioError::OtherVersion { wanted, found })
+        };
+    }
+    match request.store.versions().read(request.origin).bad(&metadata.name()) {
+        Some(bad) => Err(StudioError::KnownBad {
+            version: found,
+            reason: bad.reason.clone(),
+        }),
+        None => Ok(()),
+    }
 }
 
 /// The project that the API key belongs to.

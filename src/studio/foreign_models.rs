@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Access, access};
 
 use super::store::{ABOUT, MODEL, ModelStore};
+use super::versions::VERSIONS;
 use crate::util::foreign_files::{self, all_set_aside, set_aside};
 
 /// Directories that an interrupted copy left behind; they are no models.
@@ -78,12 +79,24 @@ fn rename(directory: &Path) -> Option<PathBuf> {
 fn bring_all(project: &Path, target: &Path) {
     for version in fs::read_dir(project).into_iter().flatten().flatten() {
         let new = target.join(version.file_name());
+        if version.file_name() == VERSIONS && !new.exists() {
+            bring_versions(&version.path(), target, &new);
+        }
         if new.exists() || !version.path().join(ABOUT).exists() {
             continue;
         }
         if let Err(error) = bring(&version.path(), target, &new) {
             tracing::warn!(path = %version.path().display(), %error, "A model of another user cannot be copied");
         }
+    }
+}
+
+/// Moves or copies the list of the model's versions. Without it a bad version could be taken again.
+fn bring_versions(list: &Path, target: &Path, new: &Path) {
+    let brought =
+        fs::create_dir_all(target).and_then(|()| fs::rename(list, new).or_else(|_| fs::copy(list, new).map(drop)));
+    if let Err(error) = brought {
+        tracing::warn!(path = %list.display(), %error, "The list of the model's versions of another user cannot be read");
     }
 }
 
@@ -130,12 +143,16 @@ mod tests {
         for version in ["p1/v1", "p1/v2", "p2/v1"] {
             write_model(&models.join(version), "old");
         }
+        let versions = models.join("state").join(VERSIONS);
+        fs::create_dir_all(versions.parent().unwrap()).unwrap();
+        fs::write(&versions, "[]").unwrap();
         set_aside(&models.join("p2")).unwrap();
         let aside = set_aside(&models).unwrap();
         write_model(&models.join("p1/v2"), "new");
         replace_foreign_models(work_dir.path());
         replace_foreign_models(work_dir.path());
         assert!(!aside.exists());
+        assert_eq!(fs::read_to_string(versions).unwrap(), "[]");
         for (version, content) in [("p1/v1", "old"), ("p1/v2", "new"), ("p2/v1", "old")] {
             let model = models.join(version).join(MODEL);
             assert_eq!(fs::read_to_string(model).unwrap(), content, "{version}");

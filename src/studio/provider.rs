@@ -7,13 +7,16 @@ use tokio::sync::watch;
 
 use super::api::Project;
 use super::client::StudioClient;
+use super::deployment::check_digest;
 use super::error::FetchError;
-use super::fetch::{FetchRequest, FetchStage, fetch, first_project};
+use super::fetch::{FetchPolicy, FetchRequest, FetchStage, fetch_accepted, first_project};
 use super::host::base_url;
 use super::limits::StudioLimits;
 use super::machine::Machine;
+use super::origin::ModelOrigin;
 use super::selection::ModelSelection;
-use super::store::{ModelOrigin, ModelStore, StoredModel};
+use super::store::{ModelMetadata, ModelStore, StoredModel};
+use super::versions::{BadVersion, ModelVersions};
 use crate::aws::secret::{SecretError, api_key};
 use crate::config::{Config, ModelSource};
 use crate::util::backoff::{Backoff, BackoffPolicy, Retry};
@@ -56,6 +59,8 @@ pub struct Provider {
     pub machine: Machine,
     /// The downloaded models.
     pub store: ModelStore,
+    /// `model_sha256`: the SHA-256 of every model that is downloaded.
+    pub sha256: Option<String>,
     /// Time and size limits.
     pub limits: StudioLimits,
 }
@@ -81,13 +86,18 @@ impl Provider {
             },
             machine: Machine::default(),
             store: ModelStore::new(&config.work_dir),
+            sha256: config.model_updates.sha256.clone(),
             limits: StudioLimits::default(),
         }
     }
 
-    /// The model that was used last with this configuration.
+    /// The model that was used last with this configuration: neither a bad one nor one whose trial has not ended.
     pub fn earlier_model(&self) -> Option<StoredModel> {
-        self.store.newest(Some(&self.origin()))
+        let (origin, versions) = (self.origin(), self.versions());
+        let candidate = versions.candidate.as_ref().map(|candidate| candidate.model.as_str());
+        self.store.newest_where(|metadata, name| {
+            metadata.origin == origin && versions.bad(name).is_none() && candidate != Some(name)
+        })
     }
 
     /// Makes one attempt: API key, Studio, download.
@@ -95,6 +105,42 @@ impl Provider {
     /// # Errors
     /// [`FetchError`]
     pub async fn fetch_once(&self, stage: &watch::Sender<FetchStage>) -> Result<StoredModel, FetchError> {
+        self.fetch(FetchPolicy::default(), stage).await
+    }
+
+    /// Gets a model that is to be tried beside the running one: `wanted` even if it is bad, from this device if it is
+    /// there; `None`: the newest one in Studio, unless it is bad.
+    ///
+    /// # Errors
+    /// [`FetchError`]
+    pub async fn fetch_update(
+        &self,
+        wanted: Option<u64>,
+        stage: &watch::Sender<FetchStage>,
+    ) -> Result<StoredModel, FetchError> {
+        let origin = self.origin();
+        let stored = wanted.and_then(|wanted| {
+            let is_wanted = |metadata: &ModelMetadata| metadata.origin == origin && metadata.version == wanted;
+            self.store.newest_where(|metadata, _| is_wanted(metadata))
+        });
+        if let Some(model) = stored {
+            stage.send_replace(FetchStage::Downloading(model.metadata.version));
+            check_digest(&model.path, model.metadata.version, self.sha256.as_deref()).await?;
+            return Ok(model);
+        }
+        let policy = FetchPolicy {
+            wanted,
+            is_candidate: true,
+            ..FetchPolicy::default()
+        };
+        self.fetch(policy, stage).await
+    }
+
+    async fn fetch(
+        &self,
+        policy: FetchPolicy<'_>,
+        stage: &watch::Sender<FetchStage>,
+    ) -> Result<StoredModel, FetchError> {
         let studio = self.studio().await?;
         let request = FetchRequest {
             selection: &self.selection,
@@ -102,7 +148,120 @@ impl Provider {
             store: &self.store,
             origin: &self.origin(),
         };
-        Ok(fetch(&studio, request, stage).await?)
+        let policy = FetchPolicy {
+            sha256: self.sha256.as_deref(),
+            ..policy
+        };
+        Ok(fetch_accepted(&studio, request, policy, stage).await?)
+    }
+
+    /// Which versions are in use, and which are bad.
+    pub fn versions(&self) -> ModelVersions {
+        self.store.versions().read(&self.origin())
+    }
+
+    /// Records that this model is in use from now on. Returns the versions after that.
+    pub fn record_begin(&self, model: &StoredModel) -> ModelVersions {
+        let (name, origin) = (model.name(), self.origin());
+        let known = self.versions();
+        let earlier = || {
+            let is_earlier = |found: &str| found != name && known.bad(found).is_none();
+            self.store
+                .newest_where(|metadata, found| metadata.origin == origin && is_earlier(found))
+        };
+        let earlier = if known.current.is_none() { earlier() } else { None };
+        let earlier = earlier.map(|earlier| earlier.name());
+        if known.current.as_deref() != Some(&*name) {
+            // Without a network the model that was used last runs.
+            self.store.find(&model.metadata);
+        }
+        self.change_versions(|versions| {
+            versions.begin(&name, earlier.clone());
+        })
+    }
+
+    /// Records that a trial of this model begins. Returns how many have begun.
+    pub fn record_trial(&self, model: &StoredModel) -> u32 {
+        let versions = self.change_versions(|versions| {
+            versions.try_candidate(&model.name());
+        });
+        versions.candidate.map_or(1, |candidate| candidate.trials)
+    }
+
+    /// Records that no model is tried any more, for a reason that is not its own.
+    pub fn record_no_trial(&self) {
+        self.change_versions(|versions| versions.candidate = None);
+    }
+
+    /// Records that a trial was stopped in an orderly way; it does not count.
+    pub fn record_stopped_trial(&self) {
+        self.change_versions(|versions| {
+            if let Some(candidate) = &mut versions.candidate {
+                candidate.trials = candidate.trials.saturating_sub(1);
+            }
+        });
+    }
+
+    /// Records a failure of the model in use. Returns the number of failures; `None`: it is not on probation.
+    pub fn record_crash(&self) -> Option<u32> {
+        let versions = self.change_versions(ModelVersions::count_crash);
+        versions.probation.map(|probation| probation.crashes)
+    }
+
+    /// Records that the model in use is good.
+    pub fn record_confirmed(&self) {
+        self.change_versions(ModelVersions::confirm);
+    }
+
+    /// Records that a model is bad. Returns the versions after that.
+    pub fn record_bad(&self, model: &StoredModel, reason: &str) -> ModelVersions {
+        let bad = BadVersion {
+            model: model.name(),
+            version: model.metadata.version,
+            reason: reason.to_owned(),
+        };
+        self.change_versions(|versions| versions.mark_bad(bad.clone()))
+    }
+
+    /// Records that the model of this version, whose trial was to follow, is bad.
+    pub fn record_bad_candidate(&self, version: u64, reason: &str) {
+        self.change_versions(|versions| {
+            if let Some(candidate) = versions.candidate.take() {
+                versions.mark_bad(BadVersion {
+                    model: candidate.model,
+                    version,
+                    reason: reason.to_owned(),
+                });
+            }
+        });
+    }
+
+    /// The stored model with this [name](StoredModel::name).
+    pub fn named(&self, name: &str) -> Option<StoredModel> {
+        self.store.named(name)
+    }
+
+    /// Removes the versions of a project that are not needed any more.
+    pub fn remove_old_versions(&self, project_id: u64) {
+        self.store.remove_old_versions(project_id);
+    }
+
+    fn change_versions(&self, change: impl Fn(&mut ModelVersions)) -> ModelVersions {
+        let changed = self.store.versions().change(&self.origin(), |versions| {
+            change(versions);
+            versions.clone()
+        });
+        changed.unwrap_or_else(|error| {
+            tracing::error!(
+                path = %self.store.root().display(),
+                %error,
+                advice = "make the directory writable and free some space",
+                "The versions of the model cannot be recorded; the next start may take another one"
+            );
+            let mut versions = self.versions();
+            change(&mut versions);
+            versions
+        })
     }
 
     /// Requests only the project of the API key. Returns host, project and owner as text.
@@ -122,8 +281,19 @@ impl Provider {
     ///
     /// If Studio fails, does not answer, or must build the newer model, an earlier model is reported first. The newer one is
     /// reported when it is downloaded. Each failure is reported too. The future can be dropped at any time.
+    ///
+    /// After a trial that has not ended, the model before is reported and nothing is requested: the trial comes first.
     pub async fn run(&self, notify: impl Fn(ModelUpdate) + Sync) {
         self.store.remove_leftovers();
+        if self.versions().candidate.is_some()
+            && let Some(model) = self.earlier_model()
+        {
+            tracing::info!(
+                version = model.metadata.version,
+                "The trial of a newer model has not ended; using the model before it"
+            );
+            return notify(ModelUpdate::Model(Box::new(model)));
+        }
         let mut uses_earlier = false;
         let mut backoff = Backoff::new(BackoffPolicy::default());
         let mut limiter = LogLimiter::default();

@@ -11,6 +11,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::origin::ModelOrigin;
+use super::versions::VersionsFile;
 use crate::util::atomic_file::{Durability, replace_via};
 
 pub(super) const MODEL: &str = "model.eim";
@@ -21,19 +23,6 @@ const UNFINISHED: &str = ".download-";
 const KEPT_VERSIONS: usize = 2;
 /// Most characters of a path component.
 const MAX_NAME: usize = 128;
-
-/// The configuration that requested a model. Without a network, only an earlier model of the same origin is used.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ModelOrigin {
-    /// Base address of Studio.
-    pub studio: String,
-    /// Secrets Manager secret id.
-    pub secret_id: String,
-    /// Key in the secret.
-    pub secret_name: String,
-    /// `--impulse-id`
-    pub impulse_id: Option<u64>,
-}
 
 /// Describes a model; stored in `about.json` beside the model.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,6 +48,11 @@ pub struct ModelMetadata {
 }
 
 impl ModelMetadata {
+    /// The name of the model's directory below `models/`, as [`StoredModel::name`] has it.
+    pub(super) fn name(&self) -> String {
+        self.directory().to_string_lossy().into_owned()
+    }
+
     /// The directory of the model below `models/`.
     fn directory(&self) -> PathBuf {
         let Self {
@@ -94,6 +88,21 @@ pub struct StoredModel {
     pub metadata: ModelMetadata,
     /// Holds the lock on the file.
     _lock: Arc<File>,
+}
+
+impl StoredModel {
+    /// The name of its directory below `models/`.
+    pub fn name(&self) -> String {
+        let parts: Vec<_> = self
+            .path
+            .iter()
+            .rev()
+            .skip(1)
+            .take(2)
+            .map(|part| part.to_string_lossy())
+            .collect();
+        parts.into_iter().rev().collect::<Vec<_>>().join("/")
+    }
 }
 
 /// The directory of downloaded models.
@@ -132,11 +141,27 @@ impl ModelStore {
 
     /// Returns the model of this origin that was used last; `None` means any origin.
     pub fn newest(&self, origin: Option<&ModelOrigin>) -> Option<StoredModel> {
+        self.newest_where(|metadata, _| origin.is_none_or(|origin| metadata.origin == *origin))
+    }
+
+    /// Returns the model that was used last, among those that `is_wanted` accepts by their description and their name.
+    pub(super) fn newest_where(&self, is_wanted: impl Fn(&ModelMetadata, &str) -> bool) -> Option<StoredModel> {
         self.all()
             .into_iter()
-            .filter(|(record, _)| origin.is_none_or(|origin| record.metadata.origin == *origin))
+            .filter(|(record, model)| is_wanted(&record.metadata, &model.name()))
             .max_by_key(|(record, _)| record.used)
             .map(|(_, model)| model)
+    }
+
+    /// Which versions are in use and which are bad.
+    pub(super) fn versions(&self) -> VersionsFile {
+        VersionsFile::new(&self.root)
+    }
+
+    /// The model with this [name](StoredModel::name), if it is stored.
+    pub(super) fn named(&self, name: &str) -> Option<StoredModel> {
+        let (_, model) = read(&self.root.join(name))?;
+        Some(model)
     }
 
     /// Creates an empty file for a download.
@@ -187,17 +212,21 @@ impl ModelStore {
         })
     }
 
-    /// Removes all versions of the project except the last two and those in use.
+    /// Removes all versions of the project except the last two that are not bad, those that a configuration needs, and
+    /// those in use.
     pub(super) fn remove_old_versions(&self, project_id: u64) {
+        let (needed, bad) = (self.versions().needed(), self.versions().bad());
         let mut records: Vec<_> = self
             .all()
             .into_iter()
             .filter(|(record, _)| record.metadata.project_id == project_id)
-            // Only the path is kept, because `model` holds a lock.
-            .map(|(record, model)| (record.used, model.path))
+            // The model itself is not kept, because it holds a lock.
+            .map(|(record, model)| (record.used, model.name(), model.path))
             .collect();
-        records.sort_by_key(|(used, _)| std::cmp::Reverse(*used));
-        for (_, path) in records.into_iter().skip(KEPT_VERSIONS) {
+        records.sort_by_key(|(used, ..)| std::cmp::Reverse(*used));
+        let (bad, good): (Vec<_>, Vec<_>) = records.into_iter().partition(|(_, name, _)| bad.contains(name));
+        let old = bad.into_iter().chain(good.into_iter().skip(KEPT_VERSIONS));
+        for (.., path) in old.filter(|(_, name, _)| !needed.contains(name)) {
             // The file stays locked until it is removed, so that no process starts to use it.
             let lock = File::open(&path).ok().filter(|file| file.try_lock().is_ok());
             let (Some(_lock), Some(directory)) = (lock, path.parent()) else {

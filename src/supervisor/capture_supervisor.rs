@@ -122,6 +122,17 @@ impl CaptureSupervisor {
         }
     }
 
+    /// Another model has taken over, which was tried with inputs of the running source: the source continues.
+    pub(super) fn adopt_input(&mut self, input: ModelInput, features: usize) {
+        self.wanted = Some((input, features));
+        if self.started_for.is_some() {
+            self.started_for = self.wanted;
+        }
+        if let ModelInput::Image { width, height, .. } = input {
+            self.settings.devices.model_size = (width, height);
+        }
+    }
+
     fn restart_for_new_input(&mut self) {
         if self.started_for != self.wanted {
             tracing::info!("The new model expects another input; restarting the source");

@@ -75,6 +75,7 @@ fn with_session_settings(old: Config, new: &Config) -> Config {
         secret_id: new.secret_id.clone(),
         secret_name: new.secret_name.clone(),
         shutdown_behavior: new.shutdown_behavior,
+        model_updates: new.model_updates.clone(),
         runner: RunnerOptions {
             verbosity: old.runner.verbosity,
             http_server: old.runner.http_server,
@@ -125,6 +126,10 @@ mod tests {
             (r#"{"eiparams": "--thresholds 1.min_score=0.2"}"#, Effect::NewSession),
             (
                 r#"{"microphone_channel": 2, "still_interval_ms": 500}"#,
+                Effect::NewSession,
+            ),
+            (
+                r#"{"model_poll_minutes": 5, "model_trial_inferences": 5}"#,
                 Effect::NewSession,
             ),
             (r#"{"eiparams": "--verbose"}"#, Effect::NewProcess),

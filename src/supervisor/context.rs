@@ -12,6 +12,7 @@ use crate::device::Topics;
 use crate::inference::LiveTap;
 use crate::status::StatusRegistry;
 use crate::status::stats::Stats;
+use crate::studio::UpdateRequester;
 use crate::uplink::Outbox;
 
 /// Shared by the message sink, the HTTP server and all sessions of one run.
@@ -28,6 +29,8 @@ pub(super) struct Context {
     pub source_secrets: Arc<SourceSecrets>,
     /// Copies for the data collection; `None`: nothing asks for them.
     pub capture_tap: Option<Arc<CaptureTap>>,
+    /// Requests updates of the model.
+    pub model_updates: UpdateRequester,
 }
 
 impl Context {

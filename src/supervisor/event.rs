@@ -1,9 +1,14 @@
 //! Events that the threads of model and capture send to their session.
 
+use std::sync::Arc;
+
 use crate::capture::{Capture, CaptureError, CaptureEvent, StopOutcome};
+use crate::inference::trial::TrialFailure;
 use crate::inference::{InferenceFault, Progress};
+use crate::model::ModelInfo;
 use crate::status::SourceState;
-use crate::studio::ModelUpdate;
+use crate::studio::{FetchError, ModelUpdate, StoredModel};
+use crate::util::panics::Panicked;
 use crate::util::text::sentence;
 
 /// An event with the epoch of its sender. The epoch grows with each start, so a late event of an abandoned thread can be
@@ -28,12 +33,24 @@ pub(super) enum ModelEvent {
     Ended(Result<(), InferenceFault>),
     /// The search for a model found one or failed. It has no epoch.
     Found(ModelUpdate),
+    /// The download for an update has ended. It has no epoch.
+    Fetched(Box<FetchedModel>),
+    /// The trial of a new model has ended. It has no epoch.
+    TrialEnded(Result<Arc<ModelInfo>, TrialFailure>),
+}
+
+/// The model that an update found.
+#[derive(Debug)]
+pub(super) struct FetchedModel {
+    /// Its version, also if it cannot be used.
+    pub found: Option<u64>,
+    pub result: Result<Result<StoredModel, FetchError>, Panicked>,
 }
 
 impl ModelEvent {
     /// Whether the event is valid in every epoch.
     pub(super) fn is_for_any_epoch(&self) -> bool {
-        matches!(self, Self::Found(_))
+        matches!(self, Self::Found(_) | Self::Fetched(_) | Self::TrialEnded(_))
     }
 }
 

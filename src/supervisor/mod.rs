@@ -14,6 +14,7 @@ mod local_topics;
 mod message_sink;
 mod model_resolver;
 mod model_supervisor;
+mod model_updater;
 mod run;
 mod session;
 mod session_end;

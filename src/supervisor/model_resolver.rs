@@ -34,12 +34,12 @@ impl Drop for SearchTask {
 impl ModelResolver {
     pub(super) fn new(
         configured: Option<ModelSource>,
-        provider: Provider,
+        provider: Arc<Provider>,
         events: mpsc::UnboundedSender<EpochEvent>,
     ) -> Self {
         Self {
             configured,
-            provider: Arc::new(provider),
+            provider,
             events,
             found: None,
             current: None,
@@ -53,6 +53,7 @@ impl ModelResolver {
             Some(ModelSource::File(path)) if is_missing(path) => self.log_missing(path),
             Some(source) => {
                 self.search = None;
+                self.current = None;
                 return Some(source.clone());
             }
             None => {}
@@ -95,6 +96,37 @@ impl ModelResolver {
         let is_new = self.current.as_ref().is_none_or(|current| current.path != model.path);
         self.found = Some(*model);
         is_new
+    }
+
+    /// The model from Studio that was started last.
+    pub(super) fn stored(&self) -> Option<&StoredModel> {
+        self.current.as_ref()
+    }
+
+    /// Whether the configured model is used: it is built in, or its file exists.
+    pub(super) fn is_local(&self) -> bool {
+        match &self.configured {
+            Some(ModelSource::File(path)) => self.current.is_none() && !is_missing(path),
+            Some(ModelSource::Builtin(_)) => true,
+            None => false,
+        }
+    }
+
+    /// Starts this model next.
+    pub(super) fn set_next(&mut self, model: StoredModel) {
+        self.found = Some(model);
+    }
+
+    /// This model runs now, and starts again after a failure.
+    pub(super) fn set_current(&mut self, model: StoredModel) {
+        self.found = Some(model.clone());
+        self.current = Some(model);
+    }
+
+    /// The next start searches in Studio.
+    pub(super) fn forget(&mut self) {
+        self.found = None;
+        self.current = None;
     }
 
     /// Logs that the found model is used later.

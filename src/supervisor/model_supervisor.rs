@@ -13,7 +13,7 @@ use crate::config::ModelSource;
 use crate::inference::{self, InferenceContext, InferenceFault, Progress};
 use crate::model::{Interrupt, ModelInfo, ModelSettings};
 use crate::status::stats::Stats;
-use crate::studio::ModelUpdate;
+use crate::studio::{ModelUpdate, StoredModel};
 use crate::util::backoff::{Backoff, BackoffPolicy};
 use crate::util::clock::rounded;
 use crate::util::log_limiter::LogLimiter;
@@ -176,6 +176,62 @@ impl ModelSupervisor {
         };
     }
 
+    /// The model from Studio that was started last; `None`: a local one, or none yet.
+    pub(super) fn stored(&self) -> Option<&StoredModel> {
+        self.model_resolver.stored()
+    }
+
+    /// Whether the configured model is used.
+    pub(super) fn is_local(&self) -> bool {
+        self.model_resolver.is_local()
+    }
+
+    /// Whether the model has been loaded and takes an input that the component supports.
+    pub(super) fn is_loaded(&self) -> bool {
+        self.info.is_some() && !matches!(self.phase, ModelPhase::Unsupported)
+    }
+
+    /// Whether the model is being loaded for the first time in this session.
+    pub(super) fn is_loading(&self) -> bool {
+        self.info.is_none() && matches!(self.phase, ModelPhase::Starting(_))
+    }
+
+    /// The settings for a model that is tried.
+    pub(super) fn settings(&self, source: ModelSource) -> ModelSettings {
+        (self.settings)(source)
+    }
+
+    /// Another model has taken over in the running inference thread. `interrupt` ends it.
+    pub(super) fn on_took_over(&mut self, info: Arc<ModelInfo>, model: StoredModel, interrupt: Interrupt) {
+        self.model_resolver.set_current(model);
+        self.backoff.succeeded(Instant::now());
+        self.info = Some(info);
+        if let ModelPhase::Running(running) = &mut self.phase {
+            running.interrupt = interrupt;
+        }
+    }
+
+    /// Starts this model now, unless another one runs.
+    pub(super) fn restart_with(&mut self, model: StoredModel) {
+        self.model_resolver.set_next(model);
+        self.restart_now();
+    }
+
+    /// Searches for a model in Studio now, unless one runs.
+    pub(super) fn search_again(&mut self) {
+        self.model_resolver.forget();
+        self.restart_now();
+    }
+
+    fn restart_now(&mut self) {
+        if matches!(
+            self.phase,
+            ModelPhase::Waiting(_) | ModelPhase::Searching | ModelPhase::Unsupported
+        ) {
+            self.phase = ModelPhase::Waiting(Instant::now());
+        }
+    }
+
     /// The component does not support the model's input.
     pub(super) fn on_unsupported(&mut self, info: Arc<ModelInfo>) {
         tracing::error!(
@@ -268,7 +324,7 @@ mod tests {
         let (sender, events) = mpsc::unbounded_channel();
         let config = load(&Sources::default()).unwrap().config;
         let source = Some(ModelSource::Builtin("nop".to_owned()));
-        let model_resolver = ModelResolver::new(source, Provider::new(&config, None), sender.clone());
+        let model_resolver = ModelResolver::new(source, Arc::new(Provider::new(&config, None)), sender.clone());
         let settings = Box::new(|source| ModelSettings::new(source, "d", std::path::Path::new("."), Arc::default()));
         (
             ModelSupervisor::new(model_resolver, settings, Arc::default(), sender),

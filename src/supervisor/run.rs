@@ -26,6 +26,7 @@ use crate::inference::LiveTap;
 use crate::inference::publisher::WaitingMessages;
 use crate::status::stats::Stats;
 use crate::status::{ComponentInfo, StatusRegistry};
+use crate::studio::UpdateRequester;
 use crate::uplink::outbox::OutboxBounds;
 use crate::uplink::{CommandRefusal, Message, Outbox, ReceivedCommand, Status};
 use crate::util::backoff::{Backoff, BackoffPolicy};
@@ -95,6 +96,7 @@ pub async fn run(
     let device_dir = config.work_dir.join(&device);
     let _live_page = live_page::start(&config.preview, device_dir, live_tap.clone(), registry.clone());
     let capture_tap = config.wants_studio_channel().then(Arc::default);
+    let (model_updates, update_requests) = UpdateRequester::new();
     let context = Context {
         setup: Arc::new(Mutex::new(Arc::new(setup))),
         device,
@@ -106,6 +108,7 @@ pub async fn run(
         stuck_threads: Arc::default(),
         source_secrets: Arc::new(SourceSecrets::new(tokio::runtime::Handle::current())),
         capture_tap,
+        model_updates,
     };
     let local_topics = local_topics.map(|ends| ends.start(&context, sink.commands()));
     let studio_link = context.capture_tap.as_ref().map(|tap| {
@@ -117,7 +120,11 @@ pub async fn run(
             tap,
         })
     });
-    let mut inputs = SessionInputs { commands, updates };
+    let mut inputs = SessionInputs {
+        commands,
+        updates,
+        update_requests,
+    };
     let (mut end, deadline) = run_sessions(&context, stop.as_mut(), &mut inputs).await;
     refuse_commands(&mut inputs.commands, &context);
     let notice = Message::notice(&context.topics, Status::Stopped, context.setup().config.qos);

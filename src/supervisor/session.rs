@@ -19,21 +19,23 @@ use super::context::Context;
 use super::event::EpochEvent;
 use super::model_resolver::ModelResolver;
 use super::model_supervisor::ModelSupervisor;
+use super::model_updater::ModelUpdater;
 use super::session_end::SessionEnd;
 use crate::cache::Caches;
 use crate::capture::{AudioMailbox, DeviceSelection, FrameMailbox};
 use crate::commands::{self, Action, AnswerPublisher, CommandContext};
 use crate::config::{Config, ResizeMode, SourceLine};
 use crate::inference::publisher::{Encoder, Outputs, Publisher, WaitingMessages};
-use crate::inference::{InferenceContext, PredictionLogger, RefusedSlices};
+use crate::inference::{ClassifierSettings, InferenceContext, PredictionLogger, RefusedSlices};
 use crate::report::{Report, ReportSettings};
 use crate::status::ModelState;
-use crate::studio::Provider;
+use crate::studio::{Provider, UpdateRequest};
 use crate::uplink::{Message, ReceivedCommand, Status};
 use crate::util::clock::now_ms;
 use crate::{capture, model};
 
 mod events;
+mod model_updates;
 mod reconfigure;
 
 /// What a session receives from outside. It outlives the session.
@@ -42,6 +44,8 @@ pub(super) struct SessionInputs {
     pub commands: mpsc::Receiver<ReceivedCommand>,
     /// Changed configurations.
     pub updates: mpsc::Receiver<ConfigUpdate>,
+    /// Requests to update the model.
+    pub update_requests: mpsc::Receiver<UpdateRequest>,
 }
 
 /// The caches have at least this much time to write to disk, even if the other parts needed all the time.
@@ -56,6 +60,7 @@ pub(super) struct Session<'a> {
     announce: Arc<AtomicBool>,
     refused_slices: RefusedSlices,
     model: ModelSupervisor,
+    updates: ModelUpdater,
     capture: CaptureSupervisor,
     caches: Caches,
     publisher: Publisher,
@@ -111,11 +116,9 @@ impl<'a> Session<'a> {
             stats.clone(),
             sender.clone(),
         );
-        let model_resolver = ModelResolver::new(
-            setup.model.clone(),
-            Provider::new(config, std::env::var("EI_HOST").ok()),
-            sender.clone(),
-        );
+        let provider = Arc::new(Provider::new(config, std::env::var("EI_HOST").ok()));
+        let model_resolver = ModelResolver::new(setup.model.clone(), provider.clone(), sender.clone());
+        let updates = ModelUpdater::new(provider, config.model_updates.clone(), sender.clone());
         let report = Arc::new(Mutex::new(report));
         context.live_tap.thresholds.clear();
         if let Some(tap) = &context.capture_tap {
@@ -145,6 +148,7 @@ impl<'a> Session<'a> {
             announce: Arc::new(AtomicBool::new(false)),
             refused_slices: RefusedSlices::default(),
             model,
+            updates,
             capture,
             caches,
             publisher,
@@ -164,6 +168,7 @@ impl<'a> Session<'a> {
     ) -> SessionEnd {
         loop {
             let (model_due, capture_due) = (self.model.due(), self.capture.due());
+            let (update_due, probation_end) = (self.updates.due(), self.updates.probation_end());
             let flow = tokio::select! {
                 () = &mut stop => ControlFlow::Break(SessionEnd::Stop),
                 Some(command) = inputs.commands.recv() => self.on_command(&command),
@@ -171,6 +176,18 @@ impl<'a> Session<'a> {
                 Some(event) = self.events.recv() => self.on_event(event),
                 () = at(model_due) => self.start_model(),
                 () = at(capture_due) => self.on_capture_due(),
+                Some(request) = inputs.update_requests.recv() => {
+                    self.on_update_request(request);
+                    ControlFlow::Continue(())
+                }
+                () = at(update_due) => {
+                    self.on_update_due();
+                    ControlFlow::Continue(())
+                }
+                () = at(probation_end) => {
+                    self.on_probation_passed();
+                    ControlFlow::Continue(())
+                }
                 _ = self.metrics.tick() => self.publish_metrics(),
             };
             if let ControlFlow::Break(end) = flow {
@@ -181,8 +198,9 @@ impl<'a> Session<'a> {
 
     /// Stops capture, model and caches. Returns the messages that still wait for their pictures, which are encoded further.
     pub(super) async fn stop(mut self, deadline: tokio::time::Instant) -> Option<WaitingMessages> {
-        let ((), inference_ended) = tokio::join!(
+        let ((), (), inference_ended) = tokio::join!(
             self.capture.stop(deadline),
+            self.updates.stop(deadline),
             self.model.stop(&self.frames, &self.audio, deadline)
         );
         drop(self.publisher);
@@ -214,12 +232,14 @@ impl<'a> Session<'a> {
             stats: self.context.stats.clone(),
             prediction_logger: PredictionLogger::new(runner.quiet_predictions, runner.verbosity),
             live_tap: self.context.live_tap.clone(),
-            forced_resize: runner.resize_mode,
-            unnamed_resize: unnamed_resize(setup.source.as_ref()),
+            classifier: self.classifier_settings(),
+            successor: self.updates.successor().clone(),
             announce: self.announce.clone(),
             finish: Arc::default(),
-            refused_slices: self.refused_slices.clone(),
         });
+        if let Some(model) = self.model.stored() {
+            self.updates.record_begin(model);
+        }
         if self.model.is_searching() {
             let reason = "searching for the model in Edge Impulse Studio";
             self.context
@@ -227,6 +247,15 @@ impl<'a> Session<'a> {
                 .set_model_state(ModelState::Waiting(reason.to_owned()));
         }
         ControlFlow::Continue(())
+    }
+
+    fn classifier_settings(&self) -> ClassifierSettings {
+        let setup = self.context.setup();
+        ClassifierSettings {
+            forced_resize: setup.config.runner.resize_mode,
+            unnamed_resize: unnamed_resize(setup.source.as_ref()),
+            refused_slices: self.refused_slices.clone(),
+        }
     }
 
     fn on_capture_due(&mut self) -> ControlFlow<SessionEnd> {
@@ -244,6 +273,15 @@ impl<'a> Session<'a> {
             self.pausing = None;
             self.notice(Status::Paused);
         }
+    }
+
+    /// Publishes the notice `started`, with the version of the model.
+    fn notify_started(&self) {
+        let version = self.model.info().map(|info| info.deploy_version);
+        let qos = self.context.setup().config.qos;
+        self.context
+            .outbox
+            .push(Message::started(&self.context.topics, version, qos));
     }
 
     fn notice(&self, status: Status) {
@@ -274,6 +312,7 @@ impl<'a> Session<'a> {
             model: self.model.info(),
             changed_thresholds: self.context.live_tap.thresholds.applied(),
             caches: &self.caches,
+            model_updates: Some(self.context.model_updates.clone()),
             answers: AnswerPublisher {
                 outbox: self.context.outbox.clone(),
                 topics: self.context.topics.clone(),

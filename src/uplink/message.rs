@@ -82,15 +82,32 @@ impl Message {
         if !warnings.is_empty() {
             result["warnings"] = warnings.into();
         }
-        Self::config_notice(topics, result, qos)
+        Self::answer_with_time(topics, result, qos)
     }
 
     /// The notice that a deployed configuration cannot run, with the reason as a sentence.
     pub fn config_refused(topics: &Topics, reason: &str, qos: Qos) -> Self {
-        Self::config_notice(topics, json!({"status": "configuration_refused", "error": reason}), qos)
+        Self::answer_with_time(topics, json!({"status": "configuration_refused", "error": reason}), qos)
     }
 
-    fn config_notice(topics: &Topics, mut result: Value, qos: Qos) -> Self {
+    /// The notice `started`, with the deployment version of the model.
+    pub fn started(topics: &Topics, version: Option<u64>, qos: Qos) -> Self {
+        let mut result = Status::Started.result(SystemTime::now(), Uuid::new_v4());
+        if let Some(version) = version {
+            result["model_version"] = shown_version(version);
+        }
+        Self {
+            status: Some(Status::Started),
+            ..Self::answer(topics, json!({ "result": result }).to_string(), qos)
+        }
+    }
+
+    /// The notice of an update of the model.
+    pub fn model_notice(topics: &Topics, notice: &ModelNotice<'_>, qos: Qos) -> Self {
+        Self::answer_with_time(topics, notice.result(), qos)
+    }
+
+    fn answer_with_time(topics: &Topics, mut result: Value, qos: Qos) -> Self {
         result["ts"] = now_ms().into();
         result["id"] = json!(Uuid::new_v4());
         Self::answer(topics, json!({ "result": result }).to_string(), qos)
@@ -130,6 +147,68 @@ impl Message {
     }
 }
 
+/// What came of an update of the model. Versions are deployment versions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ModelNotice<'a> {
+    /// Another version runs.
+    Updated {
+        /// It.
+        version: u64,
+        /// The one before.
+        before: Option<u64>,
+    },
+    /// A new version is not used.
+    Failed {
+        /// The one that goes on.
+        version: Option<u64>,
+        /// The one that is not used.
+        failed: u64,
+        /// Why, as a sentence.
+        reason: &'a str,
+    },
+    /// The version before comes back, because the new one failed.
+    Restored {
+        /// The one that comes back.
+        version: Option<u64>,
+        /// The one that failed.
+        failed: u64,
+        /// Why, as a sentence.
+        reason: &'a str,
+    },
+}
+
+impl ModelNotice<'_> {
+    fn result(&self) -> Value {
+        let shown = |version: Option<u64>| version.map(shown_version);
+        match *self {
+            Self::Updated { version, before } => json!({
+                "status": "model_updated", "model_version": shown_version(version), "previous_version": shown(before),
+            }),
+            Self::Failed {
+                version,
+                failed,
+                reason,
+            } => json!({
+                "status": "model_update_failed", "model_version": shown(version),
+                "failed_version": shown_version(failed), "error": reason,
+            }),
+            Self::Restored {
+                version,
+                failed,
+                reason,
+            } => json!({
+                "status": "model_restored", "model_version": shown(version),
+                "failed_version": shown_version(failed), "error": reason,
+            }),
+        }
+    }
+}
+
+/// A deployment version as `get_model_info` shows it.
+fn shown_version(version: u64) -> Value {
+    format!("v{version}").into()
+}
+
 /// State of the component, published on `command/output`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {
@@ -148,6 +227,10 @@ pub enum Status {
 impl Status {
     /// `{"result":{"status":"...","ts":<ms>,"id":"<uuid>"}}`
     pub fn payload(self, at: SystemTime, id: Uuid) -> Bytes {
+        json!({"result": self.result(at, id)}).to_string().into()
+    }
+
+    fn result(self, at: SystemTime, id: Uuid) -> Value {
         let status = match self {
             Self::Started => "started",
             Self::Paused => "paused",
@@ -155,9 +238,7 @@ impl Status {
             Self::Offline => "offline",
             Self::Online => "online",
         };
-        json!({"result": {"status": status, "ts": unix_ms(at), "id": id}})
-            .to_string()
-            .into()
+        json!({"status": status, "ts": unix_ms(at), "id": id})
     }
 }
 
@@ -174,6 +255,31 @@ mod tests {
             Status::Started.payload(at, Uuid::nil()),
             r#"{"result":{"status":"started","ts":1736016142920,"id":"00000000-0000-0000-0000-000000000000"}}"#
         );
+    }
+
+    #[test]
+    fn a_notice_of_an_update_names_both_versions() {
+        let notice = ModelNotice::Updated {
+            version: 8,
+            before: Some(7),
+        };
+        let expected = json!({"status": "model_updated", "model_version": "v8", "previous_version": "v7"});
+        assert_eq!(notice.result(), expected);
+        let notice = ModelNotice::Restored {
+            version: None,
+            failed: 8,
+            reason: "it crashes",
+        };
+        let expected =
+            json!({"status": "model_restored", "model_version": null, "failed_version": "v8", "error": "it crashes"});
+        assert_eq!(notice.result(), expected);
+        let started = Message::started(&Topics::new("d"), Some(8), Qos::AtMostOnce);
+        let payload: Value = serde_json::from_slice(&started.payload).unwrap();
+        assert_eq!(
+            (&payload["result"]["status"], &payload["result"]["model_version"]),
+            (&json!("started"), &json!("v8"))
+        );
+        assert_eq!(started.status, Some(Status::Started));
     }
 
     #[test]

@@ -36,7 +36,7 @@ pub use copies::MessageCopies;
 pub use destination::Destination;
 pub use iot_core::{EndpointOrigin, IotCore, SignIn};
 pub use link_state::LinkState;
-pub use message::{Class, Message, Status};
+pub use message::{Class, Message, ModelNotice, Status};
 pub use outbox::{Outbox, SpoolPolicy};
 pub use rate_limiter::{Rate, RateLimits};
 pub use settings::{ConnectionTimes, Settings};

@@ -40,8 +40,13 @@ impl Bench {
     }
 
     pub fn run(&self, studio: &str, change: impl FnOnce(&mut std::process::Command)) -> Daemon {
+        self.run_from(SOURCE, studio, change)
+    }
+
+    /// The same with another source.
+    pub fn run_from(&self, source: &str, studio: &str, change: impl FnOnce(&mut std::process::Command)) -> Daemon {
         let mut command = self.site.command("run");
-        command.args(["--mqtt", &self.broker.url(), "--gst", SOURCE]);
+        command.args(["--mqtt", &self.broker.url(), "--gst", source]);
         command.args(["--set", "iotcore_backoff=1", "--set", "metrics_sleeptime_ms=500"]);
         command.args(["--set", "eiparams=--force-target runner-linux-x86_64"]);
         stand_in::surround(&mut command, &self.secrets.url(), studio);
@@ -57,6 +62,11 @@ impl Bench {
             let problems = runner["problems"].as_array();
             problems.is_some_and(|problems| wanted(&runner["health"], problems))
         });
+    }
+
+    /// Waits until nothing is wrong any more.
+    pub fn wait_for_no_problem(&self) {
+        self.wait_for_health("no problem", |_, problems| problems.is_empty());
     }
 
     /// Waits until the model runs and has a problem that begins like this.
@@ -124,7 +134,7 @@ fn without_network_the_earlier_model_runs_and_a_newer_one_is_used_after_a_restar
     daemon.wait_for_line(
         "Downloaded a new model; it is used after the next start or the command restart version=4 project=Tutorial",
     );
-    bench.wait_for_health("no problem", |_, problems| problems.is_empty());
+    bench.wait_for_no_problem();
     bench.observer.command(&json!({"cmd": "restart"}), |_| true);
     daemon.wait_for_line("The model is already on this device version=4");
     bench.observer.wait_for_status("started", 3);

@@ -15,6 +15,7 @@
 //!   "stdout": ["line"], "stderr": ["line"],   // printed at start
 //!   "startup_delay_ms": 0,        // before the socket is there
 //!   "hello_delay_ms": 0,
+//!   "exit_at_hello": 3,           // ends with this status instead of answering the hello
 //!   "ignore_signals": false,      // SIGINT, SIGTERM and SIGHUP have no effect
 //!   "dump_env": "path",           // the environment as a JSON object
 //!   "record": "path",             // every request as one JSON line, see below
@@ -181,6 +182,10 @@ impl Model {
         let id = request["id"].clone();
         if request.get("hello").is_some() {
             pause(&self.script["hello_delay_ms"]);
+            if let Some(code) = self.script["exit_at_hello"].as_i64() {
+                self.remove_segments();
+                exit(code as i32);
+            }
             return Some(framed(self.hello(id)));
         }
         for (kind, key) in [("set_threshold", "thresholds"), ("set_parameter", "parameters")] {

@@ -1,4 +1,5 @@
 use super::*;
+use crate::studio::versions::BadVersion;
 use std::io::Write;
 
 fn origin() -> ModelOrigin {
@@ -132,4 +133,36 @@ fn a_project_name_cannot_lead_out_of_the_directory() {
         assert_eq!(path_component(name), expected, "{name:?}");
     }
     assert_eq!(path_component(&"x".repeat(1000)).len(), MAX_NAME);
+}
+
+#[test]
+fn a_version_that_is_needed_is_kept_and_a_bad_one_is_removed_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = ModelStore::new(dir.path());
+    let name = |version| metadata(version).name();
+    let begin = |version| {
+        store
+            .versions()
+            .change(&origin(), |versions| versions.begin(&name(version), None))
+    };
+    for version in 1..=5 {
+        let model = stored(&store, &metadata(version));
+        assert_eq!(model.name(), name(version));
+    }
+    begin(1).unwrap();
+    begin(2).unwrap();
+    let bad = BadVersion {
+        model: name(5),
+        version: 5,
+        reason: "it crashes".into(),
+    };
+    store
+        .versions()
+        .change(&origin(), |versions| versions.mark_bad(bad))
+        .unwrap();
+    store.remove_old_versions(7);
+    let kept: Vec<_> = (1..=5)
+        .filter(|version| store.named(&name(*version)).is_some())
+        .collect();
+    assert_eq!(kept, [1, 2, 3, 4], "the two in use and the last two that are not bad");
 }

@@ -14,7 +14,6 @@ use crate::studio::ModelUpdate;
 use crate::supervisor::capture_supervisor;
 use crate::supervisor::event::{EpochEvent, ModelEvent, PipelineEvent, SessionEvent};
 use crate::supervisor::session_end::SessionEnd;
-use crate::uplink::Status;
 
 impl Session<'_> {
     pub(super) fn on_event(&mut self, EpochEvent { epoch, event }: EpochEvent) -> ControlFlow<SessionEnd> {
@@ -65,6 +64,7 @@ impl Session<'_> {
                 self.context.registry.set_model_state(ModelState::Running);
                 self.capture.set_input(info.input, info.features);
                 self.model.on_ready(info);
+                self.updates.look_back();
             }
             ModelEvent::Progress(Progress::Unsupported(info)) => {
                 self.on_model_loaded(&info);
@@ -73,9 +73,11 @@ impl Session<'_> {
                 ));
                 self.model.on_unsupported(info);
             }
+            ModelEvent::Progress(Progress::TookOver(info)) => self.on_took_over(info),
+            ModelEvent::Progress(Progress::TakeoverFailed(error)) => self.on_takeover_failed(error),
             ModelEvent::Progress(Progress::FirstInference) => {
                 self.context.registry.set_source_delivers();
-                self.notice(Status::Started);
+                self.notify_started();
             }
             ModelEvent::Progress(Progress::Drained(generation)) => {
                 self.drained = self.drained.max(generation);
@@ -86,7 +88,14 @@ impl Session<'_> {
                     self.context.registry.set_model_state(ModelState::Waiting(e.brief()));
                 }
                 self.model.on_ended(&result);
+                if let Err(e) = &result
+                    && !e.is_stop_signal()
+                {
+                    self.on_model_failure(&e.brief());
+                }
             }
+            ModelEvent::Fetched(fetched) => self.on_fetched(*fetched),
+            ModelEvent::TrialEnded(result) => self.on_trial_ended(result),
             ModelEvent::Found(ModelUpdate::Unavailable(reason)) => {
                 if self.model.is_searching() {
                     self.context.registry.set_model_state(ModelState::Waiting(reason));
@@ -105,7 +114,7 @@ impl Session<'_> {
         }
     }
 
-    fn on_model_loaded(&self, info: &Arc<ModelInfo>) {
+    pub(super) fn on_model_loaded(&self, info: &Arc<ModelInfo>) {
         let changed = self
             .report
             .lock()

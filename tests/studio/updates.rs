@@ -1,0 +1,709 @@
+//! A new version of the model replaces the running one without a gap, and the one before comes back when it is bad.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use super::daemon::Bench;
+use super::{place, write_script};
+use crate::support::daemon::{Daemon, LIMIT, scripted_model};
+use crate::support::http::{HttpServer, Reply};
+use crate::support::leftovers::wait_until;
+use crate::support::scripts::{boxed, classified, frames, hearing, hello, recorded};
+use crate::support::studio as stand_in;
+
+/// What distinguishes the messages of each version.
+fn score(version: u64) -> f64 {
+    version as f64 / 10.0
+}
+
+/// The script of a version that answers these values, then repeats the last one, and records its requests.
+fn version_script(work_dir: &Path, version: u64, answers: &[Value]) -> Value {
+    let mut hello = hello(32, 24);
+    hello["project"]["deploy_version"] = json!(version);
+    hello["model_parameters"]["thresholds"] = json!([{"id": 1, "type": "object_detection", "min_score": 0.5}]);
+    json!({"hello": hello, "answers": answers, "record": record(work_dir, version)})
+}
+
+fn record(work_dir: &Path, version: u64) -> std::path::PathBuf {
+    work_dir.join(format!("record-{version}"))
+}
+
+/// How many inputs a version answered or was asked to.
+fn requests_of(work_dir: &Path, version: u64) -> usize {
+    let requests = recorded(&record(work_dir, version));
+    requests
+        .iter()
+        .filter(|request| request.get("classify_shm").is_some())
+        .count()
+}
+
+fn crash() -> Value {
+    json!({"exit": 1})
+}
+
+/// `count` good answers, then this one.
+fn after(count: usize, version: u64, last: Value) -> Vec<Value> {
+    let mut answers = vec![boxed(score(version)); count];
+    answers.push(last);
+    answers
+}
+
+/// A component that runs version 3, with a stand-in Studio that has version 4.
+struct Stage {
+    bench: Bench,
+    studio: HttpServer,
+}
+
+impl Stage {
+    /// `answers`: of version 4.
+    fn new(answers: &[Value]) -> Self {
+        let bench = Bench::new();
+        let stage = Self {
+            studio: stand_in::studio(&bench.state),
+            bench,
+        };
+        stage.set_answers(3, &[boxed(score(3))]);
+        stage.set_answers(4, answers);
+        stage
+    }
+
+    fn set_answers(&self, version: u64, answers: &[Value]) {
+        let work_dir = self.bench.site.path();
+        write_script(work_dir, version, &version_script(work_dir, version, answers));
+    }
+
+    fn deploy(&self, version: u64) {
+        self.bench.state.lock().version = Some(version);
+    }
+
+    fn run(&self, sets: &[&str]) -> Daemon {
+        self.run_with(sets, |_| {})
+    }
+
+    fn run_with(&self, sets: &[&str], change: impl FnOnce(&mut Command)) -> Daemon {
+        self.bench.run(&self.studio.url(), |command| {
+            set_all(command, sets);
+            change(command);
+        })
+    }
+
+    /// From a source that ends, after which the component waits.
+    fn run_to_the_end(&self, source: &str, sets: &[&str]) -> Daemon {
+        self.bench.run_from(source, &self.studio.url(), |command| {
+            set_all(command, sets);
+            command.args(["--set", "ei_shutdown_behavior=wait_for_restart"]);
+        })
+    }
+
+    /// Starts version 3 and deploys version 4 when it runs.
+    fn begin(&self, sets: &[&str]) -> Daemon {
+        let daemon = self.run(sets);
+        let started = self.bench.observer.wait_for_status("started", 1);
+        assert_eq!(started["result"]["model_version"], "v3");
+        self.deploy(4);
+        daemon
+    }
+
+    /// Sends the command and gives its answer.
+    fn update(&self, value: Value) -> Value {
+        let command = match value {
+            Value::Null => json!({"cmd": "update_model"}),
+            value => json!({"cmd": "update_model", "value": value}),
+        };
+        self.bench
+            .observer
+            .command(&command, |result| result.get("update_model").is_some())
+    }
+
+    fn model_version(&self) -> Value {
+        let command = json!({"cmd": "get_model_info"});
+        let answer = self
+            .bench
+            .observer
+            .command(&command, |result| result.get("model_info").is_some());
+        answer["model_info"]["model_version"].clone()
+    }
+
+    /// The versions that inferred the messages so far, in order.
+    fn inferred(&self) -> Vec<u64> {
+        let messages = self.bench.observer.all("inference/output");
+        let version = |message: &Value| (message["box"][0]["value"].as_f64().unwrap() * 10.0).round() as u64;
+        messages.iter().map(|message| version(&message.json())).collect()
+    }
+
+    /// Waits for a message that this version inferred, after the first `skip` messages.
+    fn wait_for_inference_of(&self, version: u64, skip: usize) {
+        let is_of = |message: &Value| message["box"][0]["value"] == score(version);
+        let what = format!("an inference of version {version}");
+        self.bench.observer.wait_for_nth("inference/output", &what, skip, is_of);
+    }
+
+    fn wait_for_problem(&self, text: &str) {
+        self.bench.observer.wait_for("model/metrics", text, |metrics| {
+            let problems = metrics["runner"]["problems"].as_array();
+            problems.is_some_and(|all| all.iter().any(|problem| problem.as_str().unwrap().contains(text)))
+        });
+    }
+
+    /// The files of the models that are on the device.
+    fn stored(&self) -> Vec<u64> {
+        (1..=9)
+            .filter(|version| place(self.bench.site.path(), *version).exists())
+            .collect()
+    }
+
+    /// Every inference is in one message, in order.
+    #[track_caller]
+    fn assert_nothing_lost(&self) {
+        let messages = self.bench.observer.all("inference/output");
+        let totals: Vec<_> = messages
+            .iter()
+            .map(|message| message.json()["total_inferences"].clone())
+            .collect();
+        let expected: Vec<_> = (1..=totals.len()).map(|total| json!(total)).collect();
+        assert_eq!(totals, expected);
+    }
+}
+
+fn set_all(command: &mut Command, sets: &[&str]) {
+    command.args(["--set", "metrics_sleeptime_ms=200"]);
+    for set in sets {
+        command.args(["--set", set]);
+    }
+}
+
+#[test]
+fn a_new_version_takes_over_from_the_running_one_between_two_frames() {
+    let stage = Stage::new(&[boxed(score(4))]);
+    let daemon = stage.begin(&[
+        "model_trial_inferences=10",
+        "eiparams=--force-target runner-linux-x86_64 --thresholds 1.min_score=0.2",
+    ]);
+    let answer = stage.update(Value::Null);
+    assert_eq!(answer, json!({"update_model": {"found": "v4", "running": "v4"}}));
+    let notice = stage.bench.observer.wait_for_status("model_updated", 1);
+    assert_eq!(
+        (
+            &notice["result"]["model_version"],
+            &notice["result"]["previous_version"]
+        ),
+        (&json!("v4"), &json!("v3"))
+    );
+    assert_eq!(stage.model_version(), "v4");
+    stage.wait_for_inference_of(4, 0);
+    let again = stage.update(Value::Null);
+    assert_eq!(again, json!({"update_model": {"found": "v4", "running": "v4"}}));
+    let log = daemon.stop();
+    stage.assert_nothing_lost();
+    assert!(
+        stage.inferred().is_sorted(),
+        "one change of the version: {:?}",
+        stage.inferred()
+    );
+    assert!(!log.contains("The model failed"), "{log}");
+    let work_dir = stage.bench.site.path();
+    let trial = recorded(&record(work_dir, 4));
+    assert_eq!(
+        trial[1]["set_threshold"]["min_score"], 0.2,
+        "before the trial: {:?}",
+        trial[1]
+    );
+    let published = stage.inferred().iter().filter(|version| **version == 4).count();
+    assert!(requests_of(work_dir, 4) >= published + 10, "the trial is not published");
+    assert_eq!(stage.stored(), [3, 4]);
+}
+
+#[test]
+fn every_frame_of_a_file_is_inferred_exactly_once_over_a_change_of_the_model() {
+    const FRAMES: usize = 240;
+    let stage = Stage::new(&[boxed(score(4))]);
+    let slowly = json!({"delay_ms": 8, "then": boxed(score(3))});
+    stage.set_answers(3, &[slowly]);
+    let daemon = stage.run_to_the_end(&frames(FRAMES as u32), &["model_trial_inferences=7"]);
+    stage.bench.observer.wait_for_status("started", 1);
+    stage.deploy(4);
+    let answer = stage.update(Value::Null);
+    assert_eq!(answer["update_model"]["running"], "v4", "{answer}");
+    stage.bench.observer.wait_for_status("paused", 1);
+    stage.bench.observer.wait_for_count("inference/output", FRAMES);
+    daemon.stop();
+    stage.assert_nothing_lost();
+    let versions = stage.inferred();
+    assert!(versions.len() == FRAMES && versions.is_sorted());
+    let (old, new) = (
+        requests_of(stage.bench.site.path(), 3),
+        requests_of(stage.bench.site.path(), 4),
+    );
+    assert_eq!(
+        old + new,
+        FRAMES + 7,
+        "{old} by version 3, {new} by version 4 with its trial"
+    );
+    assert!(old > 0 && new > 7);
+}
+
+/// The slices that an audio model got, as far as they are recorded.
+fn slices(work_dir: &Path, version: u64) -> Vec<Value> {
+    let requests = recorded(&record(work_dir, version));
+    let slices = requests
+        .iter()
+        .filter_map(|request| request.get("classify_continuous_shm"));
+    slices.cloned().collect()
+}
+
+#[test]
+fn an_audio_model_hears_every_slice_over_a_change_of_the_model() {
+    const SLICES: usize = 100;
+    let stage = Stage::new(&[]);
+    let work_dir = stage.bench.site.path();
+    for version in [3, 4] {
+        let mut hello = hearing(16_000, 6400, 1600, true);
+        hello["project"]["deploy_version"] = json!(version);
+        let answer = json!({"delay_ms": 8, "then": classified(score(version))});
+        let script = json!({"hello": hello, "answers": [answer], "record": record(work_dir, version)});
+        write_script(work_dir, version, &script);
+    }
+    let source = format!(
+        "audiotestsrc num-buffers={SLICES} samplesperbuffer=1600 wave=white-noise ! audio/x-raw,format=S16LE,rate=16000,channels=1"
+    );
+    let daemon = stage.run_to_the_end(&source, &["model_trial_inferences=6"]);
+    stage.bench.observer.wait_for_status("started", 1);
+    stage.deploy(4);
+    let answer = stage.update(Value::Null);
+    assert_eq!(answer["update_model"]["running"], "v4", "{answer}");
+    stage.bench.observer.wait_for_status("paused", 1);
+    // The first whole window is complete with the fourth slice.
+    let messages = stage.bench.observer.wait_for_count("inference/output", SLICES - 3);
+    daemon.stop();
+    stage.assert_nothing_lost();
+    let values: Vec<_> = messages
+        .iter()
+        .map(|message| message["c"]["yes"].as_f64().unwrap())
+        .collect();
+    assert!(values.is_sorted() && values.len() == SLICES - 3);
+    // The new model got each slice from the beginning of its trial on, without a gap, and the old one all before.
+    let (old, new) = (slices(work_dir, 3), slices(work_dir, 4));
+    let begin = old.iter().position(|slice| *slice == new[0]).unwrap();
+    assert_eq!(old[begin..], new[..old.len() - begin]);
+    assert_eq!(begin + new.len(), SLICES);
+}
+
+/// Version 4 fails its trial: version 3 goes on, and version 4 is not taken again.
+fn assert_refused(stage: &Stage, daemon: Daemon, expected: &str) {
+    let answer = stage.update(Value::Null);
+    let error = answer["error"].as_str().unwrap_or_default();
+    assert!(error.contains(expected), "{answer}");
+    assert_eq!(answer["update_model"], json!({"found": "v4", "running": "v3"}));
+    let notice = stage.bench.observer.wait_for_status("model_update_failed", 1);
+    assert_eq!(
+        (&notice["result"]["model_version"], &notice["result"]["failed_version"]),
+        (&json!("v3"), &json!("v4"))
+    );
+    assert!(
+        notice["result"]["error"].as_str().unwrap().contains(expected),
+        "{notice}"
+    );
+    stage.wait_for_problem("model: version 4 is not used: ");
+    let again = stage.update(Value::Null);
+    let error = again["error"].as_str().unwrap_or_default();
+    assert!(
+        error.contains("is not used again") && error.contains(expected),
+        "{again}"
+    );
+    assert_eq!(stage.model_version(), "v3");
+    daemon.wait_for_line("The new model failed, and the one before goes on");
+    wait_until("the bad version is removed", || stage.stored() == [3]);
+    daemon.stop();
+    stage.assert_nothing_lost();
+    assert!(stage.inferred().iter().all(|version| *version == 3));
+
+    // The next start does not take it either.
+    let daemon = stage.run(&[]);
+    stage.bench.observer.wait_for_status("started", 2);
+    assert_eq!(stage.model_version(), "v3");
+    daemon.wait_for_line("version 4 is not used again");
+    daemon.stop();
+}
+
+#[test]
+fn a_version_that_crashes_at_its_hello_is_not_used() {
+    let stage = Stage::new(&[boxed(score(4))]);
+    let work_dir = stage.bench.site.path();
+    let mut script = version_script(work_dir, 4, &[]);
+    script["exit_at_hello"] = json!(3);
+    write_script(work_dir, 4, &script);
+    let daemon = stage.begin(&[]);
+    assert_refused(&stage, daemon, "failed before its trial");
+}
+
+#[test]
+fn a_version_that_crashes_at_the_fifth_frame_of_its_trial_is_not_used() {
+    let stage = Stage::new(&after(4, 4, crash()));
+    let daemon = stage.begin(&[]);
+    assert_refused(&stage, daemon, "failed in its trial, at input 5 of 30");
+}
+
+#[test]
+fn a_version_that_answers_with_an_error_is_not_used() {
+    let stage = Stage::new(&after(2, 4, json!({"error": "arena too small"})));
+    let daemon = stage.begin(&[]);
+    assert_refused(&stage, daemon, "arena too small");
+}
+
+#[test]
+fn a_version_that_is_slower_than_the_source_is_not_used() {
+    let stage = Stage::new(&[json!({"delay_ms": 400, "then": boxed(score(4))})]);
+    let daemon = stage.begin(&[]);
+    assert_refused(&stage, daemon, "the model is too slow");
+}
+
+#[test]
+fn a_version_that_crashes_three_times_after_it_took_over_gives_way_to_the_one_before() {
+    // Each start of version 4 answers five inputs: the trial, then some frames after each restart.
+    let stage = Stage::new(&after(5, 4, crash()));
+    let daemon = stage.begin(&["model_trial_inferences=5"]);
+    let answer = stage.update(Value::Null);
+    assert_eq!(answer["update_model"]["running"], "v4", "{answer}");
+    let notice = stage.bench.observer.wait_for_status("model_restored", 1);
+    assert_eq!(
+        (&notice["result"]["model_version"], &notice["result"]["failed_version"]),
+        (&json!("v3"), &json!("v4"))
+    );
+    let reason = notice["result"]["error"].as_str().unwrap();
+    assert!(reason.starts_with("it failed 3 times within 10 min"), "{reason}");
+    stage.wait_for_problem("model: version 4 is not used any more: it failed 3 times");
+    let skip = stage
+        .inferred()
+        .iter()
+        .rposition(|version| *version == 4)
+        .map_or(0, |last| last + 1);
+    stage.wait_for_inference_of(3, skip);
+    assert_eq!(stage.model_version(), "v3");
+    let again = stage.update(Value::Null);
+    assert!(
+        again["error"].as_str().unwrap().contains("version 4 is not used again"),
+        "{again}"
+    );
+
+    // Its number tries it once more; it is good now.
+    stage.set_answers(4, &[boxed(score(4))]);
+    let answer = stage.update(json!(4));
+    assert_eq!(answer, json!({"update_model": {"found": "v4", "running": "v4"}}));
+    stage.bench.wait_for_no_problem();
+    daemon.stop();
+    assert_eq!(stage.stored(), [3, 4]);
+}
+
+#[test]
+fn a_newer_version_is_taken_after_a_bad_one_and_only_the_one_before_is_kept() {
+    let stage = Stage::new(&[crash()]);
+    let daemon = stage.begin(&["model_trial_inferences=3"]);
+    let answer = stage.update(Value::Null);
+    assert!(answer["error"].is_string(), "{answer}");
+    for version in [5, 6] {
+        stage.set_answers(version, &[boxed(score(version))]);
+        stage.deploy(version);
+        let answer = stage.update(Value::Null);
+        let shown = format!("v{version}");
+        assert_eq!(answer["update_model"], json!({"found": shown, "running": shown}));
+        stage.wait_for_inference_of(version, 0);
+    }
+    // The one before needs no download, and Studio has no other.
+    let downloads = stage.studio.count("/deployment/download");
+    let answer = stage.update(json!("v5"));
+    assert_eq!(answer, json!({"update_model": {"found": "v5", "running": "v5"}}));
+    let answer = stage.update(json!(2));
+    assert!(
+        answer["error"]
+            .as_str()
+            .unwrap()
+            .contains("Edge Impulse Studio has version 6"),
+        "{answer}"
+    );
+    assert_eq!(stage.studio.count("/deployment/download"), downloads);
+    daemon.stop();
+    assert_eq!(stage.stored(), [5, 6]);
+}
+
+#[test]
+fn a_download_that_breaks_off_leaves_the_running_model() {
+    let stage = Stage::new(&[boxed(score(4))]);
+    let daemon = stage.begin(&["model_trial_inferences=3"]);
+    let mut failures = 1;
+    let half = std::fs::read(scripted_model()).unwrap();
+    let half = half[..half.len() / 2].to_vec();
+    stage.bench.state.lock().instead.push((
+        "/deployment/download",
+        Box::new(move |_| {
+            failures -= 1;
+            (failures >= 0).then(|| Reply::bytes("application/octet-stream", half.clone()))
+        }),
+    ));
+    let answer = stage.update(Value::Null);
+    assert!(
+        answer["error"].as_str().unwrap().contains("is not complete"),
+        "{answer}"
+    );
+    assert_eq!(answer["update_model"], json!({"found": "v4", "running": "v3"}));
+    // It was the download and not the version.
+    let answer = stage.update(Value::Null);
+    assert_eq!(answer, json!({"update_model": {"found": "v4", "running": "v4"}}));
+    daemon.stop();
+}
+
+#[test]
+fn a_model_for_another_machine_is_refused_and_not_downloaded_again() {
+    let stage = Stage::new(&[boxed(score(4))]);
+    let daemon = stage.begin(&[]);
+    // The machine number of the ELF header: RISC-V.
+    stage.bench.state.lock().model[18] = 243;
+    let answer = stage.update(Value::Null);
+    assert!(
+        answer["error"].as_str().unwrap().contains("is built for RISC-V"),
+        "{answer}"
+    );
+    stage.bench.observer.wait_for_status("model_update_failed", 1);
+    let answer = stage.update(Value::Null);
+    assert!(
+        answer["error"].as_str().unwrap().contains("is not used again"),
+        "{answer}"
+    );
+    assert_eq!(stage.studio.count("/deployment/download"), 2, "versions 3 and 4");
+    daemon.stop();
+    assert_eq!(stage.stored(), [3]);
+}
+
+#[test]
+fn only_the_file_with_the_configured_digest_is_taken() {
+    let stage = Stage::new(&[boxed(score(4))]);
+    let model = std::fs::read(scripted_model()).unwrap();
+    let digest: String = Sha256::digest(&model)
+        .iter()
+        .map(|byte| format!("{byte:02X}"))
+        .collect();
+    let daemon = stage.begin(&["model_trial_inferences=3", &format!("model_sha256={digest}")]);
+    stage.bench.state.lock().model.push(0);
+    let answer = stage.update(Value::Null);
+    let error = answer["error"].as_str().unwrap();
+    assert!(
+        error.contains("has the SHA-256") && error.contains(&digest.to_lowercase()),
+        "{answer}"
+    );
+    stage.bench.observer.wait_for_status("model_update_failed", 1);
+    stage.wait_for_problem("model: version 4 is not used: ");
+    stage.bench.state.lock().model.pop();
+    let answer = stage.update(Value::Null);
+    assert_eq!(answer, json!({"update_model": {"found": "v4", "running": "v4"}}));
+    daemon.stop();
+}
+
+#[test]
+fn a_configured_model_file_is_not_updated() {
+    let stage = Stage::new(&[boxed(score(4))]);
+    let work_dir = stage.bench.site.path();
+    let model = stage
+        .bench
+        .site
+        .scripted_model(&version_script(work_dir, 3, &[boxed(score(3))]));
+    let daemon = stage.run_with(&[], |command| {
+        command.args(["--model", model.to_str().unwrap()]);
+    });
+    stage.bench.observer.wait_for_status("started", 1);
+    let answer = stage.update(Value::Null);
+    let error = answer["error"].as_str().unwrap();
+    assert!(error.contains("ei_local_model_file"), "{answer}");
+    assert_eq!(answer["update_model"], json!({"found": null, "running": "v3"}));
+    daemon.stop();
+    assert_eq!(stage.studio.count(""), 0);
+}
+
+#[test]
+fn the_prefix_in_s3_follows_the_version() {
+    let stage = Stage::new(&[boxed(score(4))]);
+    let daemon = stage.run_with(
+        &["model_trial_inferences=3", "enable_cache_to_s3=yes", "s3_bucket=pairs"],
+        |command| {
+            command.env("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9");
+        },
+    );
+    stage.bench.observer.wait_for_status("started", 1);
+    stage.deploy(4);
+    let answer = stage.update(Value::Null);
+    assert_eq!(answer["update_model"]["running"], "v4", "{answer}");
+    stage.wait_for_inference_of(4, 0);
+    daemon.stop();
+    for message in stage.bench.observer.all("inference/output") {
+        let message = message.json();
+        let version = if message["box"][0]["value"] == score(3) {
+            "_v3"
+        } else {
+            "_v4"
+        };
+        assert!(message["s3_prefix"].as_str().unwrap().contains(version), "{message}");
+    }
+}
+
+/// Ends the component as a power cut does, and starts it again.
+fn cut_power(stage: &Stage, mut daemon: Daemon, sets: &[&str]) -> Daemon {
+    daemon.signal(rustix::process::Signal::KILL);
+    daemon.wait_for_end(LIMIT);
+    stage.run(sets)
+}
+
+const SETS: [&str; 1] = ["model_trial_inferences=5"];
+
+/// Sends the command without waiting for its answer.
+fn send_update(stage: &Stage) {
+    stage
+        .bench
+        .observer
+        .send_raw(json!({"cmd": "update_model"}).to_string(), false);
+}
+
+#[test]
+fn after_a_power_cut_during_the_download_the_old_version_runs_and_the_update_continues() {
+    let stage = Stage::new(&[boxed(score(4))]);
+    let daemon = stage.begin(&SETS);
+    let mut hangs = 1;
+    stage.bench.state.lock().instead.push((
+        "/deployment/download",
+        Box::new(move |_| {
+            hangs -= 1;
+            (hangs >= 0).then(Reply::hang)
+        }),
+    ));
+    let begun = stage.studio.count("/deployment/download");
+    send_update(&stage);
+    stage.studio.requests.wait_for("the download", LIMIT, |all| {
+        let downloads = all
+            .iter()
+            .filter(|request| request.path.ends_with("/deployment/download"));
+        (downloads.count() > begun).then_some(())
+    });
+    let daemon = cut_power(&stage, daemon, &SETS);
+    let started = stage.bench.observer.wait_for_status("started", 2);
+    assert_eq!(started["result"]["model_version"], "v3");
+    stage.bench.observer.wait_for_status("model_updated", 1);
+    assert_eq!(stage.model_version(), "v4");
+    daemon.stop();
+}
+
+#[test]
+fn after_a_power_cut_during_the_trial_the_old_version_runs_and_the_trial_is_repeated() {
+    let stage = Stage::new(&after(2, 4, json!({"hang": true})));
+    let daemon = stage.begin(&SETS);
+    send_update(&stage);
+    daemon.wait_for_line("The new model is tried beside the running one");
+    stage.set_answers(4, &[boxed(score(4))]);
+    let daemon = cut_power(&stage, daemon, &SETS);
+    let started = stage.bench.observer.wait_for_status("started", 2);
+    assert_eq!(started["result"]["model_version"], "v3");
+    stage.bench.observer.wait_for_status("model_updated", 1);
+    assert_eq!(stage.model_version(), "v4");
+    daemon.stop();
+}
+
+#[test]
+fn a_version_with_which_the_component_never_survives_the_trial_is_bad() {
+    let stage = Stage::new(&[json!({"hang": true})]);
+    let mut daemon = stage.begin(&SETS);
+    send_update(&stage);
+    for start in 2..=4 {
+        daemon.wait_for_line("The new model is tried beside the running one");
+        daemon = cut_power(&stage, daemon, &SETS);
+        stage.bench.observer.wait_for_status("started", start);
+    }
+    let notice = stage.bench.observer.wait_for_status("model_update_failed", 1);
+    assert!(
+        notice["result"]["error"].as_str().unwrap().contains("each of 3 trials"),
+        "{notice}"
+    );
+    assert_eq!(stage.model_version(), "v3");
+    daemon.stop();
+}
+
+#[test]
+fn after_a_power_cut_behind_the_takeover_the_new_version_runs_and_is_still_on_probation() {
+    let stage = Stage::new(&after(5, 4, crash()));
+    // Good until the component is killed.
+    stage.set_answers(4, &[boxed(score(4))]);
+    let daemon = stage.begin(&SETS);
+    assert_eq!(stage.update(Value::Null)["update_model"]["running"], "v4");
+    stage.set_answers(4, &after(5, 4, crash()));
+    let daemon = cut_power(&stage, daemon, &SETS);
+    let started = stage.bench.observer.wait_for_status("started", 2);
+    assert_eq!(started["result"]["model_version"], "v4");
+    stage.bench.observer.wait_for_status("model_restored", 1);
+    let skip = stage
+        .inferred()
+        .iter()
+        .rposition(|version| *version == 4)
+        .map_or(0, |last| last + 1);
+    stage.wait_for_inference_of(3, skip);
+
+    // And after the way back.
+    let daemon = cut_power(&stage, daemon, &SETS);
+    let started = stage
+        .bench
+        .observer
+        .wait_for_status("started", 1 + started_count(&stage));
+    assert_eq!(started["result"]["model_version"], "v3");
+    daemon.stop();
+}
+
+fn started_count(stage: &Stage) -> usize {
+    let notices = stage.bench.observer.all("command/output");
+    notices
+        .iter()
+        .filter(|notice| notice.json()["result"]["status"] == "started")
+        .count()
+}
+
+#[test]
+fn a_start_that_finds_a_new_version_goes_back_when_it_crashes() {
+    let stage = Stage::new(&after(3, 4, crash()));
+    let daemon = stage.begin(&[]);
+    daemon.stop();
+    let daemon = stage.run(&[]);
+    stage.bench.observer.wait_for_status("model_restored", 1);
+    let skip = stage
+        .inferred()
+        .iter()
+        .rposition(|version| *version == 4)
+        .map_or(0, |last| last + 1);
+    stage.wait_for_inference_of(3, skip);
+    assert_eq!(stage.model_version(), "v3");
+    daemon.stop();
+}
+
+#[test]
+fn a_stop_during_a_trial_is_quick_and_the_next_start_repeats_it() {
+    let stage = Stage::new(&[json!({"hang": true})]);
+    let mut daemon = stage.begin(&SETS);
+    send_update(&stage);
+    daemon.wait_for_line("The new model is tried beside the running one");
+    daemon.signal(rustix::process::Signal::TERM);
+    let (status, took) = daemon.wait_for_end(LIMIT);
+    assert_eq!(status.code(), Some(0));
+    assert!(took < Duration::from_secs(4), "{took:?}");
+    stage.set_answers(4, &[boxed(score(4))]);
+    let daemon = stage.run(&SETS);
+    stage.bench.observer.wait_for_status("model_updated", 1);
+    daemon.stop();
+    assert!(crate::support::leftovers::run_directories(&stage.bench.site).is_empty());
+}
+
+#[test]
+fn a_second_update_at_the_same_time_is_refused() {
+    let stage = Stage::new(&[json!({"hang": true})]);
+    let daemon = stage.begin(&SETS);
+    send_update(&stage);
+    daemon.wait_for_line("The new model is tried beside the running one");
+    let answer = stage.update(Value::Null);
+    assert!(answer["error"].as_str().unwrap().contains("in progress"), "{answer}");
+    daemon.stop();
+}
