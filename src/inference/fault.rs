@@ -52,6 +52,14 @@ impl InferenceFault {
     pub fn is_stop_signal(&self) -> bool {
         matches!(self, Self::Model(error) if error.is_stop_signal())
     }
+
+    /// [`ModelError::is_models_fault`]. What made this program panic may be an answer of the model.
+    pub fn is_models_fault(&self) -> bool {
+        match self {
+            Self::Model(error) => error.is_models_fault(),
+            Self::Refusing { .. } | Self::Panicked(_) => true,
+        }
+    }
 }
 
 /// Counts inputs that a model refuses in a row.

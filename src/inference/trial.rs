@@ -100,9 +100,7 @@ impl TrialFailure {
     /// Whether the model is to blame, and not the circumstances.
     pub fn is_bad_model(&self) -> bool {
         match self {
-            Self::NotStarted(error) | Self::Failed { error, .. } => {
-                !matches!(error, ModelError::Interrupted | ModelError::RuntimeDir(_)) && !error.is_stop_signal()
-            }
+            Self::NotStarted(error) | Self::Failed { error, .. } => error.is_models_fault(),
             Self::TooSlow { .. } | Self::Unsupported(_) | Self::NeverEnded(_) => true,
             Self::OtherInput { .. } | Self::NoInput(_) | Self::Cancelled | Self::NoThread(_) | Self::Panicked(_) => {
                 false

@@ -145,6 +145,11 @@ impl ModelError {
         matches!(self, Self::Ended { status: Some(status), .. } if is_stop_signal(*status))
     }
 
+    /// Whether the model itself is to blame: not this machine, and nobody who stopped it.
+    pub fn is_models_fault(&self) -> bool {
+        !matches!(self, Self::Interrupted | Self::RuntimeDir(_)) && !self.is_stop_signal()
+    }
+
     /// The last lines the process printed, at most 100.
     pub fn output(&self) -> &[String] {
         match self {

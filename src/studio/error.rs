@@ -45,6 +45,14 @@ impl FetchError {
         )
     }
 
+    /// The configured SHA-256, if the file has another one.
+    pub fn expected_digest(&self) -> Option<&str> {
+        match self {
+            Self::Studio(StudioError::OtherDigest { expected, .. }) => Some(expected),
+            _ => None,
+        }
+    }
+
     /// Whether the version can never run on this machine. An error page in place of the model says nothing about it.
     pub fn is_for_another_machine(&self) -> bool {
         use ModelFileError::{Architecture, Interpreter};

@@ -130,7 +130,12 @@ fn check_version(
             Err(StudioError::OtherVersion { wanted, found })
         };
     }
-    match request.store.versions().read(request.origin).bad(&metadata.name()) {
+    match request
+        .store
+        .versions()
+        .read(request.origin)
+        .bad(&metadata.name(), policy.sha256)
+    {
         Some(bad) => Err(StudioError::KnownBad {
             version: found,
             reason: bad.reason.clone(),

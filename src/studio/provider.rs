@@ -96,7 +96,7 @@ impl Provider {
         let (origin, versions) = (self.origin(), self.versions());
         let candidate = versions.candidate.as_ref().map(|candidate| candidate.model.as_str());
         self.store.newest_where(|metadata, name| {
-            metadata.origin == origin && versions.bad(name).is_none() && candidate != Some(name)
+            metadata.origin == origin && versions.bad(name, self.sha256.as_deref()).is_none() && candidate != Some(name)
         })
     }
 
@@ -165,7 +165,7 @@ impl Provider {
         let (name, origin) = (model.name(), self.origin());
         let known = self.versions();
         let earlier = || {
-            let is_earlier = |found: &str| found != name && known.bad(found).is_none();
+            let is_earlier = |found: &str| found != name && known.bad(found, self.sha256.as_deref()).is_none();
             self.store
                 .newest_where(|metadata, found| metadata.origin == origin && is_earlier(found))
         };
@@ -219,18 +219,21 @@ impl Provider {
             model: model.name(),
             version: model.metadata.version,
             reason: reason.to_owned(),
+            sha256: None,
         };
         self.change_versions(|versions| versions.mark_bad(bad.clone()))
     }
 
-    /// Records that the model of this version, whose trial was to follow, is bad.
-    pub fn record_bad_candidate(&self, version: u64, reason: &str) {
+    /// Records that the model of this version, whose trial was to follow, is bad: in any case, or while its SHA-256 is not
+    /// the configured one.
+    pub fn record_bad_candidate(&self, version: u64, reason: &str, sha256: Option<String>) {
         self.change_versions(|versions| {
             if let Some(candidate) = versions.candidate.take() {
                 versions.mark_bad(BadVersion {
                     model: candidate.model,
                     version,
                     reason: reason.to_owned(),
+                    sha256: sha256.clone(),
                 });
             }
         });

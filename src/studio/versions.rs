@@ -57,6 +57,9 @@ pub struct BadVersion {
     pub version: u64,
     /// Why.
     pub reason: String,
+    /// It is bad only while this is the configured SHA-256, which its file does not have. `None`: in any case.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
 }
 
 impl ModelVersions {
@@ -121,9 +124,10 @@ impl ModelVersions {
         self.bad.drain(..surplus);
     }
 
-    /// Why a model is bad, if it is.
-    pub fn bad(&self, model: &str) -> Option<&BadVersion> {
-        self.bad.iter().find(|bad| bad.model == model)
+    /// Why a model is bad, if it is. `sha256`: the configured one.
+    pub fn bad(&self, model: &str, sha256: Option<&str>) -> Option<&BadVersion> {
+        let applies = |bad: &&BadVersion| bad.sha256.is_none() || bad.sha256.as_deref() == sha256;
+        self.bad.iter().filter(|bad| bad.model == model).find(applies)
     }
 }
 
@@ -239,6 +243,7 @@ mod tests {
             model: model.into(),
             version: 4,
             reason: "it crashes".into(),
+            sha256: None,
         }
     }
 
@@ -276,9 +281,9 @@ mod tests {
             (versions.current.as_deref(), versions.previous.as_deref()),
             (Some("p/v3"), None)
         );
-        assert!(versions.bad("p/v4").is_some() && versions.probation.is_none());
+        assert!(versions.bad("p/v4", None).is_some() && versions.probation.is_none());
         versions.begin("p/v4", None);
-        assert!(versions.bad("p/v4").is_none());
+        assert!(versions.bad("p/v4", None).is_none());
     }
 
     #[test]
@@ -297,13 +302,24 @@ mod tests {
     }
 
     #[test]
+    fn a_file_with_another_digest_is_bad_until_the_configured_digest_changes() {
+        let mut versions = ModelVersions::default();
+        versions.mark_bad(BadVersion {
+            sha256: Some("12ab".into()),
+            ..bad("p/v4")
+        });
+        assert!(versions.bad("p/v4", Some("12ab")).is_some());
+        assert!(versions.bad("p/v4", Some("34cd")).is_none() && versions.bad("p/v4", None).is_none());
+    }
+
+    #[test]
     fn old_bad_versions_are_forgotten() {
         let mut versions = ModelVersions::default();
         for version in 0..40 {
             versions.mark_bad(bad(&format!("p/v{version}")));
         }
         assert_eq!(versions.bad.len(), MAX_BAD);
-        assert!(versions.bad("p/v7").is_none() && versions.bad("p/v39").is_some());
+        assert!(versions.bad("p/v7", None).is_none() && versions.bad("p/v39", None).is_some());
     }
 
     #[test]

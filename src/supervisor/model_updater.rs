@@ -12,7 +12,7 @@ use crate::config::ModelUpdateConfig;
 use crate::inference::Successor;
 use crate::inference::trial::{self, Trial, TrialFailure};
 use crate::model::Interrupt;
-use crate::studio::{FetchStage, Provider, StoredModel, UpdateOutcome};
+use crate::studio::{FetchError, FetchStage, Provider, StoredModel, UpdateOutcome};
 use crate::util::backoff::Retry;
 use crate::util::panics::{catch_panic, catch_panic_in};
 
@@ -286,9 +286,15 @@ impl ModelUpdater {
         self.provider.record_bad(model, reason);
     }
 
-    /// Records that the downloaded model of this version can never run here.
-    pub(super) fn record_bad_candidate(&self, version: u64, reason: &str) {
-        self.provider.record_bad_candidate(version, reason);
+    /// Records that the downloaded model of this version cannot be used: it can never run here, or its file is not the
+    /// configured one.
+    pub(super) fn record_bad_candidate(&self, version: u64, reason: &str, error: &FetchError) {
+        if error.is_for_another_machine() {
+            self.provider.record_bad_candidate(version, reason, None);
+        } else if let Some(expected) = error.expected_digest() {
+            self.provider
+                .record_bad_candidate(version, reason, Some(expected.to_owned()));
+        }
     }
 
     /// Records that the candidate is not tried any more, for a reason that is not its own.

@@ -155,6 +155,7 @@ fn a_version_that_is_needed_is_kept_and_a_bad_one_is_removed_first() {
         model: name(5),
         version: 5,
         reason: "it crashes".into(),
+        sha256: None,
     };
     store
         .versions()

@@ -89,7 +89,7 @@ impl Session<'_> {
                 }
                 self.model.on_ended(&result);
                 if let Err(e) = &result
-                    && !e.is_stop_signal()
+                    && e.is_models_fault()
                 {
                     self.on_model_failure(&e.brief());
                 }

@@ -102,9 +102,7 @@ impl Session<'_> {
         if let Some(version) = found
             && error.is_unusable_model()
         {
-            if error.is_for_another_machine() {
-                self.updates.record_bad_candidate(version, &reason);
-            }
+            self.updates.record_bad_candidate(version, &reason, error);
             self.report_refused_version(version, &reason);
         }
         if !is_transient {

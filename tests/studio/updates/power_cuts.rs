@@ -1,0 +1,150 @@
+//! Power cuts and stops at each step of an update.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::{SETS, Stage, after, crash, score, send_update};
+use crate::support::daemon::{Daemon, LIMIT};
+use crate::support::http::Reply;
+use crate::support::scripts::boxed;
+
+/// Ends the component as a power cut does, and starts it again.
+fn cut_power(stage: &Stage, mut daemon: Daemon, sets: &[&str]) -> Daemon {
+    daemon.signal(rustix::process::Signal::KILL);
+    daemon.wait_for_end(LIMIT);
+    stage.run(sets)
+}
+
+#[test]
+fn after_a_power_cut_during_the_download_the_old_version_runs_and_the_update_continues() {
+    let stage = Stage::new(&[boxed(score(4))]);
+    let daemon = stage.begin(&SETS);
+    let mut hangs = 1;
+    stage.bench.state.lock().instead.push((
+        "/deployment/download",
+        Box::new(move |_| {
+            hangs -= 1;
+            (hangs >= 0).then(Reply::hang)
+        }),
+    ));
+    let begun = stage.studio.count("/deployment/download");
+    send_update(&stage);
+    stage.studio.requests.wait_for("the download", LIMIT, |all| {
+        let downloads = all
+            .iter()
+            .filter(|request| request.path.ends_with("/deployment/download"));
+        (downloads.count() > begun).then_some(())
+    });
+    let daemon = cut_power(&stage, daemon, &SETS);
+    let started = stage.bench.observer.wait_for_status("started", 2);
+    assert_eq!(started["result"]["model_version"], "v3");
+    stage.bench.observer.wait_for_status("model_updated", 1);
+    assert_eq!(stage.model_version(), "v4");
+    daemon.stop();
+}
+
+#[test]
+fn after_a_power_cut_during_the_trial_the_old_version_runs_and_the_trial_is_repeated() {
+    let stage = Stage::new(&after(2, 4, json!({"hang": true})));
+    let daemon = stage.begin(&SETS);
+    send_update(&stage);
+    daemon.wait_for_line("The new model is tried beside the running one");
+    stage.set_answers(4, &[boxed(score(4))]);
+    let daemon = cut_power(&stage, daemon, &SETS);
+    let started = stage.bench.observer.wait_for_status("started", 2);
+    assert_eq!(started["result"]["model_version"], "v3");
+    stage.bench.observer.wait_for_status("model_updated", 1);
+    assert_eq!(stage.model_version(), "v4");
+    daemon.stop();
+}
+
+#[test]
+fn a_version_with_which_the_component_never_survives_the_trial_is_bad() {
+    let stage = Stage::new(&[json!({"hang": true})]);
+    let mut daemon = stage.begin(&SETS);
+    send_update(&stage);
+    for start in 2..=4 {
+        daemon.wait_for_line("The new model is tried beside the running one");
+        daemon = cut_power(&stage, daemon, &SETS);
+        stage.bench.observer.wait_for_status("started", start);
+    }
+    let notice = stage.bench.observer.wait_for_status("model_update_failed", 1);
+    assert!(
+        notice["result"]["error"].as_str().unwrap().contains("each of 3 trials"),
+        "{notice}"
+    );
+    assert_eq!(stage.model_version(), "v3");
+    daemon.stop();
+}
+
+#[test]
+fn after_a_power_cut_behind_the_takeover_the_new_version_runs_and_is_still_on_probation() {
+    let stage = Stage::new(&after(5, 4, crash()));
+    // Good until the component is killed.
+    stage.set_answers(4, &[boxed(score(4))]);
+    let daemon = stage.begin(&SETS);
+    assert_eq!(stage.update(Value::Null)["update_model"]["running"], "v4");
+    stage.set_answers(4, &after(5, 4, crash()));
+    let daemon = cut_power(&stage, daemon, &SETS);
+    let started = stage.bench.observer.wait_for_status("started", 2);
+    assert_eq!(started["result"]["model_version"], "v4");
+    stage.bench.observer.wait_for_status("model_restored", 1);
+    let skip = stage
+        .inferred()
+        .iter()
+        .rposition(|version| *version == 4)
+        .map_or(0, |last| last + 1);
+    stage.wait_for_inference_of(3, skip);
+
+    // And after the way back.
+    let daemon = cut_power(&stage, daemon, &SETS);
+    let started = stage
+        .bench
+        .observer
+        .wait_for_status("started", 1 + started_count(&stage));
+    assert_eq!(started["result"]["model_version"], "v3");
+    daemon.stop();
+}
+
+fn started_count(stage: &Stage) -> usize {
+    let notices = stage.bench.observer.all("command/output");
+    notices
+        .iter()
+        .filter(|notice| notice.json()["result"]["status"] == "started")
+        .count()
+}
+
+#[test]
+fn a_start_that_finds_a_new_version_goes_back_when_it_crashes() {
+    let stage = Stage::new(&after(3, 4, crash()));
+    let daemon = stage.begin(&[]);
+    daemon.stop();
+    let daemon = stage.run(&[]);
+    stage.bench.observer.wait_for_status("model_restored", 1);
+    let skip = stage
+        .inferred()
+        .iter()
+        .rposition(|version| *version == 4)
+        .map_or(0, |last| last + 1);
+    stage.wait_for_inference_of(3, skip);
+    assert_eq!(stage.model_version(), "v3");
+    daemon.stop();
+}
+
+#[test]
+fn a_stop_during_a_trial_is_quick_and_the_next_start_repeats_it() {
+    let stage = Stage::new(&[json!({"hang": true})]);
+    let mut daemon = stage.begin(&SETS);
+    send_update(&stage);
+    daemon.wait_for_line("The new model is tried beside the running one");
+    daemon.signal(rustix::process::Signal::TERM);
+    let (status, took) = daemon.wait_for_end(LIMIT);
+    assert_eq!(status.code(), Some(0));
+    assert!(took < Duration::from_secs(4), "{took:?}");
+    stage.set_answers(4, &[boxed(score(4))]);
+    let daemon = stage.run(&SETS);
+    stage.bench.observer.wait_for_status("model_updated", 1);
+    daemon.stop();
+    assert!(crate::support::leftovers::run_directories(&stage.bench.site).is_empty());
+}
