@@ -228,6 +228,61 @@ fn a_new_version_takes_over_from_the_running_one_between_two_frames() {
 }
 
 #[test]
+fn a_version_with_another_picture_size_takes_over_without_a_restart_of_the_source() {
+    let stage = Stage::new(&[boxed(score(4))]);
+    let work_dir = stage.bench.site.path();
+    let mut script = version_script(work_dir, 4, &[boxed(score(4))]);
+    script["hello"]["model_parameters"] = hello(16, 16)["model_parameters"].clone();
+    write_script(work_dir, 4, &script);
+    let daemon = stage.begin(&["model_trial_inferences=5"]);
+    let answer = stage.update(Value::Null);
+    assert_eq!(answer["update_model"]["running"], "v4", "{answer}");
+    stage.wait_for_inference_of(4, 0);
+    let log = daemon.stop();
+    stage.assert_nothing_lost();
+    assert!(!log.contains("restarting the source"), "{log}");
+    let inputs = recorded(&record(work_dir, 4));
+    let sizes: Vec<_> = inputs
+        .iter()
+        .filter_map(|input| input["classify_shm"]["count"].as_u64())
+        .collect();
+    assert!(sizes.iter().all(|size| *size == 256) && !sizes.is_empty(), "{sizes:?}");
+}
+
+#[test]
+fn a_version_with_another_kind_of_input_waits_for_a_restart() {
+    let stage = Stage::new(&[]);
+    let work_dir = stage.bench.site.path();
+    let mut hello = hearing(16_000, 6400, 1600, false);
+    hello["project"]["deploy_version"] = json!(4);
+    write_script(work_dir, 4, &json!({"hello": hello, "answers": [classified(0.5)]}));
+    let daemon = stage.begin(&[]);
+    for _ in 0..2 {
+        let answer = stage.update(Value::Null);
+        let error = answer["error"].as_str().unwrap();
+        assert!(error.contains("takes audio") && error.contains("restart"), "{answer}");
+        assert_eq!(answer["update_model"], json!({"found": "v4", "running": "v3"}));
+    }
+    assert_eq!(
+        stage
+            .bench
+            .observer
+            .all("command/output")
+            .iter()
+            .filter(|seen| { seen.json()["result"]["status"] == "model_update_failed" })
+            .count(),
+        0,
+        "it is not bad"
+    );
+    stage
+        .bench
+        .observer
+        .send_raw(json!({"cmd": "restart"}).to_string(), false);
+    daemon.wait_for_line("The model is loaded model=\"Listener\" version=4");
+    daemon.stop();
+}
+
+#[test]
 fn every_frame_of_a_file_is_inferred_exactly_once_over_a_change_of_the_model() {
     const FRAMES: usize = 240;
     let stage = Stage::new(&[boxed(score(4))]);
