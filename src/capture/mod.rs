@@ -35,6 +35,7 @@ mod session;
 mod shell_text;
 mod tap;
 mod unpack;
+mod video_file;
 mod watchdog;
 mod whole_frame;
 
@@ -61,4 +62,5 @@ pub use registry::init;
 pub use secret_values::SecretResolver;
 pub use session::{Capture, CaptureSettings, StopOutcome};
 pub use tap::{CaptureTap, TappedSources};
+pub use video_file::{VIDEO_RATE, VIDEO_SIZE, VideoError, VideoFile, can_encode_video};
 pub use watchdog::CaptureEvent;

@@ -3,14 +3,17 @@
 //! Nothing here waits: without a receiver a frame costs one load, a picture that is not fetched in time is replaced by a newer
 //! one, and a recording that is not stored in time ends with a gap that its receiver sees.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 
 use super::frame::Frame;
+use super::video_file::VIDEO_RATE;
 
-/// Most copies of frames per second.
+/// Most copies of frames per second, unless a video is recorded.
 const FRAMES_PER_SECOND: u32 = 10;
 /// Buffers of audio that wait to be stored. They last for about a second.
 const AUDIO_BUFFERS: usize = 128;
@@ -30,6 +33,8 @@ pub struct CaptureTap {
     sources: watch::Sender<TappedSources>,
     frames: watch::Sender<Option<Frame>>,
     next_frame_due: Mutex<Option<Instant>>,
+    /// Most copies of frames per second now.
+    frame_rate: AtomicU32,
     recording: Mutex<Option<mpsc::Sender<Vec<i16>>>>,
 }
 
@@ -39,6 +44,7 @@ impl Default for CaptureTap {
             sources: watch::Sender::default(),
             frames: watch::Sender::new(None),
             next_frame_due: Mutex::new(None),
+            frame_rate: AtomicU32::new(FRAMES_PER_SECOND),
             recording: Mutex::new(None),
         }
     }
@@ -55,6 +61,12 @@ impl CaptureTap {
         let mut frames = self.frames.subscribe();
         frames.mark_unchanged();
         frames
+    }
+
+    /// Raises the limit of [`Self::frames`] to that of a video while the guard exists.
+    pub fn for_video(self: &Arc<Self>) -> VideoRateGuard {
+        self.frame_rate.store(VIDEO_RATE, Ordering::Relaxed);
+        VideoRateGuard(self.clone())
     }
 
     /// The audio from now on, as 16-bit mono. `None`: another recording is in progress. The receiver ends when it was too slow.
@@ -107,7 +119,7 @@ impl CaptureTap {
         if due.is_some_and(|due| now < due) {
             return false;
         }
-        *due = Some(now + Duration::from_secs(1) / FRAMES_PER_SECOND);
+        *due = Some(now + Duration::from_secs(1) / self.frame_rate.load(Ordering::Relaxed));
         true
     }
 
@@ -119,6 +131,16 @@ impl CaptureTap {
         {
             *recording = None;
         }
+    }
+}
+
+/// Copies come at the rate of a video until this is dropped.
+#[derive(Debug)]
+pub struct VideoRateGuard(Arc<CaptureTap>);
+
+impl Drop for VideoRateGuard {
+    fn drop(&mut self) {
+        self.0.frame_rate.store(FRAMES_PER_SECOND, Ordering::Relaxed);
     }
 }
 

@@ -50,6 +50,7 @@ impl StudioLink {
             tap: settings.tap.clone(),
             channel: handle,
             uploads,
+            directory: device_dir.join(SAMPLES),
         });
         let channel_settings = ChannelSettings {
             key: key_reader(settings.setup),

@@ -227,6 +227,45 @@ fn one_sample_is_taken_at_a_time_and_impossible_ones_are_refused_with_the_reason
 }
 
 #[test]
+fn a_video_ends_after_its_length_where_an_encoder_is_installed() {
+    ei_greengrass::capture::init().unwrap();
+    let can_encode = ei_greengrass::capture::can_encode_video();
+    let bench = Bench::new(Vec::new());
+    let daemon = bench.run(camera);
+    let (connection, hello) = bench.remote.hello(0);
+    let sensors = hello["hello"]["sensors"].as_array().unwrap();
+    let is_offered = sensors.iter().any(|sensor| sensor["name"] == "Video (1280x720)");
+    assert_eq!(is_offered, can_encode, "{sensors:?}");
+    let video = |length: u64| json!({"sample": {"label": "v", "length": length, "path": "/api/training/data", "interval": 0, "sensor": "Video (1280x720)"}});
+    connection.send(&video(301_000));
+    let failed = connection.wait_for(&json!({"sample": false}));
+    assert!(error_of(&failed).contains("up to 300 s"), "{failed}");
+    connection.send(&video(1500));
+    if !can_encode {
+        let failed = connection.wait_for_nth(&json!({"sample": false}), 1);
+        assert!(error_of(&failed).contains("gstreamer1.0-plugins-ugly"), "{failed}");
+        daemon.stop();
+        return;
+    }
+    connection.wait_for(&json!({"sampleProcessing": true}));
+    connection.wait_for(&json!({"sampleFinished": true}));
+    daemon.stop();
+    let part = upload(&bench.http, 0);
+    assert_eq!((part.file_name.as_str(), part.kind.as_str()), ("v.mp4", "video/mp4"));
+    assert_eq!(&part.data[4..8], b"ftyp");
+    let has = |name: &[u8]| part.data.windows(4).any(|window| window == name);
+    assert!(has(b"moov") && has(b"avc1") && has(b"mdat"));
+    assert!((1.0..3.0).contains(&seconds(&part.data)), "{}", seconds(&part.data));
+}
+
+/// The duration in the movie header (`mvhd`, version 0) of an MP4 file.
+fn seconds(file: &[u8]) -> f64 {
+    let at = file.windows(4).position(|window| window == b"mvhd").expect("mvhd");
+    let number = |offset: usize| u32::from_be_bytes(file[at + offset..at + offset + 4].try_into().unwrap());
+    f64::from(number(20)) / f64::from(number(16))
+}
+
+#[test]
 fn the_snapshot_stream_shows_the_camera_and_ends_with_the_connection() {
     use base64::Engine;
     let bench = Bench::new(Vec::new());

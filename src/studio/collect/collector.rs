@@ -1,6 +1,5 @@
 //! The task that takes samples, one at a time, and runs the snapshot stream.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,9 +10,10 @@ use super::picture::FrameEncoder;
 use super::recording::{GAP_LIMIT, record};
 use super::service::CollectSettings;
 use super::snapshots;
-use crate::capture::CaptureTap;
+use super::video::{MAX_LENGTH, record_video};
+use crate::capture::{CaptureTap, VideoError, can_encode_video};
 use crate::studio::channel::{ChannelHandle, Incoming, Outgoing, SampleRequest, SnapshotResolution};
-use crate::studio::upload::{SampleKind, UploadHandle, UploadSample};
+use crate::studio::upload::{SampleKind, UploadSample};
 use crate::util::text::excerpt;
 
 /// A camera that delivers no frame for this long takes no sample.
@@ -125,9 +125,10 @@ impl Collector {
             "Edge Impulse Studio asks for a sample"
         );
         self.settings.channel.send(Outgoing::SampleAccepted);
-        let CollectSettings { tap, channel, uploads } = self.settings.clone();
+        let settings = self.settings.clone();
         self.sampling = Some(tokio::spawn(async move {
-            match take_sample(request, &tap, &channel, &uploads).await {
+            let channel = &settings.channel;
+            match take_sample(request, &settings).await {
                 Ok(()) => channel.send(Outgoing::SampleFinished),
                 Err(error) => {
                     tracing::warn!(error, "The sample for Edge Impulse Studio failed");
@@ -139,17 +140,36 @@ impl Collector {
 }
 
 /// Takes and uploads one sample. The error is the text for Studio.
-async fn take_sample(
-    request: SampleRequest,
-    tap: &Arc<CaptureTap>,
-    channel: &ChannelHandle,
-    uploads: &UploadHandle,
-) -> Result<(), String> {
+async fn take_sample(request: SampleRequest, settings: &CollectSettings) -> Result<(), String> {
+    let CollectSettings {
+        tap,
+        channel,
+        uploads,
+        directory,
+    } = settings;
     let sources = *tap.sources().borrow();
     let (kind, data) = match (&*request.sensor, sources.camera, sources.microphone) {
         (sensor, Some(_), _) if sensor.starts_with("Camera") => {
             channel.send(Outgoing::SampleStarted);
             (SampleKind::Jpeg, picture(tap).await?)
+        }
+        (sensor, Some(_), _) if sensor.starts_with("Video") => {
+            let length = Duration::from_secs_f64(request.length_ms / 1000.0);
+            if length.is_zero() || length > MAX_LENGTH {
+                return Err(format!(
+                    "a video of {} s cannot be taken; accepted: up to {} s",
+                    length.as_secs_f64(),
+                    MAX_LENGTH.as_secs()
+                ));
+            }
+            if !can_encode_video() {
+                return Err(VideoError::NoEncoder.to_string());
+            }
+            channel.send(Outgoing::SampleStarted);
+            let processing = || {
+                channel.send(Outgoing::SampleProcessing);
+            };
+            (SampleKind::Mp4, record_video(tap, length, directory, processing).await?)
         }
         ("Microphone", _, Some(frequency)) => (SampleKind::Wav, sound(&request, frequency, tap, channel).await?),
         (sensor, ..) => return Err(format!("this device has no sensor {:?}", excerpt(sensor))),

@@ -10,5 +10,6 @@ mod picture;
 mod recording;
 mod service;
 mod snapshots;
+mod video;
 
 pub use service::{CollectService, CollectSettings};

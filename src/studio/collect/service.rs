@@ -1,12 +1,14 @@
 //! The service of the channel: what is offered, and the queue of requests.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::collector::{Collector, Request};
-use crate::capture::{CaptureTap, TappedSources};
+use super::video::MAX_LENGTH;
+use crate::capture::{CaptureTap, TappedSources, VIDEO_SIZE, can_encode_video};
 use crate::studio::channel::{ChannelHandle, ChannelService, HelloOffer, Incoming, IncomingKind, Sensor};
 use crate::studio::upload::UploadHandle;
 use crate::util::panics::PanicRestart;
@@ -27,6 +29,8 @@ pub struct CollectSettings {
     pub channel: ChannelHandle,
     /// Uploads samples.
     pub uploads: UploadHandle,
+    /// Where a video is encoded; the directory of the uploads, which removes what is left behind.
+    pub directory: PathBuf,
 }
 
 /// Takes samples for Studio. Its task ends when this is dropped.
@@ -35,6 +39,7 @@ pub struct CollectService {
     channel: ChannelHandle,
     requests: mpsc::Sender<Request>,
     sources: watch::Receiver<TappedSources>,
+    has_video: bool,
     task: JoinHandle<()>,
 }
 
@@ -55,6 +60,7 @@ impl CollectService {
             channel,
             requests,
             sources,
+            has_video: can_encode_video(),
             task,
         }
     }
@@ -91,6 +97,14 @@ impl ChannelService for CollectService {
                 max_sample_length_s: MAX_CAMERA_S,
             });
             offer.supports_snapshot_streaming = true;
+            if self.has_video {
+                let (width, height) = VIDEO_SIZE;
+                offer.sensors.push(Sensor {
+                    name: format!("Video ({width}x{height})"),
+                    frequencies: Vec::new(),
+                    max_sample_length_s: MAX_LENGTH.as_secs() as u32,
+                });
+            }
         }
     }
 

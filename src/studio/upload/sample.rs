@@ -24,6 +24,8 @@ pub enum SampleKind {
     Jpeg,
     /// Sound.
     Wav,
+    /// Video.
+    Mp4,
 }
 
 impl SampleKind {
@@ -31,6 +33,7 @@ impl SampleKind {
         match self {
             Self::Jpeg => "jpg",
             Self::Wav => "wav",
+            Self::Mp4 => "mp4",
         }
     }
 
@@ -39,6 +42,7 @@ impl SampleKind {
         match self {
             Self::Jpeg => "image/jpeg",
             Self::Wav => "audio/wav",
+            Self::Mp4 => "video/mp4",
         }
     }
 }
