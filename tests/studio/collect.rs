@@ -20,7 +20,8 @@ const NO_BROKER: &str = "mqtt://127.0.0.1:9";
 /// The component that collects; `ingestion` and `remote` are the stand-ins.
 fn run(site: &Site, secrets: &HttpServer, remote: &str, http: &str, change: impl FnOnce(&mut Command)) -> Daemon {
     let mut command = site.command("run");
-    command.args(["--mqtt", NO_BROKER, "--set", "collect=yes"]);
+    let endpoint = format!("iot_endpoint={NO_BROKER}");
+    command.args(["--set", &endpoint, "--set", "collect=yes"]);
     stand_in::surround(&mut command, &secrets.url(), http);
     command
         .env("EI_REMOTE_MGMT_URL", remote)
@@ -224,6 +225,47 @@ fn one_sample_is_taken_at_a_time_and_impossible_ones_are_refused_with_the_reason
     daemon.stop();
     assert_eq!(upload(&bench.http, 0).data.len(), 44 + 32_000);
     assert_eq!(bench.http.count("/files"), 1);
+}
+
+#[test]
+fn a_sample_outlives_the_connection_over_which_it_was_asked_for() {
+    let bench = Bench::new(Vec::new());
+    let daemon = bench.run(microphone);
+    let sample = json!({"sample": {"label": "noise", "length": 4000, "path": "/api/testing/data", "interval": 0.0625, "sensor": "Microphone"}});
+    let (connection, _) = bench.remote.hello(0);
+    connection.send(&sample);
+    connection.wait_for(&json!({"sampleStarted": true}));
+    connection.cut();
+    // The next connection is there before the recording has ended.
+    let (connection, _) = bench.remote.hello(1);
+    connection.wait_for(&json!({"sampleFinished": true}));
+    assert_eq!(upload(&bench.http, 0).data.len(), 44 + 128_000);
+    connection.send(&sample);
+    connection.wait_for_nth(&json!({"sampleFinished": true}), 1);
+    daemon.stop();
+    assert_eq!(bench.http.count("/files"), 2);
+}
+
+#[test]
+fn a_studio_that_reads_nothing_does_not_hold_up_the_inference() {
+    use crate::support::mosquitto::Mosquitto;
+    use crate::support::observer::Observer;
+    let bench = Bench::new(Vec::new());
+    let broker = Mosquitto::start();
+    let observer = Observer::connect(broker.port, bench.site.device());
+    let daemon = bench.run(|command| {
+        camera(command);
+        let endpoint = format!("iot_endpoint={}", broker.url());
+        command.args(["--set", &endpoint, "--set", "iotcore_backoff=1"]);
+    });
+    let (connection, _) = bench.remote.hello(0);
+    connection.send(&json!({"startSnapshot": true, "resolution": "high"}));
+    connection.wait_for(&json!({"snapshotFrame": "*"}));
+    connection.freeze();
+    let before = observer.all("inference/output").len();
+    observer.wait_for_count("inference/output", before + 90);
+    let log = daemon.stop();
+    assert!(!log.contains("The source failed"), "{log}");
 }
 
 #[test]

@@ -41,6 +41,7 @@ enum Step {
     Send(Message),
     Close,
     Cut,
+    Freeze,
 }
 
 impl Connection {
@@ -60,6 +61,11 @@ impl Connection {
     /// Ends the TCP connection without a word.
     pub fn cut(&self) {
         let _ = self.steps.send(Step::Cut);
+    }
+
+    /// Reads nothing more, and keeps the connection.
+    pub fn freeze(&self) {
+        let _ = self.steps.send(Step::Freeze);
     }
 
     /// Waits for the nth message, counted from 0, that matches the pattern.
@@ -226,6 +232,7 @@ async fn serve(
             step = steps.recv() => match step {
                 Some(Step::Send(message)) => drop(socket.send(message).await),
                 Some(Step::Close) => return drop(socket.close(None).await),
+                Some(Step::Freeze) => drop(steps.recv().await),
                 Some(Step::Cut) | None => return,
             }
         }

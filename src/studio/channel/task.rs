@@ -34,6 +34,9 @@ use crate::util::secret::Secret;
 /// This many short connections in a row look like another device with the same id.
 const SHORT_CONNECTIONS: u32 = 3;
 
+/// Camera and microphone start at about the same time.
+const SETTLE: Duration = Duration::from_millis(500);
+
 /// The addresses of Studio, as the environment gives them.
 #[derive(Debug, Clone, Default)]
 pub struct StudioAddresses {
@@ -205,7 +208,11 @@ impl ChannelRunner {
 
     /// The first hello waits until the services know what they offer: the size of the camera's pictures, for example.
     async fn wait_for_offer(&mut self) {
-        let known = self.ends.offer_changed.notified();
+        let known = async {
+            self.ends.offer_changed.notified().await;
+            // A second source follows soon, and needs no second hello.
+            tokio::time::sleep(SETTLE).await;
+        };
         let _ = tokio::time::timeout(self.settings.limits.first_offer, known).await;
     }
 
