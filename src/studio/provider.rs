@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use super::api::Project;
+use super::api_key::ApiKeySource;
 use super::client::StudioClient;
 use super::deployment::check_digest;
 use super::error::FetchError;
@@ -17,7 +18,7 @@ use super::origin::ModelOrigin;
 use super::selection::ModelSelection;
 use super::store::{ModelMetadata, ModelStore, StoredModel};
 use super::versions::{BadVersion, ModelVersions};
-use crate::aws::secret::{SecretError, api_key};
+use crate::aws::secret::SecretError;
 use crate::config::{Config, ModelSource};
 use crate::util::backoff::{Backoff, BackoffPolicy, Retry};
 use crate::util::clock::rounded;
@@ -385,14 +386,12 @@ impl Provider {
 
     /// The key in Secrets Manager, or `--api-key` if Secrets Manager refuses.
     async fn key(&self) -> Result<Secret, SecretError> {
-        let aws = crate::aws::load().await;
-        match (api_key(&aws, &self.secret_id, &self.secret_name).await, &self.api_key) {
-            (Err(e), Some(option)) if e.retry() == Retry::Later => {
-                tracing::info!(error = %e, "Using the API key of eiparams (--api-key)");
-                Ok(option.clone())
-            }
-            (result, _) => result,
-        }
+        let source = ApiKeySource {
+            secret_id: self.secret_id.clone(),
+            secret_name: self.secret_name.clone(),
+            option: self.api_key.clone(),
+        };
+        source.read().await
     }
 
     fn origin(&self) -> ModelOrigin {

@@ -136,6 +136,9 @@ impl CaptureSupervisor {
     fn restart_for_new_input(&mut self) {
         if self.started_for != self.wanted {
             tracing::info!("The new model expects another input; restarting the source");
+            if let Some(tap) = &self.settings.tap {
+                tap.forget_sources();
+            }
             self.stop_running(Some(Duration::ZERO));
         }
     }
