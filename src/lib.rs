@@ -15,6 +15,8 @@
 //! process the only one of its [`device`] and receives stop requests. [`setup`] prepares the machine in the install step.
 
 #![forbid(unsafe_code)]
+// The future of the inference server, with all that a stop and a changed configuration await in it, is nested more than 128 deep.
+#![recursion_limit = "256"]
 
 pub mod aws;
 pub mod cache;
