@@ -37,6 +37,13 @@ impl ConfigWatch {
             while let Some(text) = texts.recv().await {
                 let update = self.update(text);
                 let is_refused = matches!(update, ConfigUpdate::Refused(_));
+                if let ConfigUpdate::Refused(reason) = &update {
+                    tracing::error!(
+                        reason,
+                        advice = "deploy a configuration that can run",
+                        "The configuration that was deployed cannot run; the one before stays in force"
+                    );
+                }
                 if updates.send(update).await.is_err() {
                     return;
                 }

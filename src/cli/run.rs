@@ -271,12 +271,7 @@ async fn changed(mut updates: mpsc::Receiver<ConfigUpdate>) {
                 tracing::info!(keys = ?change.keys, "The configuration has changed");
                 return;
             }
-            Some(ConfigUpdate::Accepted(_)) => {}
-            Some(ConfigUpdate::Refused(reason)) => tracing::error!(
-                reason,
-                advice = "deploy a configuration that can run",
-                "The configuration that was deployed cannot run; the one before stays in force"
-            ),
+            Some(_) => {}
             None => std::future::pending().await,
         }
     }

@@ -142,6 +142,13 @@ impl Stage {
         self.bench.observer.wait_for_nth("inference/output", &what, skip, is_of);
     }
 
+    /// Waits for an inference of `version` after the last one of `failed`.
+    fn wait_for_return_to(&self, version: u64, failed: u64) {
+        let inferred = self.inferred();
+        let last = inferred.iter().rposition(|version| *version == failed);
+        self.wait_for_inference_of(version, last.map_or(0, |last| last + 1));
+    }
+
     fn wait_for_problem(&self, text: &str) {
         self.bench.observer.wait_for("model/metrics", text, |metrics| {
             let problems = metrics["runner"]["problems"].as_array();

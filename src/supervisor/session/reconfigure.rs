@@ -56,11 +56,6 @@ impl Session<'_> {
     }
 
     fn refuse_config(&self, reason: &str) {
-        tracing::error!(
-            reason,
-            advice = "deploy a configuration that can run",
-            "The configuration that was deployed cannot run; the one before stays in force"
-        );
         self.context.registry.configuration_flag().set_failing(format_args!(
             "the one that was deployed cannot run, and the one before stays in force: {reason}"
         ));

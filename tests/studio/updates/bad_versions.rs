@@ -94,12 +94,7 @@ fn a_version_that_crashes_three_times_after_it_took_over_gives_way_to_the_one_be
     let reason = notice["result"]["error"].as_str().unwrap();
     assert!(reason.starts_with("it failed 3 times within 10 min"), "{reason}");
     stage.wait_for_problem("model: version 4 is not used any more: it failed 3 times");
-    let skip = stage
-        .inferred()
-        .iter()
-        .rposition(|version| *version == 4)
-        .map_or(0, |last| last + 1);
-    stage.wait_for_inference_of(3, skip);
+    stage.wait_for_return_to(3, 4);
     assert_eq!(stage.model_version(), "v3");
     let again = stage.update(Value::Null);
     assert!(

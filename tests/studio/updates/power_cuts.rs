@@ -16,6 +16,16 @@ fn cut_power(stage: &Stage, mut daemon: Daemon, sets: &[&str]) -> Daemon {
     stage.run(sets)
 }
 
+/// Version 3 starts again, and is then replaced by version 4.
+fn the_update_continues_after_a_power_cut(stage: &Stage, daemon: Daemon) {
+    let daemon = cut_power(stage, daemon, &SETS);
+    let started = stage.bench.observer.wait_for_status("started", 2);
+    assert_eq!(started["result"]["model_version"], "v3");
+    stage.bench.observer.wait_for_status("model_updated", 1);
+    assert_eq!(stage.model_version(), "v4");
+    daemon.stop();
+}
+
 #[test]
 fn after_a_power_cut_during_the_download_the_old_version_runs_and_the_update_continues() {
     let stage = Stage::new(&[boxed(score(4))]);
@@ -36,12 +46,7 @@ fn after_a_power_cut_during_the_download_the_old_version_runs_and_the_update_con
             .filter(|request| request.path.ends_with("/deployment/download"));
         (downloads.count() > begun).then_some(())
     });
-    let daemon = cut_power(&stage, daemon, &SETS);
-    let started = stage.bench.observer.wait_for_status("started", 2);
-    assert_eq!(started["result"]["model_version"], "v3");
-    stage.bench.observer.wait_for_status("model_updated", 1);
-    assert_eq!(stage.model_version(), "v4");
-    daemon.stop();
+    the_update_continues_after_a_power_cut(&stage, daemon);
 }
 
 #[test]
@@ -51,12 +56,7 @@ fn after_a_power_cut_during_the_trial_the_old_version_runs_and_the_trial_is_repe
     send_update(&stage);
     daemon.wait_for_line("The new model is tried beside the running one");
     stage.set_answers(4, &[boxed(score(4))]);
-    let daemon = cut_power(&stage, daemon, &SETS);
-    let started = stage.bench.observer.wait_for_status("started", 2);
-    assert_eq!(started["result"]["model_version"], "v3");
-    stage.bench.observer.wait_for_status("model_updated", 1);
-    assert_eq!(stage.model_version(), "v4");
-    daemon.stop();
+    the_update_continues_after_a_power_cut(&stage, daemon);
 }
 
 #[test]
@@ -90,12 +90,7 @@ fn after_a_power_cut_behind_the_takeover_the_new_version_runs_and_is_still_on_pr
     let started = stage.bench.observer.wait_for_status("started", 2);
     assert_eq!(started["result"]["model_version"], "v4");
     stage.bench.observer.wait_for_status("model_restored", 1);
-    let skip = stage
-        .inferred()
-        .iter()
-        .rposition(|version| *version == 4)
-        .map_or(0, |last| last + 1);
-    stage.wait_for_inference_of(3, skip);
+    stage.wait_for_return_to(3, 4);
 
     // And after the way back.
     let daemon = cut_power(&stage, daemon, &SETS);
@@ -110,12 +105,7 @@ fn a_start_that_finds_a_new_version_goes_back_when_it_crashes() {
     daemon.stop();
     let daemon = stage.run(&[]);
     stage.bench.observer.wait_for_status("model_restored", 1);
-    let skip = stage
-        .inferred()
-        .iter()
-        .rposition(|version| *version == 4)
-        .map_or(0, |last| last + 1);
-    stage.wait_for_inference_of(3, skip);
+    stage.wait_for_return_to(3, 4);
     assert_eq!(stage.model_version(), "v3");
     daemon.stop();
 }
