@@ -1,9 +1,10 @@
 //! The live page, its WebSocket and its other paths, against the real binary.
 
-mod chromium;
+pub mod chromium;
 mod client;
 mod on_demand;
 mod page;
 mod safety;
 mod socket;
+mod studio;
 mod tools;

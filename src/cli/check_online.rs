@@ -12,7 +12,7 @@ use crate::cache;
 use crate::config::{Config, IotAuth, Launch, ModelSource};
 use crate::device::{Topics, peek};
 use crate::studio::channel::{self, StudioAddresses};
-use crate::studio::{FetchError, Provider, is_missing};
+use crate::studio::{ApiKeySource, FetchError, Provider, is_missing, upload};
 use crate::supervisor::{SinkTarget, sink_target, uplink_settings};
 use crate::uplink::{self, AdHocClient, Destination, EndpointOrigin, Message, ad_hoc_client_id};
 use crate::util::backoff::Retry;
@@ -63,6 +63,11 @@ const PROBES: &[(&str, &str, Probe)] = &[
         "studio_channel",
         "connecting to the remote management of Edge Impulse Studio; no hello, which would replace the running component",
         |c| Box::pin(studio_channel(c)),
+    ),
+    (
+        "studio_ingestion",
+        "asking the ingestion of Edge Impulse Studio with the key; no sample is sent",
+        |c| Box::pin(studio_ingestion(c)),
     ),
     (
         "source_secrets",
@@ -271,6 +276,24 @@ async fn studio_channel(context: &ProbeContext) -> ProbeResult {
         Err(e) => return ProbeResult::Fails(sentence(&e)),
     };
     match channel::probe(&url).await {
+        Ok(found) => ProbeResult::Works(found),
+        Err(e) => ProbeResult::Fails(sentence(&e)),
+    }
+}
+
+/// An upload without a file: it stores nothing.
+async fn studio_ingestion(context: &ProbeContext) -> ProbeResult {
+    if !context.config.wants_studio_channel() {
+        return ProbeResult::NotNeeded("collect is off");
+    }
+    let url = match StudioAddresses::from_env().ingestion() {
+        Ok(url) => url,
+        Err(e) => return ProbeResult::Fails(sentence(&e)),
+    };
+    let Ok(key) = ApiKeySource::new(&context.config).read().await else {
+        return ProbeResult::Fails("not tried: there is no API key".into());
+    };
+    match upload::probe(&url, &key).await {
         Ok(found) => ProbeResult::Works(found),
         Err(e) => ProbeResult::Fails(sentence(&e)),
     }

@@ -105,7 +105,7 @@ impl Paint {
     }
 }
 
-/// The lines for one message: one, and one more for each problem in a metrics message; none for the empty message that
+/// The lines for one message: one, and one more for each problem in a metrics message and each warning of a configuration; none for the empty message that
 /// clears a retained command.
 fn lines(received: &ReceivedMessage, paint: Paint) -> Vec<String> {
     if received.payload.is_empty() {
@@ -126,7 +126,7 @@ fn lines(received: &ReceivedMessage, paint: Paint) -> Vec<String> {
             return lines;
         }
         (["input", "command"], message) => format!("{} {}", paint.with("35", "command"), shown(&message.to_string())),
-        (["output", "command"], message) => answer(&message["result"], paint),
+        (["output", "command"], message) => return answer(&message["result"], paint),
         (_, message) => format!("{} {}", received.topic, shown(&message.to_string())),
     };
     vec![text]
@@ -248,40 +248,94 @@ fn problems(message: &Value, paint: Paint) -> Vec<String> {
         .collect()
 }
 
-fn answer(result: &Value, paint: Paint) -> String {
-    match result["status"].as_str() {
-        Some(status) => {
-            let details = state_details(result);
+/// An answer to a command, or a notice. Notices of updates and configurations are told in words.
+fn answer(result: &Value, paint: Paint) -> Vec<String> {
+    let Some(status) = result["status"].as_str() else {
+        let colour = if result.get("error").is_some() { "31" } else { "34" };
+        return vec![format!(
+            "{} {}",
+            paint.with(colour, "answer"),
+            shown(&result.to_string())
+        )];
+    };
+    if let Some(told) = update_notice(status, result) {
+        return vec![format!("{} {told}", paint.with("33", "model"))];
+    }
+    if let Some(told) = configuration_notice(status, result) {
+        let mut lines = vec![format!("{} {told}", paint.with("33", "configuration"))];
+        let warnings = texts(&result["warnings"]).take(MAX_PROBLEMS);
+        lines.extend(warnings.map(|warning| format!("{} {warning}", paint.with("31", "warning"))));
+        return lines;
+    }
+    let version = result["model_version"].as_str();
+    let version = version.map_or_else(String::new, |version| format!("  model {}", shown(version)));
+    vec![format!(
+        "{} {}{version}",
+        paint.with("33", "state"),
+        paint.strong(&shown(status))
+    )]
+}
+
+/// What a notice of an update says. `None`: it is another notice.
+fn update_notice(status: &str, result: &Value) -> Option<String> {
+    let text = |key: &str| result[key].as_str().map(shown);
+    let of = |key: &str| text(key).unwrap_or_else(|| "the model".to_owned());
+    let told = match (status, text("model_version")) {
+        ("model_updated", _) => match text("previous_version") {
+            Some(before) => format!("{} has taken over from {before}", of("model_version")),
+            None => format!("{} has taken over", of("model_version")),
+        },
+        ("model_update_failed", Some(running)) => format!("{} is not used, {running} goes on", of("failed_version")),
+        ("model_update_failed", None) => format!("{} is not used", of("failed_version")),
+        ("model_restored", Some(restored)) => format!("{} failed, {restored} is back", of("failed_version")),
+        ("model_restored", None) => {
             format!(
-                "{} {}{details}",
-                paint.with("33", "state"),
-                paint.strong(&shown(status))
+                "{} failed, and no earlier version is on the device",
+                of("failed_version")
             )
         }
-        None => {
-            let colour = if result.get("error").is_some() { "31" } else { "34" };
-            format!("{} {}", paint.with(colour, "answer"), shown(&result.to_string()))
+        _ => return None,
+    };
+    Some(with_reason(told, result))
+}
+
+/// What a notice of a deployed configuration says. `None`: it is another notice.
+fn configuration_notice(status: &str, result: &Value) -> Option<String> {
+    let told = match status {
+        "reconfigured" => {
+            let keys: Vec<_> = texts(&result["changed"]).collect();
+            let keys = if keys.is_empty() {
+                "no value".to_owned()
+            } else {
+                shown(&keys.join(", "))
+            };
+            let applied = match result["applied"].as_str().unwrap_or_default() {
+                "at_once" => "applied at once".to_owned(),
+                "new_session" => "applied with a restart of model and source".to_owned(),
+                "new_process" => "applied with a restart of the component".to_owned(),
+                other => format!("applied: {}", shown(other)),
+            };
+            format!("changed: {keys}; {applied}")
         }
+        "configuration_refused" => "refused, the one before stays in force".to_owned(),
+        _ => return None,
+    };
+    Some(with_reason(told, result))
+}
+
+fn with_reason(told: String, result: &Value) -> String {
+    match result["error"].as_str() {
+        Some(reason) => format!("{told}: {}", shown(reason)),
+        None => told,
     }
 }
 
-/// The versions of the model and the reason, where a notice has them.
-fn state_details(result: &Value) -> String {
-    let text = |key: &str| result[key].as_str().map(shown);
-    let mut details = String::new();
-    for (key, words) in [
-        ("model_version", "model"),
-        ("previous_version", "before"),
-        ("failed_version", "failed"),
-    ] {
-        if let Some(version) = text(key) {
-            details.push_str(&format!("  {words} {version}"));
-        }
-    }
-    if let Some(reason) = text("error") {
-        details.push_str(&format!(": {reason}"));
-    }
-    details
+fn texts(list: &Value) -> impl Iterator<Item = String> {
+    list.as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .map(shown)
 }
 
 /// Text from outside, shortened and without control characters, which could control the terminal.
@@ -356,11 +410,8 @@ mod tests {
             shown_line("command/output", &json!({"result": {"status": "online", "ts": 1}})),
             "state online"
         );
-        let restored = json!({"status": "model_restored", "model_version": "v3", "failed_version": "v4", "error": "it\u{7} crashes"});
-        assert_eq!(
-            shown_line("command/output", &json!({"result": restored})),
-            "state model_restored  model v3  failed v4: it crashes"
-        );
+        let started = json!({"result": {"status": "started", "model_version": "v3", "ts": 1}});
+        assert_eq!(shown_line("command/output", &started), "state started  model v3");
         assert_eq!(
             shown_line("command/output", &json!({"result": {"restart": "OK"}})),
             r#"answer {"restart":"OK"}"#
@@ -368,6 +419,63 @@ mod tests {
         assert_eq!(
             shown_line("command/input", &json!({"cmd": "restart"})),
             r#"command {"cmd":"restart"}"#
+        );
+    }
+
+    #[test]
+    fn notices_of_updates_are_told_in_words() {
+        for (notice, expected) in [
+            (
+                json!({"status": "model_updated", "model_version": "v4", "previous_version": "v3"}),
+                "model v4 has taken over from v3",
+            ),
+            (
+                json!({"status": "model_updated", "model_version": "v4", "previous_version": null}),
+                "model v4 has taken over",
+            ),
+            (
+                json!({"status": "model_update_failed", "model_version": "v3", "failed_version": "v4", "error": "it is\u{7} too slow"}),
+                "model v4 is not used, v3 goes on: it is too slow",
+            ),
+            (
+                json!({"status": "model_update_failed", "model_version": null, "failed_version": "v4", "error": "no"}),
+                "model v4 is not used: no",
+            ),
+            (
+                json!({"status": "model_restored", "model_version": "v3", "failed_version": "v4", "error": "it crashes"}),
+                "model v4 failed, v3 is back: it crashes",
+            ),
+            (
+                json!({"status": "model_restored", "model_version": null, "failed_version": "v4", "error": "it crashes"}),
+                "model v4 failed, and no earlier version is on the device: it crashes",
+            ),
+        ] {
+            assert_eq!(shown_line("command/output", &json!({"result": notice})), expected);
+        }
+    }
+
+    #[test]
+    fn notices_of_configurations_are_told_in_words() {
+        let changed = json!({
+            "status": "reconfigured", "changed": ["gst_args", "collect"], "applied": "new_session",
+            "warnings": ["iotcore_backoff has\n no effect"],
+        });
+        assert_eq!(
+            shown_lines("command/output", &json!({"result": changed})),
+            [
+                "configuration changed: gst_args, collect; applied with a restart of model and source",
+                "warning iotcore_backoff has no effect"
+            ]
+        );
+        let changed = json!({"status": "reconfigured", "changed": [], "applied": "at_once"});
+        assert_eq!(
+            shown_line("command/output", &json!({"result": changed})),
+            "configuration changed: no value; applied at once"
+        );
+        let refused = json!({"status": "configuration_refused", "error": "there is no broker"});
+        assert_eq!(
+            shown_line("command/output", &json!({"result": refused})),
+            "configuration refused, the one before stays in force: there is no broker"
         );
     }
 

@@ -1,10 +1,13 @@
 //! The status as JSON, for `/api/status` and the live page.
 
+use std::time::Instant;
+
 use serde_json::{Map, Value, json};
 
 use super::snapshot::Snapshot;
 use super::source::{ComponentInfo, LinkStatus, PublishedMessage};
 use super::states::ModelState;
+use super::studio_activity::ShownUpload;
 use crate::util::clock::now_ms;
 use crate::util::redact;
 
@@ -25,7 +28,7 @@ pub(super) fn status_document(info: &ComponentInfo, snapshot: &Snapshot, per_sec
         "model": model(snapshot),
         "source": {"state": snapshot.source.name(), "reason": redacted(snapshot.source.reason())},
         "mqtt": link(snapshot),
-        "studio": {"state": snapshot.studio.name(), "reason": redacted(snapshot.studio.reason())},
+        "studio": studio(snapshot),
         "health": snapshot.health.states(),
         "problems": snapshot.health.problems(),
         "filter": snapshot.report.map(|report| report.filter.to_json()),
@@ -63,12 +66,35 @@ fn model(snapshot: &Snapshot) -> Value {
     if let Value::Object(summary) = json!(snapshot.model_summary.as_deref()) {
         model.extend(summary);
     }
+    model.extend(snapshot.model_versions.to_json(Instant::now()));
     Value::Object(model)
 }
 
 /// Removes secrets from a reason, because the page can be read without a token.
 fn redacted(reason: Option<&str>) -> Option<String> {
     reason.map(redact::credentials)
+}
+
+fn studio(snapshot: &Snapshot) -> Value {
+    let activity = &snapshot.studio_activity;
+    let project = activity
+        .project
+        .as_ref()
+        .map(|project| json!({"name": project.name, "device": project.device, "link": project.link}));
+    json!({
+        "state": snapshot.studio.name(),
+        "reason": redacted(snapshot.studio.reason()),
+        "project": project,
+        "waiting": activity.waiting,
+        "uploads": activity.uploads.iter().map(upload).collect::<Vec<_>>(),
+    })
+}
+
+fn upload(ShownUpload { ts, record }: &ShownUpload) -> Value {
+    json!({
+        "ts": ts, "name": record.name, "label": record.label, "category": record.category, "bytes": record.bytes,
+        "state": record.state.name(), "reason": redacted(record.state.reason()),
+    })
 }
 
 fn link(snapshot: &Snapshot) -> Value {

@@ -129,7 +129,7 @@ impl HealthFlag {
 }
 
 /// The text as one line of at most [`MAX_REASON`] characters, without secrets.
-fn one_line(reason: &str) -> String {
+pub(super) fn one_line(reason: &str) -> String {
     let line = redact::credentials(reason);
     let line = line.split_whitespace().collect::<Vec<_>>().join(" ");
     let mut characters = line.chars().filter(|c| !c.is_control());

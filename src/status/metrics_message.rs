@@ -37,9 +37,11 @@ mod tests {
     use crate::config::{Criteria, FilterConfig};
     use crate::status::health::{Health, HealthStatus, Part};
     use crate::status::latency::Latency;
+    use crate::status::model_versions::ModelVersionStatus;
     use crate::status::source::{CacheStatus, LinkStatus, OutboxStatus, ReportStatus, ViewerStatus};
     use crate::status::states::{ModelState, SourceState, StudioState};
     use crate::status::stats::Stats;
+    use crate::status::studio_activity::StudioActivitySnapshot;
 
     #[test]
     fn the_object_contains_every_counter_and_the_other_values() {
@@ -50,9 +52,11 @@ mod tests {
             resident_bytes: None,
             model: ModelState::Running,
             model_summary: None,
+            model_versions: ModelVersionStatus::default(),
             caches: CacheStatus::default(),
             source: SourceState::Running,
             studio: StudioState::Off,
+            studio_activity: StudioActivitySnapshot::default(),
             link: LinkStatus::Stdout,
             outbox: OutboxStatus {
                 waiting: 7,

@@ -8,16 +8,20 @@ mod document;
 pub mod health;
 pub mod latency;
 mod metrics_message;
+mod model_versions;
 pub(crate) mod prometheus;
 mod registry;
 mod snapshot;
 mod source;
 mod states;
 pub mod stats;
+mod studio_activity;
 
+pub use model_versions::{ModelVersionCell, ModelVersionStatus, UpdateStep};
 pub use registry::StatusRegistry;
 pub use source::{
     CacheStatus, ComponentInfo, LinkStatus, ModelInputSummary, ModelSummary, OutboxStatus, PublishedMessage,
     ReportStatus, StatusSource, ViewerStatus,
 };
 pub use states::{ModelState, SourceState, StudioState, StudioStateCell};
+pub use studio_activity::{StudioActivity, StudioProject, UploadRecord, UploadState};

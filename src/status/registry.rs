@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use super::document::status_document;
 use super::health::{Health, HealthFlag, HealthStatus, Part};
 use super::metrics_message::runner_object;
+use super::model_versions::ModelVersionCell;
 use super::prometheus;
 use super::snapshot::Snapshot;
 use super::source::{
@@ -17,6 +18,7 @@ use super::source::{
 };
 use super::states::{ModelState, SourceState, StudioStateCell};
 use super::stats::Stats;
+use super::studio_activity::StudioActivity;
 use crate::util::memory::resident_bytes;
 
 /// Shortest time over which a rate is measured.
@@ -34,6 +36,8 @@ pub struct StatusRegistry {
     configuration: HealthFlag,
     local_topics: HealthFlag,
     studio: StudioStateCell,
+    studio_activity: StudioActivity,
+    model_versions: ModelVersionCell,
     model_resolver: HealthFlag,
     /// Whether the last update of the model succeeded.
     model_update: HealthFlag,
@@ -84,6 +88,8 @@ impl StatusRegistry {
             configuration: HealthFlag::default(),
             local_topics: HealthFlag::default(),
             studio: StudioStateCell::default(),
+            studio_activity: StudioActivity::default(),
+            model_versions: ModelVersionCell::default(),
             model_resolver: HealthFlag::default(),
             model_update: HealthFlag::default(),
             shared_memory: HealthFlag::default(),
@@ -197,6 +203,16 @@ impl StatusRegistry {
         &self.studio
     }
 
+    /// The project in Studio, and the last uploads.
+    pub(crate) fn studio_activity(&self) -> &StudioActivity {
+        &self.studio_activity
+    }
+
+    /// The versions of the model beside the running one.
+    pub(crate) fn model_versions(&self) -> &ModelVersionCell {
+        &self.model_versions
+    }
+
     /// The status as JSON, for `/api/status` and the live page.
     pub(crate) fn status_document(&self) -> Map<String, Value> {
         status_document(&self.info, &self.snapshot(), self.inferences_per_second(Instant::now()))
@@ -224,8 +240,10 @@ impl StatusRegistry {
                 resident_bytes: resident_bytes(),
                 model: session.model.clone(),
                 model_summary: session.model_summary.clone(),
+                model_versions: self.model_versions.get(),
                 source: session.source.clone(),
                 studio: self.studio.get(),
+                studio_activity: self.studio_activity.snapshot(),
                 health: self.health(&session, &link, &outbox),
                 link,
                 outbox,
@@ -330,7 +348,16 @@ mod tests {
     fn the_status_is_complete_before_the_first_session() {
         let registry = registry(OutboxStatus::default());
         let status = registry.status_document();
-        assert_eq!(status["model"], json!({"state": "starting", "reason": null}));
+        assert_eq!(
+            status["model"],
+            json!({
+                "state": "starting", "reason": null, "previous_version": null, "probation_s": null, "update": null, "bad_version": null,
+            })
+        );
+        assert_eq!(
+            status["studio"],
+            json!({"state": "off", "reason": null, "project": null, "waiting": 0, "uploads": []})
+        );
         assert_eq!(status["mqtt"], json!({"state": "screen", "waiting": 0}));
         assert_eq!((&status["filter"], &status["published"]), (&Value::Null, &json!([])));
         assert_eq!(status["cache"], json!({"file": false, "s3_bucket": null}));

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use super::health::Health;
 use super::latency::Latency;
+use super::model_versions::ModelVersionStatus;
 use super::source::{CacheStatus, LinkStatus, ModelSummary, OutboxStatus, ReportStatus, ViewerStatus};
 use super::states::{ModelState, SourceState, StudioState};
+use super::studio_activity::StudioActivitySnapshot;
 
 /// The status at one moment.
 #[derive(Debug, Clone)]
@@ -18,8 +20,10 @@ pub(super) struct Snapshot {
     pub model: ModelState,
     /// `None` until a model is loaded.
     pub model_summary: Option<Arc<ModelSummary>>,
+    pub model_versions: ModelVersionStatus,
     pub source: SourceState,
     pub studio: StudioState,
+    pub studio_activity: StudioActivitySnapshot,
     pub link: LinkStatus,
     pub outbox: OutboxStatus,
     /// `None` before the first session.

@@ -80,7 +80,7 @@ pub async fn run(
         setup: &Arc::new(Mutex::new(Arc::new(setup))),
         device,
         stats: &stats,
-        state: registry.studio_state(),
+        registry: &registry,
         tap: &tap,
     });
     let mut sources = Sources::start(&config, &tap, &stats);

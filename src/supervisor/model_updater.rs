@@ -12,7 +12,8 @@ use crate::config::ModelUpdateConfig;
 use crate::inference::Successor;
 use crate::inference::trial::{self, Trial, TrialFailure};
 use crate::model::Interrupt;
-use crate::studio::{FetchError, FetchStage, Provider, StoredModel, UpdateOutcome};
+use crate::status::{ModelVersionCell, ModelVersionStatus, UpdateStep};
+use crate::studio::{FetchError, FetchStage, ModelVersions, Provider, StoredModel, UpdateOutcome};
 use crate::util::backoff::Retry;
 use crate::util::panics::{catch_panic, catch_panic_in};
 
@@ -101,6 +102,8 @@ pub(super) struct ModelUpdater {
     probation_end: Option<Instant>,
     /// Whether a bad version is removed when the one before runs again.
     has_bad_version: bool,
+    /// What is shown of all this.
+    shown: ModelVersionCell,
 }
 
 impl ModelUpdater {
@@ -108,7 +111,9 @@ impl ModelUpdater {
         provider: Arc<Provider>,
         settings: ModelUpdateConfig,
         events: mpsc::UnboundedSender<EpochEvent>,
+        shown: ModelVersionCell,
     ) -> Self {
+        shown.change(|shown| *shown = ModelVersionStatus::default());
         Self {
             provider,
             poll_at: settings.poll.map(|interval| Instant::now() + interval),
@@ -120,6 +125,7 @@ impl ModelUpdater {
             has_looked_back: false,
             probation_end: None,
             has_bad_version: false,
+            shown,
         }
     }
 
@@ -154,7 +160,7 @@ impl ModelUpdater {
 
     /// The running model has proved itself.
     pub(super) fn confirm(&mut self, model: Option<&StoredModel>) {
-        self.probation_end = None;
+        self.end_probation();
         let Some(model) = model else { return };
         self.provider.record_confirmed();
         tracing::info!(
@@ -179,12 +185,16 @@ impl ModelUpdater {
             _task: FetchTask(task),
             trigger,
         };
+        self.show_step(Some(UpdateStep::Fetching));
     }
 
     /// The download has ended. `None`: there was none.
     pub(super) fn end_fetch(&mut self) -> Option<UpdateTrigger> {
         match std::mem::replace(&mut self.phase, UpdatePhase::Idle) {
-            UpdatePhase::Fetching { trigger, .. } => Some(trigger),
+            UpdatePhase::Fetching { trigger, .. } => {
+                self.show_step(None);
+                Some(trigger)
+            }
             other => {
                 self.phase = other;
                 None
@@ -227,6 +237,7 @@ impl ModelUpdater {
         if let Err(error) = thread {
             return failed(trigger, candidate, TrialFailure::NoThread(error));
         }
+        self.show_step(Some(UpdateStep::Trial(candidate.metadata.version)));
         self.phase = UpdatePhase::Trying(Box::new(RunningTrial {
             candidate,
             trigger,
@@ -239,7 +250,10 @@ impl ModelUpdater {
     /// The trial has ended: the model has taken over, or has failed. `None`: there was none.
     pub(super) fn end_trial(&mut self) -> Option<RunningTrial> {
         match std::mem::replace(&mut self.phase, UpdatePhase::Idle) {
-            UpdatePhase::Trying(trial) => Some(*trial),
+            UpdatePhase::Trying(trial) => {
+                self.show_step(None);
+                Some(*trial)
+            }
             other => {
                 self.phase = other;
                 None
@@ -254,12 +268,15 @@ impl ModelUpdater {
         if std::mem::take(&mut self.has_bad_version) {
             self.remove_old_versions(model.metadata.project_id);
         }
+        self.show_versions(&versions);
         if versions.probation.is_none() {
-            self.probation_end = None;
+            self.end_probation();
         } else if self.settings.probation.is_zero() {
             self.confirm(Some(model));
         } else if is_new || self.probation_end.is_none() {
             self.probation_end = Some(Instant::now() + self.settings.probation);
+            let end = self.probation_end;
+            self.shown.change(|shown| shown.probation_end = end);
         }
     }
 
@@ -269,11 +286,12 @@ impl ModelUpdater {
         if self.provider.record_crash()? < MOST_FAILURES {
             return None;
         }
-        self.probation_end = None;
+        self.end_probation();
         self.has_bad_version = true;
         let minutes = self.settings.probation.as_secs() / 60;
         let reason = format!("it failed {MOST_FAILURES} times within {minutes} min after it was taken: {reason}");
         let versions = self.provider.record_bad(model, &reason);
+        self.show_versions(&versions);
         let before = versions.current.and_then(|name| self.provider.named(&name));
         Some(FailedProbation {
             reason,
@@ -283,7 +301,8 @@ impl ModelUpdater {
 
     /// Records that a model failed its trial.
     pub(super) fn record_bad(&self, model: &StoredModel, reason: &str) {
-        self.provider.record_bad(model, reason);
+        let versions = self.provider.record_bad(model, reason);
+        self.show_versions(&versions);
     }
 
     /// Records that the downloaded model of this version cannot be used: it can never run here, or its file is not the
@@ -295,6 +314,7 @@ impl ModelUpdater {
             self.provider
                 .record_bad_candidate(version, reason, Some(expected.to_owned()));
         }
+        self.show_versions(&self.provider.versions());
     }
 
     /// Records that the candidate is not tried any more, for a reason that is not its own.
@@ -306,6 +326,24 @@ impl ModelUpdater {
     pub(super) fn remove_old_versions(&self, project_id: u64) {
         let provider = self.provider.clone();
         tokio::task::spawn_blocking(move || provider.remove_old_versions(project_id));
+    }
+
+    fn end_probation(&mut self) {
+        self.probation_end = None;
+        self.shown.change(|shown| shown.probation_end = None);
+    }
+
+    fn show_step(&self, step: Option<UpdateStep>) {
+        self.shown.change(|shown| shown.update = step);
+    }
+
+    fn show_versions(&self, versions: &ModelVersions) {
+        let previous = versions.previous.as_deref().and_then(|name| self.provider.named(name));
+        let bad = versions.bad.last().map(|bad| (bad.version, bad.reason.clone()));
+        self.shown.change(|shown| {
+            shown.previous = previous.map(|model| model.metadata.version);
+            shown.bad = bad;
+        });
     }
 
     /// The model is loaded: continues an update that the last session did not complete.
@@ -354,7 +392,12 @@ mod tests {
         let mut config = load(&Sources::default()).unwrap().config;
         config.model_updates.poll = (minutes > 0).then(|| Duration::from_secs(minutes * 60));
         let provider = Arc::new(Provider::new(&config, None));
-        ModelUpdater::new(provider, config.model_updates, mpsc::unbounded_channel().0)
+        ModelUpdater::new(
+            provider,
+            config.model_updates,
+            mpsc::unbounded_channel().0,
+            ModelVersionCell::default(),
+        )
     }
 
     #[test]

@@ -116,7 +116,7 @@ pub async fn run(
             setup: &context.setup,
             device: &context.device,
             stats: &context.stats,
-            state: context.registry.studio_state(),
+            registry: &context.registry,
             tap,
         })
     });

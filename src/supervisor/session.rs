@@ -118,7 +118,8 @@ impl<'a> Session<'a> {
         );
         let provider = Arc::new(Provider::new(config, std::env::var("EI_HOST").ok()));
         let model_resolver = ModelResolver::new(setup.model.clone(), provider.clone(), sender.clone());
-        let updates = ModelUpdater::new(provider, config.model_updates.clone(), sender.clone());
+        let versions = context.registry.model_versions().clone();
+        let updates = ModelUpdater::new(provider, config.model_updates.clone(), sender.clone(), versions);
         let report = Arc::new(Mutex::new(report));
         context.live_tap.thresholds.clear();
         if let Some(tap) = &context.capture_tap {

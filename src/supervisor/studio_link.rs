@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 
 use super::setup::Setup;
 use crate::capture::CaptureTap;
-use crate::status::StudioStateCell;
+use crate::status::StatusRegistry;
 use crate::status::stats::Stats;
 use crate::studio::channel::{ChannelLimits, ChannelSettings, ChannelTask, StudioAddresses, channel};
 use crate::studio::collect::{CollectService, CollectSettings};
@@ -23,7 +23,8 @@ pub(super) struct StudioLinkSettings<'a> {
     pub setup: &'a Arc<Mutex<Arc<Setup>>>,
     pub device: &'a str,
     pub stats: &'a Arc<Stats>,
-    pub state: &'a StudioStateCell,
+    /// Where its state and the uploads are shown.
+    pub registry: &'a StatusRegistry,
     /// Copies of what the source delivers.
     pub tap: &'a Arc<CaptureTap>,
 }
@@ -44,6 +45,7 @@ impl StudioLink {
             directory: device_dir.join(SAMPLES),
             limits: UploadLimits::default(),
             stats: settings.stats.clone(),
+            activity: settings.registry.studio_activity().clone(),
         });
         let (handle, ends) = channel();
         let collect = CollectService::start(CollectSettings {
@@ -60,7 +62,8 @@ impl StudioLink {
             limits: ChannelLimits::default(),
             studio_limits: StudioLimits::default(),
             stats: settings.stats.clone(),
-            state: settings.state.clone(),
+            state: settings.registry.studio_state().clone(),
+            activity: settings.registry.studio_activity().clone(),
         };
         Self {
             channel: ChannelTask::start(channel_settings, ends, vec![Arc::new(collect)]),

@@ -31,6 +31,12 @@ impl View {
         dark: false,
         mobile: false,
     };
+    pub const PHONE: Self = Self {
+        width: 390,
+        height: 844,
+        dark: false,
+        mobile: true,
+    };
 }
 
 pub struct Chromium {
@@ -171,6 +177,20 @@ impl Chromium {
             )
             .await;
         found.as_str().unwrap().to_owned()
+    }
+
+    /// Waits until nothing on the page is wider than the window, and the text of each of these elements is not cut off.
+    pub async fn wait_until_it_fits(&mut self, ids: &[&str]) {
+        let wider = "document.documentElement.scrollWidth - innerWidth";
+        self.wait_for(wider, |more| more.as_f64().is_some_and(|more| more <= 0.0))
+            .await;
+        for id in ids {
+            let fits = format!(
+                "(() => {{ const at = document.getElementById('{id}'), box = at.getBoundingClientRect();
+                   return box.width > 0 && box.left >= 0 && box.right <= innerWidth && at.scrollWidth <= at.clientWidth + 1; }})()"
+            );
+            self.wait_for(&fits, |fits| *fits == true).await;
+        }
     }
 
     /// Writes what the page looks like to the tests' output directory.

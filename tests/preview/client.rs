@@ -38,6 +38,17 @@ impl Served {
     }
 
     pub fn start_at(site: Site, port: u16, broker: &str, arguments: &[&str]) -> Self {
+        Self::start_with(site, port, broker, arguments, |_| {})
+    }
+
+    /// The same with another environment, for example.
+    pub fn start_with(
+        site: Site,
+        port: u16,
+        broker: &str,
+        arguments: &[&str],
+        change: impl FnOnce(&mut std::process::Command),
+    ) -> Self {
         let port_key = format!("preview_port={port}");
         let mut all = vec![
             "--set",
@@ -48,7 +59,10 @@ impl Served {
             &port_key,
         ];
         all.extend(arguments);
-        let daemon = site.run(broker, &all);
+        let mut command = site.command("run");
+        command.args(["--mqtt", broker]).args(all);
+        change(&mut command);
+        let daemon = Daemon::start(command);
         daemon.wait_for_line("Listening server=\"live page\"");
         Self { daemon, port, site }
     }

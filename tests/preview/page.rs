@@ -109,16 +109,8 @@ async fn the_page_shows_a_box_on_the_ball_the_filter_and_the_broker() {
     page.wait_for_text("rate", ".").await;
     page.wait_for(BALL_AND_BOX, |found| !found.is_null()).await;
     page.screenshot("dark").await;
-    page.look(View {
-        width: 390,
-        height: 844,
-        dark: false,
-        mobile: true,
-    })
-    .await;
-    let wider = "document.documentElement.scrollWidth - innerWidth";
-    page.wait_for(wider, |more| more.as_f64().is_some_and(|more| more <= 0.0))
-        .await;
+    page.look(View::PHONE).await;
+    page.wait_until_it_fits(&["filter", "counts"]).await;
     page.wait_for(BALL_AND_BOX, |found| !found.is_null()).await;
     page.screenshot("phone").await;
     served.daemon.stop();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ei_greengrass::status::stats::Stats;
-use ei_greengrass::status::{StudioState, StudioStateCell};
+use ei_greengrass::status::{StudioActivity, StudioState, StudioStateCell};
 use ei_greengrass::studio::StudioLimits;
 use ei_greengrass::studio::channel::{
     ChannelHandle, ChannelLimits, ChannelService, ChannelSettings, ChannelTask, HelloOffer, Incoming, IncomingKind,
@@ -101,6 +101,7 @@ impl Device {
             studio_limits: StudioLimits::default(),
             stats: stats.clone(),
             state: state.clone(),
+            activity: StudioActivity::default(),
         };
         Self {
             task: ChannelTask::start(settings, ends, vec![service.clone()]),

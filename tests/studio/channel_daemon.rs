@@ -129,9 +129,9 @@ fn the_channel_goes_through_the_proxy_of_the_environment() {
 }
 
 #[test]
-fn check_online_tries_the_channel_without_a_hello() {
+fn check_online_tries_the_channel_without_a_hello_and_ingestion_without_a_sample() {
     let bench = Bench::new(OnHello::Accept);
-    let check = |url: &str| {
+    let check = |url: &str, ingestion: &str| {
         let mut command = bench.site.command("check");
         command.args([
             "--online",
@@ -144,14 +144,37 @@ fn check_online_tries_the_channel_without_a_hello() {
         ]);
         command.args(["--set", "collect=yes"]);
         stand_in::surround(&mut command, &bench.secrets.url(), &bench.studio.url());
-        command.env("EI_REMOTE_MGMT_URL", url);
+        command
+            .env("EI_REMOTE_MGMT_URL", url)
+            .env("EI_INGESTION_URL", ingestion);
         String::from_utf8(command.output().unwrap().stdout).unwrap()
     };
-    let text = check(&bench.remote.url());
+    let ingestion = HttpServer::start(|request| {
+        let (status, error) = match request.headers.get("x-api-key").map(String::as_str) {
+            Some(API_KEY) => (400, "no file in the request"),
+            _ => (401, "Invalid API key"),
+        };
+        Reply::json(&json!({"success": false, "error": error})).status(status)
+    });
+    let text = check(&bench.remote.url(), &ingestion.url());
     assert!(text.contains("  studio_channel: ok ("), "{text}");
     assert!(text.contains("  studio: ok ("), "{text}");
     assert_eq!(bench.remote.connection(0).count(&json!({"hello": "*"})), 0);
-    let text = check(&bench.studio.url().replace("http", "ws"));
+    assert!(
+        text.contains("  studio_ingestion: ok (") && text.contains("no file in the request"),
+        "{text}"
+    );
+    let request = ingestion.requests.with(|all| all[0].clone());
+    assert_eq!((&*request.method, &*request.path), ("POST", "/api/training/files"));
+    assert!(!String::from_utf8_lossy(&request.body).contains("name="), "no part");
+
+    let refusing =
+        HttpServer::start(|_| Reply::json(&json!({"success": false, "error": "Invalid API key"})).status(401));
+    let text = check(&bench.studio.url().replace("http", "ws"), &refusing.url());
+    assert!(
+        text.contains("  studio_ingestion: FAILS (") && text.contains("create a key in Studio"),
+        "{text}"
+    );
     assert!(
         text.contains("  studio_channel: FAILS (") && text.contains("instead of a WebSocket"),
         "{text}"

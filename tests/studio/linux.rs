@@ -8,7 +8,7 @@ use ei_greengrass::capture::{
     AudioFormat, AudioMailbox, Capture, CaptureOutput, CaptureSettings, CaptureTap, FrameMailbox,
 };
 use ei_greengrass::config::SourceLine;
-use ei_greengrass::status::StudioStateCell;
+use ei_greengrass::status::{StudioActivity, StudioStateCell};
 use ei_greengrass::studio::StudioLimits;
 use ei_greengrass::studio::channel::{ChannelLimits, ChannelSettings, ChannelTask, StudioAddresses, channel};
 use ei_greengrass::studio::collect::{CollectService, CollectSettings};
@@ -183,6 +183,7 @@ async fn snapshots_go_on_while_a_sound_is_recorded_as_in_exchange_e() {
         directory: work_dir.path().join("samples"),
         limits: UploadLimits::default(),
         stats: Arc::default(),
+        activity: StudioActivity::default(),
     });
     let (handle, ends) = channel();
     let collect = CollectService::start(CollectSettings {
@@ -200,6 +201,7 @@ async fn snapshots_go_on_while_a_sound_is_recorded_as_in_exchange_e() {
         studio_limits: StudioLimits::default(),
         stats: Arc::default(),
         state: StudioStateCell::default(),
+        activity: StudioActivity::default(),
     };
     let task = ChannelTask::start(settings, ends, vec![Arc::new(collect)]);
     studio.play();

@@ -1,6 +1,7 @@
 //! A new version of the model replaces the running one without a gap, and the one before comes back when it is bad.
 
 mod bad_versions;
+mod page;
 mod power_cuts;
 
 use std::path::Path;

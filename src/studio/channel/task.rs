@@ -20,7 +20,7 @@ use super::service::ChannelService;
 use super::socket;
 use super::studio_device::StudioDevice;
 use crate::status::stats::Stats;
-use crate::status::{StudioState, StudioStateCell};
+use crate::status::{StudioActivity, StudioProject, StudioState, StudioStateCell};
 use crate::studio::api_key::ApiKeyReader;
 use crate::studio::client::StudioClient;
 use crate::studio::host::{HostError, StudioService, base_url, service_url};
@@ -96,6 +96,8 @@ pub struct ChannelSettings {
     pub stats: Arc<Stats>,
     /// Where the state is shown.
     pub state: StudioStateCell,
+    /// Where the project is shown.
+    pub activity: StudioActivity,
 }
 
 /// A channel that is not started yet: services are made with the handle.
@@ -395,18 +397,24 @@ fn dispatch(services: &[Arc<dyn ChannelService>], kind: IncomingKind, incoming: 
 async fn registered(settings: &ChannelSettings, device: &StudioDevice, key: &Secret) -> bool {
     let registration = async {
         let base = base_url(settings.addresses.ei_host.as_deref())?;
-        let link = base.as_str().trim_end_matches("/v1").to_owned();
+        let link = link_without_password(&base);
         let studio = StudioClient::new(base, key, settings.studio_limits)?;
         Ok::<_, ChannelError>((link, register(&studio, device).await?))
     };
     match registration.await {
         Ok((link, registration)) => {
+            let link = format!("{link}/studio/{}/acquisition/training", registration.project_id);
             tracing::info!(
                 device = registration.device_name,
                 project = registration.project,
-                link = format!("{link}/studio/{}/acquisition/training", registration.project_id),
+                link,
                 "This device is known to Edge Impulse Studio"
             );
+            settings.activity.set_project(StudioProject {
+                name: registration.project,
+                device: registration.device_name,
+                link,
+            });
             true
         }
         Err(error) => {
@@ -414,4 +422,13 @@ async fn registered(settings: &ChannelSettings, device: &StudioDevice, key: &Sec
             false
         }
     }
+}
+
+/// The address of Studio for a browser.
+fn link_without_password(base: &Url) -> String {
+    let mut link = base.clone();
+    // A URL with a host always allows this.
+    let _ = link.set_username("");
+    let _ = link.set_password(None);
+    link.as_str().trim_end_matches("/v1").to_owned()
 }

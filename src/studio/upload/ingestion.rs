@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use reqwest::StatusCode;
 use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
+use reqwest::{RequestBuilder, StatusCode};
 use serde_json::Value;
 use url::Url;
 use uuid::Uuid;
@@ -70,48 +70,82 @@ impl IngestionClient {
         answer: Duration,
         is_repeated: bool,
     ) -> Verdict {
-        let Ok(mut key) = HeaderValue::from_str(key.reveal()) else {
-            return not_now(StudioError::UnusableKey.to_string(), Retry::Later);
+        let limit = answer + Duration::from_secs(data.len() as u64 / SLOWEST);
+        let request = match self.request(base, key, &metadata.category) {
+            Ok(request) => request.timeout(limit).header("x-label", metadata.encoded_label()),
+            Err(error) => return not_now(error.to_string(), Retry::Later),
         };
+        let boundary = Uuid::new_v4().simple().to_string();
+        match send(request, &boundary, body(metadata, &boundary, data)).await {
+            Ok(IngestionReply { status, text }) => verdict(status, &text, is_repeated),
+            Err(reason) => not_now(reason, Retry::Soon),
+        }
+    }
+
+    /// Sends an upload without a file and gives the answer, or why there is none.
+    ///
+    /// # Errors
+    /// The key cannot be sent.
+    pub(super) async fn upload_nothing(
+        &self,
+        base: &Url,
+        key: &Secret,
+        answer: Duration,
+    ) -> Result<Result<IngestionReply, String>, StudioError> {
+        let request = self.request(base, key, "training")?.timeout(answer);
+        let boundary = Uuid::new_v4().simple().to_string();
+        let end = Bytes::from(format!("--{boundary}--\r\n"));
+        Ok(send(request, &boundary, [end]).await)
+    }
+
+    /// A request without label and body.
+    fn request(&self, base: &Url, key: &Secret, category: &str) -> Result<RequestBuilder, StudioError> {
+        let mut key = HeaderValue::from_str(key.reveal()).map_err(|_| StudioError::UnusableKey)?;
         key.set_sensitive(true);
         let mut url = base.clone();
         let path = base.path().trim_end_matches('/');
-        url.set_path(&format!("{path}/api/{}/files", metadata.category));
-        let boundary = Uuid::new_v4().simple().to_string();
-        let limit = answer + Duration::from_secs(data.len() as u64 / SLOWEST);
+        url.set_path(&format!("{path}/api/{category}/files"));
         let request = self
             .http
             .post(url)
-            .timeout(limit)
             .header("x-api-key", key)
-            .header("x-label", metadata.encoded_label())
             .header("x-disallow-duplicates", "1")
             .header("x-add-date-id", "1")
             .header("x-metadata", "{}")
             .header("x-device-type", "EDGE_IMPULSE_CLI")
-            .header("x-upload-source", "EDGE_IMPULSE_CLI_UPLOADER")
-            .header(CONTENT_TYPE, format!("multipart/form-data; boundary={boundary}"));
-        let parts = body(metadata, &boundary, data);
-        let length: usize = parts.iter().map(Bytes::len).sum();
-        let parts = futures_util::stream::iter(parts.map(Ok::<_, std::convert::Infallible>));
-        let request = request
-            .header(CONTENT_LENGTH, length)
-            .body(reqwest::Body::wrap_stream(parts));
-        let mut response = match request.send().await {
-            Ok(response) => response,
-            Err(error) => return not_now(reason(&error), Retry::Soon),
-        };
-        let status = response.status();
-        let mut text = Vec::new();
-        loop {
-            match response.chunk().await {
-                Ok(Some(chunk)) if text.len() + chunk.len() <= MAX_ANSWER => text.extend_from_slice(&chunk),
-                Ok(_) => break,
-                Err(error) => return not_now(reason(&error), Retry::Soon),
-            }
-        }
-        verdict(status, &text, is_repeated)
+            .header("x-upload-source", "EDGE_IMPULSE_CLI_UPLOADER");
+        Ok(request)
     }
+}
+
+/// An answer of ingestion.
+pub(super) struct IngestionReply {
+    pub(super) status: StatusCode,
+    pub(super) text: Vec<u8>,
+}
+
+/// Sends the parts as they are. The error is the reason why there is no answer.
+async fn send<const N: usize>(
+    request: RequestBuilder,
+    boundary: &str,
+    parts: [Bytes; N],
+) -> Result<IngestionReply, String> {
+    let length: usize = parts.iter().map(Bytes::len).sum();
+    let parts = futures_util::stream::iter(parts.map(Ok::<_, std::convert::Infallible>));
+    let request = request
+        .header(CONTENT_TYPE, format!("multipart/form-data; boundary={boundary}"))
+        .header(CONTENT_LENGTH, length)
+        .body(reqwest::Body::wrap_stream(parts));
+    let mut response = request.send().await.map_err(|error| reason(&error))?;
+    let status = response.status();
+    let mut text = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(|error| reason(&error))? {
+        if text.len() + chunk.len() > MAX_ANSWER {
+            break;
+        }
+        text.extend_from_slice(&chunk);
+    }
+    Ok(IngestionReply { status, text })
 }
 
 fn not_now(reason: String, retry: Retry) -> Verdict {

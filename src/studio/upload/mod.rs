@@ -4,9 +4,11 @@
 //! uploads them: the newest that somebody waits for at once, the others oldest first, with backoff while ingestion is away.
 
 mod ingestion;
+mod probe;
 mod sample;
 mod spool;
 mod uploader;
 
+pub use probe::{IngestionFault, probe};
 pub use sample::{SampleKind, UploadSample};
 pub use uploader::{UploadError, UploadHandle, UploadLimits, UploadSettings, Uploader};

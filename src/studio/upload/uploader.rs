@@ -11,9 +11,10 @@ use tokio::task::JoinHandle;
 use url::Url;
 
 use super::ingestion::{IngestionClient, MAX_BYTES, Verdict};
-use super::sample::UploadSample;
+use super::sample::{SampleMetadata, UploadSample};
 use super::spool::{SampleSpool, SpoolBounds};
 use crate::status::stats::Stats;
+use crate::status::{StudioActivity, UploadRecord, UploadState};
 use crate::studio::api_key::ApiKeyReader;
 use crate::studio::host::HostError;
 use crate::util::backoff::{Backoff, BackoffPolicy, Retry};
@@ -78,6 +79,8 @@ pub struct UploadSettings {
     pub limits: UploadLimits,
     /// Counts samples.
     pub stats: Arc<Stats>,
+    /// Where the last uploads are shown.
+    pub activity: StudioActivity,
 }
 
 /// Hands samples to the task.
@@ -184,6 +187,7 @@ impl UploadRunner {
         match opened.await {
             Ok((waiting, next)) => {
                 self.attempts_began.get_or_insert(next);
+                self.settings.activity.set_waiting(waiting);
                 if waiting > 0 {
                     tracing::info!(waiting, "Samples of an earlier run wait for Edge Impulse Studio");
                 }
@@ -253,8 +257,16 @@ impl UploadRunner {
 
     /// Writes a sample to the disk.
     async fn keep(&mut self, sample: UploadSample) -> Result<u64, UploadError> {
-        match self.with_spool(move |spool| spool.put(&sample)).await {
-            Ok((number, dropped)) => {
+        let metadata = SampleMetadata::of(&sample);
+        let put = self.with_spool(move |spool| {
+            let (number, dropped) = spool.put(&sample)?;
+            Ok((number, dropped, spool.oldest(), spool.len()))
+        });
+        match put.await {
+            Ok((number, dropped, oldest, waiting)) => {
+                self.show(Some(number), &metadata, UploadState::Waiting(None));
+                self.settings.activity.set_waiting(waiting);
+                self.settings.activity.drop_uploads_before(oldest.unwrap_or(number));
                 self.settings.stats.studio_uploads_dropped.add(dropped as u64);
                 if dropped > 0 && self.log_limiter.check(Instant::now(), "dropped").is_some() {
                     tracing::error!(
@@ -268,14 +280,31 @@ impl UploadRunner {
                 self.settings.stats.studio_uploads_dropped.inc();
                 let directory = self.settings.directory.display();
                 tracing::error!(path = %directory, %error, "A sample for Edge Impulse Studio cannot be written to the disk");
+                self.show(None, &metadata, UploadState::Lost(error.to_string()));
                 Err(UploadError::Lost(error.to_string()))
             }
         }
     }
 
+    fn show(&self, number: Option<u64>, metadata: &SampleMetadata, state: UploadState) {
+        self.settings.activity.record_upload(UploadRecord {
+            number,
+            name: metadata.file_name(),
+            label: metadata.label.clone(),
+            category: metadata.category.clone(),
+            bytes: metadata.bytes,
+            state,
+        });
+    }
+
     /// Uploads one sample from the disk.
     async fn attempt(&mut self, number: u64) -> Result<(), UploadError> {
+        let metadata = self.with_spool(move |spool| Ok(spool.metadata(number).cloned()));
+        let metadata = metadata.await.ok().flatten();
         let verdict = self.verdict(number).await;
+        if let Some(metadata) = metadata {
+            self.show(Some(number), &metadata, state_after(&verdict));
+        }
         let stats = self.settings.stats.clone();
         match verdict {
             Verdict::Stored => {
@@ -354,6 +383,16 @@ impl UploadRunner {
         });
         // A panic is already logged.
         let _ = removed.await;
+        let waiting = self.waiting().await;
+        self.settings.activity.set_waiting(waiting);
+    }
+}
+
+fn state_after(verdict: &Verdict) -> UploadState {
+    match verdict {
+        Verdict::Stored => UploadState::Uploaded,
+        Verdict::Refused(reason) => UploadState::Refused(reason.clone()),
+        Verdict::NotNow { reason, .. } => UploadState::Waiting(Some(reason.clone())),
     }
 }
 

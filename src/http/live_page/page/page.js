@@ -256,11 +256,18 @@ const STATE_PILLS = {
   starting: ['', 'starting'], 'warming-up': ['warn', 'warming up'], running: ['good', 'running'], waiting: ['bad', 'not running'], 'unsupported-model': ['bad', 'cannot be run'],
   paused: ['warn', 'paused'],
 };
+const STUDIO_PILLS = {
+  off: ['', 'off'], connecting: ['warn', 'connecting'], online: ['good', 'connected'], offline: ['bad', 'offline'],
+  refused: ['bad', 'refused'], contended: ['bad', 'used twice'],
+};
+const UPLOAD_TAGS = {
+  waiting: ['warn', 'waiting'], uploaded: ['good', 'uploaded'], refused: ['bad', 'refused'], lost: ['bad', 'lost'],
+};
 
 function showStatus() {
   showNotice();
   if (!status) {
-    for (const id of ['pill-model', 'pill-source', 'pill-mqtt']) pill(id, '', 'unknown');
+    for (const id of ['pill-model', 'pill-source', 'pill-mqtt', 'pill-studio']) pill(id, '', 'unknown');
     $('banner').hidden = true;
     return;
   }
@@ -268,7 +275,8 @@ function showStatus() {
   document.title = `${status.device} – live`;
   $('device').textContent = status.device;
   const size = model.input?.width ? `, ${model.input.width} × ${model.input.height}` : '';
-  $('model-name').textContent = model.name ? `${model.owner ? model.owner + ' / ' : ''}${model.name} ${model.version}${size}` : 'No model yet';
+  $('model-name').textContent = model.name ? `${model.owner ? model.owner + ' / ' : ''}${model.name} ${model.version}${size}`
+    : model.state === 'off' ? 'Collects data for Edge Impulse Studio' : 'No model yet';
   pill('pill-model', ...STATE_PILLS[model.state]);
   // The source is not started before the model runs.
   pill('pill-source', ...(['running', 'off'].includes(model.state) || source.state !== 'starting' ? STATE_PILLS[source.state] : ['', 'waits for the model']));
@@ -287,6 +295,8 @@ function showStatus() {
   $('cache').textContent = caches.length ? `${caches.join(' and ')}: ${number(counters.cache_writes)} written${failures}` : 'off';
   $('counts').textContent = `${number(counters.published)} of ${number(counters.inferences)} inferences; ${number(counters.filtered)} filtered, ${number(counters.gated)} gated, ${number(counters.empty)} empty`;
   $('uptime').textContent = span(status.uptime_s);
+  showVersions(model);
+  showStudio(status.studio);
   showMessages(status.published);
   $('footer').textContent = `ei-greengrass ${status.version} · ${(status.rss_bytes / 1048576).toFixed(0)} MB`;
   drawChart();
@@ -314,10 +324,58 @@ function showDelivery(mqtt) {
   $('banner').textContent = lines.join(' ');
 }
 
+// Only for a model that can be updated.
+function showVersions({version, previous_version: before, probation_s: probation, update, bad_version: bad}) {
+  $('versions').hidden = !(before || update || bad || probation !== null);
+  const proof = probation === null ? '' : `; on probation for ${span(probation)} more${before ? `, ${before} comes back if it fails` : ''}`;
+  $('version').textContent = `${version ?? 'none'}${proof}`;
+  $('version-before').textContent = before ?? 'none';
+  $('version-update').textContent = !update ? 'none in progress'
+    : update.state === 'trial' ? `${update.version} is tried beside the running version` : 'looking for a new version, or downloading it';
+  $('version-bad').textContent = bad ? `${bad.version}: ${bad.reason}` : 'none';
+}
+
+const size = bytes => bytes < 1000 ? `${bytes} B` : bytes < 1e6 ? `${(bytes / 1000).toFixed(0)} kB` : `${(bytes / 1e6).toFixed(1)} MB`;
+function showStudio({state, reason, project, waiting, uploads}) {
+  const isOff = state === 'off' && !uploads.length;
+  $('studio').hidden = $('pill-studio').hidden = isOff;
+  if (isOff) return;
+  const [kind, text] = STUDIO_PILLS[state];
+  pill('pill-studio', kind, text);
+  $('studio-state').textContent = reason ? `${text}: ${reason}` : text;
+  showProject(project);
+  $('studio-device').textContent = project?.device ?? 'not known yet';
+  const {studio_uploads: stored, studio_uploads_refused: refused, studio_uploads_dropped: lost} = status.counters;
+  $('studio-samples').textContent = `${number(stored)} uploaded, ${number(waiting)} waiting, ${number(refused)} refused, ${number(lost)} lost`;
+  const items = uploads.map(upload => {
+    const item = node('li'), [tag, word] = UPLOAD_TAGS[upload.state];
+    item.append(
+      node('time', '', new Date(upload.ts).toLocaleTimeString('en-GB')),
+      node('span', 'name', upload.name), node('span', 'label', upload.label || 'no label'),
+      node('span', 'category', upload.category), node('span', 'size', size(upload.bytes)),
+      node('span', `tag ${tag}`, word));
+    if (upload.reason) item.append(node('span', 'why', upload.reason));
+    return item;
+  });
+  $('uploads').replaceChildren(...items);
+}
+
+// A link only to a page of the web: no other scheme may run a script.
+function showProject(project) {
+  if (!project) return void ($('studio-project').textContent = 'not known yet');
+  if (!/^https?:\/\//.test(project.link)) return void ($('studio-project').textContent = project.name);
+  const link = node('a', '', project.name);
+  link.href = project.link;
+  link.target = '_blank';
+  link.rel = 'noopener noreferrer';
+  $('studio-project').replaceChildren(link);
+}
+
 // Why there is no picture; shown in its place.
 function missing() {
   if (!status) return 'No connection to the device. Trying again…';
   const {model, source} = status;
+  if (model.state === 'off' && source.state === 'running') return 'The source runs. Without a model there is no live picture.';
   if (model.state === 'starting') return 'The model is loading…';
   if (model.state === 'warming-up') return `The model prepares its first inference, ${span(model.for_s)} so far. With a GPU engine this can take up to an hour the first time.`;
   if (model.state === 'waiting') return `No model: ${model.reason}. The component tries again.`;
