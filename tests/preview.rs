@@ -1,7 +1,7 @@
 //! The live page, its WebSocket and its other paths, against the real binary.
 
 pub mod chromium;
-mod client;
+pub mod client;
 mod on_demand;
 mod page;
 mod safety;

@@ -6,6 +6,8 @@ mod client;
 mod collect;
 mod command_line;
 mod daemon;
+mod faults;
+mod ingestion;
 mod linux;
 mod on_demand;
 use crate::support;

@@ -194,10 +194,13 @@ async fn a_refused_device_tries_again_slowly() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hello_without_an_answer_and_a_close_in_its_place_lead_to_a_new_hello() {
+async fn a_connection_that_ends_before_the_answer_to_the_hello_leads_to_a_new_hello() {
     for (on_hello, reason) in [
         (OnHello::Silence, "did not answer the hello"),
         (OnHello::Close, "closed the connection"),
+        (OnHello::Cut, "closed the connection"),
+        (OnHello::CutBeforeHello, "closed the connection"),
+        (OnHello::CutBeforeHandshake, "cannot be reached"),
     ] {
         let remote = RemoteManagement::start(on_hello);
         let device = Device::start(&remote, NO_API, limits());
@@ -226,6 +229,21 @@ async fn a_studio_that_is_away_is_found_when_it_is_back() {
         !device.service.ended.with(<[_]>::is_empty),
         "the service is told of the end"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_connection_that_is_cut_is_made_again() {
+    let remote = RemoteManagement::start(OnHello::Accept);
+    let device = Device::start(&remote, NO_API, limits());
+    device.wait_until_connected().await;
+    remote.connection(0).cut();
+    device
+        .service
+        .ended
+        .wait_for("the end", LIMIT, |all| all.first().copied());
+    remote.hello(1);
+    device.wait_until_connected().await;
+    assert_eq!(device.stats.studio_connects.get(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

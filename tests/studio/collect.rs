@@ -31,7 +31,7 @@ fn run(site: &Site, secrets: &HttpServer, remote: &str, http: &str, change: impl
     Daemon::start(command)
 }
 
-fn camera(command: &mut Command) {
+pub fn camera(command: &mut Command) {
     command.args(["--model", "builtin:ball", "--gst", CAMERA]);
 }
 
@@ -88,28 +88,33 @@ fn a_sound_is_recorded_beside_the_inference_as_in_exchange_d() {
 }
 
 /// Starts the component with a camera. Ingestion gives `answers` one after the other, then success.
-struct Bench {
-    site: Site,
+pub struct Bench {
+    pub site: Site,
     secrets: HttpServer,
-    remote: RemoteManagement,
-    http: HttpServer,
+    pub remote: RemoteManagement,
+    pub http: HttpServer,
 }
 
 impl Bench {
-    fn new(answers: Vec<Reply>) -> Self {
+    pub fn new(answers: Vec<Reply>) -> Self {
         Self::at(0, answers)
     }
 
     fn at(port: u16, answers: Vec<Reply>) -> Self {
+        Self::with(ingestion(port, answers))
+    }
+
+    /// With this ingestion.
+    pub fn with(http: HttpServer) -> Self {
         Self {
             site: Site::new(),
             secrets: stand_in::secrets(&good_secret()),
             remote: RemoteManagement::start(OnHello::Accept),
-            http: ingestion(port, answers),
+            http,
         }
     }
 
-    fn run(&self, source: impl FnOnce(&mut Command)) -> Daemon {
+    pub fn run(&self, source: impl FnOnce(&mut Command)) -> Daemon {
         run(&self.site, &self.secrets, &self.remote.url(), &self.http.url(), source)
     }
 }
@@ -123,7 +128,7 @@ fn ingestion(port: u16, answers: Vec<Reply>) -> HttpServer {
     })
 }
 
-fn ask_for_picture(connection: &Connection) {
+pub fn ask_for_picture(connection: &Connection) {
     connection.send(&json!({"sample": {
         "label": "cat", "length": 10, "path": "/api/training/data", "hmacKey": "0", "interval": 10, "sensor": "Camera (640x480)",
     }}));

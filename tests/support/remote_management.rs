@@ -22,6 +22,12 @@ pub enum OnHello {
     Silence,
     /// Closes the connection instead of an answer.
     Close,
+    /// Ends the TCP connection instead of an answer.
+    Cut,
+    /// Ends the TCP connection before a hello.
+    CutBeforeHello,
+    /// Ends the TCP connection before the handshake of the WebSocket.
+    CutBeforeHandshake,
     /// Accepts and closes at once, as for a device that another one replaces.
     AcceptAndClose,
     /// Accepts and reads nothing more, so pings are not answered.
@@ -186,10 +192,16 @@ async fn serve(
     mut steps: mpsc::UnboundedReceiver<Step>,
     on_hello: Arc<Mutex<OnHello>>,
 ) {
+    if *on_hello.lock() == OnHello::CutBeforeHandshake {
+        return;
+    }
     let Ok(mut socket) = tokio_tungstenite::accept_async(stream).await else {
         return;
     };
     connections.push(connection.clone());
+    if *on_hello.lock() == OnHello::CutBeforeHello {
+        return;
+    }
     let accepted = Message::text(json!({"hello": true, "serverTimestamp": 1_736_016_142_920_u64}).to_string());
     loop {
         tokio::select! {
@@ -218,6 +230,7 @@ async fn serve(
                     }
                     OnHello::Silence => {}
                     OnHello::Close => return drop(socket.close(None).await),
+                    OnHello::Cut | OnHello::CutBeforeHello | OnHello::CutBeforeHandshake => return,
                     OnHello::AcceptAndClose => {
                         let _ = socket.send(accepted.clone()).await;
                         return drop(socket.close(None).await);

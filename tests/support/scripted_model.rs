@@ -10,7 +10,7 @@
 //!   "shm": true,                  // offer shared memory for the features (default true)
 //!   "shm_elements": 16,           // its size in values (default input_features_count)
 //!   "freeform_shm": [[0.5]],      // offer one output segment for each list, holding these values
-//!   "thresholds": { "ok": true }, // the answer to set_threshold; default success
+//!   "thresholds": { "ok": true }, // the answer to set_threshold; default success. { "exit": 1 } ends the process instead
 //!   "parameters": { "ok": true }, // the answer to set_parameter; default "Failed to handle message"
 //!   "stdout": ["line"], "stderr": ["line"],   // printed at start
 //!   "startup_delay_ms": 0,        // before the socket is there
@@ -190,6 +190,10 @@ impl Model {
         }
         for (kind, key) in [("set_threshold", "thresholds"), ("set_parameter", "parameters")] {
             if request.get(kind).is_some() {
+                if let Some(code) = self.script[key]["exit"].as_i64() {
+                    self.remove_segments();
+                    exit(code as i32);
+                }
                 let ok = self.script[key]["ok"].as_bool().unwrap_or(kind == "set_threshold");
                 return Some(framed(match ok {
                     true => json!({ "id": id, "success": true }),

@@ -1,8 +1,10 @@
 //! The task that takes samples, one at a time, and runs the snapshot stream.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -14,6 +16,7 @@ use super::video::{MAX_LENGTH, record_video};
 use crate::capture::{CaptureTap, VideoError, can_encode_video};
 use crate::studio::channel::{ChannelHandle, Incoming, Outgoing, SampleRequest, SnapshotResolution};
 use crate::studio::upload::{SampleKind, UploadSample};
+use crate::util::log_limiter::LogLimiter;
 use crate::util::text::excerpt;
 
 /// A camera that delivers no frame for this long takes no sample.
@@ -37,6 +40,8 @@ pub(super) struct Collector {
     requests: mpsc::Receiver<Request>,
     snapshots: Option<RunningStream>,
     sampling: Option<JoinHandle<()>>,
+    /// A Studio that floods the device does not fill the log. Shared with the task of a sample.
+    log_limiter: Arc<Mutex<LogLimiter>>,
 }
 
 /// The task of a snapshot stream, which ends when this is dropped.
@@ -55,6 +60,7 @@ impl Collector {
             requests,
             snapshots: None,
             sampling: None,
+            log_limiter: Arc::default(),
         }
     }
 
@@ -101,7 +107,14 @@ impl Collector {
     }
 
     fn refuse(&self, message: &Incoming, reason: &str) {
-        tracing::info!(reason, "A request of Edge Impulse Studio is refused");
+        let suppressed = self.log_limiter.lock().check_words(Instant::now(), reason);
+        if let Some(suppressed) = suppressed {
+            tracing::info!(
+                reason,
+                suppressed = suppressed.count(),
+                "A request of Edge Impulse Studio is refused"
+            );
+        }
         if let Some(refusal) = message.refusal(reason) {
             self.settings.channel.send(refusal);
         }
@@ -117,21 +130,29 @@ impl Collector {
     }
 
     fn sample(&mut self, request: SampleRequest) {
-        tracing::info!(
-            sensor = excerpt(&request.sensor),
-            label = excerpt(&request.label),
-            length_ms = request.length_ms,
-            category = request.category,
-            "Edge Impulse Studio asks for a sample"
-        );
+        let suppressed = self.log_limiter.lock().check(Instant::now(), "asked");
+        if let Some(suppressed) = suppressed {
+            tracing::info!(
+                sensor = excerpt(&request.sensor),
+                label = excerpt(&request.label),
+                length_ms = request.length_ms,
+                category = request.category,
+                suppressed = suppressed.count(),
+                "Edge Impulse Studio asks for a sample"
+            );
+        }
         self.settings.channel.send(Outgoing::SampleAccepted);
-        let settings = self.settings.clone();
+        let (settings, log_limiter) = (self.settings.clone(), self.log_limiter.clone());
         self.sampling = Some(tokio::spawn(async move {
             let channel = &settings.channel;
             match take_sample(request, &settings).await {
                 Ok(()) => channel.send(Outgoing::SampleFinished),
                 Err(error) => {
-                    tracing::warn!(error, "The sample for Edge Impulse Studio failed");
+                    let suppressed = log_limiter.lock().check_words(Instant::now(), &error);
+                    if let Some(suppressed) = suppressed {
+                        let suppressed = suppressed.count();
+                        tracing::warn!(error, suppressed, "The sample for Edge Impulse Studio failed");
+                    }
                     channel.send(Outgoing::SampleFailed { error })
                 }
             };

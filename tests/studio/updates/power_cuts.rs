@@ -59,6 +59,55 @@ fn after_a_power_cut_during_the_trial_the_old_version_runs_and_the_trial_is_repe
     the_update_continues_after_a_power_cut(&stage, daemon);
 }
 
+/// The numbers of the inferences of each process, in the order in which they were published.
+fn numbers_of_each_process(stage: &Stage) -> Vec<Vec<u64>> {
+    let mut processes: Vec<Vec<u64>> = Vec::new();
+    for message in stage.bench.observer.all("inference/output") {
+        let number = message.json()["total_inferences"].as_u64().unwrap();
+        match processes.last_mut() {
+            Some(numbers) if number != 1 => numbers.push(number),
+            _ => processes.push(vec![number]),
+        }
+    }
+    processes
+}
+
+#[test]
+fn a_power_cut_at_any_step_of_an_update_leaves_a_model_that_runs_and_takes_the_new_one_in_the_end() {
+    for step in [
+        "Looking for a new version of the model",
+        "Downloading the model version=4",
+        "Downloaded the model version=4",
+        "The new model is tried beside the running one",
+        "The new model has passed its trial",
+        "The new model has taken over",
+    ] {
+        let stage = Stage::new(&[boxed(score(4))]);
+        let daemon = stage.begin(&SETS);
+        send_update(&stage);
+        daemon.wait_for_line(step);
+        let daemon = cut_power(&stage, daemon, &SETS);
+        let started = stage.bench.observer.wait_for_status("started", 2);
+        let version = started["result"]["model_version"].as_str().unwrap().to_owned();
+        assert!(["v3", "v4"].contains(&&*version), "{step}: {started}");
+        if version == "v3" && stage.model_version() == "v3" {
+            // The cut may have come before anything of the update was on disk.
+            send_update(&stage);
+        }
+        let skip = stage.inferred().len();
+        stage.wait_for_inference_of(4, skip);
+        daemon.stop();
+        let processes = numbers_of_each_process(&stage);
+        assert_eq!(processes.len(), 2, "{step}");
+        for numbers in processes {
+            assert!(
+                numbers.iter().zip(1..).all(|(number, expected)| *number == expected),
+                "{step}: {numbers:?}"
+            );
+        }
+    }
+}
+
 #[test]
 fn a_version_with_which_the_component_never_survives_the_trial_is_bad() {
     let stage = Stage::new(&[json!({"hang": true})]);
