@@ -22,6 +22,7 @@ mod foreign_models;
 mod host;
 mod limits;
 mod machine;
+pub mod monitor;
 mod origin;
 mod pending_build;
 mod provider;
