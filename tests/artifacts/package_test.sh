@@ -117,7 +117,7 @@ aws_cli() {
 }
 
 publish() {
-    PATH=$sandbox/bin:$PATH package my-bucket 2.0.0 --binary amd64="$sandbox/b" --publish
+    PATH=$sandbox/bin:$PATH package my-bucket 2.0.0 --binary amd64="$sandbox/b" --publish "$@"
 }
 
 called() {
@@ -164,6 +164,38 @@ existing_version_is_not_overwritten() {
     has "$sandbox/err" 's3:ListBucket'
 }
 it "package: --publish does not overwrite an existing version" existing_version_is_not_overwritten
+
+linux_component_uses_existing_files() {
+    elf "$sandbox/b" "$amd64"
+    aws_cli 'case "$*" in
+        "s3 ls s3://my-bucket/artifacts/EdgeImpulseServiceComponent/2.0.0/") echo "2026-11-23 15:00:00 24837 install.sh"; exit 0 ;;
+        esac'
+    publish --component linux
+    same 0 "$status"
+    same 'ls create-component-version ' "$(called)"
+    has "$sandbox/calls" "fileb://$sandbox/build/recipes/EdgeImpulseLinuxServiceComponent"
+    has "$sandbox/out" 'has the files already; they are the same for both components'
+    # A version of this component that exists already is not registered again.
+    aws_cli 'case "$*" in
+        "s3 ls "*) echo "2026-11-23 15:00:00 24837 install.sh"; exit 0 ;;
+        *create-component-version*) exit 254 ;;
+        esac'
+    publish --component linux
+    same 2 "$status"
+    has "$sandbox/err" 'version 2.0.0 could not be registered; if it exists already, give a new VERSION'
+    # Without files it uploads them, as the runner does.
+    aws_cli ''
+    publish --component linux
+    same 0 "$status"
+    same 'ls ls cp create-component-version ' "$(called)"
+    # If the bucket cannot be listed, nothing is uploaded.
+    aws_cli 'echo "An error occurred (AccessDenied)" >&2; exit 254'
+    publish --component linux
+    same 2 "$status"
+    same 'ls ls ' "$(called)"
+    has "$sandbox/err" 's3:ListBucket'
+}
+it "package: --publish of the linux component uses the files that the runner has uploaded" linux_component_uses_existing_files
 
 bad_buckets_are_refused() {
     elf "$sandbox/b" "$amd64"
