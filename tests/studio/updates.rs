@@ -3,6 +3,7 @@
 mod bad_versions;
 mod page;
 mod power_cuts;
+mod scenario;
 mod thresholds;
 
 use std::path::Path;

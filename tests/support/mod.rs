@@ -10,6 +10,7 @@ pub mod exchange;
 pub mod http;
 pub mod leftovers;
 pub mod mosquitto;
+pub mod network;
 pub mod nucleus;
 pub mod observer;
 pub mod ports;
