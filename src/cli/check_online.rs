@@ -141,7 +141,7 @@ impl ProbeContext {
 
     /// Whether `run` needs the Edge Impulse API key.
     fn needs_api_key(&self) -> bool {
-        self.downloads() || self.config.wants_studio_channel()
+        self.downloads() || self.config.wants_studio_channel() || self.config.frame_collection.is_some()
     }
 
     /// Whether anything in this configuration needs AWS credentials.

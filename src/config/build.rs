@@ -5,6 +5,7 @@ use serde_json::json;
 use super::bucket::S3Bucket;
 use super::eiparams::EiParams;
 use super::error::{self, ConfigError, Warning};
+use super::frame_collection::FrameCollectionConfig;
 use super::keys::{self, AuthMethod, Key, KeyInfo};
 use super::resolve::{Origin, Resolver};
 use super::sources::Sources;
@@ -52,6 +53,7 @@ pub(super) fn config(values: &mut Resolver, params: &mut EiParams, sources: &Sou
         work_dir: work_dir(values, sources),
         local_topics: values.take(&keys::LOCAL_TOPICS),
         collect: values.take(&keys::COLLECT),
+        frame_collection: frame_collection(values, launch),
         model_updates: model_updates(values),
         preview: preview(values, params),
         runner: params.options.clone(),
@@ -194,6 +196,38 @@ fn iot_auth(values: &mut Resolver) -> IotAuth {
     }
     values.add_remark(&FILES, "has no effect: `iot_auth` is sigv4");
     IotAuth::SigV4
+}
+
+/// The keys beside `collect_uncertain` and `collect_every_minutes` have no effect without one of these.
+fn frame_collection(values: &mut Resolver, launch: Launch) -> Option<FrameCollectionConfig> {
+    let every = values.take(&keys::COLLECT_EVERY_MINUTES);
+    let config = FrameCollectionConfig {
+        band: values.take(&keys::COLLECT_UNCERTAIN),
+        per_hour: values.take(&keys::COLLECT_PER_HOUR),
+        every: (!every.is_zero()).then_some(every),
+        category: values.take(&keys::COLLECT_CATEGORY),
+        bytes_per_day: values.take(&keys::COLLECT_MB_PER_DAY),
+    };
+    let triggers = [&keys::COLLECT_UNCERTAIN.info, &keys::COLLECT_EVERY_MINUTES.info];
+    let bounds = [
+        &keys::COLLECT_PER_HOUR.info,
+        &keys::COLLECT_CATEGORY.info,
+        &keys::COLLECT_MB_PER_DAY.info,
+    ];
+    if launch == Launch::Linux {
+        let remark = "has no effect: launch is linux, which runs no model";
+        values.add_remark(&triggers, remark);
+        values.add_remark(&bounds, remark);
+        return None;
+    }
+    if config.band.is_none() && config.every.is_none() {
+        values.add_remark(
+            &bounds,
+            "has no effect: `collect_uncertain` and `collect_every_minutes` are off",
+        );
+        return None;
+    }
+    Some(config)
 }
 
 fn model_updates(values: &mut Resolver) -> ModelUpdateConfig {

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use strum::{Display, EnumString};
 
 use super::bucket::S3Bucket;
+use super::frame_collection::{SampleCategory, ValueBand};
 use super::number::{self, ACCEPTED_THRESHOLD, as_fraction};
 use super::show;
 use super::types::{Criteria, Launch, MicrophoneChannel, ModelSource, Qos, ShutdownBehavior, SourceLine};
@@ -313,6 +314,29 @@ pub(super) static SPOOL_MAX_MB: Key<u64> = mebibytes("spool_max_mb", 64);
 pub(super) static WORK_DIR: Key<Option<PathBuf>> = optional_path("work_dir");
 pub(super) static LOCAL_TOPICS: Key<bool> = switch("local_topics", "no");
 pub(super) static COLLECT: Key<bool> = switch("collect", "no");
+pub(super) static COLLECT_UNCERTAIN: Key<Option<ValueBand>> = Key::new(
+    "collect_uncertain",
+    Text("no"),
+    ValueBand::ACCEPTED,
+    values::band,
+    show::band,
+);
+pub(super) static COLLECT_PER_HOUR: Key<u32> = Key::new(
+    "collect_per_hour",
+    Integer(10),
+    "an integer from 0 to 3600",
+    values::per_hour,
+    ToString::to_string,
+);
+pub(super) static COLLECT_EVERY_MINUTES: Key<Duration> = minutes("collect_every_minutes", 0);
+pub(super) static COLLECT_CATEGORY: Key<SampleCategory> = Key::new(
+    "collect_category",
+    Text("training"),
+    SampleCategory::ACCEPTED,
+    values::choice,
+    ToString::to_string,
+);
+pub(super) static COLLECT_MB_PER_DAY: Key<u64> = mebibytes("collect_mb_per_day", 20);
 pub(super) static MODEL_POLL_MINUTES: Key<Duration> = minutes("model_poll_minutes", 0);
 pub(super) static MODEL_TRIAL_INFERENCES: Key<u32> = Key::new(
     "model_trial_inferences",
@@ -348,7 +372,7 @@ pub(super) static PREVIEW_TOKEN: Key<Option<Secret>> =
     Key::new("preview_token", Absent, ONE_LINE, values::some_secret, show::some).secret();
 
 /// Every key, in the order of the tutorial, then those that this component adds.
-pub static KEYS: [&KeyInfo; 47] = [
+pub static KEYS: [&KeyInfo; 52] = [
     &NODE_VERSION.info,
     &VIPS_VERSION.info,
     &DEVICE_NAME.info,
@@ -388,6 +412,11 @@ pub static KEYS: [&KeyInfo; 47] = [
     &WORK_DIR.info,
     &LOCAL_TOPICS.info,
     &COLLECT.info,
+    &COLLECT_UNCERTAIN.info,
+    &COLLECT_PER_HOUR.info,
+    &COLLECT_EVERY_MINUTES.info,
+    &COLLECT_CATEGORY.info,
+    &COLLECT_MB_PER_DAY.info,
     &MODEL_POLL_MINUTES.info,
     &MODEL_TRIAL_INFERENCES.info,
     &MODEL_PROBATION_MINUTES.info,

@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::frame_collection::ValueBand;
 use super::types::{ModelSource, Qos, ShutdownBehavior, SourceLine};
 
 pub(super) fn switch(on: &bool) -> String {
@@ -36,6 +37,10 @@ pub(super) fn minutes(time: &Duration) -> String {
 
 pub(super) fn mebibytes(bytes: &u64) -> String {
     (bytes >> 20).to_string()
+}
+
+pub(super) fn band(band: &Option<ValueBand>) -> String {
+    band.map_or_else(|| "no".to_owned(), |band| band.to_string())
 }
 
 pub(super) fn qos(qos: &Qos) -> String {

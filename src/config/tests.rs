@@ -58,6 +58,7 @@ fn documented_defaults() -> Config {
         work_dir: "/work-dir".into(),
         local_topics: false,
         collect: false,
+        frame_collection: None,
         model_updates: ModelUpdateConfig {
             poll: None,
             trial_inferences: 30,
@@ -180,6 +181,72 @@ fn the_keys_of_model_updates_are_read_and_a_digest_that_is_none_accepts_no_file(
             (1, documented_defaults().model_updates),
             "{key}"
         );
+    }
+}
+
+#[test]
+fn the_keys_of_collected_frames_are_read_and_off_without_a_trigger() {
+    let text = json!({
+        "collect_uncertain": "0.4-0.6", "collect_per_hour": "3", "collect_every_minutes": 60, "collect_category": "Testing",
+        "collect_mb_per_day": 5,
+    });
+    let loaded = loaded(&text.to_string());
+    assert_eq!(loaded.warnings, []);
+    let expected = FrameCollectionConfig {
+        band: Some(ValueBand { low: 0.4, high: 0.6 }),
+        per_hour: 3,
+        every: Some(Duration::from_secs(3600)),
+        category: SampleCategory::Testing,
+        bytes_per_day: 5 << 20,
+    };
+    assert_eq!(loaded.config.frame_collection, Some(expected));
+    assert!(!loaded.config.wants_studio_channel(), "uploads need no channel");
+
+    let only_regular = with("collect_every_minutes", json!(5)).config.frame_collection.unwrap();
+    assert_eq!((only_regular.band, only_regular.per_hour), (None, 10));
+    let defaults = with("collect_uncertain", json!("0.3-0.7"))
+        .config
+        .frame_collection
+        .unwrap();
+    assert_eq!(
+        (defaults.every, defaults.category, defaults.bytes_per_day),
+        (None, SampleCategory::Training, 20 << 20)
+    );
+    for text in [
+        r#"{"collect_uncertain": false}"#,
+        r#"{"collect_per_hour": 5, "collect_category": "testing"}"#,
+        r#"{"launch": "linux", "collect_uncertain": "0.4-0.6"}"#,
+    ] {
+        let loaded = self::loaded(text);
+        assert_eq!(
+            (loaded.config.frame_collection, loaded.warnings),
+            (None, vec![]),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn a_band_that_cannot_be_meant_is_off_and_its_warning_says_what_is_wrong() {
+    for (value, part) in [
+        (json!("40-60"), "0.4-0.6"),
+        (json!("0,4-0,6"), "0.4-0.6"),
+        (json!("0.6-0.4"), "0.4-0.6"),
+        (json!(0.5), "one value"),
+        (json!(true), "no band"),
+        (json!([0.4, 0.6]), "low-high"),
+    ] {
+        let loaded = with("collect_uncertain", value.clone());
+        assert_eq!(loaded.config.frame_collection, None, "{value}");
+        let warnings: Vec<_> = loaded.warnings.iter().map(ToString::to_string).collect();
+        assert!(warnings.len() == 1 && warnings[0].contains(part), "{warnings:?}");
+    }
+    for (key, value) in [
+        ("collect_per_hour", json!(-1)),
+        ("collect_category", json!("train")),
+        ("collect_mb_per_day", json!(0)),
+    ] {
+        assert_eq!(with(key, value).warnings.len(), 1, "{key}");
     }
 }
 

@@ -9,6 +9,7 @@ use strum::{Display, EnumString, IntoStaticStr, VariantNames};
 
 use super::bucket::S3Bucket;
 use super::error::Warning;
+use super::frame_collection::FrameCollectionConfig;
 use super::number::{ACCEPTED_THRESHOLD, DEFAULT_THRESHOLD, ThresholdError, as_fraction};
 use crate::util::redact;
 use crate::util::secret::{Redacted, Secret};
@@ -70,6 +71,8 @@ pub struct Config {
     pub local_topics: bool,
     /// Whether Edge Impulse Studio can ask for samples beside the running inference.
     pub collect: bool,
+    /// Which inputs are uploaded to Edge Impulse Studio without a request; `None`: none.
+    pub frame_collection: Option<FrameCollectionConfig>,
     /// How a new version of the model replaces the running one.
     pub model_updates: ModelUpdateConfig,
     /// The live page.

@@ -8,6 +8,7 @@ use serde_json::Value;
 use url::Url;
 
 use super::bucket::{self, S3Bucket};
+use super::frame_collection::{self, ValueBand};
 use super::number::{as_fraction, finite, integer, parse_threshold};
 use super::types::{MicrophoneChannel, ModelSource, Qos, SourceLine};
 use crate::util::redact;
@@ -251,6 +252,23 @@ pub(super) fn minutes(value: &Value) -> ParseResult<Duration> {
     u64::try_from(minutes).map_or(Err(InvalidValue::default()), |minutes| {
         parsed(Duration::from_secs(minutes * 60))
     })
+}
+
+/// `no`, or a band of values.
+pub(super) fn band(value: &Value) -> ParseResult<Option<ValueBand>> {
+    let text = match value {
+        Value::Bool(is_on) => is_on.to_string(),
+        _ => one_line(value)?,
+    };
+    match frame_collection::parse_band(&text) {
+        Ok(band) => parsed(band),
+        Err(reason) => Err(InvalidValue { reason }),
+    }
+}
+
+/// At most one in a second.
+pub(super) fn per_hour(value: &Value) -> ParseResult<u32> {
+    u32::try_from(between(value, 0, 3600)?).map_or(Err(InvalidValue::default()), parsed)
 }
 
 /// The inputs of a trial: at least one.

@@ -12,6 +12,7 @@ use crate::capture::audio::{loudness, wav};
 use crate::capture::{AudioWindow, Received};
 use crate::model::ModelError;
 use crate::report::Decision;
+use crate::studio::frames::CollectedInput;
 
 /// Interval at which the loop checks whether it has to return.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
@@ -72,8 +73,16 @@ fn infer(
         });
         context.apply_threshold_changes(classifier.model())?;
     }
+    let sample_rate = classifier.format().sample_rate;
+    let copy = || {
+        Some(CollectedInput::Audio {
+            samples: window.samples.clone(),
+            sample_rate,
+        })
+    };
+    context.offer_input(&result, Some(copy));
     if let Decision::Publish(counts) = decision {
-        let encode = || wav(&window.samples, classifier.format().sample_rate);
+        let encode = || wav(&window.samples, sample_rate);
         context.publisher.publish_audio(result, counts, encode);
     }
     context.notify_first_inference(notify);

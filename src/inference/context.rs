@@ -15,6 +15,7 @@ use crate::capture::{AudioMailbox, FrameMailbox};
 use crate::model::{InferenceResult, Model, ModelError, ModelInfo};
 use crate::report::{Decision, Report};
 use crate::status::stats::Stats;
+use crate::studio::frames::{CollectedInput, FrameSelector};
 
 /// What the loop works with. It outlives the model process: the next process continues with it.
 pub struct InferenceContext {
@@ -32,6 +33,8 @@ pub struct InferenceContext {
     pub prediction_logger: PredictionLogger,
     /// Copies inferences for viewers.
     pub live_tap: Arc<LiveTap>,
+    /// Chooses inputs that are worth an upload to Edge Impulse Studio; `None`: off.
+    pub frame_selector: Option<Arc<FrameSelector>>,
     /// How the model treats its input.
     pub classifier: ClassifierSettings,
     /// Gets copies of the inputs during the trial of a new model, and has the model that takes over.
@@ -54,6 +57,28 @@ impl InferenceContext {
         let wall_ms = begun.elapsed().as_secs_f32() * 1e3;
         self.prediction_logger.log(Instant::now(), result, wall_ms);
         (wall_ms, self.report.lock().accept(result, wall_ms))
+    }
+
+    /// Tells those that name the model in what they write.
+    pub(super) fn set_model(&self, model: &Arc<ModelInfo>) {
+        self.publisher.set_model(model);
+        if let Some(selector) = &self.frame_selector {
+            selector.set_model(model);
+        }
+    }
+
+    /// Whether the camera's frame must be kept until the model has answered.
+    pub(super) fn wants_frames(&self) -> bool {
+        self.frame_selector
+            .as_ref()
+            .is_some_and(|selector| selector.wants_frames())
+    }
+
+    /// Shows a result to the selector, whose `input` is copied if it is chosen.
+    pub(super) fn offer_input(&self, result: &InferenceResult, input: Option<impl FnOnce() -> Option<CollectedInput>>) {
+        if let Some(selector) = &self.frame_selector {
+            selector.offer(result, input);
+        }
     }
 
     /// Reports an inference if it is the first one after a (re)start.

@@ -70,6 +70,7 @@ mod tests {
             stats,
             prediction_logger: PredictionLogger::new(true, Verbosity::Normal),
             live_tap: Arc::default(),
+            frame_selector: None,
             classifier: ClassifierSettings {
                 forced_resize: None,
                 unnamed_resize: ResizeMode::FitLongest,

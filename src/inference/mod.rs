@@ -79,7 +79,7 @@ pub fn run(
         }
     };
     let info = classifier.info();
-    context.publisher.set_model(&info);
+    context.set_model(&info);
     notify(Progress::Ready(info));
     loop {
         let end = match &mut classifier {
@@ -125,7 +125,7 @@ fn take_over(
         return false;
     }
     let info = classifier.info();
-    context.publisher.set_model(&info);
+    context.set_model(&info);
     std::mem::replace(running, classifier).stop_in_background();
     notify(Progress::TookOver(info));
     true

@@ -11,6 +11,7 @@ use super::picture_classifier::PictureClassifier;
 use crate::capture::{Frame, Picture, Received};
 use crate::model::{InferenceResult, ModelError};
 use crate::report::Decision;
+use crate::studio::frames::CollectedInput;
 
 /// Interval at which the loop checks whether it has to return.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
@@ -23,6 +24,9 @@ struct ConvertedFrame {
     picture: Picture,
     /// The camera's frame, for viewers that want it.
     original: Option<Frame>,
+    /// The camera's frame by reference, while it may be uploaded. It is not copied, because most are not chosen; the mailbox keeps one in
+    /// the same way.
+    kept: Option<Frame>,
 }
 
 /// The picture buffers of one model process.
@@ -108,11 +112,14 @@ impl<'a> VisionLoop<'a> {
             .wants_original_frames()
             .then(|| frame.detached())
             .flatten();
+        self.next.kept = context.wants_frames().then_some(frame);
         self.has_next = true;
     }
 
     /// Classifies the current frame and passes the result on.
     fn infer(&mut self, context: &mut InferenceContext, notify: &dyn Fn(Progress)) -> Result<(), InferenceFault> {
+        // Returns to the source with this call, whatever comes of it.
+        let kept = self.current.kept.take();
         let begun = Instant::now();
         let result = match self.classify(context) {
             Ok(Some(result)) => result,
@@ -142,6 +149,14 @@ impl<'a> VisionLoop<'a> {
             });
             context.apply_threshold_changes(self.classifier.model())?;
         }
+        let target = self.classifier.target();
+        let copy = kept.map(|frame| {
+            move || {
+                let frame = frame.detached()?;
+                Some(CollectedInput::Picture { frame, target })
+            }
+        });
+        context.offer_input(&result, copy);
         if let Decision::Publish(counts) = decision {
             context.publisher.publish(result, counts, &self.current.picture);
         }

@@ -119,6 +119,20 @@ counters! {
         studio_uploads_refused,
         /// Samples dropped because too many waited, or because they could not be written to the disk.
         studio_uploads_dropped,
+        /// Frames and windows of audio that the component chose to upload to Edge Impulse Studio by itself.
+        collect_taken,
+        /// Those worth it that were not chosen because of `collect_per_hour`, or because one was chosen shortly before.
+        collect_over_limit,
+        /// Those that were not uploaded because they look like the one before.
+        collect_alike,
+        /// Those that were not uploaded because the bytes of the day were used up.
+        collect_over_bytes,
+        /// Those that Edge Impulse Studio has stored.
+        collect_uploaded,
+        /// Those that were lost: refused, dropped because too many waited, or not encoded or written.
+        collect_dropped,
+        /// Bytes sent for them, repeated attempts included.
+        collect_bytes,
     }
 }
 

@@ -19,6 +19,7 @@ mod download;
 mod error;
 mod fetch;
 mod foreign_models;
+pub mod frames;
 mod host;
 mod limits;
 mod machine;

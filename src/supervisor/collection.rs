@@ -76,12 +76,13 @@ pub async fn run(
         live_tap,
         registry.clone(),
     );
-    let link = StudioLink::start(&StudioLinkSettings {
+    let link = StudioLink::start(StudioLinkSettings {
         setup: &Arc::new(Mutex::new(Arc::new(setup))),
         device,
         stats: &stats,
         registry: &registry,
-        tap: &tap,
+        tap: Some(&tap),
+        frames: None,
     });
     let mut sources = Sources::start(&config, &tap, &stats);
     let mut stop = pin!(stop);

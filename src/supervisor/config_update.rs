@@ -61,6 +61,11 @@ fn with_immediate_settings(old: Config, new: &Config) -> Config {
         s3_cache_bucket: new.s3_cache_bucket.clone(),
         ei_bindir: new.ei_bindir.clone(),
         user_groups: new.user_groups.clone(),
+        // The parts of the collection are started with the process.
+        frame_collection: match (old.frame_collection, new.frame_collection) {
+            (Some(_), Some(new)) => Some(new),
+            (old, _) => old,
+        },
         ..old
     }
 }
@@ -98,6 +103,18 @@ mod tests {
             ..Sources::default()
         };
         load(&sources).unwrap().config
+    }
+
+    #[test]
+    fn a_collection_of_frames_that_runs_is_changed_at_once() {
+        let running = config(r#"{"collect_uncertain": "0.4-0.6"}"#);
+        for text in [
+            r#"{"collect_uncertain": "0.3-0.7", "collect_category": "testing"}"#,
+            r#"{"collect_every_minutes": 5, "collect_per_hour": 1, "collect_mb_per_day": 1}"#,
+        ] {
+            assert_eq!(Effect::of(&running, &config(text)), Effect::AtOnce, "{text}");
+        }
+        assert_eq!(Effect::of(&running, &config("{}")), Effect::NewProcess);
     }
 
     #[test]
@@ -140,6 +157,8 @@ mod tests {
             (r#"{"spool_max_mb": 1}"#, Effect::NewProcess),
             (r#"{"local_topics": "yes"}"#, Effect::NewProcess),
             (r#"{"collect": "yes"}"#, Effect::NewProcess),
+            (r#"{"collect_uncertain": "0.4-0.6"}"#, Effect::NewProcess),
+            (r#"{"collect_per_hour": 5}"#, Effect::AtOnce),
             (
                 r#"{"gst_args": "videotestsrc", "work_dir": "/data"}"#,
                 Effect::NewProcess,

@@ -13,6 +13,7 @@ use crate::inference::LiveTap;
 use crate::status::StatusRegistry;
 use crate::status::stats::Stats;
 use crate::studio::UpdateRequester;
+use crate::studio::frames::FrameSelector;
 use crate::uplink::Outbox;
 
 /// Shared by the message sink, the HTTP server and all sessions of one run.
@@ -29,6 +30,8 @@ pub(super) struct Context {
     pub source_secrets: Arc<SourceSecrets>,
     /// Copies for the data collection; `None`: nothing asks for them.
     pub capture_tap: Option<Arc<CaptureTap>>,
+    /// Chooses inputs that are worth an upload to Edge Impulse Studio; `None`: off.
+    pub frame_selector: Option<Arc<FrameSelector>>,
     /// Requests updates of the model.
     pub model_updates: UpdateRequester,
 }

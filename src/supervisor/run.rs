@@ -18,7 +18,7 @@ use super::session_end::SessionEnd;
 use super::setup::Setup;
 use super::source_secrets::SourceSecrets;
 use super::spool;
-use super::studio_link::{StudioLink, StudioLinkSettings};
+use super::studio_link::{self, StudioLink, StudioLinkSettings};
 use crate::commands::refusal_answer;
 use crate::device::Topics;
 use crate::http::live_page;
@@ -96,6 +96,7 @@ pub async fn run(
     let device_dir = config.work_dir.join(&device);
     let _live_page = live_page::start(&config.preview, device_dir, live_tap.clone(), registry.clone());
     let capture_tap = config.wants_studio_channel().then(Arc::default);
+    let (frame_selector, frames) = studio_link::frame_selector(config, &device, &stats).unzip();
     let (model_updates, update_requests) = UpdateRequester::new();
     let context = Context {
         setup: Arc::new(Mutex::new(Arc::new(setup))),
@@ -108,16 +109,19 @@ pub async fn run(
         stuck_threads: Arc::default(),
         source_secrets: Arc::new(SourceSecrets::new(tokio::runtime::Handle::current())),
         capture_tap,
+        frame_selector,
         model_updates,
     };
     let local_topics = local_topics.map(|ends| ends.start(&context, sink.commands()));
-    let studio_link = context.capture_tap.as_ref().map(|tap| {
-        StudioLink::start(&StudioLinkSettings {
+    let tap = context.capture_tap.as_ref();
+    let studio_link = (tap.is_some() || frames.is_some()).then(|| {
+        StudioLink::start(StudioLinkSettings {
             setup: &context.setup,
             device: &context.device,
             stats: &context.stats,
             registry: &context.registry,
             tap,
+            frames,
         })
     });
     let mut inputs = SessionInputs {

@@ -233,6 +233,7 @@ impl<'a> Session<'a> {
             stats: self.context.stats.clone(),
             prediction_logger: PredictionLogger::new(runner.quiet_predictions, runner.verbosity),
             live_tap: self.context.live_tap.clone(),
+            frame_selector: self.context.frame_selector.clone(),
             classifier: self.classifier_settings(),
             successor: self.updates.successor().clone(),
             announce: self.announce.clone(),

@@ -1,5 +1,6 @@
 //! Helpers that do not depend on the component: time, retries, files, text and secrets.
 
+pub(crate) mod aged_file;
 pub mod atomic_file;
 pub mod backoff;
 pub mod clock;
@@ -13,5 +14,6 @@ pub mod panics;
 pub(crate) mod redact;
 pub mod secret;
 pub mod secret_reference;
+pub(crate) mod sliding_window;
 pub(crate) mod text;
 pub(crate) mod write_access;

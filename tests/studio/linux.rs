@@ -181,6 +181,8 @@ async fn snapshots_go_on_while_a_sound_is_recorded_as_in_exchange_e() {
         key: Box::new(|| Box::pin(async { Ok(Secret::new("ei_test")) })),
         ingestion: addresses.ingestion(),
         directory: work_dir.path().join("samples"),
+        daily_bytes: work_dir.path().join("bytes.json"),
+        daily_limit: Box::new(|| 0),
         limits: UploadLimits::default(),
         stats: Arc::default(),
         activity: StudioActivity::default(),

@@ -201,6 +201,7 @@ async fn take_sample(request: SampleRequest, settings: &CollectSettings) -> Resu
         label: request.label,
         kind,
         data,
+        collected: None,
     };
     uploads.upload(sample).await.map_err(|e| e.to_string())
 }

@@ -12,4 +12,5 @@ mod service;
 mod snapshots;
 mod video;
 
+pub(super) use picture::FrameEncoder;
 pub use service::{CollectService, CollectSettings};

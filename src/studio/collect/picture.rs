@@ -13,7 +13,7 @@ const LOW_HEIGHT: u32 = 96;
 
 /// Encodes frames. Its memory is reused.
 #[derive(Debug)]
-pub(super) struct FrameEncoder {
+pub(in crate::studio) struct FrameEncoder {
     target: PictureTarget,
     converter: Converter,
     picture: Picture,
@@ -47,7 +47,7 @@ impl FrameEncoder {
     ///
     /// # Errors
     /// Why it cannot be converted, as a sentence.
-    pub(super) fn encode(&mut self, frame: &Frame, resolution: SnapshotResolution) -> Result<Bytes, String> {
+    pub(in crate::studio) fn encode(&mut self, frame: &Frame, resolution: SnapshotResolution) -> Result<Bytes, String> {
         let target = match (resolution, frame.size()) {
             (SnapshotResolution::Low, Some((width, height))) if height > LOW_HEIGHT => PictureTarget {
                 width: (u64::from(width) * u64::from(LOW_HEIGHT) / u64::from(height)).max(1) as u32,

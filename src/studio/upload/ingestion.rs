@@ -9,6 +9,7 @@ use serde_json::Value;
 use url::Url;
 use uuid::Uuid;
 
+use super::bounding_boxes;
 use super::sample::SampleMetadata;
 use crate::studio::client::reason;
 use crate::studio::error::StudioError;
@@ -38,6 +39,8 @@ pub(super) enum Verdict {
         reason: String,
         /// When.
         retry: Retry,
+        /// Whether data may have been sent.
+        was_sent: bool,
     },
 }
 
@@ -72,13 +75,21 @@ impl IngestionClient {
     ) -> Verdict {
         let limit = answer + Duration::from_secs(data.len() as u64 / SLOWEST);
         let request = match self.request(base, key, &metadata.category) {
-            Ok(request) => request.timeout(limit).header("x-label", metadata.encoded_label()),
-            Err(error) => return not_now(error.to_string(), Retry::Later),
+            Ok(request) => request
+                .timeout(limit)
+                .header("x-label", metadata.encoded_label())
+                .header("x-metadata", metadata.encoded_metadata()),
+            Err(error) => return Verdict::not_sent(error.to_string(), Retry::Later),
+        };
+        let request = match metadata.is_unlabelled() {
+            true => request.header("x-no-label", "1"),
+            false => request,
         };
         let boundary = Uuid::new_v4().simple().to_string();
         match send(request, &boundary, body(metadata, &boundary, data)).await {
             Ok(IngestionReply { status, text }) => verdict(status, &text, is_repeated),
-            Err(reason) => not_now(reason, Retry::Soon),
+            Err(error) if error.is_connect() => Verdict::not_sent(reason(&error), Retry::Soon),
+            Err(error) => not_now(reason(&error), Retry::Soon),
         }
     }
 
@@ -95,10 +106,13 @@ impl IngestionClient {
         let request = self.request(base, key, "training")?.timeout(answer);
         let boundary = Uuid::new_v4().simple().to_string();
         let end = Bytes::from(format!("--{boundary}--\r\n"));
-        Ok(send(request, &boundary, [end]).await)
+        let request = request.header("x-metadata", "{}");
+        Ok(send(request, &boundary, vec![end])
+            .await
+            .map_err(|error| reason(&error)))
     }
 
-    /// A request without label and body.
+    /// A request without label, metadata and body.
     fn request(&self, base: &Url, key: &Secret, category: &str) -> Result<RequestBuilder, StudioError> {
         let mut key = HeaderValue::from_str(key.reveal()).map_err(|_| StudioError::UnusableKey)?;
         key.set_sensitive(true);
@@ -111,7 +125,6 @@ impl IngestionClient {
             .header("x-api-key", key)
             .header("x-disallow-duplicates", "1")
             .header("x-add-date-id", "1")
-            .header("x-metadata", "{}")
             .header("x-device-type", "EDGE_IMPULSE_CLI")
             .header("x-upload-source", "EDGE_IMPULSE_CLI_UPLOADER");
         Ok(request)
@@ -124,22 +137,21 @@ pub(super) struct IngestionReply {
     pub(super) text: Vec<u8>,
 }
 
-/// Sends the parts as they are. The error is the reason why there is no answer.
-async fn send<const N: usize>(
-    request: RequestBuilder,
-    boundary: &str,
-    parts: [Bytes; N],
-) -> Result<IngestionReply, String> {
+/// Sends the parts as they are.
+///
+/// # Errors
+/// There is no answer.
+async fn send(request: RequestBuilder, boundary: &str, parts: Vec<Bytes>) -> Result<IngestionReply, reqwest::Error> {
     let length: usize = parts.iter().map(Bytes::len).sum();
-    let parts = futures_util::stream::iter(parts.map(Ok::<_, std::convert::Infallible>));
+    let parts = futures_util::stream::iter(parts.into_iter().map(Ok::<_, std::convert::Infallible>));
     let request = request
         .header(CONTENT_TYPE, format!("multipart/form-data; boundary={boundary}"))
         .header(CONTENT_LENGTH, length)
         .body(reqwest::Body::wrap_stream(parts));
-    let mut response = request.send().await.map_err(|error| reason(&error))?;
+    let mut response = request.send().await?;
     let status = response.status();
     let mut text = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|error| reason(&error))? {
+    while let Some(chunk) = response.chunk().await? {
         if text.len() + chunk.len() > MAX_ANSWER {
             break;
         }
@@ -148,19 +160,39 @@ async fn send<const N: usize>(
     Ok(IngestionReply { status, text })
 }
 
-fn not_now(reason: String, retry: Retry) -> Verdict {
-    Verdict::NotNow { reason, retry }
+impl Verdict {
+    /// No data was sent; another attempt may succeed.
+    pub(super) fn not_sent(reason: String, retry: Retry) -> Self {
+        Self::NotNow {
+            reason,
+            retry,
+            was_sent: false,
+        }
+    }
 }
 
-/// The body, whose only part is the data. The data is not copied.
-fn body(metadata: &SampleMetadata, boundary: &str, data: Bytes) -> [Bytes; 3] {
-    let head = format!(
-        "--{boundary}\r\nContent-Disposition: form-data; name=\"data\"; filename=\"{}\"\r\nContent-Type: {}\r\n\r\n",
-        metadata.file_name(),
-        metadata.kind.content_type()
-    );
-    let tail = format!("\r\n--{boundary}--\r\n");
-    [head.into(), data, tail.into()]
+fn not_now(reason: String, retry: Retry) -> Verdict {
+    Verdict::NotNow {
+        reason,
+        retry,
+        was_sent: true,
+    }
+}
+
+/// The body: a part with the data, which is not copied, and one with its boxes if it has some.
+fn body(metadata: &SampleMetadata, boundary: &str, data: Bytes) -> Vec<Bytes> {
+    let head = |file_name: &str, kind: &str| {
+        format!(
+            "--{boundary}\r\nContent-Disposition: form-data; name=\"data\"; filename=\"{file_name}\"\r\nContent-Type: {kind}\r\n\r\n"
+        )
+    };
+    let mut parts = vec![head(&metadata.file_name(), metadata.kind.content_type()).into(), data];
+    if let Some(labels) = metadata.labels_file() {
+        let head = head(bounding_boxes::FILE_NAME, "application/json");
+        parts.push(format!("\r\n{head}{labels}").into());
+    }
+    parts.push(format!("\r\n--{boundary}--\r\n").into());
+    parts
 }
 
 /// Ingestion refuses single files inside a 200, and answers plain text too.
@@ -215,6 +247,35 @@ mod tests {
             Verdict::Refused("bad".to_owned())
         );
         assert_eq!(of(421, "", false), Verdict::Refused("HTTP 421".to_owned()));
+    }
+
+    #[test]
+    fn the_boxes_are_a_second_part_of_the_request() {
+        use crate::studio::upload::{CollectedDetails, LabelledBox, SampleKind};
+        let found = LabelledBox {
+            label: "car".to_owned(),
+            x: 1,
+            y: 2,
+            width: 3,
+            height: 4,
+        };
+        let metadata = SampleMetadata {
+            category: "training".to_owned(),
+            label: String::new(),
+            kind: SampleKind::Jpeg,
+            bytes: 4,
+            collected: Some(CollectedDetails {
+                name: "d.1".to_owned(),
+                boxes: vec![found],
+                metadata: Default::default(),
+            }),
+        };
+        let body = body(&metadata, "B", Bytes::from_static(b"JPEG")).concat();
+        let expected = "--B\r\nContent-Disposition: form-data; name=\"data\"; filename=\"d.1.jpg\"\r\nContent-Type: image/jpeg\r\n\r\nJPEG\r\n\
+            --B\r\nContent-Disposition: form-data; name=\"data\"; filename=\"bounding_boxes.labels\"\r\nContent-Type: application/json\r\n\r\n\
+            {\"version\":1,\"type\":\"bounding-box-labels\",\"boundingBoxes\":{\"d.1.jpg\":[{\"label\":\"car\",\"x\":1,\"y\":2,\"width\":3,\"height\":4}]}}\r\n\
+            --B--\r\n";
+        assert_eq!(String::from_utf8_lossy(&body), expected);
     }
 
     #[test]

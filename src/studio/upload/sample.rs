@@ -1,8 +1,12 @@
 //! One sample for ingestion.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
+
+use super::bounding_boxes::{LabelledBox, labels_file};
 
 /// Unencoded in the header `x-label`, as `encodeURIComponent` of JavaScript leaves it.
 const LABEL: &AsciiSet = &NON_ALPHANUMERIC
@@ -15,6 +19,9 @@ const LABEL: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'\'')
     .remove(b'(')
     .remove(b')');
+
+/// Most bytes of a request beside the data and the boxes.
+const OVERHEAD: u64 = 4096;
 
 /// The kind of a sample's file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,6 +65,19 @@ pub struct UploadSample {
     pub kind: SampleKind,
     /// The file.
     pub data: Bytes,
+    /// What goes with a sample that the component chose by itself; `None`: Studio asked for it.
+    pub collected: Option<CollectedDetails>,
+}
+
+/// What goes with a sample that the component chose by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CollectedDetails {
+    /// The name of the file without its extension.
+    pub name: String,
+    /// The boxes that the model found; empty: the sample has a label, or is not labelled.
+    pub boxes: Vec<LabelledBox>,
+    /// Shown by Studio beside the sample.
+    pub metadata: BTreeMap<String, String>,
 }
 
 /// What is known of a sample beside its data; a JSON file of the spool.
@@ -68,6 +88,9 @@ pub(super) struct SampleMetadata {
     pub(super) kind: SampleKind,
     /// Length of the data: a power cut may have cut it.
     pub(super) bytes: u64,
+    /// Missing in files of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) collected: Option<CollectedDetails>,
 }
 
 impl SampleMetadata {
@@ -77,6 +100,7 @@ impl SampleMetadata {
             label: sample.label.clone(),
             kind: sample.kind,
             bytes: sample.data.len() as u64,
+            collected: sample.collected.clone(),
         }
     }
 
@@ -85,10 +109,41 @@ impl SampleMetadata {
         utf8_percent_encode(&self.label, LABEL).to_string()
     }
 
-    /// The name of the file: the label unencoded. A quotation mark would end the parameter of the header.
+    /// The name of the file: the label unencoded, if no name is given. A quotation mark would end the parameter of the header.
     pub(super) fn file_name(&self) -> String {
-        let label: String = self.label.chars().filter(|c| !c.is_control()).collect();
-        format!("{}.{}", label.replace('"', "%22"), self.kind.extension())
+        let name = self.collected.as_ref().map_or(&self.label, |collected| &collected.name);
+        let name: String = name.chars().filter(|c| !c.is_control()).collect();
+        format!("{}.{}", name.replace('"', "%22"), self.kind.extension())
+    }
+
+    /// The bytes that an upload takes at most, beside those of TCP and TLS.
+    pub(super) fn upload_bytes(&self) -> u64 {
+        self.bytes + self.labels_file().map_or(0, |labels| labels.len() as u64) + OVERHEAD
+    }
+
+    /// Whether Studio must not take a label from the name of the file, as it does for samples without one.
+    pub(super) fn is_unlabelled(&self) -> bool {
+        self.collected.is_some() && self.label.is_empty()
+    }
+
+    /// The value of `x-metadata`: JSON in ASCII, because a header takes nothing else.
+    pub(super) fn encoded_metadata(&self) -> String {
+        let metadata = self.collected.as_ref().map(|collected| &collected.metadata);
+        let json = serde_json::json!(metadata.unwrap_or(&BTreeMap::new())).to_string();
+        let mut ascii = String::with_capacity(json.len());
+        for unit in json.encode_utf16() {
+            match u8::try_from(unit) {
+                Ok(byte) if byte.is_ascii() => ascii.push(char::from(byte)),
+                _ => ascii.push_str(&format!("\\u{unit:04x}")),
+            }
+        }
+        ascii
+    }
+
+    /// The content of the file with the boxes; `None`: there are none.
+    pub(super) fn labels_file(&self) -> Option<String> {
+        let boxes = &self.collected.as_ref()?.boxes;
+        (!boxes.is_empty()).then(|| labels_file(&self.file_name(), boxes).to_string())
     }
 }
 
@@ -103,8 +158,55 @@ mod tests {
             label: "noise & \"dör\" (1)".to_owned(),
             kind: SampleKind::Wav,
             bytes: 0,
+            collected: None,
         };
         assert_eq!(metadata.encoded_label(), "noise%20%26%20%22d%C3%B6r%22%20(1)");
         assert_eq!(metadata.file_name(), "noise & %22dör%22 (1).wav");
+        assert_eq!(
+            (metadata.encoded_metadata().as_str(), metadata.is_unlabelled()),
+            ("{}", false)
+        );
+    }
+
+    #[test]
+    fn a_collected_sample_has_a_name_metadata_in_ascii_and_perhaps_boxes() {
+        let found = LabelledBox {
+            label: "car".to_owned(),
+            x: 0,
+            y: 0,
+            width: 1,
+            height: 1,
+        };
+        let mut metadata = SampleMetadata {
+            category: "training".to_owned(),
+            label: String::new(),
+            kind: SampleKind::Jpeg,
+            bytes: 0,
+            collected: Some(CollectedDetails {
+                name: "device.1".to_owned(),
+                boxes: vec![found],
+                metadata: [("model".to_owned(), "Tür 🚪 \"1\"".to_owned())].into(),
+            }),
+        };
+        assert_eq!(metadata.file_name(), "device.1.jpg");
+        assert!(metadata.is_unlabelled());
+        let encoded = metadata.encoded_metadata();
+        assert!(encoded.is_ascii(), "{encoded}");
+        let read: BTreeMap<String, String> = serde_json::from_str(&encoded).unwrap();
+        assert_eq!(read["model"], "Tür 🚪 \"1\"");
+        assert!(metadata.labels_file().unwrap().contains("\"device.1.jpg\":[{"));
+        metadata.collected.as_mut().unwrap().boxes.clear();
+        assert_eq!(metadata.labels_file(), None);
+    }
+
+    #[test]
+    fn the_metadata_of_an_earlier_version_is_read() {
+        let text = r#"{"category":"training","label":"cat","kind":"jpeg","bytes":5}"#;
+        let metadata: SampleMetadata = serde_json::from_str(text).unwrap();
+        assert_eq!(
+            (metadata.collected.as_ref(), metadata.file_name().as_str()),
+            (None, "cat.jpg")
+        );
+        assert_eq!(serde_json::to_string(&metadata).unwrap(), text);
     }
 }

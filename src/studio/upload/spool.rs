@@ -165,9 +165,19 @@ impl SampleSpool {
         dropped
     }
 
-    /// The number of the oldest sample.
-    pub(super) fn oldest(&self) -> Option<u64> {
-        self.entries.first_key_value().map(|(number, _)| *number)
+    /// The number of the oldest sample, without the collected ones that take more than `room` bytes.
+    pub(super) fn oldest(&self, room: u64) -> Option<u64> {
+        let mut entries = self.entries.iter();
+        let oldest = entries.find(|(_, metadata)| metadata.collected.is_none() || metadata.upload_bytes() <= room);
+        oldest.map(|(number, _)| *number)
+    }
+
+    /// The number of collected samples that wait, and their bytes.
+    pub(super) fn collected(&self) -> (usize, u64) {
+        let collected = self.entries.values().filter(|metadata| metadata.collected.is_some());
+        collected.fold((0, 0), |(count, bytes), metadata| {
+            (count + 1, bytes + metadata.upload_bytes())
+        })
     }
 
     pub(super) fn metadata(&self, number: u64) -> Option<&SampleMetadata> {
@@ -207,7 +217,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::studio::upload::sample::SampleKind;
+    use crate::studio::upload::sample::{CollectedDetails, SampleKind};
 
     fn sample(label: &str, bytes: usize) -> UploadSample {
         UploadSample {
@@ -215,7 +225,38 @@ mod tests {
             label: label.to_owned(),
             kind: SampleKind::Jpeg,
             data: vec![7; bytes].into(),
+            collected: None,
         }
+    }
+
+    fn collected(bytes: usize) -> UploadSample {
+        UploadSample {
+            collected: Some(CollectedDetails {
+                name: "d.1".to_owned(),
+                boxes: Vec::new(),
+                metadata: Default::default(),
+            }),
+            ..sample("", bytes)
+        }
+    }
+
+    #[test]
+    fn collected_samples_wait_for_room_and_others_do_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut spool = spool(directory.path());
+        spool.put(&sample("a", 10)).unwrap();
+        spool.put(&collected(100)).unwrap();
+        spool.put(&collected(20)).unwrap();
+        spool.remove(0);
+        let (count, bytes) = spool.collected();
+        assert_eq!(count, 2);
+        let small = bytes / 2;
+        assert_eq!(
+            (spool.oldest(bytes), spool.oldest(small), spool.oldest(0)),
+            (Some(1), Some(2), None)
+        );
+        spool.put(&sample("b", 10)).unwrap();
+        assert_eq!(spool.oldest(0), Some(3));
     }
 
     fn spool(directory: &Path) -> SampleSpool {
@@ -236,7 +277,7 @@ mod tests {
             before.put(&sample(label, 10)).unwrap();
         }
         let mut after = spool(directory.path());
-        let oldest = after.oldest().unwrap();
+        let oldest = after.oldest(0).unwrap();
         assert_eq!((after.len(), after.metadata(oldest).unwrap().label.as_str()), (2, "a"));
         assert_eq!(after.read(oldest).unwrap(), vec![7; 10]);
         after.remove(oldest);
@@ -269,7 +310,7 @@ mod tests {
         fs::write(path("0000000000000009.data"), "without JSON").unwrap();
         fs::write(path("0000000000000010.unfinished"), "").unwrap();
         let after = spool(directory.path());
-        assert_eq!((after.len(), after.oldest()), (1, Some(1)));
+        assert_eq!((after.len(), after.oldest(0)), (1, Some(1)));
         assert_eq!(fs::read_dir(directory.path().join("samples")).unwrap().count(), 2);
     }
 }

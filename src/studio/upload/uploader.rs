@@ -1,115 +1,27 @@
 //! The task that uploads samples.
 
 use std::collections::HashSet;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
-use url::Url;
 
-use super::ingestion::{IngestionClient, MAX_BYTES, Verdict};
+use super::daily_bytes::DailyBytes;
+use super::handle::{UploadError, UploadHandle, UploadJob, UploadSettings};
+use super::ingestion::{IngestionClient, Verdict};
 use super::sample::{SampleMetadata, UploadSample};
 use super::spool::{SampleSpool, SpoolBounds};
-use crate::status::stats::Stats;
-use crate::status::{StudioActivity, UploadRecord, UploadState};
-use crate::studio::api_key::ApiKeyReader;
-use crate::studio::host::HostError;
-use crate::util::backoff::{Backoff, BackoffPolicy, Retry};
+use crate::status::{UploadRecord, UploadState};
+use crate::util::backoff::{Backoff, Retry};
 use crate::util::clock::rounded;
 use crate::util::log_limiter::LogLimiter;
 use crate::util::panics::PanicRestart;
 use crate::util::text::sentence;
 
-/// Samples that wait to be written to the spool.
-const QUEUE: usize = 8;
-
-/// Why a sample is not in Studio. The texts are shown to the person in Studio.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum UploadError {
-    /// Ingestion refused the sample.
-    #[error("{0}")]
-    Refused(String),
-    /// It waits on disk.
-    #[error("the upload failed ({0}); the sample is kept on the device and uploaded later")]
-    Waiting(String),
-    /// It is lost.
-    #[error("the sample could not be kept on the device: {0}")]
-    Lost(String),
-}
-
-/// Time and size limits. Only tests change the defaults.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct UploadLimits {
-    /// Time for a connection. Default 10 s.
-    pub connect: Duration,
-    /// Time for the answer, beside a second for every 16 KiB. Default 60 s.
-    pub answer: Duration,
-    /// Most samples on disk. Default 1000.
-    pub samples: usize,
-    /// Most bytes of samples on disk. Default 256 MiB.
-    pub bytes: u64,
-    /// Delays after a failure.
-    pub backoff: BackoffPolicy,
-}
-
-impl Default for UploadLimits {
-    fn default() -> Self {
-        Self {
-            connect: Duration::from_secs(10),
-            answer: Duration::from_secs(60),
-            samples: 1000,
-            bytes: 256 << 20,
-            backoff: BackoffPolicy::default(),
-        }
-    }
-}
-
-/// What the task needs.
-pub struct UploadSettings {
-    /// Reads the API key, before each series of uploads.
-    pub key: ApiKeyReader,
-    /// The address of ingestion.
-    pub ingestion: Result<Url, HostError>,
-    /// Where samples wait.
-    pub directory: PathBuf,
-    /// Time and size limits.
-    pub limits: UploadLimits,
-    /// Counts samples.
-    pub stats: Arc<Stats>,
-    /// Where the last uploads are shown.
-    pub activity: StudioActivity,
-}
-
-/// Hands samples to the task.
-#[derive(Debug, Clone)]
-pub struct UploadHandle(mpsc::Sender<UploadJob>);
-
-struct UploadJob {
-    sample: UploadSample,
-    result: oneshot::Sender<Result<(), UploadError>>,
-}
-
-impl UploadHandle {
-    /// Keeps the sample on disk and uploads it. Returns after the first attempt.
-    ///
-    /// # Errors
-    /// [`UploadError`]
-    pub async fn upload(&self, sample: UploadSample) -> Result<(), UploadError> {
-        if sample.data.len() as u64 >= MAX_BYTES {
-            return Err(UploadError::Lost(format!(
-                "it has {} bytes, and less than {MAX_BYTES} are accepted",
-                sample.data.len()
-            )));
-        }
-        let ended = || UploadError::Lost("the component is stopping".to_owned());
-        let (result, uploaded) = oneshot::channel();
-        self.0.send(UploadJob { sample, result }).await.map_err(|_| ended())?;
-        uploaded.await.unwrap_or_else(|_| Err(ended()))
-    }
-}
+/// Interval at which is checked whether collected samples may be uploaded again.
+const ROOM_INTERVAL: Duration = Duration::from_secs(300);
 
 /// The running task. It ends when this is dropped; samples on disk are uploaded after the next start.
 #[derive(Debug)]
@@ -121,14 +33,16 @@ pub struct Uploader {
 impl Uploader {
     /// Starts the task.
     pub fn start(settings: UploadSettings) -> (Self, UploadHandle) {
-        let (sender, jobs) = mpsc::channel(QUEUE);
+        let (handle, jobs) = UploadHandle::new();
         let (stop, stopping) = watch::channel(false);
         let limits = settings.limits;
         let bounds = SpoolBounds {
             samples: limits.samples,
             bytes: limits.bytes,
         };
+        let now = Instant::now();
         let mut runner = UploadRunner {
+            daily_bytes: Arc::new(Mutex::new(DailyBytes::new(settings.daily_bytes.clone(), now))),
             spool: Arc::new(Mutex::new(SampleSpool::new(settings.directory.clone(), bounds))),
             settings,
             jobs,
@@ -145,7 +59,7 @@ impl Uploader {
                 tokio::time::sleep(wait).await;
             }
         });
-        (Self { stop, task }, UploadHandle(sender))
+        (Self { stop, task }, handle)
     }
 
     /// Writes the samples that wait in memory to the disk and ends the task. A running upload is repeated after the next start.
@@ -165,6 +79,8 @@ struct UploadRunner {
     settings: UploadSettings,
     /// Locked by one blocking thread at a time.
     spool: Arc<Mutex<SampleSpool>>,
+    /// The bytes of collected samples. Locked by one blocking thread at a time.
+    daily_bytes: Arc<Mutex<DailyBytes>>,
     jobs: mpsc::Receiver<UploadJob>,
     stop: watch::Receiver<bool>,
     /// The samples of this process that were tried: an attempt may have arrived. Those of an earlier process count as tried.
@@ -180,7 +96,12 @@ struct UploadRunner {
 impl UploadRunner {
     async fn run(&mut self) {
         let mut stop = self.stop.clone();
-        let opened = self.with_spool(|spool| {
+        let daily_bytes = self.daily_bytes.clone();
+        let is_first = self.attempts_began.is_none();
+        let opened = self.with_spool(move |spool| {
+            if is_first {
+                daily_bytes.lock().load(Instant::now());
+            }
             spool.open()?;
             Ok((spool.len(), spool.next_number()))
         });
@@ -196,7 +117,9 @@ impl UploadRunner {
         }
         let work = async {
             loop {
-                let oldest = self.with_spool(|spool| Ok(spool.oldest())).await.ok().flatten();
+                let room = self.room();
+                let found = self.with_spool(move |spool| Ok((spool.oldest(room), spool.len() > 0)));
+                let (oldest, is_waiting) = found.await.unwrap_or_default();
                 tokio::select! {
                     biased;
                     Some(job) = self.jobs.recv() => self.on_job(job).await,
@@ -206,6 +129,8 @@ impl UploadRunner {
                             let _ = self.attempt(number).await;
                         }
                     }
+                    // The collected samples on disk have used up the bytes of this day.
+                    () = tokio::time::sleep(ROOM_INTERVAL), if oldest.is_none() && is_waiting => {}
                     // The handles are gone and nothing waits.
                     else => return,
                 }
@@ -219,12 +144,16 @@ impl UploadRunner {
     }
 
     async fn on_job(&mut self, job: UploadJob) {
-        let result = match self.keep(job.sample).await {
+        let kept = self.keep(job.sample).await;
+        let Some(waiting) = job.result else {
+            return;
+        };
+        let result = match kept {
             Ok(number) => self.attempt(number).await,
             Err(error) => Err(error),
         };
         // The person in Studio may have gone.
-        let _ = job.result.send(result);
+        let _ = waiting.send(result);
     }
 
     /// Nothing that was handed over is lost at a stop.
@@ -255,19 +184,55 @@ impl UploadRunner {
         async move { counted.await.unwrap_or_default() }
     }
 
+    /// The bytes that collected samples may still take today.
+    fn room(&self) -> u64 {
+        let limit = (self.settings.daily_limit)();
+        self.daily_bytes.lock().room(Instant::now(), limit)
+    }
+
+    /// Whether a collected sample can be uploaded today after those that wait. They are at most half of the samples, so that those
+    /// that a person asks for have room.
+    async fn check_room(&mut self, metadata: &SampleMetadata) -> Result<(), UploadError> {
+        let room = self.room();
+        let (count, waiting) = self.with_spool(|spool| Ok(spool.collected())).await.unwrap_or_default();
+        let needed = metadata.upload_bytes();
+        if waiting.saturating_add(needed) <= room && count < self.settings.limits.samples / 2 {
+            return Ok(());
+        }
+        self.settings.stats.collect_over_bytes.inc();
+        if let Some(suppressed) = self.log_limiter.check(Instant::now(), "room") {
+            tracing::info!(
+                bytes = needed,
+                waiting,
+                room,
+                suppressed = suppressed.count(),
+                advice = "collect_mb_per_day allows more",
+                "A frame is not kept for Edge Impulse Studio: the bytes of this day are used up, or too many frames wait"
+            );
+        }
+        Err(UploadError::Lost("the bytes of this day are used up".to_owned()))
+    }
+
     /// Writes a sample to the disk.
     async fn keep(&mut self, sample: UploadSample) -> Result<u64, UploadError> {
         let metadata = SampleMetadata::of(&sample);
+        let is_collected = metadata.collected.is_some();
+        if is_collected {
+            self.check_room(&metadata).await?;
+        }
         let put = self.with_spool(move |spool| {
+            let before = spool.collected().0 + usize::from(is_collected);
             let (number, dropped) = spool.put(&sample)?;
-            Ok((number, dropped, spool.oldest(), spool.len()))
+            let dropped_collected = before - spool.collected().0;
+            Ok((number, dropped, dropped_collected, spool.oldest(u64::MAX), spool.len()))
         });
         match put.await {
-            Ok((number, dropped, oldest, waiting)) => {
+            Ok((number, dropped, dropped_collected, oldest, waiting)) => {
                 self.show(Some(number), &metadata, UploadState::Waiting(None));
                 self.settings.activity.set_waiting(waiting);
                 self.settings.activity.drop_uploads_before(oldest.unwrap_or(number));
                 self.settings.stats.studio_uploads_dropped.add(dropped as u64);
+                self.settings.stats.collect_dropped.add(dropped_collected as u64);
                 if dropped > 0 && self.log_limiter.check(Instant::now(), "dropped").is_some() {
                     tracing::error!(
                         dropped,
@@ -278,6 +243,7 @@ impl UploadRunner {
             }
             Err(error) => {
                 self.settings.stats.studio_uploads_dropped.inc();
+                self.settings.stats.collect_dropped.add(is_collected.into());
                 let directory = self.settings.directory.display();
                 tracing::error!(path = %directory, %error, "A sample for Edge Impulse Studio cannot be written to the disk");
                 self.show(None, &metadata, UploadState::Lost(error.to_string()));
@@ -301,6 +267,7 @@ impl UploadRunner {
     async fn attempt(&mut self, number: u64) -> Result<(), UploadError> {
         let metadata = self.with_spool(move |spool| Ok(spool.metadata(number).cloned()));
         let metadata = metadata.await.ok().flatten();
+        let is_collected = metadata.as_ref().is_some_and(|metadata| metadata.collected.is_some());
         let verdict = self.verdict(number).await;
         if let Some(metadata) = metadata {
             self.show(Some(number), &metadata, state_after(&verdict));
@@ -312,6 +279,7 @@ impl UploadRunner {
                 self.backoff = Backoff::new(self.settings.limits.backoff);
                 self.retry_at = None;
                 stats.studio_uploads.inc();
+                stats.collect_uploaded.add(is_collected.into());
                 let waiting = self.waiting().await;
                 tracing::info!(waiting, "A sample was uploaded to Edge Impulse Studio");
                 Ok(())
@@ -319,10 +287,11 @@ impl UploadRunner {
             Verdict::Refused(reason) => {
                 self.remove(number).await;
                 stats.studio_uploads_refused.inc();
+                stats.collect_dropped.add(is_collected.into());
                 tracing::error!(error = reason, "Edge Impulse Studio refuses a sample, which is dropped");
                 Err(UploadError::Refused(reason))
             }
-            Verdict::NotNow { reason, retry } => {
+            Verdict::NotNow { reason, retry, .. } => {
                 let now = Instant::now();
                 let wait = match retry {
                     Retry::Soon => self.backoff.failed(now),
@@ -345,7 +314,7 @@ impl UploadRunner {
     }
 
     async fn verdict(&mut self, number: u64) -> Verdict {
-        let not_now = |reason: String, retry| Verdict::NotNow { reason, retry };
+        let not_now = Verdict::not_sent;
         let url = match &self.settings.ingestion {
             Ok(url) => url.clone(),
             Err(error) => return not_now(error.to_string(), Retry::Later),
@@ -372,7 +341,30 @@ impl UploadRunner {
         let is_earlier = self.attempts_began.is_some_and(|began| number < began);
         let is_repeated = !self.tried.insert(number) || is_earlier;
         let answer = self.settings.limits.answer;
-        client.upload(&url, &key, &metadata, data, answer, is_repeated).await
+        let Some(bytes) = metadata.collected.as_ref().map(|_| metadata.upload_bytes()) else {
+            return client.upload(&url, &key, &metadata, data, answer, is_repeated).await;
+        };
+        self.count_bytes(move |daily, now| daily.charge(now, bytes)).await;
+        // The same input may come twice, from a still camera.
+        let verdict = client.upload(&url, &key, &metadata, data, answer, true).await;
+        match verdict {
+            Verdict::NotNow { was_sent: false, .. } => {
+                self.count_bytes(move |daily, now| daily.refund(now, bytes)).await;
+            }
+            _ => self.settings.stats.collect_bytes.add(bytes),
+        }
+        verdict
+    }
+
+    /// Changes the count of bytes on a blocking thread: it is on disk.
+    fn count_bytes<C>(&self, change: C) -> impl Future<Output = ()> + Send + use<C>
+    where
+        C: FnOnce(&mut DailyBytes, Instant) + Send + 'static,
+    {
+        let daily_bytes = self.daily_bytes.clone();
+        let changed = tokio::task::spawn_blocking(move || change(&mut daily_bytes.lock(), Instant::now()));
+        // A panic is already logged.
+        async move { drop(changed.await) }
     }
 
     async fn remove(&mut self, number: u64) {

@@ -86,6 +86,9 @@ impl Session<'_> {
                 report.set_publish_every(new.iotcore_backoff);
             }
         }
+        if let (Some(selector), Some(config)) = (&self.context.frame_selector, new.frame_collection) {
+            selector.reconfigure(config);
+        }
         if new.metrics_interval != old.metrics_interval {
             self.metrics = metrics_interval(new);
         }
