@@ -8,6 +8,7 @@ mod command_line;
 mod daemon;
 mod faults;
 mod ingestion;
+mod frames;
 mod linux;
 mod on_demand;
 use crate::support;

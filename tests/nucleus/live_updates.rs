@@ -82,6 +82,21 @@ fn merged(mut parameters: Value, changes: Value) -> Value {
 }
 
 #[test]
+fn the_band_of_collected_frames_changes_while_the_inference_continues() {
+    // The model's only value is 0.9.
+    let mut component = Deployed::start(json!({"collect_uncertain": "0.1-0.2", "metrics_sleeptime_ms": 200}));
+    let notice = component.change(json!({"collect_uncertain": "0.85-0.95"}));
+    assert_eq!(
+        (&notice["changed"], &notice["applied"]),
+        (&json!(["collect_uncertain"]), &json!("at_once"))
+    );
+    let taken = |message: &Value| message["runner"]["collect_taken"] == 1;
+    component.observer.wait_for("model/metrics", "a frame is taken", taken);
+    assert_eq!(component.starts(), 1);
+    component.daemon.stop();
+}
+
+#[test]
 fn filter_gate_and_publishing_change_while_the_inference_continues() {
     let mut component = Deployed::start(json!({"iotcore_backoff": 2}));
     let notice = component.change(json!({"iotcore_backoff": 1, "publish_inference_base64_image": "yes"}));

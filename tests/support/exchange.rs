@@ -118,7 +118,7 @@ fn is_request(pattern: &Value, request: &Request) -> bool {
     pattern[&request.method] == *request.path
 }
 
-/// The only part of an upload.
+/// A part of an upload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Part {
     pub name: String,
@@ -128,26 +128,41 @@ pub struct Part {
 }
 
 impl Part {
+    /// The only part.
     #[track_caller]
     pub fn of(request: &Request) -> Self {
+        let mut parts = Self::all(request);
+        assert_eq!(parts.len(), 1, "one part");
+        parts.remove(0)
+    }
+
+    /// All parts, in their order.
+    #[track_caller]
+    pub fn all(request: &Request) -> Vec<Self> {
         let kind = &request.headers["content-type"];
         let (_, boundary) = kind.split_once("boundary=").expect("multipart");
         let boundary = format!("--{}", boundary.trim_matches('"'));
-        let body = &request.body;
-        let head_end = find(body, b"\r\n\r\n").expect("the headers of the part");
-        let head = String::from_utf8_lossy(&body[..head_end]).into_owned();
-        let end = find(body, format!("\r\n{boundary}--").as_bytes()).expect("the end of the part");
-        assert!(head.starts_with(&boundary), "{head}");
-        let between = |start: &str, end: &str| {
-            let rest = head.split_once(start).map_or("", |(_, rest)| rest);
-            rest.split(end).next().unwrap_or_default().to_owned()
-        };
-        Self {
-            name: between("; name=\"", "\""),
-            file_name: between("filename=\"", "\""),
-            kind: between("Content-Type: ", "\r\n"),
-            data: body[head_end + 4..end].to_vec(),
+        let mut rest = &request.body[..];
+        let mut parts = Vec::new();
+        while !rest.starts_with(format!("{boundary}--").as_bytes()) {
+            let head_end = find(rest, b"\r\n\r\n").expect("the headers of the part");
+            let head = String::from_utf8_lossy(&rest[..head_end]).into_owned();
+            assert!(head.starts_with(&boundary), "{head}");
+            let content = &rest[head_end + 4..];
+            let end = find(content, format!("\r\n{boundary}").as_bytes()).expect("the end of the part");
+            let between = |start: &str, end: &str| {
+                let rest = head.split_once(start).map_or("", |(_, rest)| rest);
+                rest.split(end).next().unwrap_or_default().to_owned()
+            };
+            parts.push(Self {
+                name: between("; name=\"", "\""),
+                file_name: between("filename=\"", "\""),
+                kind: between("Content-Type: ", "\r\n"),
+                data: content[..end].to_vec(),
+            });
+            rest = &content[end + 2..];
         }
+        parts
     }
 }
 
