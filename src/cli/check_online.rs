@@ -141,7 +141,7 @@ impl ProbeContext {
 
     /// Whether `run` needs the Edge Impulse API key.
     fn needs_api_key(&self) -> bool {
-        self.downloads() || self.config.wants_studio_channel() || self.config.frame_collection.is_some()
+        self.downloads() || self.config.wants_uploads()
     }
 
     /// Whether anything in this configuration needs AWS credentials.
@@ -283,8 +283,8 @@ async fn studio_channel(context: &ProbeContext) -> ProbeResult {
 
 /// An upload without a file: it stores nothing.
 async fn studio_ingestion(context: &ProbeContext) -> ProbeResult {
-    if !context.config.wants_studio_channel() {
-        return ProbeResult::NotNeeded("collect is off");
+    if !context.config.wants_uploads() {
+        return ProbeResult::NotNeeded("nothing is collected");
     }
     let url = match StudioAddresses::from_env().ingestion() {
         Ok(url) => url,

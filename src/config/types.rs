@@ -86,6 +86,11 @@ impl Config {
     pub fn wants_studio_channel(&self) -> bool {
         self.collect || self.launch == Launch::Linux
     }
+
+    /// Whether anything uploads samples to Edge Impulse Studio.
+    pub fn wants_uploads(&self) -> bool {
+        self.wants_studio_channel() || self.frame_collection.is_some()
+    }
 }
 
 /// Service launch type (`launch`).
