@@ -8,7 +8,7 @@ use std::time::Duration;
 use ei_greengrass::status::StudioActivity;
 use ei_greengrass::status::stats::Stats;
 use ei_greengrass::studio::upload::{
-    SampleKind, UploadError, UploadHandle, UploadLimits, UploadSample, UploadSettings, Uploader,
+    CollectedDetails, SampleKind, UploadError, UploadHandle, UploadLimits, UploadSample, UploadSettings, Uploader,
 };
 use ei_greengrass::util::backoff::BackoffPolicy;
 use ei_greengrass::util::secret::Secret;
@@ -30,12 +30,18 @@ struct Sender {
 
 impl Sender {
     fn to(port: u16) -> Self {
+        Self::with_daily_limit(port, 0)
+    }
+
+    fn with_daily_limit(port: u16, daily_limit: u64) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let stats = Arc::<Stats>::default();
         let (uploader, uploads) = Uploader::start(UploadSettings {
             key: Box::new(|| Box::pin(async { Ok(Secret::new("ei_test")) })),
             ingestion: Ok(url::Url::parse(&format!("http://127.0.0.1:{port}")).unwrap()),
             directory: directory.path().join("samples"),
+            daily_bytes: directory.path().join("bytes.json"),
+            daily_limit: Box::new(move || daily_limit),
             limits: UploadLimits {
                 answer: Duration::from_millis(300),
                 backoff: BackoffPolicy {
@@ -63,6 +69,7 @@ impl Sender {
                 label: label.to_owned(),
                 kind: SampleKind::Jpeg,
                 data: label.repeat(50_000).into(),
+                collected: None,
             })
             .await
     }
@@ -125,6 +132,47 @@ async fn a_refused_key_keeps_the_sample_until_a_key_is_accepted() {
     sender.upload("second").await.unwrap();
     sender.wait_until_stored(2).await;
     assert_eq!(labels(&server), ["first", "second", "first"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn repeated_attempts_for_a_collected_frame_stay_within_the_bytes_of_a_day() {
+    let server = answering(vec![Reply::bytes("text/plain", "").status(500); 4]);
+    let sender = Sender::with_daily_limit(server.port, 250_000);
+    let frame = || UploadSample {
+        category: "training".to_owned(),
+        label: "x".to_owned(),
+        kind: SampleKind::Jpeg,
+        data: "x".repeat(50_000).into(),
+        collected: Some(CollectedDetails {
+            name: "d-1".to_owned(),
+            boxes: Vec::new(),
+            metadata: Default::default(),
+        }),
+    };
+    sender.uploads.keep(frame()).await.unwrap();
+    server
+        .requests
+        .wait_for("four attempts", LIMIT, |all| (all.len() == 4).then_some(()));
+    // Samples that Studio asks for are not bounded.
+    for label in ["a", "b", "c"] {
+        sender.upload(label).await.unwrap();
+    }
+    assert_eq!(labels(&server), ["x", "x", "x", "x", "a", "b", "c"]);
+    let bodies = server
+        .requests
+        .with(|all| all[..4].iter().map(|request| request.body.len() as u64).sum::<u64>());
+    let counted = sender.stats.collect_bytes.get();
+    assert!(bodies <= counted && counted <= 250_000, "{bodies} {counted}");
+    // There is no room for another one either.
+    sender.uploads.keep(frame()).await.unwrap();
+    sender.upload("d").await.unwrap();
+    assert_eq!(
+        (
+            sender.stats.collect_over_bytes.get(),
+            sender.stats.collect_uploaded.get()
+        ),
+        (1, 0)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
