@@ -123,6 +123,35 @@ async fn the_page_shows_the_channel_the_project_and_what_came_of_the_last_upload
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_page_of_the_data_collection_shows_studio_and_no_model() {
+    let (remote, http) = (RemoteManagement::start(OnHello::Accept), HttpServer::start(answer));
+    let secrets = stand_in::secrets(&good_secret());
+    let eiparams = "eiparams=--greengrass --disable-microphone";
+    let arguments = ["--gst", BALL, "--set", "launch=linux", "--set", eiparams];
+    let served = Served::start_with(Site::new(), free_port(), NO_BROKER, &arguments, |command| {
+        stand_in::surround(command, &secrets.url(), &http.url());
+        command
+            .env("EI_REMOTE_MGMT_URL", remote.url())
+            .env("EI_INGESTION_URL", http.url());
+    });
+    let (connection, _) = remote.hello(0);
+    ask_for_picture(&connection, "cat");
+    connection.wait_for(&json!({"sampleFinished": true}));
+    let mut page = Chromium::open(&served.url("/"), View::PHONE).await;
+    page.wait_for_text("pill-studio", "connected").await;
+    page.wait_for_text("pill-model", "off").await;
+    page.wait_for_text("pill-source", "running").await;
+    page.wait_for_text("model-name", "Collects data for Edge Impulse Studio")
+        .await;
+    page.wait_for_text("notice", "Without a model there is no live picture")
+        .await;
+    page.wait_for_text("uploads", "cat.jpg").await;
+    page.wait_until_it_fits(&["notice", "uploads"]).await;
+    page.screenshot("collection-phone").await;
+    served.daemon.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_page_shows_why_studio_refuses_the_device_and_nothing_of_studio_when_it_is_off() {
     let (served, _remote, _servers) = collecting(OnHello::Refuse("Invalid API key"));
     let mut page = Chromium::open(&served.url("/"), View::PHONE).await;

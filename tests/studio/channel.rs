@@ -174,6 +174,22 @@ async fn a_name_given_in_studio_stays() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_refused_key_brings_no_storm_of_connections_as_in_exchange_b() {
+    let studio = ExchangeStudio::new("B");
+    let slow = ChannelLimits {
+        refused: Duration::from_secs(3600),
+        ..limits()
+    };
+    let device = Device::start(&studio.remote, &studio.http.url(), slow);
+    studio.play();
+    device
+        .wait_for_state(|state| matches!(state, StudioState::Refused(_)))
+        .await;
+    assert_eq!(studio.remote.connections.with(<[_]>::len), 1);
+    assert_eq!(studio.http.requests.with(<[_]>::len), 0, "nothing is registered");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_refused_device_tries_again_slowly() {
     let remote = RemoteManagement::start(OnHello::Refuse("Invalid API key"));
     let device = Device::start(&remote, NO_API, limits());
