@@ -147,6 +147,8 @@ async fn the_page_of_the_data_collection_shows_studio_and_no_model() {
         .await;
     page.wait_for_text("uploads", "cat.jpg").await;
     page.wait_until_it_fits(&["notice", "uploads"]).await;
+    let empty = "[...document.querySelectorAll('.of-model')].some(part => part.getBoundingClientRect().height > 0)";
+    assert_eq!(page.eval(empty).await, false);
     page.screenshot("collection-phone").await;
     served.daemon.stop();
 }

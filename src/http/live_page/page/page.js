@@ -277,6 +277,7 @@ function showStatus() {
   const size = model.input?.width ? `, ${model.input.width} × ${model.input.height}` : '';
   $('model-name').textContent = model.name ? `${model.owner ? model.owner + ' / ' : ''}${model.name} ${model.version}${size}`
     : model.state === 'off' ? 'Collects data for Edge Impulse Studio' : 'No model yet';
+  document.body.classList.toggle('without-model', model.state === 'off');
   pill('pill-model', ...STATE_PILLS[model.state]);
   // The source is not started before the model runs.
   pill('pill-source', ...(['running', 'off'].includes(model.state) || source.state !== 'starting' ? STATE_PILLS[source.state] : ['', 'waits for the model']));
