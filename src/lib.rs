@@ -25,6 +25,7 @@ pub mod cli;
 pub mod commands;
 pub mod config;
 pub mod device;
+pub mod events;
 pub mod http;
 pub mod inference;
 pub mod lifecycle;

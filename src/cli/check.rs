@@ -198,6 +198,7 @@ fn device(config: &Config) -> Vec<String> {
     for topic in [
         &topics.inference_output,
         &topics.metrics,
+        &topics.events,
         &topics.command_input,
         &topics.command_output,
     ] {

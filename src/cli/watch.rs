@@ -46,9 +46,10 @@ pub(super) fn main(args: &WatchArgs, log: &LogArgs) -> Exit {
 /// Ends only when the first connection fails; a connection lost later is made again.
 async fn watch(link: &DeviceLink, raw: bool, paint: Paint) -> Exit {
     let topics = &link.topics;
-    let subscriptions: [&str; 4] = [
+    let subscriptions: [&str; 5] = [
         &topics.inference_output,
         &topics.metrics,
+        &topics.events,
         &topics.command_output,
         &topics.command_input,
     ];
@@ -120,6 +121,7 @@ fn lines(received: &ReceivedMessage, paint: Paint) -> Vec<String> {
             shown(&String::from_utf8_lossy(&received.payload))
         ),
         (["output", "inference"], message) => inference(message, paint),
+        (["events", _], message) => event(message, paint),
         (["metrics", "model"], message) => {
             let mut lines = vec![metrics(message, paint)];
             lines.extend(problems(message, paint));
@@ -193,6 +195,38 @@ fn inference(message: &Value, paint: Paint) -> String {
     if let Some(id) = message["id"].as_str() {
         let _ = write!(line, "  {}", paint.quiet(&shown(id)));
     }
+    line
+}
+
+/// `start occupied  person #17 0.91  in bay  after 41.2 s`, `cross gate in  car #3`
+fn event(message: &Value, paint: Paint) -> String {
+    let text = |key: &str| shown(message[key].as_str().unwrap_or_default());
+    let name = if message["rule"].is_string() { "rule" } else { "line" };
+    let mut line = format!("{} {}", paint.with("33", &text("event")), paint.strong(&text(name)));
+    for key in ["direction", "label"] {
+        if message[key].is_string() {
+            let _ = write!(line, " {}", text(key));
+        }
+    }
+    if let Some(id) = message["object_id"].as_i64() {
+        let _ = write!(line, " #{id}");
+    }
+    if let Some(value) = message["value"].as_f64() {
+        let _ = write!(line, " {value:.2}");
+    }
+    if message["zone"].is_string() {
+        let _ = write!(line, "  in {}", text("zone"));
+    }
+    if let Some(count) = message["count"].as_u64() {
+        let _ = write!(line, "  {count} there");
+    }
+    if let Some(dwell) = message["dwell_ms"].as_f64() {
+        let _ = write!(line, "  after {:.1} s", dwell / 1e3);
+    }
+    if message["reason"].is_string() {
+        let _ = write!(line, "  because of {}", text("reason"));
+    }
+    let _ = write!(line, "  {}", paint.quiet(&text("id")));
     line
 }
 

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use crate::cache::Caches;
 use crate::config::{Qos, Threshold};
 use crate::device::Topics;
+use crate::events::EventRecorder;
 use crate::model::ModelInfo;
 use crate::report::Report;
 use crate::studio::UpdateRequester;
@@ -23,6 +24,8 @@ pub struct CommandContext<'a> {
     pub changed_thresholds: Vec<Threshold>,
     /// Replaces the running model; `None`: not in this session.
     pub model_updates: Option<UpdateRequester>,
+    /// Zones, lines, rules and totals.
+    pub events: &'a Arc<EventRecorder>,
     /// The enabled caches.
     pub caches: &'a Caches,
     /// Publishes the answers.

@@ -9,8 +9,9 @@ use uuid::Uuid;
 
 use super::answer::{Reply, shortened};
 use super::context::CommandContext;
-use crate::config::{Criteria, parse_threshold};
+use crate::config::{Criteria, parse_events, parse_threshold};
 use crate::model::ModelInfo;
+use crate::status::StatusSource;
 
 /// One command.
 #[derive(Debug)]
@@ -45,7 +46,7 @@ impl From<Reply> for CommandOutcome {
 }
 
 /// Every command.
-pub static COMMANDS: [CommandSpec; 13] = [
+pub static COMMANDS: [CommandSpec; 17] = [
     CommandSpec {
         name: "restart",
         value: None,
@@ -124,6 +125,38 @@ pub static COMMANDS: [CommandSpec; 13] = [
         handler: |context, _| {
             context.report.lock().reset_metrics();
             Reply::value("OK").into()
+        },
+    },
+    CommandSpec {
+        name: "get_events_config",
+        value: None,
+        summary: "answer with the zones, lines and rules in force",
+        answer_key: "events_config",
+        handler: |context, _| Reply::value(context.events.config()).into(),
+    },
+    CommandSpec {
+        name: "set_events_config",
+        value: Some("as `events`; `none` or `deployed`"),
+        summary: "set zones, lines and rules until a deployment changes them; none, or those of the deployment again",
+        answer_key: "events_config",
+        handler: set_events_config,
+    },
+    CommandSpec {
+        name: "get_counts",
+        value: None,
+        summary: "answer with the numbers of events and crossings, and the objects in each zone",
+        answer_key: "counts",
+        handler: |context, _| Reply::value(counts(context)).into(),
+    },
+    CommandSpec {
+        name: "reset_counts",
+        value: None,
+        summary: "set the numbers of events and crossings to zero, and answer with the last ones",
+        answer_key: "counts",
+        handler: |context, _| {
+            let last = counts(context);
+            context.events.reset_counts();
+            Reply::value(last).into()
         },
     },
     CommandSpec {
@@ -251,6 +284,31 @@ fn update_result(found: Option<u64>, running: Option<u64>) -> Value {
     json!({"found": shown(found), "running": shown(running)})
 }
 
+fn set_events_config(context: &CommandContext<'_>, value: Value) -> CommandOutcome {
+    const ACCEPTED: &str = "accepted: an object with zones, lines and rules, \"none\" or \"deployed\"";
+    match value.as_str().map(str::trim) {
+        Some("none") => context.events.set_config(None),
+        Some("deployed") => context.events.use_deployed_config(),
+        _ if is_empty(&value) => return Reply::refused(context.events.config(), ACCEPTED).into(),
+        _ => match parse_events(&value) {
+            Ok(config) => context.events.set_config(Some(&config)),
+            Err(reason) => {
+                let error = format!("the value {reason}");
+                return Reply::refused(context.events.config(), error).into();
+            }
+        },
+    }
+    Reply::value(context.events.config()).into()
+}
+
+fn is_empty(value: &Value) -> bool {
+    value.is_null() || value.as_str().is_some_and(|text| text.trim().is_empty())
+}
+
+fn counts(context: &CommandContext<'_>) -> Value {
+    context.events.status().map_or(Value::Null, |status| status.to_json())
+}
+
 /// Each cache executes it after the earlier writes, so those pairs are removed too.
 fn clear_cache(context: &CommandContext<'_>, _: Value) -> CommandOutcome {
     let caches = context.caches.clone();
@@ -309,6 +367,7 @@ mod tests {
     use crate::commands::execute::{Action, execute};
     use crate::config::{FilterConfig, Qos};
     use crate::device::Topics;
+    use crate::events::{EventRecorder, EventSettings};
     use crate::report::{Report, ReportSettings};
     use crate::status::stats::Stats;
     use crate::uplink::ReceivedCommand;
@@ -328,15 +387,25 @@ mod tests {
             publish_every: 1,
         };
         let outbox = Arc::new(Outbox::new(OutboxBounds::default(), stats.clone()));
+        let directory = tempfile::tempdir().expect("a directory");
+        let topics = Arc::new(Topics::new("d"));
+        let events = EventRecorder::start(
+            directory.path(),
+            topics.clone(),
+            outbox.clone(),
+            stats.clone(),
+            EventSettings::default(),
+        );
         let context = CommandContext {
             report: &Mutex::new(Report::new(settings, stats)),
+            events: &events,
             model: None,
             changed_thresholds: Vec::new(),
             caches: &Caches::default(),
             model_updates: None,
             answers: AnswerPublisher {
                 outbox: outbox.clone(),
-                topics: Arc::new(Topics::new("d")),
+                topics,
                 qos: Qos::AtLeastOnce,
             },
         };

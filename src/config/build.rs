@@ -41,6 +41,8 @@ pub(super) fn config(values: &mut Resolver, params: &mut EiParams, sources: &Sou
         model: values.take_or(&keys::EI_LOCAL_MODEL_FILE, params, &["--model-file"], model.map(Some)),
         shutdown_behavior: values.take(&keys::EI_SHUTDOWN_BEHAVIOR),
         publish_image: values.take(&keys::PUBLISH_IMAGE),
+        events: values.take(&keys::EVENTS),
+        publish_inferences: values.take(&keys::PUBLISH_INFERENCES),
         file_cache: file_cache(values),
         s3_cache_bucket: s3_bucket(values)?,
         filter: filter(values),

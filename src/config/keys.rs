@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use strum::{Display, EnumString};
 
 use super::bucket::S3Bucket;
+use super::events::EventsConfig;
 use super::frame_collection::{SampleCategory, ValueBand};
 use super::number::{self, ACCEPTED_THRESHOLD, as_fraction};
 use super::show;
@@ -310,6 +311,14 @@ pub(super) static IOT_CERT: Key<Option<PathBuf>> = optional_path("iot_cert");
 pub(super) static IOT_KEY: Key<Option<PathBuf>> = optional_path("iot_key").hiding_refused();
 pub(super) static IOT_CA: Key<Option<PathBuf>> = optional_path("iot_ca");
 pub(super) static CACHE_FILE_MAX_MB: Key<u64> = mebibytes("cache_file_max_mb", 1024);
+pub(super) static EVENTS: Key<Option<EventsConfig>> = Key::new(
+    "events",
+    Absent,
+    "an object with zones, lines and rules, or the JSON text of one",
+    values::some_events,
+    show::some,
+);
+pub(super) static PUBLISH_INFERENCES: Key<bool> = switch("publish_inferences", "yes");
 pub(super) static SPOOL_MAX_MB: Key<u64> = mebibytes("spool_max_mb", 64);
 pub(super) static WORK_DIR: Key<Option<PathBuf>> = optional_path("work_dir");
 pub(super) static LOCAL_TOPICS: Key<bool> = switch("local_topics", "no");
@@ -372,7 +381,7 @@ pub(super) static PREVIEW_TOKEN: Key<Option<Secret>> =
     Key::new("preview_token", Absent, ONE_LINE, values::some_secret, show::some).secret();
 
 /// Every key, in the order of the tutorial, then those that this component adds.
-pub static KEYS: [&KeyInfo; 52] = [
+pub static KEYS: [&KeyInfo; 54] = [
     &NODE_VERSION.info,
     &VIPS_VERSION.info,
     &DEVICE_NAME.info,
@@ -408,6 +417,8 @@ pub static KEYS: [&KeyInfo; 52] = [
     &IOT_KEY.info,
     &IOT_CA.info,
     &CACHE_FILE_MAX_MB.info,
+    &EVENTS.info,
+    &PUBLISH_INFERENCES.info,
     &SPOOL_MAX_MB.info,
     &WORK_DIR.info,
     &LOCAL_TOPICS.info,

@@ -11,6 +11,7 @@ mod changes;
 mod component_details;
 mod eiparams;
 mod error;
+mod events;
 mod frame_collection;
 mod json_text;
 mod keys;
@@ -28,6 +29,10 @@ pub use bucket::S3Bucket;
 pub use changes::changed_keys;
 pub use eiparams::AppliedOption;
 pub use error::{ConfigError, SyntaxProblem, TextOrigin, Warning};
+pub use events::{
+    Anchor, CountingLine, EventCondition, EventRule, EventsConfig, LabelSet, LineDirections, MovementAxis, Zone,
+    parse_events,
+};
 pub use frame_collection::{FrameCollectionConfig, SampleCategory, ValueBand};
 pub use keys::{DefaultValue, KEYS, KeyInfo, defaults};
 pub use load::{Loaded, get, load};

@@ -41,6 +41,8 @@ fn documented_defaults() -> Config {
         model: None,
         shutdown_behavior: ShutdownBehavior::Restart,
         publish_image: false,
+        events: None,
+        publish_inferences: true,
         file_cache: None,
         s3_cache_bucket: None,
         filter: FilterConfig {

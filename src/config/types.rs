@@ -9,6 +9,7 @@ use strum::{Display, EnumString, IntoStaticStr, VariantNames};
 
 use super::bucket::S3Bucket;
 use super::error::Warning;
+use super::events::EventsConfig;
 use super::frame_collection::FrameCollectionConfig;
 use super::number::{ACCEPTED_THRESHOLD, DEFAULT_THRESHOLD, ThresholdError, as_fraction};
 use crate::util::redact;
@@ -47,6 +48,10 @@ pub struct Config {
     pub shutdown_behavior: ShutdownBehavior,
     /// Add the inferred image to the published message.
     pub publish_image: bool,
+    /// Zones, lines and rules for events; `None`: there are no events.
+    pub events: Option<EventsConfig>,
+    /// Whether inferences are published. Without it only events are.
+    pub publish_inferences: bool,
     /// The local file cache, if it is enabled and has a directory.
     pub file_cache: Option<FileCacheConfig>,
     /// The bucket of the S3 cache, if it is enabled and has a bucket.

@@ -8,6 +8,7 @@ use serde_json::Value;
 use url::Url;
 
 use super::bucket::{self, S3Bucket};
+use super::events::{EventsConfig, parse_events};
 use super::frame_collection::{self, ValueBand};
 use super::number::{as_fraction, finite, integer, parse_threshold};
 use super::types::{MicrophoneChannel, ModelSource, Qos, SourceLine};
@@ -155,6 +156,13 @@ pub(super) fn secret_name(value: &Value) -> ParseResult<String> {
 pub(super) fn bucket(value: &Value) -> ParseResult<Option<S3Bucket>> {
     match bucket::parse(&one_line(value)?) {
         Ok(bucket) => parsed(Some(bucket)),
+        Err(reason) => Err(InvalidValue { reason: Some(reason) }),
+    }
+}
+
+pub(super) fn some_events(value: &Value) -> ParseResult<Option<EventsConfig>> {
+    match parse_events(value) {
+        Ok(events) => parsed(Some(events)),
         Err(reason) => Err(InvalidValue { reason: Some(reason) }),
     }
 }

@@ -142,13 +142,15 @@ fn shortened(text: &str, most: usize) -> &str {
     text.get(..text.floor_char_boundary(most)).unwrap_or(text)
 }
 
-/// The four topics of a device. The leading slash belongs to the topic.
+/// The topics of a device. The leading slash belongs to the topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Topics {
     /// One message per published inference.
     pub inference_output: String,
     /// Metrics, every `metrics_sleeptime_ms`.
     pub metrics: String,
+    /// Events in zones, on lines and of labels.
+    pub events: String,
     /// Commands to the device.
     pub command_input: String,
     /// Answers to commands, and the state notices.
@@ -162,6 +164,7 @@ impl Topics {
         Self {
             inference_output: format!("{base}/inference/output"),
             metrics: format!("{base}/model/metrics"),
+            events: format!("{base}/events"),
             command_input: format!("{base}/command/input"),
             command_output: format!("{base}/command/output"),
         }

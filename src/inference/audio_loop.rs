@@ -11,7 +11,6 @@ use super::loop_end::LoopEnd;
 use crate::capture::audio::{loudness, wav};
 use crate::capture::{AudioWindow, Received};
 use crate::model::ModelError;
-use crate::report::Decision;
 use crate::studio::frames::CollectedInput;
 
 /// Interval at which the loop checks whether it has to return.
@@ -81,9 +80,9 @@ fn infer(
         })
     };
     context.offer_input(&result, Some(copy));
-    if let Decision::Publish(counts) = decision {
+    if let Some((id, counts)) = context.record_events(&result, decision, None) {
         let encode = || wav(&window.samples, sample_rate);
-        context.publisher.publish_audio(result, counts, encode);
+        context.publisher.publish_audio(id, result, counts, encode);
     }
     context.notify_first_inference(notify);
     Ok(())

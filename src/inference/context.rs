@@ -5,15 +5,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use parking_lot::Mutex;
+use uuid::Uuid;
 
 use super::classifier::ClassifierSettings;
 use super::live_tap::LiveTap;
 use super::prediction_logger::PredictionLogger;
 use super::publisher::Publisher;
 use super::successor::Successor;
-use crate::capture::{AudioMailbox, FrameMailbox};
-use crate::model::{InferenceResult, Model, ModelError, ModelInfo};
-use crate::report::{Decision, Report};
+use crate::capture::{AudioMailbox, FrameMailbox, Picture};
+use crate::events::{DetectorInfo, EventRecorder};
+use crate::model::{InferenceResult, Model, ModelError, ModelInfo, ModelInput};
+use crate::report::{Decision, InferenceCounts, Report};
 use crate::status::stats::Stats;
 use crate::studio::frames::{CollectedInput, FrameSelector};
 
@@ -27,6 +29,8 @@ pub struct InferenceContext {
     pub report: Arc<Mutex<Report>>,
     /// Publishes inferences.
     pub publisher: Publisher,
+    /// Turns results into events.
+    pub events: Arc<EventRecorder>,
     /// Counters.
     pub stats: Arc<Stats>,
     /// Writes inferences into the log.
@@ -62,6 +66,7 @@ impl InferenceContext {
     /// Tells those that name the model in what they write.
     pub(super) fn set_model(&self, model: &Arc<ModelInfo>) {
         self.publisher.set_model(model);
+        self.events.start_model(detector(model), &model.labels);
         if let Some(selector) = &self.frame_selector {
             selector.set_model(model);
         }
@@ -81,6 +86,21 @@ impl InferenceContext {
         }
     }
 
+    /// Passes the result on to the events. Returns id and counts of its message, if it is published or cached.
+    pub(super) fn record_events(
+        &self,
+        result: &InferenceResult,
+        decision: Decision,
+        picture: Option<&Picture>,
+    ) -> Option<(Uuid, InferenceCounts)> {
+        let message = match decision {
+            Decision::Publish(counts) if self.publisher.wants_inferences() => Some((Uuid::new_v4(), counts)),
+            _ => None,
+        };
+        self.events.update(result, message.map(|(id, _)| id), picture);
+        message
+    }
+
     /// Reports an inference if it is the first one after a (re)start.
     pub(super) fn notify_first_inference(&self, notify: &dyn Fn(Progress)) {
         if self.announce.load(Ordering::Relaxed) && self.announce.swap(false, Ordering::Relaxed) {
@@ -96,6 +116,18 @@ impl InferenceContext {
         self.live_tap
             .thresholds
             .apply_pending(|threshold| model.set_threshold(threshold))
+    }
+}
+
+/// What the events must know of the model; `None`: it does not look at pictures.
+fn detector(info: &ModelInfo) -> Option<DetectorInfo> {
+    match info.input {
+        ModelInput::Image { width, height, .. } => Some(DetectorInfo {
+            width,
+            height,
+            has_centroids: info.model_type == "constrained_object_detection",
+        }),
+        _ => None,
     }
 }
 

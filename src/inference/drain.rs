@@ -25,6 +25,7 @@ impl DrainNotifier {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
     use std::sync::Arc;
     use std::sync::atomic::Ordering;
 
@@ -34,6 +35,7 @@ mod tests {
     use crate::cache::Caches;
     use crate::config::{Criteria, FilterConfig, Qos, ResizeMode, Verbosity};
     use crate::device::Topics;
+    use crate::events::{EventRecorder, EventSettings};
     use crate::inference::publisher::{Outputs, Publisher};
     use crate::inference::{ClassifierSettings, PredictionLogger};
     use crate::report::{Report, ReportSettings};
@@ -45,6 +47,7 @@ mod tests {
     fn context() -> InferenceContext {
         let stats = Arc::new(Stats::default());
         let outputs = Outputs {
+            publish_inferences: true,
             publish_image: false,
             qos: Qos::AtLeastOnce,
             s3_bucket: None,
@@ -52,6 +55,13 @@ mod tests {
         };
         let outbox = Arc::new(Outbox::new(OutboxBounds::default(), stats.clone()));
         let topics = Arc::new(Topics::new("d"));
+        let events = EventRecorder::start(
+            Path::new("/none"),
+            topics.clone(),
+            outbox.clone(),
+            stats.clone(),
+            EventSettings::default(),
+        );
         let (publisher, _) = Publisher::start(outputs, topics, outbox, stats.clone(), HealthFlag::default()).unwrap();
         let settings = ReportSettings {
             filter: FilterConfig {
@@ -67,6 +77,7 @@ mod tests {
             audio: Arc::default(),
             report: Arc::new(Mutex::new(Report::new(settings, stats.clone()))),
             publisher,
+            events,
             stats,
             prediction_logger: PredictionLogger::new(true, Verbosity::Normal),
             live_tap: Arc::default(),

@@ -41,6 +41,8 @@ const QUEUE_LOCK_LIMIT: Duration = Duration::from_millis(100);
 /// Where inferences go. [`Publisher::set_outputs`] changes it while the inference loop runs.
 #[derive(Clone)]
 pub struct Outputs {
+    /// Publish inferences. Without it they only go into the caches.
+    pub publish_inferences: bool,
     /// Add the picture to the message.
     pub publish_image: bool,
     /// QoS of inference messages.
@@ -172,12 +174,19 @@ impl Publisher {
         *self.writer.model.lock() = Some(info.clone());
     }
 
-    /// Publishes an inference on a picture. The model's input `picture` is copied only where it is needed.
-    pub fn publish(&self, result: InferenceResult, counts: InferenceCounts, picture: &Picture) {
-        let mut message = self.pending_message(result, counts);
+    /// Whether inferences go anywhere: to the broker or into a cache.
+    pub fn wants_inferences(&self) -> bool {
+        let outputs = self.writer.outputs.lock();
+        outputs.publish_inferences || outputs.caches.count() > 0
+    }
+
+    /// Publishes an inference on a picture under this id. The model's input `picture` is copied only where it is needed.
+    pub fn publish(&self, id: Uuid, result: InferenceResult, counts: InferenceCounts, picture: &Picture) {
+        let mut message = self.pending_message(id, result, counts);
         let (publish_image, has_caches) = {
             let outputs = self.writer.outputs.lock();
-            (outputs.publish_image, outputs.caches.count() > 0)
+            let publish_image = outputs.publish_image && outputs.publish_inferences;
+            (publish_image, outputs.caches.count() > 0)
         };
         if !publish_image {
             message.queued = self
@@ -196,9 +205,15 @@ impl Publisher {
         let _ = self.encoder.send(EncoderTask::Encode(Arc::new(message)));
     }
 
-    /// Publishes an inference on audio. `encode` makes the file for the caches; it is called only when a cache is on.
-    pub fn publish_audio(&self, result: InferenceResult, counts: InferenceCounts, encode: impl FnOnce() -> Bytes) {
-        let message = self.pending_message(result, counts);
+    /// Publishes an inference on audio under this id. `encode` makes the file for the caches; it is called only when a cache is on.
+    pub fn publish_audio(
+        &self,
+        id: Uuid,
+        result: InferenceResult,
+        counts: InferenceCounts,
+        encode: impl FnOnce() -> Bytes,
+    ) {
+        let message = self.pending_message(id, result, counts);
         let queued = self
             .writer
             .queue_message(&message.builder(), PictureInMessage::NotWanted);
@@ -226,11 +241,11 @@ impl Publisher {
         {}
     }
 
-    fn pending_message(&self, result: InferenceResult, counts: InferenceCounts) -> PendingMessage {
+    fn pending_message(&self, id: Uuid, result: InferenceResult, counts: InferenceCounts) -> PendingMessage {
         PendingMessage {
             result,
             counts,
-            id: Uuid::new_v4(),
+            id,
             ts: now_ms(),
             s3: self.writer.s3_location(),
             queued: None,
@@ -387,8 +402,10 @@ impl MessageWriter {
     }
 
     fn build_message(&self, builder: &MessageBuilder<'_>, picture: PictureInMessage<'_>) -> Option<InferenceMessage> {
+        // What is only cached does not count as published.
+        let (is_published, uncounted) = (self.outputs.lock().publish_inferences, Stats::default());
         builder
-            .build(picture, &self.stats)
+            .build(picture, if is_published { &self.stats } else { &uncounted })
             .inspect_err(|e| self.log_lost(e))
             .ok()
     }
@@ -397,8 +414,12 @@ impl MessageWriter {
     fn push_message(&self, message: InferenceMessage) -> Bytes {
         self.report_size(&message);
         if message.fit != MessageFit::Oversized {
-            let (json, qos) = (message.json.clone(), self.outputs.lock().qos);
-            self.outbox.push(Message::inference(&self.topics, json, qos));
+            let (json, outputs) = (message.json.clone(), self.outputs.lock());
+            let (qos, is_published) = (outputs.qos, outputs.publish_inferences);
+            drop(outputs);
+            if is_published {
+                self.outbox.push(Message::inference(&self.topics, json, qos));
+            }
         }
         message.json
     }

@@ -10,7 +10,6 @@ use super::loop_end::LoopEnd;
 use super::picture_classifier::PictureClassifier;
 use crate::capture::{Frame, Picture, Received};
 use crate::model::{InferenceResult, ModelError};
-use crate::report::Decision;
 use crate::studio::frames::CollectedInput;
 
 /// Interval at which the loop checks whether it has to return.
@@ -157,8 +156,9 @@ impl<'a> VisionLoop<'a> {
             }
         });
         context.offer_input(&result, copy);
-        if let Decision::Publish(counts) = decision {
-            context.publisher.publish(result, counts, &self.current.picture);
+        let picture = &self.current.picture;
+        if let Some((id, counts)) = context.record_events(&result, decision, Some(picture)) {
+            context.publisher.publish(id, result, counts, picture);
         }
         context.notify_first_inference(notify);
         Ok(())

@@ -26,6 +26,7 @@ use uuid::Uuid;
 pub use self::image::{EncodedPicture, PictureRef};
 pub use self::payload::{
     InferenceCounts, InferenceMessage, MAX_MESSAGE, MessageBuilder, MessageFit, PictureInMessage, S3Fields,
+    add_picture_to,
 };
 
 use self::detections::Detections;

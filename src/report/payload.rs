@@ -150,11 +150,7 @@ impl MessageBuilder<'_> {
         let fit = if json.len() > MAX_MESSAGE {
             MessageFit::Oversized
         } else {
-            match picture {
-                PictureInMessage::NotWanted => MessageFit::Complete,
-                PictureInMessage::Missing => omit_picture(&mut json),
-                PictureInMessage::Encoded(picture) => add_picture(&mut json, picture),
-            }
+            add_picture_to(&mut json, picture)
         };
         match fit {
             MessageFit::Complete => {}
@@ -316,6 +312,15 @@ fn json_lengths<T: Serialize>(values: impl IntoIterator<Item = T>) -> Result<Vec
 
 fn json_length<T: Serialize>(value: T) -> Result<usize, serde_json::Error> {
     Ok(serde_json::to_string(&value)?.len())
+}
+
+/// Adds the picture to a message, an object that fits without it.
+pub fn add_picture_to(json: &mut String, picture: PictureInMessage<'_>) -> MessageFit {
+    match picture {
+        PictureInMessage::NotWanted => MessageFit::Complete,
+        PictureInMessage::Missing => omit_picture(json),
+        PictureInMessage::Encoded(picture) => add_picture(json, picture),
+    }
 }
 
 /// Adds the picture, or `image_omitted` if it does not fit. The message without the picture must fit.

@@ -5,7 +5,7 @@ use std::time::Instant;
 use serde_json::{Map, Value, json};
 
 use super::snapshot::Snapshot;
-use super::source::{ComponentInfo, LinkStatus, PublishedMessage};
+use super::source::{ComponentInfo, EventStatus, LinkStatus, PublishedMessage};
 use super::states::ModelState;
 use super::studio_activity::ShownUpload;
 use crate::util::clock::now_ms;
@@ -41,6 +41,7 @@ pub(super) fn status_document(info: &ComponentInfo, snapshot: &Snapshot, per_sec
             "per_second": per_second,
             "ms_last": latency.last, "ms_p50": latency.p50, "ms_p95": latency.p95,
         },
+        "event_counts": snapshot.events.as_ref().map(EventStatus::to_json),
         "counters": snapshot.counters.iter().map(|(name, n)| ((*name).to_owned(), (*n).into())).collect::<Map<_, _>>(),
         "page": {
             "viewers": snapshot.viewers.viewers,

@@ -6,7 +6,7 @@ use super::snapshot::Snapshot;
 use crate::util::decimal::six_places;
 
 /// Contains every counter under its own name, then `inference_ms_last`, `inference_ms_p50`, `inference_ms_p95`, `waiting`, `uptime_s`,
-/// `rss_bytes`, `health` with the state of each part, and `problems` with a sentence for each part that fails.
+/// `rss_bytes`, `event_counts` while there are zones, lines or rules, `health` with the state of each part, and `problems` with a sentence for each part that fails.
 pub(super) fn runner_object(snapshot: &Snapshot) -> Map<String, Value> {
     let mut runner = Map::new();
     let mut insert = |name: &str, value: Value| runner.insert(name.to_owned(), value);
@@ -21,6 +21,9 @@ pub(super) fn runner_object(snapshot: &Snapshot) -> Map<String, Value> {
     insert("uptime_s", snapshot.uptime.as_secs().into());
     if let Some(bytes) = snapshot.resident_bytes {
         insert("rss_bytes", bytes.into());
+    }
+    if let Some(events) = &snapshot.events {
+        insert("event_counts", events.to_json());
     }
     insert("health", snapshot.health.states().into());
     insert("problems", snapshot.health.problems().into());
@@ -77,6 +80,7 @@ mod tests {
                 },
             }),
             viewers: ViewerStatus::default(),
+            events: None,
             health: Health::new([
                 HealthStatus::ok(Part::Model, "running"),
                 HealthStatus::failing(Part::Source, "waiting", "no camera was found"),

@@ -20,8 +20,8 @@ mod studio_activity;
 pub use model_versions::{ModelVersionCell, ModelVersionStatus, UpdateStep};
 pub use registry::StatusRegistry;
 pub use source::{
-    CacheStatus, ComponentInfo, LinkStatus, ModelInputSummary, ModelSummary, OutboxStatus, PublishedMessage,
-    ReportStatus, StatusSource, ViewerStatus,
+    CacheStatus, ComponentInfo, EventStatus, LineCounts, LinkStatus, ModelInputSummary, ModelSummary, OutboxStatus,
+    PublishedMessage, ReportStatus, RuleStatus, StatusSource, ViewerStatus,
 };
 pub use states::{ModelState, SourceState, StudioState, StudioStateCell};
 pub use studio_activity::{StudioActivity, StudioProject, UploadRecord, UploadState};

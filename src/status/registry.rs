@@ -1,7 +1,7 @@
 //! Collects the status. The supervisor writes values that change rarely; the others are read for each request.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -14,7 +14,8 @@ use super::model_versions::ModelVersionCell;
 use super::prometheus;
 use super::snapshot::Snapshot;
 use super::source::{
-    CacheStatus, ComponentInfo, LinkStatus, ModelSummary, OutboxStatus, ReportStatus, StatusSource, ViewerStatus,
+    CacheStatus, ComponentInfo, EventStatus, LinkStatus, ModelSummary, OutboxStatus, ReportStatus, StatusSource,
+    ViewerStatus,
 };
 use super::states::{ModelState, SourceState, StudioStateCell};
 use super::stats::Stats;
@@ -32,6 +33,8 @@ pub struct StatusRegistry {
     link: Arc<dyn StatusSource<LinkStatus>>,
     outbox: Arc<dyn StatusSource<OutboxStatus>>,
     viewers: Arc<dyn StatusSource<ViewerStatus>>,
+    /// Not set: nothing makes events.
+    events: OnceLock<Arc<dyn StatusSource<Option<EventStatus>>>>,
     live_page: HealthFlag,
     configuration: HealthFlag,
     local_topics: HealthFlag,
@@ -84,6 +87,7 @@ impl StatusRegistry {
             link,
             outbox,
             viewers,
+            events: OnceLock::new(),
             live_page: HealthFlag::default(),
             configuration: HealthFlag::default(),
             local_topics: HealthFlag::default(),
@@ -108,6 +112,12 @@ impl StatusRegistry {
                 per_second: 0.0,
             }),
         }
+    }
+
+    /// Sets what makes events, once.
+    pub fn set_events(&self, events: Arc<dyn StatusSource<Option<EventStatus>>>) {
+        // A second one would be ignored.
+        let _ = self.events.set(events);
     }
 
     /// Begins a session with its own report and caches.
@@ -249,6 +259,7 @@ impl StatusRegistry {
                 outbox,
                 report: None,
                 viewers,
+                events: None,
                 caches: session.caches.clone(),
                 counters: self.stats.each().collect(),
             };
@@ -256,6 +267,7 @@ impl StatusRegistry {
         };
         // Read last and without the lock on the session, because the inference loop also uses the lock of the report.
         snapshot.report = report.map(|report| report.status());
+        snapshot.events = self.events.get().and_then(|events| events.status());
         snapshot
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::health::Health;
 use super::latency::Latency;
 use super::model_versions::ModelVersionStatus;
-use super::source::{CacheStatus, LinkStatus, ModelSummary, OutboxStatus, ReportStatus, ViewerStatus};
+use super::source::{CacheStatus, EventStatus, LinkStatus, ModelSummary, OutboxStatus, ReportStatus, ViewerStatus};
 use super::states::{ModelState, SourceState, StudioState};
 use super::studio_activity::StudioActivitySnapshot;
 
@@ -29,6 +29,8 @@ pub(super) struct Snapshot {
     /// `None` before the first session.
     pub report: Option<ReportStatus>,
     pub viewers: ViewerStatus,
+    /// `None`: there are no zones, lines and rules.
+    pub events: Option<EventStatus>,
     pub caches: CacheStatus,
     pub health: Health,
     /// Every counter with its name.

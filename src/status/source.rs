@@ -2,12 +2,14 @@
 //!
 //! Each module implements [`StatusSource`] for its own type, so this module does not depend on them.
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde::Serialize;
+use serde_json::{Map, Value, json};
 
 use super::health::HealthFlag;
 use super::latency::Latency;
@@ -94,6 +96,54 @@ pub struct PublishedMessage {
     pub topic: Arc<str>,
     /// The payload, shared with the outbox.
     pub payload: Bytes,
+}
+
+/// Numbers of events and crossings, and what goes on now.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct EventStatus {
+    /// Since when they are counted, ms since the Unix epoch.
+    pub since_ts: u64,
+    /// Each rule.
+    pub rules: Vec<RuleStatus>,
+    /// Each line: direction to label to number of crossings.
+    pub lines: Vec<(String, LineCounts)>,
+    /// Each zone with the number of objects in it.
+    pub zones: Vec<(String, usize)>,
+    /// Events that did not start because too many were open.
+    pub not_started: u64,
+}
+
+/// Crossings of a line: direction to label to number.
+pub type LineCounts = BTreeMap<Arc<str>, BTreeMap<String, u64>>;
+
+/// The events of a rule.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RuleStatus {
+    /// Its name.
+    pub name: String,
+    /// Events that started.
+    pub started: u64,
+    /// Events that go on.
+    pub open: usize,
+}
+
+impl EventStatus {
+    /// As the command `get_counts` answers and the metrics message has it.
+    pub fn to_json(&self) -> Value {
+        let rules = self.rules.iter().map(|rule| {
+            let numbers = json!({"started": rule.started, "open": rule.open});
+            (rule.name.clone(), numbers)
+        });
+        let lines = self.lines.iter().map(|(name, counts)| (name.clone(), json!(counts)));
+        let zones = self.zones.iter().map(|(name, count)| (name.clone(), json!(count)));
+        json!({
+            "since_ts": self.since_ts,
+            "rules": rules.collect::<Map<_, _>>(),
+            "lines": lines.collect::<Map<_, _>>(),
+            "zones": zones.collect::<Map<_, _>>(),
+            "not_started": self.not_started,
+        })
+    }
 }
 
 /// Settings of filter and gate, and the latency.

@@ -77,6 +77,10 @@ counters! {
         /// Inference messages acknowledged by the broker (QoS 1) or written to the socket (QoS 0). Includes messages of an earlier
         /// process that were in the spool. Excludes messages from before a `restart` command.
         delivered,
+        /// Event messages pushed into the outbox.
+        events,
+        /// Event messages acknowledged by the broker. Includes those of an earlier process that were in the spool.
+        events_delivered,
         /// Inference messages too large to publish; their pairs are still cached.
         oversized,
         /// Messages published without the weakest cells, boxes or labels, or without the last values of a freeform result, to fit.

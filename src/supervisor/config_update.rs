@@ -57,6 +57,8 @@ fn with_immediate_settings(old: Config, new: &Config) -> Config {
         metrics_interval: new.metrics_interval,
         qos: new.qos,
         publish_image: new.publish_image,
+        events: new.events.clone(),
+        publish_inferences: new.publish_inferences,
         file_cache: new.file_cache.clone(),
         s3_cache_bucket: new.s3_cache_bucket.clone(),
         ei_bindir: new.ei_bindir.clone(),

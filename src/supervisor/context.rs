@@ -9,6 +9,7 @@ use super::source_secrets::SourceSecrets;
 use super::stuck_threads::StuckThreads;
 use crate::capture::CaptureTap;
 use crate::device::Topics;
+use crate::events::EventRecorder;
 use crate::inference::LiveTap;
 use crate::status::StatusRegistry;
 use crate::status::stats::Stats;
@@ -24,6 +25,7 @@ pub(super) struct Context {
     pub topics: Arc<Topics>,
     pub stats: Arc<Stats>,
     pub outbox: Arc<Outbox>,
+    pub events: Arc<EventRecorder>,
     pub live_tap: Arc<LiveTap>,
     pub registry: Arc<StatusRegistry>,
     pub stuck_threads: Arc<StuckThreads>,

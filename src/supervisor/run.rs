@@ -13,7 +13,7 @@ use super::config_update::ConfigUpdate;
 use super::context::Context;
 use super::local_topics;
 use super::message_sink::MessageSink;
-use super::session::{Session, SessionInputs};
+use super::session::{Session, SessionInputs, event_settings};
 use super::session_end::SessionEnd;
 use super::setup::Setup;
 use super::source_secrets::SourceSecrets;
@@ -21,6 +21,7 @@ use super::spool;
 use super::studio_link::{self, StudioLink, StudioLinkSettings};
 use crate::commands::refusal_answer;
 use crate::device::Topics;
+use crate::events::EventRecorder;
 use crate::http::live_page;
 use crate::inference::LiveTap;
 use crate::inference::publisher::WaitingMessages;
@@ -94,6 +95,14 @@ pub async fn run(
         stats.clone(),
     ));
     let device_dir = config.work_dir.join(&device);
+    let events = EventRecorder::start(
+        &device_dir,
+        topics.clone(),
+        outbox.clone(),
+        stats.clone(),
+        event_settings(config),
+    );
+    registry.set_events(events.clone());
     let _live_page = live_page::start(&config.preview, device_dir, live_tap.clone(), registry.clone());
     let capture_tap = config.wants_studio_channel().then(Arc::default);
     let (frame_selector, frames) = studio_link::frame_selector(config, &device, &stats).unzip();
@@ -104,6 +113,7 @@ pub async fn run(
         topics,
         stats,
         outbox,
+        events,
         live_tap,
         registry,
         stuck_threads: Arc::default(),
@@ -130,6 +140,7 @@ pub async fn run(
         update_requests,
     };
     let (mut end, deadline) = run_sessions(&context, stop.as_mut(), &mut inputs).await;
+    context.events.end_events();
     refuse_commands(&mut inputs.commands, &context);
     let notice = Message::notice(&context.topics, Status::Stopped, context.setup().config.qos);
     let mut finish = pin!(async {
@@ -150,6 +161,7 @@ pub async fn run(
             stop_local_topics,
             stop_studio_link
         );
+        context.events.finish(deadline).await;
     });
     tokio::select! {
         () = &mut finish => {}

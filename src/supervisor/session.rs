@@ -25,6 +25,7 @@ use crate::cache::Caches;
 use crate::capture::{AudioMailbox, DeviceSelection, FrameMailbox};
 use crate::commands::{self, Action, AnswerPublisher, CommandContext};
 use crate::config::{Config, ResizeMode, SourceLine};
+use crate::events::EventSettings;
 use crate::inference::publisher::{Encoder, Outputs, Publisher, WaitingMessages};
 use crate::inference::{ClassifierSettings, InferenceContext, PredictionLogger, RefusedSlices};
 use crate::report::{Report, ReportSettings};
@@ -230,6 +231,7 @@ impl<'a> Session<'a> {
             audio: self.audio.clone(),
             report: self.report.clone(),
             publisher: self.publisher.clone(),
+            events: self.context.events.clone(),
             stats: self.context.stats.clone(),
             prediction_logger: PredictionLogger::new(runner.quiet_predictions, runner.verbosity),
             live_tap: self.context.live_tap.clone(),
@@ -311,6 +313,7 @@ impl<'a> Session<'a> {
     fn on_command(&self, command: &ReceivedCommand) -> ControlFlow<SessionEnd> {
         let context = CommandContext {
             report: &self.report,
+            events: &self.context.events,
             model: self.model.info(),
             changed_thresholds: self.context.live_tap.thresholds.applied(),
             caches: &self.caches,
@@ -331,10 +334,20 @@ impl<'a> Session<'a> {
 /// Where inferences go with this configuration.
 fn outputs(config: &Config, caches: &Caches) -> Outputs {
     Outputs {
+        publish_inferences: config.publish_inferences,
         publish_image: config.publish_image,
         qos: config.qos,
         s3_bucket: config.s3_cache_bucket.clone(),
         caches: caches.clone(),
+    }
+}
+
+/// How events are made and published with this configuration.
+pub(super) fn event_settings(config: &Config) -> EventSettings {
+    EventSettings {
+        deployed: config.events.clone(),
+        qos: config.qos,
+        with_pictures: config.publish_image,
     }
 }
 

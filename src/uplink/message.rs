@@ -14,7 +14,7 @@ use crate::util::clock::{now_ms, unix_ms};
 /// How a message is treated while it waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Class {
-    /// Inferences keep their order and are not lost while memory and disk have room.
+    /// Inferences and events keep their order and are not lost while memory and disk have room.
     Inference,
     /// Answers, state notices and the clearing of retained commands are sent before inferences.
     Urgent,
@@ -54,6 +54,11 @@ impl Message {
     /// An inference.
     pub fn inference(topics: &Topics, payload: impl Into<Bytes>, qos: Qos) -> Self {
         Self::new(&topics.inference_output, payload.into(), Class::Inference, qos)
+    }
+
+    /// An event. It is kept and ordered like an inference.
+    pub fn event(topics: &Topics, payload: impl Into<Bytes>, qos: Qos) -> Self {
+        Self::new(&topics.events, payload.into(), Class::Inference, qos)
     }
 
     /// Metrics.
@@ -111,6 +116,11 @@ impl Message {
         result["ts"] = now_ms().into();
         result["id"] = json!(Uuid::new_v4());
         Self::answer(topics, json!({ "result": result }).to_string(), qos)
+    }
+
+    /// Whether it is an event, also one of an earlier process.
+    pub(super) fn is_event(&self) -> bool {
+        self.topic.ends_with("/events")
     }
 
     /// Whether it is sent only after the broker has acknowledged all earlier inferences.

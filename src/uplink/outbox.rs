@@ -220,9 +220,11 @@ impl Outbox {
     pub fn acked(&self, token: Token) -> bool {
         let now = Instant::now();
         let mut inner = self.inner.lock();
-        if inner.inferences.acked(token, now) {
+        if let Some(message) = inner.inferences.acked(token, now) {
             inner.inferences.progress();
-            if token > inner.counted_from {
+            if message.is_event() {
+                self.stats.events_delivered.inc();
+            } else if token > inner.counted_from {
                 self.stats.delivered.inc();
             }
             self.wake_spool(&inner, now);
@@ -233,6 +235,11 @@ impl Outbox {
             inner.inferences.progress();
         }
         known
+    }
+
+    /// Whether an inference or an event is neither delivered nor on disk: it would be lost in a crash.
+    pub fn is_only_in_memory(&self, token: Token) -> bool {
+        self.inner.lock().inferences.is_only_in_memory(token)
     }
 
     /// Resets the count of deliveries: only inferences pushed after this call are counted as delivered.

@@ -7,6 +7,7 @@ pub mod clock;
 pub(crate) mod database;
 pub mod decimal;
 pub(crate) mod foreign_files;
+pub mod geometry;
 pub(crate) mod host;
 pub mod log_limiter;
 pub(crate) mod memory;

@@ -87,6 +87,7 @@ impl Parts {
         };
         let outbox = Arc::new(Outbox::new(OutboxBounds::default(), stats.clone()));
         let outputs = Outputs {
+            publish_inferences: true,
             publish_image: false,
             qos: Qos::AtLeastOnce,
             s3_bucket: None,
@@ -151,7 +152,9 @@ fn infer(mailbox: &FrameMailbox, parts: &mut Parts) -> [f64; NAMES.len()] {
     let Decision::Publish(numbers) = decision else {
         panic!("each inference is published");
     };
-    parts.publisher.publish(result, numbers, &parts.picture);
+    parts
+        .publisher
+        .publish(uuid::Uuid::new_v4(), result, numbers, &parts.picture);
     let published = Instant::now();
     let request = format!("{{\"classify_shm\":{{\"elements\":{elements}}},\"id\":7}}\n");
     let asked = Instant::now();

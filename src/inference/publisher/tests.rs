@@ -37,6 +37,7 @@ fn writer(publish_image: bool) -> MessageWriter {
     let stats = Arc::new(Stats::default());
     MessageWriter {
         outputs: Mutex::new(Outputs {
+            publish_inferences: true,
             publish_image,
             qos: Qos::AtLeastOnce,
             s3_bucket: None,
@@ -180,7 +181,7 @@ fn a_message_without_picture_does_not_wait_for_the_picture_of_its_pair() {
             encoder,
         };
         let PendingMessage { result, counts, .. } = message(1, None);
-        publisher.publish(result, counts, &damaged_picture());
+        publisher.publish(Uuid::new_v4(), result, counts, &damaged_picture());
         assert_eq!(writer.outbox.depth(), usize::from(!publish_image));
         drop(publisher);
         writer.run_encoder(&EncoderQueue::new(tasks), MessageWriter::write_with_picture);

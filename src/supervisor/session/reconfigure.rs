@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Session, caches, metrics_interval, outputs};
+use super::{Session, caches, event_settings, metrics_interval, outputs};
 use crate::config::Config;
 use crate::supervisor::config_update::{ConfigUpdate, Effect};
 use crate::supervisor::session_end::SessionEnd;
@@ -74,6 +74,7 @@ impl Session<'_> {
         self.caches = changed;
         self.context.registry.set_caches(caches::status(&self.caches, new));
         self.publisher.set_outputs(outputs(new, &self.caches));
+        self.context.events.set_settings(event_settings(new));
         if replaced.count() > 0 {
             tokio::spawn(caches::stop(replaced, REPLACED_CACHE_LIMIT));
         }

@@ -152,16 +152,20 @@ impl Inferences {
         Some((token, message))
     }
 
-    pub fn acked(&mut self, token: Token, now: Instant) -> bool {
-        let Some(sent) = self.sent.remove(&token) else {
-            return false;
-        };
+    /// The broker has the message, which is returned. `None`: it was not sent.
+    pub fn acked(&mut self, token: Token, now: Instant) -> Option<Message> {
+        let sent = self.sent.remove(&token)?;
         self.bytes -= sent.message.payload.len();
         if sent.stored || self.writing.contains(&token) {
             self.deletions.insert(token);
             self.deletable_since.get_or_insert(now);
         }
-        true
+        Some(sent.message)
+    }
+
+    /// Whether the message is in memory and not on disk.
+    pub fn is_only_in_memory(&self, token: Token) -> bool {
+        self.waiting.contains_key(&token) || self.sent.get(&token).is_some_and(|sent| !sent.stored)
     }
 
     /// Sending begins.

@@ -1,0 +1,23 @@
+//! Events: an object enters a zone, a line is crossed, a label has a high value for some time.
+//!
+//! [`EventEngine`] takes the results of inferences. The tracker follows objects from inference to inference, `lines` notices
+//! crossings, and `rules` decides when events start and end. Nothing in them does I/O; time and ids are arguments.
+//! [`EventRecorder`] runs the engine: it publishes the events, and keeps totals and open events on the disk.
+
+mod assignment;
+mod engine;
+mod event;
+mod kalman;
+mod lines;
+mod moment;
+mod recorder;
+mod rules;
+mod scores;
+mod store;
+mod tracker;
+
+pub use engine::{CountedEvents, EventEngine, EventState};
+pub use event::{EndReason, Event, EventBox, EventKind, LineTotals};
+pub use moment::Moment;
+pub use recorder::{EventRecorder, EventSettings};
+pub use tracker::DetectorInfo;

@@ -1,0 +1,562 @@
+//! Runs the engine for the whole process: publishes its events, and keeps what must outlive the process.
+//!
+//! The inference thread only asks the engine and puts events into a queue. The thread `events` writes the state to the disk and then
+//! puts the messages into the outbox, so that after a SIGKILL every event that was published as started is known and gets an end.
+
+use std::collections::VecDeque;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use parking_lot::{Condvar, Mutex};
+use serde_json::Value;
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+use super::engine::{CountedEvents, EventEngine};
+use super::event::{EndReason, Event, EventKind};
+use super::moment::Moment;
+use super::scores::SCORES;
+use super::store::{CommandedConfig, EventStore, StoredEvents};
+use super::tracker::DetectorInfo;
+use crate::capture::Picture;
+use crate::config::{EventsConfig, Qos, parse_events};
+use crate::device::Topics;
+use crate::model::InferenceResult;
+use crate::report::{EncodedPicture, PictureInMessage, PictureRef, add_picture_to};
+use crate::status::stats::Stats;
+use crate::status::{EventStatus, RuleStatus, StatusSource};
+use crate::uplink::outbox::Token;
+use crate::uplink::{Message, Outbox};
+use crate::util::clock::now_ms;
+use crate::util::log_limiter::LogLimiter;
+
+/// Interval at which the thread looks whether time alone ends an event.
+const TICK: Duration = Duration::from_millis(250);
+/// Interval at which the state is written while events are open: after a crash, a dwell time may be too short by so much.
+const SNAPSHOT: Duration = Duration::from_secs(10);
+/// More events do not wait for the disk.
+const MAX_QUEUE: usize = 1024;
+/// Pictures that may wait for the thread. Further events go out without their picture.
+const MAX_PICTURES: usize = 8;
+/// Messages that are written to the disk until the broker or the spool has them.
+const MAX_UNSETTLED: usize = 128;
+
+/// Settings of the recorder that a deployment changes.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct EventSettings {
+    /// Zones, lines and rules of the deployment.
+    pub deployed: Option<EventsConfig>,
+    /// Quality of service of events.
+    pub qos: Qos,
+    /// Add the picture to the messages.
+    pub with_pictures: bool,
+}
+
+/// The events of the process. It outlives sessions.
+pub struct EventRecorder {
+    inner: Mutex<Inner>,
+    changed: Condvar,
+    /// Whether there are zones, lines or rules: without them an inference costs one load.
+    is_on: AtomicBool,
+    store: EventStore,
+    topics: Arc<Topics>,
+    outbox: Arc<Outbox>,
+    stats: Arc<Stats>,
+}
+
+struct Inner {
+    engine: EventEngine,
+    settings: EventSettings,
+    command: Option<CommandedConfig>,
+    /// The labels of the model; empty: not known, or it has none.
+    labels: Vec<String>,
+    queue: VecDeque<Arc<QueuedEvent>>,
+    last_number: u64,
+    /// Messages in the outbox that may be in memory only.
+    unsettled: VecDeque<(Token, Event)>,
+    /// The state differs from the file.
+    is_dirty: bool,
+    written: Instant,
+    worker: Worker,
+    log_limiter: LogLimiter,
+}
+
+impl Inner {
+    /// Logs the labels of the configuration that the model does not have.
+    fn warn_of_labels(&self) {
+        if self.labels.is_empty() {
+            return;
+        }
+        let config = self.engine.config();
+        for (part, label) in config
+            .named_labels()
+            .filter(|(_, label)| !is_known(&self.labels, label))
+        {
+            tracing::warn!(part, label, known = ?self.labels, "An event waits for a label that the model does not have");
+        }
+    }
+}
+
+/// Whether the model can give this label, or a score with this name.
+fn is_known(labels: &[String], label: &str) -> bool {
+    SCORES.contains(&label) || labels.iter().any(|known| known == label)
+}
+
+/// The state of the thread.
+enum Worker {
+    /// Nothing has needed it yet.
+    Idle,
+    Running(oneshot::Receiver<()>),
+    Ending,
+    /// It cannot be started.
+    Missing,
+}
+
+/// An event on its way into the outbox.
+struct QueuedEvent {
+    number: u64,
+    event: Event,
+    picture: EventPicture,
+    /// The message, once it has its picture.
+    payload: OnceLock<Bytes>,
+}
+
+enum EventPicture {
+    NotWanted,
+    Missing,
+    Given(Arc<Picture>),
+}
+
+impl QueuedEvent {
+    /// The message; encodes its picture, which takes time.
+    fn encode(&self) -> &Bytes {
+        self.payload.get_or_init(|| match &self.picture {
+            EventPicture::NotWanted => self.message(PictureInMessage::NotWanted),
+            EventPicture::Missing => self.message(PictureInMessage::Missing),
+            EventPicture::Given(picture) => {
+                let encoded = EncodedPicture::new(PictureRef {
+                    width: picture.width,
+                    height: picture.height,
+                    grey: picture.grey,
+                    data: &picture.data,
+                });
+                match &encoded {
+                    Ok(encoded) => self.message(PictureInMessage::Encoded(encoded)),
+                    Err(_) => self.message(PictureInMessage::Missing),
+                }
+            }
+        })
+    }
+
+    fn message(&self, picture: PictureInMessage<'_>) -> Bytes {
+        // Cannot fail: no field has a key that is no text.
+        let mut json = serde_json::to_string(&self.event).unwrap_or_default();
+        add_picture_to(&mut json, picture);
+        json.into()
+    }
+}
+
+impl EventRecorder {
+    /// Reads what an earlier process has left in `device_dir`, ends its events, and begins with the settings of the deployment, or
+    /// with what a command has set since. The spool of `outbox` must be attached before.
+    pub fn start(
+        device_dir: &Path,
+        topics: Arc<Topics>,
+        outbox: Arc<Outbox>,
+        stats: Arc<Stats>,
+        settings: EventSettings,
+    ) -> Arc<Self> {
+        let store = EventStore::new(device_dir.join("events.json"));
+        let stored = store.read();
+        let mut engine = EventEngine::new(Uuid::new_v4);
+        let mut counts = stored.counts;
+        if counts.since_ts == 0 {
+            counts.since_ts = now_ms();
+        }
+        engine.set_counts(counts);
+        let recorder = Arc::new(Self {
+            inner: Mutex::new(Inner {
+                engine,
+                settings,
+                command: stored.command,
+                labels: Vec::new(),
+                queue: VecDeque::new(),
+                last_number: 0,
+                unsettled: VecDeque::new(),
+                is_dirty: false,
+                written: Instant::now(),
+                worker: Worker::Idle,
+                log_limiter: LogLimiter::default(),
+            }),
+            changed: Condvar::new(),
+            is_on: AtomicBool::new(false),
+            store,
+            topics,
+            outbox,
+            stats,
+        });
+        let mut inner = recorder.inner.lock();
+        let ts = now_ms();
+        let ended = stored.open.into_iter().map(|event| event.ended_by_restart(ts));
+        let leftover: Vec<_> = stored.unsettled.into_iter().chain(ended).collect();
+        recorder.enqueue(&mut inner, leftover, None);
+        recorder.apply_config(&mut inner);
+        drop(inner);
+        recorder
+    }
+
+    /// Changes the settings. A configuration that a command has set stays while that of the deployment is the same.
+    pub fn set_settings(self: &Arc<Self>, settings: EventSettings) {
+        let mut inner = self.inner.lock();
+        let is_other = inner.settings.deployed != settings.deployed;
+        inner.settings = settings;
+        if is_other {
+            self.apply_config(&mut inner);
+        }
+    }
+
+    /// Sets the configuration until the deployment has another one; `None`: no events.
+    pub fn set_config(self: &Arc<Self>, config: Option<&EventsConfig>) {
+        let mut inner = self.inner.lock();
+        inner.command = Some(CommandedConfig {
+            events: to_json(config),
+            deployed: to_json(inner.settings.deployed.as_ref()),
+        });
+        self.apply_config(&mut inner);
+    }
+
+    /// Returns to the configuration of the deployment.
+    pub fn use_deployed_config(self: &Arc<Self>) {
+        let mut inner = self.inner.lock();
+        inner.command = None;
+        inner.is_dirty = true;
+        self.apply_config(&mut inner);
+        self.wake(&mut inner);
+    }
+
+    /// The zones, lines and rules in force as JSON; null: none.
+    pub fn config(&self) -> Value {
+        let inner = self.inner.lock();
+        to_json(inner.engine.is_on().then(|| &**inner.engine.config()))
+    }
+
+    /// Sets all totals to zero.
+    pub fn reset_counts(self: &Arc<Self>) {
+        let mut inner = self.inner.lock();
+        inner.engine.set_counts(CountedEvents {
+            since_ts: now_ms(),
+            ..CountedEvents::default()
+        });
+        inner.is_dirty = true;
+        self.wake(&mut inner);
+    }
+
+    /// A model with these labels has started; `detector`: its input, `None` if it does not look at pictures.
+    pub fn start_model(self: &Arc<Self>, detector: Option<DetectorInfo>, labels: &[String]) {
+        let mut inner = self.inner.lock();
+        inner.labels = labels.to_vec();
+        inner.warn_of_labels();
+        let events = inner.engine.start_model(detector, now(None));
+        self.enqueue(&mut inner, events, None);
+    }
+
+    /// Whether there are zones, lines or rules.
+    pub fn is_on(&self) -> bool {
+        self.is_on.load(Ordering::Relaxed)
+    }
+
+    /// Takes the result of an inference. `inference_id`: of its message, if it is published. `picture`: the model's input, copied
+    /// only for a message that carries it.
+    pub fn update(self: &Arc<Self>, result: &InferenceResult, inference_id: Option<Uuid>, picture: Option<&Picture>) {
+        if !self.is_on() {
+            return;
+        }
+        let mut inner = self.inner.lock();
+        let events = inner.engine.update(result, now(inference_id));
+        if !events.is_empty() {
+            self.enqueue(&mut inner, events, picture);
+        }
+    }
+
+    /// The component stops: ends all events and puts their messages into the outbox. Later results are ignored.
+    pub fn end_events(self: &Arc<Self>) {
+        self.is_on.store(false, Ordering::Relaxed);
+        let mut inner = self.inner.lock();
+        let mut events = Vec::new();
+        inner.engine.end_all(EndReason::Stop, now(None), &mut events);
+        self.enqueue(&mut inner, events, None);
+        // Pictures that are not encoded yet would delay the stop.
+        self.push_until(&mut inner, u64::MAX);
+    }
+
+    /// Writes the last state and ends the thread, until the deadline. Call it after the outbox was written to the disk.
+    pub async fn finish(&self, deadline: tokio::time::Instant) {
+        let ended = {
+            let mut inner = self.inner.lock();
+            inner.is_dirty = true;
+            std::mem::replace(&mut inner.worker, Worker::Ending)
+        };
+        self.changed.notify_one();
+        if let Worker::Running(ended) = ended {
+            // After the deadline the file is older than it could be: messages may come twice.
+            let _ = tokio::time::timeout_at(deadline, ended).await;
+        }
+    }
+
+    /// Takes the configuration of the command or of the deployment.
+    fn apply_config(self: &Arc<Self>, inner: &mut Inner) {
+        let deployed = to_json(inner.settings.deployed.as_ref());
+        if inner
+            .command
+            .as_ref()
+            .is_some_and(|command| command.deployed != deployed)
+        {
+            inner.command = None;
+            inner.is_dirty = true;
+        }
+        let config = match &inner.command {
+            Some(command) if command.events.is_null() => None,
+            Some(command) => match parse_events(&command.events) {
+                Ok(config) => Some(config),
+                Err(reason) => {
+                    tracing::error!(%reason, "The configuration of events that a command has set cannot be used any more");
+                    None
+                }
+            },
+            None => inner.settings.deployed.clone(),
+        };
+        let (config, was_on) = (config.unwrap_or_default(), inner.engine.is_on());
+        if **inner.engine.config() == config {
+            return;
+        }
+        let events = inner.engine.set_config(Arc::new(config), now(None));
+        inner.warn_of_labels();
+        let is_on = inner.engine.is_on();
+        self.is_on.store(is_on, Ordering::Relaxed);
+        if is_on || was_on {
+            inner.is_dirty = true;
+        }
+        self.enqueue(inner, events, None);
+        if inner.is_dirty {
+            self.wake(inner);
+        }
+    }
+
+    fn enqueue(self: &Arc<Self>, inner: &mut Inner, events: Vec<Event>, picture: Option<&Picture>) {
+        if events.is_empty() {
+            return;
+        }
+        let mut copy = None;
+        let waiting = inner
+            .queue
+            .iter()
+            .filter(|queued| matches!(queued.picture, EventPicture::Given(_)));
+        let has_room = waiting.count() < MAX_PICTURES;
+        for event in events {
+            self.stats.events.inc();
+            tracing::debug!(event = ?event.event, rule = ?event.rule, line = ?event.line, id = %event.id, "Event");
+            let shows_now = matches!(event.event, EventKind::Start | EventKind::Update | EventKind::Cross);
+            let picture = match picture {
+                Some(picture) if inner.settings.with_pictures && shows_now && has_room => {
+                    let copy = copy.get_or_insert_with(|| Arc::new(picture.clone()));
+                    EventPicture::Given(copy.clone())
+                }
+                Some(_) if inner.settings.with_pictures && shows_now => EventPicture::Missing,
+                _ => EventPicture::NotWanted,
+            };
+            inner.last_number += 1;
+            inner.queue.push_back(Arc::new(QueuedEvent {
+                number: inner.last_number,
+                event,
+                picture,
+                payload: OnceLock::new(),
+            }));
+        }
+        inner.is_dirty = true;
+        self.wake(inner);
+        if inner.queue.len() > MAX_QUEUE || !matches!(inner.worker, Worker::Running(_)) {
+            self.push_until(inner, u64::MAX);
+        }
+    }
+
+    /// Wakes the thread, and starts it if it is not running.
+    fn wake(self: &Arc<Self>, inner: &mut Inner) {
+        if matches!(inner.worker, Worker::Idle) {
+            let (done, ended) = oneshot::channel();
+            let recorder = self.clone();
+            let thread = std::thread::Builder::new().name("events".to_owned());
+            inner.worker = match thread.spawn(move || {
+                recorder.run();
+                // The receiver is gone when nobody waits for the end.
+                let _ = done.send(());
+            }) {
+                Ok(_) => Worker::Running(ended),
+                Err(error) => {
+                    tracing::error!(%error, "The thread of events cannot be started; events are published, but not kept for a crash");
+                    Worker::Missing
+                }
+            };
+        }
+        self.changed.notify_one();
+    }
+
+    /// Puts queued messages up to this number into the outbox. Those without their picture so far go without it.
+    fn push_until(&self, inner: &mut Inner, number: u64) {
+        while let Some(queued) = inner.queue.front().filter(|queued| queued.number <= number).cloned() {
+            inner.queue.pop_front();
+            let payload = queued
+                .payload
+                .get_or_init(|| match queued.picture {
+                    EventPicture::NotWanted => queued.message(PictureInMessage::NotWanted),
+                    EventPicture::Missing | EventPicture::Given(_) => queued.message(PictureInMessage::Missing),
+                })
+                .clone();
+            let token = self
+                .outbox
+                .push(Message::event(&self.topics, payload, inner.settings.qos));
+            inner.unsettled.push_back((token, queued.event.clone()));
+            if inner.unsettled.len() > MAX_UNSETTLED {
+                inner.unsettled.pop_front();
+            }
+        }
+    }
+
+    /// The thread.
+    fn run(&self) {
+        let mut inner = self.inner.lock();
+        loop {
+            let is_ending = matches!(inner.worker, Worker::Ending);
+            if !inner.is_dirty && !is_ending {
+                if inner.engine.needs_time() || !inner.unsettled.is_empty() {
+                    self.changed.wait_for(&mut inner, TICK);
+                } else {
+                    self.changed.wait(&mut inner);
+                }
+            }
+            self.settle(&mut inner);
+            let events = inner.engine.pass_time(now(None));
+            for event in events {
+                self.stats.events.inc();
+                inner.last_number += 1;
+                let number = inner.last_number;
+                inner.queue.push_back(Arc::new(QueuedEvent {
+                    number,
+                    event,
+                    picture: EventPicture::NotWanted,
+                    payload: OnceLock::new(),
+                }));
+                inner.is_dirty = true;
+            }
+            let is_due = inner.engine.needs_time() && inner.written.elapsed() >= SNAPSHOT;
+            if !inner.is_dirty && !is_due {
+                if is_ending {
+                    return;
+                }
+                continue;
+            }
+            let (stored, batch) = (stored(&inner), Vec::from_iter(inner.queue.iter().cloned()));
+            inner.is_dirty = false;
+            inner.written = Instant::now();
+            drop(inner);
+            for queued in &batch {
+                queued.encode();
+            }
+            let written = self.store.write(stored);
+            inner = self.inner.lock();
+            if let Err(error) = written
+                && let Some(suppressed) = inner.log_limiter.check_words(Instant::now(), &error.to_string())
+            {
+                tracing::error!(
+                    %error,
+                    suppressed = suppressed.count(),
+                    "The totals of events cannot be written; after a crash, totals are older and events have no end"
+                );
+            }
+            if let Some(last) = batch.last() {
+                self.push_until(&mut inner, last.number);
+            }
+        }
+    }
+
+    /// Forgets the messages that the broker or the spool has.
+    fn settle(&self, inner: &mut Inner) {
+        let before = inner.unsettled.len();
+        inner
+            .unsettled
+            .retain(|(token, _)| self.outbox.is_only_in_memory(*token));
+        // Written again when all are settled: a message that comes twice after a crash does no harm.
+        if before > 0 && inner.unsettled.is_empty() {
+            inner.is_dirty = true;
+        }
+    }
+}
+
+/// What must be on the disk before the queued messages are published.
+fn stored(inner: &Inner) -> StoredEvents {
+    let state = inner.engine.state();
+    let unsettled = inner.unsettled.iter().map(|(_, event)| event);
+    let queued = inner.queue.iter().map(|queued| &queued.event);
+    StoredEvents {
+        open: state.open,
+        unsettled: unsettled.chain(queued).cloned().collect(),
+        counts: state.counts,
+        command: inner.command.clone(),
+        ..StoredEvents::default()
+    }
+}
+
+fn now(inference_id: Option<Uuid>) -> Moment {
+    Moment {
+        at: Instant::now(),
+        ts: now_ms(),
+        inference_id,
+    }
+}
+
+fn to_json(config: Option<&EventsConfig>) -> Value {
+    config.map_or(Value::Null, EventsConfig::to_json)
+}
+
+impl std::fmt::Debug for EventRecorder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EventRecorder")
+            .field("is_on", &self.is_on())
+            .finish_non_exhaustive()
+    }
+}
+
+impl StatusSource<Option<EventStatus>> for EventRecorder {
+    fn status(&self) -> Option<EventStatus> {
+        let inner = self.inner.lock();
+        if !inner.engine.is_on() {
+            return None;
+        }
+        let counts = inner.engine.counts();
+        let rules = inner.engine.open_events().map(|(name, open)| RuleStatus {
+            name: name.to_owned(),
+            started: counts.rules.get(name).copied().unwrap_or(0),
+            open,
+        });
+        let lines = inner.engine.config().lines.iter().map(|line| {
+            let totals = counts.lines.get(&line.name).cloned().unwrap_or_default();
+            (line.name.to_string(), totals)
+        });
+        Some(EventStatus {
+            since_ts: counts.since_ts,
+            rules: rules.collect(),
+            lines: lines.collect(),
+            zones: inner
+                .engine
+                .occupancy()
+                .map(|(name, count)| (name.to_owned(), count))
+                .collect(),
+            not_started: inner.engine.not_started(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,266 @@
+use serde_json::json;
+
+use super::*;
+use crate::model::BoundingBox;
+use crate::uplink::outbox::OutboxBounds;
+
+/// A recorder with its outbox, which nobody empties.
+struct Process {
+    recorder: Arc<EventRecorder>,
+    outbox: Arc<Outbox>,
+}
+
+/// Starts a recorder in the directory, as after a SIGKILL of the one before.
+fn start(directory: &Path, deployed: Option<Value>) -> Process {
+    let (stats, topics) = (Arc::new(Stats::default()), Arc::new(Topics::new("d")));
+    let outbox = Arc::new(Outbox::new(OutboxBounds::default(), stats.clone()));
+    let settings = settings(deployed);
+    let recorder = EventRecorder::start(directory, topics, outbox.clone(), stats, settings);
+    let detector = DetectorInfo {
+        width: 320,
+        height: 320,
+        has_centroids: false,
+    };
+    recorder.start_model(Some(detector), &["ball".to_owned()]);
+    Process { recorder, outbox }
+}
+
+fn settings(deployed: Option<Value>) -> EventSettings {
+    EventSettings {
+        deployed: deployed.map(|deployed| parse_events(&deployed).unwrap()),
+        ..EventSettings::default()
+    }
+}
+
+fn bay() -> Value {
+    json!({
+        "zones": {"bay": {"polygon": [[0, 0], [1, 0], [1, 1], [0, 1]]}},
+        "lines": {"gate": {"from": [0.5, 0], "to": [0.5, 1]}},
+        "rules": {"occupied": {"zone": "bay", "enter_after_ms": 0}},
+    })
+}
+
+impl Process {
+    /// An inference with a ball.
+    fn see(&self, x: i64) {
+        let ball = BoundingBox {
+            label: "ball".into(),
+            value: 0.9,
+            x,
+            y: 100,
+            width: 20,
+            height: 20,
+            object_id: None,
+        };
+        let result = InferenceResult {
+            bounding_boxes: Some(vec![ball]),
+            ..InferenceResult::default()
+        };
+        self.recorder.update(&result, None, None);
+    }
+
+    /// The next message, once the thread has published it. `is_acked`: the broker takes it.
+    fn next(&self, is_acked: bool) -> Value {
+        let begun = Instant::now();
+        loop {
+            if let Some((token, message)) = self.outbox.next_to_send() {
+                assert_eq!(&*message.topic, "/edgeimpulse/device/d/events");
+                if is_acked {
+                    assert!(self.outbox.acked(token));
+                }
+                return serde_json::from_slice(&message.payload).unwrap();
+            }
+            assert!(begun.elapsed() < Duration::from_secs(10), "no message came");
+            std::thread::yield_now();
+        }
+    }
+
+    fn wait_until(&self, what: &str, is_true: impl Fn() -> bool) {
+        let begun = Instant::now();
+        while !is_true() {
+            assert!(begun.elapsed() < Duration::from_secs(10), "{what}");
+            std::thread::yield_now();
+        }
+    }
+}
+
+#[test]
+fn an_event_of_a_process_that_was_killed_ends_with_the_next_one_and_totals_go_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let first = start(directory.path(), Some(bay()));
+    for x in [100, 110, 120] {
+        first.see(x);
+    }
+    let started = first.next(true);
+    for x in [130, 140, 150, 160, 170, 180] {
+        first.see(x);
+    }
+    let crossed = first.next(true);
+    assert_eq!(
+        (&started["event"], &crossed["event"]),
+        (&json!("start"), &json!("cross"))
+    );
+    // The file must say that the broker has both, as it does after a moment.
+    let stored = EventStore::new(directory.path().join("events.json"));
+    first.wait_until("both settled", || stored.read().unsettled.is_empty());
+
+    // The next process has no configuration any more.
+    let second = start(directory.path(), None);
+    let ended = second.next(true);
+    assert_eq!((&ended["event"], &ended["reason"]), (&json!("end"), &json!("restart")));
+    assert_eq!(
+        (&ended["id"], &ended["object_id"]),
+        (&started["id"], &started["object_id"])
+    );
+    assert_eq!(ended["start_ts"], started["start_ts"]);
+
+    let third = start(directory.path(), Some(bay()));
+    assert_eq!(third.recorder.status().unwrap().rules[0].started, 1);
+}
+
+#[test]
+fn totals_survive_and_messages_that_nobody_had_are_published_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let first = start(directory.path(), Some(bay()));
+    for x in (100..200).step_by(10) {
+        first.see(x);
+    }
+    let (started, crossed) = (first.next(false), first.next(false));
+
+    let second = start(directory.path(), Some(bay()));
+    assert_eq!((second.next(true), second.next(true)), (started.clone(), crossed));
+    let ended = second.next(true);
+    assert_eq!((&ended["event"], &ended["id"]), (&json!("end"), &started["id"]));
+    let status = second.recorder.status().unwrap();
+    assert_eq!(
+        status.to_json()["lines"],
+        json!({"gate": {"left_to_right": {"ball": 1}}})
+    );
+    assert_eq!(status.rules[0].started, 1);
+
+    second.recorder.reset_counts();
+    let status = second.recorder.status().unwrap();
+    assert_eq!(
+        (status.to_json()["lines"].clone(), status.rules[0].started),
+        (json!({"gate": {}}), 0)
+    );
+}
+
+#[test]
+fn a_commanded_configuration_stays_until_the_deployment_changes() {
+    let directory = tempfile::tempdir().unwrap();
+    let other = json!({"rules": {"loud": {"label": "ball", "value_at_least": 0.5}}});
+    let config = |process: &Process| {
+        process.recorder.config()["rules"]
+            .as_object()
+            .map_or(0, serde_json::Map::len)
+    };
+    let first = start(directory.path(), Some(bay()));
+    first.recorder.set_config(Some(&parse_events(&other).unwrap()));
+    assert!(first.recorder.config()["rules"].get("loud").is_some());
+    let stored = EventStore::new(directory.path().join("events.json"));
+    first.wait_until("it is stored", || stored.read().command.is_some());
+
+    let second = start(directory.path(), Some(bay()));
+    assert!(second.recorder.config()["rules"].get("loud").is_some());
+    second.recorder.set_settings(EventSettings {
+        qos: Qos::AtMostOnce,
+        ..settings(Some(bay()))
+    });
+    assert!(
+        second.recorder.config()["rules"].get("loud").is_some(),
+        "the same deployment of events"
+    );
+    second.recorder.set_config(None);
+    assert!(!second.recorder.is_on() && second.recorder.config().is_null());
+    second.wait_until("it is stored", || {
+        stored.read().command.is_some_and(|command| command.events.is_null())
+    });
+
+    let third = start(directory.path(), Some(bay()));
+    assert!(!third.recorder.is_on());
+    third.recorder.use_deployed_config();
+    assert!(third.recorder.config()["rules"].get("occupied").is_some());
+    third.recorder.set_config(Some(&parse_events(&other).unwrap()));
+    let mut changed = bay();
+    changed["zones"]["bay"]["anchor"] = json!("bottom");
+    third.recorder.set_settings(settings(Some(changed)));
+    assert_eq!(
+        (config(&third), &third.recorder.config()["zones"]["bay"]["anchor"]),
+        (1, &json!("bottom"))
+    );
+}
+
+#[tokio::test]
+async fn a_stop_ends_events_and_leaves_nothing_to_repeat() {
+    let directory = tempfile::tempdir().unwrap();
+    let first = start(directory.path(), Some(bay()));
+    for _ in 0..5 {
+        first.see(100);
+    }
+    assert_eq!(first.next(true)["event"], "start");
+    first.recorder.end_events();
+    let ended = first.next(true);
+    assert_eq!((&ended["event"], &ended["reason"]), (&json!("end"), &json!("stop")));
+    first.see(100);
+    first
+        .recorder
+        .finish(tokio::time::Instant::now() + Duration::from_secs(10))
+        .await;
+    let stored = EventStore::new(directory.path().join("events.json")).read();
+    assert_eq!((stored.open, stored.unsettled), (vec![], vec![]));
+    assert_eq!(stored.counts.rules["occupied"], 1);
+    assert_eq!(first.outbox.depth(), 0);
+}
+
+#[test]
+fn without_zones_lines_and_rules_nothing_is_written() {
+    let directory = tempfile::tempdir().unwrap();
+    let process = start(directory.path(), None);
+    process.see(100);
+    assert_eq!(process.recorder.status(), None);
+    assert!(matches!(process.recorder.inner.lock().worker, Worker::Idle));
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_disk_that_cannot_be_written_does_not_hold_events_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let process = start(&file.join("device"), Some(bay()));
+    for _ in 0..5 {
+        process.see(100);
+    }
+    assert_eq!(process.next(true)["event"], "start");
+}
+
+#[test]
+fn a_message_carries_the_picture_if_it_is_wanted() {
+    let directory = tempfile::tempdir().unwrap();
+    let process = start(directory.path(), None);
+    let rules = json!({"rules": {"loud": {"label": "ball", "value_at_least": 0.5}}});
+    process.recorder.set_settings(EventSettings {
+        with_pictures: true,
+        ..settings(Some(rules))
+    });
+    let result = InferenceResult {
+        classification: Some(vec![("ball".into(), 0.9)]),
+        ..InferenceResult::default()
+    };
+    let picture = Picture {
+        width: 8,
+        height: 8,
+        grey: false,
+        data: vec![7; 192],
+    };
+    process
+        .recorder
+        .update(&result, Some(Uuid::from_u128(1)), Some(&picture));
+    let started = process.next(true);
+    assert!(
+        started["image"].as_str().is_some_and(|image| image.starts_with("/9j/")),
+        "{started}"
+    );
+    assert_eq!(started["inference_id"], json!(Uuid::from_u128(1)));
+}
