@@ -11,6 +11,7 @@ mod frames;
 mod ingestion;
 mod linux;
 mod on_demand;
+mod records;
 use crate::support;
 mod trouble;
 mod updates;

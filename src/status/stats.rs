@@ -137,6 +137,10 @@ counters! {
         collect_dropped,
         /// Bytes sent for them, repeated attempts included.
         collect_bytes,
+        /// Records of inferences written to the disk for Edge Impulse Studio.
+        monitor_records,
+        /// Records that could not be written to the disk.
+        monitor_records_lost,
     }
 }
 

@@ -3,6 +3,7 @@
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::bounded_json;
 use super::outgoing::Outgoing;
 use crate::util::text::excerpt;
 
@@ -10,8 +11,8 @@ use crate::util::text::excerpt;
 const MAX_LABEL: usize = 200;
 /// Longest sample, in milliseconds: a day.
 const MAX_LENGTH_MS: f64 = 86_400_000.0;
-/// Most records of one request; the others of the list are not sent.
-const MAX_RECORDS: usize = 10_000;
+/// Most records of one request.
+pub const MAX_RECORDS: usize = 10_000;
 
 /// The kind of a message, by its key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -101,8 +102,23 @@ pub enum RecordRequest {
         /// Last index.
         last: u64,
     },
-    /// These, at most 10000.
-    List(Vec<u64>),
+    /// These, in this order; at most [`MAX_RECORDS`].
+    List {
+        /// The indices.
+        indices: Vec<u64>,
+        /// Entries of the list that are no index.
+        unusable: usize,
+    },
+}
+
+impl RecordRequest {
+    /// The index of an answer that concerns the request as a whole; a list has none.
+    pub fn first_index(&self) -> Option<u64> {
+        match self {
+            Self::Index(index) | Self::Range { first: index, .. } => Some(*index),
+            Self::List { .. } => None,
+        }
+    }
 }
 
 type Parse = fn(&Value) -> Incoming;
@@ -154,7 +170,7 @@ pub(super) enum Recognised {
 
 /// Recognises a message.
 pub(super) fn recognise(text: &[u8]) -> Recognised {
-    let Ok(message) = serde_json::from_slice::<Value>(text) else {
+    let Ok(message) = bounded_json::parse(text) else {
         return Recognised::NotJson;
     };
     let Some(members) = message.as_object() else {
@@ -178,7 +194,10 @@ impl Incoming {
             Self::StartInferenceStream => Some(Outgoing::InferenceStreamStarted(false)),
             Self::StopInferenceStream => Some(Outgoing::InferenceStreamStopped(false)),
             Self::NewModelAvailable(_) => Some(Outgoing::ModelUpdateFailed { error }),
-            Self::RecordRequest(_) => Some(Outgoing::RecordsRefused { error }),
+            Self::RecordRequest(request) => Some(Outgoing::RecordsRefused {
+                index: request.as_ref().ok().and_then(RecordRequest::first_index),
+                error,
+            }),
         }
     }
 }
@@ -262,11 +281,17 @@ fn parse_record_request(request: &Value) -> Result<RecordRequest, String> {
         return Ok(RecordRequest::Range { first, last });
     }
     if let Some(list) = request["list"].as_array() {
-        return Ok(RecordRequest::List(
-            list.iter().filter_map(Value::as_u64).take(MAX_RECORDS).collect(),
-        ));
+        if list.len() > MAX_RECORDS {
+            return Err(format!("the list has more than {MAX_RECORDS} indices"));
+        }
+        let indices: Vec<_> = list.iter().filter_map(Value::as_u64).collect();
+        let unusable = list.len() - indices.len();
+        return Ok(RecordRequest::List { indices, unusable });
     }
-    Err("the request has no index, range or list".to_owned())
+    Err(
+        "accepted is an index, a range with first and last, or a list of indices, each a whole number from 0"
+            .to_owned(),
+    )
 }
 
 fn text_of(value: &Value) -> String {
@@ -369,8 +394,43 @@ mod tests {
             parse(json!({"range": {"first": 9, "last": 1}})),
             Ok(RecordRequest::Range { first: 9, last: 1 })
         );
-        assert_eq!(parse(json!({"list": [3, "x", 1]})), Ok(RecordRequest::List(vec![3, 1])));
+        let list = |indices: &[u64], unusable| {
+            Ok(RecordRequest::List {
+                indices: indices.to_vec(),
+                unusable,
+            })
+        };
+        assert_eq!(parse(json!({"list": [3, "x", 1]})), list(&[3, 1], 1));
+        assert_eq!(parse(json!({"list": [-1, 2.5, 1e30, null, [1]]})), list(&[], 5));
+        assert_eq!(parse(json!({"list": []})), list(&[], 0));
         assert!(parse(json!(null)).is_err() && parse(json!({"index": -1})).is_err());
+        assert!(parse(json!({"list": vec![1; MAX_RECORDS]})).is_ok());
+        for wrong in [
+            json!({"list": vec![1; MAX_RECORDS + 1]}),
+            json!({"list": {"0": 1}}),
+            json!({"range": [1, 9]}),
+            json!({"range": {"first": 1}}),
+            json!({"range": {"first": "1", "last": "9"}}),
+            json!({"range": {"first": -1, "last": 9}}),
+            json!({"index": "5"}),
+            json!({"index": 1.5}),
+            json!({"index": 1e30}),
+            json!(5),
+            json!([5]),
+        ] {
+            let refused = parse(wrong.clone());
+            assert!(refused.is_err(), "{wrong}: {refused:?}");
+        }
+    }
+
+    #[test]
+    fn a_list_of_a_million_is_recognised_in_bounded_memory() {
+        let text = json!({"impulseRecordRequest": {"list": vec![1_234_567_u64; 1_000_000]}}).to_string();
+        let recognised = recognise(text.as_bytes());
+        let Recognised::Known(_, Incoming::RecordRequest(Err(reason))) = recognised else {
+            panic!("{recognised:?}");
+        };
+        assert!(reason.contains("10000"), "{reason}");
     }
 
     #[test]

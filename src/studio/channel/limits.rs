@@ -15,7 +15,8 @@ pub struct ChannelLimits {
     pub pong: Duration,
     /// Time to write one message. Default 30 s.
     pub write: Duration,
-    /// Most bytes of an incoming message; requests are small. Default 1 MiB.
+    /// Most bytes of an incoming message: a list of a million indices is refused without the end of the connection. Default
+    /// 16 MiB.
     pub message_bytes: usize,
     /// Delays after a failure.
     pub backoff: BackoffPolicy,
@@ -35,7 +36,7 @@ impl Default for ChannelLimits {
             ping: Duration::from_secs(30),
             pong: Duration::from_secs(6),
             write: Duration::from_secs(30),
-            message_bytes: 1 << 20,
+            message_bytes: 16 << 20,
             backoff: BackoffPolicy::default(),
             refused: Retry::LATER,
             short_connection: Duration::from_secs(60),

@@ -10,6 +10,7 @@
 //!
 //! The facts about the protocol are those of `edge-impulse-linux` 1.25.2.
 
+mod bounded_json;
 mod connection;
 mod error;
 mod handle;
@@ -26,7 +27,7 @@ mod task;
 pub use error::ChannelError;
 pub use handle::{ChannelEnds, ChannelHandle, NotDelivered};
 pub use hello::{HelloMode, HelloOffer, Sensor};
-pub use incoming::{Incoming, IncomingKind, RecordRequest, SampleRequest, SnapshotResolution};
+pub use incoming::{Incoming, IncomingKind, MAX_RECORDS, RecordRequest, SampleRequest, SnapshotResolution};
 pub use limits::ChannelLimits;
 pub use outgoing::Outgoing;
 pub use service::ChannelService;

@@ -48,8 +48,23 @@ pub enum Outgoing {
         /// Why.
         error: String,
     },
-    /// There are no records.
+    /// A stored record that was asked for.
+    StoredRecord {
+        /// The number of the inference.
+        index: u64,
+        /// Milliseconds since 1970.
+        timestamp_ms: u64,
+        /// The model's answer.
+        record: Value,
+        /// `jpg` or `wav`.
+        kind: &'static str,
+        /// What was inferred, as a file.
+        data: Bytes,
+    },
+    /// A record, or all that a request asks for, cannot be sent.
     RecordsRefused {
+        /// The record; `None`: the request as a whole.
+        index: Option<u64>,
         /// Why.
         error: String,
     },
@@ -79,7 +94,23 @@ impl Outgoing {
             Self::InferenceStreamStarted(is_on) => json!({"inferenceStreamStarted": is_on}),
             Self::InferenceStreamStopped(is_off) => json!({"inferenceStreamStopped": is_off}),
             Self::ModelUpdateFailed { error } => json!({"modelUpdateSuccess": false, "error": error}),
-            Self::RecordsRefused { error } => json!({"impulseRecordsResponse": false, "error": error}),
+            Self::StoredRecord {
+                index,
+                timestamp_ms,
+                record,
+                kind,
+                data,
+            } => json!({
+                "impulseRecordsResponse": true, "index": index, "record": record, "timestamp": timestamp_ms,
+                "rawData": {"type": kind, "bufferBase64": STANDARD.encode(data)},
+            }),
+            Self::RecordsRefused {
+                index: Some(index),
+                error,
+            } => {
+                json!({"impulseRecordsResponse": false, "index": index, "error": error})
+            }
+            Self::RecordsRefused { index: None, error } => json!({"impulseRecordsResponse": false, "error": error}),
         }
     }
 }
