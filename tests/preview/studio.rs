@@ -8,6 +8,7 @@ use crate::support::daemon::Site;
 use crate::support::http::{HttpServer, Reply, Request};
 use crate::support::ports::free_port;
 use crate::support::remote_management::{Connection, OnHello, RemoteManagement};
+use crate::support::scripts::{boxed, script};
 use crate::support::studio::{self as stand_in, API_KEY, good_secret};
 
 /// A label that must not become markup.
@@ -150,6 +151,35 @@ async fn the_page_of_the_data_collection_shows_studio_and_no_model() {
     let empty = "[...document.querySelectorAll('.of-model')].some(part => part.getBoundingClientRect().height > 0)";
     assert_eq!(page.eval(empty).await, false);
     page.screenshot("collection-phone").await;
+    served.daemon.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_shows_frames_that_are_uploaded_without_a_connection() {
+    let (http, secrets) = (HttpServer::start(answer), stand_in::secrets(&good_secret()));
+    let site = Site::new();
+    let model = site.scripted_model(&script(&[boxed(0.5)]));
+    let arguments = [
+        "--model",
+        model.to_str().unwrap(),
+        "--gst",
+        BALL,
+        "--set",
+        "collect_uncertain=0.4-0.6",
+    ];
+    let served = Served::start_with(site, free_port(), NO_BROKER, &arguments, |command| {
+        stand_in::surround(command, &secrets.url(), &http.url());
+        command.env("EI_INGESTION_URL", http.url());
+    });
+    let mut page = Chromium::open(&served.url("/"), View::PHONE).await;
+    page.wait_for_text("uploads", "thing").await;
+    page.wait_for_text("uploads", "uploaded").await;
+    page.wait_for_text("studio-state", "none; frames are uploaded without it")
+        .await;
+    assert_eq!(page.eval("document.getElementById('pill-studio').hidden").await, true);
+    page.wait_until_it_fits(&["studio-state", "uploads"]).await;
+    page.eval("document.getElementById('studio').scrollIntoView()").await;
+    page.screenshot("frames-phone").await;
     served.daemon.stop();
 }
 

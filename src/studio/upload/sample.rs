@@ -1,6 +1,6 @@
 //! One sample for ingestion.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -114,6 +114,16 @@ impl SampleMetadata {
         let name = self.collected.as_ref().map_or(&self.label, |collected| &collected.name);
         let name: String = name.chars().filter(|c| !c.is_control()).collect();
         format!("{}.{}", name.replace('"', "%22"), self.kind.extension())
+    }
+
+    /// The label, or the labels of the boxes, for people.
+    pub(super) fn shown_label(&self) -> String {
+        let boxes = self.collected.as_ref().map_or(&[][..], |collected| &collected.boxes);
+        let labels: BTreeSet<_> = boxes.iter().map(|found| found.label.as_str()).collect();
+        match self.label.as_str() {
+            "" => labels.into_iter().collect::<Vec<_>>().join(", "),
+            label => label.to_owned(),
+        }
     }
 
     /// The bytes that an upload takes at most, beside those of TCP and TLS.

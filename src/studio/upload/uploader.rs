@@ -256,7 +256,7 @@ impl UploadRunner {
         self.settings.activity.record_upload(UploadRecord {
             number,
             name: metadata.file_name(),
-            label: metadata.label.clone(),
+            label: metadata.shown_label(),
             category: metadata.category.clone(),
             bytes: metadata.bytes,
             state,

@@ -338,12 +338,15 @@ function showVersions({version, previous_version: before, probation_s: probation
 
 const size = bytes => bytes < 1000 ? `${bytes} B` : bytes < 1e6 ? `${(bytes / 1000).toFixed(0)} kB` : `${(bytes / 1e6).toFixed(1)} MB`;
 function showStudio({state, reason, project, waiting, uploads}) {
-  const isOff = state === 'off' && !uploads.length;
-  $('studio').hidden = $('pill-studio').hidden = isOff;
-  if (isOff) return;
+  // Frames are also uploaded without a connection on which Studio asks for something.
+  const isOff = state === 'off';
+  $('pill-studio').hidden = isOff;
+  $('studio').hidden = isOff && !uploads.length && !waiting;
+  if ($('studio').hidden) return;
+  for (const part of document.querySelectorAll('.of-project')) part.hidden = isOff;
   const [kind, text] = STUDIO_PILLS[state];
   pill('pill-studio', kind, text);
-  $('studio-state').textContent = reason ? `${text}: ${reason}` : text;
+  $('studio-state').textContent = isOff ? 'none; frames are uploaded without it' : reason ? `${text}: ${reason}` : text;
   showProject(project);
   $('studio-device').textContent = project?.device ?? 'not known yet';
   const {studio_uploads: stored, studio_uploads_refused: refused, studio_uploads_dropped: lost} = status.counters;
