@@ -13,6 +13,7 @@ mod commands;
 mod counting;
 mod demo;
 mod ending;
+mod events;
 mod exposed;
 mod health;
 mod kinds;
