@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use ei_greengrass::status::stats::Stats;
 use ei_greengrass::status::{StudioActivity, StudioStateCell};
 use ei_greengrass::studio::StudioLimits;
 use ei_greengrass::studio::channel::{
@@ -18,6 +19,7 @@ use serde_json::{Value, json};
 use crate::support::daemon::LIMIT;
 use crate::support::exchange::ExchangeStudio;
 use crate::support::remote_management::{Connection, OnHello, RemoteManagement};
+use crate::support::small_disk::SmallDisk;
 
 const OWNER: RecordOwner = RecordOwner {
     project_id: 1,
@@ -264,4 +266,48 @@ async fn a_request_ends_with_its_connection() {
     request(&connection, &json!({"list": [7, 8]}));
     connection.wait_for(&sent(8));
     assert_eq!(answers(&connection), [7, 8]);
+}
+
+#[test]
+fn a_full_and_a_read_only_disk_cost_records_only_until_it_can_be_written() {
+    let directory = tempfile::tempdir().unwrap();
+    let Some(disk) = SmallDisk::mount(&directory.path().join("disk"), "64k") else {
+        eprintln!("skipped: this user may not mount a small disk");
+        return;
+    };
+    let stats = Arc::<Stats>::default();
+    let open = || StoredRecords::open(disk.path().join("studio-monitor"), OWNER, 64 << 20, stats.clone());
+    let records = open();
+    let counted = || (stats.monitor_records.get(), stats.monitor_records_lost.get());
+    let large = |index| {
+        let mut large = record(index);
+        large.raw_data.bytes = vec![7; 20_000].into();
+        large
+    };
+    for index in 1..=6 {
+        records.keep(&large(index));
+    }
+    let (stored, lost) = counted();
+    assert!(
+        (2..=3).contains(&stored) && stored + lost == 6,
+        "{stored} stored, {lost} lost"
+    );
+    assert_eq!(records.available().last_index, stored);
+
+    disk.remount("size=4m");
+    records.keep(&large(7));
+    assert_eq!(records.get(7).unwrap(), Some(large(7)));
+
+    // A disk with a file that is open for writing cannot become read-only.
+    drop(records);
+    disk.remount("ro");
+    let records = open();
+    records.keep(&large(8));
+    assert_eq!(records.get(1).unwrap(), Some(large(1)));
+    assert_eq!((records.get(8).unwrap(), records.last_index()), (None, 7));
+
+    disk.remount("rw");
+    records.keep(&large(9));
+    assert_eq!(records.get(9).unwrap(), Some(large(9)));
+    assert_eq!(counted(), (stored + 2, lost + 1));
 }
