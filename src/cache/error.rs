@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use uuid::Uuid;
 
 use super::s3::S3Error;
+use crate::capture::VideoError;
 use crate::util::database::DatabaseError;
 use crate::util::foreign_files;
 use crate::util::panics::Panicked;
@@ -68,6 +69,22 @@ pub enum CacheError {
         /// Why.
         source: DatabaseError,
     },
+    /// A clip could not be encoded or written. No part of it is left.
+    #[error("the clip {id} could not be written: {source}")]
+    Clip {
+        /// The event.
+        id: Uuid,
+        /// Why.
+        source: VideoError,
+    },
+    /// One clip is larger than the limit of all clips.
+    #[error("a clip of {bytes} bytes is larger than all clips may be ({max} bytes); raise max_mb of event_clip")]
+    ClipTooLarge {
+        /// Size of the clip.
+        bytes: u64,
+        /// The limit.
+        max: u64,
+    },
     /// One pair is larger than the limit of the whole cache.
     #[error("a pair of {bytes} bytes is larger than the whole cache ({max} bytes); raise cache_file_max_mb")]
     TooLarge {
@@ -127,6 +144,8 @@ impl CacheError {
             Self::Damaged { .. } => "damaged".to_owned(),
             Self::UploadIndex { .. } => "upload index".to_owned(),
             Self::S3(error) => error.kind().to_owned(),
+            Self::Clip { source, .. } => format!("clip: {source}"),
+            Self::ClipTooLarge { .. } => "clip too large".to_owned(),
             Self::TooLarge { .. } | Self::TooLargeToWait { .. } => "too large".to_owned(),
             Self::NotAnId | Self::NoSuchPair { .. } => "no such pair".to_owned(),
             Self::PendingFull => "pending full".to_owned(),

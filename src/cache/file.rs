@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::error::CacheError;
 use super::file_index::{FileIndex, StoredPair};
 use super::item::CacheItem;
-use super::names::{PairPart, file_name, unfinished_name};
+use super::names::{Contents, PairPart, file_name, unfinished_name};
 use super::store::PairStore;
 use crate::config::FileCacheConfig;
 use crate::util::atomic_file::{Durability, replace_via};
@@ -56,7 +56,7 @@ impl FileCache {
                     directory: directory.clone(),
                 });
             }
-            None => match create_and_scan(directory) {
+            None => match create_and_scan(directory, Contents::Pairs) {
                 Ok(index) => index,
                 Err(source) => {
                     self.retry_at = Some(now + RETRY_AFTER);
@@ -125,7 +125,7 @@ impl PairStore for FileCache {
     fn clear(&mut self) -> Result<(), CacheError> {
         self.index = None;
         let directory = &self.config.directory;
-        let index = match FileIndex::scan(directory) {
+        let index = match FileIndex::scan(directory, Contents::Pairs) {
             Ok(index) => index,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
             Err(source) => {
@@ -153,12 +153,13 @@ impl PairStore for FileCache {
     }
 }
 
-fn create_and_scan(directory: &Path) -> io::Result<FileIndex> {
+/// Creates the directory if necessary, and reads it.
+pub(super) fn create_and_scan(directory: &Path, contents: Contents) -> io::Result<FileIndex> {
     DirBuilder::new()
         .recursive(true)
         .mode(DIRECTORY_MODE)
         .create(directory)?;
-    FileIndex::scan(directory)
+    FileIndex::scan(directory, contents)
 }
 
 /// Writes one file completely or not at all.
@@ -168,22 +169,26 @@ fn write_part(directory: &Path, id: Uuid, part: PairPart, bytes: &[u8]) -> Resul
     replace_via(&unfinished, &path, bytes, Durability::Restart).map_err(|source| CacheError::Write { path, source })
 }
 
-/// Removes the message, then the picture. Removes only regular files: this component writes no links. Returns `false` if
-/// neither existed.
+/// Removes the message, then the picture. Returns `false` if neither existed.
 fn remove_pair(directory: &Path, id: Uuid) -> Result<bool, CacheError> {
     let mut was_there = false;
     for part in [PairPart::Json, PairPart::Image] {
-        let path = directory.join(file_name(id, part));
-        if !fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_file()) {
-            continue;
-        }
-        match fs::remove_file(&path) {
-            Ok(()) => was_there = true,
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(source) => return Err(CacheError::Remove { path, source }),
-        }
+        was_there |= remove_part(directory, id, part)?;
     }
     Ok(was_there)
+}
+
+/// Removes a file, but only a regular one: this component writes no links. Returns `false` if it did not exist.
+pub(super) fn remove_part(directory: &Path, id: Uuid, part: PairPart) -> Result<bool, CacheError> {
+    let path = directory.join(file_name(id, part));
+    if !fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_file()) {
+        return Ok(false);
+    }
+    match fs::remove_file(&path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(source) => Err(CacheError::Remove { path, source }),
+    }
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The pairs in a directory, oldest first, with their sizes.
+//! The pairs or clips in a directory, oldest first, with their sizes.
 
 use std::collections::{HashMap, VecDeque};
 use std::path::Path;
@@ -7,9 +7,9 @@ use std::{fs, io};
 
 use uuid::Uuid;
 
-use super::names::{KnownFile, known_file};
+use super::names::{Contents, KnownFile, known_file};
 
-/// The pairs of one directory. A pair takes 24 bytes.
+/// The pairs, or the clips, of one directory. Each takes 24 bytes.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct FileIndex {
     /// Oldest first.
@@ -18,26 +18,26 @@ pub(super) struct FileIndex {
     bytes: u64,
 }
 
-/// A pair, or one part of it if the other part is missing.
+/// A clip; or a pair, or one part of it if the other part is missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct StoredPair {
     /// Id in the file names.
     pub id: Uuid,
-    /// Size of both files.
+    /// Size of the files.
     pub bytes: u64,
 }
 
 impl FileIndex {
-    /// Reads the directory. Counts only regular files with the name of a pair, never the target of a link. Removes the files of
+    /// Reads the directory. Counts only regular files with the name of a pair (or of a clip), never the target of a link. Removes the files of
     /// interrupted writes.
     ///
     /// # Errors
     /// The directory cannot be read. A file that disappears meanwhile is no error.
-    pub fn scan(directory: &Path) -> io::Result<Self> {
+    pub fn scan(directory: &Path, contents: Contents) -> io::Result<Self> {
         let mut found: HashMap<Uuid, (SystemTime, u64)> = HashMap::new();
         for entry in fs::read_dir(directory)? {
             let entry = entry?;
-            let Some(file) = known_file(&entry.file_name()) else {
+            let Some(file) = known_file(&entry.file_name(), contents) else {
                 continue;
             };
             // DirEntry::metadata does not follow links.
@@ -54,7 +54,7 @@ impl FileIndex {
                         );
                     }
                 }
-                KnownFile::Pair(id) => {
+                KnownFile::Complete(id) => {
                     let modified = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
                     let (newest, bytes) = found.entry(id).or_insert((modified, 0));
                     *newest = modified.max(*newest);

@@ -1,9 +1,10 @@
 //! Stores pairs of picture and message: `<id>.img` (JPEG) and `<id>.json` (the message as published).
 //!
 //! A [`CacheWriter`] passes [`CacheItem`]s to a [`PairStore`] on its own thread; an [`S3Cache`] uploads them to a bucket, several
-//! at a time. Neither blocks the inference loop. A [`CacheItem`] is cheap to clone, so each cache gets its own.
+//! at a time. An [`EventClips`] records and writes the clips of events. None blocks the inference loop. A [`CacheItem`] is cheap to clone, so each cache gets its own.
 
 mod caches;
+mod clips;
 mod error;
 mod file;
 mod file_index;
@@ -16,6 +17,7 @@ mod store;
 mod writer;
 
 pub use self::caches::Caches;
+pub use self::clips::{ClipDirectory, EventClips};
 pub use self::error::CacheError;
 pub use self::file::FileCache;
 pub use self::item::CacheItem;

@@ -1,4 +1,4 @@
-//! File names of a pair. Only files with exactly such a name are counted or removed.
+//! File names of pairs and clips. Only files with exactly such a name are counted or removed.
 
 use std::ffi::OsStr;
 
@@ -7,13 +7,15 @@ use uuid::Uuid;
 /// Marks a file that is being written: `.<id>.img.part`.
 const UNFINISHED: &str = ".part";
 
-/// One of the two files of a pair.
+/// One of the two files of a pair, or the only file of a clip.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PairPart {
     /// The JPEG, `<id>.img`.
     Image,
     /// The message, `<id>.json`.
     Json,
+    /// The clip of an event, `<id>.mp4`.
+    Clip,
 }
 
 impl PairPart {
@@ -21,15 +23,25 @@ impl PairPart {
         match self {
             Self::Image => "img",
             Self::Json => "json",
+            Self::Clip => "mp4",
         }
     }
+}
+
+/// What files belong to. Pairs and clips may be in the same directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Contents {
+    /// Pairs of picture and message.
+    Pairs,
+    /// Clips of events.
+    Clips,
 }
 
 /// A file that this component writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum KnownFile {
-    /// A part of the pair with this id.
-    Pair(Uuid),
+    /// A part of the pair with this id, or the clip of the event with this id.
+    Complete(Uuid),
     /// A file of an interrupted write.
     Unfinished,
 }
@@ -55,20 +67,22 @@ pub fn pair_id(text: &str) -> Option<Uuid> {
 }
 
 /// Recognises a file of this component by its name.
-pub(super) fn known_file(name: &OsStr) -> Option<KnownFile> {
+pub(super) fn known_file(name: &OsStr, contents: Contents) -> Option<KnownFile> {
     let name = name.to_str()?;
     if let Some(inner) = name.strip_prefix('.').and_then(|name| name.strip_suffix(UNFINISHED)) {
-        return id_of(inner).map(|_| KnownFile::Unfinished);
+        return id_of(inner, contents).map(|_| KnownFile::Unfinished);
     }
-    id_of(name).map(KnownFile::Pair)
+    id_of(name, contents).map(KnownFile::Complete)
 }
 
-/// The id in `<id>.img` or `<id>.json`, written as this component writes it, in lower case.
-fn id_of(name: &str) -> Option<Uuid> {
-    let (stem, _) = name
-        .split_once('.')
-        .filter(|(_, extension)| matches!(*extension, "img" | "json"))?;
-    pair_id(stem).filter(|id| id.to_string() == stem)
+/// The id in a name such as `<id>.img`, written as this component writes it, in lower case.
+fn id_of(name: &str, contents: Contents) -> Option<Uuid> {
+    let (stem, extension) = name.split_once('.')?;
+    let is_known = match contents {
+        Contents::Pairs => matches!(extension, "img" | "json"),
+        Contents::Clips => extension == "mp4",
+    };
+    pair_id(stem).filter(|id| is_known && id.to_string() == stem)
 }
 
 #[cfg(test)]
@@ -99,24 +113,31 @@ mod tests {
     #[test]
     fn only_names_that_this_component_writes_are_recognised() {
         let id = pair_id(ID).unwrap();
-        for part in [PairPart::Image, PairPart::Json] {
-            assert_eq!(known_file(file_name(id, part).as_ref()), Some(KnownFile::Pair(id)));
-            assert_eq!(
-                known_file(unfinished_name(id, part).as_ref()),
-                Some(KnownFile::Unfinished)
-            );
+        for (part, own, other) in [
+            (PairPart::Image, Contents::Pairs, Contents::Clips),
+            (PairPart::Json, Contents::Pairs, Contents::Clips),
+            (PairPart::Clip, Contents::Clips, Contents::Pairs),
+        ] {
+            let (complete, unfinished) = (file_name(id, part), unfinished_name(id, part));
+            assert_eq!(known_file(complete.as_ref(), own), Some(KnownFile::Complete(id)));
+            assert_eq!(known_file(unfinished.as_ref(), own), Some(KnownFile::Unfinished));
+            assert_eq!(known_file(complete.as_ref(), other), None);
+            assert_eq!(known_file(unfinished.as_ref(), other), None);
         }
         for foreign in [
             ID.to_owned(),
             format!("{ID}.jpg"),
             format!("{ID}.img.bak"),
+            format!("{ID}.mp4.part"),
             format!("{ID}.img.part"),
             format!(".{ID}.img"),
             format!("{}.img", ID.to_uppercase()),
             "notes.json".to_owned(),
             ".part".to_owned(),
         ] {
-            assert_eq!(known_file(foreign.as_ref()), None, "{foreign}");
+            for contents in [Contents::Pairs, Contents::Clips] {
+                assert_eq!(known_file(foreign.as_ref(), contents), None, "{foreign}");
+            }
         }
     }
 

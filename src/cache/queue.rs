@@ -82,8 +82,16 @@ impl<P> CacheQueue<P> {
     /// # Errors
     /// The pair was dropped: [`CacheError::Behind`] when the queue is full, [`CacheError::Stopped`] when the thread has ended.
     pub(super) fn offer(&self, pair: P, bytes: usize) -> Result<(), CacheError> {
+        self.offer_within(pair, bytes, self.max_bytes)
+    }
+
+    /// Like [`Self::offer`], with another limit for the bytes of all pairs in memory.
+    ///
+    /// # Errors
+    /// Those of [`Self::offer`].
+    pub(super) fn offer_within(&self, pair: P, bytes: usize, max_bytes: usize) -> Result<(), CacheError> {
         let used = self.usage.bytes.load(Ordering::Relaxed);
-        if used > 0 && used + bytes > self.max_bytes {
+        if used > 0 && used + bytes > max_bytes {
             return Err(CacheError::Behind);
         }
         let sender = self.sender.lock();

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::clip::ClipSource;
 use super::tap::CaptureTap;
 use super::watchdog::FrameClock;
 use crate::status::stats::Stats;
@@ -15,4 +16,6 @@ pub(super) struct SampleListeners {
     pub clock: Arc<FrameClock>,
     /// Copies for the data collection.
     pub tap: Option<Arc<CaptureTap>>,
+    /// Video for the clips of events.
+    pub clips: Option<ClipSource>,
 }

@@ -7,9 +7,12 @@
 //! The inference loop receives video frames from the mailbox, [`convert`] scales and converts them to the model's
 //! format, and [`pack`] turns the pixels into features. Frames are not queued: a frame that is not inferred costs only
 //! one reference. Audio is cut into windows ([`audio`]), which wait in a short queue.
+//!
+//! [`clip`] keeps the last seconds of encoded video for the clips of events, if they are wanted.
 
 pub mod audio;
 pub mod camera;
+mod clip;
 pub mod convert;
 mod description;
 mod device_selection;
@@ -35,6 +38,7 @@ mod session;
 mod shell_text;
 mod tap;
 mod unpack;
+mod video_encoder;
 mod video_file;
 mod watchdog;
 mod whole_frame;
@@ -48,7 +52,11 @@ mod session_tests;
 #[cfg(test)]
 mod testing;
 
+#[cfg(test)]
+pub(crate) use clip::testing::jpeg_clip;
+
 pub use audio::{AudioFormat, AudioMailbox, AudioWindow};
+pub use clip::{ClipCodec, ClipRecorder, ClipSettings, FinishedClip, Haste, clip_codec, write_mp4};
 pub use convert::{ConvertError, Converter, Picture, PictureTarget};
 pub use description::{PipelineDescription, describe_pipeline};
 pub use device_selection::DeviceSelection;

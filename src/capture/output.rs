@@ -75,7 +75,12 @@ impl CaptureOutput {
 /// Sends a reference to each frame and does nothing else: `videorate` can deliver 2200 duplicates per second.
 fn video_callbacks(sender: &MailboxSender<Frame>, listeners: &SampleListeners) -> gst_app::AppSinkCallbacks {
     let (ended, sender) = (sender.clone(), sender.clone());
-    let SampleListeners { stats, clock, tap } = listeners.clone();
+    let SampleListeners {
+        stats,
+        clock,
+        tap,
+        mut clips,
+    } = listeners.clone();
     let mut is_first = true;
     gst_app::AppSinkCallbacks::builder()
         .new_sample(move |sink| {
@@ -91,6 +96,9 @@ fn video_callbacks(sender: &MailboxSender<Frame>, listeners: &SampleListeners) -
                     tap.set_camera(size);
                 }
                 tap.offer_frame(&frame);
+            }
+            if let Some(clips) = &mut clips {
+                clips.on_frame(sink, &frame);
             }
             match sender.send(frame) {
                 SendOutcome::Stored => Ok(gst::FlowSuccess::Ok),

@@ -8,6 +8,7 @@ use std::time::Duration;
 use gstreamer as gst;
 use gstreamer::prelude::*;
 
+use super::clip::{ClipRecorder, ClipSource};
 use super::device_selection::DeviceSelection;
 use super::elements::HTTP_SOURCES;
 use super::error::CaptureError;
@@ -46,6 +47,8 @@ pub struct CaptureSettings {
     pub secrets: Option<Arc<dyn SecretResolver>>,
     /// Gets copies for the data collection.
     pub tap: Option<Arc<CaptureTap>>,
+    /// Records the clips of events.
+    pub clips: Option<Arc<ClipRecorder>>,
     /// The start is one of many that each fetch one picture. Such starts are logged at DEBUG only.
     pub is_poll: bool,
 }
@@ -71,6 +74,7 @@ impl CaptureSettings {
             still_interval: Duration::from_secs(1),
             secrets: None,
             tap: None,
+            clips: None,
             is_poll: false,
         }
     }
@@ -167,6 +171,10 @@ impl Capture {
             stats: Arc::clone(stats),
             clock: Arc::clone(&clock),
             tap: settings.tap.clone(),
+            clips: settings
+                .clips
+                .clone()
+                .map(|recorder| ClipSource::new(recorder, settings.is_poll)),
         };
         // The sink renders nothing before PLAYING, so no frame misses the callbacks.
         let mailbox = output

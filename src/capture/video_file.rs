@@ -9,7 +9,8 @@ use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
 
 use super::frame::Frame;
-use super::registry::{init, is_installed};
+use super::registry::init;
+use super::video_encoder::h264_encoder;
 
 /// Size of the video in pixels, and frames a second, as the program of Edge Impulse makes it.
 pub const VIDEO_SIZE: (u32, u32) = (1280, 720);
@@ -21,24 +22,6 @@ const WAITING_BYTES: u64 = 32 << 20;
 /// Largest file that is read, in bytes.
 const MAX_BYTES: u64 = 100 << 20;
 
-/// Encoders with what they need, the best first. One thread of x264enc is enough, and leaves the others to the inference; it
-/// stays below 2 Mbit/s.
-const ENCODERS: [(&str, &str, &[&str]); 5] = [
-    (
-        "x264enc",
-        "x264enc speed-preset=ultrafast threads=1 pass=qual quantizer=25",
-        &[],
-    ),
-    (
-        "nvv4l2h264enc",
-        "nvvidconv ! nvv4l2h264enc ! h264parse",
-        &["nvvidconv", "h264parse"],
-    ),
-    ("v4l2h264enc", "v4l2h264enc ! h264parse", &["h264parse"]),
-    ("vah264enc", "vah264enc ! h264parse", &["h264parse"]),
-    ("openh264enc", "openh264enc ! h264parse", &["h264parse"]),
-];
-
 /// Why there is no video.
 #[derive(Debug, thiserror::Error)]
 pub enum VideoError {
@@ -47,6 +30,12 @@ pub enum VideoError {
         "no video encoder is installed; install gstreamer1.0-plugins-ugly (x264enc) and gstreamer1.0-plugins-good (mp4mux)"
     )]
     NoEncoder,
+    /// Raw frames cannot be encoded for clips.
+    #[error("no JPEG encoder is installed; install gstreamer1.0-plugins-good (jpegenc)")]
+    NoJpegEncoder,
+    /// A clip without frames.
+    #[error("there is nothing to write, because the source delivered no picture")]
+    NoFrames,
     /// The pipeline failed.
     #[error("the video could not be encoded: {0}")]
     Pipeline(String),
@@ -67,13 +56,7 @@ pub fn can_encode_video() -> bool {
 }
 
 fn encoder() -> Option<&'static str> {
-    let has = |elements: &[&str]| elements.iter().all(|element| is_installed(element));
-    let usable = ENCODERS
-        .iter()
-        .find(|(name, _, others)| is_installed(name) && has(others));
-    usable
-        .filter(|_| has(&["mp4mux", "videorate", "videoscale"]))
-        .map(|(_, line, _)| *line)
+    h264_encoder(&["mp4mux", "videorate", "videoscale"])
 }
 
 /// A video that is being encoded. Its file is removed when this is dropped.

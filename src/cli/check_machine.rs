@@ -4,6 +4,7 @@
 use std::net::TcpListener;
 use std::path::Path;
 
+use crate::capture::{ClipCodec, clip_codec};
 use crate::config::{Config, IotAuth, Launch};
 use crate::device::peek;
 use crate::lifecycle::{LockFile, holder, own_lock_path};
@@ -66,6 +67,7 @@ pub(super) fn limitations(config: &Config) -> Vec<String> {
             cache.directory.display()
         ));
     }
+    lines.extend(clip_limitation(config));
     if config.local_topics && Nucleus::from_env().is_none() {
         lines.push(
             "local_topics has no effect here: only a component that Greengrass started has local topics".to_owned(),
@@ -82,6 +84,20 @@ pub(super) fn limitations(config: &Config) -> Vec<String> {
         );
     }
     lines
+}
+
+/// What clips of events cannot do on this machine.
+fn clip_limitation(config: &Config) -> Option<String> {
+    config.event_clip?;
+    match clip_codec() {
+        Ok(ClipCodec::H264) => None,
+        Ok(ClipCodec::MotionJpeg) => Some(
+            "event_clip: no H.264 encoder is installed, so clips of a source that delivers no H.264 hold JPEG pictures (MJPEG), \
+             which VLC and ffmpeg play and browsers do not; install gstreamer1.0-plugins-ugly (x264enc)"
+                .to_owned(),
+        ),
+        Err(error) => Some(format!("event_clip: {error}; `run` writes no clip until it can")),
+    }
 }
 
 fn lock_file(config: &Config) -> std::path::PathBuf {

@@ -162,14 +162,14 @@ pub static COMMANDS: [CommandSpec; 17] = [
     CommandSpec {
         name: "clear_cache",
         value: None,
-        summary: "remove all cached pairs of picture and message",
+        summary: "remove all cached pairs of picture and message, and all clips",
         answer_key: "clear_cache",
         handler: clear_cache,
     },
     CommandSpec {
         name: "clear_cache_file",
-        value: Some("the id of a message"),
-        summary: "remove one cached pair of picture and message",
+        value: Some("the id of a message or event"),
+        summary: "remove one cached pair of picture and message, or one clip",
         answer_key: "clear_cache_file",
         handler: clear_cache_file,
     },
@@ -316,7 +316,18 @@ fn clear_cache(context: &CommandContext<'_>, _: Value) -> CommandOutcome {
         return Reply::value(cleared(true, true)).into();
     }
     CommandOutcome::Later(Box::pin(async move {
-        let local = async { Some(caches.files.as_ref()?.clear().await.is_ok()) };
+        let local = async {
+            // Both are cleared, also if one fails.
+            let pairs = match &caches.files {
+                Some(files) => files.clear().await.is_ok(),
+                None => true,
+            };
+            let clips = match &caches.clips {
+                Some(clips) => clips.clear().await.is_ok(),
+                None => true,
+            };
+            Some(pairs && clips)
+        };
         let s3 = async { Some(caches.s3.as_ref()?.clear().await.is_ok()) };
         let (local, s3) = tokio::join!(local, s3);
         Reply::value(cleared(local.unwrap_or(true), s3.unwrap_or(true)))
@@ -335,7 +346,14 @@ fn clear_cache_file(context: &CommandContext<'_>, value: Value) -> CommandOutcom
     }
     let caches = context.caches.clone();
     CommandOutcome::Later(Box::pin(async move {
-        let local = async { Some(caches.files.as_ref()?.clear_one(&id).await.is_ok()) };
+        let local = async {
+            let pair = caches.files.as_ref()?.clear_one(&id).await.is_ok();
+            let clip = match &caches.clips {
+                Some(clips) => clips.clear_one(&id).await.is_ok(),
+                None => false,
+            };
+            Some(pair || clip)
+        };
         let s3 = async { Some(caches.s3.as_ref()?.clear_one(&id).await.is_ok()) };
         let (local, s3) = tokio::join!(local, s3);
         Reply::value(file_cleared(local.unwrap_or(true), s3.unwrap_or(true), &id))

@@ -5,6 +5,7 @@ use serde_json::json;
 use super::bucket::S3Bucket;
 use super::eiparams::EiParams;
 use super::error::{self, ConfigError, Warning};
+use super::event_clip::EventClipConfig;
 use super::frame_collection::FrameCollectionConfig;
 use super::keys::{self, AuthMethod, Key, KeyInfo};
 use super::resolve::{Origin, Resolver};
@@ -25,6 +26,9 @@ pub(super) fn config(values: &mut Resolver, params: &mut EiParams, sources: &Sou
     })?;
     let broker = broker(values)?;
     let model = params.model.take();
+    let file_cache = file_cache(values);
+    let s3_cache_bucket = s3_bucket(values)?;
+    let event_clip = event_clip(values, file_cache.is_some() || s3_cache_bucket.is_some());
     Ok(Config {
         device_name: values.take(&keys::DEVICE_NAME),
         launch,
@@ -43,8 +47,9 @@ pub(super) fn config(values: &mut Resolver, params: &mut EiParams, sources: &Sou
         publish_image: values.take(&keys::PUBLISH_IMAGE),
         events: values.take(&keys::EVENTS),
         publish_inferences: values.take(&keys::PUBLISH_INFERENCES),
-        file_cache: file_cache(values),
-        s3_cache_bucket: s3_bucket(values)?,
+        file_cache,
+        s3_cache_bucket,
+        event_clip,
         filter: filter(values),
         metrics_interval: values.take(&keys::METRICS_SLEEPTIME_MS),
         user_groups: values.take(&keys::EI_GGC_USER_GROUPS),
@@ -153,6 +158,16 @@ fn file_cache(values: &mut Resolver) -> Option<FileCacheConfig> {
         directory: directory?,
         max_bytes,
     })
+}
+
+/// Clips go to the caches, so they need one.
+fn event_clip(values: &mut Resolver, has_cache: bool) -> Option<EventClipConfig> {
+    let clip = values.take(&keys::EVENT_CLIP);
+    if clip.is_some() && !has_cache {
+        let remark = "has no effect: `enable_cache_to_file` and `enable_cache_to_s3` are off";
+        values.add_remark(&[&keys::EVENT_CLIP.info], remark);
+    }
+    clip.filter(|_| has_cache)
 }
 
 fn filter(values: &mut Resolver) -> FilterConfig {

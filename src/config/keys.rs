@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use strum::{Display, EnumString};
 
 use super::bucket::S3Bucket;
+use super::event_clip::EventClipConfig;
 use super::events::EventsConfig;
 use super::frame_collection::{SampleCategory, ValueBand};
 use super::number::{self, ACCEPTED_THRESHOLD, as_fraction};
@@ -319,6 +320,13 @@ pub(super) static EVENTS: Key<Option<EventsConfig>> = Key::new(
     show::some,
 );
 pub(super) static PUBLISH_INFERENCES: Key<bool> = switch("publish_inferences", "yes");
+pub(super) static EVENT_CLIP: Key<Option<EventClipConfig>> = Key::new(
+    "event_clip",
+    Absent,
+    "an object such as {\"pre_s\":5,\"post_s\":5,\"max_mb\":512}, or its JSON text",
+    values::some_event_clip,
+    show::some,
+);
 pub(super) static SPOOL_MAX_MB: Key<u64> = mebibytes("spool_max_mb", 64);
 pub(super) static WORK_DIR: Key<Option<PathBuf>> = optional_path("work_dir");
 pub(super) static LOCAL_TOPICS: Key<bool> = switch("local_topics", "no");
@@ -381,7 +389,7 @@ pub(super) static PREVIEW_TOKEN: Key<Option<Secret>> =
     Key::new("preview_token", Absent, ONE_LINE, values::some_secret, show::some).secret();
 
 /// Every key, in the order of the tutorial, then those that this component adds.
-pub static KEYS: [&KeyInfo; 54] = [
+pub static KEYS: [&KeyInfo; 55] = [
     &NODE_VERSION.info,
     &VIPS_VERSION.info,
     &DEVICE_NAME.info,
@@ -419,6 +427,7 @@ pub static KEYS: [&KeyInfo; 54] = [
     &CACHE_FILE_MAX_MB.info,
     &EVENTS.info,
     &PUBLISH_INFERENCES.info,
+    &EVENT_CLIP.info,
     &SPOOL_MAX_MB.info,
     &WORK_DIR.info,
     &LOCAL_TOPICS.info,

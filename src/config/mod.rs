@@ -11,6 +11,7 @@ mod changes;
 mod component_details;
 mod eiparams;
 mod error;
+mod event_clip;
 mod events;
 mod frame_collection;
 mod json_text;
@@ -29,6 +30,7 @@ pub use bucket::S3Bucket;
 pub use changes::changed_keys;
 pub use eiparams::AppliedOption;
 pub use error::{ConfigError, SyntaxProblem, TextOrigin, Warning};
+pub use event_clip::EventClipConfig;
 pub use events::{
     Anchor, CountingLine, EventCondition, EventRule, EventsConfig, LabelSet, LineDirections, MovementAxis, Zone,
     parse_events,

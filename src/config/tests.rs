@@ -45,6 +45,7 @@ fn documented_defaults() -> Config {
         publish_inferences: true,
         file_cache: None,
         s3_cache_bucket: None,
+        event_clip: None,
         filter: FilterConfig {
             enabled: false,
             given: 0.7,

@@ -9,6 +9,7 @@ use strum::{Display, EnumString, IntoStaticStr, VariantNames};
 
 use super::bucket::S3Bucket;
 use super::error::Warning;
+use super::event_clip::EventClipConfig;
 use super::events::EventsConfig;
 use super::frame_collection::FrameCollectionConfig;
 use super::number::{ACCEPTED_THRESHOLD, DEFAULT_THRESHOLD, ThresholdError, as_fraction};
@@ -56,6 +57,8 @@ pub struct Config {
     pub file_cache: Option<FileCacheConfig>,
     /// The bucket of the S3 cache, if it is enabled and has a bucket.
     pub s3_cache_bucket: Option<S3Bucket>,
+    /// The clips of events, if they are wanted and there is a cache for them.
+    pub event_clip: Option<EventClipConfig>,
     /// The confidence filter at start.
     pub filter: FilterConfig,
     /// Interval of the metrics message.

@@ -8,6 +8,7 @@ use serde_json::Value;
 use url::Url;
 
 use super::bucket::{self, S3Bucket};
+use super::event_clip::{self, EventClipConfig};
 use super::events::{EventsConfig, parse_events};
 use super::frame_collection::{self, ValueBand};
 use super::number::{as_fraction, finite, integer, parse_threshold};
@@ -163,6 +164,13 @@ pub(super) fn bucket(value: &Value) -> ParseResult<Option<S3Bucket>> {
 pub(super) fn some_events(value: &Value) -> ParseResult<Option<EventsConfig>> {
     match parse_events(value) {
         Ok(events) => parsed(Some(events)),
+        Err(reason) => Err(InvalidValue { reason: Some(reason) }),
+    }
+}
+
+pub(super) fn some_event_clip(value: &Value) -> ParseResult<Option<EventClipConfig>> {
+    match event_clip::parse(value) {
+        Ok(clip) => parsed(Some(clip)),
         Err(reason) => Err(InvalidValue { reason: Some(reason) }),
     }
 }

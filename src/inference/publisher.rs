@@ -172,6 +172,10 @@ impl Publisher {
     /// Sets the model that later messages name (in the S3 prefix).
     pub fn set_model(&self, info: &Arc<ModelInfo>) {
         *self.writer.model.lock() = Some(info.clone());
+        let caches = self.writer.outputs.lock().caches.clone();
+        if let Some(clips) = &caches.clips {
+            clips.set_upload(caches.s3.zip(self.writer.s3_location()));
+        }
     }
 
     /// Whether inferences go anywhere: to the broker or into a cache.

@@ -103,6 +103,12 @@ counters! {
         cache_writes,
         /// Pairs that a cache failed to write, or dropped because its queue was full.
         cache_failures,
+        /// Clips of events that were written.
+        clips_written,
+        /// Clips of events that were lost: too many at the same time, or they could not be encoded or written.
+        clips_failed,
+        /// Clips of events removed, oldest first, because all together were too large.
+        clips_removed,
         /// Restarts of the capture pipeline after a fault or an end of stream.
         capture_restarts,
         /// Restarts of the model process after a fault.

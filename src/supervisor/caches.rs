@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::clips;
 use super::context::Context;
 use crate::cache::{CacheWriter, Caches, FileCache, S3Cache, S3Settings};
 use crate::config::{Config, FileCacheConfig, S3Bucket};
@@ -17,10 +18,11 @@ pub(super) fn start(context: &Context, config: &Config) -> io::Result<Caches> {
     Ok(Caches {
         files: start_files(context, config.file_cache.as_ref())?,
         s3: start_s3(context, config, config.s3_cache_bucket.as_ref(), None)?,
+        clips: clips::start(context, config)?,
     })
 }
 
-/// Replaces the caches whose configuration has changed. Also returns the replaced ones, which the caller stops.
+/// Replaces the caches of pairs whose configuration has changed. Also returns the replaced ones, which the caller stops.
 ///
 /// # Errors
 /// The system cannot start a thread.

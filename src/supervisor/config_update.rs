@@ -39,7 +39,10 @@ impl Effect {
     /// The least that makes all differences effective. A setting that no other case names needs a new process.
     pub(super) fn of(old: &Config, new: &Config) -> Self {
         let at_once = with_immediate_settings(old.clone(), new);
-        if at_once == *new {
+        // The clips of events go to the caches, and start with the session.
+        let moves_clips = new.event_clip.is_some()
+            && (new.file_cache != old.file_cache || new.s3_cache_bucket != old.s3_cache_bucket);
+        if at_once == *new && !moves_clips {
             return Self::AtOnce;
         }
         if with_session_settings(at_once, new) == *new {
@@ -83,6 +86,7 @@ fn with_session_settings(old: Config, new: &Config) -> Config {
         secret_name: new.secret_name.clone(),
         shutdown_behavior: new.shutdown_behavior,
         model_updates: new.model_updates.clone(),
+        event_clip: new.event_clip,
         runner: RunnerOptions {
             verbosity: old.runner.verbosity,
             http_server: old.runner.http_server,
@@ -136,6 +140,10 @@ mod tests {
                 Effect::AtOnce,
             ),
             (r#"{"enable_cache_to_s3": "yes", "s3_bucket": "pairs"}"#, Effect::AtOnce),
+            (
+                r#"{"enable_cache_to_s3": "yes", "s3_bucket": "pairs", "event_clip": {}}"#,
+                Effect::NewSession,
+            ),
             (r#"{"ei_ggc_user_groups": "video"}"#, Effect::AtOnce),
             (r#"{"gst_args": "videotestsrc"}"#, Effect::NewSession),
             (

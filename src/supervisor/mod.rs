@@ -6,6 +6,7 @@
 
 mod caches;
 mod capture_supervisor;
+mod clips;
 mod collection;
 mod config_update;
 mod context;

@@ -108,6 +108,7 @@ impl<'a> Session<'a> {
                 still_interval: config.still_interval,
                 microphone_channel: config.microphone_channel,
                 tap: context.capture_tap.clone(),
+                clips: caches.clips.as_ref().map(|clips| clips.recorder().clone()),
                 ..capture::CaptureSettings::new(setup.source.clone())
             },
             config.shutdown_behavior,
@@ -200,10 +201,18 @@ impl<'a> Session<'a> {
 
     /// Stops capture, model and caches. Returns the messages that still wait for their pictures, which are encoded further.
     pub(super) async fn stop(mut self, deadline: tokio::time::Instant) -> Option<WaitingMessages> {
-        let ((), (), inference_ended) = tokio::join!(
+        let left = deadline.saturating_duration_since(tokio::time::Instant::now());
+        let clips = self.caches.clips.clone();
+        let clips = async {
+            if let Some(clips) = clips {
+                clips.stop(left).await;
+            }
+        };
+        let ((), (), inference_ended, ()) = tokio::join!(
             self.capture.stop(deadline),
             self.updates.stop(deadline),
-            self.model.stop(&self.frames, &self.audio, deadline)
+            self.model.stop(&self.frames, &self.audio, deadline),
+            clips
         );
         drop(self.publisher);
         let mut waiting = Some(self.encoder.waiting_messages());

@@ -21,6 +21,10 @@ const CONNECT: Duration = Duration::from_secs(5);
 const UPLOAD_ATTEMPT: Duration = Duration::from_secs(30);
 /// Time limit for an upload with the SDK's retries.
 const UPLOAD: Duration = Duration::from_secs(60);
+/// Time limit for one attempt to upload a clip, which is up to a hundred times as large as a picture.
+const CLIP_ATTEMPT: Duration = Duration::from_secs(600);
+/// Time limit for the upload of a clip with the SDK's retries.
+const CLIP_UPLOAD: Duration = Duration::from_secs(900);
 /// Time limit for one attempt of a request without a picture.
 const SMALL_ATTEMPT: Duration = Duration::from_secs(8);
 /// Time limit for a request without a picture, with the SDK's retries.
@@ -135,11 +139,15 @@ impl BucketClient {
         }
     }
 
-    /// Uploads the picture, then the message: a message in the bucket always has its picture.
+    /// Uploads the picture, then the message: a message in the bucket always has its picture. Of a clip only the video.
     ///
     /// # Errors
     /// An upload failed.
     pub(super) async fn put_pair(&self, prefix: &str, pair: &CacheItem) -> Result<(), S3Error> {
+        if let (Some(clip), PairPart::Clip) = (&pair.image, pair.picture_part()) {
+            let key = key(prefix, pair.id, PairPart::Clip);
+            return self.put(key, clip.clone(), "video/mp4").await;
+        }
         if let Some(image) = &pair.image {
             let key = key(prefix, pair.id, PairPart::Image);
             // Audio models store their window as WAV.
@@ -162,7 +170,12 @@ impl BucketClient {
             .key(key)
             .content_type(content_type)
             .body(ByteStream::from(bytes));
-        match request.send().await {
+        let limits = match content_type {
+            "video/mp4" => timeouts(CLIP_ATTEMPT, CLIP_UPLOAD),
+            _ => timeouts(UPLOAD_ATTEMPT, UPLOAD),
+        };
+        let limits = Builder::new().timeout_config(limits);
+        match request.customize().config_override(limits).send().await {
             Ok(_) => Ok(()),
             Err(error) => Err(S3Error::from_sdk_error(&error, &self.name, "s3:PutObject")),
         }

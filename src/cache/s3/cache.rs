@@ -4,7 +4,9 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use tokio::sync::watch;
+use uuid::Uuid;
 
 use super::settings::S3Settings;
 use super::upload::{UploadItem, UploadStatus};
@@ -20,6 +22,8 @@ use crate::util::panics::PanicRestart;
 
 /// Most bytes of pairs in memory: queued, waiting for an upload, or being uploaded for the first time.
 const MEMORY_BYTES: usize = 8 << 20;
+/// Most bytes of clips in addition. A larger clip must be alone.
+const CLIP_BYTES: usize = 32 << 20;
 
 /// Uploads pairs to a bucket on its own thread.
 pub struct S3Cache {
@@ -78,6 +82,22 @@ impl S3Cache {
         let bytes = pair.size();
         let offered = self.queue.offer(UploadItem { location, pair }, bytes);
         offered.inspect_err(|error| self.status.lost(1, error)).is_ok()
+    }
+
+    /// Offers the clip of an event and returns at once. Clips have memory of their own, because they are large.
+    ///
+    /// # Errors
+    /// [`CacheError::Behind`]: other clips wait, and it can be offered again later. [`CacheError::Stopped`]
+    pub(in crate::cache) fn offer_clip(&self, location: &S3Location, id: Uuid, mp4: Bytes) -> Result<(), CacheError> {
+        let pair = CacheItem::clip(id, mp4, location);
+        let (location, bytes) = (location.clone(), pair.size());
+        self.queue
+            .offer_within(UploadItem { location, pair }, bytes, MEMORY_BYTES + CLIP_BYTES)
+    }
+
+    /// Counts and logs a clip that will not be uploaded.
+    pub(in crate::cache) fn lost_clip(&self, error: &CacheError) {
+        self.status.lost(1, error);
     }
 
     /// The health of the cache: whether the last request to S3 succeeded.

@@ -1,5 +1,6 @@
 //! Removes the objects that this device uploaded.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use uuid::Uuid;
@@ -13,7 +14,7 @@ use crate::cache::names::PairPart;
 use crate::cache::s3_location::S3Location;
 use crate::util::backoff::Retry;
 
-/// Most pairs that are removed with the same two requests.
+/// Most pairs and clips that are removed with the same requests.
 const BATCH: usize = 1000;
 
 /// What a command removes.
@@ -68,7 +69,7 @@ async fn clear_one(index: &mut UploadIndex, id: Uuid, was_waiting: bool, client:
         };
     };
     let bucket = client.connect().await?;
-    delete(&bucket, &location, &[id]).await?;
+    delete(&bucket, &location, &[id], &index.clips()?).await?;
     index.forget(&[id])
 }
 
@@ -79,6 +80,7 @@ async fn clear_all(index: &mut UploadIndex, client: LazyClient) -> Result<(), Ca
     if uploaded.is_empty() {
         return Ok(());
     }
+    let clips = index.clips()?;
     let client = client.connect().await?;
     let (mut result, mut refused_buckets) = (Ok(()), Vec::new());
     for (location, ids) in &uploaded {
@@ -86,7 +88,7 @@ async fn clear_all(index: &mut UploadIndex, client: LazyClient) -> Result<(), Ca
             if refused_buckets.contains(&&location.bucket) {
                 break;
             }
-            let Err(error) = delete(&client, location, batch).await else {
+            let Err(error) = delete(&client, location, batch, &clips).await else {
                 index.forget(batch)?;
                 continue;
             };
@@ -102,10 +104,16 @@ async fn clear_all(index: &mut UploadIndex, client: LazyClient) -> Result<(), Ca
     result
 }
 
-/// Removes the messages first, so that a message that is left always has its picture.
-async fn delete(client: &BucketClient, location: &S3Location, ids: &[Uuid]) -> Result<(), S3Error> {
-    for part in [PairPart::Json, PairPart::Image] {
-        let keys = ids.iter().map(|id| key(&location.prefix, *id, part));
+/// Removes the messages first, so that a message that is left always has its picture. `clips`: the ids that are clips.
+async fn delete(
+    client: &BucketClient,
+    location: &S3Location,
+    ids: &[Uuid],
+    clips: &HashSet<Uuid>,
+) -> Result<(), S3Error> {
+    for part in [PairPart::Json, PairPart::Image, PairPart::Clip] {
+        let has_part = |id: &&Uuid| clips.contains(id) == (part == PairPart::Clip);
+        let keys = ids.iter().filter(has_part).map(|id| key(&location.prefix, *id, part));
         match client.delete(&location.bucket, keys).await {
             // The objects were deleted with the bucket.
             Err(S3Error::NoSuchBucket { .. }) => return Ok(()),

@@ -4,7 +4,7 @@
 //! recorded. Some recorded pairs were never uploaded; S3 accepts their removal too. Each change is committed to disk at once.
 //! The file exists only while it contains pairs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -19,8 +19,11 @@ use crate::util::foreign_files;
 
 /// Most recorded pairs: about 60 MB on disk. Beyond that the oldest records are removed, and those pairs stay in the bucket.
 const MAX_PAIRS: u64 = 500_000;
-/// Maps the id of a pair to its number, which grows with time, and to the number of its location.
+/// Maps the id of a pair or clip to its number, which grows with time, and to the number of its location. The number of a clip
+/// has the bit [`CLIP`] too.
 const PAIRS: TableDefinition<u128, (u64, u32)> = TableDefinition::new("pairs");
+/// Marks a clip.
+const CLIP: u64 = 1 << 63;
 /// Maps the number of a location to bucket and prefix.
 const LOCATIONS: TableDefinition<u32, (&str, &str)> = TableDefinition::new("locations");
 /// Version of the tables. Raise it with every change of them.
@@ -54,8 +57,27 @@ impl UploadIndex {
     /// The file cannot be written.
     pub(super) fn record(&mut self, location: &S3Location, id: Uuid) -> Result<(), CacheError> {
         self.open()?;
-        self.insert(&[(location.clone(), vec![id])])
+        self.insert(&[(location.clone(), vec![id])], &HashSet::new())
             .map_err(|error| self.failed(error))
+    }
+
+    /// Records a clip.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub(super) fn record_clip(&mut self, location: &S3Location, id: Uuid) -> Result<(), CacheError> {
+        self.open()?;
+        self.insert(&[(location.clone(), vec![id])], &HashSet::from([id]))
+            .map_err(|error| self.failed(error))
+    }
+
+    /// The ids that are clips, and not pairs.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub(super) fn clips(&mut self) -> Result<HashSet<Uuid>, CacheError> {
+        self.open()?;
+        self.read_clips().map_err(|error| self.failed(error))
     }
 
     /// Removes pairs from the record.
@@ -104,7 +126,7 @@ impl UploadIndex {
             let pairs = transaction.open_table(PAIRS)?;
             for entry in pairs.iter()? {
                 let (number, _) = entry?.1.value();
-                self.next_number = self.next_number.max(number + 1);
+                self.next_number = self.next_number.max((number & !CLIP) + 1);
             }
             transaction.open_table(LOCATIONS)?;
             self.database = Some(database);
@@ -133,7 +155,8 @@ impl UploadIndex {
                     continue;
                 }
             }
-            self.insert(&old.by_location()?)?;
+            let clips = old.read_clips()?;
+            self.insert(&old.by_location()?, &clips)?;
             drop(old);
             fs::remove_file(&aside).map_err(DatabaseError::Io)?;
             tracing::info!(path = %aside.display(), "Took up the S3 index of another user");
@@ -163,7 +186,7 @@ impl UploadIndex {
             read => read.map_err(DatabaseError::Io)?,
         };
         let Some(uploaded) = uploaded else { return Ok(()) };
-        self.insert(&uploaded)?;
+        self.insert(&uploaded, &HashSet::new())?;
         fs::remove_file(&path).map_err(DatabaseError::Io)?;
         let pairs: usize = uploaded.iter().map(|(_, ids)| ids.len()).sum();
         tracing::info!(path = %path.display(), pairs, "Imported the S3 index of an earlier version");
@@ -193,7 +216,8 @@ impl UploadIndex {
     }
 
     /// Records pairs in one commit. Pairs that are already recorded keep their number.
-    fn insert(&mut self, uploaded: &[(S3Location, Vec<Uuid>)]) -> Result<(), DatabaseError> {
+    /// `clips`: the ids that are clips.
+    fn insert(&mut self, uploaded: &[(S3Location, Vec<Uuid>)], clips: &HashSet<Uuid>) -> Result<(), DatabaseError> {
         let database = match self.database.take() {
             Some(database) => database,
             None => database::create(&self.path, FORMAT, |transaction| {
@@ -210,7 +234,8 @@ impl UploadIndex {
                 let location = location_number(&transaction, location)?;
                 for id in ids {
                     if pairs.get(id.as_u128())?.is_none() {
-                        pairs.insert(id.as_u128(), (self.next_number, location))?;
+                        let mark = if clips.contains(id) { CLIP } else { 0 };
+                        pairs.insert(id.as_u128(), (self.next_number | mark, location))?;
                         self.next_number += 1;
                         is_changed = true;
                     }
@@ -263,6 +288,21 @@ impl UploadIndex {
         Ok(location.map(|location| to_location(location.value())))
     }
 
+    fn read_clips(&self) -> Result<HashSet<Uuid>, DatabaseError> {
+        let Some(database) = &self.database else {
+            return Ok(HashSet::new());
+        };
+        let transaction = database.begin_read()?;
+        let mut clips = HashSet::new();
+        for entry in transaction.open_table(PAIRS)?.iter()? {
+            let (id, pair) = entry?;
+            if pair.value().0 & CLIP != 0 {
+                clips.insert(Uuid::from_u128(id.value()));
+            }
+        }
+        Ok(clips)
+    }
+
     fn by_location(&self) -> Result<Vec<(S3Location, Vec<Uuid>)>, DatabaseError> {
         let Some(database) = &self.database else {
             return Ok(Vec::new());
@@ -273,7 +313,7 @@ impl UploadIndex {
             let (id, pair) = entry?;
             let (number, location) = pair.value();
             let pairs = numbered.entry(location).or_default();
-            pairs.push((number, Uuid::from_u128(id.value())));
+            pairs.push((number & !CLIP, Uuid::from_u128(id.value())));
         }
         let locations = transaction.open_table(LOCATIONS)?;
         let mut all = Vec::new();
@@ -319,12 +359,12 @@ fn forget_oldest(transaction: &WriteTransaction, max: u64) -> Result<usize, Data
     }
     let mut numbers = Vec::new();
     for entry in pairs.iter()? {
-        numbers.push(entry?.1.value().0);
+        numbers.push(entry?.1.value().0 & !CLIP);
     }
     numbers.sort_unstable();
     let excess = (recorded - max) as usize;
     if let Some(first_kept) = numbers.get(excess) {
-        pairs.retain(|_, (number, _)| number >= *first_kept)?;
+        pairs.retain(|_, (number, _)| number & !CLIP >= *first_kept)?;
     }
     Ok(excess)
 }
@@ -374,6 +414,19 @@ mod tests {
         assert_eq!(found.find(ids[2]).unwrap(), Some(location("b c_v2/")));
         assert_eq!(found.find(ids[1]).unwrap(), None);
         assert_eq!(found.find(ids[3]).unwrap(), None);
+    }
+
+    #[test]
+    fn clips_are_told_from_pairs_and_keep_their_place() {
+        let (directory, ids) = (tempfile::tempdir().unwrap(), ids(3));
+        let mut first = index(&directory);
+        first.record(&location("a_v1/"), ids[0]).unwrap();
+        first.record_clip(&location("a_v1/"), ids[1]).unwrap();
+        drop(first);
+        let mut second = index(&directory);
+        second.record(&location("a_v1/"), ids[2]).unwrap();
+        assert_eq!(second.clips().unwrap(), HashSet::from([ids[1]]));
+        assert_eq!(second.all().unwrap(), [(location("a_v1/"), ids)]);
     }
 
     #[test]

@@ -14,7 +14,8 @@ use uuid::Uuid;
 
 use super::pending_names::{self, PendingFile, file_name};
 use crate::cache::error::CacheError;
-use crate::cache::item::CacheItem;
+use crate::cache::item::{CacheItem, is_mp4};
+use crate::cache::names::PairPart;
 use crate::util::atomic_file::{Durability, replace_via};
 use crate::util::foreign_files;
 use crate::util::write_access;
@@ -24,6 +25,8 @@ const DIRECTORY_MODE: u32 = 0o700;
 /// The first and the last bytes of every JPEG.
 const JPEG_START: [u8; 2] = [0xff, 0xd8];
 const JPEG_END: [u8; 2] = [0xff, 0xd9];
+/// The first bytes of audio, as audio models store it.
+const WAV_START: &[u8] = b"RIFF";
 
 /// Limits of the waiting pairs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +52,7 @@ pub(super) struct PendingPairs {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct PendingEntry {
     id: Uuid,
-    image: bool,
+    image: Option<PairPart>,
     bytes: u64,
 }
 
@@ -165,7 +168,7 @@ impl PendingPairs {
         while let Some((number, entry)) = other.entries.pop_first() {
             let new_number = self.next_number();
             // The picture first, as when a pair is written.
-            let parts = [entry.image.then_some("img"), Some("json")];
+            let parts = [entry.image, Some(PairPart::Json)];
             for part in parts.into_iter().flatten() {
                 fs::rename(
                     other.path(number, entry.id, part),
@@ -195,8 +198,8 @@ impl PendingPairs {
                 Some(PendingFile::Json(number, id)) => {
                     found.insert(number, (id, metadata.len()));
                 }
-                Some(PendingFile::Image(number, id)) => {
-                    pictures.insert((number, id), metadata.len());
+                Some(PendingFile::Image(number, id, part)) => {
+                    pictures.insert((number, id), (part, metadata.len()));
                 }
                 // If this fails, the next start tries again.
                 Some(PendingFile::Unfinished) => drop(fs::remove_file(entry.path())),
@@ -207,14 +210,14 @@ impl PendingPairs {
             let image = pictures.remove(&(number, id));
             let entry = PendingEntry {
                 id,
-                image: image.is_some(),
-                bytes: json + image.unwrap_or(0),
+                image: image.map(|(part, _)| part),
+                bytes: json + image.map_or(0, |(_, bytes)| bytes),
             };
             self.bytes += entry.bytes;
             self.entries.insert(number, entry);
         }
-        for (number, id) in pictures.into_keys() {
-            let _ = fs::remove_file(self.path(number, id, "img"));
+        for ((number, id), (part, _)) in pictures {
+            let _ = fs::remove_file(self.path(number, id, part));
         }
         Ok(())
     }
@@ -227,7 +230,7 @@ impl PendingPairs {
         let mut dropped = self.open()?;
         let entry = PendingEntry {
             id: pair.id,
-            image: pair.image.is_some(),
+            image: pair.image.is_some().then(|| pair.picture_part()),
             bytes: pair.size() as u64,
         };
         if entry.bytes > self.limits.bytes {
@@ -235,7 +238,7 @@ impl PendingPairs {
         }
         dropped += self.drop_oldest(entry.bytes);
         if let Err(error) = self.write(number, pair) {
-            let _ = fs::remove_file(self.path(number, pair.id, "img"));
+            let _ = fs::remove_file(self.path(number, pair.id, pair.picture_part()));
             // If the directory was removed, it is created again for the next pair.
             self.is_open = self.directory.is_dir();
             return Err(error);
@@ -247,9 +250,9 @@ impl PendingPairs {
 
     fn write(&self, number: u64, pair: &CacheItem) -> Result<(), CacheError> {
         if let Some(image) = &pair.image {
-            self.write_file(&file_name(number, pair.id, "img"), image)?;
+            self.write_file(&file_name(number, pair.id, pair.picture_part()), image)?;
         }
-        self.write_file(&file_name(number, pair.id, "json"), &pair.json)
+        self.write_file(&file_name(number, pair.id, PairPart::Json), &pair.json)
     }
 
     fn write_file(&self, name: &str, bytes: &[u8]) -> Result<(), CacheError> {
@@ -290,20 +293,20 @@ impl PendingPairs {
                 path: self.directory.clone(),
             });
         };
-        let read = |extension| {
-            let path = self.path(number, entry.id, extension);
+        let read = |part| {
+            let path = self.path(number, entry.id, part);
             match fs::read(&path) {
                 Ok(bytes) => Ok((Bytes::from(bytes), path)),
                 Err(source) => Err(CacheError::Read { path, source }),
             }
         };
-        let image = entry.image.then(|| read("img")).transpose()?;
+        let image = entry.image.map(read).transpose()?;
         if let Some((bytes, path)) = &image
-            && !(bytes.starts_with(&JPEG_START) && bytes.ends_with(&JPEG_END))
+            && !is_complete(bytes)
         {
             return Err(CacheError::Damaged { path: path.clone() });
         }
-        let (json, path) = read("json")?;
+        let (json, path) = read(PairPart::Json)?;
         let message: MessagePrefix = serde_json::from_slice(&json).map_err(|_| CacheError::Damaged { path })?;
         Ok(PendingPair {
             prefix: message.s3_prefix,
@@ -328,9 +331,9 @@ impl PendingPairs {
             return;
         };
         self.bytes = self.bytes.saturating_sub(entry.bytes);
-        let _ = fs::remove_file(self.path(number, entry.id, "json"));
-        if entry.image {
-            let _ = fs::remove_file(self.path(number, entry.id, "img"));
+        let _ = fs::remove_file(self.path(number, entry.id, PairPart::Json));
+        if let Some(part) = entry.image {
+            let _ = fs::remove_file(self.path(number, entry.id, part));
         }
     }
 
@@ -350,9 +353,15 @@ impl PendingPairs {
         }
     }
 
-    fn path(&self, number: u64, id: Uuid, extension: &str) -> PathBuf {
-        self.directory.join(file_name(number, id, extension))
+    fn path(&self, number: u64, id: Uuid, part: PairPart) -> PathBuf {
+        self.directory.join(file_name(number, id, part))
     }
+}
+
+/// Whether a picture, a sound or a clip was not cut off by a power cut, as far as its ends show.
+fn is_complete(bytes: &[u8]) -> bool {
+    let is_jpeg = bytes.starts_with(&JPEG_START) && bytes.ends_with(&JPEG_END);
+    is_jpeg || is_mp4(bytes) || bytes.starts_with(WAV_START)
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
-//! File names of pairs that wait for S3: `<number>-<id>.img` and `<number>-<id>.json`, with `.part` added while being written.
+//! File names of pairs that wait for S3: `<number>-<id>.img` (`.mp4` for a clip) and `<number>-<id>.json`, with `.part` added
+//! while being written.
 
 use uuid::Uuid;
 
-use crate::cache::names::pair_id;
+use crate::cache::names::{self, PairPart, pair_id};
 
 const UNFINISHED: &str = ".part";
 
@@ -10,7 +11,8 @@ const UNFINISHED: &str = ".part";
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum PendingFile {
     Json(u64, Uuid),
-    Image(u64, Uuid),
+    /// The picture or the clip.
+    Image(u64, Uuid, PairPart),
     /// A file of an interrupted write.
     Unfinished,
 }
@@ -25,14 +27,15 @@ pub(super) fn parse(name: &str) -> Option<PendingFile> {
     let (number, id) = (number.parse().ok()?, pair_id(id)?);
     match extension {
         "json" => Some(PendingFile::Json(number, id)),
-        "img" => Some(PendingFile::Image(number, id)),
+        "img" => Some(PendingFile::Image(number, id, PairPart::Image)),
+        "mp4" => Some(PendingFile::Image(number, id, PairPart::Clip)),
         _ => None,
     }
 }
 
-/// Name of one part, `img` or `json`.
-pub(super) fn file_name(number: u64, id: Uuid, extension: &str) -> String {
-    format!("{number:012}-{id}.{extension}")
+/// Name of one part.
+pub(super) fn file_name(number: u64, id: Uuid, part: PairPart) -> String {
+    format!("{number:012}-{}", names::file_name(id, part))
 }
 
 /// Name of a file while it is being written.

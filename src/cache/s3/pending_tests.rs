@@ -92,9 +92,9 @@ fn a_picture_that_is_empty_after_a_power_cut_is_damaged() {
     let mut pending = pending(&directory);
     let pair = pair(10);
     pending.put(0, &pair).unwrap();
-    fs::write(pending.path(0, pair.id, "img"), "").unwrap();
+    fs::write(pending.path(0, pair.id, PairPart::Image), "").unwrap();
     assert!(matches!(pending.read(0), Err(CacheError::Damaged { .. })));
-    fs::write(pending.path(0, pair.id, "json"), "{}").unwrap();
+    fs::write(pending.path(0, pair.id, PairPart::Json), "{}").unwrap();
     assert!(matches!(pending.read(0), Err(CacheError::Damaged { .. })));
 }
 
@@ -106,8 +106,8 @@ fn only_the_service_user_can_read_the_files() {
     pending.put(0, &pair).unwrap();
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&pending.directory), 0o700);
-    assert_eq!(mode(&pending.path(0, pair.id, "img")), 0o600);
-    assert_eq!(mode(&pending.path(0, pair.id, "json")), 0o600);
+    assert_eq!(mode(&pending.path(0, pair.id, PairPart::Image)), 0o600);
+    assert_eq!(mode(&pending.path(0, pair.id, PairPart::Json)), 0o600);
 }
 
 #[test]

@@ -23,6 +23,7 @@ use super::settings::S3Settings;
 use super::upload::{QueuedUpload, UploadItem, UploadJob, UploadStatus};
 use crate::cache::error::CacheError;
 use crate::cache::item::CacheItem;
+use crate::cache::names::PairPart;
 use crate::cache::s3_location::S3Location;
 
 /// Limits of the pairs that wait on disk.
@@ -277,7 +278,11 @@ impl<'a> Uploader<'a> {
         let UploadItem { location, pair } = next.item;
         let id = pair.id;
         // Recorded before the upload: `clear_cache` cannot remove an object without a record. If recording fails, it is uploaded anyway.
-        if let Some(Err(error)) = self.index.as_mut().map(|index| index.record(&location, id)) {
+        let recorded = self.index.as_mut().map(|index| match pair.picture_part() {
+            PairPart::Clip => index.record_clip(&location, id),
+            _ => index.record(&location, id),
+        });
+        if let Some(Err(error)) = recorded {
             self.status.not_recorded(&error);
         }
         let task = self
