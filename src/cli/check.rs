@@ -100,7 +100,11 @@ fn report(loaded: &Loaded, verdict: &Verdict, model: &ModelCheck, source: Source
     let exposed = check_exposed::warnings(&loaded.entries);
     clean_section(
         "Warnings",
-        warnings.chain(exposed).chain(model.warning.clone()).collect(),
+        warnings
+            .chain(exposed)
+            .chain(model.warning.clone())
+            .chain(model.unknown_labels.clone())
+            .collect(),
     );
     clean_section("Device", device(config));
     clean_section("Source", source.lines);

@@ -16,6 +16,8 @@ pub(super) struct ModelCheck {
     pub warning: Option<String>,
     /// What the confidence filter compares the scores of this model with, if it could be started.
     threshold: Option<f64>,
+    /// Labels in `events` that the model does not have, as sentences.
+    pub unknown_labels: Vec<String>,
     /// The input of the model, if it could be started.
     pub input: Option<ModelInput>,
     /// Why `run` infers nothing with this model, as a line of the result.
@@ -29,6 +31,7 @@ impl ModelCheck {
             lines: Vec::new(),
             warning: missing_file_warning(config),
             threshold: None,
+            unknown_labels: Vec::new(),
             input: None,
             fault: None,
         };
@@ -83,6 +86,9 @@ impl ModelCheck {
                     describe_input(&info)
                 ));
                 self.input = Some(info.input);
+                if let Some(events) = &config.events {
+                    self.unknown_labels = events.unknown_labels(&info.labels);
+                }
                 let mut filter = config.filter;
                 filter.scores_are_probabilities = Some(info.has_probabilities());
                 self.threshold = Some(filter.threshold());

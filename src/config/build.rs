@@ -6,6 +6,7 @@ use super::bucket::S3Bucket;
 use super::eiparams::EiParams;
 use super::error::{self, ConfigError, Warning};
 use super::event_clip::EventClipConfig;
+use super::events::EventsConfig;
 use super::frame_collection::FrameCollectionConfig;
 use super::keys::{self, AuthMethod, Key, KeyInfo};
 use super::resolve::{Origin, Resolver};
@@ -45,11 +46,11 @@ pub(super) fn config(values: &mut Resolver, params: &mut EiParams, sources: &Sou
         model: values.take_or(&keys::EI_LOCAL_MODEL_FILE, params, &["--model-file"], model.map(Some)),
         shutdown_behavior: values.take(&keys::EI_SHUTDOWN_BEHAVIOR),
         publish_image: values.take(&keys::PUBLISH_IMAGE),
-        events: values.take(&keys::EVENTS),
-        publish_inferences: values.take(&keys::PUBLISH_INFERENCES),
         file_cache,
         s3_cache_bucket,
         event_clip,
+        events: events(values, launch, params),
+        publish_inferences: publish_inferences(values),
         filter: filter(values),
         metrics_interval: values.take(&keys::METRICS_SLEEPTIME_MS),
         user_groups: values.take(&keys::EI_GGC_USER_GROUPS),
@@ -168,6 +169,26 @@ fn event_clip(values: &mut Resolver, has_cache: bool) -> Option<EventClipConfig>
         values.add_remark(&[&keys::EVENT_CLIP.info], remark);
     }
     clip.filter(|_| has_cache)
+}
+
+fn events(values: &mut Resolver, launch: Launch, params: &EiParams) -> Option<EventsConfig> {
+    let events = values.take(&keys::EVENTS);
+    let remark = match (launch, params.options.http_server) {
+        (Launch::Linux, _) => "has no effect: `launch` is linux",
+        (_, Some(_)) => "has no effect: the inference server makes no events",
+        _ => return events,
+    };
+    values.add_remark(&[&keys::EVENTS.info], remark);
+    events
+}
+
+fn publish_inferences(values: &mut Resolver) -> bool {
+    let is_on = values.take(&keys::PUBLISH_INFERENCES);
+    if !is_on && !values.has_effective(&keys::EVENTS.info) {
+        let remark = "without `events` no results are published until the command set_events_config sets some";
+        values.add_remark(&[&keys::PUBLISH_INFERENCES.info], remark);
+    }
+    is_on
 }
 
 fn filter(values: &mut Resolver) -> FilterConfig {

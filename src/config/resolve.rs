@@ -190,6 +190,12 @@ impl Resolver {
         }
     }
 
+    /// Whether the key was taken and its effective value is not none.
+    pub(super) fn has_effective(&self, key: &KeyInfo) -> bool {
+        let entry = self.entries.iter().find(|entry| entry.key == key.name);
+        entry.is_some_and(|entry| !entry.value.is_empty())
+    }
+
     /// Corrects the shown value of a key that depends on other keys.
     pub(super) fn set_shown(&mut self, key: &KeyInfo, value: &str) {
         if let Some(entry) = self.entries.iter_mut().find(|entry| entry.key == key.name) {

@@ -77,6 +77,8 @@ pub struct EventEngine {
     interval: f64,
     is_silent: bool,
     not_started: u64,
+    /// Open events whose value was never higher than in the last inference.
+    improved: Vec<Uuid>,
     new_id: Box<dyn FnMut() -> Uuid + Send>,
 }
 
@@ -94,6 +96,7 @@ impl EventEngine {
             interval: 0.0,
             is_silent: false,
             not_started: 0,
+            improved: Vec::new(),
             new_id: Box::new(new_id),
         }
     }
@@ -151,6 +154,7 @@ impl EventEngine {
             return events;
         }
         self.note_interval(now.at);
+        self.improved.clear();
         if self.config.needs_tracking() {
             self.follow(result, now, &mut events);
         }
@@ -182,6 +186,11 @@ impl EventEngine {
         for rule in &mut self.rules {
             rule.state.end_all(reason, now, events);
         }
+    }
+
+    /// The open events whose value was never higher than in the last inference: it shows them best.
+    pub fn improved(&self) -> &[Uuid] {
+        &self.improved
     }
 
     /// Whether time alone can cause an event.
@@ -265,6 +274,7 @@ impl EventEngine {
             counts,
             tracker: Some(tracker),
             start_id,
+            improved,
             new_id,
             ..
         } = self
@@ -291,7 +301,12 @@ impl EventEngine {
                         let label = track.label();
                         let counts = labels.contains(label) && config.zones[*zone].labels.contains(label);
                         let is_inside = counts && place.zones[*zone];
-                        ObjectRule::observe(phases, track, is_inside, (sighting.at, sighting.ts));
+                        improved.extend(ObjectRule::observe(
+                            phases,
+                            track,
+                            is_inside,
+                            (sighting.at, sighting.ts),
+                        ));
                     }
                 }
                 for (line, side) in config.lines.iter().zip(&mut place.lines) {
@@ -452,7 +467,7 @@ impl EventEngine {
             update_every: config.rules[index].update_every,
             template,
         };
-        let event = rule.observe(phase, reading, may_start, &mut self.new_id, now);
+        let event = rule.observe(phase, reading, may_start, &mut self.new_id, &mut self.improved, now);
         if event.as_ref().is_some_and(|event| event.event == EventKind::Start) {
             *self.counts.rules.entry(config.rules[index].name.clone()).or_default() += 1;
         }

@@ -10,6 +10,7 @@ mod event;
 mod kalman;
 mod lines;
 mod moment;
+mod queue;
 mod recorder;
 mod rules;
 mod scores;

@@ -5,27 +5,25 @@
 
 use std::collections::VecDeque;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 use serde_json::Value;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::engine::{CountedEvents, EventEngine};
-use super::event::{EndReason, Event, EventKind};
+use super::event::{EndReason, Event};
 use super::moment::Moment;
-use super::scores::SCORES;
+use super::queue::EventQueue;
 use super::store::{CommandedConfig, EventStore, StoredEvents};
 use super::tracker::DetectorInfo;
 use crate::capture::Picture;
 use crate::config::{EventsConfig, Qos, parse_events};
 use crate::device::Topics;
 use crate::model::InferenceResult;
-use crate::report::{EncodedPicture, PictureInMessage, PictureRef, add_picture_to};
 use crate::status::stats::Stats;
 use crate::status::{EventStatus, RuleStatus, StatusSource};
 use crate::uplink::outbox::Token;
@@ -39,8 +37,6 @@ const TICK: Duration = Duration::from_millis(250);
 const SNAPSHOT: Duration = Duration::from_secs(10);
 /// More events do not wait for the disk.
 const MAX_QUEUE: usize = 1024;
-/// Pictures that may wait for the thread. Further events go out without their picture.
-const MAX_PICTURES: usize = 8;
 /// Messages that are written to the disk until the broker or the spool has them.
 const MAX_UNSETTLED: usize = 128;
 
@@ -73,8 +69,7 @@ struct Inner {
     command: Option<CommandedConfig>,
     /// The labels of the model; empty: not known, or it has none.
     labels: Vec<String>,
-    queue: VecDeque<Arc<QueuedEvent>>,
-    last_number: u64,
+    queue: EventQueue,
     /// Messages in the outbox that may be in memory only.
     unsettled: VecDeque<(Token, Event)>,
     /// The state differs from the file.
@@ -87,22 +82,10 @@ struct Inner {
 impl Inner {
     /// Logs the labels of the configuration that the model does not have.
     fn warn_of_labels(&self) {
-        if self.labels.is_empty() {
-            return;
-        }
-        let config = self.engine.config();
-        for (part, label) in config
-            .named_labels()
-            .filter(|(_, label)| !is_known(&self.labels, label))
-        {
-            tracing::warn!(part, label, known = ?self.labels, "An event waits for a label that the model does not have");
+        for problem in self.engine.config().unknown_labels(&self.labels) {
+            tracing::warn!(%problem, known = ?self.labels, "An event waits for a label that the model does not have");
         }
     }
-}
-
-/// Whether the model can give this label, or a score with this name.
-fn is_known(labels: &[String], label: &str) -> bool {
-    SCORES.contains(&label) || labels.iter().any(|known| known == label)
 }
 
 /// The state of the thread.
@@ -113,50 +96,6 @@ enum Worker {
     Ending,
     /// It cannot be started.
     Missing,
-}
-
-/// An event on its way into the outbox.
-struct QueuedEvent {
-    number: u64,
-    event: Event,
-    picture: EventPicture,
-    /// The message, once it has its picture.
-    payload: OnceLock<Bytes>,
-}
-
-enum EventPicture {
-    NotWanted,
-    Missing,
-    Given(Arc<Picture>),
-}
-
-impl QueuedEvent {
-    /// The message; encodes its picture, which takes time.
-    fn encode(&self) -> &Bytes {
-        self.payload.get_or_init(|| match &self.picture {
-            EventPicture::NotWanted => self.message(PictureInMessage::NotWanted),
-            EventPicture::Missing => self.message(PictureInMessage::Missing),
-            EventPicture::Given(picture) => {
-                let encoded = EncodedPicture::new(PictureRef {
-                    width: picture.width,
-                    height: picture.height,
-                    grey: picture.grey,
-                    data: &picture.data,
-                });
-                match &encoded {
-                    Ok(encoded) => self.message(PictureInMessage::Encoded(encoded)),
-                    Err(_) => self.message(PictureInMessage::Missing),
-                }
-            }
-        })
-    }
-
-    fn message(&self, picture: PictureInMessage<'_>) -> Bytes {
-        // Cannot fail: no field has a key that is no text.
-        let mut json = serde_json::to_string(&self.event).unwrap_or_default();
-        add_picture_to(&mut json, picture);
-        json.into()
-    }
 }
 
 impl EventRecorder {
@@ -183,8 +122,7 @@ impl EventRecorder {
                 settings,
                 command: stored.command,
                 labels: Vec::new(),
-                queue: VecDeque::new(),
-                last_number: 0,
+                queue: EventQueue::default(),
                 unsettled: VecDeque::new(),
                 is_dirty: false,
                 written: Instant::now(),
@@ -212,6 +150,9 @@ impl EventRecorder {
     pub fn set_settings(self: &Arc<Self>, settings: EventSettings) {
         let mut inner = self.inner.lock();
         let is_other = inner.settings.deployed != settings.deployed;
+        if !settings.with_pictures {
+            inner.queue.forget_pictures();
+        }
         inner.settings = settings;
         if is_other {
             self.apply_config(&mut inner);
@@ -225,7 +166,9 @@ impl EventRecorder {
             events: to_json(config),
             deployed: to_json(inner.settings.deployed.as_ref()),
         });
+        inner.is_dirty = true;
         self.apply_config(&mut inner);
+        self.wake(&mut inner);
     }
 
     /// Returns to the configuration of the deployment.
@@ -276,9 +219,19 @@ impl EventRecorder {
         }
         let mut inner = self.inner.lock();
         let events = inner.engine.update(result, now(inference_id));
-        if !events.is_empty() {
-            self.enqueue(&mut inner, events, picture);
+        let Inner {
+            engine,
+            queue,
+            settings,
+            ..
+        } = &mut *inner;
+        let is_shown = !events.is_empty() || queue.shows_any(engine.improved());
+        let copy = picture.filter(|_| settings.with_pictures && is_shown);
+        let copy = copy.map(|picture| Arc::new(picture.clone()));
+        if let Some(copy) = &copy {
+            queue.keep_best(engine.improved(), copy);
         }
+        self.enqueue(&mut inner, events, copy.as_ref());
     }
 
     /// The component stops: ends all events and puts their messages into the outbox. Later results are ignored.
@@ -330,6 +283,9 @@ impl EventRecorder {
         };
         let (config, was_on) = (config.unwrap_or_default(), inner.engine.is_on());
         if **inner.engine.config() == config {
+            if inner.is_dirty {
+                self.wake(inner);
+            }
             return;
         }
         let events = inner.engine.set_config(Arc::new(config), now(None));
@@ -345,40 +301,24 @@ impl EventRecorder {
         }
     }
 
-    fn enqueue(self: &Arc<Self>, inner: &mut Inner, events: Vec<Event>, picture: Option<&Picture>) {
+    /// `present`: the picture of this moment, if messages have pictures.
+    fn enqueue(self: &Arc<Self>, inner: &mut Inner, events: Vec<Event>, present: Option<&Arc<Picture>>) {
         if events.is_empty() {
             return;
         }
-        let mut copy = None;
-        let waiting = inner
-            .queue
-            .iter()
-            .filter(|queued| matches!(queued.picture, EventPicture::Given(_)));
-        let has_room = waiting.count() < MAX_PICTURES;
+        self.queue_events(inner, events, present);
+        self.wake(inner);
+        if inner.queue.waiting().len() > MAX_QUEUE || !matches!(inner.worker, Worker::Running(_)) {
+            self.push_until(inner, u64::MAX);
+        }
+    }
+
+    fn queue_events(&self, inner: &mut Inner, events: Vec<Event>, present: Option<&Arc<Picture>>) {
         for event in events {
             self.stats.events.inc();
             tracing::debug!(event = ?event.event, rule = ?event.rule, line = ?event.line, id = %event.id, "Event");
-            let shows_now = matches!(event.event, EventKind::Start | EventKind::Update | EventKind::Cross);
-            let picture = match picture {
-                Some(picture) if inner.settings.with_pictures && shows_now && has_room => {
-                    let copy = copy.get_or_insert_with(|| Arc::new(picture.clone()));
-                    EventPicture::Given(copy.clone())
-                }
-                Some(_) if inner.settings.with_pictures && shows_now => EventPicture::Missing,
-                _ => EventPicture::NotWanted,
-            };
-            inner.last_number += 1;
-            inner.queue.push_back(Arc::new(QueuedEvent {
-                number: inner.last_number,
-                event,
-                picture,
-                payload: OnceLock::new(),
-            }));
-        }
-        inner.is_dirty = true;
-        self.wake(inner);
-        if inner.queue.len() > MAX_QUEUE || !matches!(inner.worker, Worker::Running(_)) {
-            self.push_until(inner, u64::MAX);
+            inner.queue.push(event, present);
+            inner.is_dirty = true;
         }
     }
 
@@ -405,15 +345,8 @@ impl EventRecorder {
 
     /// Puts queued messages up to this number into the outbox. Those without their picture so far go without it.
     fn push_until(&self, inner: &mut Inner, number: u64) {
-        while let Some(queued) = inner.queue.front().filter(|queued| queued.number <= number).cloned() {
-            inner.queue.pop_front();
-            let payload = queued
-                .payload
-                .get_or_init(|| match queued.picture {
-                    EventPicture::NotWanted => queued.message(PictureInMessage::NotWanted),
-                    EventPicture::Missing | EventPicture::Given(_) => queued.message(PictureInMessage::Missing),
-                })
-                .clone();
+        while let Some(queued) = inner.queue.pop_until(number) {
+            let payload = queued.message_now();
             let token = self
                 .outbox
                 .push(Message::event(&self.topics, payload, inner.settings.qos));
@@ -438,18 +371,7 @@ impl EventRecorder {
             }
             self.settle(&mut inner);
             let events = inner.engine.pass_time(now(None));
-            for event in events {
-                self.stats.events.inc();
-                inner.last_number += 1;
-                let number = inner.last_number;
-                inner.queue.push_back(Arc::new(QueuedEvent {
-                    number,
-                    event,
-                    picture: EventPicture::NotWanted,
-                    payload: OnceLock::new(),
-                }));
-                inner.is_dirty = true;
-            }
+            self.queue_events(&mut inner, events, None);
             let is_due = inner.engine.needs_time() && inner.written.elapsed() >= SNAPSHOT;
             if !inner.is_dirty && !is_due {
                 if is_ending {
@@ -457,7 +379,7 @@ impl EventRecorder {
                 }
                 continue;
             }
-            let (stored, batch) = (stored(&inner), Vec::from_iter(inner.queue.iter().cloned()));
+            let (stored, batch) = (stored(&inner), Vec::from_iter(inner.queue.waiting().cloned()));
             inner.is_dirty = false;
             inner.written = Instant::now();
             drop(inner);
@@ -498,7 +420,7 @@ impl EventRecorder {
 fn stored(inner: &Inner) -> StoredEvents {
     let state = inner.engine.state();
     let unsettled = inner.unsettled.iter().map(|(_, event)| event);
-    let queued = inner.queue.iter().map(|queued| &queued.event);
+    let queued = inner.queue.waiting().map(|queued| &queued.event);
     StoredEvents {
         open: state.open,
         unsettled: unsettled.chain(queued).cloned().collect(),

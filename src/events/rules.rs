@@ -35,8 +35,11 @@ impl OpenEvent {
         open
     }
 
-    fn raise_value(&mut self, value: Option<f64>) {
-        self.event.value = highest(self.event.value, value);
+    /// Returns the id of the event if this is its highest value.
+    fn raise_value(&mut self, value: Option<f64>) -> Option<Uuid> {
+        let before = self.event.value;
+        self.event.value = highest(before, value);
+        (self.event.value > before).then_some(self.event.id)
     }
 
     /// The message of this kind.
@@ -179,8 +182,13 @@ pub(super) struct ObjectRule<'a> {
 }
 
 impl ObjectRule<'_> {
-    /// Takes where an object was at some time.
-    pub fn observe(phases: &mut BTreeMap<i64, ObjectPhase>, track: &Track, is_inside: bool, (at, ts): (Instant, u64)) {
+    /// Takes where an object was at some time. Returns the id of its event if its value was never higher.
+    pub fn observe(
+        phases: &mut BTreeMap<i64, ObjectPhase>,
+        track: &Track,
+        is_inside: bool,
+        (at, ts): (Instant, u64),
+    ) -> Option<Uuid> {
         match phases.get_mut(&track.object_id) {
             None if is_inside => {
                 phases.insert(track.object_id, ObjectPhase::Entered(at, ts, track.last.value));
@@ -195,10 +203,11 @@ impl ObjectRule<'_> {
                 if is_inside {
                     open.held = at;
                     open.event.place = Some((&track.last).into());
-                    open.raise_value(Some(track.last.value));
+                    return open.raise_value(Some(track.last.value));
                 }
             }
         }
+        None
     }
 
     /// Whether the object has been inside long enough, and its event has not started.
@@ -297,13 +306,15 @@ pub(super) struct Reading {
 }
 
 impl WholeRule<'_> {
-    /// Takes the reading of an inference. `may_start`: there is room for a further event.
+    /// Takes the reading of an inference. `may_start`: there is room for a further event. `improved` gets the id of the event if
+    /// its value was never higher.
     pub fn observe(
         &self,
         phase: &mut WholePhase,
         reading: Reading,
         may_start: bool,
         id: impl FnOnce() -> Uuid,
+        improved: &mut Vec<Uuid>,
         now: Moment,
     ) -> Option<Event> {
         if let Some(mut open) = phase.open.take() {
@@ -311,7 +322,7 @@ impl WholeRule<'_> {
             if reading.keeps {
                 open.held = now.at;
                 open.event.place = reading.place;
-                open.raise_value(reading.value);
+                improved.extend(open.raise_value(reading.value));
             } else if now.at.saturating_duration_since(open.held) >= self.clear_after {
                 return Some(open.end(None, now));
             }

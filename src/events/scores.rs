@@ -2,9 +2,6 @@
 
 use crate::model::{BoundingBox, InferenceResult};
 
-/// Labels that stand for scores.
-pub(super) const SCORES: [&str; 3] = ["anomaly", "visual_anomaly_max", "visual_anomaly_mean"];
-
 /// A value, with the box that has it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Score<'r> {

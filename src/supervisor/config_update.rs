@@ -136,6 +136,10 @@ mod tests {
             (r#"{"metrics_sleeptime_ms": 1000}"#, Effect::AtOnce),
             (r#"{"publish_inference_base64_image": true}"#, Effect::AtOnce),
             (
+                r#"{"events": {"rules": {"r": {"label": "a", "value_at_least": 1}}}, "publish_inferences": "no"}"#,
+                Effect::AtOnce,
+            ),
+            (
                 r#"{"enable_cache_to_file": "yes", "cache_file_directory": "/tmp/pairs"}"#,
                 Effect::AtOnce,
             ),

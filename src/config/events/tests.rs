@@ -274,6 +274,11 @@ fn the_labels_are_listed_with_the_parts_that_name_them() {
             "rule defect: scratch"
         ]
     );
+    let known = ["persons", "car", "truck", "scratch"].map(str::to_owned);
+    let expected =
+        "zone bay of `events` waits for the label `person`, which the model does not have (did you mean `persons`?)";
+    assert_eq!(config.unknown_labels(&known), [expected]);
+    assert_eq!(config.unknown_labels(&[]), [""; 0]);
 }
 
 proptest! {

@@ -5,7 +5,11 @@ use std::time::Duration;
 
 use strum::{Display, EnumString, IntoStaticStr, VariantNames};
 
+use super::reader::nearest;
 use crate::util::geometry::{Point, signed_distance};
+
+/// Labels that stand for scores: the names of the fields in the inference message.
+const SCORES: [&str; 3] = ["anomaly", "visual_anomaly_max", "visual_anomaly_mean"];
 
 /// The value of the key `events`. At least one zone, line or rule.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -194,8 +198,24 @@ impl EventsConfig {
         !self.zones.is_empty() || !self.lines.is_empty()
     }
 
+    /// The labels that a model with these labels does not have, each as a sentence. A model without labels may have any.
+    pub fn unknown_labels(&self, known: &[String]) -> Vec<String> {
+        if known.is_empty() {
+            return Vec::new();
+        }
+        let is_known = |label: &str| SCORES.contains(&label) || known.iter().any(|known| known == label);
+        let unknown = self.named_labels().filter(|(_, label)| !is_known(label));
+        let sentence = |(part, label): (String, &str)| {
+            let meant = nearest(label, known.iter().map(String::as_str))
+                .map(|meant| format!(" (did you mean `{meant}`?)"))
+                .unwrap_or_default();
+            format!("{part} of `events` waits for the label `{label}`, which the model does not have{meant}")
+        };
+        unknown.map(sentence).collect()
+    }
+
     /// Every label that the configuration names, each with the part that names it: `zone bay`, `line gate`, `rule defect`.
-    pub fn named_labels(&self) -> impl Iterator<Item = (String, &str)> {
+    pub(super) fn named_labels(&self) -> impl Iterator<Item = (String, &str)> {
         let zones = self.zones.iter().flat_map(|zone| {
             zone.labels
                 .0

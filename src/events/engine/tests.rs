@@ -530,6 +530,31 @@ fn flapping_detections_leave_nothing_behind() {
     assert!(matches!(&scene.engine.rules[0].state, RuleState::Objects(phases) if phases.is_empty()));
 }
 
+/// A sixth of the hour in the documentation.
+#[test]
+fn ten_busy_minutes_are_forty_events() {
+    let mut scene = Scene::new(json!({
+        "zones": {"bay": {"polygon": [[0.1, 0.5], [0.9, 0.5], [0.9, 1], [0.1, 1]]}},
+        "lines": {"gate": {"from": [0.5, 0], "to": [0.5, 1]}},
+        "rules": {"occupied": {"zone": "bay", "enter_after_ms": 500, "leave_after_ms": 2000, "update_every_s": 60}},
+    }));
+    let mut inferences = 0;
+    for frame in 0..18_000_u64 {
+        let mut boxes = Vec::new();
+        let (car, person) = (frame % 900, frame % 1800);
+        if car < 120 {
+            boxes.push(ball(car as f64 / 120.0, 0.3));
+        }
+        if person < 1200 {
+            boxes.push(ball(0.5 + 0.2 * pendulum(person, 300), 0.7));
+        }
+        inferences += u32::from(!boxes.is_empty());
+        scene.see(boxes);
+    }
+    assert_eq!((inferences, scene.events.len()), (12_000, 40));
+    assert_eq!(scene.crossings("gate", "left_to_right"), 20);
+}
+
 /// Run with `--release`: `cargo test --release -- --ignored cost_of`.
 #[test]
 #[ignore = "a measurement"]

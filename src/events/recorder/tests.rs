@@ -263,4 +263,22 @@ fn a_message_carries_the_picture_if_it_is_wanted() {
         "{started}"
     );
     assert_eq!(started["inference_id"], json!(Uuid::from_u128(1)));
+    // The end shows the picture of the highest value.
+    let bright = Picture {
+        data: vec![250; 192],
+        ..picture.clone()
+    };
+    for (value, picture) in [(0.95, &bright), (0.9, &picture), (0.1, &picture)] {
+        let result = InferenceResult {
+            classification: Some(vec![("ball".into(), value)]),
+            ..InferenceResult::default()
+        };
+        process.recorder.update(&result, None, Some(picture));
+    }
+    let ended = process.next(true);
+    assert_eq!((&ended["event"], &ended["value"]), (&json!("end"), &json!(0.95)));
+    assert!(
+        ended["image"].is_string() && ended["image"] != started["image"],
+        "{ended}"
+    );
 }
