@@ -10,6 +10,7 @@ mod faults;
 mod frames;
 mod ingestion;
 mod linux;
+mod monitor;
 mod on_demand;
 mod records;
 use crate::support;

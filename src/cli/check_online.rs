@@ -141,7 +141,7 @@ impl ProbeContext {
 
     /// Whether `run` needs the Edge Impulse API key.
     fn needs_api_key(&self) -> bool {
-        self.downloads() || self.config.wants_uploads()
+        self.downloads() || self.config.wants_uploads() || self.config.wants_studio_channel()
     }
 
     /// Whether anything in this configuration needs AWS credentials.
@@ -269,7 +269,7 @@ async fn studio(context: &ProbeContext) -> ProbeResult {
 
 async fn studio_channel(context: &ProbeContext) -> ProbeResult {
     if !context.config.wants_studio_channel() {
-        return ProbeResult::NotNeeded("collect is off");
+        return ProbeResult::NotNeeded("collect and monitor are off");
     }
     let url = match StudioAddresses::from_env().remote_management() {
         Ok(url) => url,

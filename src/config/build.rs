@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::bucket::S3Bucket;
-use super::eiparams::EiParams;
+use super::eiparams::{EiParams, MonitorOptions};
 use super::error::{self, ConfigError, Warning};
 use super::event_clip::EventClipConfig;
 use super::events::EventsConfig;
@@ -62,6 +62,7 @@ pub(super) fn config(values: &mut Resolver, params: &mut EiParams, sources: &Sou
         local_topics: values.take(&keys::LOCAL_TOPICS),
         collect: values.take(&keys::COLLECT),
         frame_collection: frame_collection(values, launch),
+        monitor: monitor(values, params, launch),
         model_updates: model_updates(values),
         preview: preview(values, params),
         runner: params.options.clone(),
@@ -266,6 +267,55 @@ fn frame_collection(values: &mut Resolver, launch: Launch) -> Option<FrameCollec
         return None;
     }
     Some(config)
+}
+
+fn monitor(values: &mut Resolver, params: &mut EiParams, launch: Launch) -> Option<MonitorConfig> {
+    const SWITCH: &str = "--monitor";
+    const SIZE: &str = "--monitor-max-storage-size";
+    const SUMMARY: &str = "--monitor-summary-interval-ms";
+    let MonitorOptions {
+        is_on,
+        max_storage_bytes,
+        summary_interval,
+    } = std::mem::take(&mut params.monitor);
+    let given = [
+        given_name(values, &keys::MONITOR_MAX_STORAGE_MB),
+        given_name(values, &keys::MONITOR_SUMMARY_INTERVAL_MS),
+        given_name(values, &keys::MONITOR_RECORD_INTERVAL_MS),
+        max_storage_bytes.map(|_| format!("eiparams {SIZE}")),
+        summary_interval.map(|_| format!("eiparams {SUMMARY}")),
+    ];
+    let is_on = values.take_or(&keys::MONITOR, params, &[SWITCH], is_on);
+    let monitor = MonitorConfig {
+        max_storage_bytes: values.take_or(&keys::MONITOR_MAX_STORAGE_MB, params, &[SIZE], max_storage_bytes),
+        summary_interval: values.take_or(&keys::MONITOR_SUMMARY_INTERVAL_MS, params, &[SUMMARY], summary_interval),
+        record_interval: values.take(&keys::MONITOR_RECORD_INTERVAL_MS),
+    };
+    if is_on && launch == Launch::Runner {
+        return Some(monitor);
+    }
+    if is_on {
+        values.warnings.push(Warning {
+            key: keys::MONITOR.info.name.to_owned(),
+            value: "on, and `launch` is linux, which runs no model".to_owned(),
+            accepted: "yes together with launch runner".to_owned(),
+            used: "no".to_owned(),
+        });
+        values.set_shown(&keys::MONITOR.info, "no");
+        return None;
+    }
+    values.warnings.extend(given.into_iter().flatten().map(|key| Warning {
+        key,
+        value: "given, and monitoring is off".to_owned(),
+        accepted: "a value together with `monitor` yes, or with --monitor in `eiparams`".to_owned(),
+        used: "nothing, it has no effect".to_owned(),
+    }));
+    None
+}
+
+/// The name of the key, if it is given with another value than its default.
+fn given_name<T: Default + PartialEq>(values: &Resolver, key: &Key<T>) -> Option<String> {
+    (values.peek(key) != key.default()).then(|| key.info.name.to_owned())
 }
 
 fn model_updates(values: &mut Resolver) -> ModelUpdateConfig {

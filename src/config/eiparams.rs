@@ -1,6 +1,7 @@
 //! Parses `eiparams`: options of the existing runner (`edge-impulse-linux-runner`), split as a shell splits words.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -38,6 +39,7 @@ pub(super) struct EiParams {
     width: Option<u32>,
     /// `--height`
     height: Option<u32>,
+    pub(super) monitor: MonitorOptions,
     /// `--preview-host`
     pub(super) preview_host: Option<String>,
     /// `--preview-port`
@@ -48,11 +50,24 @@ pub(super) struct EiParams {
     pub(super) shown: String,
 }
 
+/// The options of the monitoring, which have keys of the same meaning.
+#[derive(Debug, Default)]
+pub(super) struct MonitorOptions {
+    /// `--monitor`
+    pub(super) is_on: Option<bool>,
+    /// `--monitor-max-storage-size`
+    pub(super) max_storage_bytes: Option<u64>,
+    /// `--monitor-summary-interval-ms`
+    pub(super) summary_interval: Option<Duration>,
+}
+
 /// One option of the runner.
 struct RunnerOption {
     name: &'static str,
     /// The accepted values, as text; `None`: the option takes no value.
     accepted: Option<&'static str>,
+    /// The value that the option alone stands for; `None`: the value must be there.
+    alone: Option<&'static str>,
     /// Applies the value (empty for options without one) and returns what it means; `None`: the value is not accepted.
     apply: fn(&mut EiParams, &str) -> Option<String>,
 }
@@ -61,6 +76,17 @@ const fn flag(name: &'static str, apply: fn(&mut EiParams, &str) -> Option<Strin
     RunnerOption {
         name,
         accepted: None,
+        alone: None,
+        apply,
+    }
+}
+
+/// A flag that may have a value.
+const fn switch(name: &'static str, apply: fn(&mut EiParams, &str) -> Option<String>) -> RunnerOption {
+    RunnerOption {
+        name,
+        accepted: Some("true, false, or no value, which means true"),
+        alone: Some("true"),
         apply,
     }
 }
@@ -73,6 +99,7 @@ const fn option(
     RunnerOption {
         name,
         accepted: Some(accepted),
+        alone: None,
         apply,
     }
 }
@@ -82,7 +109,7 @@ const A_LINE: &str = "a gst-launch line";
 const A_SIDE: &str = "pixels, from 1 to 16384";
 const A_PORT: &str = "a port from 0 to 65535";
 
-static OPTIONS: [RunnerOption; 33] = [
+static OPTIONS: [RunnerOption; 36] = [
     flag("--greengrass", |_, _| {
         meaning("run as a Greengrass component, which this program always does")
     }),
@@ -214,6 +241,31 @@ static OPTIONS: [RunnerOption; 33] = [
     flag("--dont-prompt-for-device-name", |_, _| {
         meaning("nothing: this program never asks for a name")
     }),
+    switch("--monitor", |p, v| {
+        let is_on = values::switch(&text(v)?).ok()?.value;
+        p.monitor.is_on = Some(is_on);
+        meaning(if is_on {
+            "show Edge Impulse Studio what the model infers"
+        } else {
+            "do not show Edge Impulse Studio what the model infers"
+        })
+    }),
+    option(
+        "--monitor-max-storage-size",
+        "MiB, an integer from 1 to 16777216",
+        |p, v| {
+            p.monitor.max_storage_bytes = Some(values::mebibytes(&text(v)?).ok()?.value);
+            meaning("with --monitor: store at most this much of inferences for Edge Impulse Studio")
+        },
+    ),
+    option(
+        "--monitor-summary-interval-ms",
+        "milliseconds, from 60000 to 86400000",
+        |p, v| {
+            p.monitor.summary_interval = Some(values::summary_interval(&text(v)?).ok()?.value);
+            meaning("with --monitor: the time that one summary of inferences covers")
+        },
+    ),
     option("--api-key", "an Edge Impulse API key", |p, v| {
         p.options.api_key = Some(Secret::new(word(v)?));
         meaning("download the model with this key when Secrets Manager has none")
@@ -341,7 +393,7 @@ impl EiParams {
     /// Applies a known option, and returns how it is shown.
     fn take(&mut self, option: &RunnerOption, value: Option<&str>, inline: bool) -> String {
         let written = written(option.name, value, inline);
-        let meaning = match (option.accepted, value) {
+        let meaning = match (option.accepted, value.or(option.alone)) {
             (None, None) => (option.apply)(self, ""),
             (Some(_), Some(value)) => (option.apply)(self, value),
             _ => None,

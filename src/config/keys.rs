@@ -354,6 +354,22 @@ pub(super) static COLLECT_CATEGORY: Key<SampleCategory> = Key::new(
     ToString::to_string,
 );
 pub(super) static COLLECT_MB_PER_DAY: Key<u64> = mebibytes("collect_mb_per_day", 20);
+pub(super) static MONITOR: Key<bool> = switch("monitor", "no");
+pub(super) static MONITOR_MAX_STORAGE_MB: Key<u64> = mebibytes("monitor_max_storage_mb", 250);
+pub(super) static MONITOR_SUMMARY_INTERVAL_MS: Key<Duration> = Key::new(
+    "monitor_summary_interval_ms",
+    Integer(60_000),
+    "milliseconds, from 60000 to 86400000",
+    values::summary_interval,
+    show::millis,
+);
+pub(super) static MONITOR_RECORD_INTERVAL_MS: Key<Duration> = Key::new(
+    "monitor_record_interval_ms",
+    Integer(1000),
+    "milliseconds, from 10 to 86400000",
+    values::still_interval,
+    show::millis,
+);
 pub(super) static MODEL_POLL_MINUTES: Key<Duration> = minutes("model_poll_minutes", 0);
 pub(super) static MODEL_TRIAL_INFERENCES: Key<u32> = Key::new(
     "model_trial_inferences",
@@ -389,7 +405,7 @@ pub(super) static PREVIEW_TOKEN: Key<Option<Secret>> =
     Key::new("preview_token", Absent, ONE_LINE, values::some_secret, show::some).secret();
 
 /// Every key, in the order of the tutorial, then those that this component adds.
-pub static KEYS: [&KeyInfo; 55] = [
+pub static KEYS: [&KeyInfo; 59] = [
     &NODE_VERSION.info,
     &VIPS_VERSION.info,
     &DEVICE_NAME.info,
@@ -437,6 +453,10 @@ pub static KEYS: [&KeyInfo; 55] = [
     &COLLECT_EVERY_MINUTES.info,
     &COLLECT_CATEGORY.info,
     &COLLECT_MB_PER_DAY.info,
+    &MONITOR.info,
+    &MONITOR_MAX_STORAGE_MB.info,
+    &MONITOR_SUMMARY_INTERVAL_MS.info,
+    &MONITOR_RECORD_INTERVAL_MS.info,
     &MODEL_POLL_MINUTES.info,
     &MODEL_TRIAL_INFERENCES.info,
     &MODEL_PROBATION_MINUTES.info,

@@ -62,6 +62,7 @@ fn documented_defaults() -> Config {
         local_topics: false,
         collect: false,
         frame_collection: None,
+        monitor: None,
         model_updates: ModelUpdateConfig {
             poll: None,
             trial_inferences: 30,
@@ -766,4 +767,55 @@ proptest! {
             prop_assert!(!error.to_string().is_empty());
         }
     }
+}
+
+fn monitor(text: &str) -> (Option<MonitorConfig>, Vec<String>) {
+    let loaded = loaded(text);
+    let keys = loaded.warnings.iter().map(|warning| warning.key.clone());
+    (loaded.config.monitor, keys.collect())
+}
+
+#[test]
+fn monitoring_is_off_by_default_and_on_by_key_or_option() {
+    let default = MonitorConfig {
+        max_storage_bytes: 250 << 20,
+        summary_interval: Duration::from_secs(60),
+        record_interval: Duration::from_secs(1),
+    };
+    for (text, expected) in [
+        ("{}", None),
+        (r#"{"monitor": "yes"}"#, Some(default)),
+        (r#"{"monitor": true}"#, Some(default)),
+        (r#"{"eiparams": "--greengrass --monitor true"}"#, Some(default)),
+        (r#"{"eiparams": "--monitor=false"}"#, None),
+        (r#"{"monitor": "no", "eiparams": "--monitor"}"#, None),
+        (r#"{"monitor": "yes", "eiparams": "--monitor=false"}"#, Some(default)),
+        (
+            r#"{"monitor": "yes", "monitor_max_storage_mb": 5, "monitor_record_interval_ms": 200, "eiparams": "--monitor-max-storage-size 7 --monitor-summary-interval-ms 90000"}"#,
+            Some(MonitorConfig {
+                max_storage_bytes: 5 << 20,
+                summary_interval: Duration::from_secs(90),
+                record_interval: Duration::from_millis(200),
+            }),
+        ),
+    ] {
+        assert_eq!(monitor(text), (expected, vec![]), "{text}");
+    }
+}
+
+#[test]
+fn values_of_the_monitoring_without_monitoring_are_a_warning_and_not_an_error() {
+    let (config, warned) =
+        monitor(r#"{"monitor_max_storage_mb": 5, "eiparams": "--monitor-summary-interval-ms 90000"}"#);
+    assert_eq!(config, None);
+    assert_eq!(
+        warned,
+        ["monitor_max_storage_mb", "eiparams --monitor-summary-interval-ms"]
+    );
+    let (config, warned) = monitor(r#"{"launch": "linux", "monitor": "yes"}"#);
+    assert_eq!((config, warned), (None, vec!["monitor".to_owned()]));
+    let (config, warned) =
+        monitor(r#"{"monitor": "yes", "monitor_summary_interval_ms": 1000, "monitor_record_interval_ms": 0}"#);
+    assert_eq!(config.unwrap().summary_interval, Duration::from_secs(60));
+    assert_eq!(warned, ["monitor_summary_interval_ms", "monitor_record_interval_ms"]);
 }

@@ -81,6 +81,8 @@ pub struct Config {
     pub collect: bool,
     /// Which inputs are uploaded to Edge Impulse Studio without a request; `None`: none.
     pub frame_collection: Option<FrameCollectionConfig>,
+    /// What Edge Impulse Studio sees of the running model; `None`: nothing.
+    pub monitor: Option<MonitorConfig>,
     /// How a new version of the model replaces the running one.
     pub model_updates: ModelUpdateConfig,
     /// The live page.
@@ -92,12 +94,17 @@ pub struct Config {
 impl Config {
     /// Whether anything asks for the channel of Edge Impulse Studio.
     pub fn wants_studio_channel(&self) -> bool {
+        self.wants_samples() || self.monitor.is_some()
+    }
+
+    /// Whether Edge Impulse Studio can ask for samples.
+    pub fn wants_samples(&self) -> bool {
         self.collect || self.launch == Launch::Linux
     }
 
     /// Whether anything uploads samples to Edge Impulse Studio.
     pub fn wants_uploads(&self) -> bool {
-        self.wants_studio_channel() || self.frame_collection.is_some()
+        self.wants_samples() || self.frame_collection.is_some()
     }
 }
 
@@ -333,6 +340,17 @@ pub struct ModelUpdateConfig {
     pub probation: Duration,
     /// SHA-256 of the model file, 64 lower-case hexadecimal digits; `None`: any file.
     pub sha256: Option<String>,
+}
+
+/// The monitoring of the running model in Edge Impulse Studio.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MonitorConfig {
+    /// Maximum size of the stored records in bytes.
+    pub max_storage_bytes: u64,
+    /// The time that one summary covers.
+    pub summary_interval: Duration,
+    /// At most one record is stored in this time.
+    pub record_interval: Duration,
 }
 
 /// How to authenticate to IoT Core.

@@ -222,7 +222,17 @@ pub(super) fn metrics_interval(value: &Value) -> ParseResult<Duration> {
 
 /// The interval of still pictures: at least 10 ms, at most a day.
 pub(super) fn still_interval(value: &Value) -> ParseResult<Duration> {
-    let millis = between(value, 10, 86_400_000)?;
+    millis_from(10, value)
+}
+
+/// Milliseconds, from a minute (as in the program of Edge Impulse) to a day.
+pub(super) fn summary_interval(value: &Value) -> ParseResult<Duration> {
+    millis_from(60_000, value)
+}
+
+/// Milliseconds, at most a day.
+fn millis_from(least: i64, value: &Value) -> ParseResult<Duration> {
+    let millis = between(value, least, 86_400_000)?;
     u64::try_from(millis).map_or(Err(InvalidValue::default()), |millis| {
         parsed(Duration::from_millis(millis))
     })

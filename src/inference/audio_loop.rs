@@ -12,6 +12,7 @@ use crate::capture::audio::{loudness, wav};
 use crate::capture::{AudioWindow, Received};
 use crate::model::ModelError;
 use crate::studio::frames::CollectedInput;
+use crate::studio::monitor::InferredInput;
 
 /// Interval at which the loop checks whether it has to return.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
@@ -61,6 +62,14 @@ fn infer(
         return Ok(());
     };
     let (wall_ms, decision) = context.accept(&result, begun);
+    if let Some(monitor) = &context.monitor {
+        let frequency = classifier.format().sample_rate;
+        monitor.observe(
+            classifier.model().info(),
+            &result,
+            InferredInput::Audio { window, frequency },
+        );
+    }
     if context.live_tap.has_viewers() {
         context.live_tap.send(InferenceEvent {
             result: &result,

@@ -18,6 +18,7 @@ use crate::model::{InferenceResult, Model, ModelError, ModelInfo, ModelInput};
 use crate::report::{Decision, InferenceCounts, Report};
 use crate::status::stats::Stats;
 use crate::studio::frames::{CollectedInput, FrameSelector};
+use crate::studio::monitor::MonitorTap;
 
 /// What the loop works with. It outlives the model process: the next process continues with it.
 pub struct InferenceContext {
@@ -39,6 +40,8 @@ pub struct InferenceContext {
     pub live_tap: Arc<LiveTap>,
     /// Chooses inputs that are worth an upload to Edge Impulse Studio; `None`: off.
     pub frame_selector: Option<Arc<FrameSelector>>,
+    /// Shows inferences to Edge Impulse Studio; `None`: it sees none.
+    pub monitor: Option<Arc<MonitorTap>>,
     /// How the model treats its input.
     pub classifier: ClassifierSettings,
     /// Gets copies of the inputs during the trial of a new model, and has the model that takes over.
@@ -69,6 +72,9 @@ impl InferenceContext {
         self.events.start_model(detector(model), &model.labels);
         if let Some(selector) = &self.frame_selector {
             selector.set_model(model);
+        }
+        if let Some(monitor) = &self.monitor {
+            monitor.set_model(model);
         }
     }
 

@@ -82,6 +82,7 @@ mod tests {
             prediction_logger: PredictionLogger::new(true, Verbosity::Normal),
             live_tap: Arc::default(),
             frame_selector: None,
+            monitor: None,
             classifier: ClassifierSettings {
                 forced_resize: None,
                 unnamed_resize: ResizeMode::FitLongest,

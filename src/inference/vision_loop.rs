@@ -11,6 +11,7 @@ use super::picture_classifier::PictureClassifier;
 use crate::capture::{Frame, Picture, Received};
 use crate::model::{InferenceResult, ModelError};
 use crate::studio::frames::CollectedInput;
+use crate::studio::monitor::InferredInput;
 
 /// Interval at which the loop checks whether it has to return.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
@@ -134,6 +135,10 @@ impl<'a> VisionLoop<'a> {
         self.refusals.reset();
         // Includes the conversion of the next frame, where that takes longer than the model.
         let (wall_ms, decision) = context.accept(&result, begun);
+        if let Some(monitor) = &context.monitor {
+            let input = InferredInput::Picture(&self.current.picture);
+            monitor.observe(self.classifier.model().info(), &result, input);
+        }
         if context.live_tap.has_viewers() {
             context.live_tap.send(InferenceEvent {
                 result: &result,

@@ -7,7 +7,7 @@
 use serde::Deserialize;
 
 use super::lenient::{Boxes, Flag, Freeform, Number, Scores, Text};
-use super::protocol::InferenceResult;
+use super::protocol::{InferenceResult, ModelTiming};
 
 /// An answer with a cleaned result.
 #[derive(Debug, PartialEq)]
@@ -129,6 +129,7 @@ impl RawAnswer {
             cleaned += u64::from(number == Number::Unusable);
             number.finite()
         };
+        let timing = self.timing.unwrap_or_default().clean();
         let result = InferenceResult {
             classification,
             bounding_boxes,
@@ -138,7 +139,8 @@ impl RawAnswer {
             visual_anomaly_mean: number(raw.visual_anomaly_mean),
             anomaly: number(raw.anomaly),
             freeform,
-            model_ms: self.timing.unwrap_or_default().sum(),
+            model_ms: timing.sum(),
+            timing,
             info: self.info.and_then(|text| text.0),
         };
         ModelAnswer {
@@ -152,17 +154,14 @@ impl RawAnswer {
 
 impl RawTiming {
     /// Whole milliseconds; a negative or unusable value counts as 0.
-    fn sum(&self) -> u64 {
-        let Self {
-            dsp,
-            classification,
-            postprocessing,
-            anomaly,
-        } = self;
-        let parts = [dsp, classification, postprocessing, anomaly];
-        parts.into_iter().fold(0, |sum: u64, part| {
-            sum.saturating_add(part.finite().unwrap_or(0.0) as u64)
-        })
+    fn clean(self) -> ModelTiming {
+        let whole = |part: Number| part.finite().unwrap_or(0.0) as u64;
+        ModelTiming {
+            dsp: whole(self.dsp),
+            classification: whole(self.classification),
+            postprocessing: whole(self.postprocessing),
+            anomaly: whole(self.anomaly),
+        }
     }
 }
 

@@ -32,7 +32,7 @@ pub use error::ModelError;
 pub use file::{ModelFileError, ModelTarget, examine};
 pub use hello::HelloError;
 pub use interrupt::Interrupt;
-pub use protocol::{InferenceResult, ModelInfo, ModelInput};
+pub use protocol::{InferenceResult, ModelInfo, ModelInput, ModelTiming};
 pub use running_model::Model;
 pub use runtime_dir::{sweep, sweep_in};
 pub use settings::{ModelSettings, ModelTimeouts};

@@ -252,9 +252,34 @@ pub struct InferenceResult {
     /// dsp + classification + postprocessing + anomaly: whole ms of process CPU time, as the model reports it.
     #[serde(skip)]
     pub model_ms: u64,
+    /// The parts of `model_ms`.
+    #[serde(skip)]
+    pub timing: ModelTiming,
     /// `info`
     #[serde(skip)]
     pub info: Option<String>,
+}
+
+/// `timing` of an answer: whole milliseconds of process CPU time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+pub struct ModelTiming {
+    /// `dsp`
+    pub dsp: u64,
+    /// `classification`
+    pub classification: u64,
+    /// `postprocessing`
+    pub postprocessing: u64,
+    /// `anomaly`
+    pub anomaly: u64,
+}
+
+impl ModelTiming {
+    /// The time of all parts.
+    pub fn sum(self) -> u64 {
+        [self.dsp, self.classification, self.postprocessing, self.anomaly]
+            .into_iter()
+            .fold(0, u64::saturating_add)
+    }
 }
 
 impl InferenceResult {

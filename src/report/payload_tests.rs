@@ -398,7 +398,7 @@ prop_compose! {
     ) -> InferenceResult {
         let [visual_anomaly_max, visual_anomaly_mean, anomaly] = values;
         InferenceResult { classification, bounding_boxes, object_tracking, visual_anomaly_grid, visual_anomaly_max,
-            visual_anomaly_mean, anomaly, freeform, model_ms, info }
+            visual_anomaly_mean, anomaly, freeform, model_ms, info, ..Default::default() }
     }
 }
 

@@ -147,6 +147,10 @@ counters! {
         monitor_records,
         /// Records that could not be written to the disk.
         monitor_records_lost,
+        /// Summaries of inferences that Edge Impulse Studio has received.
+        monitor_summaries_sent,
+        /// Summaries dropped because too many waited, or because they could not be read from the disk.
+        monitor_summaries_dropped,
     }
 }
 

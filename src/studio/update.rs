@@ -2,6 +2,7 @@
 //! channel to Studio send them.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -62,6 +63,32 @@ impl UpdateRequester {
                 "the session ended before the update was complete; send this again after the restart",
             )
         })
+    }
+}
+
+/// Whether an update that Studio asked for is in progress. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct StudioUpdates(Arc<AtomicUsize>);
+
+/// Counts as an update until it is dropped.
+#[derive(Debug)]
+pub(super) struct AskedUpdate(StudioUpdates);
+
+impl StudioUpdates {
+    /// Whether Studio waits for an answer.
+    pub(super) fn is_asked(&self) -> bool {
+        self.0.load(Ordering::Relaxed) > 0
+    }
+
+    pub(super) fn begin(&self) -> AskedUpdate {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        AskedUpdate(self.clone())
+    }
+}
+
+impl Drop for AskedUpdate {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -83,6 +83,7 @@ pub async fn run(
         registry: &registry,
         tap: Some(&tap),
         frames: None,
+        model: None,
     });
     let mut sources = Sources::start(&config, &tap, &stats);
     let mut stop = pin!(stop);

@@ -173,6 +173,7 @@ mod tests {
             (r#"{"collect": "yes"}"#, Effect::NewProcess),
             (r#"{"collect_uncertain": "0.4-0.6"}"#, Effect::NewProcess),
             (r#"{"collect_per_hour": 5}"#, Effect::AtOnce),
+            (r#"{"monitor": "yes"}"#, Effect::NewProcess),
             (
                 r#"{"gst_args": "videotestsrc", "work_dir": "/data"}"#,
                 Effect::NewProcess,

@@ -15,6 +15,7 @@ use crate::status::StatusRegistry;
 use crate::status::stats::Stats;
 use crate::studio::UpdateRequester;
 use crate::studio::frames::FrameSelector;
+use crate::studio::monitor::MonitorTap;
 use crate::uplink::Outbox;
 
 /// Shared by the message sink, the HTTP server and all sessions of one run.
@@ -34,6 +35,8 @@ pub(super) struct Context {
     pub capture_tap: Option<Arc<CaptureTap>>,
     /// Chooses inputs that are worth an upload to Edge Impulse Studio; `None`: off.
     pub frame_selector: Option<Arc<FrameSelector>>,
+    /// Shows inferences to Edge Impulse Studio; `None`: it sees none.
+    pub monitor: Option<Arc<MonitorTap>>,
     /// Requests updates of the model.
     pub model_updates: UpdateRequester,
 }

@@ -18,7 +18,7 @@ use super::session_end::SessionEnd;
 use super::setup::Setup;
 use super::source_secrets::SourceSecrets;
 use super::spool;
-use super::studio_link::{self, StudioLink, StudioLinkSettings};
+use super::studio_link::{self, LinkedModel, StudioLink, StudioLinkSettings};
 use crate::commands::refusal_answer;
 use crate::device::Topics;
 use crate::events::EventRecorder;
@@ -27,7 +27,8 @@ use crate::inference::LiveTap;
 use crate::inference::publisher::WaitingMessages;
 use crate::status::stats::Stats;
 use crate::status::{ComponentInfo, StatusRegistry};
-use crate::studio::UpdateRequester;
+use crate::studio::monitor::MonitorTap;
+use crate::studio::{StudioUpdates, UpdateRequester};
 use crate::uplink::outbox::OutboxBounds;
 use crate::uplink::{CommandRefusal, Message, Outbox, ReceivedCommand, Status};
 use crate::util::backoff::{Backoff, BackoffPolicy};
@@ -104,7 +105,12 @@ pub async fn run(
     );
     registry.set_events(events.clone());
     let _live_page = live_page::start(&config.preview, device_dir, live_tap.clone(), registry.clone());
-    let capture_tap = config.wants_studio_channel().then(Arc::default);
+    let wants_channel = config.wants_studio_channel();
+    let capture_tap = config.wants_samples().then(Arc::default);
+    let studio_updates = StudioUpdates::default();
+    let monitor = config
+        .monitor
+        .map(|settings| Arc::new(MonitorTap::new(settings, studio_updates.clone(), stats.clone())));
     let (frame_selector, frames) = studio_link::frame_selector(config, &device, &stats).unzip();
     let (model_updates, update_requests) = UpdateRequester::new();
     let context = Context {
@@ -120,18 +126,23 @@ pub async fn run(
         source_secrets: Arc::new(SourceSecrets::new(tokio::runtime::Handle::current())),
         capture_tap,
         frame_selector,
+        monitor,
         model_updates,
     };
     let local_topics = local_topics.map(|ends| ends.start(&context, sink.commands()));
-    let tap = context.capture_tap.as_ref();
-    let studio_link = (tap.is_some() || frames.is_some()).then(|| {
+    let studio_link = (wants_channel || frames.is_some()).then(|| {
         StudioLink::start(StudioLinkSettings {
             setup: &context.setup,
             device: &context.device,
             stats: &context.stats,
             registry: &context.registry,
-            tap,
+            tap: context.capture_tap.as_ref(),
             frames,
+            model: wants_channel.then_some(LinkedModel {
+                requester: &context.model_updates,
+                updates: &studio_updates,
+                monitor: context.monitor.as_ref(),
+            }),
         })
     });
     let mut inputs = SessionInputs {

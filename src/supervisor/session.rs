@@ -214,6 +214,9 @@ impl<'a> Session<'a> {
             self.model.stop(&self.frames, &self.audio, deadline),
             clips
         );
+        if let Some(monitor) = &self.context.monitor {
+            monitor.close_window();
+        }
         drop(self.publisher);
         let mut waiting = Some(self.encoder.waiting_messages());
         if inference_ended {
@@ -245,6 +248,7 @@ impl<'a> Session<'a> {
             prediction_logger: PredictionLogger::new(runner.quiet_predictions, runner.verbosity),
             live_tap: self.context.live_tap.clone(),
             frame_selector: self.context.frame_selector.clone(),
+            monitor: self.context.monitor.clone(),
             classifier: self.classifier_settings(),
             successor: self.updates.successor().clone(),
             announce: self.announce.clone(),

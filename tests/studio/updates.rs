@@ -1,5 +1,6 @@
 //! A new version of the model replaces the running one without a gap, and the one before comes back when it is bad.
 
+mod asked_by_studio;
 mod bad_versions;
 mod page;
 mod power_cuts;

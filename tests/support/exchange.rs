@@ -59,10 +59,17 @@ impl ExchangeStudio {
     /// earlier or later than others that have nothing to do with it.
     #[track_caller]
     pub fn play(&self) {
+        self.play_with(|_| {});
+    }
+
+    /// Like [`Self::play`]; `before` is called before each step.
+    #[track_caller]
+    pub fn play_with(&self, mut before: impl FnMut(&Value)) {
         let (mut connection, _) = self.remote.hello(0);
         let mut number = 0;
         let mut used: Vec<Value> = Vec::new();
         for step in &self.steps {
+            before(step);
             if step["s"] == "close" {
                 connection.close();
                 number += 1;

@@ -75,6 +75,56 @@ fn the_options_of_the_data_collection_are_honoured_and_its_key_is_not_shown() {
 }
 
 #[test]
+fn monitoring_is_switched_on_by_the_option_alone_or_with_a_value() {
+    for (text, is_on) in [
+        ("--monitor", true),
+        ("--monitor true", true),
+        ("--monitor=true", true),
+        ("--monitor --silent", true),
+        ("--monitor=yes", true),
+        ("--monitor false", false),
+        ("--monitor=false", false),
+        ("--monitor=FALSE", false),
+        ("--monitor --monitor=false", false),
+    ] {
+        let params = parse(text);
+        assert_eq!(params.monitor.is_on, Some(is_on), "{text}");
+        assert_eq!(params.warnings, [], "{text}");
+    }
+    for text in ["--monitor maybe", "--monitor=", "--monitor=2"] {
+        let warning = warned(text);
+        assert_eq!(warning.key, "eiparams --monitor", "{text}");
+        assert!(warning.accepted.contains("true, false"), "{text}: {}", warning.accepted);
+        assert_eq!(parse(text).monitor.is_on, None, "{text}");
+    }
+}
+
+#[test]
+fn size_and_interval_of_the_monitoring_are_read_with_and_without_an_equals_sign() {
+    for text in [
+        "--monitor-max-storage-size 500 --monitor-summary-interval-ms 120000",
+        "--monitor-max-storage-size=500 --monitor-summary-interval-ms=120000",
+    ] {
+        let params = parse(text);
+        assert_eq!(params.warnings, [], "{text}");
+        assert_eq!(params.monitor.max_storage_bytes, Some(500 << 20));
+        assert_eq!(params.monitor.summary_interval, Some(Duration::from_secs(120)));
+    }
+    for option in [
+        "--monitor-max-storage-size 0",
+        "--monitor-max-storage-size x",
+        "--monitor-summary-interval-ms 59999",
+        "--monitor-summary-interval-ms=-1",
+        "--monitor-summary-interval-ms",
+    ] {
+        let warning = warned(option);
+        let name = option.split([' ', '=']).next().unwrap();
+        assert_eq!(warning.key, format!("eiparams {name}"));
+        assert!(warning.accepted.contains("from"), "{option}");
+    }
+}
+
+#[test]
 fn a_forced_variant_wins_over_quantized_in_either_order() {
     for text in [
         "--force-variant float32 --quantized",
@@ -111,12 +161,12 @@ fn the_port_of_the_http_server_wins_over_the_mode_in_either_order() {
 
 #[test]
 fn unknown_options_are_warned_of_by_name_and_swallow_one_value() {
-    let params = parse("--monitor true --clean --dev --silent --frobnicate=hush --clean");
+    let params = parse("--telemetry true --clean --dev --silent --frobnicate=hush --clean");
     let names: Vec<&str> = params.warnings.iter().map(|w| w.key.as_str()).collect();
     assert_eq!(
         names,
         [
-            "eiparams --monitor",
+            "eiparams --telemetry",
             "eiparams --clean",
             "eiparams --dev",
             "eiparams --frobnicate"

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use futures_util::{SinkExt, StreamExt};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval_at};
 use tokio_tungstenite::tungstenite::error::CapacityError;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
@@ -11,7 +11,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::error::ChannelError;
-use super::handle::{ChannelEnds, Queued};
+use super::handle::{ChannelEnds, Notified, Queued};
 use super::incoming::{Incoming, IncomingKind, Recognised, recognise};
 use super::limits::ChannelLimits;
 use super::outgoing::Outgoing;
@@ -86,20 +86,22 @@ impl Connection {
         let mut ping = interval_at(tokio::time::Instant::now() + self.limits.ping, self.limits.ping);
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut pong_due: Option<Instant> = None;
+        let mut receipts = Receipts::default();
         loop {
             let step = tokio::select! {
                 message = self.socket.next() => match message {
                     Some(Ok(Message::Pong(_))) => {
                         pong_due = None;
+                        receipts.on_pong();
                         continue;
                     }
                     message => self.on_message(message, dispatch).await,
                 },
-                Some(queued) = ends.queue.recv() => self.on_queued(queued, &mut pong_due).await,
+                Some(queued) = ends.queue.recv() => self.on_queued(queued, &mut pong_due, &mut receipts).await,
                 frame = ends.frames.next(self.number) => self.write_in_time(&frame, &mut pong_due).await,
-                _ = ping.tick(), if pong_due.is_none() => {
-                    pong_due = Some(Instant::now() + self.limits.pong);
-                    self.write(Message::Ping(Vec::new().into())).await
+                _ = ping.tick(), if pong_due.is_none() => self.ping(&mut pong_due, &mut receipts).await,
+                () = std::future::ready(()), if pong_due.is_none() && receipts.is_waiting() => {
+                    self.ping(&mut pong_due, &mut receipts).await
                 }
                 () = until(pong_due) => Err(ChannelError::NoPong(self.limits.pong)),
                 () = ends.offer_changed.notified() => {
@@ -111,7 +113,7 @@ impl Connection {
                 }
                 () = stopped(stop) => {
                     while let Ok(queued) = ends.queue.try_recv() {
-                        if self.on_queued(queued, &mut None).await.is_err() {
+                        if self.on_queued(queued, &mut None, &mut receipts).await.is_err() {
                             break;
                         }
                     }
@@ -171,14 +173,27 @@ impl Connection {
         Ok(None)
     }
 
-    async fn on_queued(&mut self, queued: Queued, pong_due: &mut Option<Instant>) -> Result<(), ChannelError> {
+    async fn ping(&mut self, pong_due: &mut Option<Instant>, receipts: &mut Receipts) -> Result<(), ChannelError> {
+        *pong_due = Some(Instant::now() + self.limits.pong);
+        receipts.on_ping();
+        self.write(Message::Ping(Vec::new().into())).await
+    }
+
+    async fn on_queued(
+        &mut self,
+        queued: Queued,
+        pong_due: &mut Option<Instant>,
+        receipts: &mut Receipts,
+    ) -> Result<(), ChannelError> {
         if queued.connection != self.number {
             return Ok(());
         }
         self.write_in_time(&queued.message, pong_due).await?;
-        if let Some(written) = queued.written {
+        match queued.notify {
+            Notified::None => {}
             // The service may have given up.
-            let _ = written.send(());
+            Notified::Written(notify) => drop(notify.send(())),
+            Notified::Received(notify) => receipts.waiting.push(notify),
         }
         Ok(())
     }
@@ -207,6 +222,32 @@ impl Connection {
             reason: "".into(),
         };
         let _ = tokio::time::timeout(self.limits.pong, self.socket.close(Some(frame))).await;
+    }
+}
+
+/// Who waits for the answer to a ping after a message.
+#[derive(Debug, Default)]
+struct Receipts {
+    /// No ping was sent since these messages.
+    waiting: Vec<oneshot::Sender<()>>,
+    /// A ping was sent.
+    pinged: Vec<oneshot::Sender<()>>,
+}
+
+impl Receipts {
+    fn is_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    fn on_ping(&mut self) {
+        self.pinged.append(&mut self.waiting);
+    }
+
+    fn on_pong(&mut self) {
+        for notify in self.pinged.drain(..) {
+            // The service may have given up.
+            let _ = notify.send(());
+        }
     }
 }
 

@@ -39,29 +39,57 @@ pub struct ChannelEnds {
 pub(super) struct Queued {
     pub(super) connection: u64,
     pub(super) message: Outgoing,
-    /// Told when the message is written; dropped if it is not.
-    pub(super) written: Option<oneshot::Sender<()>>,
+    pub(super) notify: Notified,
 }
 
-/// The newest picture of a stream. A picture that was not written yet is replaced.
+/// Who is told about a message. The sender is dropped if it never comes so far.
+#[derive(Debug)]
+pub(super) enum Notified {
+    /// Nobody.
+    None,
+    /// When the message is written.
+    Written(oneshot::Sender<()>),
+    /// When Studio has answered a ping after it.
+    Received(oneshot::Sender<()>),
+}
+
+/// The newest message of each stream. One that was not written yet is replaced.
 #[derive(Debug, Default)]
 pub(super) struct FrameSlot {
-    newest: Mutex<Option<(u64, Outgoing)>>,
+    /// The stream that waits longest is first.
+    newest: Mutex<Vec<(u64, Outgoing)>>,
     changed: Notify,
 }
 
 impl FrameSlot {
-    /// Waits for a picture of this connection.
+    /// Waits for a message of this connection.
     pub(super) async fn next(&self, connection: u64) -> Outgoing {
         loop {
-            let newest = self.newest.lock().take();
-            match newest {
-                Some((number, frame)) if number == connection => return frame,
-                // A picture of an earlier connection.
-                Some(_) => {}
+            let oldest = {
+                let mut newest = self.newest.lock();
+                // What belongs to an earlier connection is dropped.
+                newest.retain(|(number, _)| *number == connection);
+                (!newest.is_empty()).then(|| newest.remove(0).1)
+            };
+            match oldest {
+                Some(frame) => return frame,
                 None => self.changed.notified().await,
             }
         }
+    }
+
+    fn put(&self, connection: u64, frame: Outgoing) {
+        let mut newest = self.newest.lock();
+        let kind = std::mem::discriminant(&frame);
+        match newest
+            .iter_mut()
+            .find(|(_, earlier)| std::mem::discriminant(earlier) == kind)
+        {
+            Some(earlier) => *earlier = (connection, frame),
+            None => newest.push((connection, frame)),
+        }
+        drop(newest);
+        self.changed.notify_one();
     }
 }
 
@@ -99,7 +127,7 @@ impl ChannelHandle {
         let queued = Queued {
             connection,
             message,
-            written: None,
+            notify: Notified::None,
         };
         self.queue.try_send(queued).is_ok()
     }
@@ -109,22 +137,47 @@ impl ChannelHandle {
     /// # Errors
     /// There is no connection, or it ended first.
     pub async fn deliver(&self, message: Outgoing) -> Result<(), NotDelivered> {
+        self.send_and_wait(message, Notified::Written).await
+    }
+
+    /// Sends a message and waits until Studio has received it: it has answered a ping after the message. What is written to a
+    /// connection that is cut may be lost.
+    ///
+    /// # Errors
+    /// There is no connection, or it ended first.
+    pub async fn confirm(&self, message: Outgoing) -> Result<(), NotDelivered> {
+        self.send_and_wait(message, Notified::Received).await
+    }
+
+    async fn send_and_wait(
+        &self,
+        message: Outgoing,
+        notify: fn(oneshot::Sender<()>) -> Notified,
+    ) -> Result<(), NotDelivered> {
         let connection = *self.connection.borrow();
-        let (written, is_written) = oneshot::channel();
+        let (done, is_done) = oneshot::channel();
         let queued = Queued {
             connection: connection.ok_or(NotDelivered)?,
             message,
-            written: Some(written),
+            notify: notify(done),
         };
         self.queue.send(queued).await.map_err(|_| NotDelivered)?;
-        is_written.await.map_err(|_| NotDelivered)
+        is_done.await.map_err(|_| NotDelivered)
     }
 
-    /// Sends a picture of a stream: it replaces one that was not written yet.
+    /// Waits until the hello of a connection is accepted.
+    pub async fn connected(&self) {
+        let mut connection = self.connection.clone();
+        if connection.wait_for(Option::is_some).await.is_err() {
+            // The channel has ended.
+            std::future::pending().await
+        }
+    }
+
+    /// Sends a message of a stream: it replaces one of the same kind that was not written yet.
     pub fn send_newest(&self, frame: Outgoing) {
         if let Some(connection) = *self.connection.borrow() {
-            *self.frames.newest.lock() = Some((connection, frame));
-            self.frames.changed.notify_one();
+            self.frames.put(connection, frame);
         }
     }
 

@@ -39,8 +39,21 @@ pub struct HelloOffer {
     pub supports_snapshot_streaming: bool,
     /// `inference` needs the member `inferenceInfo` in [`Self::more`].
     pub mode: HelloMode,
-    /// Further members of the hello, for example `inferenceInfo` and `availableRecords`.
+    /// Further members of the hello, for example `inferenceInfo`.
     pub more: Vec<(&'static str, Value)>,
+    /// Members that change all the time, for example `availableRecords`: they need no new hello.
+    pub changing: Vec<(&'static str, Value)>,
+}
+
+impl HelloOffer {
+    /// Whether Studio must be told that this offer replaces `earlier`.
+    pub(super) fn differs_from(&self, earlier: &Self) -> bool {
+        let lasting = |offer: &Self| Self {
+            changing: Vec::new(),
+            ..offer.clone()
+        };
+        lasting(self) != lasting(earlier)
+    }
 }
 
 /// The hello of protocol version 4 as text. It contains the key: it is sent, and never logged.
@@ -55,7 +68,7 @@ pub(super) fn hello(key: &Secret, device: &StudioDevice, offer: &HelloOffer) -> 
         "version": 4,
         "mode": offer.mode,
     });
-    for (name, value) in &offer.more {
+    for (name, value) in offer.more.iter().chain(&offer.changing) {
         hello[*name] = value.clone();
     }
     json!({ "hello": hello }).to_string()
@@ -75,7 +88,8 @@ mod tests {
             }],
             supports_snapshot_streaming: true,
             mode: HelloMode::Inference,
-            more: vec![("availableRecords", json!({"firstIndex": 1}))],
+            changing: vec![("availableRecords", json!({"firstIndex": 1}))],
+            ..HelloOffer::default()
         };
         let device = StudioDevice {
             id: "02:00:00:00:00:01".to_owned(),

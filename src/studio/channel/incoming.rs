@@ -52,8 +52,8 @@ pub enum Incoming {
     StartInferenceStream,
     /// End the stream of inferences.
     StopInferenceStream,
-    /// A newer model may be there: its version as a number, or `None` for the latest.
-    NewModelAvailable(Option<u64>),
+    /// A newer model may be there: its version, or `None` for the latest.
+    NewModelAvailable(Result<Option<u64>, String>),
     /// Stored records are wanted.
     RecordRequest(Result<RecordRequest, String>),
     /// The record with this index has arrived; `Err`: it was refused.
@@ -143,7 +143,7 @@ static TABLE: [(&str, IncomingKind, Parse); 9] = [
         Incoming::StopInferenceStream
     }),
     ("newModelAvailable", IncomingKind::NewModelAvailable, |m| {
-        Incoming::NewModelAvailable(m["deploymentVersion"].as_u64())
+        Incoming::NewModelAvailable(parse_version(&m["deploymentVersion"]))
     }),
     ("impulseRecordRequest", IncomingKind::RecordRequest, |m| {
         Incoming::RecordRequest(parse_record_request(&m["impulseRecordRequest"]))
@@ -272,6 +272,20 @@ fn category_of(path: &str) -> String {
     }
 }
 
+fn parse_version(version: &Value) -> Result<Option<u64>, String> {
+    let number = match version {
+        Value::Null => return Ok(None),
+        Value::String(text) if text.eq_ignore_ascii_case("latest") => return Ok(None),
+        Value::String(text) => text.parse().ok(),
+        number => number.as_u64(),
+    };
+    let number = number.filter(|number| *number > 0).map(Some);
+    number.ok_or_else(|| {
+        let version = excerpt(&version.to_string());
+        format!("the deployment version {version} is not known; accepted: a number from 1, or \"latest\"")
+    })
+}
+
 fn parse_record_request(request: &Value) -> Result<RecordRequest, String> {
     if let Some(index) = request["index"].as_u64() {
         return Ok(RecordRequest::Index(index));
@@ -332,8 +346,20 @@ mod tests {
         );
         assert_eq!(
             known(json!({"newModelAvailable": true, "deploymentVersion": "latest"})),
-            Incoming::NewModelAvailable(None)
+            Incoming::NewModelAvailable(Ok(None))
         );
+        for (version, parsed) in [
+            (json!(8), Some(Some(8))),
+            (json!("8"), Some(Some(8))),
+            (json!(0), None),
+            (json!("next"), None),
+        ] {
+            let message = known(json!({"newModelAvailable": true, "deploymentVersion": version}));
+            let Incoming::NewModelAvailable(result) = message else {
+                panic!("{version}")
+            };
+            assert_eq!(result.ok(), parsed, "{version}");
+        }
         assert_eq!(
             known(json!({"impulseRecordAck": false, "index": 4, "error": "no"})),
             Incoming::RecordAck {

@@ -43,6 +43,26 @@ pub enum Outgoing {
     InferenceStreamStarted(bool),
     /// Whether the stream of inferences was ended.
     InferenceStreamStopped(bool),
+    /// The inferences of one window of time, as JSON.
+    InferenceSummary(Bytes),
+    /// An inference of the stream.
+    ImpulseRecord {
+        /// The number of the inference.
+        index: u64,
+        /// Milliseconds since 1970.
+        timestamp_ms: u64,
+        /// The model's answer.
+        record: Value,
+        /// `jpg` or `wav`.
+        kind: &'static str,
+        /// What was inferred, as a file.
+        data: Bytes,
+    },
+    /// The model was updated.
+    ModelUpdated {
+        /// Which model runs now.
+        inference_info: Value,
+    },
     /// The model was not updated.
     ModelUpdateFailed {
         /// Why.
@@ -93,6 +113,23 @@ impl Outgoing {
             }
             Self::InferenceStreamStarted(is_on) => json!({"inferenceStreamStarted": is_on}),
             Self::InferenceStreamStopped(is_off) => json!({"inferenceStreamStopped": is_off}),
+            Self::InferenceSummary(summary) => {
+                let summary = serde_json::from_slice::<Value>(summary).unwrap_or_default();
+                json!({ "inferenceSummary": summary })
+            }
+            Self::ImpulseRecord {
+                index,
+                timestamp_ms,
+                record,
+                kind,
+                data,
+            } => json!({
+                "impulseRecord": record, "timestamp": timestamp_ms, "index": index,
+                "rawData": {"type": kind, "bufferBase64": STANDARD.encode(data)},
+            }),
+            Self::ModelUpdated { inference_info } => {
+                json!({"modelUpdateSuccess": true, "inferenceInfo": inference_info})
+            }
             Self::ModelUpdateFailed { error } => json!({"modelUpdateSuccess": false, "error": error}),
             Self::StoredRecord {
                 index,

@@ -263,7 +263,7 @@ impl ChannelRunner {
             std::future::pending().await
         };
         let dispatch = |kind: IncomingKind, incoming: Incoming| dispatch(services, kind, incoming);
-        let is_offer_new = || offer_of(services) != offer;
+        let is_offer_new = || offer_of(services).differs_from(&offer);
         let mut stop = self.stop.clone();
         let end = tokio::select! {
             end = connection.run(&mut self.ends, &dispatch, is_offer_new, &mut stop) => end,
@@ -389,7 +389,12 @@ fn dispatch(services: &[Arc<dyn ChannelService>], kind: IncomingKind, incoming: 
             service.handle(incoming);
             None
         }
-        None => incoming.refusal("this component is not configured for it"),
+        None => incoming.refusal(match kind {
+            IncomingKind::Sample | IncomingKind::StartSnapshot => {
+                "this device takes no samples: its configuration has the key collect off"
+            }
+            _ => "this component is not configured for it",
+        }),
     }
 }
 

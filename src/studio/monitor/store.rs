@@ -26,6 +26,8 @@ use std::path::{Path, PathBuf};
 
 use self::segment::Entry;
 use super::record::Record;
+use serde::{Deserialize, Serialize};
+
 use crate::util::foreign_files;
 use crate::util::write_access;
 
@@ -40,7 +42,7 @@ const BLOCK: u64 = 4096;
 const OWN_DIRECTORIES: u64 = 3 * BLOCK;
 
 /// Which model the records belong to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecordOwner {
     /// The project of the model.
     pub project_id: u64,
@@ -49,7 +51,8 @@ pub struct RecordOwner {
 }
 
 /// The oldest and the newest record that can be read; all zero if there is none.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct AvailableRecords {
     /// Index of the oldest.
     pub first_index: u64,

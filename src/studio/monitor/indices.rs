@@ -1,0 +1,124 @@
+//! How far the numbers of inferences are used, for each deployment version: a number is never used again, even after a SIGKILL.
+//!
+//! Numbers are reserved on disk in blocks before Studio or the disk sees one of them.
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::store::RecordOwner;
+use crate::util::atomic_file;
+
+/// Numbers that are reserved at once. A process that is killed leaves at most this gap.
+const BLOCK: u64 = 1000;
+/// Deployment versions that are remembered.
+const MOST: usize = 64;
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+struct Entry {
+    #[serde(flatten)]
+    model: RecordOwner,
+    last: u64,
+}
+
+/// The last number that may be in use, for each version.
+#[derive(Debug)]
+pub(super) struct IndexFile {
+    path: PathBuf,
+    /// The one used last is at the end.
+    entries: Vec<Entry>,
+}
+
+impl IndexFile {
+    /// Reads the file. One that is missing or damaged is empty.
+    ///
+    /// # Errors
+    /// It cannot be read; `Self` is empty then.
+    pub(super) fn open(path: PathBuf) -> (Self, io::Result<()>) {
+        let (entries, result) = match fs::read(&path) {
+            Ok(text) => match serde_json::from_slice(&text) {
+                Ok(entries) => (entries, Ok(())),
+                Err(error) => (Vec::new(), Err(error.into())),
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => (Vec::new(), Ok(())),
+            Err(error) => (Vec::new(), Err(error)),
+        };
+        (Self { path, entries }, result)
+    }
+
+    /// The last number of this version that may be in use; 0: none.
+    pub(super) fn last(&self, model: RecordOwner) -> u64 {
+        let entry = self.entries.iter().find(|entry| entry.model == model);
+        entry.map_or(0, |entry| entry.last)
+    }
+
+    /// Ensures that `index` is reserved, and some after it.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub(super) fn reserve(&mut self, model: RecordOwner, index: u64) -> io::Result<()> {
+        if index <= self.last(model) {
+            return Ok(());
+        }
+        self.set(model, index + BLOCK)
+    }
+
+    /// The last number that is in use.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub(super) fn set(&mut self, model: RecordOwner, last: u64) -> io::Result<()> {
+        if self.last(model) == last {
+            return Ok(());
+        }
+        self.entries.retain(|entry| entry.model != model);
+        self.entries.push(Entry { model, last });
+        let forgotten = self.entries.len().saturating_sub(MOST);
+        self.entries.drain(..forgotten);
+        atomic_file::replace(&self.path, &serde_json::to_vec(&self.entries)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MODEL: RecordOwner = RecordOwner {
+        project_id: 1,
+        version: 7,
+    };
+
+    #[test]
+    fn a_number_is_reserved_before_it_is_used_and_an_orderly_end_leaves_no_gap() {
+        let directory = tempfile::tempdir().unwrap();
+        let open = || IndexFile::open(directory.path().join("indices.json")).0;
+        let mut file = open();
+        assert_eq!(file.last(MODEL), 0);
+        file.reserve(MODEL, 1).unwrap();
+        assert_eq!(open().last(MODEL), 1 + BLOCK);
+        file.reserve(MODEL, 500).unwrap();
+        file.set(MODEL, 500).unwrap();
+        assert_eq!(open().last(MODEL), 500);
+        assert_eq!(
+            open().last(RecordOwner { version: 8, ..MODEL }),
+            0,
+            "a new version starts anew"
+        );
+    }
+
+    #[test]
+    fn a_damaged_file_is_told_and_the_versions_used_last_are_remembered() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("indices.json");
+        fs::write(&path, "[half").unwrap();
+        let (mut file, result) = IndexFile::open(path);
+        assert!(result.is_err());
+        for version in 1..=100 {
+            file.set(RecordOwner { version, ..MODEL }, version).unwrap();
+        }
+        assert_eq!(file.entries.len(), MOST);
+        assert_eq!(file.last(RecordOwner { version: 100, ..MODEL }), 100);
+    }
+}
