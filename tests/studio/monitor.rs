@@ -372,3 +372,43 @@ fn stored_inferences_are_sent_on_request_and_one_in_an_interval_is_stored() {
     assert!(available["lastIndex"].as_u64().unwrap() > 1 && available["lastTimestamp"].as_u64().unwrap() > 0);
     daemon.stop();
 }
+
+#[test]
+fn a_list_of_stored_inferences_is_answered_as_in_exchange_g() {
+    let bench = Bench::new(&script(&[boxed(0.5)]));
+    let studio = ExchangeStudio::new("G");
+    let daemon = bench.run(&studio.remote.url(), CAMERA, |command| {
+        command.args(["--set", "monitor_record_interval_ms=10"]);
+    });
+    let (connection, _) = studio.remote.hello(0);
+    // Each index up to 2 is stored before it is asked for.
+    streamed(&connection, 5);
+    studio.play();
+    daemon.stop();
+}
+
+#[test]
+fn a_flood_of_huge_requests_for_records_disturbs_nothing() {
+    let bench = Bench::new(&script(&[boxed(0.5)]));
+    let remote = RemoteManagement::start(OnHello::Accept);
+    let daemon = bench.run(&remote.url(), CAMERA, |command| {
+        command.args(["--set", "monitor_record_interval_ms=10"]);
+        command.env("RUST_LOG", "info");
+    });
+    let (connection, _) = remote.hello(0);
+    streamed(&connection, 5);
+    let request = |request: Value| connection.send(&json!({ "impulseRecordRequest": request }));
+    for _ in 0..500 {
+        request(json!({"range": {"first": 1, "last": (1_u64 << 53) - 1}}));
+        request(json!({"list": "all"}));
+    }
+    request(json!({"list": vec![1; 1_000_000]}));
+    let refusal = json!({"impulseRecordsResponse": false, "index": 1,
+                         "error": "this device has too many requests for records at once"});
+    connection.wait_for(&refusal);
+    let inferred = bench.observer.all("inference/output").len();
+    bench.observer.wait_for_count("inference/output", inferred + 60);
+    assert_eq!(remote.connections.with(<[_]>::len), 1, "the connection stays");
+    let log = daemon.stop();
+    assert!(log.lines().count() < 100, "{} lines", log.lines().count());
+}
