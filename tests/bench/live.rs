@@ -16,11 +16,11 @@ use super::unthrottled::inferences;
 use super::viewer::Viewer;
 use super::watcher::Served;
 
-const ROUNDS: usize = 3;
+pub const ROUNDS: usize = 3;
 const ROUND: Duration = Duration::from_secs(3);
 
 /// Often enough to look at, and seldom enough to cost nothing that can be seen.
-const METRICS: [&str; 2] = ["--set", "metrics_sleeptime_ms=1000"];
+pub const METRICS: [&str; 2] = ["--set", "metrics_sleeptime_ms=1000"];
 
 /// Something that is on in a row of the table.
 #[derive(Clone, Copy, PartialEq)]
@@ -61,9 +61,9 @@ impl Extra {
 }
 
 /// What one round gave.
-struct Round {
-    ours: Figures,
-    pss_mib: f64,
+pub struct Round {
+    pub ours: Figures,
+    pub pss_mib: f64,
     peak_rss_mib: f64,
 }
 
@@ -149,7 +149,7 @@ fn ours(scene: &Scene, extra: Extra, broker: &Mosquitto) -> Round {
 }
 
 /// Looks at a daemon for a round.
-fn look(daemon: &Daemon, observer: &Observer) -> Round {
+pub fn look(daemon: &Daemon, observer: &Observer) -> Round {
     // A few frames: buffers are made with the first of them.
     let seen = observer.all("model/metrics").len();
     let fresh = |skip: usize| observer.wait_for_nth("model/metrics", "inferences", skip, |m| inferences(m) > 10);

@@ -1,5 +1,6 @@
 //! Figures of the release binary on this machine, beside what the machine itself can do, as tables. Run by
-//! `tests/bench.sh`; with `--full` every combination of picture size, model size, colour and resize mode.
+//! `tests/bench.sh`; with `--full` every combination of picture size, model size, colour and resize mode; with `unthrottled`, `live`,
+//! `studio`, `stages` or `times` only this part.
 //!
 //! Ours and the machine's limit take turns in short rounds, so that other work on the machine meets both; each figure is
 //! the median of its rounds. Not a test: nothing here fails because a machine is slow.
@@ -11,6 +12,7 @@ mod reach;
 mod roundtrip;
 mod scene;
 mod stages;
+mod studio;
 #[path = "../support/mod.rs"]
 mod support;
 mod times;
@@ -33,10 +35,23 @@ fn main() {
     say_machine();
     let broker = Mosquitto::start();
     let mut reach = reach::Reach::default();
-    unthrottled::print(&broker, full, &mut reach);
-    live::print(&broker, &mut reach);
-    stages::print();
-    times::print(&broker, &mut reach);
+    let only = arguments.iter().find(|argument| !argument.starts_with("--"));
+    let is_wanted = |part: &str| only.is_none_or(|only| only == part);
+    if is_wanted("unthrottled") {
+        unthrottled::print(&broker, full, &mut reach);
+    }
+    if is_wanted("live") {
+        live::print(&broker, &mut reach);
+    }
+    if is_wanted("studio") {
+        studio::print(&broker, &mut reach);
+    }
+    if is_wanted("stages") {
+        stages::print();
+    }
+    if is_wanted("times") {
+        times::print(&broker, &mut reach);
+    }
     reach.print();
 }
 

@@ -2,6 +2,7 @@
 
 mod asked_by_studio;
 mod bad_versions;
+mod channel_cuts;
 mod page;
 mod power_cuts;
 mod scenario;

@@ -160,6 +160,7 @@ impl Field {
             "iotcore_backoff=1",
             "ei_shutdown_behavior=wait_for_restart",
             "collect=yes",
+            "monitor=yes",
             "model_trial_inferences=5",
             "eiparams=--force-target runner-linux-x86_64",
         ] {
@@ -230,24 +231,58 @@ impl Field {
         .await;
     }
 
-    /// Sends `update_model` again after each failure and each lost connection, until the status is as wanted.
-    async fn update(&self, what: &str, wanted: impl Fn(&Value) -> bool) {
-        let mut sent_over = None;
-        let mut answers = 0;
+    /// Asks for the newest version, again after each failure and each lost connection, until the status is as wanted.
+    async fn update(&self, asked_by: AskedBy, what: &str, wanted: impl Fn(&Value) -> bool) {
+        let mut asked = None;
         self.wait_until(what, |status| {
-            let connection = &status["counters"]["mqtt_connects"];
-            let is_answered = self.observer.answers().len() > answers;
             let is_idle = status["model"]["update"].is_null() && status["model"]["state"] == "running";
-            let is_lost = sent_over.as_ref() != Some(connection);
-            if status["mqtt"]["state"] == "online" && is_idle && (is_lost || is_answered) && !wanted(status) {
-                (sent_over, answers) = (Some(connection.clone()), self.observer.answers().len());
-                self.observer
-                    .send_raw(json!({"cmd": "update_model"}).to_string(), false);
+            // Another connection, or another answer.
+            let now = self.exchanged(asked_by, status);
+            if !wanted(status) && is_idle && now.is_some() && now != asked {
+                asked = now;
+                self.ask(asked_by);
             }
             wanted(status)
         })
         .await;
     }
+
+    /// How many connections and answers there were; `None`: there is no connection.
+    fn exchanged(&self, asked_by: AskedBy, status: &Value) -> Option<(usize, usize)> {
+        match asked_by {
+            AskedBy::Command => {
+                let connects = status["counters"]["mqtt_connects"].as_u64().unwrap() as usize;
+                (status["mqtt"]["state"] == "online").then(|| (connects, self.observer.answers().len()))
+            }
+            AskedBy::Studio => {
+                let connections = self.remote.connections.with(<[_]>::to_vec);
+                let answers = connections.last()?.count(&json!({"modelUpdateSuccess": "*"}));
+                (status["studio"]["state"] != "offline").then_some((connections.len(), answers))
+            }
+        }
+    }
+
+    fn ask(&self, asked_by: AskedBy) {
+        match asked_by {
+            AskedBy::Command => {
+                let command = json!({"cmd": "update_model"});
+                self.observer.send_raw(command.to_string(), false);
+            }
+            AskedBy::Studio => {
+                let newest = self.remote.connections.with(|all| all.last().cloned());
+                newest
+                    .unwrap()
+                    .send(&json!({"newModelAvailable": true, "deploymentVersion": "latest"}));
+            }
+        }
+    }
+}
+
+/// Who asks for a new version.
+#[derive(Clone, Copy)]
+enum AskedBy {
+    Command,
+    Studio,
 }
 
 fn inferences(status: &Value) -> u64 {
@@ -273,17 +308,14 @@ async fn a_device_in_the_field_collects_takes_a_good_version_and_gives_back_a_ba
     let work = async {
         field.collect("before").await;
         field.deploy(2, &[slowly(2)]);
-        field
-            .update("version 2 runs", |status| status["model"]["version"] == "v2")
-            .await;
+        let runs = |status: &Value| status["model"]["version"] == "v2";
+        field.update(AskedBy::Command, "version 2 runs", runs).await;
         field.collect("between").await;
         // Good in its trial, then it crashes again and again.
         field.deploy(3, &after(12, 3, crash()));
-        field
-            .update("version 3 has failed", |status| {
-                status["model"]["version"] == "v2" && status["model"]["bad_version"]["version"] == "v3"
-            })
-            .await;
+        let has_failed =
+            |status: &Value| status["model"]["version"] == "v2" && status["model"]["bad_version"]["version"] == "v3";
+        field.update(AskedBy::Studio, "version 3 has failed", has_failed).await;
         field.collect("after").await;
     };
     tokio::join!(work, field.cut_at_random(&mut random));
