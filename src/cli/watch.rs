@@ -439,6 +439,19 @@ mod tests {
     }
 
     #[test]
+    fn an_event_is_one_line() {
+        let ended = json!({"event": "end", "rule": "occupied", "zone": "bay", "label": "person", "object_id": 17, "value": 0.914,
+            "count": 2, "dwell_ms": 41_240, "reason": "stop", "id": "u"});
+        assert_eq!(
+            shown_line("events", &ended),
+            "end occupied person #17 0.91  in bay  2 there  after 41.2 s  because of stop  u"
+        );
+        let crossed =
+            json!({"event": "cross", "line": "gate", "direction": "in", "label": "car", "object_id": 3, "id": "u"});
+        assert_eq!(shown_line("events", &crossed), "cross gate in car #3  u");
+    }
+
+    #[test]
     fn states_answers_and_commands_look_different() {
         assert_eq!(
             shown_line("command/output", &json!({"result": {"status": "online", "ts": 1}})),

@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::event::{EndReason, Event, EventBox, EventKind, LineTotals};
+use super::event::{EndReason, Event, EventBox, EventKind};
 use super::lines::{self, LineSide};
 use super::moment::Moment;
+use super::rule_settings::{ObjectSettings, WholeSettings, template};
 use super::rules::{ObjectRule, Reading, RuleState, WholeRule};
 use super::scores::score;
+use super::state::{CountedEvents, EventState};
 use super::tracker::{DetectorInfo, Tracker};
 use crate::config::{EventCondition, EventsConfig};
 use crate::model::InferenceResult;
@@ -26,26 +27,6 @@ const LOST: Duration = Duration::from_secs(2);
 const SILENT_INTERVALS: u32 = 5;
 /// The part of a new interval in the mean interval of inferences.
 const NEW_PART: f64 = 0.2;
-
-/// What must be known after a crash.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-pub struct EventState {
-    /// Events that have started and not ended.
-    pub open: Vec<Event>,
-    /// Numbers since the totals were reset.
-    pub counts: CountedEvents,
-}
-
-/// Numbers of events and crossings.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-pub struct CountedEvents {
-    /// Since when they are counted, ms since the Unix epoch; 0: not known.
-    pub since_ts: u64,
-    /// Events that started, for each rule.
-    pub rules: BTreeMap<Arc<str>, u64>,
-    /// Crossings of each line.
-    pub lines: BTreeMap<Arc<str>, LineTotals>,
-}
 
 /// One rule.
 #[derive(Debug)]
@@ -485,73 +466,6 @@ impl EventEngine {
             .filter(|track| is_inside(&track.object_id))
             .filter(|track| settings.labels.contains(track.label()) && counts(track.label()))
             .count()
-    }
-}
-
-/// Settings of a rule with one condition.
-struct WholeSettings {
-    hold: Duration,
-    inferences: u32,
-    clear_after: Duration,
-    repeat_after: Duration,
-}
-
-/// Settings of a rule about the objects in a zone.
-struct ObjectSettings<'c> {
-    zone: usize,
-    labels: &'c crate::config::LabelSet,
-    min_value: f64,
-    enter_after: Duration,
-    leave_after: Duration,
-    update_every: Option<Duration>,
-}
-
-impl<'c> ObjectSettings<'c> {
-    fn of(config: &'c EventsConfig, index: usize) -> Option<Self> {
-        let rule = config.rules.get(index)?;
-        match &rule.condition {
-            EventCondition::Object {
-                zone,
-                labels,
-                min_value,
-                enter_after,
-                leave_after,
-            } => Some(Self {
-                zone: *zone,
-                labels,
-                min_value: *min_value,
-                enter_after: *enter_after,
-                leave_after: *leave_after,
-                update_every: rule.update_every,
-            }),
-            EventCondition::Count { .. } | EventCondition::Label { .. } => None,
-        }
-    }
-
-    fn rule<'a>(&self, template: &'a Event, count: usize) -> ObjectRule<'a> {
-        ObjectRule {
-            min_value: self.min_value,
-            enter_after: self.enter_after,
-            leave_after: self.leave_after,
-            update_every: self.update_every,
-            template,
-            count,
-        }
-    }
-}
-
-/// What every message of the rule says.
-fn template(config: &EventsConfig, rule: &Arc<str>, condition: &EventCondition) -> Event {
-    let zone = condition.zone().and_then(|zone| config.zones.get(zone));
-    let label = match condition {
-        EventCondition::Label { label, .. } => Some(label.to_string()),
-        EventCondition::Object { .. } | EventCondition::Count { .. } => None,
-    };
-    Event {
-        rule: Some(rule.clone()),
-        zone: zone.map(|zone| zone.name.clone()),
-        label,
-        ..Event::new(EventKind::Start, Uuid::nil(), 0)
     }
 }
 

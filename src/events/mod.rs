@@ -12,13 +12,16 @@ mod lines;
 mod moment;
 mod queue;
 mod recorder;
+mod rule_settings;
 mod rules;
 mod scores;
+mod state;
 mod store;
 mod tracker;
 
-pub use engine::{CountedEvents, EventEngine, EventState};
+pub use engine::EventEngine;
 pub use event::{EndReason, Event, EventBox, EventKind, LineTotals};
 pub use moment::Moment;
 pub use recorder::{EventRecorder, EventSettings};
+pub use state::{CountedEvents, EventState};
 pub use tracker::DetectorInfo;

@@ -14,10 +14,11 @@ use serde_json::Value;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use super::engine::{CountedEvents, EventEngine};
+use super::engine::EventEngine;
 use super::event::{EndReason, Event};
 use super::moment::Moment;
 use super::queue::EventQueue;
+use super::state::CountedEvents;
 use super::store::{CommandedConfig, EventStore, StoredEvents};
 use super::tracker::DetectorInfo;
 use crate::capture::Picture;

@@ -9,8 +9,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::engine::CountedEvents;
 use super::event::Event;
+use super::state::CountedEvents;
 use crate::util::atomic_file::{Durability, replace_via};
 use crate::util::foreign_files;
 

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::config::parse_events;
+use crate::events::LineTotals;
 use crate::model::BoundingBox;
 
 const SIDE: f64 = 320.0;

@@ -1,0 +1,28 @@
+//! What is known of the events beside the scene: open events and totals.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::event::{Event, LineTotals};
+
+/// What must be known after a crash.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct EventState {
+    /// Events that have started and not ended.
+    pub open: Vec<Event>,
+    /// Numbers since the totals were reset.
+    pub counts: CountedEvents,
+}
+
+/// Numbers of events and crossings.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct CountedEvents {
+    /// Since when they are counted, ms since the Unix epoch; 0: not known.
+    pub since_ts: u64,
+    /// Events that started, for each rule.
+    pub rules: BTreeMap<Arc<str>, u64>,
+    /// Crossings of each line.
+    pub lines: BTreeMap<Arc<str>, LineTotals>,
+}
