@@ -8,3 +8,5 @@ mod safety;
 mod socket;
 mod studio;
 mod tools;
+mod zones;
+mod zones_page;

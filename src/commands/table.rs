@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::answer::{Reply, shortened};
 use super::context::CommandContext;
-use crate::config::{Criteria, parse_events, parse_threshold};
+use crate::config::{Criteria, parse_threshold};
 use crate::model::ModelInfo;
 use crate::status::StatusSource;
 
@@ -285,24 +285,10 @@ fn update_result(found: Option<u64>, running: Option<u64>) -> Value {
 }
 
 fn set_events_config(context: &CommandContext<'_>, value: Value) -> CommandOutcome {
-    const ACCEPTED: &str = "accepted: an object with zones, lines and rules, \"none\" or \"deployed\"";
-    match value.as_str().map(str::trim) {
-        Some("none") => context.events.set_config(None),
-        Some("deployed") => context.events.use_deployed_config(),
-        _ if is_empty(&value) => return Reply::refused(context.events.config(), ACCEPTED).into(),
-        _ => match parse_events(&value) {
-            Ok(config) => context.events.set_config(Some(&config)),
-            Err(reason) => {
-                let error = format!("the value {reason}");
-                return Reply::refused(context.events.config(), error).into();
-            }
-        },
+    match context.events.set_given(&value) {
+        Ok(()) => Reply::value(context.events.config()).into(),
+        Err(error) => Reply::refused(context.events.config(), error).into(),
     }
-    Reply::value(context.events.config()).into()
-}
-
-fn is_empty(value: &Value) -> bool {
-    value.is_null() || value.as_str().is_some_and(|text| text.trim().is_empty())
 }
 
 fn counts(context: &CommandContext<'_>) -> Value {

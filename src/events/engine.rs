@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use super::event::{EndReason, Event, EventBox, EventKind};
+use super::followed_object::FollowedObject;
 use super::lines::{self, LineSide};
 use super::moment::Moment;
 use super::rule_settings::{ObjectSettings, WholeSettings, template};
@@ -212,6 +213,27 @@ impl EventEngine {
     pub fn occupancy(&self) -> impl Iterator<Item = (&str, usize)> {
         let zones = self.config.zones.iter().enumerate();
         zones.map(|(index, zone)| (&*zone.name, self.count_inside(index, |_| true)))
+    }
+
+    /// The objects that are followed now; none without zones and lines.
+    pub fn objects(&self) -> impl Iterator<Item = FollowedObject> {
+        let tracks = self.tracker.iter().flat_map(Tracker::objects);
+        tracks.filter(|_| self.config.needs_tracking()).map(|track| {
+            let place = self.objects.get(&track.object_id);
+            let zones = self.config.zones.iter().enumerate();
+            let counts = |index: usize| place.is_some_and(|place| place.zones[index]);
+            FollowedObject {
+                id: track.object_id,
+                label: track.label().to_owned(),
+                value: track.last.value,
+                place: (&track.last).into(),
+                found: track.is_found(),
+                zones: zones
+                    .filter(|(index, zone)| counts(*index) && zone.labels.contains(track.label()))
+                    .map(|(_, zone)| zone.name.clone())
+                    .collect(),
+            }
+        })
     }
 
     fn open_count(&self) -> usize {

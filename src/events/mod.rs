@@ -7,6 +7,7 @@
 mod assignment;
 mod engine;
 mod event;
+mod followed_object;
 mod kalman;
 mod lines;
 mod moment;
@@ -21,6 +22,7 @@ mod tracker;
 
 pub use engine::EventEngine;
 pub use event::{EndReason, Event, EventBox, EventKind, LineTotals};
+pub use followed_object::FollowedObject;
 pub use moment::Moment;
 pub use recorder::{EventRecorder, EventSettings};
 pub use state::{CountedEvents, EventState};

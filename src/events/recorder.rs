@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use super::engine::EventEngine;
 use super::event::{EndReason, Event};
+use super::followed_object::FollowedObject;
 use super::moment::Moment;
 use super::queue::EventQueue;
 use super::state::CountedEvents;
@@ -40,6 +41,8 @@ const SNAPSHOT: Duration = Duration::from_secs(10);
 const MAX_QUEUE: usize = 1024;
 /// Messages that are written to the disk until the broker or the spool has them.
 const MAX_UNSETTLED: usize = 128;
+/// Last events that the status shows.
+const MAX_RECENT: usize = 20;
 
 /// Settings of the recorder that a deployment changes.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -58,6 +61,8 @@ pub struct EventRecorder {
     changed: Condvar,
     /// Whether there are zones, lines or rules: without them an inference costs one load.
     is_on: AtomicBool,
+    /// Grows whenever the configuration may be another one.
+    revision: AtomicU64,
     store: EventStore,
     topics: Arc<Topics>,
     outbox: Arc<Outbox>,
@@ -71,6 +76,8 @@ struct Inner {
     /// The labels of the model; empty: not known, or it has none.
     labels: Vec<String>,
     queue: EventQueue,
+    /// The last events, the oldest first.
+    recent: VecDeque<Event>,
     /// Messages in the outbox that may be in memory only.
     unsettled: VecDeque<(Token, Event)>,
     /// The state differs from the file.
@@ -81,6 +88,14 @@ struct Inner {
 }
 
 impl Inner {
+    /// Keeps an event for the status.
+    fn remember(&mut self, event: &Event) {
+        if self.recent.len() >= MAX_RECENT {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(event.clone());
+    }
+
     /// Logs the labels of the configuration that the model does not have.
     fn warn_of_labels(&self) {
         for problem in self.engine.config().unknown_labels(&self.labels) {
@@ -124,6 +139,7 @@ impl EventRecorder {
                 command: stored.command,
                 labels: Vec::new(),
                 queue: EventQueue::default(),
+                recent: VecDeque::new(),
                 unsettled: VecDeque::new(),
                 is_dirty: false,
                 written: Instant::now(),
@@ -132,6 +148,7 @@ impl EventRecorder {
             }),
             changed: Condvar::new(),
             is_on: AtomicBool::new(false),
+            revision: AtomicU64::new(0),
             store,
             topics,
             outbox,
@@ -179,6 +196,43 @@ impl EventRecorder {
         inner.is_dirty = true;
         self.apply_config(&mut inner);
         self.wake(&mut inner);
+    }
+
+    /// Sets what a person gives: an object with zones, lines and rules or its JSON text, `none`, or `deployed`.
+    ///
+    /// # Errors
+    /// What is wrong and what is accepted. Nothing is changed.
+    pub fn set_given(self: &Arc<Self>, value: &Value) -> Result<(), String> {
+        const ACCEPTED: &str = "accepted: an object with zones, lines and rules, \"none\" or \"deployed\"";
+        match value.as_str().map(str::trim) {
+            Some("none") => self.set_config(None),
+            Some("deployed") => self.use_deployed_config(),
+            Some("") => return Err(ACCEPTED.to_owned()),
+            _ if value.is_null() => return Err(ACCEPTED.to_owned()),
+            _ => {
+                let config = parse_events(value).map_err(|reason| format!("the value {reason}"))?;
+                self.set_config(Some(&config));
+            }
+        }
+        Ok(())
+    }
+
+    /// A number that grows when [`config`](Self::config) or [`is_deployed`](Self::is_deployed) may have changed.
+    pub fn revision(&self) -> u64 {
+        self.revision.load(Ordering::Relaxed)
+    }
+
+    /// Whether the zones, lines and rules in force are those of the deployment.
+    pub fn is_deployed(&self) -> bool {
+        self.inner.lock().command.is_none()
+    }
+
+    /// The objects that are followed now.
+    pub fn objects(&self) -> Vec<FollowedObject> {
+        if !self.is_on() {
+            return Vec::new();
+        }
+        self.inner.lock().engine.objects().collect()
     }
 
     /// The zones, lines and rules in force as JSON; null: none.
@@ -262,6 +316,8 @@ impl EventRecorder {
 
     /// Takes the configuration of the command or of the deployment.
     fn apply_config(self: &Arc<Self>, inner: &mut Inner) {
+        // Readers take the lock afterwards, so they see what this call does.
+        self.revision.fetch_add(1, Ordering::Relaxed);
         let deployed = to_json(inner.settings.deployed.as_ref());
         if inner
             .command
@@ -318,6 +374,7 @@ impl EventRecorder {
         for event in events {
             self.stats.events.inc();
             tracing::debug!(event = ?event.event, rule = ?event.rule, line = ?event.line, id = %event.id, "Event");
+            inner.remember(&event);
             inner.queue.push(event, present);
             inner.is_dirty = true;
         }
@@ -477,6 +534,13 @@ impl StatusSource<Option<EventStatus>> for EventRecorder {
                 .map(|(name, count)| (name.to_owned(), count))
                 .collect(),
             not_started: inner.engine.not_started(),
+            // Cannot fail: no field has a key that is no text.
+            recent: inner
+                .recent
+                .iter()
+                .rev()
+                .filter_map(|event| serde_json::to_value(event).ok())
+                .collect(),
         })
     }
 }

@@ -151,6 +151,11 @@ impl Track {
         self.filter.predict(elapsed.as_secs_f64().max(SHORTEST_STEP));
     }
 
+    /// Whether the last inference has found it.
+    pub fn is_found(&self) -> bool {
+        self.missed == 0
+    }
+
     fn is_confirmed(&self) -> bool {
         self.hits >= CONFIRMED || self.last.object_id.is_some()
     }

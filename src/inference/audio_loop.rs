@@ -78,6 +78,7 @@ fn infer(
             level: Some(loudness(window.features())),
             wall_ms,
             decision,
+            objects: Vec::new(),
         });
         context.apply_threshold_changes(classifier.model())?;
     }

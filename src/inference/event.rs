@@ -1,6 +1,7 @@
 //! One inference, as the loop hands it to the live tap.
 
 use crate::capture::{Frame, Picture, PictureTarget};
+use crate::events::FollowedObject;
 use crate::model::InferenceResult;
 use crate::report::Decision;
 
@@ -20,6 +21,8 @@ pub struct InferenceEvent<'a> {
     pub wall_ms: f32,
     /// Whether the inference is published, and why not.
     pub decision: Decision,
+    /// The objects that are followed.
+    pub objects: Vec<FollowedObject>,
 }
 
 /// The camera's frame behind a model's input picture, in memory of its own.

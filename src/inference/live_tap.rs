@@ -96,24 +96,25 @@ impl LiveTap {
     }
 
     /// Passes an inference on to the viewers.
-    pub fn send(&self, event: InferenceEvent<'_>) {
+    pub fn send(&self, mut event: InferenceEvent<'_>) {
         let is_due = self.is_due(Instant::now());
         if !is_due && self.results.receiver_count() == 0 {
             return;
         }
-        let view = Arc::new(InferenceView::from(&event));
+        let (original, picture) = (event.original.take(), event.picture);
+        let view = Arc::new(InferenceView::from(event));
         // Fails when there is no subscriber.
         let _ = self.results.send(view.clone());
         if !is_due {
             return;
         }
         let is_wanted = self.picture_viewers.load(Ordering::Relaxed) > 0;
-        let picture = match event.original {
+        let picture = match original {
             _ if !is_wanted => None,
             Some(original) => Some(UnencodedPicture::Original(original)),
             // The viewer came after the loop had asked; the next event has the frame.
             None if self.original_resolution => None,
-            None => event.picture.cloned().map(UnencodedPicture::ModelInput),
+            None => picture.cloned().map(UnencodedPicture::ModelInput),
         };
         *self.newest.lock() = Some(UnencodedView { view, picture });
         self.newest_changed.notify_one();
@@ -230,6 +231,7 @@ mod tests {
             level: None,
             wall_ms: 1.0,
             decision: Decision::Empty,
+            objects: Vec::new(),
         });
     }
 

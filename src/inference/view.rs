@@ -1,6 +1,7 @@
 //! One inference with everything that viewers are shown.
 
 use super::event::InferenceEvent;
+use crate::events::FollowedObject;
 use crate::model::InferenceResult;
 use crate::report::Decision;
 use crate::util::clock::now_ms;
@@ -20,10 +21,12 @@ pub(crate) struct InferenceView {
     pub level: Option<f32>,
     /// Width and height of the model's input picture, in pixels.
     pub size: Option<(u32, u32)>,
+    /// The objects that are followed.
+    pub objects: Vec<FollowedObject>,
 }
 
-impl From<&InferenceEvent<'_>> for InferenceView {
-    fn from(event: &InferenceEvent<'_>) -> Self {
+impl From<InferenceEvent<'_>> for InferenceView {
+    fn from(event: InferenceEvent<'_>) -> Self {
         Self {
             result: event.result.clone(),
             wall_ms: event.wall_ms,
@@ -31,6 +34,7 @@ impl From<&InferenceEvent<'_>> for InferenceView {
             decision: event.decision,
             level: event.level,
             size: event.picture.map(|picture| (picture.width, picture.height)),
+            objects: event.objects,
         }
     }
 }

@@ -139,6 +139,7 @@ impl<'a> VisionLoop<'a> {
             let input = InferredInput::Picture(&self.current.picture);
             monitor.observe(self.classifier.model().info(), &result, input);
         }
+        let message = context.record_events(&result, decision, Some(&self.current.picture));
         if context.live_tap.has_viewers() {
             context.live_tap.send(InferenceEvent {
                 result: &result,
@@ -150,8 +151,8 @@ impl<'a> VisionLoop<'a> {
                 level: None,
                 wall_ms,
                 decision,
+                objects: context.events.objects(),
             });
-            context.apply_threshold_changes(self.classifier.model())?;
         }
         let target = self.classifier.target();
         let copy = kept.map(|frame| {
@@ -162,10 +163,13 @@ impl<'a> VisionLoop<'a> {
         });
         context.offer_input(&result, copy);
         let picture = &self.current.picture;
-        if let Some((id, counts)) = context.record_events(&result, decision, Some(picture)) {
+        if let Some((id, counts)) = message {
             context.publisher.publish(id, result, counts, picture);
         }
         context.notify_first_inference(notify);
+        if context.live_tap.has_viewers() {
+            context.apply_threshold_changes(self.classifier.model())?;
+        }
         Ok(())
     }
 

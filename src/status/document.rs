@@ -42,6 +42,7 @@ pub(super) fn status_document(info: &ComponentInfo, snapshot: &Snapshot, per_sec
             "ms_last": latency.last, "ms_p50": latency.p50, "ms_p95": latency.p95,
         },
         "event_counts": snapshot.events.as_ref().map(EventStatus::to_json),
+        "last_events": snapshot.events.as_ref().map(|events| &*events.recent).unwrap_or_default(),
         "counters": snapshot.counters.iter().map(|(name, n)| ((*name).to_owned(), (*n).into())).collect::<Map<_, _>>(),
         "page": {
             "viewers": snapshot.viewers.viewers,

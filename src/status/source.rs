@@ -111,6 +111,8 @@ pub struct EventStatus {
     pub zones: Vec<(String, usize)>,
     /// Events that did not start because too many were open.
     pub not_started: u64,
+    /// The last messages, the newest first.
+    pub recent: Vec<Value>,
 }
 
 /// Crossings of a line: direction to label to number.

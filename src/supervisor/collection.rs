@@ -75,6 +75,7 @@ pub async fn run(
         config.work_dir.join(device),
         live_tap,
         registry.clone(),
+        None,
     );
     let link = StudioLink::start(StudioLinkSettings {
         setup: &Arc::new(Mutex::new(Arc::new(setup))),

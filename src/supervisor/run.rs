@@ -104,7 +104,13 @@ pub async fn run(
         event_settings(config),
     );
     registry.set_events(events.clone());
-    let _live_page = live_page::start(&config.preview, device_dir, live_tap.clone(), registry.clone());
+    let _live_page = live_page::start(
+        &config.preview,
+        device_dir,
+        live_tap.clone(),
+        registry.clone(),
+        Some(events.clone()),
+    );
     let wants_channel = config.wants_studio_channel();
     let capture_tap = config.wants_samples().then(Arc::default);
     let studio_updates = StudioUpdates::default();

@@ -193,6 +193,54 @@ impl Chromium {
         }
     }
 
+    /// Presses the mouse at the first place, moves it over the others and releases it at the last one. Places are pixels of the window.
+    pub async fn drag_mouse(&mut self, places: &[(f64, f64)]) {
+        let mouse = |kind: &str, (x, y): (f64, f64)| json!({"type": kind, "x": x, "y": y, "button": "left", "buttons": 1, "clickCount": 1});
+        let (first, last) = (places[0], places[places.len() - 1]);
+        self.call("Input.dispatchMouseEvent", mouse("mousePressed", first))
+            .await;
+        for place in &places[1..] {
+            self.call("Input.dispatchMouseEvent", mouse("mouseMoved", *place)).await;
+        }
+        self.call("Input.dispatchMouseEvent", mouse("mouseReleased", last))
+            .await;
+    }
+
+    /// The same with a finger.
+    pub async fn drag_finger(&mut self, places: &[(f64, f64)]) {
+        let touch = |kind: &str, points: &[(f64, f64)]| {
+            let points: Vec<_> = points.iter().map(|(x, y)| json!({"x": x, "y": y})).collect();
+            json!({"type": kind, "touchPoints": points})
+        };
+        self.call("Input.dispatchTouchEvent", touch("touchStart", &places[..1]))
+            .await;
+        for place in &places[1..] {
+            self.call("Input.dispatchTouchEvent", touch("touchMove", &[*place]))
+                .await;
+        }
+        self.call("Input.dispatchTouchEvent", touch("touchEnd", &[])).await;
+    }
+
+    /// Clicks an element with the mouse, after scrolling to it.
+    pub async fn click(&mut self, id: &str) {
+        let middle = format!(
+            "(() => {{ const at = document.getElementById('{id}'); at?.scrollIntoView({{block: 'nearest'}});
+               const box = at?.getBoundingClientRect(); return !box?.width || at.disabled ? null : [box.left + box.width / 2, box.top + box.height / 2]; }})()"
+        );
+        let middle = self.wait_for(&middle, |middle| !middle.is_null()).await;
+        let place = (middle[0].as_f64().unwrap(), middle[1].as_f64().unwrap());
+        self.drag_mouse(&[place]).await;
+    }
+
+    /// Selects what an input has and types over it.
+    pub async fn type_into(&mut self, id: &str, text: &str) {
+        self.click(id).await;
+        self.eval(&format!("document.getElementById('{id}').select()")).await;
+        self.call("Input.insertText", json!({"text": text})).await;
+        // Leaving the input takes the change over.
+        self.eval(&format!("document.getElementById('{id}').blur()")).await;
+    }
+
     /// Writes what the page looks like to the tests' output directory.
     pub async fn screenshot(&mut self, name: &str) -> PathBuf {
         let shot = self.call("Page.captureScreenshot", json!({"format": "png"})).await;

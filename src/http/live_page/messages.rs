@@ -5,6 +5,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
+use super::events_api::EventsDocument;
 use super::viewer_encoder::{ViewerFrame, VisibleArea};
 use crate::config::Threshold;
 use crate::inference::view::InferenceView;
@@ -89,6 +90,19 @@ pub(super) fn moment(frame: &ViewerFrame) -> Utf8Bytes {
         "area": frame.area.map(area),
         "info": view.result.info,
         "result": view.result,
+        "objects": view.objects,
+    })
+    .to_string()
+    .into()
+}
+
+/// The `events` message of the page: zones, lines and rules. `may_change`: this client may change them without the token.
+pub(super) fn events(config: &EventsDocument, may_change: bool) -> Utf8Bytes {
+    json!({
+        "type": "events",
+        "config": config.events,
+        "deployed": config.deployed,
+        "mayChange": may_change,
     })
     .to_string()
     .into()
@@ -101,13 +115,14 @@ mod tests {
     use crate::model::{BoundingBox, InferenceResult};
 
     fn view(result: &InferenceResult) -> InferenceView {
-        InferenceView::from(&InferenceEvent {
+        InferenceView::from(InferenceEvent {
             result,
             picture: None,
             original: None,
             level: None,
             wall_ms: 4.5,
             decision: Decision::Gated,
+            objects: Vec::new(),
         })
     }
 

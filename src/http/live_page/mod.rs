@@ -5,6 +5,7 @@
 //! status comes from the [`StatusRegistry`]. The live page cannot slow down the inference loop: results pass through bounded
 //! channels that drop the oldest, and pictures are encoded only while a viewer wants them.
 
+mod events_api;
 mod messages;
 mod mjpeg;
 mod page;
@@ -23,6 +24,7 @@ use tokio::task::JoinHandle;
 use super::access::Access;
 use super::listener::{Service, bind};
 use crate::config::PreviewConfig;
+use crate::events::EventRecorder;
 use crate::inference::LiveTap;
 use crate::status::StatusRegistry;
 use crate::util::panics::PanicRestart;
@@ -46,12 +48,13 @@ impl Drop for LivePage {
 
 /// Serves the live page as configured. `device_dir` is `<work_dir>/<device>`; it contains the token if none is configured.
 ///
-/// Never fails: if the port is in use, a warning is logged and it is tried again. Returns `None` if the live page is off.
+/// `events`: zones, lines and rules, which the page shows and changes; `None` without a model. Never fails: if the port is in use, a warning is logged and it is tried again. Returns `None` if the live page is off.
 pub fn start(
     config: &PreviewConfig,
     device_dir: PathBuf,
     live_tap: Arc<LiveTap>,
     registry: Arc<StatusRegistry>,
+    events: Option<Arc<EventRecorder>>,
 ) -> Option<LivePage> {
     if !config.enabled {
         return None;
@@ -62,7 +65,8 @@ pub fn start(
             let token = token(&config, device_dir.clone()).await;
             let access = Access::new(token, &config.host, Path::new("/"));
             let listener = bind(&config.host, config.port, SERVICE, registry.live_page_flag()).await;
-            server::run(listener, PageState::new(access, live_tap.clone(), registry.clone())).await;
+            let state = PageState::new(access, live_tap.clone(), registry.clone(), events.clone());
+            server::run(listener, state).await;
         };
         let mut restart = PanicRestart::new("the live page");
         while let Err(wait) = restart.attempt(serve()).await {

@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Response};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::viewer_encoder::{ViewerFrameSender, ViewerFrames};
+use crate::events::EventRecorder;
 use crate::http::access::Access;
 use crate::inference::live_tap::LiveTap;
 use crate::status::StatusRegistry;
@@ -23,16 +24,24 @@ pub(super) struct PageState {
     pub access: Access,
     pub live_tap: Arc<LiveTap>,
     pub registry: Arc<StatusRegistry>,
+    /// `None`: the component runs without a model.
+    pub events: Option<Arc<EventRecorder>>,
     frames: ViewerFrameSender,
     viewers: Arc<Semaphore>,
 }
 
 impl PageState {
-    pub(super) fn new(access: Access, live_tap: Arc<LiveTap>, registry: Arc<StatusRegistry>) -> Self {
+    pub(super) fn new(
+        access: Access,
+        live_tap: Arc<LiveTap>,
+        registry: Arc<StatusRegistry>,
+        events: Option<Arc<EventRecorder>>,
+    ) -> Self {
         Self {
             access,
             live_tap,
             registry,
+            events,
             frames: watch::Sender::new(None),
             viewers: Arc::new(Semaphore::new(MAX_VIEWERS)),
         }

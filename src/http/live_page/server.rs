@@ -8,12 +8,12 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
 use tokio::net::TcpListener;
 
 use super::page_state::PageState;
-use super::{mjpeg, page, runner_socket, viewer_encoder, viewer_socket};
+use super::{events_api, mjpeg, page, runner_socket, viewer_encoder, viewer_socket};
 use crate::http::connections::{ConnectionPermit, Peer, ServerLimits, serve};
 use crate::status::prometheus;
 
@@ -37,6 +37,8 @@ fn router(state: Arc<PageState>) -> Router {
         .route("/stream.mjpeg", get(mjpeg::stream))
         .route("/snapshot.jpg", get(mjpeg::snapshot))
         .route("/api/status", get(status))
+        .route("/api/events", get(events_api::get).post(events_api::set))
+        .route("/api/events/check", post(events_api::check))
         .route("/metrics", get(metrics))
         .route("/healthz", get(|| async { "ok\n" }))
         .fallback(|| async { (StatusCode::NOT_FOUND, NOT_FOUND) })
@@ -44,8 +46,7 @@ fn router(state: Arc<PageState>) -> Router {
         .with_state(state)
 }
 
-const NOT_FOUND: &str =
-    "there is no such page; the pages are /, /stream.mjpeg, /snapshot.jpg, /api/status, /metrics and /healthz\n";
+const NOT_FOUND: &str = "there is no such page; the pages are /, /stream.mjpeg, /snapshot.jpg, /api/status, /api/events, /metrics and /healthz\n";
 
 /// Refuses requests that break the access rules, and adds the headers that every response has.
 async fn check_access(State(state): State<Arc<PageState>>, request: Request, next: Next) -> Response {
@@ -87,15 +88,19 @@ async fn root(
 
 async fn open_viewer_socket(
     State(state): State<Arc<PageState>>,
+    Extension(Peer(peer)): Extension<Peer>,
     Extension(connection): Extension<ConnectionPermit>,
+    uri: Uri,
+    headers: HeaderMap,
     upgrade: WebSocketUpgrade,
 ) -> Response {
     let permit = match state.viewer_permit() {
         Ok(permit) => permit,
         Err(refusal) => return refusal.into_response(),
     };
+    let may_change = state.access.may_change(peer.ip(), &headers, &uri);
     limited(upgrade).on_upgrade(move |socket| async move {
-        viewer_socket::serve(socket, &state).await;
+        viewer_socket::serve(socket, &state, may_change).await;
         drop((permit, connection));
     })
 }

@@ -33,6 +33,8 @@ function connect() {
       retry = 500;
       status = message;
       showStatus();
+    } else if (message.type === 'events') {
+      setEvents(message);
     } else if (message.type === 'moment') {
       if (message.picture) expecting = message; else show(message, null);
     }
@@ -73,6 +75,7 @@ function show(next, bitmap) {
   picture = bitmap;
   lastMoment = Date.now();
   addToHistory(next);
+  followObjects(next);
   requestAnimationFrame(draw);
 }
 
@@ -112,6 +115,8 @@ function drawPicture() {
   const result = moment.result, unit = Math.max(1, view.width / 640);
   drawHeat(ctx, result, toCanvas);
   for (const box of result.object_tracking ?? result.bounding_boxes ?? []) drawBox(ctx, box, toCanvas(box), unit);
+  drawObjects(ctx, moment.objects, toCanvas, unit);
+  setShownPicture(picture, moment.area);
 }
 
 function drawHeat(ctx, result, toCanvas) {
@@ -299,6 +304,7 @@ function showStatus() {
   showVersions(model);
   showStudio(status.studio);
   showMessages(status.published);
+  showEvents();
   $('footer').textContent = `ei-greengrass ${status.version} · ${(status.rss_bytes / 1048576).toFixed(0)} MB`;
   drawChart();
 }
@@ -409,10 +415,3 @@ function showMessages(list) {
   });
   $('messages').replaceChildren(...items);
 }
-
-matchMedia('(prefers-color-scheme: dark)').addEventListener('change', drawChart);
-addEventListener('resize', drawChart);
-$('view').hidden = true;
-showNotice();
-drawChart();
-connect();
