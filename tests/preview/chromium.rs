@@ -224,12 +224,24 @@ impl Chromium {
     /// Clicks an element with the mouse, after scrolling to it.
     pub async fn click(&mut self, id: &str) {
         let middle = format!(
-            "(() => {{ const at = document.getElementById('{id}'); at?.scrollIntoView({{block: 'nearest'}});
-               const box = at?.getBoundingClientRect(); return !box?.width || at.disabled ? null : [box.left + box.width / 2, box.top + box.height / 2]; }})()"
+            "(() => {{ const at = document.getElementById('{id}');
+               if (!at || at.disabled || !at.offsetWidth) return null;
+               at.scrollIntoView({{block: 'nearest'}});
+               at.addEventListener('click', () => {{ window.clicked = at.id; }}, {{once: true, capture: true}});
+               window.clicked = '';
+               const box = at.getBoundingClientRect(); return [box.left + box.width / 2, box.top + box.height / 2]; }})()"
         );
-        let middle = self.wait_for(&middle, |middle| !middle.is_null()).await;
-        let place = (middle[0].as_f64().unwrap(), middle[1].as_f64().unwrap());
-        self.drag_mouse(&[place]).await;
+        let end = tokio::time::Instant::now() + LIMIT;
+        loop {
+            let middle = self.wait_for(&middle, |middle| !middle.is_null()).await;
+            let place = (middle[0].as_f64().unwrap(), middle[1].as_f64().unwrap());
+            self.drag_mouse(&[place]).await;
+            // Something above it may have grown in the meantime.
+            if self.eval("window.clicked").await == id {
+                return;
+            }
+            assert!(tokio::time::Instant::now() < end, "{id} cannot be clicked");
+        }
     }
 
     /// Selects what an input has and types over it.
