@@ -100,9 +100,10 @@ fn streamed(connection: &Arc<Connection>, nth: usize) -> Value {
 
 #[test]
 fn a_stream_ends_at_a_refused_record_and_a_stop_sends_the_last_window_as_in_exchange_f() {
-    // The first inference comes when Studio watches already.
-    let late = json!({"delay_ms": 5000, "then": boxed(0.75)});
-    let bench = Bench::new(&script(&[late, boxed(0.75)]));
+    // The first inference comes when Studio watches already, and the second one not before the first one is sent: only
+    // the newest waits for the connection.
+    let late = |ms: u64| json!({"delay_ms": ms, "then": boxed(0.75)});
+    let bench = Bench::new(&script(&[late(5000), late(3000), boxed(0.75)]));
     let studio = ExchangeStudio::new("F");
     let daemon = bench.run(&studio.remote.url(), CAMERA, |_| {});
     studio.play_with(|step| {
