@@ -282,6 +282,12 @@ impl Tracker {
         })
     }
 
+    /// Objects for which memory is reserved.
+    #[cfg(test)]
+    pub fn capacity(&self) -> usize {
+        self.tracks.capacity()
+    }
+
     fn fractions(&self, detection: &BoundingBox) -> FractionBox {
         let (width, height) = (f64::from(self.info.width.max(1)), f64::from(self.info.height.max(1)));
         FractionBox {

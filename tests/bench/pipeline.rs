@@ -1,11 +1,12 @@
 //! Figures of the release binary on this machine, beside what the machine itself can do, as tables. Run by
 //! `tests/bench.sh`; with `--full` every combination of picture size, model size, colour and resize mode; with `unthrottled`, `live`,
-//! `studio`, `stages` or `times` only this part.
+//! `studio`, `events`, `stages` or `times` only this part.
 //!
 //! Ours and the machine's limit take turns in short rounds, so that other work on the machine meets both; each figure is
 //! the median of its rounds. Not a test: nothing here fails because a machine is slow.
 
 mod bare;
+mod events;
 mod live;
 mod process;
 mod reach;
@@ -45,6 +46,9 @@ fn main() {
     }
     if is_wanted("studio") {
         studio::print(&broker, &mut reach);
+    }
+    if is_wanted("events") {
+        events::print(&mut reach);
     }
     if is_wanted("stages") {
         stages::print();
