@@ -1,5 +1,6 @@
 //! An MQTT client of the test: sees what a device publishes, and sends it commands.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -198,7 +199,17 @@ impl Observer {
 }
 
 impl Drop for Observer {
+    /// A test that failed shows how many messages came on each topic.
     fn drop(&mut self) {
         let _ = self.client.disconnect();
+        if std::thread::panicking() {
+            let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+            self.seen.with(|seen| {
+                for message in seen.iter().filter(|seen| seen.topic.contains(&self.device)) {
+                    *counts.entry(message.topic.clone()).or_default() += 1;
+                }
+            });
+            eprintln!("--- messages at the observer: {counts:?}");
+        }
     }
 }
