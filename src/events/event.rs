@@ -65,6 +65,9 @@ pub struct Event {
     /// The inference that caused the message; none if time did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inference_id: Option<Uuid>,
+    /// The name of the file with the clip of the event, if it is recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clip: Option<String>,
 }
 
 /// What an event message tells.
@@ -141,6 +144,7 @@ impl Event {
             start_ts: None,
             ts,
             inference_id: None,
+            clip: None,
         }
     }
 

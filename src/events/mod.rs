@@ -5,6 +5,7 @@
 //! [`EventRecorder`] runs the engine: it publishes the events, and keeps totals and open events on the disk.
 
 mod assignment;
+mod clip_names;
 mod engine;
 mod event;
 mod followed_object;

@@ -14,6 +14,7 @@ use serde_json::Value;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
+use super::clip_names::ClipNames;
 use super::engine::EventEngine;
 use super::event::{EndReason, Event};
 use super::followed_object::FollowedObject;
@@ -22,6 +23,7 @@ use super::queue::EventQueue;
 use super::state::CountedEvents;
 use super::store::{CommandedConfig, EventStore, StoredEvents};
 use super::tracker::DetectorInfo;
+use crate::cache::EventClips;
 use crate::capture::Picture;
 use crate::config::{EventsConfig, Qos, parse_events};
 use crate::device::Topics;
@@ -85,6 +87,7 @@ struct Inner {
     written: Instant,
     worker: Worker,
     log_limiter: LogLimiter,
+    clips: ClipNames,
 }
 
 impl Inner {
@@ -94,6 +97,12 @@ impl Inner {
             self.recent.pop_front();
         }
         self.recent.push_back(event.clone());
+    }
+
+    /// The longest time for which a condition holds before its event starts.
+    fn longest_delay(&self) -> Duration {
+        let delays = self.engine.config().rules.iter().map(|rule| rule.condition.delay());
+        delays.max().unwrap_or_default()
     }
 
     /// Logs the labels of the configuration that the model does not have.
@@ -145,6 +154,7 @@ impl EventRecorder {
                 written: Instant::now(),
                 worker: Worker::Idle,
                 log_limiter: LogLimiter::default(),
+                clips: ClipNames::default(),
             }),
             changed: Condvar::new(),
             is_on: AtomicBool::new(false),
@@ -261,6 +271,13 @@ impl EventRecorder {
         self.enqueue(&mut inner, events, None);
     }
 
+    /// Sets what records the clips of events from now on, or none.
+    pub fn set_clips(&self, clips: Option<Arc<EventClips>>) {
+        let mut inner = self.inner.lock();
+        let delay = inner.longest_delay();
+        inner.clips.set_clips(clips, delay);
+    }
+
     /// Whether there are zones, lines or rules.
     pub fn is_on(&self) -> bool {
         self.is_on.load(Ordering::Relaxed)
@@ -346,6 +363,7 @@ impl EventRecorder {
             return;
         }
         let events = inner.engine.set_config(Arc::new(config), now(None));
+        inner.clips.set_delay(inner.longest_delay());
         inner.warn_of_labels();
         let is_on = inner.engine.is_on();
         self.is_on.store(is_on, Ordering::Relaxed);
@@ -371,8 +389,9 @@ impl EventRecorder {
     }
 
     fn queue_events(&self, inner: &mut Inner, events: Vec<Event>, present: Option<&Arc<Picture>>) {
-        for event in events {
+        for mut event in events {
             self.stats.events.inc();
+            inner.clips.record(&mut event, Instant::now());
             tracing::debug!(event = ?event.event, rule = ?event.rule, line = ?event.line, id = %event.id, "Event");
             inner.remember(&event);
             inner.queue.push(event, present);

@@ -91,6 +91,7 @@ impl<'a> Session<'a> {
             stats.clone(),
         );
         let caches = caches::start(context, config)?;
+        context.events.set_clips(caches.clips.clone());
         let (publisher, encoder) = Publisher::start(
             outputs(config, &caches),
             context.topics.clone(),

@@ -8,6 +8,7 @@ mod by_hand;
 mod cache;
 mod camera_faults;
 mod cameras;
+mod clips;
 mod clock;
 mod commands;
 mod counting;

@@ -19,3 +19,4 @@ pub mod s3;
 pub mod scripts;
 pub mod small_disk;
 pub mod studio;
+pub mod video;

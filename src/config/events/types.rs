@@ -183,6 +183,14 @@ pub enum EventCondition {
 }
 
 impl EventCondition {
+    /// How long the condition holds before its event starts. Inferences in a row are not counted.
+    pub fn delay(&self) -> Duration {
+        match self {
+            Self::Object { enter_after, .. } => *enter_after,
+            Self::Count { hold, .. } | Self::Label { hold, .. } => *hold,
+        }
+    }
+
     /// The zone, if the condition is about one.
     pub fn zone(&self) -> Option<usize> {
         match self {
