@@ -2,8 +2,9 @@
 //!
 //! Numbers are reserved on disk in blocks before Studio or the disk sees one of them.
 
-use std::fs;
+use std::fs::{self, DirBuilder};
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -73,11 +74,18 @@ impl IndexFile {
         if self.last(model) == last {
             return Ok(());
         }
-        self.entries.retain(|entry| entry.model != model);
-        self.entries.push(Entry { model, last });
-        let forgotten = self.entries.len().saturating_sub(MOST);
-        self.entries.drain(..forgotten);
-        atomic_file::replace(&self.path, &serde_json::to_vec(&self.entries)?)
+        let mut entries = self.entries.clone();
+        entries.retain(|entry| entry.model != model);
+        entries.push(Entry { model, last });
+        let forgotten = entries.len().saturating_sub(MOST);
+        entries.drain(..forgotten);
+        if let Some(directory) = self.path.parent() {
+            DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+        }
+        atomic_file::replace(&self.path, &serde_json::to_vec(&entries)?)?;
+        // Not before it is on the disk, so that the next number tries again.
+        self.entries = entries;
+        Ok(())
     }
 }
 
@@ -106,6 +114,22 @@ mod tests {
             0,
             "a new version starts anew"
         );
+    }
+
+    #[test]
+    fn a_number_that_could_not_be_reserved_is_reserved_with_the_next_one() {
+        use std::os::unix::fs::PermissionsExt;
+
+        let directory = tempfile::tempdir().unwrap();
+        let place = directory.path().join("studio-summaries");
+        fs::write(&place, "in the way").unwrap();
+        let path = place.join("indices.json");
+        let mut file = IndexFile::open(path.clone()).0;
+        assert!(file.reserve(MODEL, 1).is_err());
+        fs::remove_file(&place).unwrap();
+        file.reserve(MODEL, 2).unwrap();
+        assert_eq!(IndexFile::open(path).0.last(MODEL), 2 + BLOCK);
+        assert_eq!(fs::metadata(place).unwrap().permissions().mode() & 0o777, 0o700);
     }
 
     #[test]

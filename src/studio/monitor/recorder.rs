@@ -80,6 +80,8 @@ impl Recorder {
         records: PathBuf,
         index_file: PathBuf,
     ) -> Self {
+        // The directory of both, which may be set aside, comes first.
+        let opened = state.pending.lock().open();
         let (indices, result) = IndexFile::open(index_file);
         let mut recorder = Self {
             state,
@@ -90,9 +92,8 @@ impl Recorder {
             present: None,
             log_limiter: LogLimiter::default(),
         };
-        recorder.check_disk(result);
-        let opened = recorder.state.pending.lock().open();
         recorder.check_disk(opened);
+        recorder.check_disk(result);
         recorder.state.has_summary.notify_one();
         recorder
     }
