@@ -26,6 +26,8 @@ const MAX_BYTES: usize = 96 << 20;
 const MAX_CLIPS: usize = 8;
 /// A clip ends at the latest this long after the start of its event.
 const MAX_EVENT: Duration = Duration::from_secs(60);
+/// Video that ends longer before the begin of a clip does not belong to it: the source has stopped.
+const MAX_AGE: Duration = Duration::from_secs(5);
 /// A clip waits this long for frames that are still on their way when it should end.
 const LATE_FRAMES: Duration = Duration::from_secs(1);
 /// An encoder that failed is started again after this time.
@@ -155,7 +157,7 @@ impl ClipRecorder {
     pub fn start(&self, event_id: Uuid, at: Instant) -> bool {
         let mut state = self.state.lock();
         let begin = at.checked_sub(self.settings.before).unwrap_or(at);
-        if state.ring.newest().is_none_or(|newest| newest < begin) {
+        if state.ring.newest().is_none_or(|newest| newest + MAX_AGE < begin) {
             return false;
         }
         if state.clips.len() >= MAX_CLIPS || self.memory.bytes() > self.max_bytes {
