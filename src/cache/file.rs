@@ -1,8 +1,7 @@
 //! The local file cache (`enable_cache_to_file`).
 
-use std::fs::{self, DirBuilder};
+use std::fs;
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -15,12 +14,10 @@ use super::names::{Contents, PairPart, file_name, unfinished_name};
 use super::store::PairStore;
 use crate::config::FileCacheConfig;
 use crate::util::atomic_file::{Durability, replace_via};
+use crate::util::private_dir;
 
 /// Delay before a directory that failed is tried again.
 const RETRY_AFTER: Duration = Duration::from_secs(60);
-
-/// Only the component's user can read the pictures.
-const DIRECTORY_MODE: u32 = 0o700;
 
 /// Keeps pairs as files in one directory, the newest up to a number of bytes.
 ///
@@ -155,10 +152,7 @@ impl PairStore for FileCache {
 
 /// Creates the directory if necessary, and reads it.
 pub(super) fn create_and_scan(directory: &Path, contents: Contents) -> io::Result<FileIndex> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(DIRECTORY_MODE)
-        .create(directory)?;
+    private_dir::create(directory)?;
     FileIndex::scan(directory, contents)
 }
 

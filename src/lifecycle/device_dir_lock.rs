@@ -1,9 +1,9 @@
 //! The lock on the directory of a device. A process holds it until it ends, longer than the lock file.
 
-use std::fs::{DirBuilder, File};
-use std::os::unix::fs::DirBuilderExt;
+use std::fs::File;
 use std::path::Path;
 
+use crate::util::private_dir;
 use rustix::fs::{FlockOperation, flock};
 
 /// The directory of a device. It is locked from [`DeviceDirLock::try_lock`] until this is dropped.
@@ -13,7 +13,7 @@ pub struct DeviceDirLock(File);
 impl DeviceDirLock {
     /// Opens the directory, and creates it if it is missing. `None`: it cannot be used, so there is no lock.
     pub fn open(directory: &Path) -> Option<Self> {
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
+        let made = private_dir::create(directory);
         match made.and_then(|()| File::open(directory)) {
             Ok(opened) => Some(Self(opened)),
             Err(e) => {

@@ -1,13 +1,14 @@
 //! Replaces the directory of a device that belongs to another user, and takes up its files when they can be read.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use rustix::fs::{Access, FlockOperation, access, flock};
 
 use crate::util::foreign_files::{self, all_set_aside, set_aside, set_aside_in};
+use crate::util::private_dir;
 
 /// What the spool and the S3 cache take up themselves. Names that follow with a dot are files that were set aside before.
 const TAKEN_UP: [&str; 3] = ["spool.redb", "s3-index.redb", "s3-pending"];
@@ -53,7 +54,7 @@ fn take_up(aside: &Path, directory: &Path) -> io::Result<()> {
     let opened = File::open(aside)?;
     flock(&opened, FlockOperation::NonBlockingLockExclusive)?;
     let uid = opened.metadata()?.uid();
-    DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    private_dir::create(directory)?;
     for entry in fs::read_dir(aside)? {
         let entry = entry?;
         let (path, name) = (entry.path(), entry.file_name());

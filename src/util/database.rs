@@ -4,11 +4,12 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::foreign_files;
+use super::private_dir;
 use redb::{Builder, Database, ReadableDatabase, TableDefinition, TableError, WriteTransaction};
 
 /// Metadata of the database. The key "format" holds the version of its tables.
@@ -119,7 +120,7 @@ pub(crate) fn create(
     fill: impl FnOnce(&WriteTransaction) -> Result<(), DatabaseError>,
 ) -> Result<Database, DatabaseError> {
     if let Some(directory) = path.parent() {
-        let created = fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
+        let created = private_dir::create(directory);
         created.map_err(DatabaseError::Io)?;
     }
     let unfinished = with_suffix(path, ".new");

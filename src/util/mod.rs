@@ -12,6 +12,7 @@ pub(crate) mod host;
 pub mod log_limiter;
 pub(crate) mod memory;
 pub mod panics;
+pub mod private_dir;
 pub(crate) mod redact;
 pub mod secret;
 pub mod secret_reference;

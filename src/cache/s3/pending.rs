@@ -4,8 +4,7 @@
 //! contains the prefix of its keys. So each file that a SIGKILL leaves behind is complete, or recognised as incomplete.
 
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder};
-use std::os::unix::fs::DirBuilderExt;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -18,10 +17,9 @@ use crate::cache::item::{CacheItem, is_mp4};
 use crate::cache::names::PairPart;
 use crate::util::atomic_file::{Durability, replace_via};
 use crate::util::foreign_files;
+use crate::util::private_dir;
 use crate::util::write_access;
 
-/// Only the component's user can read the pictures.
-const DIRECTORY_MODE: u32 = 0o700;
 /// The first and the last bytes of every JPEG.
 const JPEG_START: [u8; 2] = [0xff, 0xd8];
 const JPEG_END: [u8; 2] = [0xff, 0xd9];
@@ -114,10 +112,7 @@ impl PendingPairs {
 
     fn create_and_scan(&mut self) -> Result<(), CacheError> {
         let directory = self.directory.clone();
-        let created = DirBuilder::new()
-            .recursive(true)
-            .mode(DIRECTORY_MODE)
-            .create(&directory);
+        let created = private_dir::create(&directory);
         let writable = created.and_then(|()| write_access::check_directory(&directory).map(|_| ()));
         writable.map_err(|source| CacheError::Write {
             path: directory.clone(),

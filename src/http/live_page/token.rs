@@ -1,14 +1,15 @@
 //! The token for requests that change settings, if none is configured. It is created once and stored in a file.
 
-use std::fs::{DirBuilder, OpenOptions, Permissions};
+use std::fs::{OpenOptions, Permissions};
 use std::io::{self, Read};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 
 use crate::util::atomic_file;
 use crate::util::foreign_files;
+use crate::util::private_dir;
 use crate::util::secret::Secret;
 
 /// Name of the file in the device's directory.
@@ -26,7 +27,7 @@ pub(super) fn load_or_create(directory: &Path) -> io::Result<(Secret, PathBuf)> 
     if let Some(token) = read(&path)? {
         return Ok((token, path));
     }
-    DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    private_dir::create(directory)?;
     let token = format!("{:0DIGITS$x}", rand::random::<u128>());
     atomic_file::replace(&path, format!("{token}\n").as_bytes())?;
     Ok((Secret::new(token), path))

@@ -2,15 +2,15 @@
 //!
 //! Numbers are reserved on disk in blocks before Studio or the disk sees one of them.
 
-use std::fs::{self, DirBuilder};
+use std::fs;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use super::store::RecordOwner;
 use crate::util::atomic_file;
+use crate::util::private_dir;
 
 /// Numbers that are reserved at once. A process that is killed leaves at most this gap.
 const BLOCK: u64 = 1000;
@@ -80,7 +80,7 @@ impl IndexFile {
         let forgotten = entries.len().saturating_sub(MOST);
         entries.drain(..forgotten);
         if let Some(directory) = self.path.parent() {
-            DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+            private_dir::create(directory)?;
         }
         atomic_file::replace(&self.path, &serde_json::to_vec(&entries)?)?;
         // Not before it is on the disk, so that the next number tries again.

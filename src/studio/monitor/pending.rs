@@ -1,18 +1,16 @@
 //! The summaries that wait for Studio, on disk: `<number>.json`, in the order in which their windows ended.
 
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder};
+use std::fs;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 
 use bytes::Bytes;
 
 use crate::util::atomic_file::{Durability, replace_via};
 use crate::util::foreign_files;
+use crate::util::private_dir;
 
-/// Only the component's user can read the summaries.
-const DIRECTORY_MODE: u32 = 0o700;
 /// The name of a file that is not complete.
 const UNFINISHED: &str = "unfinished";
 /// Summaries that may wait: those of a day, at the shortest interval.
@@ -105,10 +103,7 @@ impl PendingSummaries {
     }
 
     fn write(&self, number: u64, text: &[u8]) -> io::Result<()> {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(DIRECTORY_MODE)
-            .create(&self.directory)?;
+        private_dir::create(&self.directory)?;
         let unfinished = self.directory.join(format!("{number}.{UNFINISHED}"));
         replace_via(&unfinished, &self.path(number), text, Durability::PowerCut)
     }

@@ -19,9 +19,9 @@ mod tests;
 pub(super) mod tests_support;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use self::segment::Entry;
@@ -29,10 +29,9 @@ use super::record::Record;
 use serde::{Deserialize, Serialize};
 
 use crate::util::foreign_files;
+use crate::util::private_dir;
 use crate::util::write_access;
 
-/// Only the component's user can read the records.
-const DIRECTORY_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
 /// A file is full at this share of the bound, so that no more than this is removed at once.
 const SEGMENTS: u64 = 64;
@@ -189,7 +188,7 @@ impl RecordStore {
 
     fn create_directory(&self) -> io::Result<()> {
         let directory = self.directory();
-        DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(directory)
+        private_dir::create(&directory)
     }
 
     fn create_and_scan(&mut self) -> io::Result<()> {

@@ -2,9 +2,8 @@
 //! SIGKILL leaves whole samples, or data without its JSON, which the next start removes.
 
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder};
+use std::fs;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 
 use bytes::Bytes;
@@ -12,9 +11,8 @@ use bytes::Bytes;
 use super::sample::{SampleMetadata, UploadSample};
 use crate::util::atomic_file::{Durability, replace_via};
 use crate::util::foreign_files;
+use crate::util::private_dir;
 
-/// Only the component's user can read the samples.
-const DIRECTORY_MODE: u32 = 0o700;
 /// The name of a file that is not complete.
 const UNFINISHED: &str = "unfinished";
 
@@ -124,10 +122,7 @@ impl SampleSpool {
             )));
         }
         let dropped = self.make_room(metadata.bytes);
-        DirBuilder::new()
-            .recursive(true)
-            .mode(DIRECTORY_MODE)
-            .create(&self.directory)?;
+        private_dir::create(&self.directory)?;
         let number = self.next_number();
         let json = serde_json::to_vec(&metadata)?;
         let written = self
