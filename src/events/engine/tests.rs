@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
 use serde_json::{Value, json};
 
 use super::*;
@@ -139,7 +140,11 @@ fn pendulum(frame: u64, period: u64) -> f64 {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig {
+        cases: 24,
+        failure_persistence: Some(Box::new(FileFailurePersistence::Direct("tests/data/regressions/events.txt"))),
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn every_crossing_of_three_balls_is_counted_once_in_its_direction(

@@ -1,6 +1,7 @@
 use std::os::unix::fs::PermissionsExt;
 
 use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
 use tempfile::TempDir;
 
 use super::tests_support::record;
@@ -303,7 +304,11 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(32))]
+    #![proptest_config(ProptestConfig {
+        cases: 32,
+        failure_persistence: Some(Box::new(FileFailurePersistence::Direct("tests/data/regressions/records.txt"))),
+        ..ProptestConfig::default()
+    })]
 
     /// The model: a list of the records that were appended, of which the store has the newest.
     #[test]
