@@ -212,8 +212,8 @@ fn a_small_cache_keeps_the_newest_pairs_within_its_limit() {
     const BOUND: u64 = 1 << 20;
     let stage = Stage::new();
     let cache = Cache::at(stage.site.path().join("cache"));
-    // Noise: about 200 kB a picture.
-    let noise = "videotestsrc is-live=true pattern=snow ! video/x-raw,format=RGB,width=480,height=480,framerate=10/1";
+    // Noise: about 200 kB a picture, at a rate at which a busy machine encodes each one.
+    let noise = "videotestsrc is-live=true pattern=snow ! video/x-raw,format=RGB,width=480,height=480,framerate=4/1";
     let daemon = stage.run("builtin:nop=480x480", noise, &cache.sets(&["cache_file_max_mb=1"]));
     let mut largest = 0;
     wait_until("it has written twenty pairs", || {
