@@ -91,7 +91,8 @@ fn a_ball_that_swings_is_counted_in_both_directions_and_only_events_are_publishe
             "--model",
             model.to_str().unwrap(),
             "--gst",
-            &frames(3 * SWING),
+            // A busy machine skips frames of a file in real time: the model gives its last answers to the spare ones.
+            &frames(5 * SWING),
             "--set",
             &events,
             "--set",
@@ -125,9 +126,10 @@ fn a_ball_that_swings_is_counted_in_both_directions_and_only_events_are_publishe
     for pair in of_rule.chunks(2) {
         assert_eq!((&pair[0]["id"], &pair[0]["zone"]), (&pair[1]["id"], &json!("bay")));
         assert!(pair[0]["image"].is_string(), "{}", pair[0]);
-        // Eight frames of the pendulum are inside, seven intervals.
+        // Eight frames of the pendulum are inside, seven intervals; the rule waits 100 ms before it ends the event.
         let dwell = pair[1]["dwell_ms"].as_u64().unwrap();
-        assert!((130..=400).contains(&dwell), "{dwell}");
+        let open = pair[1]["ts"].as_u64().unwrap() - pair[1]["start_ts"].as_u64().unwrap();
+        assert!((130..=open - 90).contains(&dwell), "{dwell} of {open}");
     }
     assert!(events.iter().all(|event| event["object_id"] == 1), "{events:?}");
     let metrics = observer.wait_for("model/metrics", "all events delivered", |metrics| {

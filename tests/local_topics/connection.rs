@@ -32,7 +32,11 @@ async fn the_largest_payload_fits_into_a_packet_of_greengrass_lite() {
         assert!((6900..7300).contains(&max), "{max}");
         pubsub.publish(&topic, vec![b' '; max].into()).await.unwrap();
         let published = |request: &Request| request.payload["topic"] == topic;
-        assert!(nucleus.requests().with(|requests| requests.iter().any(published)));
+        // The stand-in records a request after its answer.
+        let what = format!("a message on {topic}");
+        nucleus
+            .requests()
+            .wait_for(&what, LIMIT, |requests| requests.iter().any(published).then_some(()));
     }
     // The stand-in closes the connection as Lite does.
     let error = pubsub.publish("/t", vec![b' '; 7500].into()).await.unwrap_err();
