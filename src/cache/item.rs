@@ -9,7 +9,7 @@ use super::s3_location::S3Location;
 /// One pair to store, or the clip of an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CacheItem {
-    /// Id of the inference or of the event; both file names contain it. No two items have the same id.
+    /// Both file names contain it: the id of the inference, or one that the message of an event names; for a clip that of the event. No two items have the same id.
     pub id: Uuid,
     /// The picture as JPEG, audio as WAV, or a clip as MP4; `None`: only the message is stored.
     pub image: Option<Bytes>,

@@ -5,6 +5,7 @@
 
 mod caches;
 mod clips;
+mod destination;
 mod error;
 mod file;
 mod file_index;
@@ -18,6 +19,7 @@ mod writer;
 
 pub use self::caches::Caches;
 pub use self::clips::{ClipDirectory, EventClips};
+pub use self::destination::PairDestination;
 pub use self::error::CacheError;
 pub use self::file::FileCache;
 pub use self::item::CacheItem;

@@ -65,9 +65,18 @@ pub struct Event {
     /// The inference that caused the message; none if time did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inference_id: Option<Uuid>,
+    /// The name of the file with the picture, if a cache has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub picture: Option<String>,
     /// The name of the file with the clip of the event, if it is recorded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clip: Option<String>,
+    /// The bucket with picture and clip.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub s3_bucket: Option<String>,
+    /// What stands before both names in that bucket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub s3_prefix: Option<String>,
 }
 
 /// What an event message tells.
@@ -144,7 +153,10 @@ impl Event {
             start_ts: None,
             ts,
             inference_id: None,
+            picture: None,
             clip: None,
+            s3_bucket: None,
+            s3_prefix: None,
         }
     }
 

@@ -19,11 +19,11 @@ use super::engine::EventEngine;
 use super::event::{EndReason, Event};
 use super::followed_object::FollowedObject;
 use super::moment::Moment;
-use super::queue::EventQueue;
+use super::queue::{EventQueue, PictureOutputs};
 use super::state::CountedEvents;
 use super::store::{CommandedConfig, EventStore, StoredEvents};
 use super::tracker::DetectorInfo;
-use crate::cache::EventClips;
+use crate::cache::{EventClips, PairDestination};
 use crate::capture::Picture;
 use crate::config::{EventsConfig, Qos, parse_events};
 use crate::device::Topics;
@@ -43,6 +43,8 @@ const SNAPSHOT: Duration = Duration::from_secs(10);
 const MAX_QUEUE: usize = 1024;
 /// Messages that are written to the disk until the broker or the spool has them.
 const MAX_UNSETTLED: usize = 128;
+/// How long a stop waits for pictures that are not encoded yet.
+const STOP_ENCODING: Duration = Duration::from_millis(300);
 /// Last events that the status shows.
 const MAX_RECENT: usize = 20;
 
@@ -88,9 +90,30 @@ struct Inner {
     worker: Worker,
     log_limiter: LogLimiter,
     clips: ClipNames,
+    /// The caches that get pictures.
+    pairs: PairDestination,
 }
 
 impl Inner {
+    fn picture_outputs(&self) -> PictureOutputs {
+        PictureOutputs {
+            in_messages: self.settings.with_pictures,
+            pairs: self.pairs.clone(),
+        }
+    }
+
+    /// Logs an event whose picture is left out.
+    fn log_missing_picture(&mut self, reason: &str) {
+        let Some(suppressed) = self.log_limiter.check_words(Instant::now(), reason) else {
+            return;
+        };
+        let suppressed = suppressed.count();
+        match self.pairs.count() {
+            0 => tracing::warn!(reason, suppressed, "An event is published without its picture"),
+            _ => tracing::error!(reason, suppressed, "The picture of an event is not cached"),
+        }
+    }
+
     /// Keeps an event for the status.
     fn remember(&mut self, event: &Event) {
         if self.recent.len() >= MAX_RECENT {
@@ -155,6 +178,7 @@ impl EventRecorder {
                 worker: Worker::Idle,
                 log_limiter: LogLimiter::default(),
                 clips: ClipNames::default(),
+                pairs: PairDestination::default(),
             }),
             changed: Condvar::new(),
             is_on: AtomicBool::new(false),
@@ -178,10 +202,10 @@ impl EventRecorder {
     pub fn set_settings(self: &Arc<Self>, settings: EventSettings) {
         let mut inner = self.inner.lock();
         let is_other = inner.settings.deployed != settings.deployed;
-        if !settings.with_pictures {
+        inner.settings = settings;
+        if !inner.picture_outputs().any() {
             inner.queue.forget_pictures();
         }
-        inner.settings = settings;
         if is_other {
             self.apply_config(&mut inner);
         }
@@ -278,27 +302,28 @@ impl EventRecorder {
         inner.clips.set_clips(clips, delay);
     }
 
+    /// Sets the caches that get the pictures of events from now on.
+    pub fn set_pairs(&self, pairs: PairDestination) {
+        self.inner.lock().pairs = pairs;
+    }
+
     /// Whether there are zones, lines or rules.
     pub fn is_on(&self) -> bool {
         self.is_on.load(Ordering::Relaxed)
     }
 
     /// Takes the result of an inference. `inference_id`: of its message, if it is published. `picture`: the model's input, copied
-    /// only for a message that carries it.
+    /// only for an event that shows it.
     pub fn update(self: &Arc<Self>, result: &InferenceResult, inference_id: Option<Uuid>, picture: Option<&Picture>) {
         if !self.is_on() {
             return;
         }
         let mut inner = self.inner.lock();
         let events = inner.engine.update(result, now(inference_id));
-        let Inner {
-            engine,
-            queue,
-            settings,
-            ..
-        } = &mut *inner;
-        let is_shown = !events.is_empty() || queue.shows_any(engine.improved());
-        let copy = picture.filter(|_| settings.with_pictures && is_shown);
+        let has_outputs = inner.settings.with_pictures || inner.pairs.count() > 0;
+        let Inner { engine, queue, .. } = &mut *inner;
+        let is_shown = has_outputs && (!events.is_empty() || queue.shows_any(engine.improved()));
+        let copy = picture.filter(|_| is_shown);
         let copy = copy.map(|picture| Arc::new(picture.clone()));
         if let Some(copy) = &copy {
             queue.keep_best(engine.improved(), copy);
@@ -306,15 +331,24 @@ impl EventRecorder {
         self.enqueue(&mut inner, events, copy.as_ref());
     }
 
-    /// The component stops: ends all events and puts their messages into the outbox. Later results are ignored.
+    /// The component stops: ends all events and puts their messages into the outbox. Later results are ignored. Blocks while
+    /// pictures are encoded, for a moment. The caches must still run.
     pub fn end_events(self: &Arc<Self>) {
         self.is_on.store(false, Ordering::Relaxed);
         let mut inner = self.inner.lock();
         let mut events = Vec::new();
         inner.engine.end_all(EndReason::Stop, now(None), &mut events);
-        self.enqueue(&mut inner, events, None);
-        // Pictures that are not encoded yet would delay the stop.
+        self.queue_events(&mut inner, events, None);
+        let give_up = Instant::now() + STOP_ENCODING;
+        inner
+            .queue
+            .waiting()
+            .take_while(|_| Instant::now() < give_up)
+            .for_each(|queued| queued.encode());
         self.push_until(&mut inner, u64::MAX);
+        if inner.is_dirty {
+            self.wake(&mut inner);
+        }
     }
 
     /// Writes the last state and ends the thread, until the deadline. Call it after the outbox was written to the disk.
@@ -394,7 +428,10 @@ impl EventRecorder {
             inner.clips.record(&mut event, Instant::now());
             tracing::debug!(event = ?event.event, rule = ?event.rule, line = ?event.line, id = %event.id, "Event");
             inner.remember(&event);
-            inner.queue.push(event, present);
+            let outputs = inner.picture_outputs();
+            if !inner.queue.push(event, present, &outputs) {
+                inner.log_missing_picture("pictures of events come faster than this machine encodes them");
+            }
             inner.is_dirty = true;
         }
     }
@@ -423,10 +460,10 @@ impl EventRecorder {
     /// Puts queued messages up to this number into the outbox. Those without their picture so far go without it.
     fn push_until(&self, inner: &mut Inner, number: u64) {
         while let Some(queued) = inner.queue.pop_until(number) {
-            let payload = queued.message_now();
-            let token = self
-                .outbox
-                .push(Message::event(&self.topics, payload, inner.settings.qos));
+            let written = queued.message_now();
+            self.stats.cache_failures.add(written.missing_pairs);
+            let message = Message::event(&self.topics, written.json.clone(), inner.settings.qos);
+            let token = self.outbox.push(message);
             inner.unsettled.push_back((token, queued.event.clone()));
             if inner.unsettled.len() > MAX_UNSETTLED {
                 inner.unsettled.pop_front();

@@ -69,6 +69,7 @@ impl InferenceContext {
     /// Tells those that name the model in what they write.
     pub(super) fn set_model(&self, model: &Arc<ModelInfo>) {
         self.publisher.set_model(model);
+        self.events.set_pairs(self.publisher.pair_destination());
         self.events.start_model(detector(model), &model.labels);
         if let Some(selector) = &self.frame_selector {
             selector.set_model(model);

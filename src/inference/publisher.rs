@@ -13,7 +13,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
-use crate::cache::{CacheItem, Caches, S3Location};
+use crate::cache::{CacheItem, Caches, PairDestination, S3Location};
 use crate::capture::Picture;
 use crate::config::{Qos, S3Bucket};
 use crate::device::Topics;
@@ -178,6 +178,11 @@ impl Publisher {
         }
     }
 
+    /// Where pairs go at this moment.
+    pub fn pair_destination(&self) -> PairDestination {
+        self.writer.destination(self.writer.s3_location())
+    }
+
     /// Whether inferences go anywhere: to the broker or into a cache.
     pub fn wants_inferences(&self) -> bool {
         let outputs = self.writer.outputs.lock();
@@ -229,7 +234,7 @@ impl Publisher {
                 image: Some(encode()),
                 json,
             };
-            self.writer.cache_pair(message.s3, pair);
+            self.writer.destination(message.s3).offer(pair);
         }
     }
 
@@ -383,7 +388,7 @@ impl MessageWriter {
                     image: Some(picture.jpeg().clone()),
                     json,
                 };
-                self.cache_pair(message.s3.clone(), pair);
+                self.destination(message.s3.clone()).offer(pair);
             }
             None => self.stats.cache_failures.add(self.cache_count()),
         }
@@ -460,14 +465,9 @@ impl MessageWriter {
         }
     }
 
-    fn cache_pair(&self, location: Option<S3Location>, pair: CacheItem) {
-        let caches = self.outputs.lock().caches.clone();
-        if let (Some(s3), Some(location)) = (&caches.s3, location) {
-            s3.offer(location, pair.clone());
-        }
-        if let Some(files) = &caches.files {
-            files.offer(pair);
-        }
+    /// The caches that are on now, with this place in S3.
+    fn destination(&self, location: Option<S3Location>) -> PairDestination {
+        PairDestination::new(&self.outputs.lock().caches, location)
     }
 
     /// Logs that the picture of a message, or of a pair for the caches, is missing.

@@ -225,6 +225,11 @@ async fn run_until_stopped(
         };
         let mut end = session.run(stop.as_mut(), inputs).await;
         let mut deadline = Instant::now() + STOP_LIMIT;
+        if matches!(end, SessionEnd::Stop | SessionEnd::Reexec) {
+            // While there are caches, which get the pictures.
+            let events = context.events.clone();
+            let _ = tokio::task::spawn_blocking(move || events.end_events()).await;
+        }
         let mut stopping = pin!(session.stop(Instant::now() + SESSION_STOP_LIMIT));
         let still_waiting = tokio::select! {
             still_waiting = &mut stopping => still_waiting,

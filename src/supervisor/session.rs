@@ -99,6 +99,7 @@ impl<'a> Session<'a> {
             stats.clone(),
             context.registry.results_flag().clone(),
         )?;
+        context.events.set_pairs(publisher.pair_destination());
         // Unbounded, because each start or end of a part sends only a few events.
         let (sender, events) = mpsc::unbounded_channel();
         let (frames, audio) = (Arc::new(FrameMailbox::new()), Arc::new(AudioMailbox::new()));

@@ -24,6 +24,19 @@ fn a_clip_arrives_in_the_bucket_and_is_removed_by_the_command() {
         .wait_for("/events", "a start", |event| event["event"] == "start");
     let name = start["clip"].as_str().expect("a clip").to_owned();
     let object = format!("{BUCKET}/{PREFIX}{name}");
+    let picture = start["picture"].as_str().expect("a picture");
+    assert_eq!(
+        (&start["s3_bucket"], &start["s3_prefix"]),
+        (&json!(BUCKET), &json!(PREFIX))
+    );
+    let picture = format!("{BUCKET}/{PREFIX}{picture}");
+    let message = picture.replace(".img", ".json");
+    wait_until("the pair is uploaded", || s3.object(&message).is_some());
+    assert!(s3.object(&picture).unwrap().starts_with(&[0xff, 0xd8]));
+    assert_eq!(
+        serde_json::from_slice::<serde_json::Value>(&s3.object(&message).unwrap()).unwrap(),
+        start
+    );
     let mut clip = None;
     wait_until("the clip is uploaded", || {
         clip = s3.object(&object);
@@ -36,5 +49,8 @@ fn a_clip_arrives_in_the_bucket_and_is_removed_by_the_command() {
     let id = start["id"].as_str().unwrap();
     assert_eq!(place.clear_file(id), json!({"local": "OK", "s3": "OK", "uuid": id}));
     assert!(s3.object(&object).is_none());
+    assert!(s3.object(&picture).is_some(), "the picture has an id of its own");
+    assert_eq!(place.clear(), json!({"local": "OK", "s3": "OK"}));
+    assert!(s3.object(&picture).is_none() && s3.object(&message).is_none());
     daemon.stop();
 }

@@ -282,3 +282,81 @@ fn a_message_carries_the_picture_if_it_is_wanted() {
         "{ended}"
     );
 }
+
+/// The pairs in a directory: the name of each picture, with its message.
+fn pairs_in(directory: &Path) -> Vec<(String, Value)> {
+    let files = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let messages = files
+        .map(|file| file.path())
+        .filter(|path| path.extension().is_some_and(|e| e == "json"));
+    let read = |path: std::path::PathBuf| {
+        let picture = path.with_extension("img");
+        assert!(std::fs::read(&picture).unwrap().starts_with(&[0xff, 0xd8]));
+        let name = picture.file_name().unwrap().to_string_lossy().into_owned();
+        (name, serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap())
+    };
+    messages.map(read).collect()
+}
+
+#[tokio::test]
+async fn the_caches_alone_get_each_picture_once_and_the_messages_name_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let cached = directory.path().join("pairs");
+    let rules = json!({"rules": {"loud": {"label": "ball", "value_at_least": 0.5}}});
+    let process = start(directory.path(), Some(rules));
+    let files = crate::cache::FileCache::new(crate::config::FileCacheConfig {
+        directory: cached.clone(),
+        max_bytes: 1 << 20,
+    });
+    let writer = Arc::new(crate::cache::CacheWriter::start("file", files, Arc::default()).unwrap());
+    let caches = crate::cache::Caches {
+        files: Some(writer.clone()),
+        ..crate::cache::Caches::default()
+    };
+    process.recorder.set_pairs(PairDestination::new(&caches, None));
+    let see = |value: f64, shade: u8| {
+        let result = InferenceResult {
+            classification: Some(vec![("ball".into(), value)]),
+            ..InferenceResult::default()
+        };
+        let picture = Picture {
+            width: 8,
+            height: 8,
+            grey: false,
+            data: vec![shade; 192],
+        };
+        process.recorder.update(&result, None, Some(&picture));
+    };
+    // The first moment is the best one of the first event, and not that of the second one.
+    see(0.9, 1);
+    let first = [process.next(true), {
+        see(0.1, 2);
+        process.next(true)
+    }];
+    see(0.8, 3);
+    let started = process.next(true);
+    see(0.95, 4);
+    process.recorder.end_events();
+    let ended = process.next(true);
+    assert!(
+        first[0]["picture"].is_string() && first[0]["picture"] == first[1]["picture"],
+        "{first:?}"
+    );
+    assert!(
+        ended["picture"].is_string() && ended["picture"] != started["picture"],
+        "{ended}"
+    );
+    assert_eq!((&ended["reason"], &ended["image"]), (&json!("stop"), &Value::Null));
+    assert!(writer.stop(Duration::from_secs(10)).await);
+    let mut pairs = pairs_in(&cached);
+    pairs.sort_by_key(|(_, message)| message["ts"].as_u64());
+    let mut expected: Vec<_> = [first[0].clone(), started, ended]
+        .map(|message| (message["picture"].as_str().unwrap().to_owned(), message))
+        .into();
+    expected.sort_by_key(|(_, message)| message["ts"].as_u64());
+    let sorted = |mut pairs: Vec<(String, Value)>| {
+        pairs.sort_by(|a, b| a.0.cmp(&b.0));
+        pairs
+    };
+    assert_eq!(sorted(pairs), sorted(expected));
+}

@@ -74,6 +74,7 @@ impl Session<'_> {
         self.caches = changed;
         self.context.registry.set_caches(caches::status(&self.caches, new));
         self.publisher.set_outputs(outputs(new, &self.caches));
+        self.context.events.set_pairs(self.publisher.pair_destination());
         self.context.events.set_settings(event_settings(new));
         if replaced.count() > 0 {
             tokio::spawn(caches::stop(replaced, REPLACED_CACHE_LIMIT));
