@@ -176,6 +176,9 @@ impl Capture {
                 .clone()
                 .map(|recorder| ClipSource::new(recorder, settings.is_poll)),
         };
+        if let Some(clips) = &listeners.clips {
+            clips.watch_decoders(&starting.pipeline);
+        }
         // The sink renders nothing before PLAYING, so no frame misses the callbacks.
         let mailbox = output
             .connect(lossless, settings.microphone_channel, &starting.sink, &listeners)

@@ -30,6 +30,9 @@ pub enum VideoError {
         "no video encoder is installed; install gstreamer1.0-plugins-ugly (x264enc) and gstreamer1.0-plugins-good (mp4mux)"
     )]
     NoEncoder,
+    /// GStreamer lacks these elements.
+    #[error("GStreamer lacks {0}")]
+    Missing(String),
     /// Raw frames cannot be encoded for clips.
     #[error("no JPEG encoder is installed; install gstreamer1.0-plugins-good (jpegenc)")]
     NoJpegEncoder,
@@ -59,6 +62,20 @@ fn encoder() -> Option<&'static str> {
     h264_encoder(&["mp4mux", "videorate", "videoscale"])
 }
 
+/// Builds a pipeline whose `appsrc` has the name `source`. It does not play yet.
+pub(super) fn launch_appsrc(line: &str) -> Result<(gst::Pipeline, gst_app::AppSrc), VideoError> {
+    let wrong = |what: &str| VideoError::Pipeline(what.to_owned());
+    let pipeline = gst::parse::launch(line).map_err(|error| wrong(error.message()))?;
+    let pipeline = pipeline
+        .downcast::<gst::Pipeline>()
+        .map_err(|_| wrong("it is no pipeline"))?;
+    let source = pipeline.by_name("source");
+    let source = source.and_then(|element| element.downcast().ok());
+    source
+        .map(|source| (pipeline, source))
+        .ok_or_else(|| wrong("it has no source"))
+}
+
 /// A video that is being encoded. Its file is removed when this is dropped.
 #[derive(Debug)]
 pub struct VideoFile {
@@ -81,16 +98,8 @@ impl VideoFile {
              video/x-raw,format=I420,width={width},height={height},framerate={rate}/1,pixel-aspect-ratio=1/1 ! \
              {encoder} ! mp4mux ! filesink name=sink sync=false"
         );
-        let failed = |e: gst::glib::Error| VideoError::Pipeline(e.message().to_owned());
-        let pipeline = gst::parse::launch(&line).map_err(failed)?;
+        let (pipeline, source) = launch_appsrc(&line)?;
         let wrong = |what: &str| VideoError::Pipeline(what.to_owned());
-        let pipeline = pipeline
-            .downcast::<gst::Pipeline>()
-            .map_err(|_| wrong("it is no pipeline"))?;
-        let source = pipeline
-            .by_name("source")
-            .and_then(|e| e.downcast::<gst_app::AppSrc>().ok());
-        let source = source.ok_or_else(|| wrong("it has no source"))?;
         let caps = first
             .sample
             .caps_owned()

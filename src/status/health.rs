@@ -27,6 +27,8 @@ pub enum Part {
     CacheFile,
     /// The S3 cache.
     CacheS3,
+    /// The clips of events.
+    EventClips,
     /// The live page.
     Preview,
     /// The configuration that was deployed last.

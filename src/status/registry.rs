@@ -286,6 +286,7 @@ impl StatusRegistry {
             HealthStatus::from_flag(Part::Spool, "ok", has_spool.then_some(&outbox.spool)),
             HealthStatus::from_flag(Part::CacheFile, "ok", files.as_ref()),
             HealthStatus::from_flag(Part::CacheS3, "ok", s3.as_ref().map(|(_, flag)| flag)),
+            HealthStatus::from_flag(Part::EventClips, "ok", session.caches.clips.as_ref()),
             HealthStatus::from_flag(Part::Preview, "on", self.info.live_page.then_some(&self.live_page)),
             HealthStatus::from_flag(Part::Configuration, "ok", Some(&self.configuration)),
             HealthStatus::from_flag(
@@ -376,6 +377,7 @@ mod tests {
         registry.set_caches(CacheStatus {
             files: Some(HealthFlag::default()),
             s3: Some(("b".to_owned(), HealthFlag::default())),
+            clips: None,
         });
         let status = registry.status_document();
         assert_eq!(status["cache"], json!({"file": true, "s3_bucket": "b"}));

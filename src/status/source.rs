@@ -39,6 +39,8 @@ pub struct CacheStatus {
     pub files: Option<HealthFlag>,
     /// The bucket and the health of the S3 cache; `None`: it is off.
     pub s3: Option<(String, HealthFlag)>,
+    /// The health of the clips of events; `None`: they are off.
+    pub clips: Option<HealthFlag>,
 }
 
 /// The destination of messages and the state of its connection.

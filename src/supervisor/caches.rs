@@ -65,6 +65,7 @@ pub(super) fn status(caches: &Caches, config: &Config) -> CacheStatus {
     let bucket = config.s3_cache_bucket.as_ref();
     CacheStatus {
         files: caches.files.as_ref().map(|files| files.flag()),
+        clips: caches.clips.as_ref().map(|clips| clips.flag()),
         s3: bucket
             .zip(caches.s3.as_ref())
             .map(|(bucket, s3)| (bucket.name.clone(), s3.flag())),

@@ -79,6 +79,15 @@ fn an_event_gets_a_clip_with_the_time_before_and_after_it() {
         (&json!(0), &json!(0))
     );
     assert_eq!(names(&directory), [name.as_str()]);
+    for event in [start, end] {
+        let picture = event["picture"].as_str().expect("a picture");
+        assert!(
+            std::fs::read(directory.join(picture))
+                .unwrap()
+                .starts_with(&[0xff, 0xd8])
+        );
+        assert_eq!((&event["image"], &event["s3_prefix"]), (&Value::Null, &Value::Null));
+    }
     let video = Video::open(&directory.join(&name));
     let expected = Duration::from_millis(millis(end, "ts") - millis(start, "start_ts") + 2_000);
     assert!(
@@ -226,4 +235,61 @@ fn the_oldest_clips_give_way_to_new_ones() {
     };
     wait_until("the clips are within their limit", || bytes() <= 1 << 20);
     daemon.stop();
+}
+
+#[test]
+fn a_machine_without_encoders_says_what_is_missing_and_shows_it_in_the_health() {
+    let stage = Stage::new();
+    let directory = stage.site.path().join("clips");
+    let model = model(&stage.site, 10, 10, 1);
+    // The plugins of this machine, except for the one with the muxers.
+    let plugins = stage.site.path().join("plugins");
+    std::fs::create_dir(&plugins).unwrap();
+    let mut is_found = false;
+    for folder in plugin_folders() {
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            is_found |= name == "libgstisomp4.so";
+            if name != "libgstisomp4.so" {
+                let _ = std::os::unix::fs::symlink(entry.path(), plugins.join(name));
+            }
+        }
+    }
+    assert!(is_found, "the plugins are elsewhere");
+    let (events, cache) = (
+        format!("events={RULES}"),
+        format!("cache_file_directory={}", directory.display()),
+    );
+    let sets = [
+        "enable_cache_to_file=yes",
+        &cache,
+        &events,
+        r#"event_clip={"pre_s":0,"post_s":0}"#,
+    ];
+    let mut command = stage.command(&model, &sets);
+    command
+        .args(["--gst", CAMERA])
+        .env("GST_PLUGIN_SYSTEM_PATH_1_0", &plugins)
+        .env("XDG_CACHE_HOME", stage.site.path().join("cache"))
+        .env_remove("GST_PLUGIN_PATH");
+    let daemon = Daemon::start(command);
+    let figures = stage.wait_for_figures("the loss", |runner| runner["clips_failed"] == 1);
+    assert_eq!(figures["health"]["event_clips"], "failing");
+    let problem = figures["problems"][0].as_str().unwrap();
+    assert!(
+        problem.starts_with("event_clips: ") && problem.contains("gstreamer1.0-plugins-good"),
+        "{problem}"
+    );
+    let log = daemon.stop();
+    let told = lines(&log, "ERROR", "The clip of an event was not written");
+    assert!(
+        told.len() == 1 && told[0].contains("mux\" (in gstreamer1.0-plugins-good)"),
+        "{log}"
+    );
+}
+
+/// Where GStreamer's plugins are on Debian.
+fn plugin_folders() -> Vec<PathBuf> {
+    let folders = std::fs::read_dir("/usr/lib").into_iter().flatten().flatten();
+    folders.map(|folder| folder.path().join("gstreamer-1.0")).collect()
 }

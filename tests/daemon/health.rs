@@ -27,7 +27,7 @@ fn the_metrics_message_and_watch_show_why_there_is_no_picture() {
     assert_eq!(
         runner["health"],
         json!({
-            "model": "running", "source": "waiting", "mqtt": "online", "spool": "ok", "cache_file": "ok", "cache_s3": "off",
+            "model": "running", "source": "waiting", "mqtt": "online", "spool": "ok", "cache_file": "ok", "cache_s3": "off", "event_clips": "off",
             "preview": "off",
             "configuration": "ok",
             "local_topics": "off",

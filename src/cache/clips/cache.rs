@@ -14,6 +14,7 @@ use crate::cache::queue::{CacheJob, CacheQueue};
 use crate::cache::s3::S3Cache;
 use crate::cache::s3_location::S3Location;
 use crate::capture::{FinishedClip, Haste};
+use crate::status::health::HealthFlag;
 use crate::status::stats::Stats;
 use crate::util::clock::rounded;
 use crate::util::log_limiter::LogLimiter;
@@ -29,6 +30,7 @@ const UPLOAD_RETRY: Duration = Duration::from_millis(200);
 /// Shared by the handle and the thread.
 struct ClipStatus {
     stats: Arc<Stats>,
+    flag: HealthFlag,
     haste: Haste,
     /// Closed when the component stops.
     stopping: watch::Sender<bool>,
@@ -59,6 +61,7 @@ impl ClipCache {
         let (end, ended) = watch::channel(());
         let status = Arc::new(ClipStatus {
             stats,
+            flag: HealthFlag::default(),
             haste: Haste::default(),
             stopping: watch::Sender::new(false),
             upload: Mutex::default(),
@@ -70,6 +73,11 @@ impl ClipCache {
             drop(end);
         })?;
         Ok(Self { queue, status, ended })
+    }
+
+    /// The health of the clips: whether the last one was written.
+    pub fn flag(&self) -> HealthFlag {
+        self.status.flag.clone()
     }
 
     /// Sets where later clips go in S3.
@@ -123,6 +131,7 @@ impl ClipStatus {
     /// Counts and logs a clip that was not written.
     fn lost(&self, error: &CacheError) {
         self.stats.clips_failed.inc();
+        self.flag.set_failing(error);
         if let Some(suppressed) = self.failures.lock().check(Instant::now(), &error.kind()) {
             tracing::error!(suppressed = suppressed.count(), %error, "The clip of an event was not written");
         }
@@ -161,6 +170,7 @@ fn call_store<T>(work: impl FnOnce() -> Result<T, CacheError>) -> Result<T, Cach
 fn write(store: &mut impl ClipStore, clip: &FinishedClip, status: &ClipStatus) -> Result<(), CacheError> {
     let stored = store.put(clip, &status.haste)?;
     status.stats.clips_written.inc();
+    status.flag.set_ok();
     status.stats.clips_removed.add(stored.removed as u64);
     tracing::info!(
         event = %clip.id, length = ?rounded(clip.length()), bytes = stored.bytes, codec = ?stored.codec,

@@ -13,6 +13,7 @@ use crate::cache::names::{PairPart, file_name};
 use crate::cache::s3::S3Cache;
 use crate::cache::s3_location::S3Location;
 use crate::capture::{ClipRecorder, ClipSettings};
+use crate::status::health::HealthFlag;
 use crate::status::stats::Stats;
 
 /// The clips of events, from the ring in memory to the file.
@@ -29,7 +30,7 @@ impl EventClips {
     pub fn start(settings: ClipSettings, directory: ClipDirectory, stats: &Arc<Stats>) -> io::Result<Self> {
         let cache = Arc::new(ClipCache::start(directory, stats.clone())?);
         let sink = cache.clone();
-        let recorder = ClipRecorder::new(settings, stats.clone(), move |clip| sink.offer(clip));
+        let recorder = ClipRecorder::new(settings, stats.clone(), cache.flag(), move |clip| sink.offer(clip));
         Ok(Self {
             recorder: Arc::new(recorder),
             cache,
@@ -39,6 +40,11 @@ impl EventClips {
     /// What gets the video of the source.
     pub fn recorder(&self) -> &Arc<ClipRecorder> {
         &self.recorder
+    }
+
+    /// The health of the clips: whether the last one was recorded and written.
+    pub fn flag(&self) -> HealthFlag {
+        self.cache.flag()
     }
 
     /// Sets the longest time between the start of an event and [`Self::begin`]: so much more is kept in memory.

@@ -10,7 +10,7 @@ use gstreamer_app as gst_app;
 use super::recorder::{CLIP_RATE, ClipRecorder};
 use crate::capture::frame::Frame;
 use crate::capture::registry::is_installed;
-use crate::capture::video_file::VideoError;
+use crate::capture::video_file::{VideoError, launch_appsrc};
 
 /// The picture fits into these sides.
 const MAX_SIDES: (u32, u32) = (1280, 720);
@@ -42,18 +42,11 @@ impl JpegEncoder {
              video/x-raw,width={width},height={height},pixel-aspect-ratio=1/1 ! jpegenc quality=75 ! \
              appsink name=sink sync=false enable-last-sample=false"
         );
-        let failed = |e: gst::glib::Error| VideoError::Pipeline(e.message().to_owned());
-        let pipeline = gst::parse::launch(&line).map_err(failed)?;
-        let pipeline = pipeline
-            .downcast::<gst::Pipeline>()
-            .map_err(|_| wrong("it is no pipeline"))?;
-        let source = pipeline
-            .by_name("source")
-            .and_then(|e| e.downcast::<gst_app::AppSrc>().ok());
+        let (pipeline, source) = launch_appsrc(&line)?;
         let sink = pipeline
             .by_name("sink")
             .and_then(|e| e.downcast::<gst_app::AppSink>().ok());
-        let (source, sink) = source.zip(sink).ok_or_else(|| wrong("it has no ends"))?;
+        let sink = sink.ok_or_else(|| wrong("it has no sink"))?;
         source.set_caps(Some(&caps));
         let begin = first.at;
         sink.set_callbacks(callbacks(Arc::downgrade(recorder), begin));

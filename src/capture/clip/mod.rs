@@ -7,6 +7,7 @@
 //! [`ClipRecorder`] keeps the last frames in a [`ring`] and adds the later ones to the clips in progress. [`write_mp4`] makes the
 //! file. All of it is bounded in bytes and in time.
 
+mod access_unit;
 mod frame;
 mod jpeg_encoder;
 mod mp4;

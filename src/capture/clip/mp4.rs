@@ -12,9 +12,10 @@ use gstreamer_app as gst_app;
 
 use super::frame::ClipFrame;
 use super::recorder::{CLIP_RATE, FinishedClip};
+use crate::capture::MissingElement;
 use crate::capture::registry::{init, is_installed};
 use crate::capture::video_encoder::h264_encoder;
-use crate::capture::video_file::VideoError;
+use crate::capture::video_file::{VideoError, launch_appsrc};
 
 /// How often a wait for the encoder looks whether it should hurry.
 const CHECK_INTERVAL: gst::ClockTime = gst::ClockTime::from_mseconds(50);
@@ -53,21 +54,27 @@ impl Haste {
 /// Clips cannot be written: names the elements that are not installed, and what to install.
 pub fn clip_codec() -> Result<ClipCodec, String> {
     init().map_err(|e| e.to_string())?;
-    let missing: Vec<_> = ["jpegenc", "jpegdec", "mp4mux", "qtmux", "fdsink"]
-        .into_iter()
-        .filter(|element| !is_installed(element))
-        .map(|element| crate::capture::MissingElement::new(element).to_string())
-        .collect();
-    if !missing.is_empty() {
-        return Err(format!("GStreamer lacks {}", missing.join(", ")));
-    }
+    require(["jpegenc", "jpegdec", "mp4mux", "qtmux", "fdsink"]).map_err(|e| e.to_string())?;
     Ok(match h264_encoder(&["videoscale"]) {
         Some(_) => ClipCodec::H264,
         None => ClipCodec::MotionJpeg,
     })
 }
 
-/// Writes the clip into an empty file. Blocks. JPEG is encoded as H.264 if an encoder is installed.
+/// Checks that elements are installed.
+fn require<'e>(elements: impl IntoIterator<Item = &'e str>) -> Result<(), VideoError> {
+    let missing: Vec<_> = elements
+        .into_iter()
+        .filter(|element| !is_installed(element))
+        .map(|element| MissingElement::new(element).to_string())
+        .collect();
+    match &missing[..] {
+        [] => Ok(()),
+        missing => Err(VideoError::Missing(missing.join(", "))),
+    }
+}
+
+/// Writes the clip into an empty file. Blocks. JPEG is encoded as H.264 if an encoder is installed and works.
 ///
 /// # Errors
 /// [`VideoError`]. The content of the file cannot be used.
@@ -75,14 +82,20 @@ pub fn write_mp4(clip: &FinishedClip, file: &File, haste: &Haste) -> Result<Clip
     init().map_err(|e| VideoError::Pipeline(e.to_string()))?;
     let first = clip.frames.first().ok_or(VideoError::NoFrames)?;
     let encoder = h264_encoder(&["videoscale"]).filter(|_| !haste.is_begun());
-    match Encoding::of(&first.caps, encoder) {
-        Encoding::Stored(chain, codec) => run(&chain, clip, file, None).map(|_| codec),
+    let size = clip.frames.iter().find_map(|frame| jpeg_size(frame));
+    match Encoding::of(&first.caps, size, encoder) {
+        Encoding::Stored(chain, codec) => run(&chain, clip, size, file, None).map(|_| codec),
         Encoding::Again(chain) => {
-            if run(&chain, clip, file, Some(haste))? {
-                return Ok(ClipCodec::H264);
+            match run(&chain, clip, size, file, Some(haste)) {
+                Ok(true) => return Ok(ClipCodec::H264),
+                Ok(false) => {}
+                Err(error) => tracing::warn!(
+                    event = %clip.id, %error,
+                    "The clip of an event cannot be encoded as H.264, and is stored as JPEG pictures"
+                ),
             }
             file.set_len(0)?;
-            run(&motion_jpeg(), clip, file, None).map(|_| ClipCodec::MotionJpeg)
+            run(&motion_jpeg(), clip, size, file, None).map(|_| ClipCodec::MotionJpeg)
         }
     }
 }
@@ -96,15 +109,18 @@ enum Encoding {
 }
 
 impl Encoding {
-    fn of(caps: &gst::CapsRef, encoder: Option<&str>) -> Self {
+    /// `size`: of the first JPEG picture that can be read. An encoder needs even sides, and the same for the whole clip.
+    fn of(caps: &gst::CapsRef, size: Option<(u32, u32)>, encoder: Option<&str>) -> Self {
         let format = caps.structure(0);
         let is_jpeg = format.is_some_and(|format| format.name() == "image/jpeg");
-        match encoder {
-            Some(encoder) if is_jpeg => Self::Again(format!(
+        match encoder.zip(size) {
+            Some((encoder, (width, height))) if is_jpeg => Self::Again(format!(
                 "jpegdec ! videoconvert ! videoscale ! \
-                 video/x-raw,format=I420,width=[2,16384,2],height=[2,16384,2],pixel-aspect-ratio=1/1 ! {encoder} ! mp4mux"
+                 video/x-raw,format=I420,width={},height={},pixel-aspect-ratio=1/1 ! {encoder} ! mp4mux",
+                width.next_multiple_of(2),
+                height.next_multiple_of(2)
             )),
-            None if is_jpeg => Self::Stored(motion_jpeg(), ClipCodec::MotionJpeg),
+            _ if is_jpeg => Self::Stored(motion_jpeg(), ClipCodec::MotionJpeg),
             _ => {
                 let is_packets = format
                     .and_then(|format| format.get::<&str>("stream-format").ok())
@@ -126,25 +142,25 @@ fn motion_jpeg() -> String {
 }
 
 /// Runs a pipeline over the frames. Returns `false` if it was given up because of `haste`.
-fn run(chain: &str, clip: &FinishedClip, mut file: &File, haste: Option<&Haste>) -> Result<bool, VideoError> {
+fn run(
+    chain: &str,
+    clip: &FinishedClip,
+    size: Option<(u32, u32)>,
+    mut file: &File,
+    haste: Option<&Haste>,
+) -> Result<bool, VideoError> {
     use std::io::Seek;
+    let elements = chain.split('!').filter_map(|part| part.split_whitespace().next());
+    require(elements.filter(|element| !element.contains('/')))?;
     file.rewind()?;
     let fd = file.as_raw_fd();
     let line = format!("appsrc name=source format=time max-bytes=0 ! {chain} ! fdsink name=sink sync=false fd={fd}");
-    let failed = |e: gst::glib::Error| VideoError::Pipeline(e.message().to_owned());
     let wrong = |what: &str| VideoError::Pipeline(what.to_owned());
-    let pipeline = gst::parse::launch(&line).map_err(failed)?;
-    let pipeline = StoppedAtEnd(
-        pipeline
-            .downcast::<gst::Pipeline>()
-            .map_err(|_| wrong("it is no pipeline"))?,
-    );
+    let (pipeline, source) = launch_appsrc(&line)?;
+    let pipeline = StoppedAtEnd(pipeline);
     work_in_background(&pipeline.0);
-    let source = pipeline.0.by_name("source");
-    let source = source.and_then(|e| e.downcast::<gst_app::AppSrc>().ok());
-    let source = source.ok_or_else(|| wrong("it has no source"))?;
     let bus = pipeline.0.bus().ok_or_else(|| wrong("it has no bus"))?;
-    source.set_caps(clip.frames.first().map(|frame| stored_caps(frame)).as_ref());
+    source.set_caps(clip.frames.first().map(|frame| stored_caps(&frame.caps, size)).as_ref());
     // Its reason is on the bus.
     let _ = pipeline.0.set_state(gst::State::Playing);
     push_frames(&source, clip);
@@ -212,15 +228,15 @@ fn push_frames(source: &gst_app::AppSrc, clip: &FinishedClip) {
 }
 
 /// The format of the frames. JPEG of network cameras has no size in its caps, and every source of JPEG is thinned out.
-fn stored_caps(frame: &ClipFrame) -> gst::Caps {
-    let mut caps = frame.caps.clone();
+fn stored_caps(caps: &gst::Caps, size: Option<(u32, u32)>) -> gst::Caps {
+    let mut caps = caps.clone();
     let is_jpeg = caps.structure(0).is_some_and(|format| format.name() == "image/jpeg");
     if !is_jpeg {
         return caps;
     }
     let stored = caps.make_mut();
     stored.set("framerate", gst::Fraction::new(CLIP_RATE as i32, 1));
-    if let Some((width, height)) = jpeg_size(frame) {
+    if let Some((width, height)) = size {
         stored.set("width", width as i32);
         stored.set("height", height as i32);
     }

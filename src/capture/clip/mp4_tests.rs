@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use super::super::frame::FrameMemory;
-use super::super::testing::{Footage, H264_FILE, PlayedFile, jpeg_clip, ms, written};
+use super::super::testing::{Footage, H264_FILE, PlayedFile, jpeg, jpeg_clip, ms, written};
 use super::*;
 
 #[test]
@@ -105,4 +105,37 @@ fn damaged_frames_are_an_error_and_not_an_endless_wait() {
     let clip = footage.clip(uuid::Uuid::new_v4(), frames.collect());
     // Without `codec_data` there is no description of the stream, so `mp4mux` refuses it.
     assert!(write_mp4(&clip, &tempfile::tempfile().unwrap(), &Haste::default()).is_err());
+}
+
+/// A clip of JPEG pictures of 32 x 24, with these among them.
+fn jpeg_clip_with(others: &[(usize, Vec<u8>)]) -> FinishedClip {
+    let footage = Footage::new();
+    let whole = jpeg_clip(uuid::Uuid::new_v4(), 20);
+    let frames = whole.frames.iter().enumerate().map(|(n, frame)| {
+        let other = others.iter().find(|(at, _)| *at == n).map(|(_, bytes)| bytes.clone());
+        let bytes = other.unwrap_or_else(|| frame.buffer.map_readable().unwrap().to_vec());
+        footage.frame_with("image/jpeg", n as u64 * 100, true, bytes)
+    });
+    footage.clip(uuid::Uuid::new_v4(), frames.collect())
+}
+
+#[test]
+fn damaged_pictures_of_a_camera_do_not_cost_the_clip() {
+    for at in [0, 7, 19] {
+        let cut: Vec<u8> = jpeg(64, 48, 9).into_iter().take(40).collect();
+        let clip = jpeg_clip_with(&[(at, cut)]);
+        let (codec, file) = written(&clip, &Haste::default());
+        assert!(
+            file.frames.len() >= 18,
+            "{at}: {} frames as {codec:?}",
+            file.frames.len()
+        );
+    }
+}
+
+#[test]
+fn a_camera_that_changes_its_size_does_not_cost_the_clip() {
+    let others: Vec<_> = (10..20).map(|at| (at, jpeg(64, 48, 200))).collect();
+    let (_, file) = written(&jpeg_clip_with(&others), &Haste::default());
+    assert_eq!(file.frames.len(), 20);
 }

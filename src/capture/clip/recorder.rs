@@ -13,6 +13,7 @@ use super::jpeg_encoder::JpegEncoder;
 use super::ring::ClipRing;
 use super::timeline::Timeline;
 use crate::capture::frame::Frame;
+use crate::status::health::HealthFlag;
 use crate::status::stats::Stats;
 use crate::util::log_limiter::LogLimiter;
 
@@ -98,6 +99,8 @@ struct RecorderState {
     timeline: Timeline,
     clips: Vec<OpenClip>,
     encoder: Option<JpegEncoder>,
+    /// The health says that the encoder fails.
+    has_failed: bool,
     retry_at: Option<Instant>,
     next_due: Option<Instant>,
     /// Longest time between the start of an event and the call that starts its clip.
@@ -113,6 +116,7 @@ pub struct ClipRecorder {
     memory: FrameMemory,
     max_bytes: usize,
     stats: Arc<Stats>,
+    health: HealthFlag,
     sink: ClipSink,
     state: Mutex<RecorderState>,
 }
@@ -126,19 +130,26 @@ impl fmt::Debug for ClipRecorder {
 }
 
 impl ClipRecorder {
-    /// A recorder without frames. `sink` gets each complete clip and must not wait.
-    pub fn new(settings: ClipSettings, stats: Arc<Stats>, sink: impl Fn(FinishedClip) + Send + Sync + 'static) -> Self {
+    /// A recorder without frames. `sink` gets each complete clip and must not wait. `health` fails while events get no clip.
+    pub fn new(
+        settings: ClipSettings,
+        stats: Arc<Stats>,
+        health: HealthFlag,
+        sink: impl Fn(FinishedClip) + Send + Sync + 'static,
+    ) -> Self {
         Self {
             settings,
             memory: FrameMemory::default(),
             max_bytes: MAX_BYTES,
             stats,
+            health,
             sink: Box::new(sink),
             state: Mutex::new(RecorderState {
                 ring: ClipRing::new(RING_BYTES),
                 timeline: Timeline::default(),
                 clips: Vec::new(),
                 encoder: None,
+                has_failed: false,
                 retry_at: None,
                 next_due: None,
                 delay: Duration::ZERO,
@@ -157,11 +168,24 @@ impl ClipRecorder {
     pub fn start(&self, event_id: Uuid, at: Instant) -> bool {
         let mut state = self.state.lock();
         let begin = at.checked_sub(self.settings.before).unwrap_or(at);
-        if state.ring.newest().is_none_or(|newest| newest + MAX_AGE < begin) {
+        let newest = state.ring.newest().filter(|newest| *newest + MAX_AGE >= begin);
+        let Some(newest) = newest else {
+            if let Some(suppressed) = state.log_limiter.check(Instant::now(), "no video") {
+                tracing::warn!(
+                    suppressed = suppressed.count(),
+                    "An event gets no clip: there is no video of the source from this time"
+                );
+            }
             return false;
-        }
+        };
+        // The age of an event is taken from the clock of the day, which can be set meanwhile.
+        let earliest = newest.checked_sub(state.delay + MAX_AGE);
+        let at = earliest.map_or(at, |earliest| at.max(earliest));
+        let begin = at.checked_sub(self.settings.before).unwrap_or(at);
         if state.clips.len() >= MAX_CLIPS || self.memory.bytes() > self.max_bytes {
             self.stats.clips_failed.inc();
+            self.health
+                .set_failing("an event got no clip: too many clips are in progress or wait to be written");
             if let Some(suppressed) = state.log_limiter.check(Instant::now(), "too many clips") {
                 tracing::error!(
                     suppressed = suppressed.count(),
@@ -206,8 +230,20 @@ impl ClipRecorder {
         self.deliver(all);
     }
 
-    /// Adds a frame that the source has encoded.
-    pub(super) fn offer_encoded(&self, buffer: &gst::BufferRef, caps: gst::Caps, is_key: bool, arrived: Instant) {
+    /// The time of the newest frame that a clip can show.
+    pub(super) fn newest(&self) -> Option<Instant> {
+        self.state.lock().ring.newest()
+    }
+
+    /// Adds a frame that the source has encoded, with the parameters that it lacks before it.
+    pub(super) fn offer_encoded(
+        &self,
+        buffer: &gst::BufferRef,
+        missing: &[u8],
+        caps: gst::Caps,
+        is_key: bool,
+        arrived: Instant,
+    ) {
         let mut state = self.state.lock();
         let is_jpeg = caps.structure(0).is_some_and(|format| format.name() == "image/jpeg");
         if is_jpeg && !is_due(&mut state.next_due, arrived) {
@@ -219,8 +255,9 @@ impl ClipRecorder {
             .pts()
             .zip(buffer.dts())
             .and_then(|(pts, dts)| pts.checked_sub(dts));
-        // A copy: the source needs its buffer back.
-        let Ok(copy) = buffer.copy_deep() else { return };
+        let Some(copy) = copy_after(missing, buffer) else {
+            return;
+        };
         let show_after = show_after.map_or(Duration::ZERO, Into::into);
         let complete = self.add(&mut state, copy, caps, (at, show_after), is_key);
         drop(state);
@@ -241,9 +278,16 @@ impl ClipRecorder {
         };
         let pushed = encoder.and_then(|encoder| encoder.push(frame).map(|()| encoder));
         match pushed {
-            Ok(encoder) => state.encoder = Some(encoder),
+            Ok(encoder) => {
+                state.encoder = Some(encoder);
+                if std::mem::take(&mut state.has_failed) {
+                    self.health.set_ok();
+                }
+            }
             Err(error) => {
                 state.retry_at = Some(frame.at + RETRY_AFTER);
+                state.has_failed = true;
+                self.health.set_failing(&error);
                 if let Some(suppressed) = state.log_limiter.check(frame.at, "encoder") {
                     tracing::error!(
                         suppressed = suppressed.count(), %error,
@@ -303,6 +347,15 @@ fn take_clips(state: &mut RecorderState, is_complete: impl Fn(&OpenClip) -> bool
             end: clip.end,
         })
         .collect()
+}
+
+/// A copy of the bytes, because the source needs its buffer back.
+fn copy_after(missing: &[u8], buffer: &gst::BufferRef) -> Option<gst::Buffer> {
+    if missing.is_empty() {
+        return buffer.copy_deep().ok();
+    }
+    let data = buffer.map_readable().ok()?;
+    Some(gst::Buffer::from_slice([missing, &data].concat()))
 }
 
 /// Whether it is time for the next of [`CLIP_RATE`] frames a second.

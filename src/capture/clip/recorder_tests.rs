@@ -23,7 +23,9 @@ impl Scene {
         init().unwrap();
         let (sender, complete) = mpsc::channel();
         let stats = Arc::<Stats>::default();
-        let recorder = ClipRecorder::new(SETTINGS, stats.clone(), move |clip| sender.send(clip).unwrap());
+        let recorder = ClipRecorder::new(SETTINGS, stats.clone(), HealthFlag::default(), move |clip| {
+            sender.send(clip).unwrap()
+        });
         Self {
             recorder,
             complete,
@@ -44,7 +46,7 @@ impl Scene {
             buffer.get_mut().unwrap().set_dts(timestamp);
             let caps = caps.parse().unwrap();
             self.recorder
-                .offer_encoded(&buffer, caps, index % 5 == 0, self.at(arrival));
+                .offer_encoded(&buffer, &[], caps, index % 5 == 0, self.at(arrival));
         }
     }
 
@@ -218,10 +220,38 @@ fn jpeg_of_a_fast_camera_is_thinned_out() {
         let caps = gst::Caps::new_empty_simple("image/jpeg");
         scene
             .recorder
-            .offer_encoded(&buffer, caps, true, scene.begin + ms(1_000) * n / 30);
+            .offer_encoded(&buffer, &[], caps, true, scene.begin + ms(1_000) * n / 30);
     }
     assert!(scene.recorder.start(id, scene.at(9_900)));
     scene.recorder.finish_all(scene.at(10_000));
     let count = scene.clip(id).len();
     assert!((20..=22).contains(&count), "2 s with {count} frames");
+}
+
+#[test]
+fn an_event_that_seems_old_because_the_clock_was_set_gets_a_whole_clip() {
+    let (scene, id) = (Scene::new(), Uuid::new_v4());
+    scene.deliver(0..20_000);
+    let day = Duration::from_secs(86_400);
+    let Some(yesterday) = scene.at(19_900).checked_sub(day) else {
+        return;
+    };
+    assert!(scene.recorder.start(id, yesterday));
+    scene.deliver(20_000..22_000);
+    assert!(scene.complete.try_recv().is_err(), "it is not complete");
+    scene.recorder.finish(id, scene.at(21_900));
+    scene.deliver(22_000..23_500);
+    assert_eq!(*scene.clip(id).last().unwrap(), 22_800);
+}
+
+#[test]
+fn the_health_fails_while_events_get_no_clip() {
+    let scene = Scene::new();
+    scene.deliver(0..5_000);
+    assert_eq!(scene.recorder.health.failure(), None);
+    for _ in 0..=MAX_CLIPS {
+        scene.recorder.start(Uuid::new_v4(), scene.at(4_900));
+    }
+    let failure = scene.recorder.health.failure().unwrap();
+    assert!(failure.contains("too many clips"), "{failure}");
 }

@@ -1,25 +1,43 @@
 //! Where the frames for clips come from: the encoded stream of the camera, or its raw frames.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
+use parking_lot::Mutex;
 
+use super::access_unit::AccessUnit;
 use super::recorder::ClipRecorder;
 use crate::capture::frame::Frame;
 use crate::capture::registry::is_installed;
 
 /// Most elements between the sink and the decoder.
 const MAX_ELEMENTS: usize = 64;
+/// An encoded stream that delivers nothing a clip can begin with for so long is given up. Cameras send a key frame every few seconds.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The video of one capture, for a [`ClipRecorder`].
 #[derive(Debug, Clone)]
 pub(in crate::capture) struct ClipSource {
     recorder: Arc<ClipRecorder>,
-    /// `None`: not known yet.
-    is_encoded: Option<bool>,
+    video: SourceVideo,
+    decoders: Arc<Decoders>,
+}
+
+/// Where the frames of a source come from.
+#[derive(Debug, Clone)]
+enum SourceVideo {
+    Unknown,
+    /// Its pictures are encoded here.
+    Raw,
+    /// Its own encoding. The flag gives it up.
+    Encoded {
+        since: Instant,
+        given_up: Arc<AtomicBool>,
+    },
 }
 
 impl ClipSource {
@@ -27,23 +45,134 @@ impl ClipSource {
     pub(in crate::capture) fn new(recorder: Arc<ClipRecorder>, is_poll: bool) -> Self {
         Self {
             recorder,
-            is_encoded: is_poll.then_some(false),
+            video: match is_poll {
+                true => SourceVideo::Raw,
+                false => SourceVideo::Unknown,
+            },
+            decoders: Arc::default(),
         }
+    }
+
+    /// Looks at what decoders of the pipeline get from the begin on: a camera may send the parameters of its stream only once.
+    /// To be called before the pipeline plays.
+    pub(in crate::capture) fn watch_decoders(&self, pipeline: &gst::Pipeline) {
+        if !matches!(self.video, SourceVideo::Unknown) {
+            return;
+        }
+        let elements: Vec<_> = pipeline.iterate_recurse().into_iter().flatten().collect();
+        elements.iter().for_each(|element| self.decoders.watch(element));
+        let decoders = self.decoders.clone();
+        // `decodebin` adds its decoder when it knows the stream.
+        pipeline.connect_deep_element_added(move |_, _, element| decoders.watch(element));
     }
 
     /// A raw frame has arrived at the sink. From the first one on, the encoded stream before the decoder is used if there is one.
     pub(in crate::capture) fn on_frame(&mut self, sink: &gst_app::AppSink, frame: &Frame) {
-        let recorder = &self.recorder;
-        let is_encoded = *self.is_encoded.get_or_insert_with(|| match encoded_pad(sink) {
-            Some((pad, stream)) => {
-                tracing::info!(encoding = ?stream, "Clips of events use the source's own encoding");
-                follow(&pad, stream, Arc::clone(recorder))
-            }
-            None => false,
-        });
-        if !is_encoded {
-            recorder.offer_raw(frame);
+        if matches!(self.video, SourceVideo::Unknown) {
+            self.video = self.follow_encoded(sink, frame.at).unwrap_or(SourceVideo::Raw);
         }
+        if let SourceVideo::Encoded { since, given_up } = &self.video {
+            let newest = self.recorder.newest().map_or(*since, |newest| newest.max(*since));
+            if frame.at.saturating_duration_since(newest) < PATIENCE {
+                return;
+            }
+            given_up.store(true, Ordering::Relaxed);
+            tracing::warn!(
+                patience = ?PATIENCE,
+                "The source's own encoding has no frame with which a clip can begin; clips of events are encoded from its pictures"
+            );
+            self.video = SourceVideo::Raw;
+        }
+        self.recorder.offer_raw(frame);
+    }
+
+    fn follow_encoded(&self, sink: &gst_app::AppSink, since: Instant) -> Option<SourceVideo> {
+        let (pad, stream) = encoded_pad(sink)?;
+        let given_up = Arc::new(AtomicBool::new(false));
+        let follower = Follower {
+            stream,
+            recorder: self.recorder.clone(),
+            given_up: given_up.clone(),
+            state: Mutex::new(FollowerState {
+                parameters: self.decoders.parameters(&pad),
+                has_begun: false,
+            }),
+        };
+        pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
+            follower.on_buffer(pad, info)
+        })?;
+        tracing::info!(encoding = ?stream, "Clips of events use the source's own encoding");
+        Some(SourceVideo::Encoded { since, given_up })
+    }
+}
+
+/// Parameters of H.264 streams at the inputs of decoders.
+#[derive(Debug, Default)]
+struct Decoders(Mutex<Vec<(gst::Pad, Vec<u8>)>>);
+
+impl Decoders {
+    /// Keeps the first parameters that a video decoder gets. Other elements are ignored.
+    fn watch(self: &Arc<Self>, element: &gst::Element) {
+        let class = element
+            .factory()
+            .and_then(|factory| factory.metadata("klass").map(str::to_owned));
+        let is_decoder = class.is_some_and(|class| class.contains("Decoder") && class.contains("Video"));
+        let Some(pad) = element.static_pad("sink").filter(|_| is_decoder) else {
+            return;
+        };
+        let decoders = self.clone();
+        pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
+            let data = info.buffer().and_then(|buffer| buffer.map_readable().ok());
+            let unit = data.map(|data| AccessUnit::read(&data)).unwrap_or_default();
+            if !unit.begins_sequence() {
+                return gst::PadProbeReturn::Ok;
+            }
+            decoders.0.lock().push((pad.clone(), unit.parameters));
+            gst::PadProbeReturn::Remove
+        });
+    }
+
+    /// The parameters at this input; empty: it got none.
+    fn parameters(&self, pad: &gst::Pad) -> Vec<u8> {
+        let found = self.0.lock();
+        let found = found.iter().find(|(decoder, _)| decoder == pad);
+        found.map(|(_, parameters)| parameters.clone()).unwrap_or_default()
+    }
+}
+
+/// Lets the recorder see each buffer that passes a pad.
+struct Follower {
+    stream: EncodedStream,
+    recorder: Arc<ClipRecorder>,
+    given_up: Arc<AtomicBool>,
+    state: Mutex<FollowerState>,
+}
+
+struct FollowerState {
+    /// The last parameters of an H.264 stream with start codes.
+    parameters: Vec<u8>,
+    /// A key frame has come. What comes before it cannot be decoded, and belongs to no earlier clip either.
+    has_begun: bool,
+}
+
+impl Follower {
+    fn on_buffer(&self, pad: &gst::Pad, info: &gst::PadProbeInfo<'_>) -> gst::PadProbeReturn {
+        if self.given_up.load(Ordering::Relaxed) {
+            return gst::PadProbeReturn::Remove;
+        }
+        if let Some(buffer) = info.buffer()
+            && let Some(caps) = pad.current_caps()
+        {
+            let mut state = self.state.lock();
+            let FollowerState { parameters, has_begun } = &mut *state;
+            let (is_key, missing) = self.stream.inspect(buffer, parameters);
+            *has_begun |= is_key;
+            if *has_begun {
+                self.recorder
+                    .offer_encoded(buffer, missing, caps, is_key, Instant::now());
+            }
+        }
+        gst::PadProbeReturn::Ok
     }
 }
 
@@ -74,40 +203,27 @@ impl EncodedStream {
         }
     }
 
-    /// Whether a decoder can begin with this frame.
-    fn is_key(self, buffer: &gst::BufferRef) -> bool {
+    /// Whether a decoder can begin with this frame, and the parameters that must stand before it because it lacks them. `known`:
+    /// the last parameters of a stream with start codes.
+    fn inspect<'p>(self, buffer: &gst::BufferRef, known: &'p mut Vec<u8>) -> (bool, &'p [u8]) {
         match self {
-            Self::Jpeg => true,
-            Self::Avc => !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT),
+            Self::Jpeg => (true, &[]),
+            Self::Avc => (!buffer.flags().contains(gst::BufferFlags::DELTA_UNIT), &[]),
             // Drivers of cameras often mark no frame.
-            Self::ByteStream => buffer.map_readable().is_ok_and(|data| begins_sequence(&data)),
+            Self::ByteStream => {
+                let data = buffer.map_readable();
+                let unit = data.map(|data| AccessUnit::read(&data)).unwrap_or_default();
+                if unit.begins_sequence() {
+                    *known = unit.parameters;
+                    (true, &[])
+                } else if unit.is_idr && !known.is_empty() {
+                    (true, known)
+                } else {
+                    (false, &[])
+                }
+            }
         }
     }
-}
-
-/// Whether an access unit with start codes has parameters of a sequence (SPS), which a decoder needs first. Those stand before
-/// the picture (H.264, 7.4.1.2.3).
-fn begins_sequence(data: &[u8]) -> bool {
-    let mut units = data
-        .windows(4)
-        .filter(|bytes| bytes[..3] == [0, 0, 1])
-        .map(|bytes| bytes[3] & 0x1f);
-    units
-        .find(|unit| (1..=5).contains(unit) || *unit == 7)
-        .is_some_and(|unit| unit == 7)
-}
-
-/// Lets the recorder see each buffer that passes the pad.
-fn follow(pad: &gst::Pad, stream: EncodedStream, recorder: Arc<ClipRecorder>) -> bool {
-    let probe = pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
-        if let Some(buffer) = info.buffer()
-            && let Some(caps) = pad.current_caps()
-        {
-            recorder.offer_encoded(buffer, caps, stream.is_key(buffer), Instant::now());
-        }
-        gst::PadProbeReturn::Ok
-    });
-    probe.is_some()
 }
 
 /// The pad nearest to the sink through which an encoded stream flows that is taken as it is. `None`: there is none, or several

@@ -45,7 +45,7 @@ impl Footage {
         self.frame_with(caps, at_ms, is_key, vec![0; bytes])
     }
 
-    fn frame_with(&self, caps: &str, at_ms: u64, is_key: bool, bytes: Vec<u8>) -> Arc<ClipFrame> {
+    pub fn frame_with(&self, caps: &str, at_ms: u64, is_key: bool, bytes: Vec<u8>) -> Arc<ClipFrame> {
         Arc::new(ClipFrame::new(
             gst::Buffer::from_slice(bytes),
             caps.parse().unwrap(),
@@ -74,11 +74,20 @@ pub(crate) fn jpeg_clip(id: Uuid, frames: u64) -> FinishedClip {
     footage.clip(id, (0..frames).map(frame).collect())
 }
 
-fn jpeg(width: u32, height: u32, shade: u8) -> Vec<u8> {
+pub(super) fn jpeg(width: u32, height: u32, shade: u8) -> Vec<u8> {
     let picture = image::RgbImage::from_pixel(width, height, image::Rgb([shade, 90, 90]));
     let mut bytes = std::io::Cursor::new(Vec::new());
     picture.write_to(&mut bytes, image::ImageFormat::Jpeg).unwrap();
     bytes.into_inner()
+}
+
+/// Plays a line whose `appsink` has the name `sink`.
+pub(super) fn play(line: &str) -> (gst::Pipeline, gst_app::AppSink) {
+    init().unwrap();
+    let pipeline = gst::parse::launch(line).unwrap().downcast::<gst::Pipeline>().unwrap();
+    let sink = pipeline.by_name("sink").unwrap().downcast().unwrap();
+    pipeline.set_state(gst::State::Playing).unwrap();
+    (pipeline, sink)
 }
 
 /// What a player finds in a file.
@@ -97,13 +106,7 @@ impl PlayedFile {
             "filesrc location={} ! qtdemux ! appsink name=sink sync=false",
             path.display()
         );
-        let pipeline = gst::parse::launch(&line).unwrap().downcast::<gst::Pipeline>().unwrap();
-        let sink = pipeline
-            .by_name("sink")
-            .unwrap()
-            .downcast::<gst_app::AppSink>()
-            .unwrap();
-        pipeline.set_state(gst::State::Playing).unwrap();
+        let (pipeline, sink) = play(&line);
         let mut samples = Vec::new();
         while let Ok(sample) = sink.pull_sample() {
             samples.push(sample);

@@ -321,7 +321,7 @@ function showDelivery(mqtt) {
   const lost = status.counters.outbox_dropped + status.counters.spool_dropped;
   if (lost) lines.push(`${number(lost)} messages were dropped, the oldest first, because the outbox or the spool was full.`);
   // The states of model, source and MQTT are shown elsewhere.
-  const parts = {spool: 'The disk spool does not work', cache_file: 'The file cache does not work', cache_s3: 'The S3 cache does not work', local_topics: 'The local topics of Greengrass do not work', studio: 'There is no connection to Edge Impulse Studio'};
+  const parts = {spool: 'The disk spool does not work', cache_file: 'The file cache does not work', cache_s3: 'The S3 cache does not work', event_clips: 'The clips of events are not written', local_topics: 'The local topics of Greengrass do not work', studio: 'There is no connection to Edge Impulse Studio'};
   if (status.model.state === 'running') parts.model = 'Model';
   for (const problem of status.problems) {
     const [, part, reason] = /^(\w+): ([^]*)/.exec(problem);
