@@ -1,6 +1,7 @@
 //! Parses JSON and YAML into a [`Value`] of bounded size: deep nesting and alias bombs lead to an error instead of using up
 //! memory. The bounds of a single number are in [`super::values`].
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
@@ -19,6 +20,10 @@ pub(super) struct Budget {
     text: usize,
     /// Keys that occur more than once in their object; the last value stays.
     pub(super) duplicates: Vec<String>,
+    /// For each key with such a key inside its value, one of them.
+    pub(super) ambiguous: BTreeMap<String, String>,
+    repeated: usize,
+    last_repeated: String,
 }
 
 impl Budget {
@@ -27,6 +32,9 @@ impl Budget {
             values: MAX_VALUES,
             text: MAX_TEXT,
             duplicates: Vec::new(),
+            ambiguous: BTreeMap::new(),
+            repeated: 0,
+            last_repeated: String::new(),
         }
     }
 
@@ -140,9 +148,18 @@ impl<'de> Visitor<'de> for ValueSeed<'_> {
         let mut values = Map::new();
         while let Some(key) = object.next_key_seed(MapKey)? {
             self.budget.text(&key)?;
+            let before = self.budget.repeated;
             let value = object.next_value_seed(self.child()?)?;
-            if values.insert(key.clone(), value).is_some() && !self.budget.duplicates.contains(&key) {
-                self.budget.duplicates.push(key);
+            if self.budget.repeated > before {
+                let name = self.budget.last_repeated.clone();
+                self.budget.ambiguous.entry(key.clone()).or_insert(name);
+            }
+            if values.insert(key.clone(), value).is_some() {
+                self.budget.repeated += 1;
+                self.budget.last_repeated.clone_from(&key);
+                if !self.budget.duplicates.contains(&key) {
+                    self.budget.duplicates.push(key);
+                }
             }
         }
         Ok(Value::Object(values))

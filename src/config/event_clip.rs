@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::bounded::Budget;
 use super::error;
+use super::json_text::parse_object_text;
 use super::number::{finite, integer};
+use super::spelling;
 
 /// The names in the object.
 const FIELDS: [&str; 3] = ["pre_s", "post_s", "max_mb"];
@@ -55,7 +56,7 @@ pub(super) fn parse(value: &Value) -> Result<EventClipConfig, String> {
     let from_text;
     let value = match value {
         Value::String(text) => {
-            from_text = parse_text(text)?;
+            from_text = parse_object_text(text, MAX_TEXT)?;
             &from_text
         }
         value => value,
@@ -75,25 +76,11 @@ pub(super) fn parse(value: &Value) -> Result<EventClipConfig, String> {
     }
 }
 
-fn parse_text(text: &str) -> Result<Value, String> {
-    if text.len() > MAX_TEXT {
-        return Err(format!("has {} bytes, more than {MAX_TEXT}", text.len()));
-    }
-    let mut deserializer = serde_json::Deserializer::from_str(text);
-    let parsed = Budget::new().read(&mut deserializer);
-    let parsed = parsed.and_then(|value| deserializer.end().map(|()| value));
-    parsed.map_err(|problem| format!("is no JSON: {problem}"))
-}
-
 fn unknown_name(name: &str) -> Option<String> {
     if FIELDS.contains(&name) {
         return None;
     }
-    let given = name.to_ascii_lowercase().replace('-', "_");
-    let nearest = FIELDS
-        .into_iter()
-        .filter(|field| name.len() <= 2 * field.len() && strsim::levenshtein(&given, field) <= 2)
-        .min_by_key(|field| strsim::levenshtein(&given, field));
+    let nearest = spelling::nearest(name, FIELDS, 2);
     let meant = nearest.map_or_else(String::new, |field| format!(" (did you mean `{field}`?)"));
     Some(format!(
         "has the unknown name `{}`{meant}, but accepted are {}",
@@ -195,6 +182,10 @@ mod tests {
             (json!("5 s"), "is no JSON"),
             (json!("[1]"), "not an object"),
             (json!(r#"{"pre_s": 1} x"#), "is no JSON"),
+            (
+                json!(r#"{"pre_s": 1, "pre_s": 2}"#),
+                "has the name `pre_s` more than once in one object",
+            ),
             (json!("{".repeat(4000)), "has 4000 bytes"),
         ] {
             let problem = shown(given.clone()).unwrap_err();

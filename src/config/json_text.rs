@@ -2,6 +2,36 @@
 
 use std::borrow::Cow;
 
+use serde_json::Value;
+
+use super::bounded::Budget;
+use super::error;
+
+/// Parses the JSON text of a key, of up to `max` bytes.
+///
+/// # Errors
+/// What is wrong with it, as a clause after "which". A name that stands twice in one object is refused too.
+pub(super) fn parse_object_text(text: &str, max: usize) -> Result<Value, String> {
+    if text.len() > max {
+        return Err(format!("has {} bytes, more than {max}", text.len()));
+    }
+    let mut budget = Budget::new();
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    let value = budget
+        .read(&mut deserializer)
+        .and_then(|value| deserializer.end().map(|()| value))
+        .map_err(|problem| format!("is no JSON object: {problem}"))?;
+    match budget.duplicates.first() {
+        Some(name) => Err(given_twice(name)),
+        None => Ok(value),
+    }
+}
+
+/// What is wrong with an object that has this name twice, as a clause after "which".
+pub(super) fn given_twice(name: &str) -> String {
+    format!("has the name `{}` more than once in one object", error::name(name))
+}
+
 /// Replaces each comment (`// ...` and `/* ... */`) of a JSON text by blanks, so that lines and columns stay the same. Strict
 /// JSON has no slash outside its texts.
 pub(super) fn without_comments(text: &str) -> Cow<'_, str> {

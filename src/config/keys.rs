@@ -14,6 +14,7 @@ use super::events::EventsConfig;
 use super::frame_collection::{SampleCategory, ValueBand};
 use super::number::{self, ACCEPTED_THRESHOLD, as_fraction};
 use super::show;
+use super::spelling;
 use super::types::{Criteria, Launch, MicrophoneChannel, ModelSource, Qos, ShutdownBehavior, SourceLine};
 use super::values::{self, Parser};
 use crate::device::DEFAULT_TEMPLATE;
@@ -479,16 +480,7 @@ pub fn find(name: &str) -> Option<&'static KeyInfo> {
 
 /// The known key that a misspelt name most likely means.
 pub(super) fn nearest(name: &str) -> Option<&'static KeyInfo> {
-    let name = name.trim().to_ascii_lowercase().replace('-', "_");
-    let allowed = |key: &KeyInfo| 1.max(key.name.len() / 5);
-    KEYS.iter()
-        .copied()
-        // Skips long names, for which the comparison takes long.
-        .filter(|key| key.name.len().abs_diff(name.len()) <= allowed(key))
-        .map(|key| (strsim::levenshtein(&name, key.name), key))
-        .filter(|(distance, key)| *distance <= allowed(key))
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, key)| key)
+    find(spelling::nearest(name, KEYS.iter().map(|key| key.name), 5)?)
 }
 
 /// The value of `iot_auth`, without the files that `x509` needs.

@@ -131,6 +131,9 @@ fn add_text(resolver: &mut Resolver, sources: &Sources) -> Result<(), ConfigErro
     }
     for (key, value) in parameters.values {
         resolver.add(&key, value, Origin::Config);
+        if let Some(name) = parameters.ambiguous.get(&key) {
+            resolver.refuse_ambiguous(&key, name);
+        }
     }
     Ok(())
 }

@@ -22,6 +22,7 @@ mod resolve;
 mod shape;
 mod show;
 mod sources;
+mod spelling;
 mod text;
 mod types;
 mod values;

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::eiparams::EiParams;
 use super::error::{self, Warning};
+use super::json_text::given_twice;
 use super::keys::{self, KEYS, Key, KeyInfo};
 use super::values::{self, InvalidValue};
 use crate::util::redact::{self, STARS};
@@ -55,6 +56,8 @@ pub struct EffectiveValue {
 #[derive(Default)]
 pub(super) struct Resolver {
     given: HashMap<&'static str, (Value, Origin)>,
+    /// Values of the configuration text that have a name twice, with that name.
+    ambiguous: HashMap<&'static str, String>,
     entries: Vec<EffectiveValue>,
     pub(super) warnings: Vec<Warning>,
     pub(super) notes: Vec<String>,
@@ -68,6 +71,14 @@ impl Resolver {
                 self.given.insert(key.name, (value, origin));
             }
             None => self.warnings.push(unknown(name, &value)),
+        }
+    }
+
+    /// Refuses the value of the configuration text: it has this name twice, so what it means is not known. Only keys with
+    /// objects as values are affected.
+    pub(super) fn refuse_ambiguous(&mut self, name: &str, twice: &str) {
+        if let Some(key) = keys::find(name) {
+            self.ambiguous.insert(key.name, twice.to_owned());
         }
     }
 
@@ -95,7 +106,13 @@ impl Resolver {
         let Some((value, origin)) = given else {
             return self.take_default(key);
         };
+        let twice = self.ambiguous.get(key.info.name).filter(|_| origin == Origin::Config);
         let parsed = match (key.parse)(&value) {
+            Ok(_) if twice.is_some() => {
+                let reason = twice.map(|name| given_twice(name));
+                self.warn(&key.info, &value, origin, "none".to_owned(), reason);
+                return self.take_default(key);
+            }
             Ok(parsed) => parsed,
             Err(invalid) => {
                 let used = (key.show)(&key.default());

@@ -1,6 +1,7 @@
 //! Parses configuration text as people paste it: JSON with tabs, trailing commas and comments, YAML, the output of
 //! `greengrass-cli`.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
@@ -26,6 +27,8 @@ pub(super) struct Parameters {
     pub(super) values: Map<String, Value>,
     /// Keys that the text gives more than once.
     pub(super) duplicates: Vec<String>,
+    /// For each key whose value has a name more than once in one object, that name.
+    pub(super) ambiguous: BTreeMap<String, String>,
     /// Known keys outside `Parameters`.
     pub(super) outside: Vec<String>,
     /// Which part of the text is used, where it may contain the configuration of several components.
@@ -105,7 +108,7 @@ pub(super) fn parameters(origin: &TextOrigin, text: &str) -> Result<Parameters, 
             ..Parameters::default()
         });
     }
-    let mut duplicates = Vec::new();
+    let (mut duplicates, mut ambiguous) = (Vec::new(), std::mem::take(&mut budget.ambiguous));
     let mut parse = |text: &str| {
         let mut budget = Budget::new();
         let value = document(text, &mut budget).map_err(|problem| {
@@ -115,6 +118,7 @@ pub(super) fn parameters(origin: &TextOrigin, text: &str) -> Result<Parameters, 
             format!("line {line}, column {column}: {message}")
         })?;
         duplicates.append(&mut budget.duplicates);
+        ambiguous.append(&mut budget.ambiguous);
         Ok(value)
     };
     let found = shape::find(value, &mut parse).map_err(shape_error)?;
@@ -135,6 +139,7 @@ pub(super) fn parameters(origin: &TextOrigin, text: &str) -> Result<Parameters, 
     Ok(Parameters {
         values,
         duplicates,
+        ambiguous,
         outside,
         note,
         empty: None,

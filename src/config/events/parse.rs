@@ -7,8 +7,8 @@ use strum::VariantNames;
 
 use super::reader::{ACCEPTED_NAME, Problems, Reader, is_name, named_entries, nearest};
 use super::types::{Anchor, CountingLine, EventCondition, EventRule, EventsConfig, LineDirections, MovementAxis, Zone};
-use crate::config::bounded::Budget;
 use crate::config::error;
+use crate::config::json_text::parse_object_text;
 use crate::config::number::finite;
 use crate::util::geometry::{Point, area, crossing_edges};
 
@@ -36,7 +36,7 @@ pub fn parse_events(value: &Value) -> Result<EventsConfig, String> {
     let from_text;
     let value = match value {
         Value::String(text) => {
-            from_text = parse_text(text)?;
+            from_text = parse_object_text(text, MAX_TEXT)?;
             &from_text
         }
         value => value,
@@ -47,25 +47,6 @@ pub fn parse_events(value: &Value) -> Result<EventsConfig, String> {
         (Some(config), None) if config == EventsConfig::default() => Err("has no zone, no line and no rule".to_owned()),
         (Some(config), None) => Ok(config),
         (_, problems) => Err(format!("cannot be used: {}", problems.unwrap_or_default())),
-    }
-}
-
-fn parse_text(text: &str) -> Result<Value, String> {
-    if text.len() > MAX_TEXT {
-        return Err(format!("has {} bytes, more than {MAX_TEXT}", text.len()));
-    }
-    let mut budget = Budget::new();
-    let mut deserializer = serde_json::Deserializer::from_str(text);
-    let value = budget
-        .read(&mut deserializer)
-        .and_then(|value| deserializer.end().map(|()| value))
-        .map_err(|problem| format!("is no JSON object: {problem}"))?;
-    match budget.duplicates.first() {
-        Some(name) => Err(format!(
-            "has the name `{}` more than once in one object",
-            error::name(name)
-        )),
-        None => Ok(value),
     }
 }
 

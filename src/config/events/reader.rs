@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use super::types::LabelSet;
 use crate::config::error;
 use crate::config::number::{finite, integer};
+use crate::config::spelling;
 
 /// Most problems that are named.
 const MAX_PROBLEMS: usize = 5;
@@ -232,12 +233,5 @@ pub(super) fn is_name(text: &str) -> bool {
 
 /// The name that a misspelt one most likely means.
 pub(super) fn nearest<'n>(given: &str, names: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
-    let given = given.trim().to_ascii_lowercase().replace('-', "_");
-    names
-        .into_iter()
-        .filter(|name| name.len().abs_diff(given.len()) <= 1.max(name.len() / 3))
-        .map(|name| (strsim::levenshtein(&given, &name.to_ascii_lowercase()), name))
-        .filter(|(distance, name)| *distance <= 1.max(name.len() / 3))
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, name)| name)
+    spelling::nearest(given, names, 3)
 }

@@ -295,3 +295,47 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_name_given_twice_in_any_object_of_the_configuration_is_refused() {
+    for (text, name) in [
+        (
+            r#"{"events": {"rules": {"a": {"label": "x", "value_at_least": 1, "label": "y"}}}}"#,
+            "label",
+        ),
+        (
+            r#"{"Parameters": {"events": {"rules": {"a": {"label": "x", "value_at_least": 1}, "a": {"label": "y", "value_at_least": 1}}}}}"#,
+            "a",
+        ),
+        (
+            "events:\n  zones: {}\n  zones: {}\n  rules:\n    a: {label: x, value_at_least: 1}\n",
+            "zones",
+        ),
+        (
+            r#"{"events": "{\"rules\": {\"a\": {\"label\": \"x\", \"value_at_least\": 1, \"value_at_least\": 2}}}"}"#,
+            "value_at_least",
+        ),
+        (r#"{"event_clip": {"pre_s": 1, "pre_s": 2}}"#, "pre_s"),
+    ] {
+        let sources = crate::config::Sources {
+            text: Some((crate::config::TextOrigin::Environment, text.to_owned())),
+            current_dir: "/work-dir".into(),
+            ..crate::config::Sources::default()
+        };
+        let loaded = crate::config::load(&sources).unwrap();
+        let warnings = loaded
+            .warnings
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join("\n");
+        assert!(
+            warnings.contains(&format!("has the name `{name}` more than once in one object")),
+            "{text}: {warnings}"
+        );
+        assert!(
+            loaded.config.events.is_none() && loaded.config.event_clip.is_none(),
+            "{text}"
+        );
+    }
+}
