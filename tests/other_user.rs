@@ -164,7 +164,19 @@ async fn single_files_of_root_in_the_directory_of_the_device_do_not_stop_the_com
         }
         lchown(&path, Some(uid), Some(uid)).unwrap();
     }
+    let totals = device.join("events.json");
+    fs::write(
+        &totals,
+        r#"{"format":1,"open":[],"unsettled":[],"counts":{"since_ts":5,"rules":{"seen":41},"lines":{}}}"#,
+    )
+    .unwrap();
+    fs::set_permissions(&totals, fs::Permissions::from_mode(0o600)).unwrap();
+    lchown(&totals, Some(0), Some(0)).unwrap();
     let (new, log) = run_offline(&site, NEW);
+    assert!(
+        log.contains("The totals of events belong to another user and were renamed"),
+        "{log}"
+    );
     assert!(
         log.contains("The spool belongs to another user and was renamed"),
         "{log}"
@@ -178,6 +190,8 @@ async fn single_files_of_root_in_the_directory_of_the_device_do_not_stop_the_com
     let last = run(&site, NEW, &broker.url(), 1, &preview);
     last.wait_for_line("Requests to the live page that change settings need the token in this file");
     assert_eq!(token.metadata().unwrap().uid(), NEW);
+    let kept: Value = serde_json::from_slice(&fs::read(&totals).unwrap()).unwrap();
+    assert_eq!(kept["counts"]["rules"]["seen"], 41);
     assert_eq!(repeated_of(&broker, old + new + 1).await, 0);
     last.stop();
 }

@@ -26,3 +26,24 @@ pub struct CountedEvents {
     /// Crossings of each line.
     pub lines: BTreeMap<Arc<str>, LineTotals>,
 }
+
+impl CountedEvents {
+    /// Adds what was counted before.
+    pub(super) fn add(&mut self, earlier: Self) {
+        if earlier.since_ts > 0 && (self.since_ts == 0 || earlier.since_ts < self.since_ts) {
+            self.since_ts = earlier.since_ts;
+        }
+        for (rule, started) in earlier.rules {
+            *self.rules.entry(rule).or_default() += started;
+        }
+        for (line, totals) in earlier.lines {
+            let line = self.lines.entry(line).or_default();
+            for (direction, labels) in totals {
+                let direction = line.entry(direction).or_default();
+                for (label, crossings) in labels {
+                    *direction.entry(label).or_default() += crossings;
+                }
+            }
+        }
+    }
+}

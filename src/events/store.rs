@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::io::{self, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -43,6 +43,14 @@ pub(super) struct CommandedConfig {
 }
 
 impl StoredEvents {
+    /// Adds what a file of another user holds, which is older.
+    fn add_earlier(&mut self, earlier: Self) {
+        self.open.splice(..0, earlier.open);
+        self.unsettled.splice(..0, earlier.unsettled);
+        self.counts.add(earlier.counts);
+        self.command = self.command.take().or(earlier.command);
+    }
+
     fn is_empty(&self) -> bool {
         let no_counts = self.counts.rules.is_empty() && self.counts.lines.is_empty();
         self.open.is_empty() && self.unsettled.is_empty() && no_counts && self.command.is_none()
@@ -60,17 +68,46 @@ impl EventStore {
         Self { path }
     }
 
-    /// The content; empty without a file. A file that cannot be used is logged, and a new one is written.
+    /// The content, and what other users have left if it can be read now; empty without a file. A file that cannot be used is
+    /// logged, and a new one is written.
     pub fn read(&self) -> StoredEvents {
-        match self.try_read() {
+        let mut stored = self.read_own();
+        for aside in foreign_files::all_set_aside(&self.path) {
+            if let Err(error) = self.take_up(&mut stored, &aside) {
+                tracing::error!(
+                    path = %aside.display(), %error, advice = foreign_files::ADVICE,
+                    "The totals of events of another user cannot be taken up"
+                );
+            }
+        }
+        stored
+    }
+
+    /// Adds the content of a file that was set aside, and removes it.
+    fn take_up(&self, stored: &mut StoredEvents, aside: &Path) -> io::Result<()> {
+        let mut both = stored.clone();
+        both.add_earlier(read_file(aside)?);
+        self.write(both.clone())?;
+        *stored = both;
+        tracing::info!(path = %aside.display(), "The totals and open events of another user are taken up");
+        fs::remove_file(aside)
+    }
+
+    fn read_own(&self) -> StoredEvents {
+        match read_file(&self.path) {
             Ok(stored) => stored,
             Err(error) if error.kind() == io::ErrorKind::NotFound => StoredEvents::default(),
             Err(error) if foreign_files::is_foreign(&error) => {
-                let kept_as = foreign_files::set_aside(&self.path).ok();
-                tracing::error!(
-                    path = %self.path.display(), %error, ?kept_as,
-                    "The totals of events belong to another user; they begin at zero, and events that were open get no end"
-                );
+                match foreign_files::set_aside(&self.path) {
+                    Ok(kept_as) => tracing::error!(
+                        %error, kept_as = %kept_as.display(), advice = foreign_files::ADVICE,
+                        "The totals of events belong to another user and were renamed; they begin at zero until they can be read"
+                    ),
+                    Err(_) => tracing::error!(
+                        path = %self.path.display(), %error, advice = foreign_files::ADVICE,
+                        "The totals of events belong to another user; they begin at zero and are not kept"
+                    ),
+                }
                 StoredEvents::default()
             }
             Err(error) => {
@@ -81,20 +118,6 @@ impl EventStore {
                 StoredEvents::default()
             }
         }
-    }
-
-    fn try_read(&self) -> io::Result<StoredEvents> {
-        let mut text = String::new();
-        let file = fs::File::open(&self.path)?;
-        file.take(MAX_BYTES).read_to_string(&mut text)?;
-        let stored: StoredEvents = serde_json::from_str(&text)?;
-        if stored.format != FORMAT {
-            return Err(io::Error::other(format!(
-                "its format is {}, not {FORMAT}",
-                stored.format
-            )));
-        }
-        Ok(stored)
     }
 
     /// Replaces the content. Without anything to keep there is no file.
@@ -118,6 +141,20 @@ impl EventStore {
         let unfinished = self.path.with_extension("unfinished");
         replace_via(&unfinished, &self.path, &content, Durability::Restart)
     }
+}
+
+fn read_file(path: &Path) -> io::Result<StoredEvents> {
+    let mut text = String::new();
+    let file = fs::File::open(path)?;
+    file.take(MAX_BYTES).read_to_string(&mut text)?;
+    let stored: StoredEvents = serde_json::from_str(&text)?;
+    if stored.format != FORMAT {
+        return Err(io::Error::other(format!(
+            "its format is {}, not {FORMAT}",
+            stored.format
+        )));
+    }
+    Ok(stored)
 }
 
 #[cfg(test)]
@@ -149,6 +186,33 @@ mod tests {
         assert_eq!(store.read(), stored);
         store.write(StoredEvents::default()).unwrap();
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn what_another_user_left_is_added_when_it_can_be_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("events.json");
+        let store = EventStore::new(path.clone());
+        let stored = |id: u128, since_ts: u64, cars: u64| {
+            let mut stored = StoredEvents {
+                format: FORMAT,
+                open: vec![Event::new(EventKind::Start, Uuid::from_u128(id), 5)],
+                ..StoredEvents::default()
+            };
+            stored.counts.since_ts = since_ts;
+            stored.counts.rules.insert("occupied".into(), cars);
+            let gate = stored.counts.lines.entry("gate".into()).or_default();
+            gate.entry("in".into()).or_default().insert("car".into(), cars);
+            stored
+        };
+        store.write(stored(1, 100, 3)).unwrap();
+        let aside = foreign_files::set_aside(&path).unwrap();
+        store.write(stored(2, 200, 4)).unwrap();
+        let mut both = stored(2, 100, 7);
+        both.open.insert(0, Event::new(EventKind::Start, Uuid::from_u128(1), 5));
+        assert_eq!(store.read(), both);
+        assert!(!aside.exists());
+        assert_eq!(store.read(), both, "once");
     }
 
     #[test]

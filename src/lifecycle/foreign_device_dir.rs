@@ -10,12 +10,19 @@ use rustix::fs::{Access, FlockOperation, access, flock};
 use crate::util::foreign_files::{self, all_set_aside, set_aside, set_aside_in};
 use crate::util::private_dir;
 
-/// What the spool and the S3 cache take up themselves. Names that follow with a dot are files that were set aside before.
-const TAKEN_UP: [&str; 3] = ["spool.redb", "s3-index.redb", "s3-pending"];
+/// What the spool, the S3 cache and the events take up themselves. Names that follow with a dot are files that were set aside before.
+const TAKEN_UP: [&str; 4] = ["spool.redb", "s3-index.redb", "s3-pending", "events.json"];
 /// Replaces the one of the new directory: it is known to those who use the live page.
 const TOKEN: &str = "preview_token";
 /// Can be made again.
-const DISPENSABLE: [&str; 3] = ["iot-endpoint.json", "spool.redb.new", "s3-index.redb.new"];
+const DISPENSABLE: [&str; 4] = [
+    "iot-endpoint.json",
+    "spool.redb.new",
+    "s3-index.redb.new",
+    "events.unfinished",
+];
+/// Clips on their way to S3, which no later start uploads.
+const CLIPS: &str = "event-clips";
 
 /// Prepares the directory of a device before it is used. It is called by the only process of the device.
 pub fn replace_foreign_device_dir(directory: &Path) {
@@ -61,6 +68,8 @@ fn take_up(aside: &Path, directory: &Path) -> io::Result<()> {
         let name = name.to_string_lossy();
         if DISPENSABLE.contains(&&*name) {
             fs::remove_file(&path)?;
+        } else if name == CLIPS {
+            fs::remove_dir_all(&path)?;
         } else if name == TOKEN {
             fs::rename(&path, directory.join(TOKEN))?;
         } else if let Some(part) = TAKEN_UP.iter().find(|part| is_part(&name, part)) {
@@ -95,6 +104,7 @@ mod tests {
         for file in [
             "spool.redb",
             "spool.redb.of-uid-7",
+            "events.json",
             "iot-endpoint.json",
             "preview_token",
         ] {
@@ -109,6 +119,7 @@ mod tests {
         assert!(!aside.exists());
         let uid = directory.metadata().unwrap().uid();
         let expected = [
+            format!("events.json.of-uid-{uid}"),
             "preview_token".to_owned(),
             format!("s3-pending.of-uid-{uid}"),
             "spool.redb".to_owned(),
