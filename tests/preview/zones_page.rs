@@ -357,3 +357,62 @@ async fn rules_for_sound_are_written_as_json() {
     page.wait_for_text("event-counts", "1 event, 1 open").await;
     served.daemon.stop();
 }
+
+/// Presses a key where the focus is.
+async fn press(page: &mut Chromium, key: &str, code: u32, modifiers: u32) {
+    let mut event =
+        json!({"type": "keyDown", "key": key, "code": key, "windowsVirtualKeyCode": code, "modifiers": modifiers});
+    if key == "Enter" {
+        event["text"] = json!("\r");
+    }
+    page.call("Input.dispatchKeyEvent", event.clone()).await;
+    event["type"] = json!("keyUp");
+    event.as_object_mut().unwrap().remove("text");
+    page.call("Input.dispatchKeyEvent", event).await;
+}
+
+#[tokio::test]
+async fn zones_and_lines_are_drawn_with_the_keyboard_alone() {
+    const SHIFT: u32 = 8;
+    let broker = Mosquitto::start();
+    let served = Served::ball(&broker.url(), &[]);
+    let mut page = Chromium::open(&served.url("/"), View::DESK).await;
+    page.wait_for("document.getElementById('zone-bar').hidden", |hidden| *hidden == false)
+        .await;
+    let focused = "document.activeElement.id";
+    page.eval("document.getElementById('edit').focus()").await;
+    press(&mut page, "Enter", 13, 0).await;
+    page.wait_for(focused, |id| *id == "new-zone").await;
+    press(&mut page, "Enter", 13, 0).await;
+    page.wait_for(focused, |id| *id == "zones").await;
+    // The zone moves, then one corner.
+    press(&mut page, "ArrowRight", 39, 0).await;
+    press(&mut page, "ArrowUp", 38, SHIFT).await;
+    press(&mut page, "Enter", 13, 0).await;
+    press(&mut page, "ArrowLeft", 37, SHIFT).await;
+    let zone = drawn(&mut page).await;
+    let corners = [(0.26, 0.25), (0.71, 0.25), (0.71, 0.65), (0.31, 0.65)];
+    assert_near(&zone["zones"]["zone1"]["polygon"], &corners, 1e-6);
+    parse_events(&zone).unwrap();
+    // A line; then the zone is chosen in the list and deleted.
+    page.eval("document.getElementById('new-line').focus()").await;
+    press(&mut page, "Enter", 13, 0).await;
+    page.wait_for("document.getElementById('shape-choice').value", |value| {
+        *value == "lines line1"
+    })
+    .await;
+    let choose = "const list = document.getElementById('shape-choice'); list.value = 'zones zone1'; \
+                  list.dispatchEvent(new Event('change')); document.getElementById('zones').focus()";
+    page.eval(&format!("(() => {{ {choose} }})()")).await;
+    page.screenshot("drawing-keyboard").await;
+    press(&mut page, "Delete", 46, 0).await;
+    let line = drawn(&mut page).await;
+    assert_eq!(
+        (&line["zones"]["zone1"], &line["lines"]["line1"]["from"]),
+        (&Value::Null, &json!([0.5, 0.2]))
+    );
+    page.eval("document.getElementById('cancel').focus()").await;
+    press(&mut page, "Enter", 13, 0).await;
+    page.wait_for(focused, |id| *id == "edit").await;
+    served.daemon.stop();
+}

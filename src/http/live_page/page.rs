@@ -7,12 +7,13 @@ use crate::http::html_page;
 
 const HTML: &str = include_str!("page/page.html");
 const STYLE: &str = include_str!("page/page.css");
-/// One script: `page.js` shows the state, `zones.js` zones, lines and events, `editor.js` and `pointer.js` let a person
-/// draw them.
+/// One script: `page.js` shows the state, `zones.js` zones, lines and events, `editor.js`, `pointer.js` and `keyboard.js` let a
+/// person draw them.
 const SCRIPT: &str = concat!(
     include_str!("page/page.js"),
     include_str!("page/zones.js"),
     include_str!("page/pointer.js"),
+    include_str!("page/keyboard.js"),
     include_str!("page/editor.js"),
     include_str!("page/start.js"),
 );

@@ -13,11 +13,13 @@ function startEditing() {
   showError('');
   showEditor();
   check();
+  keepFocus($('new-zone').hidden ? 'events-json' : 'new-zone');
 }
 function stopEditing() {
   clearTimeout(checkLater);
   editor = null;
   showEditor();
+  keepFocus('edit');
 }
 
 const isSelected = (kind, name) => editor?.selected?.kind === kind && editor.selected.name === name;
@@ -157,11 +159,12 @@ const HINTS = {
 function showEditor() {
   $('editor').hidden = !editor;
   document.body.classList.toggle('editing', !!editor);
+  if (editor) $('zones').setAttribute('tabindex', '0'); else $('zones').removeAttribute('tabindex');
   showEvents();
   if (!editor) return;
   const {drawing, selected, undo: steps} = editor, shape = selectedShape();
   $('hint').textContent = drawing ? HINTS[drawing.kind]
-    : selected ? (selected.kind === 'zones' ? 'Drag a corner, the zone, or the middle of an edge for a new corner.' : 'Drag an end or the line.')
+    : selected ? (selected.kind === 'zones' ? 'Drag a corner, the zone, or the middle of an edge for a new corner.' : 'Drag an end or the line.') + keyHint()
       : shown ? 'Click a zone or a line to change it.' : 'Write the rules as JSON.';
   $('new-zone').hidden = $('new-line').hidden = !shown;
   $('new-zone').setAttribute('aria-pressed', drawing?.kind === 'zones');
@@ -171,6 +174,7 @@ function showEditor() {
   $('stop-drawing').hidden = !drawing;
   $('undo').disabled = !steps.length && !drawing?.points.length;
   $('shape').hidden = !shape || !!drawing;
+  showChoice();
   if (shape && !drawing) showShape(selected, shape);
   setValue('events-json', currentText());
   $('token-field').hidden = !!events?.mayChange;
@@ -292,23 +296,6 @@ async function copy() {
   setTimeout(() => { $('copy').textContent = 'Copy'; }, 2000);
 }
 
-function startDrawing(kind) {
-  editor.drawing = editor.drawing?.kind === kind ? null : {kind, points: []};
-  editor.selected = editor.point = null;
-  showEditor();
-}
-function onKey(event) {
-  if (!editor || ['INPUT', 'TEXTAREA', 'SELECT'].includes(event.target.tagName)) return;
-  if (event.key === 'Escape') {
-    if (editor.drag) cancelDrag();
-    else { editor.drawing = editor.selected = editor.point = null; showEditor(); }
-  } else if (event.key === 'Enter' && editor.drawing && event.target.tagName !== 'BUTTON') finishDrawing();
-  else if (event.key === 'Delete' && editor.selected && !editor.drag) { if (canRemovePoint()) removePoint(); else removeSelected(); }
-  else if (event.key === 'z' && (event.ctrlKey || event.metaKey) && !editor.drag) undo();
-  else return;
-  event.preventDefault();
-}
-
 const on = (id, kind, action) => $(id).addEventListener(kind, action);
 on('zones', 'pointerdown', onPointerDown);
 on('zones', 'pointermove', onPointerMove);
@@ -317,8 +304,9 @@ on('zones', 'pointercancel', event => { if (editor?.drag?.pointer === event.poin
 addEventListener('keydown', onKey);
 on('edit', 'click', startEditing);
 on('cancel', 'click', stopEditing);
-on('new-zone', 'click', () => startDrawing('zones'));
-on('new-line', 'click', () => startDrawing('lines'));
+on('new-zone', 'click', event => startDrawing('zones', event));
+on('new-line', 'click', event => startDrawing('lines', event));
+on('shape-choice', 'change', event => choose(event.target.value));
 on('finish', 'click', finishDrawing);
 on('stop-drawing', 'click', () => { editor.drawing = null; showEditor(); });
 on('undo', 'click', undo);

@@ -52,7 +52,8 @@ function shapeAt(at, near) {
 function onPointerDown(event) {
   if (!editor || !shown || editor.drag || event.button > 0) return;
   event.preventDefault();
-  document.activeElement?.blur();
+  // Leaving an input takes its change over.
+  $('zones').focus({preventScroll: true});
   const at = pointerPlace(event), near = reach(event);
   $('zones').setPointerCapture(event.pointerId);
   const drag = editor.drag = {pointer: event.pointerId, at, near, screen: [event.clientX, event.clientY], moved: false, before: JSON.stringify(editor.draft)};
@@ -107,11 +108,14 @@ function setPoint(index, place) {
 }
 // The whole shape moves with the pointer and stays within the model's input.
 function moveShape(at, drag) {
-  const shift = [0, 1].map(axis => {
-    const wanted = (at[axis] - drag.at[axis]) / shown.area[axis + 2], values = drag.points.map(point => point[axis]);
-    return Math.max(-Math.min(...values), Math.min(1 - Math.max(...values), wanted));
+  shiftShape(drag.points, [0, 1].map(axis => (at[axis] - drag.at[axis]) / shown.area[axis + 2]));
+}
+function shiftShape(points, wanted) {
+  const shift = wanted.map((by, axis) => {
+    const values = points.map(point => point[axis]);
+    return Math.max(-Math.min(...values), Math.min(1 - Math.max(...values), by));
   });
-  const moved = drag.points.map(point => point.map((value, axis) => Math.round((value + shift[axis]) * 1e4) / 1e4));
+  const moved = points.map(point => point.map((value, axis) => Math.round((value + shift[axis]) * 1e4) / 1e4));
   if (editor.selected.kind === 'zones') selectedShape().polygon = moved;
   else [selectedShape().from, selectedShape().to] = moved;
 }
