@@ -340,3 +340,19 @@ fn by_hand_the_key_has_no_effect_and_run_and_check_say_so() {
     let text = String::from_utf8(check.output().unwrap().stdout).unwrap();
     assert!(text.contains("local_topics has no effect here"), "{text}");
 }
+
+#[test]
+fn events_are_published_on_the_local_topic_too() {
+    let place = Place::new();
+    let rules = r#"events={"rules":{"seen":{"label":"thing","value_at_least":0.5}}}"#;
+    let daemon = place.run_live(&[rules, "publish_inferences=no"]);
+    let (topic, local) = place
+        .nucleus
+        .wait_for_local("/events", "a start", |event| event["event"] == "start");
+    assert!(topic.starts_with("/edgeimpulse/device/"), "{topic}");
+    let at_broker = place
+        .observer
+        .wait_for("/events", "the same event", |event| event["event"] == "start");
+    assert_eq!(local, at_broker);
+    daemon.stop();
+}
