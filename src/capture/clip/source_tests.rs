@@ -112,7 +112,7 @@ fn h264_before_the_decoder_is_taken_as_it_is_where_it_can_be_decoded() {
     }
     for format in ["avc", "byte-stream"] {
         let clip = record(&format!(
-            "videotestsrc is-live=true ! video/x-raw,width=320,height=240,framerate=30/1 ! x264enc tune=zerolatency \
+            "videotestsrc is-live=true ! video/x-raw,format=I420,width=320,height=240,framerate=30/1 ! x264enc tune=zerolatency \
              key-int-max=10 ! h264parse ! video/x-h264,stream-format={format},alignment=au ! h264parse ! openh264dec"
         ));
         let caps = clip.frames[0].caps.to_string();
@@ -132,7 +132,7 @@ fn has_h264() -> bool {
 /// A stream whose parameters stand before its first picture only.
 fn without_later_parameters(group: u32, rest: &str) -> String {
     format!(
-        "videotestsrc is-live=true ! video/x-raw,width=320,height=240,framerate=30/1 ! x264enc tune=zerolatency \
+        "videotestsrc is-live=true ! video/x-raw,format=I420,width=320,height=240,framerate=30/1 ! x264enc tune=zerolatency \
          key-int-max={group} option-string=repeat-headers=0 ! video/x-h264,stream-format=avc ! h264parse ! \
          video/x-h264,stream-format=byte-stream,alignment=au ! {rest}"
     )
