@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use super::args::LogArgs;
 use super::exit::Exit;
 use super::output::complain;
-use super::{check, config, demo, model, run, send, setup, stop, watch};
+use super::{check, config, demo, generate, model, run, send, setup, stop, watch};
 use crate::util::redact;
 
 /// Runs an Edge Impulse Linux model on a camera and reports what it sees to AWS IoT Core.
@@ -18,7 +18,25 @@ struct Cli {
     #[command(flatten)]
     log: LogArgs,
     #[command(subcommand)]
-    command: Command,
+    command: AnyCommand,
+}
+
+/// With the subcommands that the man page and the completions of shells do not show.
+#[derive(Debug, Subcommand)]
+enum AnyCommand {
+    #[command(flatten)]
+    Shown(Command),
+    /// Run a built-in model (used by `builtin:NAME`).
+    #[command(hide = true)]
+    BuiltinModel {
+        /// Which model.
+        name: String,
+        /// The socket to listen on.
+        socket: PathBuf,
+    },
+    /// Write the man page and the completions of bash, zsh and fish.
+    #[command(hide = true)]
+    Generate(generate::GenerateArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -41,14 +59,6 @@ enum Command {
     Setup(setup::SetupArgs),
     /// Run the whole pipeline without AWS, camera or download.
     Demo(demo::DemoArgs),
-    /// Run a built-in model (used by `builtin:NAME`).
-    #[command(hide = true)]
-    BuiltinModel {
-        /// Which model.
-        name: String,
-        /// The socket to listen on.
-        socket: PathBuf,
-    },
 }
 
 /// Parses the arguments and runs the subcommand.
@@ -57,8 +67,16 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return refused_arguments(&error),
     };
-    let log = &cli.log;
     let exit = match cli.command {
+        AnyCommand::Shown(command) => run_command(command, &cli.log),
+        AnyCommand::BuiltinModel { name, socket } => builtin_model(&name, &socket),
+        AnyCommand::Generate(args) => generate::main(&args, &shown_command_line()),
+    };
+    exit.into()
+}
+
+fn run_command(command: Command, log: &LogArgs) -> Exit {
+    match command {
         Command::Run(args) => run::main(&args, log),
         Command::Check(args) => check::main(&args),
         Command::Stop(args) => stop::main(&args, log),
@@ -66,11 +84,21 @@ pub fn main() -> ExitCode {
         Command::Watch(args) => watch::main(&args, log),
         Command::Model(command) => model::main(&command, log),
         Command::Config(command) => config::main(&command),
-        Command::Setup(args) => setup::main(&args),
+        Command::Setup(args) => setup::main(&args, generate::shell_files(&shown_command_line())),
         Command::Demo(args) => demo::main(&args, log),
-        Command::BuiltinModel { name, socket } => builtin_model(&name, &socket),
-    };
-    exit.into()
+    }
+}
+
+/// The command line without its hidden parts: the generators of completions would show them.
+fn shown_command_line() -> clap::Command {
+    let whole = Cli::command();
+    let about = whole.get_about().cloned().unwrap_or_default();
+    let shown = clap::Command::new("ei-greengrass")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about(about)
+        .subcommand_required(true);
+    Command::augment_subcommands(LogArgs::augment_args(shown))
+        .mut_subcommand("setup", |setup| setup.mut_args(setup::hide_internal))
 }
 
 /// Shows the help, or what is wrong with the arguments. The error repeats an argument, which may be a secret.
@@ -96,11 +124,44 @@ fn builtin_model(name: &str, socket: &std::path::Path) -> Exit {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_man_page_and_the_completions_name_every_subcommand_and_option_that_help_shows() {
+        let files = generate::shell_files(&shown_command_line());
+        let options = |command: &clap::Command| -> Vec<String> {
+            let shown = command.get_arguments().filter(|argument| !argument.is_hide_set());
+            shown
+                .filter_map(|argument| argument.get_long())
+                .map(str::to_owned)
+                .collect()
+        };
+        let command_line = shown_command_line();
+        let mut words = options(&command_line);
+        for command in command_line.get_subcommands() {
+            words.push(command.get_name().to_owned());
+            words.extend(options(command));
+            for nested in command.get_subcommands() {
+                words.push(nested.get_name().to_owned());
+                words.extend(options(nested));
+            }
+        }
+        assert!(words.len() > 30, "{words:?}");
+        for file in files {
+            let text = file.text.replace("\\-", "-");
+            for word in &words {
+                assert!(text.contains(word.as_str()), "{} lacks {word}", file.path);
+            }
+            assert!(
+                !text.contains("builtin-model") && !text.contains("generate"),
+                "{}",
+                file.path
+            );
+        }
     }
 
     #[test]

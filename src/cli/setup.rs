@@ -6,10 +6,13 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Arg, Args};
 
 use super::{ConfigArgs, Exit, complain};
-use crate::setup::{Counts, Options, PackageManager, StartedFrom, build_kvssink, run};
+use crate::setup::{Counts, Options, PackageManager, ShellFile, StartedFrom, build_kvssink, run};
+
+/// The heading of the options that `install.sh` passes.
+const INTERNAL: &str = "Used by install.sh";
 
 /// Arguments of `setup`.
 #[derive(Debug, Args)]
@@ -30,14 +33,14 @@ pub struct SetupArgs {
     #[command(flatten)]
     config: ConfigArgs,
     /// The package manager of this machine.
-    #[arg(long, value_name = "NAME", help_heading = "Used by install.sh")]
+    #[arg(long, value_name = "NAME", help_heading = INTERNAL)]
     package_manager: Option<PackageManager>,
     /// Counts of the lines that install.sh has already printed; added to the counts at the end.
     #[arg(
         long,
         value_name = "DONE,SKIPPED,WARNINGS",
         default_value = "0,0,0",
-        help_heading = "Used by install.sh"
+        help_heading = INTERNAL
     )]
     counts: Counts,
     /// Total time in seconds for all commands that can hang.
@@ -45,15 +48,21 @@ pub struct SetupArgs {
         long,
         value_name = "SECONDS",
         default_value_t = 6900,
-        help_heading = "Used by install.sh"
+        help_heading = INTERNAL
     )]
     time_limit: u32,
     /// Packages are missing because the time was used up or there was no network.
-    #[arg(long, help_heading = "Used by install.sh")]
+    #[arg(long, help_heading = INTERNAL)]
     lacks_packages: bool,
 }
 
-pub(super) fn main(args: &SetupArgs) -> Exit {
+/// Hides an option that only `install.sh` passes.
+pub(super) fn hide_internal(argument: Arg) -> Arg {
+    let is_internal = argument.get_help_heading() == Some(INTERNAL);
+    argument.hide(is_internal)
+}
+
+pub(super) fn main(args: &SetupArgs, shell_files: Vec<ShellFile>) -> Exit {
     let binary = match std::env::current_exe() {
         Ok(binary) => binary,
         Err(e) => {
@@ -85,6 +94,7 @@ pub(super) fn main(args: &SetupArgs) -> Exit {
         counts: args.counts,
         time_limit: Duration::from_secs(args.time_limit.into()),
         lacks_packages: args.lacks_packages,
+        shell_files,
     };
     let result = if args.kvssink {
         build_kvssink(&options)

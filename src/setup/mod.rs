@@ -16,6 +16,7 @@ mod nucleus;
 mod removal;
 mod report;
 mod service_user;
+mod shell_files;
 mod work_dir;
 
 use std::path::{Path, PathBuf};
@@ -32,6 +33,7 @@ pub use nucleus::StartedFrom;
 pub use report::Counts;
 use report::StepReport;
 use service_user::ServiceUser;
+pub use shell_files::{SHELL_FILE_MARK, ShellFile};
 
 /// Options of the step.
 pub struct Options {
@@ -51,6 +53,8 @@ pub struct Options {
     pub time_limit: Duration,
     /// Whether `install.sh` could not install all packages in its time.
     pub lacks_packages: bool,
+    /// The man page and the completions of shells.
+    pub shell_files: Vec<ShellFile>,
 }
 
 impl Options {
@@ -94,7 +98,8 @@ pub fn run(options: &Options) -> Result<(), InstallError> {
     devices::open(&machine, &mut report, &user.group);
     let bin_dir = setting(&mut report, &options.configuration, "ei_bindir");
     if let Some(link) = link::create(&machine, &mut report, &bin_dir, binary) {
-        removal::prepare(&machine, &mut report, &link, binary);
+        shell_files::write(&machine, &mut report, &options.shell_files);
+        removal::prepare(&machine, &mut report, &link, binary, &options.shell_files);
     }
     linger::enable(&machine, &mut report, &user.name);
     let is_wanted = setting(&mut report, &options.configuration, "install_kvssink") == "yes";

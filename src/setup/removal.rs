@@ -1,4 +1,4 @@
-//! Two systemd units that remove the link in `ei_bindir` after Greengrass has removed the component.
+//! Two systemd units that remove the link in `ei_bindir`, the man page and the completions after Greengrass has removed the component.
 //!
 //! Neither nucleus has a step for a removal that runs as root: Greengrass Lite has no step at all. Both delete the binary, so a
 //! path unit watches it. The units remove themselves too.
@@ -9,26 +9,32 @@ use std::path::Path;
 use super::machine::Host;
 use super::nucleus::is_artifact;
 use super::report::StepReport;
+use super::shell_files::{self, SHELL_FILE_MARK, ShellFile};
 
 const UNITS: &str = "/etc/systemd/system";
 const PATH_UNIT: &str = "ei-greengrass-removal.path";
 const SERVICE_UNIT: &str = "ei-greengrass-removal.service";
 /// Time limit of each `systemctl`, in seconds.
 const LIMIT: u64 = 30;
-/// Arguments: the link, the binary, the directory of the units. Another link with the same name is kept.
-const SCRIPT: &str = "if [ \"$(readlink \"$1\")\" = \"$2\" ]; then rm -f \"$1\"; fi; \
+/// Arguments: the link, the binary, the names of the man page and the completions in one word, their directory, their mark, and
+/// the directory of the units. Another link with the same name is kept, and then the man page and the completions too.
+const SCRIPT: &str = "if [ \"$(readlink \"$1\")\" = \"$2\" ]; then rm -f \"$1\"; \
+     for name in $3; do if grep -qsF \"$5\" \"$4/$name\"; then rm -f \"$4/$name\"; fi; done; fi; \
      systemctl disable ei-greengrass-removal.path; \
-     rm -f \"$3/ei-greengrass-removal.path\" \"$3/ei-greengrass-removal.service\"; \
+     rm -f \"$6/ei-greengrass-removal.path\" \"$6/ei-greengrass-removal.service\"; \
      systemctl daemon-reload; systemctl --no-block stop ei-greengrass-removal.path";
 
 /// Writes and starts the units for a link to an artifact of the component.
-pub(super) fn prepare(machine: &Host, report: &mut StepReport, link: &Path, binary: &Path) {
+pub(super) fn prepare(machine: &Host, report: &mut StepReport, link: &Path, binary: &Path, shell_files: &[ShellFile]) {
     if !is_artifact(binary) || !machine.path("/run/systemd/system").is_dir() || !machine.has("systemctl") {
         return;
     }
-    let (Some(link_text), Some(binary_text)) = (unit_text(link), unit_text(binary)) else {
+    let shell_directory = machine.path(shell_files::DIRECTORY);
+    let texts = (unit_text(link), unit_text(binary), unit_text(&shell_directory));
+    let (Some(link_text), Some(binary_text), Some(shell_directory)) = texts else {
         return;
     };
+    let names: Vec<_> = shell_files.iter().map(|file| file.path).collect();
     let path_unit = format!(
         "# Written by the install step of ei-greengrass.\n\
          [Unit]\nDescription=Notices the removal of the Edge Impulse component\nRequiresMountsFor={quoted}\n\
@@ -41,6 +47,9 @@ pub(super) fn prepare(machine: &Host, report: &mut StepReport, link: &Path, bina
         "ei-greengrass".to_owned(),
         link_text,
         binary_text.clone(),
+        names.join(" "),
+        shell_directory,
+        SHELL_FILE_MARK.to_owned(),
         UNITS.to_owned(),
     ];
     let arguments: Vec<_> = arguments

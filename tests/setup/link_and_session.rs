@@ -120,9 +120,13 @@ fn exec_start(service_unit: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_service_removes_the_link_and_its_own_units_but_no_other_link() {
+fn the_service_removes_the_link_with_its_files_and_its_own_units_but_no_other_link() {
     let (machine, units) = machine_with_systemd();
     let link = machine.path(LINK);
+    let (page, foreign) = (
+        machine.path("root/usr/local/share/man/man1/ei-greengrass.1"),
+        machine.path("root/usr/local/share/zsh/site-functions/_ei-greengrass"),
+    );
     for (target, is_kept) in [(machine.binary(), false), ("/opt/other".into(), true)] {
         let _ = fs::remove_file(&link);
         machine.setup(&[]).succeeds();
@@ -130,6 +134,8 @@ fn the_service_removes_the_link_and_its_own_units_but_no_other_link() {
         *arguments.last_mut().unwrap() = machine.path("root/etc/systemd/system").display().to_string();
         fs::remove_file(&link).unwrap();
         symlink(target, &link).unwrap();
+        assert!(page.exists());
+        fs::write(&foreign, "mine").unwrap();
         let run = std::process::Command::new("/bin/sh")
             .args(&arguments)
             .env("PATH", machine.path("bin"))
@@ -137,6 +143,9 @@ fn the_service_removes_the_link_and_its_own_units_but_no_other_link() {
         let run = run.unwrap();
         assert!(run.status.success() && run.stderr.is_empty(), "{arguments:?} {run:?}");
         assert_eq!(link.symlink_metadata().is_ok(), is_kept, "{arguments:?}");
+        assert_eq!(page.exists(), is_kept, "the man page goes with the link");
+        assert!(foreign.exists(), "a file of somebody else is kept");
+        fs::remove_file(&foreign).unwrap();
         for unit in &units {
             assert!(!machine.path(unit).exists(), "{unit}");
         }

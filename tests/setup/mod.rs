@@ -7,5 +7,6 @@ mod kvssink;
 mod link_and_session;
 mod lock_files;
 mod service_user;
+mod shell_files;
 mod whole_step;
 mod work_dir;
