@@ -6,8 +6,9 @@
 #   install.sh --finish [--kvssink]         what the step could not finish; with --kvssink, builds it
 #   install.sh --start-service [--kvssink]  does that in the service ei-greengrass-install (systemd)
 #
-# Installs the packages that the component needs, checks that the binary can start on this machine,
-# and then runs "ei-greengrass setup", which does everything else (service user, groups, devices,
+# Compares the SHA-256 sum of the binary with the one that package.sh wrote into this script, before
+# anything runs. Installs the packages that the component needs, checks that the binary can start on
+# this machine, and then runs "ei-greengrass setup", which does everything else (service user, groups, devices,
 # work directory, link). A second run changes nothing and needs no network.
 #
 # Greengrass Lite fails a deployment when the step takes 300 s, whatever Timeout says. There the step
@@ -77,6 +78,14 @@ LITE_UPDATE_LIMIT=90
 COMPONENT=EdgeImpulseLinuxRunnerServiceComponent
 LINUX_COMPONENT=EdgeImpulseLinuxServiceComponent
 SERVICE=ei-greengrass-install
+# The SHA-256 sums of the binaries that belong to this script, "SUM  ARCHITECTURE/ei-greengrass" in each
+# line, and the signature of these lines by minisign or cosign. package.sh writes both.
+SUMS=''
+SIGNATURE=''
+# The public keys that check the signature, if the administrator of the device put one there.
+MINISIGN_KEY=/etc/ei-greengrass/minisign.pub
+COSIGN_KEY=/etc/ei-greengrass/cosign.pub
+
 # States of packages while dpkg is at work, or was ended at work.
 UNCONFIGURED='half-installed|unpacked|half-configured|triggers-awaited|triggers-pending'
 
@@ -468,6 +477,65 @@ wait_for_packages() {
     done
 }
 
+# ------------------------------------------------------------------------------------ integrity
+
+# Prints the SHA-256 sum of a file; nothing if this machine has no tool for it.
+sum_of() {
+    if have sha256sum; then
+        sha256sum <"$1"
+    elif have busybox; then
+        busybox sha256sum <"$1"
+    elif have openssl; then
+        openssl dgst -sha256 -r <"$1"
+    fi 2>/dev/null | cut -d' ' -f1
+}
+
+# Fails if the binary is not the one that this script was packaged with.
+check_sum() {
+    [ -n "$SUMS" ] && [ -f "$binary" ] || return 0
+    found=$(sum_of "$binary")
+    if [ -z "$found" ]; then
+        warn "the sum of $binary is not checked: sha256sum (coreutils or busybox) is missing"
+        return
+    fi
+    expected=$(printf '%s\n' "$SUMS" | sed -n 's|  [a-z0-9]*/ei-greengrass$||p' | tr '\n' ' ' | sed 's/ $//; s/ / or /g')
+    case " $expected " in
+    *" $found "*) ;;
+    *)
+        fail "$binary is not the file that this install.sh was packaged with, so nothing of it was run: SHA-256 expected $expected, found $found. \
+Deploy again, so that Greengrass loads the file again; in a local deployment copy the whole directory that package.sh wrote. If the sum stays the same, somebody changed the file: find out who before you package a new version"
+        ;;
+    esac
+}
+
+# The signature proves nothing to a device without a public key, and nothing is asked for there.
+check_signature() {
+    if [ -f "$EI_ROOT$MINISIGN_KEY" ]; then
+        public_key=$EI_ROOT$MINISIGN_KEY tool=minisign
+    elif [ -f "$EI_ROOT$COSIGN_KEY" ]; then
+        public_key=$EI_ROOT$COSIGN_KEY tool=cosign
+    else
+        return 0
+    fi
+    [ -n "$SIGNATURE" ] ||
+        fail "this package has no signature, and $public_key asks for one: package it with 'package.sh --sign KEY', or remove $public_key"
+    if ! have "$tool"; then
+        warn "the signature of the package is not checked: $public_key is there, $tool is not installed"
+        return
+    fi
+    directory=$(mktemp -d) || fail "no temporary directory can be made; free space in /tmp and deploy again"
+    printf '%s\n' "$SUMS" >"$directory/sums"
+    printf '%s\n' "$SIGNATURE" >"$directory/signature"
+    case $tool in
+    minisign) minisign -V -q -p "$public_key" -m "$directory/sums" -x "$directory/signature" ;;
+    cosign) cosign verify-blob --key "$public_key" --insecure-ignore-tlog=true --bundle "$directory/signature" "$directory/sums" ;;
+    esac >"$log" 2>&1 </dev/null
+    result=$?
+    rm -rf "$directory"
+    [ "$result" = 0 ] ||
+        fail "the signature of this package does not belong to $public_key, so nothing of it was run ($tool: $(reason)): deploy a version that was signed with the right key, or replace $public_key"
+}
+
 # ----------------------------------------------------------------------------------------- binary
 
 package_of_library() {
@@ -595,6 +663,8 @@ log=$(mktemp) || fail "no temporary file can be made; free space in /tmp and dep
 trap 'rm -f "$log"' EXIT
 trap 'exit 143' TERM INT HUP
 
+check_signature
+check_sum
 if [ "$mode" = service ]; then
     start_service && exit 0
     fail "the service $SERVICE cannot be started: $(reason)"

@@ -7,6 +7,7 @@
 #
 #   artifacts/package.sh BUCKET [VERSION] [OPTION]...
 #   artifacts/package.sh --local DIRECTORY [VERSION] [OPTION]...
+#   artifacts/package.sh --release DIRECTORY [VERSION] [OPTION]...
 #
 #   BUCKET                S3 bucket of the artifacts; it must exist, in the region of the devices, and
 #                         its name must have no dots (Greengrass Lite cannot download from others)
@@ -14,17 +15,22 @@
 #   --target TARGET       build for TARGET, a Rust triple or aarch64, amd64, arm; may be repeated;
 #                         default: this machine, unless --binary is given
 #   --binary ARCH=FILE    use FILE, which was built before, as the binary for aarch64, amd64 or
-#                         arm; may be repeated
+#                         arm; may be repeated. FILE may be an archive (.tar.gz) made by --release
 #   --sysroot DIRECTORY   build against the libraries in DIRECTORY (made by artifacts/sysroot.sh),
 #                         needed for another architecture; may be repeated, each target uses the
 #                         one for its architecture
 #   --region REGION       AWS region of the bucket and the component; default: that of the AWS CLI
 #   --out DIRECTORY       directory of the results; default: build/ in the repository
 #   --publish             run the AWS commands instead of printing them
+#   --sign KEY            sign the sums with the secret key KEY of minisign or cosign
+#   --no-inventory        no list of the crates in the binary and beside it, and no licences. Their tools
+#                         are built once, into target/tools, which takes some minutes
 #   --local DIRECTORY     lay out a deployment without AWS, for one architecture, and print the
 #                         commands that deploy it on a device with this directory. Without VERSION
 #                         each run makes a new version, because a nucleus cannot replace the files of
 #                         a running one
+#   --release DIRECTORY   write an archive for each architecture, with everything that --binary needs
+#                         elsewhere, and their sums
 #   --component NAME      runner (default), or linux for EdgeImpulseLinuxServiceComponent, which collects
 #                         data without a model. Both have the same files; those that the bucket has are
 #                         not uploaded again for linux
@@ -37,6 +43,9 @@
 # Rust's source in lib/rustlib/src/rust of the toolchain (rustup component rust-src, or Debian's
 # package rust-src of exactly the compiler's version). EI_BUILD_STD=yes in the environment always
 # builds it from source.
+#
+# The same source, compiler and libraries give the same bytes in every directory and at any time, which
+# tests/reproducible.sh shows. Every file of an archive has the time of the commit (or SOURCE_DATE_EPOCH).
 #
 # Needs bash 4 or newer. A build needs Rust, a C compiler, pkg-config and GStreamer's development files
 # ("sh tests/setup.sh build" installs all but Rust on Debian and Ubuntu). --publish needs the AWS CLI.
@@ -53,6 +62,8 @@
 #   artifacts/sysroot.sh build/sysroot-arm64
 #   artifacts/package.sh my-bucket --target aarch64 --sysroot build/sysroot-arm64 --publish
 #   artifacts/package.sh --local build/local --set ei_local_model_file=builtin:ball
+#   artifacts/package.sh --release build/release --sign ~/.minisign/minisign.key
+#   artifacts/package.sh my-bucket --binary aarch64=ei-greengrass-2.0.0-aarch64.tar.gz
 set -euo pipefail
 
 COMPONENT=EdgeImpulseLinuxRunnerServiceComponent
@@ -69,12 +80,15 @@ readonly REGION='^[a-z]{2}(-[a-z]+)+-[0-9]+$'
 readonly GLIBC=2.31
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+here=$root/artifacts
 out=$root/build
 # The directory of rustup; a new shell may not have it in its PATH yet.
 PATH="$PATH:${HOME:-/root}/.cargo/bin"
-bucket='' version='' region='' publish=no local_directory=''
+bucket='' version='' region='' publish=no local_directory='' release_directory=''
+inventory=yes key='' signer='' unpacked='' target_directory=''
 targets=() sysroots=() settings=() words=()
-declare -A binaries=()
+# The binary and the directory of the inventory of each architecture.
+declare -A binaries=() inventories=()
 
 fail() {
     printf 'error: %s\n' "$*" >&2
@@ -84,6 +98,13 @@ fail() {
 say() {
     printf '%s\n' "$*"
 }
+
+# shellcheck source=artifacts/package/tools.sh
+. "$here/package/tools.sh"
+# shellcheck source=artifacts/package/reproducible.sh
+. "$here/package/reproducible.sh"
+# shellcheck source=artifacts/package/contents.sh
+. "$here/package/contents.sh"
 
 # ---------------------------------------------------------------------------------------- arguments
 
@@ -155,7 +176,8 @@ parse_arguments() {
             exit 0
             ;;
         --publish) publish=yes ;;
-        --target | --binary | --sysroot | --region | --out | --local | --set | --component)
+        --no-inventory) inventory=no ;;
+        --target | --binary | --sysroot | --region | --out | --local | --release | --set | --component | --sign)
             (($# >= 2)) || fail "$1 needs a value; see --help"
             take_option "$1" "$2"
             shift
@@ -167,6 +189,8 @@ parse_arguments() {
     done
     if [[ -n $local_directory ]]; then
         take_local_words
+    elif [[ -n $release_directory ]]; then
+        take_release_words
     else
         take_bucket_words
     fi
@@ -177,6 +201,7 @@ parse_arguments() {
         targets=("$machine")
     fi
     [[ -z $local_directory ]] || check_one_architecture
+    [[ -z $key ]] || check_key
 }
 
 take_bucket_words() {
@@ -190,10 +215,20 @@ take_bucket_words() {
     check_region
 }
 
+take_release_words() {
+    ((${#words[@]} <= 1)) || fail "--release needs no bucket; accepted: --release DIRECTORY [VERSION]"
+    [[ $publish == no && -z $region && $out == "$root/build" && ${#settings[@]} == 0 ]] ||
+        fail "--release writes to its own directory and does not publish: leave --publish, --region, --out and --set out"
+    version=${words[0]:-$(program_version)}
+}
+
 take_local_words() {
     ((${#words[@]} <= 1)) || fail "--local needs no bucket; accepted: --local DIRECTORY [VERSION]"
     [[ $publish == no && -z $region && $out == "$root/build" ]] ||
         fail "--local writes to its own directory and does not publish: leave --publish, --region and --out out"
+    [[ -z $release_directory ]] || fail "--local and --release cannot be combined"
+    # A trial needs no list of its crates.
+    inventory=no
     version=${words[0]:-}
     # A version of its own for each run, below 2^31 until 2038, the limit of the classic nucleus.
     [[ -n $version ]] || version=$(program_version | sed 's/[^.]*$//')$(date +%s)
@@ -224,7 +259,10 @@ take_option() {
         [[ $2 == *=* ]] || fail "--binary '$2': accepted: ARCH=FILE, for example aarch64=./ei-greengrass"
         architecture=$(architecture_of "${2%%=*}")
         [[ -f ${2#*=} ]] || fail "--binary ${2%%=*}: the file '${2#*=}' does not exist"
-        binaries[$architecture]=${2#*=}
+        case $2 in
+        *.tar.gz) take_archive "$architecture" "${2#*=}" ;;
+        *) binaries[$architecture]=${2#*=} ;;
+        esac
         ;;
     --sysroot)
         [[ -d $2/usr/lib ]] || fail "--sysroot '$2' has no usr/lib; make one with artifacts/sysroot.sh"
@@ -247,6 +285,11 @@ take_option() {
         [[ -n $2 ]] || fail "--local needs a directory"
         local_directory=$2
         ;;
+    --release)
+        [[ -n $2 ]] || fail "--release needs a directory"
+        release_directory=$2
+        ;;
+    --sign) key=$2 ;;
     --set)
         [[ $2 =~ ^[a-z0-9_]+= && $2 != *$'\n'* ]] || fail "--set '$2': accepted: KEY=VALUE in one line, for example ei_local_model_file=builtin:ball"
         settings+=("$2")
@@ -267,7 +310,8 @@ sysroot_for() {
     done
 }
 
-# Sets the environment that makes cargo use the sysroot $1 for the target $2 with library directory $3.
+# Sets the environment that makes cargo use the sysroot $1 for the target $2 with library directory $3,
+# and link_flags, what the compiler of Rust needs for it.
 use_sysroot() {
     local sysroot=$1 lower upper
     lower=${2//-/_}
@@ -283,9 +327,9 @@ use_sysroot() {
     export "CARGO_TARGET_${upper}_LINKER=$3-gcc"
     # Without -B gcc links its own newer start-up files, and with an older glibc the constructors then
     # do not run, without any message. Without -L it also links its own newer libgcc_s.
-    export "CARGO_TARGET_${upper}_RUSTFLAGS=-C link-arg=--sysroot=$sysroot -C link-arg=-B$sysroot/usr/lib/$3 \
--C link-arg=-L$sysroot/usr/lib/$3 -C link-arg=-L$sysroot/lib/$3 \
--C link-arg=-Wl,-rpath-link,$sysroot/usr/lib/$3:$sysroot/lib/$3"
+    link_flags=(-C "link-arg=--sysroot=$sysroot" -C "link-arg=-B$sysroot/usr/lib/$3"
+        -C "link-arg=-L$sysroot/usr/lib/$3" -C "link-arg=-L$sysroot/lib/$3"
+        -C "link-arg=-Wl,-rpath-link,$sysroot/usr/lib/$3:$sysroot/lib/$3")
 }
 
 # Fails with one line that names all missing tools. check_tools yes|no: whether the libraries of this
@@ -307,10 +351,11 @@ check_tools() {
     }
 }
 
-# Builds for one architecture and adds the binary to binaries.
+# Builds for one architecture and adds the binary to binaries, and its inventory to inventories. The
+# build has a directory of its own, so that its flags do not make other builds compile everything again.
 build() {
-    local architecture=$1 triple multiarch host sysroot library target_directory
-    local command=(cargo build --release --locked)
+    local architecture=$1 triple multiarch host sysroot library directory
+    local command=(cargo)
     triple=$(triple_of "$architecture")
     multiarch=$(multiarch_of "$architecture")
     sysroot=$(sysroot_for "$multiarch")
@@ -318,34 +363,44 @@ build() {
     host=$(rustc -vV | sed -n 's/^host: //p')
     target_directory=$(cd "$root" && cargo metadata --no-deps --format-version 1 --locked |
         sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
+    directory=$target_directory/component
 
-    if [[ $triple == "$host" && -z $sysroot ]]; then
-        say "package: building for this machine"
-        (cd "$root" && "${command[@]}")
-        binaries[$architecture]=$target_directory/release/ei-greengrass
-        return
-    fi
-
-    [[ -n $sysroot ]] ||
+    [[ -n $sysroot || $triple == "$host" ]] ||
         fail "there is no sysroot for $triple: make one with artifacts/sysroot.sh and pass it with --sysroot"
-    library=$(rustc --print sysroot)/lib/rustlib
-    (
-        use_sysroot "$sysroot" "$triple" "$multiarch"
-        if command -v cargo-zigbuild >/dev/null; then
-            command=(cargo zigbuild --release --locked --target "$triple.$GLIBC")
-        else
-            command+=(--target "$triple")
-        fi
-        if [[ ! -d $library/$triple || ${EI_BUILD_STD:-no} == yes ]]; then
-            [[ -d $library/src/rust/library/std ]] ||
-                fail "there is no standard library for $triple (rustup target add $triple) and no source of Rust ($library/src/rust)"
-            export RUSTC_BOOTSTRAP=1
-            command+=("-Zbuild-std=std,panic_abort")
-        fi
-        say "package: building for $triple with $sysroot"
-        cd "$root" && "${command[@]}"
-    )
-    binaries[$architecture]=$target_directory/$triple/release/ei-greengrass
+    if [[ $inventory == yes ]]; then
+        provide_tools
+        command+=(auditable)
+    fi
+    if [[ -z $sysroot ]]; then
+        say "package: building for this machine"
+        (
+            reproducible_flags "$triple"
+            cd "$root" && CARGO_TARGET_DIR=$directory "${command[@]}" build --release --locked
+        )
+        binaries[$architecture]=$directory/release/ei-greengrass
+    else
+        library=$(rustc --print sysroot)/lib/rustlib
+        (
+            link_flags=()
+            use_sysroot "$sysroot" "$triple" "$multiarch"
+            if command -v cargo-zigbuild >/dev/null; then
+                command+=(zigbuild --release --locked --target "$triple.$GLIBC")
+            else
+                command+=(build --release --locked --target "$triple")
+            fi
+            if [[ ! -d $library/$triple || ${EI_BUILD_STD:-no} == yes ]]; then
+                [[ -d $library/src/rust/library/std ]] ||
+                    fail "there is no standard library for $triple (rustup target add $triple) and no source of Rust ($library/src/rust)"
+                export RUSTC_BOOTSTRAP=1
+                command+=("-Zbuild-std=std,panic_abort")
+            fi
+            say "package: building for $triple with $sysroot"
+            reproducible_flags "$triple" ${link_flags[@]+"${link_flags[@]}"}
+            cd "$root" && CARGO_TARGET_DIR=$directory "${command[@]}"
+        )
+        binaries[$architecture]=$directory/$triple/release/ei-greengrass
+    fi
+    [[ $inventory == no ]] || make_inventory "$architecture" "$triple"
 }
 
 # Refuses a binary for another architecture, which would only fail on the device ("Exec format error").
@@ -369,12 +424,14 @@ lay_out() {
     local directory=$out/$PREFIX/$version architecture
     rm -rf "$directory"
     mkdir -p "$directory"
-    install -m 755 "$root/artifacts/install.sh" "$directory/install.sh"
+    write_install_script "$directory/install.sh" "${!binaries[@]}"
     for architecture in "${!binaries[@]}"; do
         check_binary "$architecture" "${binaries[$architecture]}"
         mkdir "$directory/$architecture"
         install -m 755 "${binaries[$architecture]}" "$directory/$architecture/ei-greengrass"
+        copy_inventory "$architecture" "$directory/$architecture"
     done
+    write_sums "$directory"
 }
 
 # Writes the recipe with bucket, version, and only the manifests of the architectures that have a binary.
@@ -580,7 +637,7 @@ lay_out_local() {
     rm -rf "$out/artifacts/$COMPONENT" "$out/recipes/$COMPONENT"-*.yaml
     artifacts=$out/artifacts/$COMPONENT/$version
     mkdir -p "$artifacts"
-    install -m 755 "$root/artifacts/install.sh" "$artifacts/install.sh"
+    write_install_script "$artifacts/install.sh" "$architecture"
     install -m 755 "${binaries[$architecture]}" "$artifacts/ei-greengrass"
     bucket=local-deployment
     write_recipe
@@ -623,12 +680,21 @@ print_local_commands() {
 }
 
 parse_arguments "$@"
+set_source_date
 for target in ${targets[@]+"${targets[@]}"}; do
     build "$target"
 done
 if [[ -n $local_directory ]]; then
     lay_out_local
     print_local_commands
+    exit
+fi
+if [[ -n $release_directory ]]; then
+    mkdir -p "$release_directory"
+    out=$(cd "$release_directory" && pwd -P)
+    # The sums are those of one version.
+    rm -f "$out"/ei-greengrass-* "$out"/SHA256SUMS*
+    write_archives
     exit
 fi
 mkdir -p "$out"

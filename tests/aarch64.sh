@@ -139,7 +139,7 @@ build() {
         sysroot=$CARGO_TARGET_DIR/sysroot
         [[ -d $sysroot/usr/lib/$MULTIARCH/pkgconfig ]] || "$root/artifacts/sysroot.sh" --arch arm64 "$sysroot"
     fi
-    "$root/artifacts/package.sh" any-bucket --target aarch64 --sysroot "$sysroot" --out "$scratch/out" >"$scratch/package.log" ||
+    "$root/artifacts/package.sh" any-bucket --target aarch64 --sysroot "$sysroot" --no-inventory --out "$scratch/out" >"$scratch/package.log" ||
         { tail -n 20 "$scratch/package.log" >&2; fail "the build failed"; }
     binary=$(echo "$scratch"/out/artifacts/*/*/aarch64/ei-greengrass)
     result "built and packaged in $((SECONDS - begun)) s"

@@ -567,6 +567,98 @@ it "long outputs cause no errors of pipes" long_outputs_are_quiet
 
 # ------------------------------------------------------------------------------ the binary and setup
 
+# packaged [SUM]: the script with the sum of the binary, or with another one, as package.sh writes it.
+packaged() {
+    rm -f "$sandbox/bin/sha256sum" "$sandbox/bin/cut"
+    ln -s "$(command -v sha256sum)" "$(command -v cut)" "$sandbox/bin/"
+    sum=${1:-$(sha256sum <"$binary" | cut -d' ' -f1)}
+    sed "s|^SUMS=''\$|SUMS='${sum}  amd64/ei-greengrass'|" "$repository/artifacts/install.sh" >"$sandbox/artifacts/install.sh"
+}
+
+changed_binary_is_refused() {
+    bare_machine
+    # The binary notes that it ran.
+    sed -i "2a echo ran >>\"$sandbox/ran\"" "$binary"
+    packaged
+    install_step
+    succeeds
+    expected=$sum
+    rm "$sandbox/ran"
+    echo '# one more byte' >>"$binary"
+    found=$(sha256sum <"$binary" | cut -d' ' -f1)
+    for arguments in '' --dry-run --finish '--finish --kvssink' --start-service; do
+        # shellcheck disable=SC2086 # the arguments are words
+        install_step $arguments
+        same 1 "$status"
+        has "$sandbox/err" "error: $sandbox/artifacts/ei-greengrass is not the file that this install.sh was packaged with"
+        has "$sandbox/err" "SHA-256 expected $expected, found $found"
+        has "$sandbox/err" 'Deploy again'
+        [ ! -e "$sandbox/ran" ] || fail "$arguments: the binary ran"
+        has_not "$sandbox/calls" 'apt-get '
+        same '' "$(ls -A "$sandbox/tmp")"
+    done
+    # The sums of a package with several architectures.
+    sed -i "s|^SUMS='.*|SUMS='$(printf '%064d' 1)  aarch64/ei-greengrass\n$found  amd64/ei-greengrass'|" "$sandbox/artifacts/install.sh"
+    install_step
+    succeeds
+}
+it "a binary with one changed byte is refused before anything runs" changed_binary_is_refused
+
+sums_are_made_by_what_is_there() {
+    bare_machine
+    packaged "$(printf '%064d' 1)"
+    rm "$sandbox/bin/sha256sum"
+    fake busybox '[ "$1" = sha256sum ] && exec '"$(command -v sha256sum)"
+    install_step
+    same 1 "$status"
+    has "$sandbox/err" "found $(sha256sum <"$binary" | cut -d' ' -f1)"
+    rm "$sandbox/bin/busybox"
+    install_step
+    succeeds
+    has "$sandbox/err" 'is not checked: sha256sum (coreutils or busybox) is missing'
+}
+it "busybox makes the sum where there is no sha256sum, and without both there is a warning" sums_are_made_by_what_is_there
+
+signature_is_checked_with_the_key_of_the_device() {
+    bare_machine
+    packaged
+    mkdir -p "$root/etc/ei-greengrass"
+    fake minisign 'case "$*" in
+        "-V -q -p $machine/root/etc/ei-greengrass/minisign.pub -m "*) ;;
+        *) exit 9 ;;
+        esac
+        grep -q amd64/ei-greengrass "$6" && grep -qx good "$8" || { echo "Signature verification failed" >&2; exit 1; }'
+    # Without a key nothing is asked for.
+    install_step
+    succeeds
+    has_not "$sandbox/calls" 'minisign '
+    touch "$root/etc/ei-greengrass/minisign.pub"
+    install_step
+    same 1 "$status"
+    has "$sandbox/err" 'this package has no signature'
+    has "$sandbox/err" 'package.sh --sign KEY'
+    sed -i "s|^SIGNATURE=''|SIGNATURE='untrusted comment: x\ngood'|" "$sandbox/artifacts/install.sh"
+    install_step
+    succeeds
+    sed -i "s|^good'|bad'|" "$sandbox/artifacts/install.sh"
+    install_step
+    same 1 "$status"
+    has "$sandbox/err" 'the signature of this package does not belong to'
+    has "$sandbox/err" 'Signature verification failed'
+    same '' "$(ls -A "$sandbox/tmp")"
+    rm "$sandbox/bin/minisign"
+    install_step
+    succeeds
+    has "$sandbox/err" 'minisign is not installed'
+    # A key of cosign.
+    mv "$root/etc/ei-greengrass/minisign.pub" "$root/etc/ei-greengrass/cosign.pub"
+    fake cosign 'exit 1'
+    install_step
+    same 1 "$status"
+    has "$sandbox/calls" "cosign verify-blob --key $root/etc/ei-greengrass/cosign.pub "
+}
+it "a signature is checked where a public key is, and then an unsigned package is refused" signature_is_checked_with_the_key_of_the_device
+
 setup_gets_counts_and_time() {
     bare_machine
     echo gstreamer1.0-libav >"$sandbox/unavailable"

@@ -1,30 +1,8 @@
 # shellcheck shell=sh disable=SC2154,SC2016 # variables of run.sh; variables of the fakes
 # artifacts/package.sh with fake binaries, a fake cargo and a fake AWS CLI.
 
-# elf FILE MACHINE: the head of an executable, MACHINE as two octal bytes.
-elf() {
-    printf '\177ELF\002\001\001\000\000\000\000\000\000\000\000\000\003\000%bGLIBC_2.17 GLIBC_2.31' "$2" >"$1"
-}
-aarch64='\0267\0000'
-amd64='\0076\0000'
-arm='\0050\0000'
-
-# No test asks the AWS CLI of this machine.
-mkdir -p "$scratch/no-aws"
-printf '#!/bin/sh\nexit 255\n' >"$scratch/no-aws/aws"
-chmod +x "$scratch/no-aws/aws"
-PATH=$scratch/no-aws:$PATH
-
-package() {
-    status=0
-    "$repository/artifacts/package.sh" "$@" --out "$sandbox/build" >"$sandbox/out" 2>"$sandbox/err" || status=$?
-}
-
-refuses() {
-    same 2 "$status"
-    has "$sandbox/err" "$1"
-    [ ! -e "$sandbox/build" ] || fail 'something was written'
-}
+# shellcheck source=tests/artifacts/package_fakes.sh
+. "$here/package_fakes.sh"
 
 three_binaries_are_laid_out() {
     elf "$sandbox/a" "$aarch64"
@@ -37,7 +15,10 @@ three_binaries_are_laid_out() {
     cmp a "$artifacts/aarch64/ei-greengrass"
     cmp b "$artifacts/amd64/ei-greengrass"
     cmp c "$artifacts/arm/ei-greengrass"
-    cmp "$repository/artifacts/install.sh" "$artifacts/install.sh"
+    same_script "$artifacts/install.sh"
+    for pair in a:aarch64 b:amd64 c:arm; do
+        has "$artifacts/install.sh" "$(sha256sum <"${pair%:*}" | cut -d' ' -f1)  ${pair#*:}/ei-greengrass"
+    done
     [ -x "$artifacts/arm/ei-greengrass" ] || fail 'not executable'
     has "$sandbox/out" 'runs on glibc 2.31 and newer'
     sed 's/YOUR_S3_ARTIFACT_BUCKET/my-bucket/; s/2\.0\.0/2.1.0/' \
@@ -254,16 +235,6 @@ buckets_of_other_regions_are_refused() {
 }
 it "package: a bucket in another region than the component is refused, if the AWS CLI knows it" buckets_of_other_regions_are_refused
 
-# A copy of the scripts, with a recipe that a test may change.
-repository_of_the_test() {
-    mkdir -p "$sandbox/repository/artifacts" "$sandbox/repository/recipes"
-    cp "$repository"/artifacts/*.sh "$sandbox/repository/artifacts/"
-    cp "$repository/Cargo.toml" "$sandbox/repository/"
-    recipe=$sandbox/repository/recipes/EdgeImpulseLinuxRunnerServiceComponent.yaml
-    cp "$repository/recipes/EdgeImpulseLinuxRunnerServiceComponent.yaml" "$recipe"
-    repository=$sandbox/repository
-}
-
 # add_keys N: adds N keys to the recipe's configuration.
 add_keys() {
     awk -v n="$1" '{ print } /^    Parameters:/ { for (i = 0; i < n; i++) print "      key" i ": x" }' "$recipe" >"$recipe.new"
@@ -336,7 +307,8 @@ local_deployment_is_laid_out() {
     local_deployment 2.1.0
     same 0 "$status"
     cmp "$sandbox/b" "$sandbox/local/artifacts/$name/2.1.0/ei-greengrass"
-    cmp "$repository/artifacts/install.sh" "$sandbox/local/artifacts/$name/2.1.0/install.sh"
+    same_script "$sandbox/local/artifacts/$name/2.1.0/install.sh"
+    has "$sandbox/local/artifacts/$name/2.1.0/install.sh" "SUMS='$(sha256sum <"$sandbox/b" | cut -d' ' -f1)  amd64/ei-greengrass'"
     [ -x "$sandbox/local/artifacts/$name/2.1.0/ei-greengrass" ] || fail 'not executable'
     recipe=$sandbox/local/recipes/$name-2.1.0.yaml
     has "$recipe" 'ComponentVersion: "2.1.0"'
@@ -440,27 +412,6 @@ binaries_of_other_machines_are_refused() {
 }
 it "package: a binary of another machine is refused" binaries_of_other_machines_are_refused
 
-# A fake toolchain on x86-64 that notes each build and its environment.
-toolchain() {
-    mkdir -p "$sandbox/bin" "$sandbox/target/release" "$sandbox/rust/lib/rustlib/$1" \
-        "$sandbox/sysroot/usr/lib/aarch64-linux-gnu/pkgconfig"
-    elf "$sandbox/target/release/ei-greengrass" "$amd64"
-    mkdir -p "$sandbox/target/aarch64-unknown-linux-gnu/release"
-    elf "$sandbox/target/aarch64-unknown-linux-gnu/release/ei-greengrass" "$aarch64"
-    for tool in bash sh env cat sed awk head tail tr od grep sort uname dirname mkdir install rm cp wc; do
-        ln -s "$(command -v "$tool")" "$sandbox/bin/$tool"
-    done
-    printf '#!/bin/sh\ncase "$*" in\n-vV) echo "host: x86_64-unknown-linux-gnu" ;;\n*) echo "%s/rust" ;;\nesac\n' "$sandbox" >"$sandbox/bin/rustc"
-    printf '#!/bin/sh\ncase "$1" in\nmetadata) echo "{\\"target_directory\\":\\"%s/target\\"}" ;;\n*) echo "cargo $*" >>"%s/calls"; env >"%s/environment" ;;\nesac\n' \
-        "$sandbox" "$sandbox" "$sandbox" >"$sandbox/bin/cargo"
-    for tool in aarch64-linux-gnu-gcc cc pkg-config; do
-        printf '#!/bin/sh\n' >"$sandbox/bin/$tool"
-    done
-    # Hides the Rust of this machine.
-    HOME=$sandbox
-    chmod +x "$sandbox"/bin/*
-}
-
 missing_build_tools_are_named() {
     toolchain none
     rm "$sandbox/bin/cc" "$sandbox/bin/rustc"
@@ -480,16 +431,16 @@ it "package: missing build tools are named in one line, before anything is built
 
 native_build_is_locked() {
     toolchain none
-    PATH=$sandbox/bin package my-bucket --target x86_64-unknown-linux-gnu
+    PATH=$sandbox/bin package my-bucket --target x86_64-unknown-linux-gnu --no-inventory
     same 0 "$status"
     same 'cargo build --release --locked' "$(cat "$sandbox/calls")"
-    cmp "$sandbox/target/release/ei-greengrass" "$sandbox"/build/artifacts/*/*/amd64/ei-greengrass
+    cmp "$sandbox/target/component/release/ei-greengrass" "$sandbox"/build/artifacts/*/*/amd64/ei-greengrass
 }
 it "package: the target of this machine is built with an ordinary locked release build" native_build_is_locked
 
 cross_build_uses_the_sysroot() {
     toolchain aarch64-unknown-linux-gnu
-    PATH=$sandbox/bin package my-bucket --target aarch64 --sysroot "$sandbox/sysroot"
+    PATH=$sandbox/bin package my-bucket --target aarch64 --sysroot "$sandbox/sysroot" --no-inventory
     same 0 "$status"
     same 'cargo build --release --locked --target aarch64-unknown-linux-gnu' "$(cat "$sandbox/calls")"
     has "$sandbox/environment" "PKG_CONFIG_SYSROOT_DIR=$sandbox/sysroot"
@@ -502,7 +453,7 @@ it "package: a cross build uses the sysroot's libraries and start-up files" cros
 zigbuild_pins_the_c_library() {
     toolchain aarch64-unknown-linux-gnu
     ln -s cargo "$sandbox/bin/cargo-zigbuild"
-    PATH=$sandbox/bin package my-bucket --target aarch64 --sysroot "$sandbox/sysroot"
+    PATH=$sandbox/bin package my-bucket --target aarch64 --sysroot "$sandbox/sysroot" --no-inventory
     same 0 "$status"
     same 'cargo zigbuild --release --locked --target aarch64-unknown-linux-gnu.2.31' "$(cat "$sandbox/calls")"
 }
@@ -510,16 +461,16 @@ it "package: cargo-zigbuild is used if it is installed" zigbuild_pins_the_c_libr
 
 missing_standard_library_is_built_or_named() {
     toolchain none
-    PATH=$sandbox/bin package my-bucket --target aarch64 --sysroot "$sandbox/sysroot"
+    PATH=$sandbox/bin package my-bucket --target aarch64 --sysroot "$sandbox/sysroot" --no-inventory
     refuses 'rustup target add aarch64-unknown-linux-gnu'
     mkdir -p "$sandbox/rust/lib/rustlib/src/rust/library/std"
-    PATH=$sandbox/bin package my-bucket --target aarch64 --sysroot "$sandbox/sysroot"
+    PATH=$sandbox/bin package my-bucket --target aarch64 --sysroot "$sandbox/sysroot" --no-inventory
     same 0 "$status"
     has "$sandbox/calls" '-Zbuild-std=std,panic_abort'
     has "$sandbox/environment" RUSTC_BOOTSTRAP=1
     rm "$sandbox/calls"
     mkdir "$sandbox/rust/lib/rustlib/aarch64-unknown-linux-gnu"
-    PATH=$sandbox/bin EI_BUILD_STD=yes package my-bucket --target aarch64 --sysroot "$sandbox/sysroot"
+    PATH=$sandbox/bin EI_BUILD_STD=yes package my-bucket --target aarch64 --sysroot "$sandbox/sysroot" --no-inventory
     has "$sandbox/calls" '-Zbuild-std=std,panic_abort'
 }
 it "package: a missing standard library is built from source, or the error says how to get it" missing_standard_library_is_built_or_named
