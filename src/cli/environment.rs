@@ -1,7 +1,8 @@
 //! Variables that GStreamer and its plugins need and Greengrass does not set: the directories of `kvssink` and its
-//! libraries, and the sockets of the service user's PipeWire and PulseAudio.
+//! libraries, and the sockets of the service user's PipeWire and PulseAudio. And one that makes the C library's allocator
+//! keep less memory.
 //!
-//! The dynamic linker reads `LD_LIBRARY_PATH` once, when a process starts. So the program re-executes itself with the
+//! The dynamic linker and the C library read their variables once, when a process starts. So the program re-executes itself with the
 //! missing variables, before it does anything else. The process id and the arguments stay the same.
 //!
 //! For a subcommand that must not change anything, the cache of GStreamer's registry is a copy in memory: GStreamer
@@ -18,8 +19,13 @@ use std::process::Command;
 use crate::setup::kvssink;
 
 /// The message when [`complete`] fails; the reason follows.
-pub(super) const INCOMPLETE: &str =
-    "The program cannot be re-executed with the variables for kvssink or PipeWire and continues without them";
+pub(super) const INCOMPLETE: &str = "The program cannot be re-executed with the variables that it needs (kvssink, PipeWire, memory) and continues without them";
+
+/// The variable that sets how many heaps glibc uses, and its value. By default each of the first threads gets a heap of its own,
+/// up to eight for each processor, and a heap keeps most of what an outage once took. Other C libraries ignore the variable.
+const HEAPS: (&str, &str) = ("MALLOC_ARENA_MAX", "2");
+/// The other variable that may set the number of heaps (glibc manual, "Memory Allocation Tunables").
+const TUNABLES: (&str, &str) = ("GLIBC_TUNABLES", "glibc.malloc.arena_max");
 
 /// Names the file of GStreamer's registry.
 const REGISTRY: &str = "GST_REGISTRY";
@@ -42,7 +48,10 @@ struct SearchPaths<'a> {
 /// # Errors
 /// The program cannot be re-executed; it can continue without the variables.
 pub(super) fn complete(with_kvssink: bool) -> io::Result<()> {
-    reexecute(with_kvssink, Vec::new())
+    reexecute(
+        with_kvssink,
+        heaps(&|name| std::env::var_os(name)).into_iter().collect(),
+    )
 }
 
 /// Re-executes the program with the missing variables and these, if there are any.
@@ -64,13 +73,21 @@ fn reexecute(with_kvssink: bool, mut variables: Vec<Variable>) -> io::Result<()>
     Err(command.args(arguments).envs(variables).exec())
 }
 
+/// The variable for the number of heaps, unless an operator has set it.
+fn heaps(variable: &dyn Fn(&str) -> Option<OsString>) -> Option<Variable> {
+    let (name, value) = HEAPS;
+    let (tunables, tunable) = TUNABLES;
+    let is_tuned = || variable(tunables).is_some_and(|value| value.to_string_lossy().contains(tunable));
+    (variable(name).is_none() && !is_tuned()).then(|| (name, value.into()))
+}
+
 /// As [`complete`], for a subcommand that changes no file.
 ///
 /// # Errors
 /// As [`complete`].
 pub(super) fn complete_without_changes(with_kvssink: bool) -> io::Result<()> {
     if std::env::var_os(REGISTRY).is_some() || std::env::var_os("GST_REGISTRY_1_0").is_some() {
-        return complete(with_kvssink);
+        return reexecute(with_kvssink, Vec::new());
     }
     // Kept open across the re-execution, which gives it its path below /proc.
     let registry = File::from(rustix::fs::memfd_create(
@@ -201,6 +218,22 @@ mod tests {
         let nowhere = home.path().join("none");
         assert_eq!(missing_in(home.path(), &nowhere, false, &[]), []);
         assert_eq!(missing_in(&nowhere, &nowhere, true, &[]), []);
+    }
+
+    #[test]
+    fn the_number_of_heaps_is_set_once_and_not_over_that_of_an_operator() {
+        let set = |name: &'static str, value: &'static str| {
+            heaps(&move |asked| (asked == name).then(|| OsString::from(value)))
+        };
+        let (name, value) = HEAPS;
+        assert_eq!(set("OTHER", "1"), Some((name, value.into())));
+        assert_eq!(
+            set("GLIBC_TUNABLES", "glibc.malloc.check=1"),
+            Some((name, value.into()))
+        );
+        assert_eq!(set(name, value), None, "it does not start itself again forever");
+        assert_eq!(set(name, "8"), None);
+        assert_eq!(set("GLIBC_TUNABLES", "glibc.malloc.arena_max=4"), None);
     }
 
     #[test]

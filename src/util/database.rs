@@ -14,8 +14,9 @@ use redb::{Builder, Database, ReadableDatabase, TableDefinition, TableError, Wri
 
 /// Metadata of the database. The key "format" holds the version of its tables.
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
-/// Size of redb's page cache.
-const CACHE_BYTES: usize = 1 << 20;
+/// Size of redb's page cache, half of which holds changed pages until they are written. The databases are written in small
+/// commits and read from the oldest entry on, so more memory saves little, and the allocator does not give all of it back.
+const CACHE_BYTES: usize = 256 << 10;
 
 /// Why a database cannot be used.
 #[derive(Debug, thiserror::Error)]
