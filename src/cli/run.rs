@@ -1,6 +1,6 @@
 //! `run`: the daemon.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,6 +19,7 @@ use crate::lifecycle::{
 use crate::nucleus::{Nucleus, NucleusError};
 use crate::studio::replace_foreign_models;
 use crate::supervisor::{ConfigUpdate, RunEnd, Setup};
+use crate::util::atomic_file;
 use crate::util::log_limiter::LogLimiter;
 use crate::util::text::sentence;
 
@@ -221,6 +222,7 @@ impl InstanceGuard {
             lock.remove();
             return Err(exit);
         }
+        remove_leftovers(config, &device_dir);
         Ok(Self {
             device: device.name,
             lock: Arc::new(lock),
@@ -228,6 +230,19 @@ impl InstanceGuard {
             _device_dir_lock: device_dir_lock,
         })
     }
+}
+
+/// Removes temporary files of small files (`util/atomic_file.rs`) that earlier processes left behind.
+fn remove_leftovers(config: &Config, device_dir: &Path) {
+    let models = config.work_dir.join("models");
+    let directories = [
+        device_dir.to_owned(),
+        device_dir.join("studio-summaries"),
+        config.work_dir.join(&config.device_name),
+        models.join("state"),
+        models,
+    ];
+    atomic_file::remove_leftovers(directories.iter().map(PathBuf::as_path));
 }
 
 /// Waits for the end of an earlier process of the same device. It notices the removal of its lock file only after up to

@@ -4,12 +4,18 @@ use std::fs::{self, File, FileTimes};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{Access, StatVfsMountFlags, access, statvfs};
 use tracing::{info, warn};
 
 use super::elf;
 use crate::util::write_access;
+
+/// Begins the names of copies that are not complete; a random number follows.
+const UNFINISHED_COPY: &str = ".copy-";
+/// A copy is complete long before.
+const ABANDONED_AFTER: Duration = Duration::from_secs(3600);
 
 /// Why a file cannot be used as a model.
 #[derive(Debug, thiserror::Error)]
@@ -352,6 +358,21 @@ fn make_executable(path: &Path, meta: &fs::Metadata, work_dir: &Path) -> Result<
     }
 }
 
+/// Removes copies that a power cut or a SIGKILL left behind incomplete.
+fn remove_abandoned_copies(directory: &Path) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let is_unfinished = entry
+            .file_name()
+            .as_encoded_bytes()
+            .starts_with(UNFINISHED_COPY.as_bytes());
+        let age = || entry.metadata().ok()?.modified().ok()?.elapsed().ok();
+        if is_unfinished && age().is_some_and(|age| age > ABANDONED_AFTER) {
+            // It is tried again before the next copy.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
 /// Makes an executable copy in `models/`, unless there is one of the same size and modification time.
 fn copy_into(path: &Path, meta: &fs::Metadata, work_dir: &Path) -> io::Result<PathBuf> {
     let directory = work_dir.join("models");
@@ -368,7 +389,8 @@ fn copy_into(path: &Path, meta: &fs::Metadata, work_dir: &Path) -> io::Result<Pa
     {
         return Ok(target);
     }
-    let unfinished = directory.join(format!(".copy-{:016x}", rand::random::<u64>()));
+    remove_abandoned_copies(&directory);
+    let unfinished = directory.join(format!("{UNFINISHED_COPY}{:016x}", rand::random::<u64>()));
     let copied = (|| {
         let mut file = File::create_new(&unfinished)?;
         io::copy(&mut File::open(path)?, &mut file)?;
@@ -544,6 +566,22 @@ mod tests {
         fs::write(&path, elf(183)).unwrap();
         copy_into(&path, &fs::metadata(&path).unwrap(), dir.path()).unwrap();
         assert_eq!(fs::read(&copy).unwrap(), elf(183));
+    }
+
+    #[test]
+    fn a_copy_that_a_power_cut_left_behind_is_removed_before_the_next_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("model.eim");
+        fs::write(&path, elf(62)).unwrap();
+        fs::create_dir(dir.path().join("models")).unwrap();
+        let [abandoned, current] = [".copy-0123456789abcdef", ".copy-fedcba9876543210"].map(|name| {
+            let path = dir.path().join("models").join(name);
+            (File::create(&path).unwrap(), path)
+        });
+        let old = std::time::SystemTime::now() - 2 * ABANDONED_AFTER;
+        abandoned.0.set_times(FileTimes::new().set_modified(old)).unwrap();
+        copy_into(&path, &fs::metadata(&path).unwrap(), dir.path()).unwrap();
+        assert!(!abandoned.1.exists() && current.1.exists());
     }
 
     #[test]

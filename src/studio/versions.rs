@@ -15,6 +15,9 @@ const DIRECTORY: &str = "state";
 pub(super) const VERSIONS: &str = "versions.json";
 /// Bad versions that are remembered for each configuration.
 const MAX_BAD: usize = 32;
+/// Most configurations in the file. Beyond that, the one whose versions changed longest ago is forgotten, and its models are no
+/// longer kept.
+const MAX_CONFIGURATIONS: usize = 32;
 
 /// The versions of the model of one configuration. A model is named by its directory below `models/`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -187,19 +190,20 @@ impl VersionsFile {
         let lock = File::open(&self.directory)?;
         lock.lock()?;
         let mut all = self.all();
-        let index = match all.iter().position(|known| known.origin == *origin) {
-            Some(index) => index,
-            None => {
-                all.push(OriginVersions {
-                    origin: origin.clone(),
-                    versions: ModelVersions::default(),
-                });
-                all.len() - 1
-            }
-        };
-        let before = all[index].versions.clone();
-        let result = change(&mut all[index].versions);
-        if all[index].versions != before {
+        let known = all.iter().position(|known| known.origin == *origin);
+        let mut changed = known.map_or_else(
+            || OriginVersions {
+                origin: origin.clone(),
+                versions: ModelVersions::default(),
+            },
+            |index| all.remove(index),
+        );
+        let before = changed.versions.clone();
+        let result = change(&mut changed.versions);
+        if changed.versions != before {
+            all.push(changed);
+            let surplus = all.len().saturating_sub(MAX_CONFIGURATIONS);
+            all.drain(..surplus);
             replace(&self.directory.join(VERSIONS), &serde_json::to_vec_pretty(&all)?)?;
             lock.sync_all()?;
         }
@@ -320,6 +324,29 @@ mod tests {
         }
         assert_eq!(versions.bad.len(), MAX_BAD);
         assert!(versions.bad("p/v7", None).is_none() && versions.bad("p/v39", None).is_some());
+    }
+
+    #[test]
+    fn configurations_that_have_not_changed_for_long_are_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = VersionsFile::new(dir.path());
+        let begin = |secret: &str, model: &str| {
+            file.change(&origin(secret), |versions| versions.begin(model, None))
+                .unwrap()
+        };
+        for number in 0..MAX_CONFIGURATIONS {
+            begin(&number.to_string(), "p/v3");
+        }
+        begin("0", "p/v4");
+        begin("another", "p/v3");
+        assert_eq!(file.all().len(), MAX_CONFIGURATIONS);
+        assert_eq!(
+            file.read(&origin("1")),
+            ModelVersions::default(),
+            "it changed longest ago"
+        );
+        assert_eq!(file.read(&origin("0")).current.as_deref(), Some("p/v4"));
+        assert_eq!(file.read(&origin("2")).current.as_deref(), Some("p/v3"));
     }
 
     #[test]

@@ -128,6 +128,7 @@ impl CommandInbox {
 
     /// The broker acknowledged `token`. Returns the commands that may be executed, in the order of their arrival.
     pub fn acknowledged(&mut self, token: Token, now: Instant) -> Vec<ReceivedCommand> {
+        self.forget_old(now);
         for pending in self.pending.iter_mut().filter(|pending| pending.clearing == token) {
             pending.cleared = true;
         }
@@ -152,6 +153,16 @@ impl CommandInbox {
         let fresh = |seen: Instant| now.saturating_duration_since(seen) < self.duplicate_window;
         self.pending.iter().any(|pending| pending.payload == payload)
             || self.recent.iter().any(|(known, seen)| known == payload && fresh(*seen))
+    }
+
+    /// Frees the commands that can no longer be duplicates: each may have 64 KiB.
+    fn forget_old(&mut self, now: Instant) {
+        let is_old = |seen: Instant| now.saturating_duration_since(seen) >= self.duplicate_window;
+        let old = self.recent.iter().take_while(|(_, seen)| is_old(*seen)).count();
+        self.recent.drain(..old);
+        if self.recent.is_empty() && old > 0 {
+            self.recent.shrink_to_fit();
+        }
     }
 
     fn remember(&mut self, payload: Bytes, now: Instant) {

@@ -4,9 +4,12 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 /// Only the service user can read the files.
 const MODE: u32 = 0o600;
+/// A temporary file exists for moments.
+const ABANDONED_AFTER: Duration = Duration::from_secs(600);
 
 /// What a written file survives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +31,37 @@ pub fn replace(file: &Path, content: &[u8]) -> io::Result<()> {
     fs::create_dir_all(directory)?;
     let unfinished = directory.join(format!(".{name}.{}", std::process::id()));
     replace_via(&unfinished, file, content, Durability::PowerCut)
+}
+
+/// Removes the temporary files of [`replace`] that processes left behind in these directories, each at a power cut or a SIGKILL.
+pub fn remove_leftovers<'a>(directories: impl IntoIterator<Item = &'a Path>) {
+    let entries = directories
+        .into_iter()
+        .filter_map(|directory| fs::read_dir(directory).ok());
+    for entry in entries.flatten().flatten() {
+        let name = entry.file_name();
+        if name.to_str().is_some_and(is_unfinished) && is_abandoned(&entry) {
+            // It is tried again at the next start.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+/// Whether the name is one of a temporary file: `.NAME.PID`.
+fn is_unfinished(name: &str) -> bool {
+    let parts = name.strip_prefix('.').and_then(|name| name.rsplit_once('.'));
+    parts
+        .is_some_and(|(name, pid)| !name.is_empty() && !pid.is_empty() && pid.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+/// Whether the file is so old that no process, of this container or another one, is still writing it.
+fn is_abandoned(entry: &fs::DirEntry) -> bool {
+    let modified = entry.metadata().and_then(|metadata| metadata.modified());
+    modified.is_ok_and(|modified| {
+        SystemTime::now()
+            .duration_since(modified)
+            .is_ok_and(|age| age > ABANDONED_AFTER)
+    })
 }
 
 /// Like [`replace`], with a given name for the temporary file, so that the caller can recognise files that a SIGKILL left
@@ -75,6 +109,41 @@ mod tests {
             fs::read_dir(directory.path().join("below")).unwrap().count(),
             1,
             "no temporary file stays"
+        );
+    }
+
+    #[test]
+    fn temporary_files_of_killed_processes_are_removed_and_nothing_else() {
+        let directory = tempfile::tempdir().unwrap();
+        let old = fs::FileTimes::new().set_modified(SystemTime::now() - 2 * ABANDONED_AFTER);
+        for (name, is_old) in [
+            (".versions.json.4711", true),
+            (".versions.json.4712", false),
+            ("versions.json", true),
+            (".versions.json", true),
+            ("versions.json.4711", true),
+            (".4711", true),
+        ] {
+            let file = fs::File::create(directory.path().join(name)).unwrap();
+            if is_old {
+                file.set_times(old).unwrap();
+            }
+        }
+        remove_leftovers([directory.path(), Path::new("/nowhere")]);
+        let mut left: Vec<_> = fs::read_dir(directory.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        left.sort();
+        assert_eq!(
+            left,
+            [
+                ".4711",
+                ".versions.json",
+                ".versions.json.4712",
+                "versions.json",
+                "versions.json.4711"
+            ]
         );
     }
 

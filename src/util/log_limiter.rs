@@ -8,6 +8,9 @@ pub const INTERVAL: Duration = Duration::from_secs(60);
 /// Most different lines that a limiter remembers. Beyond that, it forgets the line that was written longest ago.
 const MAX_KEYS: usize = 16;
 
+/// Most bytes of a line that are remembered and compared. Some lines repeat what a server answered.
+const MAX_KEY_BYTES: usize = 512;
+
 /// Number of similar lines that were suppressed since the last one was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Suppressed(u64);
@@ -44,6 +47,7 @@ struct Entry {
 impl LogLimiter {
     /// Records that the event `key` happened at `now`. `None`: do not log it, because it was logged less than [`INTERVAL`] ago.
     pub fn check(&mut self, now: Instant, key: &str) -> Option<Suppressed> {
+        let key = &key[..key.floor_char_boundary(MAX_KEY_BYTES)];
         let Some(entry) = self.entries.iter_mut().find(|entry| entry.key == key) else {
             self.insert(now, key);
             return Some(Suppressed(0));
@@ -113,6 +117,15 @@ mod tests {
             .map(|i| limiter.check_words(now, &format!("frame {i} at 0x{i}fe")))
             .collect();
         assert_eq!(written, [FIRST, None, None, None, None]);
+    }
+
+    #[test]
+    fn only_the_beginning_of_a_long_line_is_remembered() {
+        let (mut limiter, now) = (LogLimiter::default(), Instant::now());
+        let long = format!("the server answered {}", "ä".repeat(10_000));
+        assert_eq!(limiter.check(now, &long), FIRST);
+        assert_eq!(limiter.check(now, &long), None);
+        assert!(limiter.entries[0].key.capacity() <= MAX_KEY_BYTES);
     }
 
     #[test]

@@ -134,3 +134,18 @@ fn a_large_command_and_one_for_a_full_inbox_are_refused_and_cleared() {
         "one clearing that was not sent yet is enough for all"
     );
 }
+
+#[test]
+fn commands_that_cannot_be_duplicates_any_more_leave_the_memory() {
+    let mut fixture = InboxFixture::new();
+    for number in 0..MAX_PENDING {
+        fixture.receive(&vec![number as u8; MAX_COMMAND_BYTES], false);
+    }
+    let token = fixture.send().expect("a clearing");
+    assert_eq!(fixture.acknowledge(token).len(), MAX_PENDING);
+    assert_eq!(fixture.inbox.recent.len(), MAX_PENDING);
+    fixture.advance(10);
+    // Any acknowledgement: of an inference, for example.
+    assert!(fixture.acknowledge(token).is_empty());
+    assert_eq!((fixture.inbox.recent.len(), fixture.inbox.recent.capacity()), (0, 0));
+}
