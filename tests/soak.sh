@@ -1,7 +1,14 @@
 #!/bin/sh
-# Sets up what is missing, builds the release binary, and runs it at full speed with random faults. Prints a line a minute,
-# and at the end a table of faults and a verdict; exit code 1 when something was lost or grew.
-# Usage: tests/soak.sh [MINUTES [SEED]]   (default: 60 minutes, a random seed, which is printed)
+# Sets up what is missing, builds the release binary, and breaks something around it again and again. Prints a table while it
+# runs, and at the end a table of faults and a verdict; exit code 1 when something was lost or grew.
+# Usage: tests/soak.sh [MINUTES [SEED]]
+#            random faults at full speed (default: 60 minutes, a random seed, which is printed)
+#        tests/soak.sh day --compressed [MINUTES [SEED]]
+#            24 hours of a device with a camera, in so many minutes (default: 36)
+#        tests/soak.sh day [HOURS [SEED]]
+#            the same in real time (default: 24 hours)
+#        tests/soak.sh outage [TIMES]
+#            memory before, during and after outages of 20 s at full speed (default: 3)
 set -eu
 cd "$(dirname "$0")/.."
 PATH="$PATH:$HOME/.cargo/bin"

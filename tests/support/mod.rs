@@ -4,6 +4,7 @@
 
 pub mod aws;
 pub mod broker;
+pub mod clock;
 pub mod daemon;
 pub mod events;
 pub mod exchange;

@@ -1,10 +1,12 @@
 //! The faults, one function each. Each waits until the daemon delivers again.
 
+use std::fs::{self, File};
+use std::io::Write;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::process::{FRAMES, spool_file};
+use crate::process::spool_file;
 use crate::support::leftovers::children_of;
 use crate::world::{World, now_ms};
 
@@ -16,6 +18,8 @@ const CATCH_UP: Duration = Duration::from_secs(180);
 const LIVE: u64 = 100;
 /// Offline, what is older than this is on disk at a SIGKILL: the group commit, on a busy machine.
 const COMMITTED: Duration = Duration::from_secs(2);
+/// In seconds.
+const DAY: i64 = 24 * 3600;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
@@ -30,6 +34,10 @@ pub enum Kind {
     StoppedOffline,
     KilledOnline,
     KilledOffline,
+    NetworkLost,
+    CameraUnplugged,
+    DiskFull,
+    ClockJumped,
 }
 
 impl Kind {
@@ -51,6 +59,37 @@ impl Kind {
         Self::KilledOffline,
     ];
 
+    /// All, in the order of the table.
+    pub const ALL: [Self; 15] = [
+        Self::ConnectionCut,
+        Self::BrokerKilled,
+        Self::BrokerAway,
+        Self::BrokerStalled,
+        Self::BrokerHung,
+        Self::NetworkLost,
+        Self::CameraUnplugged,
+        Self::ModelKilled,
+        Self::DiskFull,
+        Self::ClockJumped,
+        Self::Restart,
+        Self::StoppedOnline,
+        Self::StoppedOffline,
+        Self::KilledOnline,
+        Self::KilledOffline,
+    ];
+    /// What a device meets in a day. The process lives on.
+    pub const OF_A_DAY: [Self; 9] = [
+        Self::BrokerAway,
+        Self::BrokerStalled,
+        Self::ConnectionCut,
+        Self::NetworkLost,
+        Self::CameraUnplugged,
+        Self::ModelKilled,
+        Self::DiskFull,
+        Self::ClockJumped,
+        Self::Restart,
+    ];
+
     pub fn words(self) -> &'static str {
         match self {
             Self::ConnectionCut => "connection cut",
@@ -64,6 +103,10 @@ impl Kind {
             Self::StoppedOffline => "daemon stopped (SIGTERM) offline, started again",
             Self::KilledOnline => "daemon SIGKILLed online, started again",
             Self::KilledOffline => "daemon SIGKILLed offline, started again",
+            Self::NetworkLost => "network lost for 5 to 25 s",
+            Self::CameraUnplugged => "camera unplugged for 2 to 12 s",
+            Self::DiskFull => "disk full during an outage of 5 to 15 s",
+            Self::ClockJumped => "clock 400 days ahead, then 400 days behind, then right",
         }
     }
 }
@@ -115,6 +158,13 @@ impl World {
             Kind::StoppedOffline => self.stop(false),
             Kind::KilledOnline => self.kill(true),
             Kind::KilledOffline => self.kill(false),
+            Kind::NetworkLost => {
+                let away = self.between(5_000, 25_000);
+                self.lose_network(away)
+            }
+            Kind::CameraUnplugged => self.unplug_camera(),
+            Kind::DiskFull => self.fill_disk(),
+            Kind::ClockJumped => self.jump_clock(),
         };
         if self.is_over() {
             return None;
@@ -181,6 +231,63 @@ impl World {
         (over, self.first_message())
     }
 
+    fn lose_network(&mut self, away: Duration) -> (Instant, Option<Instant>) {
+        self.gate.close();
+        self.pass(away);
+        self.open_gate()
+    }
+
+    fn unplug_camera(&mut self) -> (Instant, Option<Instant>) {
+        let away = self.between(2_000, 12_000);
+        let camera = |world: &Self, is_plugged| {
+            let surroundings = world.surroundings.as_ref().expect("a camera");
+            if is_plugged {
+                surroundings.camera.plug_in();
+            } else {
+                surroundings.camera.unplug();
+            }
+        };
+        camera(self, false);
+        self.pass(away);
+        let over = Instant::now();
+        // The last frame before may be under way.
+        self.ledger.lock().watch(now_ms());
+        camera(self, true);
+        (over, self.first_message())
+    }
+
+    /// The disk has no room left when the outage begins, so the messages wait in memory.
+    fn fill_disk(&mut self) -> (Instant, Option<Instant>) {
+        let filling = self.surroundings.as_ref().and_then(|surroundings| {
+            let path = surroundings.disk.as_ref()?.path().join("filling");
+            let mut file = File::create(&path).ok()?;
+            let block = vec![0; 1 << 16];
+            while file.write_all(&block).is_ok() {}
+            Some(path)
+        });
+        let away = self.between(5_000, 15_000);
+        let result = self.lose_network(away);
+        if let Some(filling) = filling {
+            let _ = fs::remove_file(filling);
+        }
+        result
+    }
+
+    fn jump_clock(&mut self) -> (Instant, Option<Instant>) {
+        for days in [400, -400, 0] {
+            if let Some(surroundings) = &self.surroundings {
+                surroundings.clock.jump_to(days * DAY);
+            }
+            if days != 0 {
+                let time = self.between(1_000, 4_000);
+                self.pass(time);
+            }
+        }
+        let over = Instant::now();
+        self.ledger.lock().watch(0);
+        (over, self.first_message())
+    }
+
     fn stall(&mut self, time: Duration) -> (Instant, Option<Instant>) {
         self.broker.signal(Signal::STOP);
         self.pass(time);
@@ -215,22 +322,7 @@ impl World {
             self.go_offline();
         }
         self.poll();
-        self.daemon.signal(Signal::TERM);
-        let begun = Instant::now();
-        let status = loop {
-            match self.daemon.ended() {
-                Some(status) => break Some(status),
-                None if begun.elapsed() > RECOVERY => break None,
-                None => std::thread::sleep(Duration::from_millis(5)),
-            }
-        };
-        if status.is_none_or(|status| !status.success()) {
-            self.problems.push(format!(
-                "after {:?} a SIGTERM ended the daemon with {status:?}",
-                self.elapsed()
-            ));
-            self.daemon.kill();
-        }
+        self.end_daemon(RECOVERY);
         self.come_back(online)
     }
 
@@ -265,7 +357,7 @@ impl World {
     fn come_back(&mut self, online: bool) -> (Instant, Option<Instant>) {
         let runs = self.ledger.lock().runs.len();
         let over = Instant::now();
-        self.start_daemon(FRAMES);
+        self.start_daemon();
         if !online {
             let still_away = self.between(0, 5_000);
             self.pass(still_away);

@@ -12,14 +12,68 @@ use redb::{ReadableDatabase, ReadableTable, TableDefinition};
 use rustix::process::Signal;
 use serde_json::Value;
 
+use crate::camera::Camera;
+use crate::support::clock::Clock;
 use crate::support::daemon::Site;
 use crate::support::ports::free_port;
+use crate::support::small_disk::SmallDisk;
 
 /// The release binary, or a copy of it, so that a build during an hour's run does not change it.
 const BINARY_VARIABLE: &str = "SOAK_BINARY";
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 /// How the source of a run ends: this many frames are about two minutes at full speed.
 pub const FRAMES: u32 = 100_000;
+
+/// Where the disk of the daemon is mounted in its site, if it has one.
+pub const DISK: &str = "disk";
+
+/// What a daemon is started with.
+#[derive(Debug, Clone)]
+pub struct Launch {
+    /// The source.
+    line: String,
+    /// Frames after which the source ends and waits for the command `restart`; `None`: it does not end.
+    pub frames: Option<u32>,
+    settings: Vec<String>,
+    environment: Vec<(&'static str, PathBuf)>,
+}
+
+impl Launch {
+    /// So many frames, as fast as they are inferred.
+    pub fn full_speed(frames: u32) -> Self {
+        Self {
+            line: format!(
+                "videotestsrc pattern=ball num-buffers={frames} ! video/x-raw,format=I420,width=320,height=240,framerate=30/1"
+            ),
+            frames: Some(frames),
+            settings: vec!["ei_shutdown_behavior=wait_for_restart".to_owned()],
+            environment: Vec::new(),
+        }
+    }
+
+    /// At full speed without an end.
+    pub fn endless() -> Self {
+        Self {
+            line: "videotestsrc pattern=ball ! video/x-raw,format=I420,width=320,height=240,framerate=30/1".to_owned(),
+            frames: None,
+            settings: Vec::new(),
+            environment: Vec::new(),
+        }
+    }
+
+    /// A camera, with its work directory on a disk of its own and a wall clock of its own.
+    pub fn camera(camera: &Camera, disk: Option<&SmallDisk>, clock: &Clock) -> Self {
+        Self {
+            line: camera.line(),
+            frames: None,
+            settings: disk
+                .map(|disk| format!("work_dir={}", disk.path().display()))
+                .into_iter()
+                .collect(),
+            environment: clock.variables().into(),
+        }
+    }
+}
 
 /// A running daemon; killed when dropped.
 pub struct Daemon {
@@ -42,14 +96,16 @@ impl Figures {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Usage {
     pub rss_kib: u64,
+    /// The part of it that is no file: heap and stacks.
+    pub anonymous_kib: u64,
     pub pss_kib: u64,
     pub files: usize,
     pub threads: u64,
 }
 
 impl Daemon {
-    /// Starts it with a source of so many frames.
-    pub fn start(site: &Site, broker: u16, frames: u32, log: &Path) -> Self {
+    /// Starts it.
+    pub fn start(site: &Site, broker: u16, launch: &Launch, log: &Path) -> Self {
         let page = free_port();
         let mut command = site.command("run");
         if let Some(binary) = std::env::var_os(BINARY_VARIABLE) {
@@ -58,12 +114,8 @@ impl Daemon {
             command = other;
         }
         command.args(["--mqtt", &format!("mqtt://127.0.0.1:{broker}"), "--unthrottled"]);
-        command.args(["--model", "builtin:ball", "--gst"]);
-        command.arg(format!(
-            "videotestsrc pattern=ball num-buffers={frames} ! video/x-raw,format=I420,width=320,height=240,framerate=30/1"
-        ));
+        command.args(["--model", "builtin:ball", "--gst", &launch.line]);
         for set in [
-            "ei_shutdown_behavior=wait_for_restart",
             "iotcore_backoff=1",
             "preview=on",
             "preview_host=127.0.0.1",
@@ -71,9 +123,13 @@ impl Daemon {
         ] {
             command.args(["--set", set]);
         }
+        for set in &launch.settings {
+            command.args(["--set", set]);
+        }
         let log = File::options().create(true).append(true).open(log).expect("the log");
         let child = command
             .env("AWS_EC2_METADATA_DISABLED", "true")
+            .envs(launch.environment.iter().cloned())
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("the log"))
             .stderr(log)
@@ -126,10 +182,21 @@ impl Daemon {
         let status = read("status");
         Usage {
             rss_kib: number(&status, "VmRSS:"),
+            anonymous_kib: number(&status, "RssAnon:"),
             pss_kib: number(&read("smaps_rollup"), "Pss:"),
             files: fs::read_dir(format!("/proc/{}/fd", self.pid())).map_or(0, Iterator::count),
             threads: number(&status, "Threads:"),
         }
+    }
+
+    /// The time of processors that it used.
+    pub fn cpu(&self) -> Duration {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap_or_default();
+        let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+        // User and system time, in ticks of which a second has 100 on Linux.
+        let ticks = after_name.split_whitespace().skip(11).take(2);
+        let ticks: u64 = ticks.filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
+        Duration::from_millis(ticks * 10)
     }
 }
 
@@ -149,8 +216,11 @@ fn number(text: &str, key: &str) -> u64 {
 
 /// The file of undelivered messages, if there is one.
 pub fn spool_file(site: &Site) -> Option<PathBuf> {
-    let directories = fs::read_dir(site.path()).ok()?.flatten();
-    directories
+    let work_dirs = [site.path().to_owned(), site.path().join(DISK)];
+    work_dirs
+        .iter()
+        .filter_map(|work_dir| fs::read_dir(work_dir).ok())
+        .flat_map(|entries| entries.flatten())
         .map(|entry| entry.path().join("spool.redb"))
         .find(|path| path.exists())
 }

@@ -72,13 +72,15 @@ pub fn faults(outcomes: &[Outcome], killed: &[(Kind, Killed)]) {
          delivering again after, p50 / max, s | caught up after, p50 / max, s |\n\
          | --- | --- | --- | --- | --- | --- | --- | --- |"
     );
-    for kind in Kind::GENTLE.into_iter().chain(Kind::DEADLY) {
-        row(kind, outcomes, killed);
+    for kind in Kind::ALL {
+        if outcomes.iter().any(|outcome| outcome.kind == kind) {
+            row(kind, outcomes, killed);
+        }
     }
 }
 
 /// Compares what each run must have delivered with what came.
-fn lost(world: &World, killed: &mut [(Kind, Killed)]) -> u64 {
+pub fn lost(world: &World, killed: &mut [(Kind, Killed)]) -> u64 {
     let ledger = world.ledger.lock();
     let mut lost = 0;
     for (index, run) in world.runs.iter().enumerate() {
@@ -144,7 +146,7 @@ fn times(mut times: Vec<Duration>) -> String {
     }
 }
 
-fn median<T: Ord + Copy>(mut values: Vec<T>) -> Option<T> {
+pub fn median<T: Ord + Copy>(mut values: Vec<T>) -> Option<T> {
     values.sort();
     values.get(values.len() / 2).copied()
 }

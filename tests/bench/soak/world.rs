@@ -8,13 +8,17 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use rustix::process::Signal;
 
+use crate::camera::Camera;
 use crate::faults::Kind;
 use crate::gate::Gate;
 use crate::ledger::Ledger;
-use crate::process::{Daemon, FRAMES, Figures, OnDisk, Usage, on_disk, spool_file};
+use crate::process::{DISK, Daemon, Figures, Launch, OnDisk, Usage, on_disk, spool_file, wait};
+use crate::support::clock::Clock;
 use crate::support::daemon::Site;
 use crate::support::mosquitto::Mosquitto;
+use crate::support::small_disk::SmallDisk;
 use crate::wire::Subscriber;
 
 const TOPICS: &str = "/edgeimpulse/device/#";
@@ -26,6 +30,8 @@ const LOOK: Duration = Duration::from_secs(5);
 const REPEAT: Duration = Duration::from_secs(10);
 /// The daemon's page may be late on a busy machine, but not this late.
 const SILENT: Duration = Duration::from_secs(20);
+/// Enough for the spool of a day's longest outage.
+const DISK_SIZE: &str = "64m";
 
 /// One life of the counters: a process, or what follows a `restart` command.
 #[derive(Debug, Clone)]
@@ -58,6 +64,25 @@ pub struct Sample {
     pub usage: Usage,
 }
 
+/// What surrounds the device of a day.
+pub struct Surroundings {
+    pub camera: Camera,
+    /// The disk of its work directory; `None`: the user may not mount one.
+    pub disk: Option<SmallDisk>,
+    pub clock: Clock,
+}
+
+impl Surroundings {
+    /// A camera that is plugged in, an empty disk and the true time.
+    pub fn new(site: &Site) -> Self {
+        Self {
+            camera: Camera::start(),
+            disk: SmallDisk::mount(&site.path().join(DISK), DISK_SIZE),
+            clock: Clock::new(site.path()),
+        }
+    }
+}
+
 pub struct World {
     pub random: StdRng,
     pub broker: Mosquitto,
@@ -66,6 +91,9 @@ pub struct World {
     pub ledger: Arc<Mutex<Ledger>>,
     pub site: Site,
     pub daemon: Daemon,
+    launch: Launch,
+    /// The camera, the disk and the clock of the daemon, if they are its own.
+    pub surroundings: Option<Surroundings>,
     pub runs: Vec<Run>,
     pub figures: Figures,
     pub samples: Vec<Sample>,
@@ -76,6 +104,8 @@ pub struct World {
     pub spool_peak: u64,
     pub log: PathBuf,
     pub interrupted: Arc<AtomicBool>,
+    /// Prints a row of the table each minute.
+    pub prints_minutes: bool,
     started: Instant,
     processes: usize,
     polled: Instant,
@@ -93,8 +123,14 @@ pub fn now_ms() -> u64 {
 
 impl World {
     /// Starts everything; the daemon is at work when this returns.
-    pub fn new(seed: u64, log: PathBuf, interrupted: Arc<AtomicBool>) -> Self {
-        let site = Site::new();
+    pub fn new(
+        seed: u64,
+        log: PathBuf,
+        interrupted: Arc<AtomicBool>,
+        site: Site,
+        launch: Launch,
+        surroundings: Option<Surroundings>,
+    ) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         // The subscriber is never too slow; nothing is dropped on its way.
         let broker = Mosquitto::start_with(directory, "max_queued_messages 0");
@@ -105,7 +141,7 @@ impl World {
             noting.lock().note(topic, payload);
         });
         gate.open();
-        let daemon = Daemon::start(&site, gate.port, FRAMES, &log);
+        let daemon = Daemon::start(&site, gate.port, &launch, &log);
         let now = Instant::now();
         let mut world = Self {
             random: StdRng::seed_from_u64(seed),
@@ -115,6 +151,8 @@ impl World {
             ledger,
             site,
             daemon,
+            launch,
+            surroundings,
             runs: Vec::new(),
             figures: Figures::default(),
             samples: Vec::new(),
@@ -123,6 +161,7 @@ impl World {
             spool_peak: 0,
             log,
             interrupted,
+            prints_minutes: false,
             started: now,
             processes: 0,
             polled: now,
@@ -211,7 +250,9 @@ impl World {
         let minutes = self.elapsed().as_secs() / 60;
         if minutes > self.minutes {
             self.minutes = minutes;
-            self.print_minute();
+            if self.prints_minutes {
+                self.print_minute();
+            }
         }
     }
 
@@ -223,7 +264,7 @@ impl World {
                 "after {:?} the daemon ended by itself: {status}",
                 self.elapsed()
             ));
-            self.start_daemon(FRAMES);
+            self.start_daemon();
             return;
         }
         let Some(figures) = self.daemon.figures() else {
@@ -262,18 +303,19 @@ impl World {
         self.figures = figures;
     }
 
-    /// `ei_shutdown_behavior` is `wait_for_restart`: every `FRAMES` frames the source ends and waits for the command.
+    /// `ei_shutdown_behavior` is `wait_for_restart`: after its frames the source ends and waits for the command.
     fn restart_ended_source(&mut self) {
-        let ended = self.figures.get("frames_captured") >= u64::from(FRAMES)
+        let Some(frames) = self.launch.frames else { return };
+        let ended = self.figures.get("frames_captured") >= u64::from(frames)
             && self.figures.get("mqtt_connected") == 1
             && self.restart_sent.is_none_or(|(at, _)| at.elapsed() > REPEAT);
         if ended {
             self.source_ends += 1;
             let inferred = self.figures.get("inferences") + self.figures.get("frames_dropped");
             // The last answers may be under way.
-            if inferred + 2 < u64::from(FRAMES) && self.restart_sent.is_some() {
+            if inferred + 2 < u64::from(frames) && self.restart_sent.is_some() {
                 self.problems.push(format!(
-                    "of {FRAMES} frames {inferred} were inferred or counted as dropped"
+                    "of {frames} frames {inferred} were inferred or counted as dropped"
                 ));
             }
             self.send_restart();
@@ -292,13 +334,33 @@ impl World {
     }
 
     /// Starts the daemon where none runs.
-    pub fn start_daemon(&mut self, frames: u32) {
+    pub fn start_daemon(&mut self) {
         self.processes += 1;
         self.restart_sent = None;
         let begun_ts = now_ms();
-        self.daemon = Daemon::start(&self.site, self.gate.port, frames, &self.log);
+        self.daemon = Daemon::start(&self.site, self.gate.port, &self.launch, &self.log);
         self.answered = Instant::now();
         self.new_run(begun_ts);
+    }
+
+    /// Starts a daemon that adds only one message where none runs.
+    pub fn start_last_daemon(&mut self) {
+        self.launch = Launch::full_speed(1);
+        self.start_daemon();
+    }
+
+    /// Ends the daemon with SIGTERM; a problem if it does not end in order within `limit`.
+    pub fn end_daemon(&mut self, limit: Duration) {
+        self.daemon.signal(Signal::TERM);
+        wait(limit, || self.daemon.ended().is_some());
+        let status = self.daemon.ended();
+        if status.is_none_or(|status| !status.success()) {
+            self.problems.push(format!(
+                "after {:?} a SIGTERM ended the daemon with {status:?}",
+                self.elapsed()
+            ));
+            self.daemon.kill();
+        }
     }
 
     /// Kills the daemon; what was on disk then.
