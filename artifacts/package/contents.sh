@@ -21,7 +21,7 @@ write_sbom() {
 write_licences() {
     (
         cd "$root" || exit
-        cargo about --color never generate --locked --fail --config "$here/package/licences.toml" --output-file "$1" "$here/package/licences.hbs"
+        cargo about --color never generate --locked --offline --fail --config "$here/package/licences.toml" --output-file "$1" "$here/package/licences.hbs"
     ) || fail "cargo-about failed: a crate has no licence, or one that artifacts/package/licences.toml does not accept"
 }
 
