@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 
-use super::{ConfigArgs, Exit, complain, say};
+use super::{ConfigArgs, Exit, complain, say_data};
 use crate::config::get;
 
 /// Arguments of `config`.
@@ -30,7 +30,7 @@ pub(super) fn main(command: &ConfigCommand) -> Exit {
     match config.load_or_default() {
         Ok(loaded) => match get(&loaded, key) {
             Some(value) => {
-                say(&value);
+                say_data(&value);
                 Exit::Orderly
             }
             None => {

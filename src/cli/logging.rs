@@ -3,25 +3,25 @@
 //! Text, for people: `2026-01-31T12:00:00Z  WARN S3 upload failed bucket="b" retry_in=1.2s`. Spans come before the
 //! message, and only when the log shows DEBUG. JSON, for log search: one flat object with `timestamp`, `level`,
 //! `message`, the event's fields, `span` (the name of the innermost span) and the fields of all spans around the event.
+//!
+//! Text from outside (names, errors, output of other programs) is part of many lines. So all lines are bounded here: how often a
+//! log call writes ([`line_limit`]), and what its values contain ([`format`](self::format)).
 
-use std::fmt;
+mod format;
+mod line_limit;
+
 use std::io::{self, IsTerminal, Write};
 
-use serde_json::{Map, Value};
-use tracing::field::{Field, Visit};
-use tracing::{Event, Level, Metadata, Subscriber};
+use tracing::{Level, Metadata, Subscriber};
 use tracing_subscriber::Layer;
-use tracing_subscriber::field::{RecordFields, VisitOutput};
 use tracing_subscriber::filter::{FilterExt, ParseError, Targets, filter_fn};
-use tracing_subscriber::fmt::format::{DefaultVisitor, JsonFields, Writer};
-use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
-use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, FormattedFields};
+use tracing_subscriber::fmt::format::JsonFields;
 use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::Verbosity;
-use crate::util::redact;
+use format::{CleanFields, FlatJson, OneLine};
+use line_limit::{LimitedLines, append_to_json, append_to_text};
 
 /// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -90,8 +90,17 @@ fn subscriber<W: Write + 'static>(
         .with_writer(move || OneLine(writer()))
         .with_ansi(colours);
     let (lines, shows_spans) = match format {
-        LogFormat::Text => (lines.fmt_fields(CleanFields).boxed(), shows_debug),
-        LogFormat::Json => (lines.fmt_fields(JsonFields::new()).event_format(FlatJson).boxed(), true),
+        LogFormat::Text => {
+            let limited = |lines| LimitedLines::new(lines, append_to_text);
+            (
+                lines.fmt_fields(CleanFields).map_event_format(limited).boxed(),
+                shows_debug,
+            )
+        }
+        LogFormat::Json => {
+            let limited = LimitedLines::new(FlatJson, append_to_json);
+            (lines.fmt_fields(JsonFields::new()).event_format(limited).boxed(), true)
+        }
     };
     // Spans are shown with every event that is shown, whatever the level of the filter.
     let filter = filter
@@ -110,115 +119,11 @@ fn is_harmless(metadata: &Metadata<'_>) -> bool {
     is_own(metadata) || *metadata.level() <= Level::INFO
 }
 
-/// Writes an event as one flat JSON object. A field of the event wins over a field of a span with the same name, an
-/// inner span over an outer one.
-struct FlatJson;
-
-impl<S> FormatEvent<S, JsonFields> for FlatJson
-where
-    S: Subscriber + for<'lookup> LookupSpan<'lookup>,
-{
-    fn format_event(
-        &self,
-        context: &FmtContext<'_, S, JsonFields>,
-        mut writer: Writer<'_>,
-        event: &Event<'_>,
-    ) -> fmt::Result {
-        let mut line = Map::new();
-        let mut timestamp = String::new();
-        SystemTime.format_time(&mut Writer::new(&mut timestamp))?;
-        line.insert("timestamp".to_owned(), timestamp.into());
-        line.insert("level".to_owned(), event.metadata().level().as_str().into());
-        let mut fields = String::new();
-        context.field_format().format_fields(Writer::new(&mut fields), event)?;
-        let mut fields = parse_fields(&fields);
-        if let Some((name, message)) = fields.remove_entry("message") {
-            line.insert(name, message);
-        }
-        line.extend(fields);
-        let spans = context.event_scope().into_iter().flatten();
-        for span in spans {
-            let fields = match span.extensions().get::<FormattedFields<JsonFields>>() {
-                Some(formatted) => parse_fields(&formatted.fields),
-                None => Map::new(),
-            };
-            let name = ("span".to_owned(), Value::from(span.name()));
-            for (key, value) in [name].into_iter().chain(fields) {
-                line.entry(key).or_insert(value);
-            }
-        }
-        writeln!(writer, "{}", Value::Object(line))
-    }
-}
-
-/// The fields that [`JsonFields`] wrote, without secrets.
-fn parse_fields(text: &str) -> Map<String, Value> {
-    let mut fields: Map<String, Value> = serde_json::from_str(text).unwrap_or_default();
-    for value in fields.values_mut() {
-        if let Value::String(text) = value {
-            *text = redact::credentials(text);
-        }
-    }
-    fields
-}
-
-/// Formats fields as the default does, without secrets. Each value by itself: the name of a field (`key` of an S3
-/// object) says nothing about secrets.
-struct CleanFields;
-
-impl<'writer> FormatFields<'writer> for CleanFields {
-    fn format_fields<R: RecordFields>(&self, writer: Writer<'writer>, fields: R) -> fmt::Result {
-        let mut visitor = CleanVisitor(DefaultVisitor::new(writer, true));
-        fields.record(&mut visitor);
-        visitor.0.finish()
-    }
-}
-
-struct CleanVisitor<'a>(DefaultVisitor<'a>);
-
-impl Visit for CleanVisitor<'_> {
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        let clean = redact::credentials(&format!("{value:?}"));
-        self.0.record_debug(field, &format_args!("{clean}"));
-    }
-
-    fn record_str(&mut self, field: &Field, value: &str) {
-        let clean = redact::credentials(value);
-        self.0.record_str(field, &clean);
-    }
-}
-
-/// Writes each event as one line: texts from outside (GStreamer, the model, a configuration) may contain line breaks.
-struct OneLine<W>(W);
-
-impl<W: Write> Write for OneLine<W> {
-    /// The subscriber passes one whole event per call.
-    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
-        let (text, end) = match event {
-            [text @ .., b'\n'] => (text, &b"\n"[..]),
-            text => (text, &b""[..]),
-        };
-        if text.contains(&b'\n') || text.contains(&b'\r') {
-            let lines: Vec<_> = text
-                .split(|byte| matches!(byte, b'\n' | b'\r'))
-                .filter(|line| !line.is_empty())
-                .collect();
-            self.0.write_all(&lines.join(&b" | "[..]))?;
-            self.0.write_all(end)?;
-        } else {
-            self.0.write_all(event)?;
-        }
-        Ok(event.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::{Arc, Mutex};
+
+    use serde_json::Value;
 
     use super::*;
 
@@ -338,5 +243,73 @@ mod tests {
         let text = log_with_spans(LogFormat::Text, Verbosity::Verbose);
         let spans = "connection{broker=\"b\" epoch=1}:command{epoch=2}";
         assert!(text.ends_with(&format!(" WARN {spans}: {event}")), "{text}");
+    }
+
+    /// The lines of one format that `log` writes.
+    fn lines_of(format: LogFormat, verbosity: Verbosity, log: impl FnOnce()) -> Vec<String> {
+        let (output, (filter, _)) = (Output::default(), filter(None, verbosity));
+        let out = output.clone();
+        let subscriber = subscriber(format, filter, false, move || out.clone());
+        tracing::subscriber::with_default(subscriber, log);
+        let text = String::from_utf8(output.0.lock().unwrap().clone()).unwrap();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn control_characters_and_endless_values_of_other_programs_are_not_written() {
+        const BAD: &str = "nul\0 esc\x1b[31m bell\x07 csi\u{9b} del\x7f rtl\u{202e} iso\u{2066} zwsp\u{200b} bom\u{feff} \
+                           line\u{2028} tag\u{e0041} hyphen\u{ad} tab\t lf\n cr\r";
+        let digits = format!("a number {}.", "9".repeat(300));
+        let long = "é".repeat(100_000);
+        for format in [LogFormat::Text, LogFormat::Json] {
+            let lines = lines_of(format, Verbosity::Verbose, || {
+                let span = tracing::info_span!("command", verb = BAD, shown = %BAD, debugged = ?BAD);
+                let _entered = span.enter();
+                tracing::warn!(text = BAD, shown = %BAD, debugged = ?BAD, list = ?[BAD], digits, long, "A {BAD} message");
+            });
+            assert_eq!(lines.len(), 1, "{lines:?}");
+            let line = &lines[0];
+            for c in line.chars() {
+                let is_known = c == 'é' || (' '..='~').contains(&c);
+                assert!(is_known, "{c:?} in {line}");
+            }
+            assert!(line.len() < 20_000 && !line.contains(&"9".repeat(50)), "{line}");
+            for shown in ["\\u{202e}", "\\u{0}", "\\u{1b}", "(300 digits)", "more characters)"] {
+                assert!(line.contains(shown), "{shown} in {line}");
+            }
+            if format == LogFormat::Json {
+                let values: serde_json::Map<String, Value> = serde_json::from_str(line).unwrap();
+                assert!(values["text"].as_str().unwrap().starts_with("nul\\u{0} esc\\u{1b}[31m"));
+            }
+        }
+    }
+
+    #[test]
+    fn a_text_in_quotes_cannot_end_them() {
+        let lines = lines_of(LogFormat::Text, Verbosity::Normal, || {
+            tracing::info!(label = "a\" level=\"ERROR\\", path = "ünïcode ไทย", "Inference");
+        });
+        assert!(
+            lines[0].ends_with(r#"Inference label="a\" level=\"ERROR\\" path="ünïcode ไทย""#),
+            "{lines:?}"
+        );
+    }
+
+    #[test]
+    fn a_log_call_writes_a_bounded_number_of_lines_and_others_are_not_affected() {
+        for format in [LogFormat::Text, LogFormat::Json] {
+            for (verbosity, bound) in [(Verbosity::Normal, 40), (Verbosity::Verbose, 700)] {
+                let lines = lines_of(format, verbosity, || {
+                    for number in 0..50_000 {
+                        tracing::warn!(number, "A stranger did it");
+                        tracing::debug!(number, "Details");
+                        tracing::trace!(number, "More details");
+                    }
+                    tracing::warn!("Something else");
+                });
+                assert!((2..bound).contains(&lines.len()), "{} lines", lines.len());
+                assert!(lines.last().unwrap().contains("Something else"));
+            }
+        }
     }
 }

@@ -29,4 +29,4 @@ mod watch;
 use args::{ConfigArgs, LogArgs, NO_CONFIGURATION};
 pub use command_line::main;
 pub use exit::Exit;
-use output::{complain, say};
+use output::{complain, say, say_data, say_painted};

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::device_link::{DeviceLink, block_on};
-use super::{ConfigArgs, Exit, LogArgs, complain, say};
+use super::{ConfigArgs, Exit, LogArgs, complain, say_data};
 use crate::commands::{self, COMMANDS};
 use crate::uplink::{AdHocClient, Message, ReceivedMessage};
 
@@ -69,7 +69,7 @@ async fn send(args: &SendArgs, link: &DeviceLink) -> Exit {
     let limit = Duration::from_secs(args.timeout);
     let exit = match timeout(limit, answer(&mut client, link, &args.command, payload)).await {
         Ok(Ok(answer)) => {
-            say(&format!("{answer:#}"));
+            say_data(&format!("{answer:#}"));
             exit_code(&answer)
         }
         Ok(Err(reason)) => {

@@ -8,8 +8,9 @@ use clap::Args;
 use serde_json::Value;
 
 use super::device_link::{DeviceLink, block_on};
-use super::{ConfigArgs, Exit, LogArgs, complain, say};
+use super::{ConfigArgs, Exit, LogArgs, complain, say_data, say_painted};
 use crate::uplink::ReceivedMessage;
+use crate::util::text::{clean, visible};
 
 /// Wait before reconnecting.
 const RECONNECT_WAIT: Duration = Duration::from_secs(2);
@@ -60,14 +61,14 @@ async fn watch(link: &DeviceLink, raw: bool, paint: Paint) -> Exit {
     complain(&format!("watching {}; Ctrl-C ends it", link.device));
     loop {
         match client.next().await {
-            Ok(message) if raw => say(&format!(
+            Ok(message) if raw => say_data(&format!(
                 "{} {}",
                 message.topic,
                 String::from_utf8_lossy(&message.payload)
             )),
             Ok(message) => {
                 for line in lines(&message, paint) {
-                    say(&line);
+                    say_painted(&line);
                 }
             }
             Err(error) => {
@@ -117,7 +118,7 @@ fn lines(received: &ReceivedMessage, paint: Paint) -> Vec<String> {
     let text = match (kind.as_slice(), &message) {
         (_, Value::Null) => format!(
             "{} {}",
-            received.topic,
+            shown(&received.topic),
             shown(&String::from_utf8_lossy(&received.payload))
         ),
         (["output", "inference"], message) => inference(message, paint),
@@ -129,7 +130,7 @@ fn lines(received: &ReceivedMessage, paint: Paint) -> Vec<String> {
         }
         (["input", "command"], message) => format!("{} {}", paint.with("35", "command"), shown(&message.to_string())),
         (["output", "command"], message) => return answer(&message["result"], paint),
-        (_, message) => format!("{} {}", received.topic, shown(&message.to_string())),
+        (_, message) => format!("{} {}", shown(&received.topic), shown(&message.to_string())),
     };
     vec![text]
 }
@@ -141,7 +142,7 @@ fn inference(message: &Value, paint: Paint) -> String {
     }
     let value = |item: &Value| {
         item.as_f64()
-            .map_or_else(|| "?".to_owned(), |value| format!("{value:.2}"))
+            .map_or_else(|| "?".to_owned(), |value| shown(&format!("{value:.2}")))
     };
     for key in ["box", "grid"] {
         let Some(items) = message[key].as_array() else {
@@ -212,7 +213,7 @@ fn event(message: &Value, paint: Paint) -> String {
         let _ = write!(line, " #{id}");
     }
     if let Some(value) = message["value"].as_f64() {
-        let _ = write!(line, " {value:.2}");
+        let _ = write!(line, " {}", shown(&format!("{value:.2}")));
     }
     if message["zone"].is_string() {
         let _ = write!(line, "  in {}", text("zone"));
@@ -221,7 +222,7 @@ fn event(message: &Value, paint: Paint) -> String {
         let _ = write!(line, "  {count} there");
     }
     if let Some(dwell) = message["dwell_ms"].as_f64() {
-        let _ = write!(line, "  after {:.1} s", dwell / 1e3);
+        let _ = write!(line, "  after {} s", shown(&format!("{:.1}", dwell / 1e3)));
     }
     if message["reason"].is_string() {
         let _ = write!(line, "  because of {}", text("reason"));
@@ -232,7 +233,11 @@ fn event(message: &Value, paint: Paint) -> String {
 
 fn metrics(message: &Value, paint: Paint) -> String {
     let runner = &message["runner"];
-    let number = |value: &Value| value.as_f64().map_or_else(|| "?".to_owned(), |n| format!("{n}"));
+    let number = |value: &Value| {
+        value
+            .as_f64()
+            .map_or_else(|| "?".to_owned(), |n| shown(&format!("{n}")))
+    };
     format!(
         "{} mean confidence {} ± {} over {}, {}  {}",
         paint.with("36", "metrics"),
@@ -372,10 +377,10 @@ fn texts(list: &Value) -> impl Iterator<Item = String> {
         .map(shown)
 }
 
-/// Text from outside, shortened and without control characters, which could control the terminal.
+/// Text from outside, shortened and without control characters, which could control the terminal. Long numbers are cut.
 pub(super) fn shown(text: &str) -> String {
     const MAX_CHARS: usize = 400;
-    let mut shown = crate::util::text::clean(text, MAX_CHARS);
+    let mut shown = visible(&clean(text, MAX_CHARS), MAX_CHARS);
     if text.chars().count() > MAX_CHARS {
         shown.push('…');
     }

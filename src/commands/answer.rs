@@ -5,9 +5,12 @@ use serde_json::{Map, Value, json};
 
 use crate::uplink::CommandRefusal;
 use crate::util::redact;
+use crate::util::text::{visible, visible_lines};
 
 /// Most characters of a client's text that an answer repeats.
 const ECHO_CHARS: usize = 64;
+/// Most characters of an error.
+const MAX_ERROR: usize = 4000;
 
 /// The result of a handler.
 #[derive(Debug, Clone, PartialEq)]
@@ -47,7 +50,8 @@ impl Reply {
             result.insert(answer_key.to_owned(), value.clone());
         }
         if let Some(error) = &self.error {
-            result.insert("error".to_owned(), json!(redact::credentials(error)));
+            let error = visible_lines(&redact::credentials(error), MAX_ERROR);
+            result.insert("error".to_owned(), json!(error));
         }
         json!({ "result": result }).to_string().into()
     }
@@ -65,5 +69,5 @@ pub fn refusal_answer(refusal: CommandRefusal) -> Bytes {
 
 /// Shortens a client's text for an answer.
 pub(super) fn shortened(text: &str) -> String {
-    text.chars().take(ECHO_CHARS).collect()
+    visible(text, ECHO_CHARS)
 }

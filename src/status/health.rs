@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 use serde_json::{Map, Value};
 
 use crate::util::redact;
+use crate::util::text::{cut_numbers, is_deceptive};
 
 /// Most characters of a reason. The log contains the whole reason.
 const MAX_REASON: usize = 160;
@@ -134,7 +135,8 @@ impl HealthFlag {
 pub(super) fn one_line(reason: &str) -> String {
     let line = redact::credentials(reason);
     let line = line.split_whitespace().collect::<Vec<_>>().join(" ");
-    let mut characters = line.chars().filter(|c| !c.is_control());
+    let line = cut_numbers(&line);
+    let mut characters = line.chars().filter(|c| !is_deceptive(*c));
     let mut text: String = characters.by_ref().take(MAX_REASON).collect();
     if characters.next().is_some() {
         text.push('…');

@@ -16,6 +16,7 @@ mod demo;
 mod ending;
 mod events;
 mod exposed;
+mod floods;
 mod health;
 mod kinds;
 mod leftovers;

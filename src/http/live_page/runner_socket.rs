@@ -13,6 +13,7 @@ use super::page_state::{CLIENT_TIMEOUT, PageState};
 use crate::config::Threshold;
 use crate::inference::live_tap::ViewerGuard;
 use crate::model::ModelInfo;
+use crate::util::text::visible;
 
 /// Interval of pings.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
@@ -129,7 +130,7 @@ impl RunnerClient<'_> {
             Some("threshold-override") => self.set_threshold(body).await,
             given => Err(format!(
                 "Invalid \"type\" ({}); accepted are set-camera-preview, toggle-camera-preview and threshold-override",
-                given.unwrap_or("none").chars().take(64).collect::<String>()
+                visible(given.unwrap_or("none"), 64)
             )),
         }
     }
