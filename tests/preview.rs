@@ -2,6 +2,7 @@
 
 pub mod chromium;
 pub mod client;
+mod crowds;
 mod on_demand;
 mod page;
 mod safety;

@@ -1,20 +1,62 @@
-//! Access rules: which requests are accepted, and which may change settings.
+//! Access rules of both servers: which requests are accepted, and which may change settings.
 //!
 //! Every client that reaches the port may read. Two kinds of requests are refused, because a foreign web page in a browser can
-//! send them without the user: requests of another site (their `Origin` is another host), and requests to a name that is not a
-//! name of this device (DNS rebinding: the attacker resolves a name to this address, so `Origin` and `Host` agree). To change
-//! settings, a client needs the token or must run on this machine.
+//! send them without the user: requests of another site (their `Origin` is another host, or `Sec-Fetch-Site` says so), and requests
+//! to a name that is not a name of this device (DNS rebinding: the attacker resolves a name to this address, so `Origin` and `Host`
+//! agree). Programs without a browser send no `Origin`, and reach the device by its address or name. To change settings, a client
+//! needs the token or must run on this machine.
 
 use std::net::IpAddr;
 use std::path::Path;
+use std::sync::Arc;
 
+use axum::extract::{Request, State};
 use axum::http::uri::Authority;
-use axum::http::{HeaderMap, Uri, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
 
 use crate::util::secret::Secret;
+use crate::util::text::visible;
 
-/// Headers that a proxy adds. A client behind a proxy on this machine is not itself on this machine.
-const PROXY_HEADERS: [&str; 4] = ["forwarded", "x-forwarded-for", "x-real-ip", "via"];
+/// Beginnings of the names of headers that proxies and content delivery networks add. A client behind a proxy on this machine is
+/// not itself on this machine.
+const PROXY_PREFIXES: [&str; 14] = [
+    "cdn-",
+    "cf-",
+    "forwarded",
+    "proxy-",
+    "true-client",
+    "via",
+    "x-amz",
+    "x-appengine-",
+    "x-azure-",
+    "x-cluster-",
+    "x-envoy-",
+    "x-original-",
+    "x-real-",
+    "x-varnish",
+];
+/// Parts of such names: `X-Forwarded-For`, `Fastly-Client-IP`, `X-ProxyUser-Ip`, `DO-Connecting-IP`.
+const PROXY_PARTS: [&str; 8] = [
+    "client-ip",
+    "client_ip",
+    "clientip",
+    "connecting-ip",
+    "forwarded",
+    "proxyuser",
+    "remote-addr",
+    "remote-ip",
+];
+/// Headers that may occur only once: with two values, two programs may see different ones.
+const SINGLE_HEADERS: [HeaderName; 4] = [
+    header::HOST,
+    header::ORIGIN,
+    header::AUTHORIZATION,
+    header::CONTENT_TYPE,
+];
+/// Longest part of a header that an error repeats, in characters.
+const REPEATED: usize = 100;
 
 /// The access rules of a server.
 #[derive(Debug)]
@@ -24,9 +66,11 @@ pub(super) struct Access {
     names: Vec<String>,
 }
 
-/// Why a request is refused: the text of the 403 response.
+/// Why a request is refused: the text of the response.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum AccessError {
+    #[error("the request has more than one header {0:?}; accepted: one")]
+    Repeated(HeaderName),
     #[error(
         "{0:?} is not a name of this device. Use its IP address, or set preview_host to that name, \
          or send the token (preview_token)"
@@ -34,6 +78,66 @@ pub(super) enum AccessError {
     Host(String),
     #[error("requests from another web site ({0}) are refused")]
     Origin(String),
+}
+
+impl AccessError {
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::Repeated(_) => StatusCode::BAD_REQUEST,
+            Self::Host(_) | Self::Origin(_) => StatusCode::FORBIDDEN,
+        }
+    }
+}
+
+/// Refuses requests that break the access rules, and adds the headers that every response has. It is the outermost layer of a
+/// server, so that errors have these headers too.
+pub(super) async fn guard(State(access): State<Arc<Access>>, request: Request, next: Next) -> Response {
+    // Another site may show what is read with the token.
+    let policy = if access.has_token(request.headers(), request.uri()) {
+        "cross-origin"
+    } else {
+        "same-origin"
+    };
+    let mut response = match access.check(request.headers(), request.uri()) {
+        Ok(()) => next.run(request).await,
+        Err(refusal) => {
+            tracing::info!(reason = %refusal, "An HTTP request was refused");
+            (refusal.status(), format!("{refusal}\n")).into_response()
+        }
+    };
+    let headers = response.headers_mut();
+    for (name, value) in [
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (HeaderName::from_static("cross-origin-resource-policy"), policy),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::CACHE_CONTROL, "no-store"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+/// Whether a body is JSON according to its `Content-Type`. A program that names no type is believed. The types of HTML forms and
+/// plain text are not JSON: a foreign web page can send these without asking.
+///
+/// # Errors
+/// The response with status 415.
+pub(super) fn require_json(headers: &HeaderMap) -> Result<(), (StatusCode, String)> {
+    let Some(kind) = headers.get(header::CONTENT_TYPE) else {
+        return Ok(());
+    };
+    let kind = String::from_utf8_lossy(kind.as_bytes());
+    let essence = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    if matches!(essence.as_str(), "application/json" | "text/json")
+        || (essence.starts_with("application/") && essence.ends_with("+json"))
+    {
+        return Ok(());
+    }
+    let reason = format!(
+        "the Content-Type is \"{}\"; accepted: application/json\n",
+        visible(&kind, REPEATED)
+    );
+    Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, reason))
 }
 
 impl Access {
@@ -44,11 +148,15 @@ impl Access {
         Self { token, names }
     }
 
-    /// Checks `Host` and `Origin` of a request. A request with the token is always accepted.
+    /// Checks `Host` and `Origin` of a request. A request with the token is accepted from every site and to every name.
     ///
     /// # Errors
     /// Why the request is refused.
     pub(super) fn check(&self, headers: &HeaderMap, uri: &Uri) -> Result<(), AccessError> {
+        let is_repeated = |name: &HeaderName| headers.get_all(name).iter().nth(1).is_some();
+        if let Some(name) = SINGLE_HEADERS.into_iter().find(is_repeated) {
+            return Err(AccessError::Repeated(name));
+        }
         if self.has_token(headers, uri) {
             return Ok(());
         }
@@ -57,6 +165,10 @@ impl Access {
                 .get(name)
                 .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
         };
+        // `GET http://name/path`, which a client sends to a proxy.
+        if let Some(authority) = uri.authority().filter(|authority| !self.is_own_name(authority)) {
+            return Err(AccessError::Host(shortened(authority.as_str())));
+        }
         // Browsers always send `Host`. A request without it comes from another program.
         let Some(host) = text(header::HOST) else {
             return Ok(());
@@ -69,14 +181,14 @@ impl Access {
         }
         match text(header::ORIGIN) {
             Some(origin) if !is_same_site(&origin, &host) => Err(AccessError::Origin(shortened(&origin))),
+            None if is_sent_by_other_site(headers) => Err(AccessError::Origin("Sec-Fetch-Site".to_owned())),
             _ => Ok(()),
         }
     }
 
     /// Whether this client may change settings.
     pub(super) fn may_change(&self, peer: IpAddr, headers: &HeaderMap, uri: &Uri) -> bool {
-        let is_local =
-            peer.to_canonical().is_loopback() && !PROXY_HEADERS.iter().any(|name| headers.contains_key(*name));
+        let is_local = peer.to_canonical().is_loopback() && !headers.keys().any(is_of_proxy);
         is_local || self.has_token(headers, uri)
     }
 
@@ -105,6 +217,21 @@ impl Access {
         let name = host.trim_end_matches('.').to_ascii_lowercase();
         name == "localhost" || self.names.contains(&name)
     }
+}
+
+/// Whether proxies add this header.
+fn is_of_proxy(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    PROXY_PREFIXES.iter().any(|prefix| name.starts_with(prefix)) || PROXY_PARTS.iter().any(|part| name.contains(part))
+}
+
+/// Whether a browser says that the page of another site makes the request. It may open this page by a link.
+fn is_sent_by_other_site(headers: &HeaderMap) -> bool {
+    let is = |name, values: &[&str]| {
+        let value = headers.get(name).and_then(|value| value.to_str().ok());
+        value.is_some_and(|value| values.contains(&value))
+    };
+    is("sec-fetch-site", &["cross-site", "same-site"]) && !is("sec-fetch-mode", &["navigate"])
 }
 
 /// Compares in a time that does not depend on the position of the first difference.
@@ -153,7 +280,7 @@ fn own_names(system_root: &Path) -> Vec<String> {
 }
 
 fn shortened(text: &str) -> String {
-    text.chars().take(100).collect()
+    visible(text, REPEATED)
 }
 
 #[cfg(test)]
@@ -239,6 +366,59 @@ mod tests {
     }
 
     #[test]
+    fn requests_that_another_site_makes_without_an_origin_are_refused() {
+        let with =
+            |site: &str, mode: &str| check(&[("host", "10.0.0.2"), ("sec-fetch-site", site), ("sec-fetch-mode", mode)]);
+        for site in ["cross-site", "same-site"] {
+            assert!(matches!(with(site, "no-cors"), Err(AccessError::Origin(_))), "{site}");
+            assert_eq!(with(site, "navigate"), Ok(()), "a link to the page");
+        }
+        for site in ["same-origin", "none"] {
+            assert_eq!(with(site, "no-cors"), Ok(()));
+        }
+    }
+
+    #[test]
+    fn a_repeated_header_and_a_foreign_name_in_the_path_are_refused() {
+        let host = ("host", "10.0.0.2");
+        for name in ["host", "origin", "authorization", "content-type"] {
+            let mut repeated = headers(&[host]);
+            for _ in 0..2 {
+                repeated.append(name, HeaderValue::from_static("Bearer s3cret"));
+            }
+            let refused = access().check(&repeated, &Uri::from_static("/?token=s3cret"));
+            assert!(matches!(refused, Err(AccessError::Repeated(_))), "{name}");
+        }
+        let uri = |uri: &'static str| access().check(&headers(&[host]), &Uri::from_static(uri));
+        assert_eq!(uri("http://10.0.0.2/api"), Ok(()));
+        assert!(matches!(uri("http://evil.com/api"), Err(AccessError::Host(_))));
+    }
+
+    #[test]
+    fn only_json_is_json() {
+        let with =
+            |kind: &str| require_json(&headers(&[("content-type", kind)])).map_err(|(status, _)| status.as_u16());
+        for kind in [
+            "application/json",
+            "Application/JSON; charset=utf-8",
+            "application/problem+json",
+        ] {
+            assert_eq!(with(kind), Ok(()), "{kind}");
+        }
+        for kind in [
+            "text/plain",
+            "text/plain; application/json",
+            "application/x-www-form-urlencoded",
+            "multipart/form-data; boundary=a",
+            "",
+            "application/json, text/plain",
+        ] {
+            assert_eq!(with(kind), Err(415), "{kind}");
+        }
+        assert_eq!(require_json(&HeaderMap::new()), Ok(()));
+    }
+
+    #[test]
     fn the_token_allows_everything() {
         let (access, elsewhere) = (access(), IpAddr::from([10, 0, 0, 9]));
         let plain = Uri::from_static("/");
@@ -262,8 +442,48 @@ mod tests {
                 access.may_change(here.parse().unwrap(), &HeaderMap::new(), &uri),
                 "{here}"
             );
-            let proxied = headers(&[("x-forwarded-for", "1.2.3.4")]);
-            assert!(!access.may_change(here.parse().unwrap(), &proxied, &uri), "{here}");
+            for name in [
+                "forwarded",
+                "x-forwarded-for",
+                "x-forwarded-host",
+                "x-forwarded-proto",
+                "x-forwarded",
+                "x-real-ip",
+                "via",
+                "cf-connecting-ip",
+                "cf-ray",
+                "true-client-ip",
+                "x-client-ip",
+                "x-cluster-client-ip",
+                "fastly-client-ip",
+                "do-connecting-ip",
+                "x-original-forwarded-for",
+                "x-original-host",
+                "x-proxyuser-ip",
+                "x-azure-clientip",
+                "x-envoy-external-address",
+                "x-amzn-trace-id",
+                "proxy-connection",
+                "cdn-loop",
+            ] {
+                let proxied = headers(&[(name, "1.2.3.4")]);
+                assert!(
+                    !access.may_change(here.parse().unwrap(), &proxied, &uri),
+                    "{here} {name}"
+                );
+            }
+            let browser = [
+                ("user-agent", "Mozilla/5.0"),
+                ("accept", "*/*"),
+                ("accept-language", "en"),
+                ("sec-fetch-site", "same-origin"),
+                ("upgrade-insecure-requests", "1"),
+                ("sec-websocket-version", "13"),
+            ];
+            assert!(
+                access.may_change(here.parse().unwrap(), &headers(&browser), &uri),
+                "{here}"
+            );
         }
         assert!(!access.may_change("192.168.1.7".parse().unwrap(), &HeaderMap::new(), &uri));
     }

@@ -10,15 +10,15 @@ use tokio::net::TcpStream;
 use crate::support::daemon::{Daemon, Site};
 use crate::support::ports::free_port;
 
-struct Server {
-    daemon: Daemon,
-    port: u16,
+pub struct Server {
+    pub daemon: Daemon,
+    pub port: u16,
     client: reqwest::Client,
     _site: Site,
 }
 
 impl Server {
-    fn start(model: &str) -> Self {
+    pub fn start(model: &str) -> Self {
         let (site, port) = (Site::new(), free_port());
         let params = format!("eiparams=--greengrass --run-http-server {port}");
         let mut command = site.command("run");
@@ -160,7 +160,8 @@ async fn a_client_that_sends_no_body_does_not_block_other_clients_for_long() {
     let mut silent = Vec::new();
     for _ in 0..4 {
         let mut client = TcpStream::connect(("127.0.0.1", server.port)).await.unwrap();
-        let head = "POST /api/features HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\nExpect: 100-continue\r\n\r\n";
+        let head =
+            "POST /api/features HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100\r\nExpect: 100-continue\r\n\r\n";
         client.write_all(head.as_bytes()).await.unwrap();
         // The server sends this when it begins to read the body.
         let mut continue_line = [0; 25];
@@ -206,4 +207,82 @@ async fn a_small_file_with_a_huge_picture_is_refused_without_using_memory() {
     let peak = peak_megabytes(server.daemon.pid());
     assert!(peak < 100, "{peak} MB");
     server.daemon.stop();
+}
+
+#[tokio::test]
+async fn web_pages_of_other_sites_cannot_use_the_inference_server() {
+    let server = Server::start("builtin:nop=8x4");
+    let features = json!({"features": vec![0; 32]}).to_string();
+    let own = format!("http://127.0.0.1:{}", server.port);
+    let json = ("content-type", "application/json");
+    let evil = ("origin", "http://evil.example");
+    let rebound = [("host", "evil.example:1337"), ("origin", "http://evil.example:1337")];
+    for (path, headers, status) in [
+        ("/api/features", vec![json], 200),
+        (
+            "/api/features",
+            vec![("content-type", "application/json; charset=utf-8")],
+            200,
+        ),
+        ("/api/features", vec![json, ("origin", own.as_str())], 200),
+        ("/api/features", vec![json, ("host", "localhost")], 200),
+        ("/api/features", vec![json, ("host", "192.0.2.7:1337")], 200),
+        ("/api/features", vec![json, evil], 403),
+        ("/api/features", vec![("content-type", "text/plain"), evil], 403),
+        ("/api/features", vec![json, ("origin", "null")], 403),
+        ("/api/features", vec![json, rebound[0], rebound[1]], 403),
+        ("/api/features", vec![json, rebound[0]], 403),
+        ("/api/features", vec![("content-type", "text/plain")], 415),
+        (
+            "/api/features",
+            vec![("content-type", "application/x-www-form-urlencoded")],
+            415,
+        ),
+        (
+            "/api/features",
+            vec![("content-type", "multipart/form-data; boundary=a")],
+            415,
+        ),
+        ("/api/image", vec![json], 400),
+        (
+            "/api/image",
+            vec![("content-type", "multipart/form-data; boundary=a"), evil],
+            403,
+        ),
+        ("/nothing", vec![], 404),
+        ("/api/info", vec![], 405),
+    ] {
+        let mut request = server.client.post(server.url(path)).body(features.clone());
+        for (name, value) in &headers {
+            request = request.header(*name, *value);
+        }
+        let answer = request.send().await.unwrap();
+        let case = format!("{path} {headers:?}");
+        assert_eq!(answer.status(), status, "{case}");
+        check_headers(answer.headers(), &case);
+    }
+    for (path, header) in [("/", rebound[0]), ("/api/info", rebound[0]), ("/api/info", evil)] {
+        let request = server.client.get(server.url(path)).header(header.0, header.1);
+        let answer = request.send().await.unwrap();
+        assert_eq!(answer.status(), 403, "{path} {header:?}");
+        check_headers(answer.headers(), path);
+        assert!(!answer.headers().contains_key("x-ei-owner"));
+    }
+    let asked = server
+        .client
+        .request(reqwest::Method::OPTIONS, server.url("/api/features"));
+    let asked = asked
+        .header(evil.0, evil.1)
+        .header("access-control-request-method", "POST");
+    let answer = asked.send().await.unwrap();
+    assert_eq!(answer.status(), 403);
+    check_headers(answer.headers(), "preflight");
+    server.daemon.stop();
+}
+
+/// What every answer of both servers has.
+pub fn check_headers(headers: &reqwest::header::HeaderMap, case: &str) {
+    assert_eq!(headers["x-content-type-options"], "nosniff", "{case}");
+    assert_eq!(headers["cross-origin-resource-policy"], "same-origin", "{case}");
+    assert!(!headers.contains_key("access-control-allow-origin"), "{case}");
 }

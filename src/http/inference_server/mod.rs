@@ -1,17 +1,21 @@
 //! Inference on demand (`--run-http-server`): the model with the HTTP interface of the existing runner's inference server,
-//! without camera and MQTT. Every client that reaches the port may use it; bodies, pictures and queues are bounded.
+//! without camera and MQTT. Every client that reaches the port may use it, except the web pages of other sites; bodies, pictures and
+//! queues are bounded, and shared by the clients.
 
 mod features;
 mod model_provider;
 mod model_worker;
 mod picture;
 mod server;
+mod upload;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
 
+use super::access::Access;
 use super::connections::{ServerLimits, serve};
 use super::listener::{Service, bind};
 use crate::config::Config;
@@ -56,11 +60,16 @@ pub async fn run(config: &Config, device: &str, stop: impl Future<Output = ()>) 
     };
     let worker = Arc::new(ModelWorker::start(settings, models)?);
     let state = ServerState::new(worker.clone(), config.runner.resize_mode);
+    let access = Arc::new(Access::new(
+        config.preview.token.clone(),
+        &config.preview.host,
+        Path::new("/"),
+    ));
     let port = config.runner.http_server.unwrap_or(DEFAULT_PORT);
     let serving = async {
         let listener = bind(&config.preview.host, port, SERVICE, &HealthFlag::default()).await;
         // The write timeout does not affect a client that waits for a slow model, because nothing is written meanwhile.
-        serve(listener, server::router(state), ServerLimits::default()).await;
+        serve(listener, server::router(state, access), ServerLimits::default()).await;
     };
     tokio::select! {
         () = serving => {}

@@ -16,7 +16,7 @@ use crate::util::clock::rounded;
 use crate::util::log_limiter::LogLimiter;
 
 /// Most requests that wait for the model.
-const QUEUE_LENGTH: usize = 8;
+pub(super) const QUEUE_LENGTH: usize = 8;
 /// How often an idle thread checks whether it must stop, or run another model.
 const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 

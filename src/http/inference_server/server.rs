@@ -2,51 +2,60 @@
 
 use std::fmt::Display;
 use std::io;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Bytes;
 use axum::extract::multipart::MultipartError;
 use axum::extract::{DefaultBodyLimit, Multipart, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::{RequestExt, Router};
-use futures_util::{Stream, StreamExt};
+use axum::{Extension, RequestExt, Router};
 use serde::Serialize;
 use serde_json::ser::PrettyFormatter;
 use serde_json::{Map, Value, json};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 
 use super::features::{self, FeaturesError};
-use super::model_worker::{ClassifyError, ModelWorker};
+use super::model_worker::{ClassifyError, ModelWorker, QUEUE_LENGTH, TimedResult};
 use super::picture::{self, PictureError};
+use super::upload::{UploadPlaces, next_part, read_all, with_body_limit};
 use crate::config::ResizeMode;
+use crate::http::access::{self, Access};
+use crate::http::connection_table::OpenRequest;
 use crate::http::html_page;
+use crate::http::places::{Place, PlaceLimits, Places};
 use crate::model::{InferenceResult, ModelInfo};
+use crate::util::text::visible_lines;
 
 /// Most bytes of an uploaded picture.
 const MAX_PICTURE: usize = 100 << 20;
 /// Most bytes of a body with features, as in the existing runner.
 const MAX_FEATURES: usize = 150 << 20;
+/// Most characters of the reason in an answer.
+const MAX_REASON: usize = 2000;
 /// Most bytes of the form around a picture.
 const MAX_FORM: usize = 64 << 10;
-/// Most bodies in memory at the same time. Further requests wait.
-const MAX_BODIES: usize = 4;
-/// Time limit for a whole body.
-const BODY_LIMIT: Duration = Duration::from_secs(60);
-/// Time limit for the next part of a body: a silent client must not block other clients.
-const SILENCE_LIMIT: Duration = Duration::from_secs(10);
-/// Time limit for a body permit. Longer than [`SILENCE_LIMIT`], so that silent clients lose their permits first.
-const PERMIT_LIMIT: Duration = Duration::from_secs(15);
+/// Most bytes of a body for one feature, and for what is around them. `JSON.stringify` writes at most 25 characters.
+const FEATURE_BYTES: usize = 256;
+const AROUND_FEATURES: usize = 1 << 20;
+/// Requests with features that wait for the model. As many as its queue takes, so that one client does not fill it.
+const WAITING: PlaceLimits = PlaceLimits {
+    total: QUEUE_LENGTH + 1,
+    per_client: 4,
+    device: 8,
+    reserved: 1,
+};
+/// Time limit for a place in the queue of the model.
+const WAIT_LIMIT: Duration = Duration::from_secs(15);
 
 /// State of the inference server.
 pub(super) struct ServerState {
     worker: Arc<ModelWorker>,
     forced_resize: Option<ResizeMode>,
-    bodies: Arc<Semaphore>,
+    uploads: UploadPlaces,
+    waiting: Arc<Places>,
     /// Only one picture is decoded at a time, because a decoded picture needs far more memory than its file.
     decoding: Arc<Semaphore>,
 }
@@ -56,7 +65,8 @@ impl ServerState {
         Arc::new(Self {
             worker,
             forced_resize,
-            bodies: Arc::new(Semaphore::new(MAX_BODIES)),
+            uploads: UploadPlaces::new(),
+            waiting: Places::new(WAITING),
             decoding: Arc::new(Semaphore::new(1)),
         })
     }
@@ -67,16 +77,21 @@ impl ServerState {
             .ok_or(RequestError::Classify(ClassifyError::NotRunning))
     }
 
-    /// A permit to hold a body in memory. The work on the body holds it, because that continues after the client disconnected.
-    async fn body_permit(&self) -> Result<OwnedSemaphorePermit, RequestError> {
-        match tokio::time::timeout(PERMIT_LIMIT, self.bodies.clone().acquire_owned()).await {
-            Ok(Ok(permit)) => Ok(permit),
-            Ok(Err(_)) | Err(_) => Err(RequestError::Full),
-        }
+    /// Asks the model. Each client has its share of the queue; its further requests wait, and hold their places for uploads.
+    async fn classify(
+        &self,
+        open: &OpenRequest,
+        upload: Place,
+        features: Vec<f32>,
+    ) -> Result<TimedResult, RequestError> {
+        let waiting = tokio::time::timeout(WAIT_LIMIT, self.waiting.take(open.client())).await;
+        let _place = waiting.map_err(|_| RequestError::Classify(ClassifyError::Busy))?;
+        drop(upload);
+        Ok(self.worker.classify(features).await?)
     }
 }
 
-pub(super) fn router(state: Arc<ServerState>) -> Router {
+pub(super) fn router(state: Arc<ServerState>, access: Arc<Access>) -> Router {
     Router::new()
         .route("/", get(page))
         .route("/api/info", get(info))
@@ -90,6 +105,7 @@ pub(super) fn router(state: Arc<ServerState>) -> Router {
         )
         .fallback(|| async { (StatusCode::NOT_FOUND, NOT_FOUND) })
         .layer(middleware::from_fn_with_state(state.clone(), add_model_headers))
+        .layer(middleware::from_fn_with_state(access, access::guard))
         .with_state(state)
 }
 
@@ -98,21 +114,25 @@ const NOT_FOUND: &str =
 
 /// Why a request has no result.
 #[derive(Debug, thiserror::Error)]
-enum RequestError {
+pub(super) enum RequestError {
     #[error("{0}")]
     Request(String),
+    #[error("{}", .1.trim_end())]
+    Kind(StatusCode, String),
+    #[error("the body is too large; accepted: at most {0} bytes")]
+    TooLarge(usize),
     #[error("{0}")]
     Features(#[from] FeaturesError),
     #[error("{0}")]
     Picture(#[from] PictureError),
-    #[error("{MAX_BODIES} uploads are already being received; try again later")]
+    #[error("too many uploads are already being received; try again later")]
     Full,
     #[error("{0}")]
     Classify(#[from] ClassifyError),
 }
 
 impl RequestError {
-    fn request(reason: impl Display) -> Self {
+    pub(super) fn request(reason: impl Display) -> Self {
         Self::Request(reason.to_string())
     }
 }
@@ -120,6 +140,8 @@ impl RequestError {
 impl IntoResponse for RequestError {
     fn into_response(self) -> Response {
         let code = match &self {
+            Self::Kind(code, _) => *code,
+            Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Request(_) | Self::Features(_) | Self::Picture(_) | Self::Classify(ClassifyError::Refused(_)) => {
                 StatusCode::BAD_REQUEST
             }
@@ -127,7 +149,9 @@ impl IntoResponse for RequestError {
                 StatusCode::SERVICE_UNAVAILABLE
             }
         };
-        (code, format!("{self}\n")).into_response()
+        // It may repeat what the client or the model said.
+        let reason = visible_lines(&self.to_string(), MAX_REASON);
+        (code, format!("{reason}\n")).into_response()
     }
 }
 
@@ -172,34 +196,44 @@ async fn info(State(state): State<Arc<ServerState>>) -> Result<Response, Request
     ))
 }
 
-async fn features(State(state): State<Arc<ServerState>>, request: Request) -> Result<Response, RequestError> {
+async fn features(
+    State(state): State<Arc<ServerState>>,
+    Extension(open): Extension<OpenRequest>,
+    request: Request,
+) -> Result<Response, RequestError> {
+    access::require_json(request.headers()).map_err(|(code, reason)| RequestError::Kind(code, reason))?;
     let wanted = state.info()?.features;
-    let permit = state.body_permit().await?;
+    let most = MAX_FEATURES.min(AROUND_FEATURES + FEATURE_BYTES.saturating_mul(wanted));
+    let length = content_length(request.headers());
+    if length.is_some_and(|length| length > most as u64) {
+        return Err(RequestError::TooLarge(most));
+    }
+    let place = state.uploads.take(open.client(), length).await?;
     let parts = request.with_limited_body().into_body().into_data_stream();
     let unreadable = |e| RequestError::request(format!("the body cannot be read: {e}"));
-    let body = with_body_limit(read_all(parts, unreadable)).await??;
+    let body = with_body_limit(read_all(parts, most, unreadable)).await??;
+    // The work holds the place, because it continues after the client disconnected.
     let work = move || {
         let values = features::read(&body, wanted);
-        drop(permit);
-        values
+        (values, place)
     };
-    let values = tokio::task::spawn_blocking(work)
-        .await
-        .map_err(RequestError::request)??;
-    let (result, timing) = state.worker.classify(values).await?;
+    let (values, place) = tokio::task::spawn_blocking(work).await.map_err(RequestError::request)?;
+    let (result, timing) = state.classify(&open, place, values?).await?;
     Ok(pretty(&response_value(&result, json!(result), timing)))
 }
 
 async fn image(
     State(state): State<Arc<ServerState>>,
+    Extension(open): Extension<OpenRequest>,
+    headers: HeaderMap,
     form: Result<Multipart, axum::extract::multipart::MultipartRejection>,
 ) -> Result<Response, RequestError> {
     let form = form.map_err(|_| {
         RequestError::request("No files posted, requiring a multipart/form-data body with 1 item \"file\"")
     })?;
     let info = state.info()?;
-    let (features, mapping) = {
-        let permit = state.body_permit().await?;
+    let (prepared, place) = {
+        let place = state.uploads.take(open.client(), content_length(&headers)).await?;
         let file = with_body_limit(read_upload(form)).await??;
         let decoding = state
             .decoding
@@ -210,18 +244,23 @@ async fn image(
         let forced = state.forced_resize;
         let work = move || {
             let prepared = picture::prepare(&file, &info, forced);
-            drop((permit, decoding));
-            prepared
+            drop((file, decoding));
+            (prepared, place)
         };
-        tokio::task::spawn_blocking(work)
-            .await
-            .map_err(RequestError::request)??
+        tokio::task::spawn_blocking(work).await.map_err(RequestError::request)?
     };
-    let (mut result, timing) = state.worker.classify(features).await?;
+    let (features, mapping) = prepared?;
+    let (mut result, timing) = state.classify(&open, place, features).await?;
     mapping.map_back(&mut result);
     let mut shown = json!(result);
     mapping.describe(&mut shown);
     Ok(pretty(&response_value(&result, shown, timing)))
+}
+
+/// The length of the body that a client announces.
+fn content_length(headers: &HeaderMap) -> Option<u64> {
+    let length = headers.get(header::CONTENT_LENGTH)?;
+    length.to_str().ok()?.parse().ok()
 }
 
 /// Reads the content of the first field `file`.
@@ -234,36 +273,10 @@ async fn read_upload(mut form: Multipart) -> Result<Vec<u8>, RequestError> {
     };
     while let Some(field) = next_part(form.next_field()).await?.map_err(failed)? {
         if matches!(field.name(), Some("file" | "file[]")) {
-            return read_all(field, failed).await;
+            return read_all(field, MAX_PICTURE + MAX_FORM, failed).await;
         }
     }
     Err(RequestError::request("Missing \"file\" in the multipart/form-data"))
-}
-
-/// Reads a whole body.
-async fn read_all<E>(
-    parts: impl Stream<Item = Result<Bytes, E>>,
-    failed: impl Fn(E) -> RequestError,
-) -> Result<Vec<u8>, RequestError> {
-    let mut parts = pin!(parts);
-    let mut whole = Vec::new();
-    while let Some(part) = next_part(parts.next()).await? {
-        whole.extend_from_slice(&part.map_err(&failed)?);
-    }
-    Ok(whole)
-}
-
-/// Waits for the next part of a body for at most [`SILENCE_LIMIT`].
-async fn next_part<T>(part: impl Future<Output = T>) -> Result<T, RequestError> {
-    let silent = |_| RequestError::request(format!("no part of the body arrived for {} s", SILENCE_LIMIT.as_secs()));
-    tokio::time::timeout(SILENCE_LIMIT, part).await.map_err(silent)
-}
-
-/// Waits for a whole body for at most [`BODY_LIMIT`].
-async fn with_body_limit<T>(reading: impl Future<Output = T>) -> Result<T, RequestError> {
-    tokio::time::timeout(BODY_LIMIT, reading)
-        .await
-        .map_err(|_| RequestError::request(format!("the body did not arrive within {} s", BODY_LIMIT.as_secs())))
 }
 
 fn response_value(result: &InferenceResult, shown: Value, timing: Value) -> Value {

@@ -14,10 +14,14 @@ use serde_json::Value;
 use super::page_state::PageState;
 use crate::config::parse_events;
 use crate::events::EventRecorder;
+use crate::http::access::require_json;
 use crate::http::connections::Peer;
+use crate::util::text::visible_lines;
 
 /// Most bytes of a request: a little more than the longest value, so that its own check names the limit.
 const MAX_BODY: usize = 80 * 1024;
+/// Most characters of the reason in an answer.
+const MAX_REASON: usize = 2000;
 /// Time limit for the body of a request.
 const BODY_LIMIT: Duration = Duration::from_secs(10);
 
@@ -64,7 +68,7 @@ pub(super) async fn set(
         Err((status, reason)) => return (status, reason).into_response(),
     };
     if let Err(reason) = events.set_given(&Value::String(text)) {
-        return (StatusCode::BAD_REQUEST, format!("{reason}\n")).into_response();
+        return (StatusCode::BAD_REQUEST, sentence(&reason)).into_response();
     }
     tracing::info!("Changed zones, lines and rules through the live page");
     Json(EventsDocument::of(events)).into_response()
@@ -78,7 +82,7 @@ pub(super) async fn check(request: Request) -> Response {
     };
     match parse_events(&Value::String(text)) {
         Ok(_) => "ok\n".into_response(),
-        Err(reason) => (StatusCode::BAD_REQUEST, format!("the value {reason}\n")).into_response(),
+        Err(reason) => (StatusCode::BAD_REQUEST, sentence(format!("the value {reason}"))).into_response(),
     }
 }
 
@@ -86,6 +90,7 @@ const NEEDS_TOKEN: &str = "changing zones, lines and rules needs the token: send
                            The device's log contains the path of the file with the token\n";
 
 async fn read_text(request: Request) -> Result<String, (StatusCode, String)> {
+    require_json(request.headers())?;
     let reading = axum::body::to_bytes(request.into_body(), MAX_BODY);
     let bytes = match tokio::time::timeout(BODY_LIMIT, reading).await {
         Ok(Ok(bytes)) => bytes,
@@ -99,6 +104,11 @@ async fn read_text(request: Request) -> Result<String, (StatusCode, String)> {
         }
     };
     String::from_utf8(bytes.into()).map_err(|_| (StatusCode::BAD_REQUEST, "the body is no UTF-8 text\n".to_owned()))
+}
+
+/// A reason as the body of a response; it may repeat what the request contains.
+fn sentence(reason: impl std::fmt::Display) -> String {
+    format!("{}\n", visible_lines(&reason.to_string(), MAX_REASON))
 }
 
 fn no_model() -> Response {

@@ -3,16 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::stream;
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::page_state::{PageState, TooManyViewers};
 use super::viewer_encoder::ViewerFrames;
+use crate::http::connection_table::OpenRequest;
+use crate::http::places::{ClientKey, Place};
 use crate::inference::live_tap::ViewerGuard;
 
 /// How long a snapshot waits for a picture.
@@ -21,8 +23,8 @@ const PICTURE_LIMIT: Duration = Duration::from_secs(5);
 const BOUNDARY: &str = "ei-greengrass-picture";
 
 /// `/snapshot.jpg`: the next picture.
-pub(super) async fn snapshot(State(state): State<Arc<PageState>>) -> Response {
-    let mut pictures = match PictureStream::new(&state) {
+pub(super) async fn snapshot(State(state): State<Arc<PageState>>, Extension(open): Extension<OpenRequest>) -> Response {
+    let mut pictures = match PictureStream::new(&state, open.client()) {
         Ok(pictures) => pictures,
         Err(refusal) => return refusal.into_response(),
     };
@@ -37,8 +39,8 @@ pub(super) async fn snapshot(State(state): State<Arc<PageState>>) -> Response {
 }
 
 /// `/stream.mjpeg`: a stream of pictures, as `multipart/x-mixed-replace`. A client that reads slowly misses pictures.
-pub(super) async fn stream(State(state): State<Arc<PageState>>) -> Response {
-    let pictures = match PictureStream::new(&state) {
+pub(super) async fn stream(State(state): State<Arc<PageState>>, Extension(open): Extension<OpenRequest>) -> Response {
+    let pictures = match PictureStream::new(&state, open.client()) {
         Ok(pictures) => pictures,
         Err(refusal) => return refusal.into_response(),
     };
@@ -66,18 +68,18 @@ fn part(jpeg: &Bytes) -> Bytes {
 struct PictureStream {
     frames: ViewerFrames,
     _viewer: ViewerGuard,
-    _permit: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 impl PictureStream {
-    fn new(state: &PageState) -> Result<Self, TooManyViewers> {
-        let permit = state.viewer_permit()?;
+    fn new(state: &PageState, client: ClientKey) -> Result<Self, TooManyViewers> {
+        let place = state.viewer_place(client)?;
         let mut viewer = state.live_tap.add_viewer();
         viewer.want_pictures(true);
         Ok(Self {
             frames: state.new_frames(),
             _viewer: viewer,
-            _permit: permit,
+            _place: place,
         })
     }
 

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use axum::extract::State;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
-use axum::middleware::{self, Next};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
+use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
@@ -14,7 +14,9 @@ use tokio::net::TcpListener;
 
 use super::page_state::PageState;
 use super::{events_api, mjpeg, page, runner_socket, viewer_encoder, viewer_socket};
-use crate::http::connections::{ConnectionPermit, Peer, ServerLimits, serve};
+use crate::http::access;
+use crate::http::connection_table::OpenRequest;
+use crate::http::connections::{Peer, ServerLimits, serve};
 use crate::status::prometheus;
 
 /// Most bytes of a WebSocket message from a client.
@@ -42,30 +44,17 @@ fn router(state: Arc<PageState>) -> Router {
         .route("/metrics", get(metrics))
         .route("/healthz", get(|| async { "ok\n" }))
         .fallback(|| async { (StatusCode::NOT_FOUND, NOT_FOUND) })
-        .layer(middleware::from_fn_with_state(state.clone(), check_access))
+        .layer(middleware::from_fn_with_state(state.access.clone(), access::guard))
         .with_state(state)
 }
 
 const NOT_FOUND: &str = "there is no such page; the pages are /, /stream.mjpeg, /snapshot.jpg, /api/status, /api/events, /metrics and /healthz\n";
 
-/// Refuses requests that break the access rules, and adds the headers that every response has.
-async fn check_access(State(state): State<Arc<PageState>>, request: Request, next: Next) -> Response {
-    let mut response = match state.access.check(request.headers(), request.uri()) {
-        Ok(()) => next.run(request).await,
-        Err(refusal) => (StatusCode::FORBIDDEN, format!("{refusal}\n")).into_response(),
-    };
-    let headers = response.headers_mut();
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
-}
-
 /// Serves the page, and on the same path the WebSocket for applications of the existing runner.
 async fn root(
     State(state): State<Arc<PageState>>,
     Extension(Peer(peer)): Extension<Peer>,
-    Extension(connection): Extension<ConnectionPermit>,
+    Extension(open): Extension<OpenRequest>,
     uri: Uri,
     headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
@@ -75,33 +64,33 @@ async fn root(
         Err(rejection) if headers.contains_key(header::UPGRADE) => return rejection.into_response(),
         Err(_) => return page::response(&headers),
     };
-    let permit = match state.viewer_permit() {
-        Ok(permit) => permit,
+    let place = match state.viewer_place(open.client()) {
+        Ok(place) => place,
         Err(refusal) => return refusal.into_response(),
     };
     let may_change = state.access.may_change(peer.ip(), &headers, &uri);
     limited(upgrade).on_upgrade(move |socket| async move {
         runner_socket::serve(socket, &state, may_change).await;
-        drop((permit, connection));
+        drop((place, open));
     })
 }
 
 async fn open_viewer_socket(
     State(state): State<Arc<PageState>>,
     Extension(Peer(peer)): Extension<Peer>,
-    Extension(connection): Extension<ConnectionPermit>,
+    Extension(open): Extension<OpenRequest>,
     uri: Uri,
     headers: HeaderMap,
     upgrade: WebSocketUpgrade,
 ) -> Response {
-    let permit = match state.viewer_permit() {
-        Ok(permit) => permit,
+    let place = match state.viewer_place(open.client()) {
+        Ok(place) => place,
         Err(refusal) => return refusal.into_response(),
     };
     let may_change = state.access.may_change(peer.ip(), &headers, &uri);
     limited(upgrade).on_upgrade(move |socket| async move {
         viewer_socket::serve(socket, &state, may_change).await;
-        drop((permit, connection));
+        drop((place, open));
     })
 }
 

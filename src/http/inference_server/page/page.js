@@ -5,13 +5,18 @@
 const $ = id => document.getElementById(id);
 const origin = location.origin;
 
+// Names and errors come from outside: characters that hide or turn text around are shown as their numbers.
+const HIDDEN = /[\u0000-\u0009\u000b-\u001f\u007f-\u009f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff0-\ufffb]|\udb40[\udc00-\udfff]/g;
+const visible = text => text.replace(HIDDEN, c => `\\u{${c.codePointAt(0).toString(16)}}`);
+const shownValue = (_, value) => typeof value === 'string' ? visible(value) : value;
+
 async function request(path, options) {
   $('error').hidden = true;
   try {
     const answer = await fetch(path, options);
     const text = await answer.text();
-    if (!answer.ok) throw new Error(text.trim());
-    return JSON.parse(text);
+    if (!answer.ok) throw new Error(visible(text.trim()));
+    return JSON.parse(text, shownValue);
   } catch (error) {
     $('error').textContent = error.message;
     $('error').hidden = false;

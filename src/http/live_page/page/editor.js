@@ -238,8 +238,10 @@ function setText(text) {
 
 function showError(text) {
   $('editor-error').hidden = !text;
-  $('editor-error').textContent = text;
+  $('editor-error').textContent = visible(text);
 }
+
+const json = {'Content-Type': 'application/json'};
 
 // The device checks the draft as it checks a deployment.
 let checkLater;
@@ -250,7 +252,7 @@ function check() {
     const text = currentText();
     if (!text.trim()) return showError('');
     try {
-      const answer = await fetch(new URL('api/events/check', location.href), {method: 'POST', body: text});
+      const answer = await fetch(new URL('api/events/check', location.href), {method: 'POST', headers: json, body: text});
       const reason = answer.ok ? '' : await answer.text();
       if (editor === mine && mine.checks === turn) showError(reason);
     } catch { /* the page says that there is no connection */ }
@@ -263,8 +265,9 @@ async function apply(text) {
   mine.checks += 1;
   $('apply').disabled = $('as-deployed').disabled = true;
   try {
+    const authorization = token && !events?.mayChange ? {Authorization: `Bearer ${token}`} : {};
     const answer = await fetch(new URL('api/events', location.href), {
-      method: 'POST', body: text, headers: token && !events?.mayChange ? {Authorization: `Bearer ${token}`} : {},
+      method: 'POST', headers: {...json, ...authorization}, body: text,
     });
     if (!answer.ok) return showError(await answer.text());
     const {events: config, deployed} = await answer.json();

@@ -9,6 +9,10 @@ const node = (tag, name, text) => {
   if (text !== undefined) made.textContent = text;
   return made;
 };
+// Names and errors come from outside: characters that hide or turn text around are shown as their numbers.
+const HIDDEN = /[\u0000-\u0009\u000b-\u001f\u007f-\u009f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff0-\ufffb]|\udb40[\udc00-\udfff]/g;
+const visible = text => text.replace(HIDDEN, c => `\\u{${c.codePointAt(0).toString(16)}}`);
+const shownValue = (_, value) => typeof value === 'string' ? visible(value) : value;
 const css = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
 // ---------------------------------------------------------------- the connection
@@ -28,7 +32,9 @@ function connect() {
       try { show(owner, await createImageBitmap(event.data)); } catch (_) { /* the next picture may be readable */ }
       return;
     }
-    const message = JSON.parse(event.data);
+    const given = JSON.parse(event.data);
+    // Zones, lines and rules are edited and sent back: they stay as they are.
+    const message = given.type === 'events' ? given : JSON.parse(event.data, shownValue);
     if (message.type === 'status') {
       retry = 500;
       status = message;
