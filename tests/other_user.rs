@@ -1,4 +1,5 @@
-//! A component whose files belong to another user: after a change of `posixUser`, or after a run as root by hand.
+//! A component whose files belong to another user: after a change of `posixUser`, or after a run as root by hand. And other users who
+//! may write to its work directory.
 //!
 //! Only root can run a program as another user. Without root these tests do nothing.
 
@@ -290,4 +291,255 @@ async fn a_lock_file_that_another_user_left_behind_does_not_stop_the_component()
     assert!(output.stdout.starts_with(b"stopped"), "{output:?}");
     assert_eq!(third.wait_for_end(LIMIT).0.code(), Some(0));
     assert!(!own.exists());
+}
+
+/// A work directory of the new user in which everybody may write, after a first run. Also the directory of the device.
+fn open_site() -> Option<(Site, PathBuf)> {
+    if !geteuid().is_root() {
+        return None;
+    }
+    let site = Site::new();
+    give(site.path(), NEW);
+    fs::set_permissions(site.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    run_offline(&site, NEW);
+    let device = device_dirs(&site).pop().unwrap();
+    Some((site, device))
+}
+
+fn plant(path: &Path, content: &str) {
+    let _ = fs::remove_file(path);
+    fs::write(path, content).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o644)).unwrap();
+    lchown(path, Some(OLD), Some(OLD)).unwrap();
+}
+
+fn mode(path: &Path) -> u32 {
+    path.symlink_metadata().unwrap().permissions().mode() & 0o7777
+}
+
+/// Everything below a path.
+fn below(path: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path());
+    entries
+        .flat_map(|path| {
+            let further = path.symlink_metadata().unwrap().is_dir().then(|| below(&path));
+            further.into_iter().flatten().chain([path])
+        })
+        .collect()
+}
+
+/// Runs with the live page until it is served. Returns the daemon and the port.
+fn run_with_page(site: &Site) -> (Daemon, u16) {
+    let port = free_port();
+    let preview = ["preview=on", "preview_host=127.0.0.1", &format!("preview_port={port}")];
+    let daemon = run(site, NEW, &format!("mqtt://127.0.0.1:{}", free_port()), 5, &preview);
+    daemon.wait_for_line("Listening server=\"live page\"");
+    daemon.wait_for_line("The source ended");
+    (daemon, port)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_another_user_has_planted_is_not_accepted() {
+    let Some((site, device)) = open_site() else {
+        return;
+    };
+    let planted = "0123456789abcdef0123456789abcdef";
+    for file in ["preview_token", "iot-endpoint.json", "events.json"] {
+        plant(&device.join(file), planted);
+    }
+    fs::set_permissions(&device, fs::Permissions::from_mode(0o777)).unwrap();
+    let (daemon, port) = run_with_page(&site);
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let change = |token: String| {
+        let request = client.post(format!("http://127.0.0.1:{port}/api/events")).body("none");
+        request.header("x-forwarded-for", "192.0.2.1").bearer_auth(token).send()
+    };
+    assert_eq!(change(planted.to_owned()).await.unwrap().status(), 403);
+    let token = device.join("preview_token");
+    let own = fs::read_to_string(&token).unwrap().trim().to_owned();
+    assert_eq!(change(own).await.unwrap().status(), 200);
+    assert_eq!(
+        (token.metadata().unwrap().uid(), mode(&token), mode(&device)),
+        (NEW, 0o600, 0o700)
+    );
+    let log = daemon.stop();
+    let told = log
+        .lines()
+        .filter(|line| line.contains("is not trusted and was renamed"));
+    let told: Vec<_> = told.filter(|line| line.contains(&format!("uid {OLD}"))).collect();
+    assert_eq!(told.len(), 3, "{log}");
+    let kept = device.join(format!("preview_token.of-uid-{OLD}"));
+    assert_eq!(fs::read_to_string(kept).unwrap(), planted);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn links_in_the_work_directory_are_not_followed() {
+    let Some((site, device)) = open_site() else {
+        return;
+    };
+    let elsewhere = tempfile::tempdir().unwrap();
+    give(elsewhere.path(), NEW);
+    let identity = site.path().join(site.device());
+    for (path, name) in [
+        (&device, "device"),
+        (&identity, "identity"),
+        (&site.path().join("models"), "models"),
+    ] {
+        let target = elsewhere.path().join(name);
+        fs::create_dir(&target).unwrap();
+        fs::set_permissions(&target, fs::Permissions::from_mode(0o777)).unwrap();
+        give(&target, NEW);
+        if path.exists() {
+            fs::remove_dir_all(path).unwrap();
+        }
+        std::os::unix::fs::symlink(&target, path).unwrap();
+        lchown(path, Some(OLD), Some(OLD)).unwrap();
+    }
+    let (daemon, _) = run_with_page(&site);
+    let log = daemon.stop();
+    assert!(log.contains("symbolic link"), "{log}");
+    for name in ["device", "identity", "models"] {
+        let target = elsewhere.path().join(name);
+        assert_eq!(below(&target), [] as [PathBuf; 0], "{log}");
+        assert_eq!(mode(&target), 0o777, "nothing is changed there");
+    }
+    assert!(device.symlink_metadata().unwrap().is_dir() && device.join("preview_token").exists());
+    assert!(identity.join("identity").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hard_links_and_pipes_of_other_users_are_not_used() {
+    let Some((site, device)) = open_site() else {
+        return;
+    };
+    let secret = site.write("secret", "fedcba9876543210fedcba9876543210");
+    give(&secret, NEW);
+    let token = device.join("preview_token");
+    fs::hard_link(&secret, &token).unwrap();
+    for pipe in [
+        device.join("iot-endpoint.json"),
+        site.path().join(site.device()).join("identity"),
+    ] {
+        let _ = fs::remove_file(&pipe);
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &pipe,
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::from_raw_mode(0o666),
+            0,
+        )
+        .unwrap();
+        lchown(&pipe, Some(OLD), Some(OLD)).unwrap();
+    }
+    let (daemon, _) = run_with_page(&site);
+    let log = daemon.stop();
+    for reason in ["a hard link", "it is a pipe"] {
+        assert!(log.contains(reason), "{log}");
+    }
+    assert_ne!(fs::read(&token).unwrap(), fs::read(&secret).unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_can_be_written_by_others_whatever_the_umask_is() {
+    if !geteuid().is_root() {
+        return;
+    }
+    let site = Site::new();
+    give(site.path(), NEW);
+    let model = site.scripted_model(&cycle(&[boxed(0.9)]));
+    for name in [model.clone(), PathBuf::from(format!("{}.json", model.display()))] {
+        give(&name, NEW);
+    }
+    let before: HashSet<_> = below(site.path()).into_iter().collect();
+    let mut inner = site.command("run");
+    let (port, cache) = (free_port(), site.path().join("cache"));
+    inner.args(["--mqtt", &format!("mqtt://127.0.0.1:{}", free_port()), "--unthrottled"]);
+    inner.args(["--model", model.to_str().unwrap(), "--gst", &frames(20)]);
+    for set in [
+        "ei_shutdown_behavior=wait_for_restart".to_owned(),
+        "iotcore_backoff=1".to_owned(),
+        "preview=on".to_owned(),
+        format!("preview_port={port}"),
+        format!("cache_file_directory={}", cache.display()),
+        "enable_cache_to_file=yes".to_owned(),
+    ] {
+        inner.args(["--set", &set]);
+    }
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", "umask 0; exec \"$0\" \"$@\""]);
+    command.arg(inner.get_program()).args(inner.get_args());
+    // GStreamer makes its own directory for the list of its plugins.
+    let home = tempfile::tempdir().unwrap();
+    give(home.path(), NEW);
+    command
+        .current_dir(site.path())
+        .env("HOME", home.path())
+        .uid(NEW)
+        .gid(NEW);
+    for (name, value) in inner.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    let daemon = Daemon::start(command);
+    daemon.wait_for_line("Listening server=\"live page\"");
+    daemon.wait_for_line("The source ended");
+    let check = || {
+        let created = below(site.path()).into_iter().filter(|path| !before.contains(path));
+        let mut count = 0;
+        for path in created {
+            let expected = if path.is_dir() { 0o700 } else { 0o600 };
+            assert_eq!(mode(&path), expected, "{}", path.display());
+            count += 1;
+        }
+        count
+    };
+    assert!(check() > 3);
+    daemon.stop();
+    assert!(check() > 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lock_file_that_another_user_locks_does_not_prevent_the_start() {
+    if !geteuid().is_root() {
+        return;
+    }
+    let site = Site::new();
+    give(site.path(), NEW);
+    fs::set_permissions(site.path(), fs::Permissions::from_mode(0o1777)).unwrap();
+    lchown(site.path(), Some(0), Some(0)).unwrap();
+    let broker = MockBroker::start(Behaviour::default()).await;
+    // The name of the lock file has the suffix of the device.
+    let first = run(&site, NEW, &broker.url(), 1, &[]);
+    first.wait_for_line("The source ended");
+    let lock_of = |suffix: &str| {
+        let entries = fs::read_dir(site.path()).unwrap().flatten();
+        let mut paths = entries.map(|entry| entry.path());
+        paths.find(|path| {
+            let name = path.file_name().unwrap().to_string_lossy();
+            name.starts_with("lock_") && name.ends_with(suffix)
+        })
+    };
+    let lock = lock_of("").unwrap();
+    first.stop();
+    for mode in [0o600, 0o666] {
+        plant(&lock, "1\n");
+        fs::set_permissions(&lock, fs::Permissions::from_mode(mode)).unwrap();
+        let mut command = std::process::Command::new("flock");
+        command
+            .arg("-F")
+            .arg(&lock)
+            .args(["sh", "-c", "echo locked; exec sleep 60"]);
+        command.uid(OLD).gid(OLD);
+        let holder = Daemon::start(command);
+        holder.wait_for_line("locked");
+        let second = run(&site, NEW, &broker.url(), 1, &[]);
+        let line = second.wait_for_line("The lock file was left behind by a process of another user");
+        assert!(line.contains(&format!("of uid {OLD}")), "{line}");
+        second.wait_for_line("The source ended");
+        assert!(lock_of(&format!(".{NEW}")).is_some());
+        second.stop();
+        drop(holder);
+    }
 }

@@ -1,6 +1,5 @@
 //! Stores the IoT Core endpoint that was discovered last, for a start without a network or without permission.
 
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
@@ -8,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::iot_host::IotHost;
 use crate::util::atomic_file;
+use crate::util::private_file;
 
 const MAX_BYTES: u64 = 4096;
 
@@ -28,7 +28,7 @@ impl EndpointCache {
     /// Returns the endpoint of the last discovery if its region is `region`; `None` accepts any region.
     pub fn read(&self, region: Option<&str>) -> Option<IotHost> {
         let mut text = String::new();
-        File::open(&self.file)
+        private_file::open(&self.file)
             .ok()?
             .take(MAX_BYTES)
             .read_to_string(&mut text)

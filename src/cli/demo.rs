@@ -7,6 +7,7 @@ use clap::Args;
 use super::{Exit, LogArgs, logging, run};
 use crate::config::{Sources, load};
 use crate::supervisor::Setup;
+use crate::util::private_dir;
 use crate::util::text::sentence;
 
 /// A white ball that bounces on black, so that the correct detections are known.
@@ -31,6 +32,7 @@ pub struct DemoArgs {
 }
 
 pub(super) fn main(args: &DemoArgs, log: &LogArgs) -> Exit {
+    private_dir::deny_writing_by_others();
     logging::init(log.log_format, log.verbosity().unwrap_or_default());
     // The demo leaves no files behind, and cannot collide with a real device of the same name.
     let work_dir = std::env::temp_dir().join(format!("ei-greengrass-demo-{}", std::process::id()));
@@ -68,7 +70,7 @@ fn setup(args: &DemoArgs, work_dir: PathBuf) -> Result<Setup, String> {
     })
     .map_err(|e| sentence(&e))?;
     run::log_findings(&loaded);
-    std::fs::create_dir_all(&work_dir).map_err(|e| format!("{} cannot be created: {e}", work_dir.display()))?;
+    private_dir::create_trusted(&work_dir).map_err(|e| format!("{} cannot be created: {e}", work_dir.display()))?;
     if args.mqtt.is_some() {
         return Setup::new(loaded.config, false).map_err(|e| sentence(&e));
     }

@@ -45,6 +45,7 @@ enum ModelAction {
 }
 
 pub(super) fn main(command: &ModelCommand, log: &LogArgs) -> Exit {
+    crate::util::private_dir::deny_writing_by_others();
     match &command.action {
         ModelAction::Fetch { config } => with_config(config, |loaded| fetch(loaded, log)),
         ModelAction::Info { file, config } => with_config(config, |loaded| info(file.as_deref(), loaded, log)),

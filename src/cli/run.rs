@@ -13,14 +13,15 @@ use super::config_watch::ConfigWatch;
 use super::{ConfigArgs, Exit, LogArgs, NO_CONFIGURATION, environment, logging};
 use crate::config::{Config, Launch, Loaded, TextOrigin};
 use crate::lifecycle::{
-    DeviceDirLock, LockError, LockFile, StopSignals, lock_path as usual_lock_path, own_lock_path,
-    replace_foreign_device_dir,
+    DeviceDirLock, LockError, LockFile, StopSignals, lock_objection, lock_path as usual_lock_path, own_lock_path,
+    replace_foreign_device_dir, secure_dir,
 };
 use crate::nucleus::{Nucleus, NucleusError};
 use crate::studio::replace_foreign_models;
 use crate::supervisor::{ConfigUpdate, RunEnd, Setup};
 use crate::util::atomic_file;
 use crate::util::log_limiter::LogLimiter;
+use crate::util::private_dir::deny_writing_by_others;
 use crate::util::text::sentence;
 
 /// Worker threads of the runtime, which runs messages and timers. Frames have threads of their own.
@@ -50,6 +51,7 @@ pub struct RunArgs {
 }
 
 pub(super) fn main(args: &RunArgs, log: &LogArgs) -> Exit {
+    deny_writing_by_others();
     let nucleus = args.config.nucleus();
     let text = match nucleus
         .as_ref()
@@ -192,6 +194,7 @@ impl InstanceGuard {
             tracing::error!(%error, "Stop signals cannot be received");
             Exit::Failure
         })?;
+        secure_dir(&crate::device::identity_dir(&config.device_name, &config.work_dir));
         let device = crate::device::resolve(&config.device_name, &config.work_dir, Path::new("/"));
         for warning in &device.warnings {
             tracing::warn!(detail = %warning, "Device name warning");
@@ -200,7 +203,7 @@ impl InstanceGuard {
         let usual = usual_lock_path(&config.lock_filename, &device.name);
         if lock_path != usual {
             tracing::warn!(
-                path = %usual.display(), used = %lock_path.display(),
+                path = %usual.display(), used = %lock_path.display(), reason = lock_objection(&usual),
                 advice = "remove the first one as root; until then, remove the second one to stop the component",
                 "The lock file was left behind by a process of another user, and another one is used"
             );

@@ -1,18 +1,18 @@
 //! Stores the network address that is part of the device's name, so that it stays the same across starts.
 
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
 use super::network::Mac;
+use crate::util::private_file;
 
 /// Reads the stored address; `None` if there is none or if the file is damaged.
 ///
 /// # Errors
-/// The file is there and cannot be read, for example because it belongs to another user.
+/// The file is there and cannot be read, or it is not trusted: another user may have planted it.
 pub(super) fn read(file: &Path) -> io::Result<Option<Mac>> {
     let mut text = Vec::new();
-    match File::open(file) {
+    match private_file::open(file) {
         Ok(file) => file.take(256).read_to_end(&mut text)?,
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
             return Ok(None);

@@ -3,7 +3,7 @@
 mod identity;
 mod network;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use network::{Mac, Network};
 
@@ -41,10 +41,20 @@ pub fn peek(template: &str, work_dir: &Path, system_root: &Path) -> DeviceName {
     name(template, work_dir, system_root, false)
 }
 
+/// The directory with the identity of a device.
+pub fn identity_dir(template: &str, work_dir: &Path) -> PathBuf {
+    identity_dir_of(&clean_or_default(template, &mut Vec::new()), work_dir)
+}
+
+/// `template` is clean.
+fn identity_dir_of(template: &str, work_dir: &Path) -> PathBuf {
+    work_dir.join(shortened(template, MAX_NAME_BYTES))
+}
+
 fn name(template: &str, work_dir: &Path, system_root: &Path, store: bool) -> DeviceName {
     let mut warnings = Vec::new();
     let template = clean_or_default(template, &mut warnings);
-    let file = work_dir.join(shortened(&template, MAX_NAME_BYTES)).join("identity");
+    let file = identity_dir_of(&template, work_dir).join("identity");
     let network = Network::new(system_root);
     let stored = identity::read(&file).unwrap_or_else(|error| {
         warnings.push(format!(

@@ -13,6 +13,8 @@ use super::event::Event;
 use super::state::CountedEvents;
 use crate::util::atomic_file::{Durability, replace_via};
 use crate::util::foreign_files;
+use crate::util::private_dir;
+use crate::util::private_file;
 
 /// Version of the file. Raise it with every change that an earlier version cannot read.
 const FORMAT: u32 = 1;
@@ -136,7 +138,7 @@ impl EventStore {
             ..stored
         })?;
         if let Some(directory) = self.path.parent() {
-            fs::create_dir_all(directory)?;
+            private_dir::create_trusted(directory)?;
         }
         let unfinished = self.path.with_extension("unfinished");
         replace_via(&unfinished, &self.path, &content, Durability::Restart)
@@ -145,7 +147,7 @@ impl EventStore {
 
 fn read_file(path: &Path) -> io::Result<StoredEvents> {
     let mut text = String::new();
-    let file = fs::File::open(path)?;
+    let file = private_file::open(path)?;
     file.take(MAX_BYTES).read_to_string(&mut text)?;
     let stored: StoredEvents = serde_json::from_str(&text)?;
     if stored.format != FORMAT {

@@ -13,8 +13,8 @@ pub struct DeviceDirLock(File);
 impl DeviceDirLock {
     /// Opens the directory, and creates it if it is missing. `None`: it cannot be used, so there is no lock.
     pub fn open(directory: &Path) -> Option<Self> {
-        let made = private_dir::create(directory);
-        match made.and_then(|()| File::open(directory)) {
+        let made = private_dir::create_trusted(directory);
+        match made.and_then(|()| private_dir::open_trusted(directory)) {
             Ok(opened) => Some(Self(opened)),
             Err(e) => {
                 tracing::debug!(path = %directory.display(), error = %e, "The device directory cannot be used");

@@ -1,15 +1,36 @@
-//! Who holds the lock of a file that this user cannot open.
+//! Who holds the lock of a file.
 
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+
+/// The name of this program. A process that has replaced itself is called `exe`.
+const PROGRAM: &str = env!("CARGO_PKG_NAME");
 
 /// The pid of the process that holds the lock of a file. The kernel lists all locks for everybody (`proc_locks(5)`).
 pub(super) fn flock_holder(path: &Path) -> Option<u32> {
     let inode = fs::symlink_metadata(path).ok()?.ino();
     let locks = io::read_to_string(File::open("/proc/locks").ok()?).ok()?;
     locks.lines().find_map(|line| holder_in(line, inode))
+}
+
+/// Whether a process is this program, according to its name or its first argument. `true` if that is not known: the processes of
+/// other users may be hidden (`hidepid`).
+pub(super) fn is_component(pid: u32) -> bool {
+    let read = |file: &str| fs::read(format!("/proc/{pid}/{file}"));
+    let (Ok(name), Ok(arguments)) = (read("comm"), read("cmdline")) else {
+        return true;
+    };
+    let program = arguments.split(|byte| *byte == 0).next().unwrap_or_default();
+    let program = Path::new(std::ffi::OsStr::from_bytes(program)).file_name();
+    name.trim_ascii() == PROGRAM.as_bytes() || program.is_some_and(|program| program == PROGRAM || program == "exe")
+}
+
+/// The user of a process.
+pub(super) fn owner_of(pid: u32) -> Option<u32> {
+    Some(fs::metadata(format!("/proc/{pid}")).ok()?.uid())
 }
 
 /// `1: FLOCK  ADVISORY  WRITE 4847 fe:00:7618575 0 EOF`. The device is not compared: on some file systems it is not that of
@@ -34,6 +55,13 @@ mod tests {
         assert_eq!(flock_holder(file.path()), None);
         flock(&file, FlockOperation::NonBlockingLockExclusive).unwrap();
         assert_eq!(flock_holder(file.path()), Some(std::process::id()));
+    }
+
+    #[test]
+    fn another_program_that_holds_the_lock_is_not_the_component() {
+        assert!(!is_component(std::process::id()), "a test program");
+        assert!(is_component(u32::MAX), "not known");
+        assert_eq!(owner_of(std::process::id()), Some(rustix::process::geteuid().as_raw()));
     }
 
     #[test]

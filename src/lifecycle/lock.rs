@@ -177,7 +177,8 @@ fn options() -> OpenOptions {
         .read(true)
         .write(true)
         .mode(0o600)
-        .custom_flags(OFlags::NOFOLLOW.bits() as i32);
+        // Without NONBLOCK, opening a device can wait.
+        .custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32);
     options
 }
 

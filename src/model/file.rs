@@ -10,6 +10,7 @@ use rustix::fs::{Access, StatVfsMountFlags, access, statvfs};
 use tracing::{info, warn};
 
 use super::elf;
+use crate::util::owners::TrustedOwners;
 use crate::util::write_access;
 
 /// Begins the names of copies that are not complete; a random number follows.
@@ -384,9 +385,11 @@ fn copy_into(path: &Path, meta: &fs::Metadata, work_dir: &Path) -> io::Result<Pa
             .collect::<std::ffi::OsString>(),
     );
     let modified = meta.modified()?;
-    if fs::symlink_metadata(&target)
-        .is_ok_and(|old| old.is_file() && old.len() == meta.len() && old.modified().is_ok_and(|time| time == modified))
-    {
+    if fs::symlink_metadata(&target).is_ok_and(|old| {
+        // Others may have planted one.
+        let is_trusted = TrustedOwners::of(&directory).objection(&old).is_none();
+        is_trusted && old.is_file() && old.len() == meta.len() && old.modified().is_ok_and(|time| time == modified)
+    }) {
         return Ok(target);
     }
     remove_abandoned_copies(&directory);

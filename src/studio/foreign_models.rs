@@ -10,6 +10,7 @@ use rustix::fs::{Access, access};
 use super::store::{ABOUT, MODEL, ModelStore};
 use super::versions::VERSIONS;
 use crate::util::foreign_files::{self, all_set_aside, set_aside};
+use crate::util::owners::TrustedOwners;
 
 /// Directories that an interrupted copy left behind; they are no models.
 const UNFINISHED: &str = ".copy-of-";
@@ -21,7 +22,7 @@ pub fn replace_foreign_models(work_dir: &Path) {
     let models = store.root();
     replace(models);
     let projects = fs::read_dir(models).into_iter().flatten().flatten();
-    for project in projects.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+    for project in projects.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir() || kind.is_symlink())) {
         let project = project.path();
         match foreign_files::original(&project) {
             None if is_foreign(&project) => {
@@ -43,6 +44,9 @@ fn replace(models: &Path) {
         rename(models);
     }
     for aside in all_set_aside(models) {
+        if !is_trusted(&aside) {
+            continue;
+        }
         let projects = fs::read_dir(&aside).into_iter().flatten().flatten();
         for project in projects {
             bring_all(&project.path(), &models.join(project.file_name()));
@@ -51,7 +55,14 @@ fn replace(models: &Path) {
     }
 }
 
+/// Whether the directory is that of another user, a symbolic link, or one that this process cannot use.
 fn is_foreign(directory: &Path) -> bool {
+    let Ok(metadata) = fs::symlink_metadata(directory) else {
+        return false;
+    };
+    if owners(directory).objection(&metadata).is_some() {
+        return true;
+    }
     let used = access(directory, Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK);
     directory.is_dir() && used == Err(rustix::io::Errno::ACCESS)
 }
@@ -75,10 +86,25 @@ fn rename(directory: &Path) -> Option<PathBuf> {
     }
 }
 
+fn owners(entry: &Path) -> TrustedOwners {
+    TrustedOwners::of(entry.parent().unwrap_or(entry))
+}
+
+/// Whether an entry may be taken up: what another user has put here is not executed.
+fn is_trusted(entry: &Path) -> bool {
+    fs::symlink_metadata(entry).is_ok_and(|metadata| owners(entry).objection(&metadata).is_none())
+}
+
 /// Moves or copies the versions of a project that are missing in `target`.
 fn bring_all(project: &Path, target: &Path) {
+    if !is_trusted(project) {
+        return;
+    }
     for version in fs::read_dir(project).into_iter().flatten().flatten() {
         let new = target.join(version.file_name());
+        if !is_trusted(&version.path()) {
+            continue;
+        }
         if version.file_name() == VERSIONS && !new.exists() {
             bring_versions(&version.path(), target, &new);
         }
@@ -119,7 +145,8 @@ fn bring(version: &Path, target: &Path, new: &Path) -> io::Result<()> {
 
 /// Removes a directory whose models were brought. It stays while this process may not write to it.
 fn remove(aside: &Path) {
-    if !is_foreign(aside)
+    if is_trusted(aside)
+        && !is_foreign(aside)
         && let Err(error) = fs::remove_dir_all(aside)
     {
         tracing::debug!(path = %aside.display(), %error, "A directory of another user cannot be removed");

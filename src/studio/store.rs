@@ -3,17 +3,25 @@
 //! Several processes may share the directory. A process holds a shared lock on the file of a model that it uses, and an
 //! exclusive lock on a file that it downloads. Files without a lock may be removed.
 
-use std::fs::{self, File};
-use std::io;
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
 use super::origin::ModelOrigin;
 use super::versions::VersionsFile;
 use crate::util::atomic_file::{Durability, replace_via};
+use crate::util::private_file;
+
+/// Most bytes of the description of a model.
+const MAX_ABOUT: u64 = 1 << 20;
+/// Time limit for the lock of a model, and the interval in which it is tried.
+const LOCK_LIMIT: Duration = Duration::from_secs(10);
+const LOCK_POLL: Duration = Duration::from_millis(20);
 
 pub(super) const MODEL: &str = "model.eim";
 pub(super) const ABOUT: &str = "about.json";
@@ -314,7 +322,10 @@ fn is_same(one: &ModelMetadata, other: &ModelMetadata) -> bool {
 
 /// The model in this directory, if it is complete.
 fn read(directory: &Path) -> Option<(ModelRecord, StoredModel)> {
-    let record: ModelRecord = serde_json::from_slice(&fs::read(directory.join(ABOUT)).ok()?).ok()?;
+    let mut about = Vec::new();
+    let file = private_file::open(&directory.join(ABOUT)).ok()?;
+    file.take(MAX_ABOUT).read_to_end(&mut about).ok()?;
+    let record: ModelRecord = serde_json::from_slice(&about).ok()?;
     let path = directory.join(MODEL);
     let file = open_locked(&path).ok()?;
     if file.metadata().ok()?.len() != record.bytes {
@@ -329,10 +340,18 @@ fn read(directory: &Path) -> Option<(ModelRecord, StoredModel)> {
     Some((record, model))
 }
 
-/// Opens the model with a shared lock. Waits while another process holds the exclusive lock.
+/// Opens the model with a shared lock, if it is trusted. Waits while another process holds the exclusive lock, which keeps it from
+/// being removed. Other users can lock what they can read, so the model is used without the lock in the end.
 fn open_locked(path: &Path) -> io::Result<File> {
-    let file = File::open(path)?;
-    file.lock_shared()?;
+    let file = private_file::open(path)?;
+    let end = Instant::now() + LOCK_LIMIT;
+    while let Err(TryLockError::WouldBlock) = file.try_lock_shared() {
+        if Instant::now() >= end {
+            tracing::warn!(path = %path.display(), "Another process locks the model, which is used nevertheless");
+            break;
+        }
+        std::thread::sleep(LOCK_POLL);
+    }
     Ok(file)
 }
 

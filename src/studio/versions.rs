@@ -1,14 +1,15 @@
 //! Which versions of the model are in use, were in use before, and are bad: one small file for all configurations that
 //! share the work directory. It is replaced in one step, so that a power cut leaves the old content or the new one.
 
-use std::fs::{self, File};
-use std::io;
+use std::fs;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::origin::ModelOrigin;
 use crate::util::atomic_file::replace;
+use crate::util::{private_dir, private_file};
 
 /// Below `models/`. A directory of its own, which is also the lock of the file.
 const DIRECTORY: &str = "state";
@@ -186,8 +187,12 @@ impl VersionsFile {
         origin: &ModelOrigin,
         change: impl FnOnce(&mut ModelVersions) -> T,
     ) -> io::Result<T> {
-        fs::create_dir_all(&self.directory)?;
-        let lock = File::open(&self.directory)?;
+        // Others may read models, but not this directory: they could lock it for ever.
+        if let Some(models) = self.directory.parent() {
+            fs::create_dir_all(models)?;
+        }
+        private_dir::create_trusted(&self.directory)?;
+        let lock = private_dir::open_trusted(&self.directory)?;
         lock.lock()?;
         let mut all = self.all();
         let known = all.iter().position(|known| known.origin == *origin);
@@ -213,15 +218,16 @@ impl VersionsFile {
     /// A damaged file counts as empty: the model that was used last runs then, as without the file.
     fn all(&self) -> Vec<OriginVersions> {
         let path = self.directory.join(VERSIONS);
-        let content = match fs::read(&path) {
-            Ok(content) => content,
+        let mut content = Vec::new();
+        match private_file::open(&path).and_then(|mut file| file.read_to_end(&mut content)) {
+            Ok(_) => {}
             Err(error) => {
                 if error.kind() != io::ErrorKind::NotFound {
                     tracing::warn!(path = %path.display(), %error, "The list of the model's versions cannot be read");
                 }
                 return Vec::new();
             }
-        };
+        }
         serde_json::from_slice(&content).unwrap_or_else(|error| {
             tracing::warn!(path = %path.display(), %error, "The list of the model's versions is damaged and is written anew");
             Vec::new()

@@ -1,7 +1,7 @@
 //! A small file with what a process must know of the one before, and how long ago that was.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::atomic_file::{Durability, replace_via};
 use super::clock::now_ms;
+use super::{private_dir, private_file};
 
 /// A state on disk with the time at which it was written.
 ///
@@ -43,7 +44,11 @@ impl AgedFile {
     }
 
     fn load_at<T: DeserializeOwned>(&mut self, now: u64) -> io::Result<Option<(T, Duration)>> {
-        let text = match fs::read(&self.path) {
+        let read = |mut file: fs::File| {
+            let mut text = Vec::new();
+            file.read_to_end(&mut text).map(|_| text)
+        };
+        let text = match private_file::open(&self.path).and_then(read) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
@@ -69,7 +74,7 @@ impl AgedFile {
             state,
         })?;
         if let Some(directory) = self.path.parent() {
-            fs::create_dir_all(directory)?;
+            private_dir::create_trusted(directory)?;
         }
         let unfinished = self.path.with_extension("unfinished");
         replace_via(&unfinished, &self.path, &content, Durability::PowerCut)

@@ -6,6 +6,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use super::private_dir;
+
 /// Only the service user can read the files.
 const MODE: u32 = 0o600;
 /// A temporary file exists for moments.
@@ -28,7 +30,7 @@ pub enum Durability {
 pub fn replace(file: &Path, content: &[u8]) -> io::Result<()> {
     let directory = file.parent().unwrap_or(Path::new("."));
     let name = file.file_name().unwrap_or_default().to_string_lossy();
-    fs::create_dir_all(directory)?;
+    private_dir::create(directory)?;
     let unfinished = directory.join(format!(".{name}.{}", std::process::id()));
     replace_via(&unfinished, file, content, Durability::PowerCut)
 }

@@ -10,6 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::foreign_files;
 use super::private_dir;
+use super::private_file;
 use redb::{Builder, Database, ReadableDatabase, TableDefinition, TableError, WriteTransaction};
 
 /// Metadata of the database. The key "format" holds the version of its tables.
@@ -90,8 +91,10 @@ impl<E: Into<redb::Error>> From<E> for DatabaseError {
 /// # Errors
 /// [`DatabaseError`]; the file is not changed.
 pub(crate) fn open(path: &Path, format: u64) -> Result<Option<Database>, DatabaseError> {
-    if !path.try_exists().map_err(DatabaseError::Io)? {
-        return Ok(None);
+    match private_file::open(path) {
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(DatabaseError::Io(error)),
     }
     let database = builder().open(path)?;
     let transaction = database.begin_read()?;
@@ -121,7 +124,7 @@ pub(crate) fn create(
     fill: impl FnOnce(&WriteTransaction) -> Result<(), DatabaseError>,
 ) -> Result<Database, DatabaseError> {
     if let Some(directory) = path.parent() {
-        let created = private_dir::create(directory);
+        let created = private_dir::create_trusted(directory);
         created.map_err(DatabaseError::Io)?;
     }
     let unfinished = with_suffix(path, ".new");

@@ -112,7 +112,7 @@ impl PendingPairs {
 
     fn create_and_scan(&mut self) -> Result<(), CacheError> {
         let directory = self.directory.clone();
-        let created = private_dir::create(&directory);
+        let created = private_dir::create_trusted(&directory);
         let writable = created.and_then(|()| write_access::check_directory(&directory).map(|_| ()));
         writable.map_err(|source| CacheError::Write {
             path: directory.clone(),

@@ -1,15 +1,14 @@
 //! The token for requests that change settings, if none is configured. It is created once and stored in a file.
 
-use std::fs::{OpenOptions, Permissions};
+use std::fs::Permissions;
 use std::io::{self, Read};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-
-use rustix::fs::OFlags;
 
 use crate::util::atomic_file;
 use crate::util::foreign_files;
 use crate::util::private_dir;
+use crate::util::private_file;
 use crate::util::secret::Secret;
 
 /// Name of the file in the device's directory.
@@ -27,7 +26,7 @@ pub(super) fn load_or_create(directory: &Path) -> io::Result<(Secret, PathBuf)> 
     if let Some(token) = read(&path)? {
         return Ok((token, path));
     }
-    private_dir::create(directory)?;
+    private_dir::create_trusted(directory)?;
     let token = format!("{:0DIGITS$x}", rand::random::<u128>());
     atomic_file::replace(&path, format!("{token}\n").as_bytes())?;
     Ok((Secret::new(token), path))
@@ -35,22 +34,15 @@ pub(super) fn load_or_create(directory: &Path) -> io::Result<(Secret, PathBuf)> 
 
 /// Reads the token; `None` if the file is missing or contains no token.
 fn read(path: &Path) -> io::Result<Option<Secret>> {
-    let opened = OpenOptions::new()
-        .read(true)
-        .custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32)
-        .open(path);
-    let file = match opened {
+    let file = match private_file::open(path) {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) if foreign_files::is_foreign(&e) => {
-            tracing::warn!(path = %path.display(), error = %e, "The token of the live page belongs to another user; a new one is created");
+            tracing::warn!(path = %path.display(), error = %e, "The token of the live page is not accepted; a new one is created");
             return Ok(None);
         }
         Err(e) => return Err(e),
     };
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::other(format!("{} is not a file", path.display())));
-    }
     let mut bytes = Vec::new();
     (&file).take(4096).read_to_end(&mut bytes)?;
     let text = String::from_utf8_lossy(&bytes);
@@ -58,7 +50,10 @@ fn read(path: &Path) -> io::Result<Option<Secret>> {
     if text.len() != DIGITS || !text.bytes().all(|digit| digit.is_ascii_hexdigit()) {
         return Ok(None);
     }
-    file.set_permissions(Permissions::from_mode(0o600))?;
+    // Others may have read a token that they could read.
+    if file.metadata()?.permissions().mode() & 0o077 != 0 {
+        file.set_permissions(Permissions::from_mode(0o600))?;
+    }
     Ok(Some(Secret::new(text)))
 }
 

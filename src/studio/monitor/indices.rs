@@ -80,7 +80,7 @@ impl IndexFile {
         let forgotten = entries.len().saturating_sub(MOST);
         entries.drain(..forgotten);
         if let Some(directory) = self.path.parent() {
-            private_dir::create(directory)?;
+            private_dir::create_trusted(directory)?;
         }
         atomic_file::replace(&self.path, &serde_json::to_vec(&entries)?)?;
         // Not before it is on the disk, so that the next number tries again.

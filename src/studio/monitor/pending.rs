@@ -103,7 +103,7 @@ impl PendingSummaries {
     }
 
     fn write(&self, number: u64, text: &[u8]) -> io::Result<()> {
-        private_dir::create(&self.directory)?;
+        private_dir::create_trusted(&self.directory)?;
         let unfinished = self.directory.join(format!("{number}.{UNFINISHED}"));
         replace_via(&unfinished, &self.path(number), text, Durability::PowerCut)
     }

@@ -188,7 +188,7 @@ impl RecordStore {
 
     fn create_directory(&self) -> io::Result<()> {
         let directory = self.directory();
-        private_dir::create(&directory)
+        private_dir::create_trusted(&directory)
     }
 
     fn create_and_scan(&mut self) -> io::Result<()> {
