@@ -25,6 +25,18 @@ write_licences() {
     ) || fail "cargo-about failed: a crate has no licence, or one that artifacts/package/licences.toml does not accept"
 }
 
+# Fails if a crate in the binary is missing in the bill of materials or the licences: check_inventory TRIPLE DIRECTORY
+check_inventory() {
+    local crate crates
+    crates=$(cd "$root" && cargo tree --locked --edges normal --target "$1" --prefix none --format '{p}' --package ei-greengrass) ||
+        fail "cargo tree failed"
+    while read -r crate; do
+        grep -qF "#${crate/ /@}\"" "$2/$SBOM" || fail "the bill of materials lacks the crate $crate"
+        grep -qF "  $crate" "$2/$LICENCES" || fail "the licences lack the crate $crate"
+    # Crates of this project have a path behind the version.
+    done < <(printf '%s\n' "$crates" | sed -n 's/ (proc-macro)//; s/ (\*)//; s/^\([^ ]*\) v\([^ ]*\)$/\1 \2/p' | sort -u)
+}
+
 # Prints the sums of all files below a directory, as "sha256sum --check" reads them.
 sums_of() {
     (cd "$1" && find . -type f ! -name 'SHA256SUMS*' | sed 's|^\./||' | LC_ALL=C sort | tr '\n' '\0' | xargs -0 sha256sum)
@@ -116,6 +128,7 @@ make_inventory() {
     mkdir -p "$directory"
     write_sbom "$2" "$directory/$SBOM"
     write_licences "$directory/$LICENCES"
+    check_inventory "$2" "$directory"
     inventories[$1]=$directory
 }
 

@@ -10,10 +10,11 @@ tools_of_the_inventory='case "$1" in
         bin=$(dirname "$0")/../target/tools/bin
         mkdir -p "$bin" && printf "#!/bin/sh\n" >"$bin/${last%@*}" && chmod +x "$bin/${last%@*}"
         echo "\"${last%@*} ${last#*@} (registry)\"" >>"$(dirname "$0")/../target/tools/.crates.toml" ;;
+    tree) printf "ei-greengrass v2.0.0 (/somewhere)\nserde v1.0.0 (*)\n%s" "${CRATE:-}" ;;
     cyclonedx) while [ "$1" != --target ]; do shift; done; target=$2
         while [ "$1" != --override-filename ]; do shift; done
-        echo "{ \"ref\": \"path+file://$PWD#2.0.0\", \"target\": \"$target\" }" >"$2.json"; echo {} >"src/lanczos/$2.json" ;;
-    about) while [ "$1" != --output-file ]; do shift; done; echo licences >"$2" ;;
+        echo "{ \"ref\": \"path+file://$PWD#2.0.0\", \"target\": \"$target\", \"x#serde@1.0.0\" }" >"$2.json"; echo {} >"src/lanczos/$2.json" ;;
+    about) while [ "$1" != --output-file ]; do shift; done; echo "  serde 1.0.0" >"$2" ;;
     esac'
 
 inventory_is_beside_the_artifacts() {
@@ -31,10 +32,14 @@ inventory_is_beside_the_artifacts() {
     has "$artifacts/amd64/ei-greengrass.cdx.json" '"target": "x86_64-unknown-linux-gnu"'
     # Nothing names this machine, and nothing stays in the source.
     has "$artifacts/amd64/ei-greengrass.cdx.json" '"path+file:///ei-greengrass#2.0.0"'
-    same licences "$(cat "$artifacts/amd64/THIRD-PARTY-LICENCES.txt")"
+    same '  serde 1.0.0' "$(cat "$artifacts/amd64/THIRD-PARTY-LICENCES.txt")"
     same '' "$(find "$repository" -name '.sbom*')"
     # The recipe lists none of it: Greengrass Lite reads a limited number of objects.
     same 2 "$(grep -c 'Uri:' "$sandbox"/build/recipes/*.yaml)"
+    # A crate of the binary that it lacks.
+    CRATE='libc v0.2.1 (proc-macro)' PATH=$sandbox/bin package my-bucket 2.0.0 --target amd64
+    same 2 "$status"
+    has "$sandbox/err" 'the bill of materials lacks the crate libc 0.2.1'
     : >"$sandbox/calls"
     PATH=$sandbox/bin package my-bucket 2.0.0 --target amd64
     same 0 "$status"
