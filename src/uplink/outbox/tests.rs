@@ -308,3 +308,68 @@ fn a_paused_notice_waits_until_the_broker_has_all_earlier_inferences() {
     outbox.acked(first);
     assert_eq!(sent(&outbox), [pause, inference(2, 4)]);
 }
+
+#[test]
+fn a_message_that_is_written_after_newer_ones_were_read_is_read_and_sent_before_them() {
+    const SIZE: usize = 1000;
+    let bounds = OutboxBounds {
+        inference_bytes: 400 * SIZE,
+        ..OutboxBounds::default()
+    };
+    let mut inferences = Inferences::new(Instant::now());
+    let mut disk = std::collections::BTreeMap::new();
+    // Does the next job as the spool would.
+    let mut work = |inferences: &mut Inferences| {
+        let job = inferences.take_job(&bounds, Instant::now());
+        job.delete.iter().for_each(|token| drop(disk.remove(token)));
+        disk.extend(job.write);
+        let loaded = job.load.map(|load| {
+            let mut rest = disk
+                .range(load.from..)
+                .map(|(token, message)| (*token, message.clone()));
+            LoadedMessages {
+                messages: rest.by_ref().take(load.messages).collect(),
+                next: rest.next().map(|(token, _)| token),
+            }
+        });
+        let held = disk.len() as u64;
+        inferences.finish(SpoolResult {
+            loaded,
+            held,
+            ..SpoolResult::default()
+        });
+    };
+    inferences.attach(SpoolPolicy {
+        grace: Duration::ZERO,
+        group_interval: Duration::ZERO,
+        ..SpoolPolicy::default()
+    });
+    inferences.opened(0);
+    let push = |inferences: &mut Inferences, number: u32| {
+        inferences.put(Token(number.into()), inference(number, SIZE), Instant::now());
+    };
+    // Messages 0 to 9 are in flight while the newer ones are written, because the memory is nearly full.
+    inferences.connected();
+    (0..10).for_each(|number| push(&mut inferences, number));
+    for _ in 0..10 {
+        inferences.send(Instant::now()).unwrap();
+    }
+    (10..320).for_each(|number| push(&mut inferences, number));
+    work(&mut inferences);
+    assert!(inferences.on_disk() >= 64, "as many as are read ahead");
+    // They wait in memory after the connection is lost. The next connection reads the newer ones, and then more messages come.
+    inferences.connection_lost(Instant::now());
+    inferences.connected();
+    work(&mut inferences);
+    (320..400).for_each(|number| push(&mut inferences, number));
+    let mut delivered = Vec::new();
+    for _ in 0..1000 {
+        work(&mut inferences);
+        while inferences.next(16, Instant::now()).is_some() {
+            let (token, message) = inferences.send(Instant::now()).unwrap();
+            delivered.push(number(&message));
+            inferences.acked(token, Instant::now());
+        }
+    }
+    assert_eq!(delivered, Vec::from_iter(0..400));
+}

@@ -201,7 +201,20 @@ impl Inferences {
         if self.on_disk == 0 {
             self.unloaded_from = None;
         }
+        self.forget_loaded_behind_unloaded();
         counts
+    }
+
+    /// A message that was in flight when the connection was lost can be written after newer ones were read. It is read before they
+    /// are sent, and they are read again: else they would wait for it, and it for their place in memory.
+    fn forget_loaded_behind_unloaded(&mut self) {
+        let Some(from) = self.unloaded_from else {
+            return;
+        };
+        for message in self.loaded.split_off(&from).into_values() {
+            self.bytes -= message.payload.len();
+            self.loaded_bytes -= message.payload.len();
+        }
     }
 
     fn put_loaded(&mut self, token: Token, message: Message) {
