@@ -127,8 +127,8 @@ fn the_table_of_keys_names_every_key() {
     assert_eq!(missing, Vec::<&str>::new());
 }
 
-/// All text of the program and of the install script, with texts that are broken over lines joined.
-fn program_text() -> String {
+/// The Rust and shell files in these folders.
+fn source_text(folders: &[&str]) -> String {
     fn collect(directory: PathBuf, all: &mut String) {
         for entry in std::fs::read_dir(directory).unwrap() {
             let path = entry.unwrap().path();
@@ -143,8 +143,15 @@ fn program_text() -> String {
         }
     }
     let mut all = String::new();
-    collect(root().join("src"), &mut all);
-    collect(root().join("artifacts"), &mut all);
+    for folder in folders {
+        collect(root().join(folder), &mut all);
+    }
+    all
+}
+
+/// All text of the program and of the install script, with texts that are broken over lines joined.
+fn program_text() -> String {
+    let all = source_text(&["src", "artifacts"]);
     let mut lines = all.split("\\\n");
     let mut joined = lines.next().unwrap_or_default().to_owned();
     for line in lines {
@@ -188,6 +195,19 @@ fn every_log_line_in_the_troubleshooting_table_exists() {
         .filter(|part| part.len() > 6 && !program.contains(part))
         .collect();
     assert_eq!(unknown, Vec::<&str>::new());
+}
+
+#[test]
+fn every_row_about_power_cuts_names_a_test_that_exists() {
+    let text = document("README.md");
+    let rows = table_rows(&text, "\n## What a power cut may cost");
+    assert!(rows.len() > 10, "the table is found: {rows:?}");
+    let sources = source_text(&["src", "tests"]);
+    for row in &rows[1..] {
+        let names: Vec<_> = quoted(row[row.len() - 1]).collect();
+        assert_eq!(names.len(), 1, "{row:?}");
+        assert!(sources.contains(&format!("fn {}(", names[0])), "{row:?}");
+    }
 }
 
 #[test]

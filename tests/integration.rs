@@ -8,6 +8,7 @@ mod local_topics;
 mod model;
 mod nucleus;
 mod other_user;
+mod power_cut;
 mod preview;
 mod recipe;
 mod s3;

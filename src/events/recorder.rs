@@ -156,7 +156,7 @@ impl EventRecorder {
         stats: Arc<Stats>,
         settings: EventSettings,
     ) -> Arc<Self> {
-        let store = EventStore::new(device_dir.join("events.json"));
+        let store = EventStore::new(device_dir.join("events.json"), Arc::clone(&stats));
         let stored = store.read();
         let mut engine = EventEngine::new(Uuid::new_v4);
         let mut counts = stored.counts;

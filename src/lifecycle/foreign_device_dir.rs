@@ -8,6 +8,7 @@ use std::path::Path;
 
 use rustix::fs::{Access, FlockOperation, access, flock};
 
+use crate::util::damaged_files;
 use crate::util::foreign_files::{self, all_set_aside, original, set_aside, set_aside_in};
 use crate::util::owners::TrustedOwners;
 use crate::util::private_dir;
@@ -17,17 +18,25 @@ const TAKEN_UP: [&str; 4] = ["spool.redb", "s3-index.redb", "s3-pending", "event
 /// Replaces the one of the new directory: it is known to those who use the live page.
 const TOKEN: &str = "preview_token";
 /// Can be made again.
-const DISPENSABLE: [&str; 4] = [
+const DISPENSABLE: [&str; 5] = [
     "iot-endpoint.json",
     "spool.redb.new",
     "s3-index.redb.new",
     "events.unfinished",
+    "events.recent.json",
 ];
 /// Clips on their way to S3, which no later start uploads.
 const CLIPS: &str = "event-clips";
 
 /// Prepares the directory of a device before it is used. It is called by the only process of the device.
 pub fn replace_foreign_device_dir(directory: &Path) {
+    if damaged_files::is_in_the_way(directory) {
+        let kept_as = damaged_files::set_aside(directory);
+        tracing::error!(
+            path = %directory.display(), ?kept_as,
+            "Something else has the name of the device's directory and was renamed"
+        );
+    }
     if let Some(reason) = objection(directory) {
         match set_aside(directory) {
             Ok(kept_as) => tracing::error!(

@@ -38,6 +38,8 @@ pub enum Part {
     LocalTopics,
     /// The connection to Edge Impulse Studio.
     Studio,
+    /// The files in the work directory.
+    WorkDir,
 }
 
 impl Part {

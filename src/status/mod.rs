@@ -4,6 +4,7 @@
 //! [`StatusSource`]. The live page, `/api/status`, `/metrics` and the MQTT metrics message are written from one snapshot of
 //! the [`StatusRegistry`].
 
+pub(crate) mod damaged_files;
 mod document;
 pub mod health;
 pub mod latency;

@@ -295,6 +295,7 @@ impl StatusRegistry {
                 self.info.local_topics.then_some(&self.local_topics),
             ),
             self.studio.get().health(),
+            work_dir_health(self.stats.files_damaged.get()),
         ])
     }
 
@@ -313,6 +314,15 @@ impl StatusRegistry {
         }
         (rate.per_second * 10.0).round() / 10.0
     }
+}
+
+/// Remains until the next start or `restart` command: somebody may want to look at the files.
+fn work_dir_health(damaged: u64) -> HealthStatus {
+    if damaged == 0 {
+        return HealthStatus::ok(Part::WorkDir, "ok");
+    }
+    let reason = format!("{damaged} damaged files or directories were renamed to <name>.damaged-<time>, see the log");
+    HealthStatus::failing(Part::WorkDir, "damaged", reason)
 }
 
 fn link_health(link: &LinkStatus) -> HealthStatus {

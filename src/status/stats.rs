@@ -151,6 +151,8 @@ counters! {
         monitor_summaries_sent,
         /// Summaries dropped because too many waited, or because they could not be read from the disk.
         monitor_summaries_dropped,
+        /// Files and directories below `work_dir` that were damaged and were renamed to `<name>.damaged-<time>`.
+        files_damaged,
     }
 }
 

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::origin::ModelOrigin;
 use super::versions::VersionsFile;
 use crate::util::atomic_file::{Durability, replace_via};
+use crate::util::durable_names;
 use crate::util::private_file;
 
 /// Most bytes of the description of a model.
@@ -177,7 +178,7 @@ impl ModelStore {
     /// # Errors
     /// The directory cannot be written.
     pub(super) fn new_download(&self) -> io::Result<PartialDownload> {
-        fs::create_dir_all(&self.root)?;
+        durable_names::create_directories(&self.root, durable_names::SHARED)?;
         let path = self.root.join(format!("{UNFINISHED}{:016x}", rand::random::<u64>()));
         let file = File::create_new(&path)?;
         let temporary = TemporaryFile {
@@ -200,7 +201,7 @@ impl ModelStore {
         // Linux does not execute a file that is open for writing.
         drop(file);
         let directory = self.root.join(metadata.directory());
-        fs::create_dir_all(&directory)?;
+        durable_names::create_directories(&directory, durable_names::SHARED)?;
         let record = ModelRecord {
             metadata: metadata.clone(),
             bytes,

@@ -1,7 +1,6 @@
 //! Which versions of the model are in use, were in use before, and are bad: one small file for all configurations that
 //! share the work directory. It is replaced in one step, so that a power cut leaves the old content or the new one.
 
-use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
@@ -9,6 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::origin::ModelOrigin;
 use crate::util::atomic_file::replace;
+use crate::util::damaged_files;
+use crate::util::durable_names;
 use crate::util::{private_dir, private_file};
 
 /// Below `models/`. A directory of its own, which is also the lock of the file.
@@ -189,7 +190,7 @@ impl VersionsFile {
     ) -> io::Result<T> {
         // Others may read models, but not this directory: they could lock it for ever.
         if let Some(models) = self.directory.parent() {
-            fs::create_dir_all(models)?;
+            durable_names::create_directories(models, durable_names::SHARED)?;
         }
         private_dir::create_trusted(&self.directory)?;
         let lock = private_dir::open_trusted(&self.directory)?;
@@ -210,7 +211,6 @@ impl VersionsFile {
             let surplus = all.len().saturating_sub(MAX_CONFIGURATIONS);
             all.drain(..surplus);
             replace(&self.directory.join(VERSIONS), &serde_json::to_vec_pretty(&all)?)?;
-            lock.sync_all()?;
         }
         Ok(result)
     }
@@ -223,13 +223,15 @@ impl VersionsFile {
             Ok(_) => {}
             Err(error) => {
                 if error.kind() != io::ErrorKind::NotFound {
-                    tracing::warn!(path = %path.display(), %error, "The list of the model's versions cannot be read");
+                    let kept_as = path.is_dir().then(|| damaged_files::set_aside(&path));
+                    tracing::warn!(path = %path.display(), %error, ?kept_as, "The list of the model's versions cannot be read");
                 }
                 return Vec::new();
             }
         }
         serde_json::from_slice(&content).unwrap_or_else(|error| {
-            tracing::warn!(path = %path.display(), %error, "The list of the model's versions is damaged and is written anew");
+            let kept_as = damaged_files::set_aside(&path).ok();
+            tracing::warn!(path = %path.display(), %error, ?kept_as, "The list of the model's versions is damaged and is written anew");
             Vec::new()
         })
     }
@@ -237,6 +239,8 @@ impl VersionsFile {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn origin(secret: &str) -> ModelOrigin {

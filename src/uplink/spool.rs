@@ -6,7 +6,6 @@
 
 mod store;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,6 +15,7 @@ use tokio::time::timeout_at;
 
 use super::outbox::{Outbox, SpoolPolicy, Undelivered};
 use crate::util::clock::rounded;
+use crate::util::damaged_files;
 use crate::util::database::{self, DatabaseError};
 use crate::util::foreign_files;
 use crate::util::log_limiter::LogLimiter;
@@ -126,6 +126,7 @@ impl Worker {
     fn open(&mut self) -> bool {
         match self.call_store(Store::open) {
             Ok(held) => {
+                self.outbox.count_damaged_files(self.store.take_damaged_files());
                 if held > 0 {
                     tracing::info!(messages = held, path = %self.store.path().display(), "Undelivered messages wait on disk");
                 }
@@ -171,11 +172,7 @@ impl Worker {
     /// Treats a panic of the database code as damage of the file.
     fn call_store<T>(&mut self, work: impl FnOnce(&mut Store) -> Result<T, DatabaseError>) -> Result<T, DatabaseError> {
         let store = &mut self.store;
-        catch_unwind(AssertUnwindSafe(|| work(store))).unwrap_or_else(|_| {
-            Err(DatabaseError::Damaged(
-                "the database code panicked, see the log".to_owned(),
-            ))
-        })
+        database::catch_panics(|| work(store))
     }
 
     /// Logs the error and renames a damaged file. Returns whether the spool can be used again, with a new file.
@@ -201,8 +198,9 @@ impl Worker {
             }
             return false;
         }
-        match database::set_aside(self.store.path()) {
+        match damaged_files::set_aside(self.store.path()) {
             Ok(kept_as) => {
+                self.outbox.count_damaged_files(1);
                 tracing::error!(
                     path,
                     %error,

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
@@ -33,6 +33,11 @@ impl AgedFile {
     /// The file may be missing.
     pub(crate) fn new(path: PathBuf) -> Self {
         Self { path, saved_at: 0 }
+    }
+
+    /// The file.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Reads the state and how long ago it was written; `None`: there is none.

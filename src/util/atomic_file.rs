@@ -6,6 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use super::durable_names;
 use super::private_dir;
 
 /// Only the service user can read the files.
@@ -16,7 +17,7 @@ const ABANDONED_AFTER: Duration = Duration::from_secs(600);
 /// What a written file survives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
-    /// A power cut: the content is synced to the disk before the file gets its name.
+    /// A power cut: the content is synced to the disk before the file gets its name, and the name after it.
     PowerCut,
     /// A restart of the process: the content is not synced, because that wears out SD cards. A power cut loses the last seconds.
     Restart,
@@ -76,6 +77,8 @@ pub fn replace_via(unfinished: &Path, file: &Path, content: &[u8], durability: D
     if written.is_err() {
         // If the temporary file cannot be removed either, the first error is enough.
         let _ = fs::remove_file(unfinished);
+    } else if durability == Durability::PowerCut {
+        durable_names::sync_parent(file);
     }
     written
 }

@@ -1,14 +1,16 @@
-//! redb databases: opens them with a check of their format, creates them completely, and sets damaged ones aside.
+//! redb databases: opens them with a check of their format, creates them completely, and turns its panics into errors.
 //!
 //! redb 4 writes its file format 3 and refuses others. The tables of each database have their own version.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
+use super::damaged_files;
+use super::durable_names;
 use super::foreign_files;
+use super::panics::catch_panic;
 use super::private_dir;
 use super::private_file;
 use redb::{Builder, Database, ReadableDatabase, TableDefinition, TableError, WriteTransaction};
@@ -25,6 +27,9 @@ pub enum DatabaseError {
     /// The content is damaged.
     #[error("it is damaged ({0})")]
     Damaged(String),
+    /// Something else has its name.
+    #[error("it is not a file")]
+    NotAFile,
     /// The file has another file format of redb.
     #[error("it has version {0} of the database's file format, from another version of this component")]
     OtherFileFormat(u8),
@@ -94,9 +99,27 @@ pub(crate) fn open(path: &Path, format: u64) -> Result<Option<Database>, Databas
     match private_file::open(path) {
         Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::IsADirectory => return Err(DatabaseError::NotAFile),
         Err(error) => return Err(DatabaseError::Io(error)),
     }
-    let database = builder().open(path)?;
+    let database = catch_panics(|| Ok(builder().open(path)?))?;
+    catch_panics(|| check_format(&database, format))?;
+    Ok(Some(database))
+}
+
+/// Runs code of the database. redb panics on some damaged files; that counts as damage.
+///
+/// # Errors
+/// Those of `work`, and [`DatabaseError::Damaged`] after a panic.
+pub(crate) fn catch_panics<T>(work: impl FnOnce() -> Result<T, DatabaseError>) -> Result<T, DatabaseError> {
+    catch_panic(work).unwrap_or_else(|_| {
+        Err(DatabaseError::Damaged(
+            "the database code panicked, see the log".to_owned(),
+        ))
+    })
+}
+
+fn check_format(database: &Database, format: u64) -> Result<(), DatabaseError> {
     let transaction = database.begin_read()?;
     let found = match transaction.open_table(META) {
         Ok(meta) => meta.get("format")?.map(|format| format.value()),
@@ -109,8 +132,7 @@ pub(crate) fn open(path: &Path, format: u64) -> Result<Option<Database>, Databas
             accepted: format,
         });
     }
-    drop(transaction);
-    Ok(Some(database))
+    Ok(())
 }
 
 /// Creates a database, and its directory (0700) if it is missing. `fill` creates the tables. The file (0600) gets its name only
@@ -129,10 +151,7 @@ pub(crate) fn create(
     }
     let unfinished = with_suffix(path, ".new");
     // One that a SIGKILL left behind may belong to another user.
-    match fs::remove_file(&unfinished) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(DatabaseError::Io(error)),
-        _ => {}
-    }
+    damaged_files::remove(&unfinished).map_err(DatabaseError::Io)?;
     let file = OpenOptions::new()
         .write(true)
         .create_new(true)
@@ -145,30 +164,8 @@ pub(crate) fn create(
     fill(&transaction)?;
     transaction.commit()?;
     fs::rename(&unfinished, path).map_err(DatabaseError::Io)?;
-    sync_directory(path);
+    durable_names::sync_parent(path);
     Ok(database)
-}
-
-/// Renames a damaged database, which must not be open, and removes one that was renamed earlier. Returns the new name.
-///
-/// # Errors
-/// The file cannot be renamed, or an earlier one cannot be removed.
-pub(crate) fn set_aside(path: &Path) -> io::Result<PathBuf> {
-    let prefix = with_suffix(path, ".damaged-");
-    for earlier in fs::read_dir(path.parent().unwrap_or(Path::new(".")))? {
-        let earlier = earlier?.path();
-        if earlier
-            .as_os_str()
-            .as_encoded_bytes()
-            .starts_with(prefix.as_os_str().as_encoded_bytes())
-        {
-            fs::remove_file(&earlier)?;
-        }
-    }
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let aside = with_suffix(&prefix, &now.as_secs().to_string());
-    fs::rename(path, &aside)?;
-    Ok(aside)
 }
 
 /// redb trusts a file that it closed, and may panic if the file was changed since. So it checks every page when it opens a file.
@@ -176,14 +173,6 @@ fn builder() -> Builder {
     let mut builder = Database::builder();
     builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
     builder
-}
-
-/// Syncs the directory, so that a new file name survives a power cut. If that fails, the next commit does it.
-fn sync_directory(path: &Path) {
-    let directory = path.parent().unwrap_or(Path::new("."));
-    if let Err(error) = File::open(directory).and_then(|directory| directory.sync_all()) {
-        tracing::debug!(path = %directory.display(), %error, "The directory cannot be synced");
-    }
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {

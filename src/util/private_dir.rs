@@ -1,24 +1,26 @@
 //! Creates directories that only the service user can read.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::process::umask;
 
+use super::durable_names;
 use super::owners::{TrustedOwners, not_accepted};
 
 /// Only the service user can read the directory.
 const MODE: u32 = 0o700;
 
-/// Creates `directory` (mode 0700, whatever the umask is) and the directories above it. Does nothing if it exists.
+/// Creates `directory` (mode 0700, whatever the umask is) and the directories above it, so that they survive a power cut. Does nothing if it
+/// exists.
 ///
 /// # Errors
 /// It cannot be created, or its name belongs to something else.
 pub fn create(directory: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(MODE).create(directory)
+    durable_names::create_directories(directory, MODE)
 }
 
 /// As [`create`], in a directory in which others may write: a directory there is accepted only if it is trusted

@@ -31,7 +31,7 @@ fn the_metrics_message_and_watch_show_why_there_is_no_picture() {
             "preview": "off",
             "configuration": "ok",
             "local_topics": "off",
-            "studio": "off",
+            "studio": "off", "work_dir": "ok",
         })
     );
     let problems: Vec<&str> = runner["problems"]

@@ -31,6 +31,14 @@ impl Site {
         }
     }
 
+    /// Another directory for the same device, as after a change of its disk.
+    pub fn copy(&self) -> Self {
+        Self {
+            dir: tempfile::tempdir().expect("temporary directory"),
+            device: self.device.clone(),
+        }
+    }
+
     pub fn path(&self) -> &Path {
         self.dir.path()
     }

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition, WriteTransaction};
 use uuid::Uuid;
@@ -14,6 +15,8 @@ use uuid::Uuid;
 use super::index_import;
 use crate::cache::error::CacheError;
 use crate::cache::s3_location::S3Location;
+use crate::status::stats::Stats;
+use crate::util::damaged_files;
 use crate::util::database::{self, DatabaseError};
 use crate::util::foreign_files;
 
@@ -29,6 +32,8 @@ const LOCATIONS: TableDefinition<u32, (&str, &str)> = TableDefinition::new("loca
 /// Version of the tables. Raise it with every change of them.
 const FORMAT: u64 = 1;
 
+type PairsByLocation = Vec<(S3Location, Vec<Uuid>)>;
+
 /// The record of uploaded pairs.
 #[derive(Debug)]
 pub(super) struct UploadIndex {
@@ -38,16 +43,18 @@ pub(super) struct UploadIndex {
     database: Option<Database>,
     /// Number of the next pair; known while the database is open.
     next_number: u64,
+    stats: Arc<Stats>,
 }
 
 impl UploadIndex {
     /// The index in the directory of a device. Does not create or read it yet.
-    pub(super) fn new(directory: &Path) -> Self {
+    pub(super) fn new(directory: &Path, stats: Arc<Stats>) -> Self {
         Self {
             path: directory.join("s3-index.redb"),
             max_pairs: MAX_PAIRS,
             database: None,
             next_number: 0,
+            stats,
         }
     }
 
@@ -56,9 +63,7 @@ impl UploadIndex {
     /// # Errors
     /// The file cannot be written.
     pub(super) fn record(&mut self, location: &S3Location, id: Uuid) -> Result<(), CacheError> {
-        self.open()?;
-        self.insert(&[(location.clone(), vec![id])], &HashSet::new())
-            .map_err(|error| self.failed(error))
+        self.call(|index| index.insert(&[(location.clone(), vec![id])], &HashSet::new()))
     }
 
     /// Records a clip.
@@ -66,9 +71,7 @@ impl UploadIndex {
     /// # Errors
     /// The file cannot be written.
     pub(super) fn record_clip(&mut self, location: &S3Location, id: Uuid) -> Result<(), CacheError> {
-        self.open()?;
-        self.insert(&[(location.clone(), vec![id])], &HashSet::from([id]))
-            .map_err(|error| self.failed(error))
+        self.call(|index| index.insert(&[(location.clone(), vec![id])], &HashSet::from([id])))
     }
 
     /// The ids that are clips, and not pairs.
@@ -76,8 +79,7 @@ impl UploadIndex {
     /// # Errors
     /// The file cannot be read.
     pub(super) fn clips(&mut self) -> Result<HashSet<Uuid>, CacheError> {
-        self.open()?;
-        self.read_clips().map_err(|error| self.failed(error))
+        self.call(|index| index.read_clips())
     }
 
     /// Removes pairs from the record.
@@ -85,8 +87,7 @@ impl UploadIndex {
     /// # Errors
     /// The file cannot be written.
     pub(super) fn forget(&mut self, ids: &[Uuid]) -> Result<(), CacheError> {
-        self.open()?;
-        self.remove(ids).map_err(|error| self.failed(error))
+        self.call(|index| index.remove(ids))
     }
 
     /// Finds the location of a pair.
@@ -94,8 +95,7 @@ impl UploadIndex {
     /// # Errors
     /// The file cannot be read.
     pub(super) fn find(&mut self, id: Uuid) -> Result<Option<S3Location>, CacheError> {
-        self.open()?;
-        self.location_of(id).map_err(|error| self.failed(error))
+        self.call(|index| index.location_of(id))
     }
 
     /// All pairs, grouped by location, oldest first.
@@ -103,15 +103,24 @@ impl UploadIndex {
     /// # Errors
     /// The file cannot be read.
     pub(super) fn all(&mut self) -> Result<Vec<(S3Location, Vec<Uuid>)>, CacheError> {
+        self.call(|index| index.by_location())
+    }
+
+    /// Works on the open index. If the file turns out to be damaged, it is set aside and the work is done once more, on a new file.
+    fn call<T>(&mut self, work: impl Fn(&mut Self) -> Result<T, DatabaseError>) -> Result<T, CacheError> {
         self.open()?;
-        self.by_location().map_err(|error| self.failed(error))
+        match database::catch_panics(|| work(self)) {
+            Err(error) if error.is_final() => self.set_aside(&error)?,
+            result => return result.map_err(|error| self.failed(error)),
+        }
+        database::catch_panics(|| work(self)).map_err(|error| self.failed(error))
     }
 
     /// Opens the file if it exists, and imports the index of an earlier version of this component. A damaged file is set
     /// aside.
     fn open(&mut self) -> Result<(), CacheError> {
         if self.database.is_none() {
-            match self.try_open() {
+            match database::catch_panics(|| self.try_open()) {
                 Err(error) if error.is_final() => self.set_aside(&error)?,
                 Err(error) if error.is_foreign() => self.set_aside_foreign(error)?,
                 opened => opened.map_err(|error| self.failed(error))?,
@@ -138,14 +147,17 @@ impl UploadIndex {
     /// Takes up the records of files that belonged to another user and can be read now.
     fn take_up(&mut self) -> Result<(), DatabaseError> {
         for aside in foreign_files::all_set_aside(&self.path) {
-            let mut old = Self {
-                path: aside.clone(),
-                max_pairs: self.max_pairs,
-                database: None,
-                next_number: 0,
-            };
-            match database::open(&aside, FORMAT) {
-                Ok(database) => old.database = database,
+            let (records, clips) = match self.read_other(&aside) {
+                Ok(read) => read,
+                Err(error) if error.is_final() => {
+                    self.stats.files_damaged.inc();
+                    let kept_as = damaged_files::set_aside(&aside).map(|path| path.display().to_string());
+                    tracing::warn!(
+                        path = %aside.display(), %error, ?kept_as,
+                        "An S3 index of another user is damaged; clear_cache will not remove the pairs in it"
+                    );
+                    continue;
+                }
                 // It may be readable at the next start.
                 Err(error) => {
                     tracing::warn!(
@@ -154,14 +166,24 @@ impl UploadIndex {
                     );
                     continue;
                 }
-            }
-            let clips = old.read_clips()?;
-            self.insert(&old.by_location()?, &clips)?;
-            drop(old);
+            };
+            self.insert(&records, &clips)?;
             fs::remove_file(&aside).map_err(DatabaseError::Io)?;
             tracing::info!(path = %aside.display(), "Took up the S3 index of another user");
         }
         Ok(())
+    }
+
+    /// Reads all records of another file, and which of them are clips.
+    fn read_other(&self, path: &Path) -> Result<(PairsByLocation, HashSet<Uuid>), DatabaseError> {
+        let other = Self {
+            path: path.to_owned(),
+            max_pairs: self.max_pairs,
+            database: database::open(path, FORMAT)?,
+            next_number: 0,
+            stats: Arc::clone(&self.stats),
+        };
+        database::catch_panics(|| Ok((other.by_location()?, other.read_clips()?)))
     }
 
     /// Renames the file of another user, so that a new one can be created.
@@ -194,11 +216,12 @@ impl UploadIndex {
     }
 
     fn set_aside(&mut self, error: &DatabaseError) -> Result<(), CacheError> {
-        self.database = None;
-        let aside = database::set_aside(&self.path).map_err(|source| CacheError::Write {
+        self.close();
+        let aside = damaged_files::set_aside(&self.path).map_err(|source| CacheError::Write {
             path: self.path.clone(),
             source,
         })?;
+        self.stats.files_damaged.inc();
         tracing::warn!(
             path = %self.path.display(), %error, kept_as = %aside.display(),
             "The S3 index cannot be used and a new one is created; clear_cache will not remove pairs that were uploaded before"
@@ -208,11 +231,20 @@ impl UploadIndex {
 
     /// Closes the file after an error: the next operation opens it again.
     fn failed(&mut self, error: DatabaseError) -> CacheError {
-        self.database = None;
+        self.close();
         CacheError::UploadIndex {
             path: self.path.clone(),
             source: error,
         }
+    }
+
+    /// Closing a damaged database may panic too; it is closed in any case.
+    fn close(&mut self) {
+        let database = self.database.take();
+        let _ = database::catch_panics(|| {
+            drop(database);
+            Ok(())
+        });
     }
 
     /// Records pairs in one commit. Pairs that are already recorded keep their number.
@@ -370,6 +402,10 @@ fn forget_oldest(transaction: &WriteTransaction, max: u64) -> Result<usize, Data
 }
 
 #[cfg(test)]
+#[path = "index_damage_tests.rs"]
+mod damage_tests;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
@@ -386,7 +422,7 @@ mod tests {
     }
 
     fn index(directory: &tempfile::TempDir) -> UploadIndex {
-        UploadIndex::new(directory.path())
+        UploadIndex::new(directory.path(), Arc::default())
     }
 
     fn all_ids(index: &mut UploadIndex) -> Vec<Uuid> {

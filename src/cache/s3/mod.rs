@@ -13,6 +13,7 @@ mod index;
 mod index_import;
 mod pending;
 mod pending_names;
+mod pending_seal;
 mod settings;
 mod upload;
 mod uploader;

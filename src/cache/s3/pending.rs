@@ -1,7 +1,8 @@
 //! Keeps pairs that could not be uploaded on disk until they can. [`pending_names`] describes the files.
 //!
 //! The picture is written first and removed last, a file gets its final name only when it is complete, and the message
-//! contains the prefix of its keys. So each file that a SIGKILL leaves behind is complete, or recognised as incomplete.
+//! contains the prefix of its keys. So each file that a SIGKILL leaves behind is complete, or recognised as incomplete; [`pending_seal`]
+//! recognises what a power cut has left in part.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,6 +13,7 @@ use serde::Deserialize;
 use uuid::Uuid;
 
 use super::pending_names::{self, PendingFile, file_name};
+use super::pending_seal;
 use crate::cache::error::CacheError;
 use crate::cache::item::{CacheItem, is_mp4};
 use crate::cache::names::PairPart;
@@ -247,7 +249,8 @@ impl PendingPairs {
         if let Some(image) = &pair.image {
             self.write_file(&file_name(number, pair.id, pair.picture_part()), image)?;
         }
-        self.write_file(&file_name(number, pair.id, PairPart::Json), &pair.json)
+        let sealed = pending_seal::seal(&pair.json, pair.image.as_deref());
+        self.write_file(&file_name(number, pair.id, PairPart::Json), &sealed)
     }
 
     fn write_file(&self, name: &str, bytes: &[u8]) -> Result<(), CacheError> {
@@ -301,8 +304,11 @@ impl PendingPairs {
         {
             return Err(CacheError::Damaged { path: path.clone() });
         }
-        let (json, path) = read(PairPart::Json)?;
-        let message: MessagePrefix = serde_json::from_slice(&json).map_err(|_| CacheError::Damaged { path })?;
+        let (file, path) = read(PairPart::Json)?;
+        let damaged = || CacheError::Damaged { path: path.clone() };
+        let picture = image.as_ref().map(|(bytes, _)| &**bytes);
+        let json = pending_seal::open(&file, picture).ok_or_else(damaged)?;
+        let message: MessagePrefix = serde_json::from_slice(&json).map_err(|_| damaged())?;
         Ok(PendingPair {
             prefix: message.s3_prefix,
             pair: CacheItem {

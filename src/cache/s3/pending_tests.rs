@@ -99,6 +99,33 @@ fn a_picture_that_is_empty_after_a_power_cut_is_damaged() {
 }
 
 #[test]
+fn a_picture_with_a_lost_sector_and_a_message_without_its_picture_are_damaged() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut before = pending(&directory);
+    let image = [&JPEG_START[..], &[7; 2000], &JPEG_END].concat();
+    let (torn, alone) = (
+        CacheItem {
+            image: Some(image.clone().into()),
+            ..pair(0)
+        },
+        pair(10),
+    );
+    before.put(0, &torn).unwrap();
+    before.put(1, &alone).unwrap();
+    let mut sectors = image;
+    sectors[512..1024].fill(0);
+    fs::write(before.path(0, torn.id, PairPart::Image), sectors).unwrap();
+    fs::remove_file(before.path(1, alone.id, PairPart::Image)).unwrap();
+    let after = pending(&directory);
+    for number in [0, 1] {
+        assert!(
+            matches!(after.read(number), Err(CacheError::Damaged { .. })),
+            "{number}"
+        );
+    }
+}
+
+#[test]
 fn only_the_service_user_can_read_the_files() {
     let directory = tempfile::tempdir().unwrap();
     let mut pending = pending(&directory);

@@ -25,6 +25,7 @@ use crate::cache::error::CacheError;
 use crate::cache::item::CacheItem;
 use crate::cache::names::PairPart;
 use crate::cache::s3_location::S3Location;
+use crate::status::damaged_files;
 
 /// Limits of the pairs that wait on disk.
 const PENDING: PendingLimits = PendingLimits {
@@ -90,9 +91,11 @@ impl<'a> Uploader<'a> {
         stop: watch::Receiver<Option<Instant>>,
         status: Arc<UploadStatus>,
     ) -> Self {
+        let pending = settings.directory.join("s3-pending");
+        damaged_files::make_way_for_directory(&pending, &status.stats);
         Self {
-            pending: PendingPairs::new(settings.directory.join("s3-pending"), PENDING),
-            index: Some(UploadIndex::new(&settings.directory)),
+            pending: PendingPairs::new(pending, PENDING),
+            index: Some(UploadIndex::new(&settings.directory, Arc::clone(&status.stats))),
             access: BucketAccess::new(status.flag.clone()),
             settings,
             jobs,
@@ -328,7 +331,10 @@ impl<'a> Uploader<'a> {
         if let Some(upload) = self.uploads.remove(&error.id()) {
             self.on_upload_end(upload, Err(S3Error::Interrupted), now);
         } else if self.index.is_none() {
-            self.index = Some(UploadIndex::new(&self.settings.directory));
+            self.index = Some(UploadIndex::new(
+                &self.settings.directory,
+                Arc::clone(&self.status.stats),
+            ));
             self.commands.finish(Err(CacheError::Stopped));
         } else {
             self.access.on_look_up(Err(S3Error::Interrupted), now, self.waiting());

@@ -101,7 +101,7 @@ fn an_event_of_a_process_that_was_killed_ends_with_the_next_one_and_totals_go_on
         (&json!("start"), &json!("cross"))
     );
     // The file must say that the broker has both, as it does after a moment.
-    let stored = EventStore::new(directory.path().join("events.json"));
+    let stored = EventStore::new(directory.path().join("events.json"), Arc::default());
     first.wait_until("both settled", || stored.read().unsettled.is_empty());
 
     // The next process has no configuration any more.
@@ -158,7 +158,7 @@ fn a_commanded_configuration_stays_until_the_deployment_changes() {
     let first = start(directory.path(), Some(bay()));
     first.recorder.set_config(Some(&parse_events(&other).unwrap()));
     assert!(first.recorder.config()["rules"].get("loud").is_some());
-    let stored = EventStore::new(directory.path().join("events.json"));
+    let stored = EventStore::new(directory.path().join("events.json"), Arc::default());
     first.wait_until("it is stored", || stored.read().command.is_some());
 
     let second = start(directory.path(), Some(bay()));
@@ -207,7 +207,7 @@ async fn a_stop_ends_events_and_leaves_nothing_to_repeat() {
         .recorder
         .finish(tokio::time::Instant::now() + Duration::from_secs(10))
         .await;
-    let stored = EventStore::new(directory.path().join("events.json")).read();
+    let stored = EventStore::new(directory.path().join("events.json"), Arc::default()).read();
     assert_eq!((stored.open, stored.unsettled), (vec![], vec![]));
     assert_eq!(stored.counts.rules["occupied"], 1);
     assert_eq!(first.outbox.depth(), 0);

@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::util::atomic_file;
+use crate::util::damaged_files;
 use crate::util::foreign_files;
 use crate::util::private_dir;
 use crate::util::private_file;
@@ -27,6 +28,10 @@ pub(super) fn load_or_create(directory: &Path) -> io::Result<(Secret, PathBuf)> 
         return Ok((token, path));
     }
     private_dir::create_trusted(directory)?;
+    if path.is_dir() {
+        let kept_as = damaged_files::set_aside(&path)?;
+        tracing::warn!(path = %path.display(), kept_as = %kept_as.display(), "A directory has the name of the token's file and was renamed");
+    }
     let token = format!("{:0DIGITS$x}", rand::random::<u128>());
     atomic_file::replace(&path, format!("{token}\n").as_bytes())?;
     Ok((Secret::new(token), path))
@@ -36,7 +41,7 @@ pub(super) fn load_or_create(directory: &Path) -> io::Result<(Secret, PathBuf)> 
 fn read(path: &Path) -> io::Result<Option<Secret>> {
     let file = match private_file::open(path) {
         Ok(file) => file,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::IsADirectory) => return Ok(None),
         Err(e) if foreign_files::is_foreign(&e) => {
             tracing::warn!(path = %path.display(), error = %e, "The token of the live page is not accepted; a new one is created");
             return Ok(None);

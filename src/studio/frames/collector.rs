@@ -16,11 +16,13 @@ use super::likeness::PictureHash;
 use super::limits::SavedLimits;
 use super::selector::FrameSelector;
 use crate::capture::audio::wav;
+use crate::status::damaged_files;
 use crate::status::stats::Stats;
 use crate::studio::channel::SnapshotResolution;
 use crate::studio::collect::FrameEncoder;
 use crate::studio::upload::{CollectedDetails, LabelledBox, SampleKind, UploadHandle, UploadSample};
 use crate::util::aged_file::AgedFile;
+use crate::util::foreign_files;
 use crate::util::panics::PanicRestart;
 use crate::util::text::excerpt;
 
@@ -124,6 +126,9 @@ impl SamplePreparer {
             Ok(None) => {}
             Err(error) => {
                 tracing::warn!(%error, "The frames uploaded to Edge Impulse Studio lately are not known; they are counted from now on");
+                if !foreign_files::is_foreign(&error) {
+                    damaged_files::set_aside(self.state.path(), &error, &self.stats);
+                }
             }
         }
     }

@@ -9,6 +9,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::store::RecordOwner;
+use crate::status::damaged_files;
+use crate::status::stats::Stats;
 use crate::util::atomic_file;
 use crate::util::private_dir;
 
@@ -33,18 +35,26 @@ pub(super) struct IndexFile {
 }
 
 impl IndexFile {
-    /// Reads the file. One that is missing or damaged is empty.
+    /// Reads the file. One that is missing is empty; so is one that is damaged, which is renamed.
     ///
     /// # Errors
     /// It cannot be read; `Self` is empty then.
-    pub(super) fn open(path: PathBuf) -> (Self, io::Result<()>) {
+    pub(super) fn open(path: PathBuf, stats: &Stats) -> (Self, io::Result<()>) {
         let (entries, result) = match fs::read(&path) {
             Ok(text) => match serde_json::from_slice(&text) {
                 Ok(entries) => (entries, Ok(())),
-                Err(error) => (Vec::new(), Err(error.into())),
+                Err(error) => {
+                    damaged_files::set_aside(&path, &error, stats);
+                    (Vec::new(), Err(error.into()))
+                }
             },
             Err(error) if error.kind() == io::ErrorKind::NotFound => (Vec::new(), Ok(())),
-            Err(error) => (Vec::new(), Err(error)),
+            Err(error) => {
+                if path.is_dir() {
+                    damaged_files::set_aside(&path, &error, stats);
+                }
+                (Vec::new(), Err(error))
+            }
         };
         (Self { path, entries }, result)
     }
@@ -101,7 +111,7 @@ mod tests {
     #[test]
     fn a_number_is_reserved_before_it_is_used_and_an_orderly_end_leaves_no_gap() {
         let directory = tempfile::tempdir().unwrap();
-        let open = || IndexFile::open(directory.path().join("indices.json")).0;
+        let open = || IndexFile::open(directory.path().join("indices.json"), &Stats::default()).0;
         let mut file = open();
         assert_eq!(file.last(MODEL), 0);
         file.reserve(MODEL, 1).unwrap();
@@ -124,11 +134,11 @@ mod tests {
         let place = directory.path().join("studio-summaries");
         fs::write(&place, "in the way").unwrap();
         let path = place.join("indices.json");
-        let mut file = IndexFile::open(path.clone()).0;
+        let mut file = IndexFile::open(path.clone(), &Stats::default()).0;
         assert!(file.reserve(MODEL, 1).is_err());
         fs::remove_file(&place).unwrap();
         file.reserve(MODEL, 2).unwrap();
-        assert_eq!(IndexFile::open(path).0.last(MODEL), 2 + BLOCK);
+        assert_eq!(IndexFile::open(path, &Stats::default()).0.last(MODEL), 2 + BLOCK);
         assert_eq!(fs::metadata(place).unwrap().permissions().mode() & 0o777, 0o700);
     }
 
@@ -137,8 +147,10 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("indices.json");
         fs::write(&path, "[half").unwrap();
-        let (mut file, result) = IndexFile::open(path);
+        let stats = Stats::default();
+        let (mut file, result) = IndexFile::open(path, &stats);
         assert!(result.is_err());
+        assert_eq!(stats.files_damaged.get(), 1);
         for version in 1..=100 {
             file.set(RecordOwner { version, ..MODEL }, version).unwrap();
         }

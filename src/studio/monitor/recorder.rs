@@ -82,7 +82,7 @@ impl Recorder {
     ) -> Self {
         // The directory of both, which may be set aside, comes first.
         let opened = state.pending.lock().open();
-        let (indices, result) = IndexFile::open(index_file);
+        let (indices, result) = IndexFile::open(index_file, &state.stats);
         let mut recorder = Self {
             state,
             channel,

@@ -15,6 +15,7 @@ use super::responder::RecordResponder;
 use super::sender;
 use super::store::AvailableRecords;
 use super::tap::MonitorTap;
+use crate::status::damaged_files;
 use crate::status::stats::Stats;
 use crate::studio::channel::{ChannelHandle, ChannelService, HelloMode, HelloOffer, Incoming, IncomingKind, Outgoing};
 use crate::studio::inference_info::inference_info;
@@ -61,6 +62,9 @@ impl Monitor {
             summaries,
             stats,
         } = settings;
+        for directory in [&records, &summaries] {
+            damaged_files::make_way_for_directory(directory, &stats);
+        }
         let state = Arc::new(MonitorState {
             tap,
             model: Mutex::default(),

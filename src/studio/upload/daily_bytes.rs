@@ -1,9 +1,13 @@
 //! The bytes that samples of the component's own choice may take within a day.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::status::damaged_files;
+use crate::status::stats::Stats;
 use crate::util::aged_file::AgedFile;
+use crate::util::foreign_files;
 use crate::util::sliding_window::SlidingWindow;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -16,14 +20,16 @@ pub(super) struct DailyBytes {
     sent: SlidingWindow,
     file: AgedFile,
     began: Instant,
+    stats: Arc<Stats>,
 }
 
 impl DailyBytes {
-    pub(super) fn new(path: PathBuf, now: Instant) -> Self {
+    pub(super) fn new(path: PathBuf, now: Instant, stats: Arc<Stats>) -> Self {
         Self {
             sent: SlidingWindow::new(DAY, STEPS),
             file: AgedFile::new(path),
             began: now,
+            stats,
         }
     }
 
@@ -37,6 +43,9 @@ impl DailyBytes {
             Ok(None) => {}
             Err(error) => {
                 tracing::warn!(%error, "The number of bytes sent to Edge Impulse Studio today cannot be read; it starts at 0");
+                if !foreign_files::is_foreign(&error) {
+                    damaged_files::set_aside(self.file.path(), &error, &self.stats);
+                }
             }
         }
     }
@@ -84,14 +93,14 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("bytes.json");
         let now = Instant::now();
-        let mut first = DailyBytes::new(path.clone(), now);
+        let mut first = DailyBytes::new(path.clone(), now, Arc::default());
         first.load(now);
         assert_eq!(first.room(now, 100), 100);
         first.charge(now, 70);
         first.charge(now, 20);
         first.refund(now, 20);
         for _ in 0..3 {
-            let mut next = DailyBytes::new(path.clone(), now);
+            let mut next = DailyBytes::new(path.clone(), now, Arc::default());
             next.load(now);
             assert_eq!(next.room(now, 100), 30);
             next.charge(now, 0);

@@ -13,6 +13,7 @@ use super::handle::{UploadError, UploadHandle, UploadJob, UploadSettings};
 use super::ingestion::{IngestionClient, Verdict};
 use super::sample::{SampleMetadata, UploadSample};
 use super::spool::{SampleSpool, SpoolBounds};
+use crate::status::damaged_files;
 use crate::status::{UploadRecord, UploadState};
 use crate::util::backoff::{Backoff, Retry};
 use crate::util::clock::rounded;
@@ -40,9 +41,14 @@ impl Uploader {
             samples: limits.samples,
             bytes: limits.bytes,
         };
+        damaged_files::make_way_for_directory(&settings.directory, &settings.stats);
         let now = Instant::now();
         let mut runner = UploadRunner {
-            daily_bytes: Arc::new(Mutex::new(DailyBytes::new(settings.daily_bytes.clone(), now))),
+            daily_bytes: Arc::new(Mutex::new(DailyBytes::new(
+                settings.daily_bytes.clone(),
+                now,
+                Arc::clone(&settings.stats),
+            ))),
             spool: Arc::new(Mutex::new(SampleSpool::new(settings.directory.clone(), bounds))),
             settings,
             jobs,

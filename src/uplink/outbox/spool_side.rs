@@ -34,6 +34,11 @@ impl Outbox {
         self.spool_flag.set_failing(reason);
     }
 
+    /// Files of the spool were damaged and renamed.
+    pub(in crate::uplink) fn count_damaged_files(&self, files: u64) {
+        self.stats.files_damaged.add(files);
+    }
+
     /// Applies the result of the job that [`Outbox::next_job`] returned.
     pub(in crate::uplink) fn spool_done(&self, result: SpoolResult) {
         let now = Instant::now();

@@ -33,6 +33,8 @@ pub(super) struct Store {
     open: Option<Opened>,
     /// Key of token 0: the greatest key in the file when this run first opened it.
     offset: Option<i64>,
+    /// Files of other users that were damaged and renamed.
+    damaged_files: u64,
 }
 
 #[derive(Debug)]
@@ -51,6 +53,7 @@ impl Store {
             max_bytes,
             open: None,
             offset: None,
+            damaged_files: 0,
         }
     }
 
@@ -64,7 +67,7 @@ impl Store {
     pub fn open(&mut self) -> Result<u64, DatabaseError> {
         let database = database::open(&self.path, FORMAT)?;
         let database = match self.offset {
-            None => take_up::all(&self.path, database)?,
+            None => take_up::all(&self.path, database, &mut self.damaged_files)?,
             Some(_) => database,
         };
         let Some(database) = database else { return Ok(0) };
@@ -85,6 +88,11 @@ impl Store {
             payload_bytes,
         });
         Ok(held)
+    }
+
+    /// How many files of other users were damaged and renamed since the last call.
+    pub fn take_damaged_files(&mut self) -> u64 {
+        std::mem::take(&mut self.damaged_files)
     }
 
     /// Performs a job completely or, after an error, not at all.

@@ -13,6 +13,7 @@ use crate::status::stats::Stats;
 use crate::uplink::message::Message;
 use crate::uplink::outbox::OutboxBounds;
 
+mod damage;
 mod model;
 
 const LIMIT: Duration = Duration::from_secs(10);

@@ -6,7 +6,9 @@ use std::path::Path;
 use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition, TableHandle};
 
 use super::{FIRST_KEY, FORMAT, MESSAGES, create_empty};
+use crate::util::damaged_files;
 use crate::util::database::{self, DatabaseError};
+use crate::util::durable_names;
 use crate::util::foreign_files;
 
 /// Names of files whose messages are in this file. A name is here only until its file is removed.
@@ -16,8 +18,12 @@ const TAKEN_UP: TableDefinition<&str, ()> = TableDefinition::new("taken_up");
 /// once, also after a SIGKILL.
 ///
 /// # Errors
-/// Of `database`. A file that cannot be read stays where it is.
-pub(super) fn all(path: &Path, mut database: Option<Database>) -> Result<Option<Database>, DatabaseError> {
+/// Of `database`. A file that cannot be read stays where it is; one that is damaged is renamed and counted in `damaged`.
+pub(super) fn all(
+    path: &Path,
+    mut database: Option<Database>,
+    damaged: &mut u64,
+) -> Result<Option<Database>, DatabaseError> {
     let set_aside = foreign_files::all_set_aside(path);
     if set_aside.is_empty()
         && let Some(database) = &database
@@ -26,11 +32,12 @@ pub(super) fn all(path: &Path, mut database: Option<Database>) -> Result<Option<
     }
     // The newest first, because each is put before the others.
     for aside in set_aside.into_iter().rev() {
-        let old = match database::open(&aside, FORMAT) {
+        let old = match database::open(&aside, FORMAT).and_then(check_messages) {
             Ok(Some(old)) => old,
             Ok(None) => continue,
             Err(error) if error.is_final() => {
-                let kept_as = database::set_aside(&aside).map(|path| path.display().to_string());
+                let kept_as = damaged_files::set_aside(&aside).map(|path| path.display().to_string());
+                *damaged += 1;
                 tracing::error!(
                     path = %aside.display(), %error, ?kept_as,
                     "A spool of another user is damaged; its messages are not delivered"
@@ -53,8 +60,24 @@ pub(super) fn all(path: &Path, mut database: Option<Database>) -> Result<Option<
         let messages = take_up(target, &old, &name(&aside))?;
         drop(old);
         fs::remove_file(&aside).map_err(DatabaseError::Io)?;
+        // Else the file could return after a power cut, and its messages be taken up again.
+        durable_names::sync_parent(&aside);
         forget(target)?;
         tracing::info!(path = %aside.display(), messages, "The messages in a spool of another user are delivered now");
+    }
+    Ok(database)
+}
+
+/// Reads all messages, so that an error in the file of another user is not taken for one of this file.
+fn check_messages(database: Option<Database>) -> Result<Option<Database>, DatabaseError> {
+    if let Some(database) = &database {
+        database::catch_panics(|| {
+            let messages = database.begin_read()?.open_table(MESSAGES)?;
+            for entry in messages.iter()? {
+                entry?;
+            }
+            Ok(())
+        })?;
     }
     Ok(database)
 }

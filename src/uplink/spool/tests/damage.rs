@@ -1,0 +1,115 @@
+//! Every kind of damage of the file: either all of its messages are delivered, or it is renamed and counted; new ones are kept in any case.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use super::*;
+
+const PAGE: usize = 4096;
+
+/// A file with messages 0 to 19, closed in order or as a SIGKILL leaves it.
+async fn whole_file(is_closed: bool) -> Vec<u8> {
+    let (_directory, path) = spool_path();
+    let fixture = SpoolFixture::start(&path, 1 << 20, AT_ONCE);
+    fixture.push(0..20, 300);
+    if !is_closed {
+        fixture.until("written", |stats| stats.spooled.get() == 20).await;
+        return fs::read(&path).unwrap();
+    }
+    fixture.finish().await;
+    fs::read(&path).unwrap()
+}
+
+/// Starts on what `place` has put at the path of the file.
+async fn check(name: &str, place: impl FnOnce(&Path)) -> bool {
+    let (_directory, path) = spool_path();
+    let directory = path.parent().unwrap();
+    fs::create_dir_all(directory).unwrap();
+    place(&path);
+    let fixture = SpoolFixture::start(&path, 1 << 20, AT_ONCE);
+    fixture.push(1000..1003, 300);
+    fixture.outbox.connected();
+    let mut delivered = Vec::new();
+    while delivered.last() != Some(&1002) {
+        delivered.extend(fixture.deliver(1).await);
+    }
+    let is_damaged = fixture.stats.files_damaged.get() == 1;
+    let old: Vec<u32> = if is_damaged { Vec::new() } else { (0..20).collect() };
+    let new = 1000..1003;
+    assert_eq!(delivered, old.into_iter().chain(new).collect::<Vec<_>>(), "{name}");
+    assert_eq!(damaged_files(directory).len(), usize::from(is_damaged), "{name}");
+    assert_eq!(fixture.finish().await, Undelivered::default(), "{name}");
+    is_damaged
+}
+
+#[tokio::test]
+async fn a_file_with_any_page_zeroed_or_flipped_is_read_completely_or_renamed_and_counted() {
+    for is_closed in [true, false] {
+        let whole = whole_file(is_closed).await;
+        let mut damaged = [0, 0];
+        for begin in (0..whole.len()).step_by(PAGE) {
+            let end = (begin + PAGE).min(whole.len());
+            // Nothing is stored in pages that are zero.
+            if whole[begin..end].iter().all(|byte| *byte == 0) {
+                continue;
+            }
+            let (mut zeroed, mut flipped) = (whole.clone(), whole.clone());
+            zeroed[begin..end].fill(0);
+            flipped[begin..end].iter_mut().for_each(|byte| *byte = !*byte);
+            for (count, bytes) in damaged.iter_mut().zip([zeroed, flipped]) {
+                let name = format!("page {}, closed: {is_closed}", begin / PAGE);
+                *count += u32::from(check(&name, |path| fs::write(path, bytes).unwrap()).await);
+            }
+        }
+        assert!(damaged.iter().all(|count| *count > 1), "{damaged:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_was_cut_anywhere_is_read_completely_or_renamed_and_counted() {
+    let whole = whole_file(true).await;
+    let mut lengths: Vec<usize> = (0..40).map(|part| whole.len() * part / 40).collect();
+    lengths.extend([0, 1, 8, 9, 63, 64, 319, 320, 511, 512, PAGE - 1, PAGE, whole.len() - 1]);
+    for length in lengths {
+        let cut = &whole[..length];
+        assert!(check(&format!("{length} bytes"), |path| fs::write(path, cut).unwrap()).await);
+    }
+}
+
+#[tokio::test]
+async fn a_file_with_another_magic_or_format_version_is_renamed_and_counted() {
+    let whole = whole_file(true).await;
+    for at in 0..9 {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 0xff;
+        assert!(check(&format!("magic byte {at}"), |path| fs::write(path, bytes).unwrap()).await);
+    }
+    // redb keeps the version of its file format at the begin of each of the two commit slots.
+    for version in [0, 1, 2, 4, 5, 255] {
+        let mut bytes = whole.clone();
+        (bytes[64], bytes[192]) = (version, version);
+        assert!(check(&format!("version {version}"), |path| fs::write(path, bytes).unwrap()).await);
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_file_but_has_its_name_is_renamed_and_counted() {
+    assert!(
+        check("a directory", |path| fs::create_dir_all(path.join("in the way"))
+            .unwrap())
+        .await
+    );
+    assert!(check("a link in a circle", |path| symlink(path, path).unwrap()).await);
+    assert!(
+        check("a socket", |path| drop(
+            std::os::unix::net::UnixListener::bind(path).unwrap()
+        ))
+        .await
+    );
+    let unfinished = |path: &Path| fs::create_dir_all(path.with_file_name("spool.redb.new/in the way")).unwrap();
+    let (_directory, path) = spool_path();
+    unfinished(&path);
+    let fixture = SpoolFixture::start(&path, 1 << 20, AT_ONCE);
+    fixture.push(0..3, 300);
+    assert_eq!(fixture.finish().await.on_disk, 3);
+}
