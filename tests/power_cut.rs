@@ -25,7 +25,7 @@ use tree::Tree;
 
 /// States that the library opens, and of those the states on which the program starts, in the default run. `tests/power-cut.sh` sets
 /// other numbers.
-const STATES: u64 = 300;
+const STATES: u64 = 200;
 const STARTS: u64 = 4;
 const SEED: u64 = 17;
 

@@ -168,9 +168,10 @@ impl Disk {
                     true => self.by_inode.get(inode).copied(),
                     false => Some(self.find(path)),
                 };
-                match node.map(|node| &mut self.nodes[node]) {
-                    Some(Node::File(FileNode { mode: old, .. }) | Node::Directory { mode: old, .. }) => *old = *mode,
-                    _ => {}
+                if let Some(Node::File(FileNode { mode: old, .. }) | Node::Directory { mode: old, .. }) =
+                    node.map(|node| &mut self.nodes[node])
+                {
+                    *old = *mode;
                 }
             }
         }

@@ -44,7 +44,7 @@ fn an_index_with_any_page_zeroed_or_flipped_is_read_completely_or_renamed_and_co
     let path = index.path.clone();
     drop(index);
     let mut damaged = 0;
-    for whole in [open, fs::read(path).unwrap()] {
+    for (whole, is_closed) in [(open, false), (fs::read(path).unwrap(), true)] {
         for begin in (0..whole.len()).step_by(PAGE) {
             let end = (begin + PAGE).min(whole.len());
             for change in [|_: u8| 0, |byte: u8| !byte] {
@@ -55,8 +55,10 @@ fn an_index_with_any_page_zeroed_or_flipped_is_read_completely_or_renamed_and_co
                 }
                 let name = format!("page {}", begin / PAGE);
                 let (found, new, is_damaged) = record_after(&name, |path| fs::write(path, bytes).unwrap());
-                let old = if is_damaged { &[][..] } else { &old };
-                assert_eq!(found, [old, &[new]].concat(), "{name}");
+                // redb takes damage in the last commit of a file that was not closed for a commit that a power cut has interrupted.
+                let last = old.len() - usize::from(!is_closed && found.len() == old.len());
+                let old = if is_damaged { &[][..] } else { &old[..last] };
+                assert_eq!(found, [old, &[new]].concat(), "{name}, closed: {is_closed}");
                 damaged += u32::from(is_damaged);
             }
         }
