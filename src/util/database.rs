@@ -99,12 +99,20 @@ pub(crate) fn open(path: &Path, format: u64) -> Result<Option<Database>, Databas
     match private_file::open(path) {
         Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) if error.kind() == io::ErrorKind::IsADirectory => return Err(DatabaseError::NotAFile),
+        // What belongs to another user is treated as such.
+        Err(error) if error.kind() != io::ErrorKind::PermissionDenied && is_something_else(path) => {
+            return Err(DatabaseError::NotAFile);
+        }
         Err(error) => return Err(DatabaseError::Io(error)),
     }
     let database = catch_panics(|| Ok(builder().open(path)?))?;
     catch_panics(|| check_format(&database, format))?;
     Ok(Some(database))
+}
+
+/// Whether there is a directory, a link, a socket or the like.
+fn is_something_else(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|metadata| !metadata.is_file())
 }
 
 /// Runs code of the database. redb panics on some damaged files; that counts as damage.
