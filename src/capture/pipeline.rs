@@ -25,13 +25,13 @@ pub(super) struct TearDown {
 /// Stops a pipeline, on a thread of its own because a driver may hang.
 pub(super) fn tear_down(pipeline: gst::Pipeline) -> TearDown {
     let (done, receiver) = mpsc::channel();
-    if let Some(bus) = pipeline.bus() {
-        // Wakes the watchdog.
-        let _ = bus.post(gst::message::Application::new(gst::Structure::new_empty("stop")));
-    }
     let span = tracing::Span::current();
     let stop = move || {
         let _entered = span.enter();
+        if let Some(bus) = pipeline.bus() {
+            // Wakes the watchdog. The bus of GStreamer 1.22 can hang.
+            let _ = bus.post(gst::message::Application::new(gst::Structure::new_empty("stop")));
+        }
         if pipeline.set_state(gst::State::Null).is_err() {
             tracing::warn!("An element of the pipeline refused to stop");
         }
