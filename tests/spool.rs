@@ -17,33 +17,15 @@ use ei_greengrass::uplink::{
 use ei_greengrass::util::backoff::BackoffPolicy;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use redb::{ReadableDatabase, ReadableTable, TableDefinition};
 use rustix::process::Signal;
 use serde_json::Value;
-use support::broker::{Behaviour, Entry, MockBroker};
+use support::broker::{Behaviour, MockBroker};
 use support::daemon::{Daemon, LIMIT, Site};
+use support::inferences::{inferences, on_disk};
+use support::leftovers::wait_until;
 use support::ports::free_port;
 use support::scripts::{boxed, cycle, frames};
 use support::small_disk::SmallDisk;
-
-/// Payloads in the file, in order. Reads a copy, because opening a database that was not closed changes it.
-fn on_disk(spool: &Path) -> Vec<String> {
-    let copy = tempfile::tempdir().expect("a directory");
-    let file = copy.path().join("copy.redb");
-    fs::copy(spool, &file).expect("a copy");
-    let table: TableDefinition<'_, u64, (&str, u8, &[u8])> = TableDefinition::new("inferences");
-    let database = redb::Database::open(file).expect("the file can be opened");
-    let messages = database
-        .begin_read()
-        .expect("begin")
-        .open_table(table)
-        .expect("a table");
-    let mut payloads = Vec::new();
-    for entry in messages.iter().expect("entries") {
-        payloads.push(String::from_utf8_lossy(entry.expect("an entry").1.value().2).into_owned());
-    }
-    payloads
-}
 
 /// The spool file, if it exists.
 fn spool_file(site: &Site) -> Option<PathBuf> {
@@ -51,14 +33,6 @@ fn spool_file(site: &Site) -> Option<PathBuf> {
     directories
         .map(|entry| entry.path().join("spool.redb"))
         .find(|path| path.exists())
-}
-
-fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !condition() {
-        assert!(begun.elapsed() < LIMIT, "timed out: {what}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
 }
 
 /// Runs the daemon on a source with one box in each frame, all of them published.
@@ -86,17 +60,6 @@ fn daemon(site: &Site, broker: &str, source: &str, more: &[&str]) -> Daemon {
 
 fn unreachable_broker() -> String {
     format!("mqtt://127.0.0.1:{}", free_port())
-}
-
-/// Inferences that the broker received, without repeated deliveries.
-fn inferences(log: &[Entry]) -> Vec<String> {
-    let mut seen = std::collections::HashSet::new();
-    let published = log.iter().filter_map(|entry| entry.published());
-    published
-        .filter(|publish| publish.topic.ends_with("inference/output"))
-        .map(|publish| String::from_utf8_lossy(&publish.payload).into_owned())
-        .filter(|payload| seen.insert(payload.clone()))
-        .collect()
 }
 
 fn totals(payloads: &[String]) -> Vec<u64> {

@@ -1,11 +1,9 @@
 //! A recording of the spool: three runs of the real program without a broker, the second of which gets one.
 
-use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use redb::{ReadableDatabase, ReadableTableMetadata, TableDefinition};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -15,6 +13,7 @@ use super::trace::Trace;
 use super::tree::Tree;
 use crate::support::broker::{Behaviour, MockBroker};
 use crate::support::daemon::{Daemon, LIMIT, Site};
+use crate::support::inferences::{inferences, on_disk};
 use crate::support::ports::free_port;
 use crate::support::scripts::{boxed, cycle, frames};
 
@@ -121,7 +120,7 @@ impl Observed {
         self.promises.add(Sample {
             written,
             position,
-            delivered: inferences(&self.broker).len(),
+            delivered: inferences(&self.broker.log()).len(),
         });
     }
 
@@ -130,7 +129,7 @@ impl Observed {
         self.broker.up().await;
         let spool = spool_file(self.recorder.root());
         let begun = Instant::now();
-        while spool.exists() || inferences(&self.broker).len() < written {
+        while spool.exists() || inferences(&self.broker.log()).len() < written {
             assert!(begun.elapsed() < LIMIT, "timed out: everything is delivered");
             self.add_sample(written);
             tokio::time::sleep(Duration::from_millis(2)).await;
@@ -145,7 +144,7 @@ impl Observed {
             .lines()
             .find(|line| line.contains("wait on disk for the next start"));
         let waiting = line.map_or(0, |line| field(line, "messages"));
-        self.earlier = inferences(&self.broker).len() + waiting;
+        self.earlier = inferences(&self.broker.log()).len() + waiting;
         self.add_sample(self.earlier);
     }
 }
@@ -158,7 +157,7 @@ pub async fn record() -> Outage {
     killed.signal(Signal::KILL);
     drop(killed);
     // What the killed process has not reported as written may be on disk too.
-    observed.earlier = messages_in(&spool_file(observed.recorder.root()));
+    observed.earlier = on_disk(&spool_file(observed.recorder.root())).len();
     let (second, page) = observed.run_offline(30).await;
     let written = observed.look(&page).await.expect("a status");
     observed.deliver(written).await;
@@ -184,7 +183,7 @@ impl Observed {
         let all = self.earlier;
         let last = Daemon::start(command(&self.site, &copy, &self.model, &self.broker.url(), &frames(1)));
         let begun = Instant::now();
-        while inferences(&self.broker).len() <= all {
+        while inferences(&self.broker.log()).len() <= all {
             assert!(
                 begun.elapsed() < LIMIT,
                 "timed out: the rest is delivered\n{}",
@@ -193,7 +192,7 @@ impl Observed {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         last.stop();
-        let mut messages = inferences(&self.broker);
+        let mut messages = inferences(&self.broker.log());
         messages.truncate(all);
         Outage {
             root: self.recorder.root().to_owned(),
@@ -213,33 +212,6 @@ pub fn spool_file(work_dir: &Path) -> PathBuf {
         .map(|entry| entry.path())
         .find(|path| path.join("preview_token").exists());
     device.unwrap_or_default().join("spool.redb")
-}
-
-/// Reads a copy, because opening a database that was not closed changes it.
-fn messages_in(spool: &Path) -> usize {
-    let directory = tempfile::tempdir().expect("a directory");
-    let copy = directory.path().join("copy.redb");
-    std::fs::copy(spool, &copy).expect("a copy");
-    let table: TableDefinition<'_, u64, (&str, u8, &[u8])> = TableDefinition::new("inferences");
-    let database = redb::Database::open(copy).expect("the file can be opened");
-    let messages = database
-        .begin_read()
-        .expect("begin")
-        .open_table(table)
-        .expect("a table");
-    messages.len().expect("a length") as usize
-}
-
-/// The different inferences that the broker has received, in the order of arrival.
-pub fn inferences(broker: &MockBroker) -> Vec<String> {
-    let mut seen = HashSet::new();
-    let log = broker.log();
-    let published = log.iter().filter_map(|entry| entry.published());
-    published
-        .filter(|publish| publish.topic.ends_with("inference/output"))
-        .map(|publish| String::from_utf8_lossy(&publish.payload).into_owned())
-        .filter(|payload| seen.insert(payload.clone()))
-        .collect()
 }
 
 fn field(line: &str, name: &str) -> usize {

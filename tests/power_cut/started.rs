@@ -2,10 +2,11 @@
 
 use std::time::Instant;
 
-use super::outage::{self, Outage, inferences};
+use super::outage::{self, Outage};
 use super::states::CrashState;
 use crate::support::broker::{Behaviour, MockBroker};
 use crate::support::daemon::{Daemon, LIMIT};
+use crate::support::inferences::inferences;
 use crate::support::scripts::{boxed, cycle, frames};
 
 /// Inferences of the run after the power cut.
@@ -31,7 +32,7 @@ pub async fn start(outage: &Outage, state: &CrashState) -> Start {
     let is_old = |message: &String| outage.messages.contains(message);
     let begun = Instant::now();
     let all = loop {
-        let all = inferences(&broker);
+        let all = inferences(&broker.log());
         if all.iter().filter(|message| !is_old(message)).count() == NEW {
             break all;
         }

@@ -9,6 +9,7 @@ pub mod daemon;
 pub mod events;
 pub mod exchange;
 pub mod http;
+pub mod inferences;
 pub mod leftovers;
 pub mod mosquitto;
 pub mod network;
