@@ -11,6 +11,7 @@ use super::flock_holder::{flock_holder, is_component, owner_of};
 use super::lock::{LockFile, lock_path};
 use crate::util::foreign_files;
 use crate::util::owners::user_name;
+use crate::util::path_names::numbered;
 
 /// Most lock files of one user for a device: others may create those as well.
 const MAX_COPIES: u32 = 9;
@@ -85,12 +86,7 @@ fn is_uid(suffix: &str) -> bool {
 }
 
 fn with_uid(path: &Path, uid: u32, copy: u32) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(format!(".{uid}"));
-    if copy > 1 {
-        name.push(format!("-{copy}"));
-    }
-    name.into()
+    numbered(path, &format!(".{uid}"), copy)
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use rustix::fs::{FlockOperation, OFlags, flock};
 use thiserror::Error;
 
 use super::flock_holder::flock_holder;
+use crate::util::path_names::with_suffix;
 use crate::util::write_access;
 
 /// Most attempts if the file is removed between opening and locking.
@@ -44,10 +45,7 @@ pub enum LockError {
 
 /// `LOCK = <lock_filename>_<device name>`.
 pub fn lock_path(lock_filename: &Path, device: &str) -> PathBuf {
-    let mut name = lock_filename.as_os_str().to_owned();
-    name.push("_");
-    name.push(device);
-    PathBuf::from(name)
+    with_suffix(lock_filename, format!("_{device}"))
 }
 
 /// The held lock: an advisory lock on the open file, which contains the pid. Dropping it without [`LockFile::remove`] leaves

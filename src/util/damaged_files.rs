@@ -6,11 +6,10 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::durable_names;
+use super::path_names;
 
 /// Between the name and the time in seconds since 1970.
 const INFIX: &str = ".damaged-";
-/// Names that are tried for files that are damaged in the same second.
-const MAX_NAMES: u32 = 100;
 
 /// Renames a damaged file, or what has its name, to `<name>.damaged-<time>`, and removes what was renamed earlier, so that damage does
 /// not fill the disk. Returns the new path.
@@ -20,7 +19,7 @@ const MAX_NAMES: u32 = 100;
 pub(crate) fn set_aside(path: &Path) -> io::Result<PathBuf> {
     let earlier = all_set_aside(path);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let aside = free_name(path, now.as_secs())?;
+    let aside = path_names::first_free(path, &format!("{INFIX}{}", now.as_secs()))?;
     fs::rename(path, &aside)?;
     durable_names::sync_parent(path);
     for old in earlier {
@@ -52,21 +51,6 @@ pub(crate) fn remove(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
-}
-
-fn free_name(path: &Path, seconds: u64) -> io::Result<PathBuf> {
-    for copy in 1..=MAX_NAMES {
-        let mut name = path.as_os_str().to_owned();
-        name.push(format!("{INFIX}{seconds}"));
-        if copy > 1 {
-            name.push(format!("-{copy}"));
-        }
-        let aside = PathBuf::from(name);
-        if fs::symlink_metadata(&aside).is_err() {
-            return Ok(aside);
-        }
-    }
-    Err(io::ErrorKind::AlreadyExists.into())
 }
 
 fn all_set_aside(path: &Path) -> Vec<PathBuf> {

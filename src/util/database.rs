@@ -5,12 +5,13 @@
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::damaged_files;
 use super::durable_names;
 use super::foreign_files;
 use super::panics::catch_panic;
+use super::path_names::with_suffix;
 use super::private_dir;
 use super::private_file;
 use redb::{Builder, Database, ReadableDatabase, TableDefinition, TableError, WriteTransaction};
@@ -181,10 +182,4 @@ fn builder() -> Builder {
     let mut builder = Database::builder();
     builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
     builder
-}
-
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
 }

@@ -9,10 +9,10 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use super::path_names;
+
 /// Between the name and the number of the owner.
 const INFIX: &str = ".of-uid-";
-/// Most files with the same name and owner.
-const MAX_COPIES: u32 = 100;
 
 /// What an operator must do with a file or directory that was renamed.
 pub const ADVICE: &str = "deploy again (the install step gives it to the user of the component), or give it to that user with \
@@ -34,20 +34,9 @@ pub fn set_aside(path: &Path) -> io::Result<PathBuf> {
 
 /// Moves `path` to the name under which `as_if` would be set aside.
 pub fn set_aside_in(path: &Path, as_if: &Path, uid: u32) -> io::Result<PathBuf> {
-    for copy in 1..=MAX_COPIES {
-        let mut name = as_if.as_os_str().to_owned();
-        name.push(format!("{INFIX}{uid}"));
-        if copy > 1 {
-            name.push(format!("-{copy}"));
-        }
-        let aside = PathBuf::from(name);
-        if fs::symlink_metadata(&aside).is_ok() {
-            continue;
-        }
-        fs::rename(path, &aside)?;
-        return Ok(aside);
-    }
-    Err(io::ErrorKind::AlreadyExists.into())
+    let aside = path_names::first_free(as_if, &format!("{INFIX}{uid}"))?;
+    fs::rename(path, &aside)?;
+    Ok(aside)
 }
 
 /// What was set aside for `path` in earlier runs, the first one first.

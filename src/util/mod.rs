@@ -15,6 +15,7 @@ pub mod log_limiter;
 pub(crate) mod memory;
 pub mod owners;
 pub mod panics;
+pub(crate) mod path_names;
 pub mod private_dir;
 pub(crate) mod private_file;
 pub(crate) mod redact;
