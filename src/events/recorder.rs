@@ -10,7 +10,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
-use serde_json::Value;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
@@ -25,11 +24,10 @@ use super::store::{CommandedConfig, EventStore, StoredEvents};
 use super::tracker::DetectorInfo;
 use crate::cache::{EventClips, PairDestination};
 use crate::capture::Picture;
-use crate::config::{EventsConfig, Qos, parse_events};
+use crate::config::{EventsConfig, Qos};
 use crate::device::Topics;
 use crate::model::InferenceResult;
 use crate::status::stats::Stats;
-use crate::status::{EventStatus, RuleStatus, StatusSource};
 use crate::uplink::outbox::Token;
 use crate::uplink::{Message, Outbox};
 use crate::util::clock::now_ms;
@@ -198,81 +196,12 @@ impl EventRecorder {
         recorder
     }
 
-    /// Changes the settings. A configuration that a command has set stays while that of the deployment is the same.
-    pub fn set_settings(self: &Arc<Self>, settings: EventSettings) {
-        let mut inner = self.inner.lock();
-        let is_other = inner.settings.deployed != settings.deployed;
-        inner.settings = settings;
-        if !inner.picture_outputs().any() {
-            inner.queue.forget_pictures();
-        }
-        if is_other {
-            self.apply_config(&mut inner);
-        }
-    }
-
-    /// Sets the configuration until the deployment has another one; `None`: no events.
-    pub fn set_config(self: &Arc<Self>, config: Option<&EventsConfig>) {
-        let mut inner = self.inner.lock();
-        inner.command = Some(CommandedConfig {
-            events: to_json(config),
-            deployed: to_json(inner.settings.deployed.as_ref()),
-        });
-        inner.is_dirty = true;
-        self.apply_config(&mut inner);
-        self.wake(&mut inner);
-    }
-
-    /// Returns to the configuration of the deployment.
-    pub fn use_deployed_config(self: &Arc<Self>) {
-        let mut inner = self.inner.lock();
-        inner.command = None;
-        inner.is_dirty = true;
-        self.apply_config(&mut inner);
-        self.wake(&mut inner);
-    }
-
-    /// Sets what a person gives: an object with zones, lines and rules or its JSON text, `none`, or `deployed`.
-    ///
-    /// # Errors
-    /// What is wrong and what is accepted. Nothing is changed.
-    pub fn set_given(self: &Arc<Self>, value: &Value) -> Result<(), String> {
-        const ACCEPTED: &str = "accepted: an object with zones, lines and rules, \"none\" or \"deployed\"";
-        match value.as_str().map(str::trim) {
-            Some("none") => self.set_config(None),
-            Some("deployed") => self.use_deployed_config(),
-            Some("") => return Err(ACCEPTED.to_owned()),
-            _ if value.is_null() => return Err(ACCEPTED.to_owned()),
-            _ => {
-                let config = parse_events(value).map_err(|reason| format!("the value {reason}"))?;
-                self.set_config(Some(&config));
-            }
-        }
-        Ok(())
-    }
-
-    /// A number that grows when [`config`](Self::config) or [`is_deployed`](Self::is_deployed) may have changed.
-    pub fn revision(&self) -> u64 {
-        self.revision.load(Ordering::Relaxed)
-    }
-
-    /// Whether the zones, lines and rules in force are those of the deployment.
-    pub fn is_deployed(&self) -> bool {
-        self.inner.lock().command.is_none()
-    }
-
     /// The objects that are followed now.
     pub fn objects(&self) -> Vec<FollowedObject> {
         if !self.is_on() {
             return Vec::new();
         }
         self.inner.lock().engine.objects().collect()
-    }
-
-    /// The zones, lines and rules in force as JSON; null: none.
-    pub fn config(&self) -> Value {
-        let inner = self.inner.lock();
-        to_json(inner.engine.is_on().then(|| &**inner.engine.config()))
     }
 
     /// Sets all totals to zero.
@@ -362,51 +291,6 @@ impl EventRecorder {
         if let Worker::Running(ended) = ended {
             // After the deadline the file is older than it could be: messages may come twice.
             let _ = tokio::time::timeout_at(deadline, ended).await;
-        }
-    }
-
-    /// Takes the configuration of the command or of the deployment.
-    fn apply_config(self: &Arc<Self>, inner: &mut Inner) {
-        // Readers take the lock afterwards, so they see what this call does.
-        self.revision.fetch_add(1, Ordering::Relaxed);
-        let deployed = to_json(inner.settings.deployed.as_ref());
-        if inner
-            .command
-            .as_ref()
-            .is_some_and(|command| command.deployed != deployed)
-        {
-            inner.command = None;
-            inner.is_dirty = true;
-        }
-        let config = match &inner.command {
-            Some(command) if command.events.is_null() => None,
-            Some(command) => match parse_events(&command.events) {
-                Ok(config) => Some(config),
-                Err(reason) => {
-                    tracing::error!(%reason, "The configuration of events that a command has set cannot be used any more");
-                    None
-                }
-            },
-            None => inner.settings.deployed.clone(),
-        };
-        let (config, was_on) = (config.unwrap_or_default(), inner.engine.is_on());
-        if **inner.engine.config() == config {
-            if inner.is_dirty {
-                self.wake(inner);
-            }
-            return;
-        }
-        let events = inner.engine.set_config(Arc::new(config), now(None));
-        inner.clips.set_delay(inner.longest_delay());
-        inner.warn_of_labels();
-        let is_on = inner.engine.is_on();
-        self.is_on.store(is_on, Ordering::Relaxed);
-        if is_on || was_on {
-            inner.is_dirty = true;
-        }
-        self.enqueue(inner, events, None);
-        if inner.is_dirty {
-            self.wake(inner);
         }
     }
 
@@ -552,10 +436,6 @@ fn now(inference_id: Option<Uuid>) -> Moment {
     }
 }
 
-fn to_json(config: Option<&EventsConfig>) -> Value {
-    config.map_or(Value::Null, EventsConfig::to_json)
-}
-
 impl std::fmt::Debug for EventRecorder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("EventRecorder")
@@ -564,42 +444,7 @@ impl std::fmt::Debug for EventRecorder {
     }
 }
 
-impl StatusSource<Option<EventStatus>> for EventRecorder {
-    fn status(&self) -> Option<EventStatus> {
-        let inner = self.inner.lock();
-        if !inner.engine.is_on() {
-            return None;
-        }
-        let counts = inner.engine.counts();
-        let rules = inner.engine.open_events().map(|(name, open)| RuleStatus {
-            name: name.to_owned(),
-            started: counts.rules.get(name).copied().unwrap_or(0),
-            open,
-        });
-        let lines = inner.engine.config().lines.iter().map(|line| {
-            let totals = counts.lines.get(&line.name).cloned().unwrap_or_default();
-            (line.name.to_string(), totals)
-        });
-        Some(EventStatus {
-            since_ts: counts.since_ts,
-            rules: rules.collect(),
-            lines: lines.collect(),
-            zones: inner
-                .engine
-                .occupancy()
-                .map(|(name, count)| (name.to_owned(), count))
-                .collect(),
-            not_started: inner.engine.not_started(),
-            // Cannot fail: no field has a key that is no text.
-            recent: inner
-                .recent
-                .iter()
-                .rev()
-                .filter_map(|event| serde_json::to_value(event).ok())
-                .collect(),
-        })
-    }
-}
-
+mod configuration;
+mod status;
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,9 @@
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::*;
+use crate::config::parse_events;
 use crate::model::BoundingBox;
+use crate::status::StatusSource;
 use crate::uplink::outbox::OutboxBounds;
 
 /// A recorder with its outbox, which nobody empties.
