@@ -9,6 +9,7 @@ mod outage;
 mod promises;
 mod recorder;
 mod recovered;
+mod s3_cache;
 mod started;
 mod states;
 mod trace;
@@ -21,6 +22,7 @@ use std::sync::{Mutex, mpsc};
 use disk::Disk;
 use outage::Outage;
 use states::{CrashState, Plan};
+use trace::Trace;
 use tree::Tree;
 
 /// States that the library opens, and of those the states on which the program starts, in the default run. `tests/power-cut.sh` sets
@@ -34,12 +36,12 @@ fn number(variable: &str, default: u64) -> u64 {
 }
 
 /// The replayed trace is what the directory contains: nothing that the program did has escaped the recorder.
-fn check_replay(outage: &Outage) {
+fn check_replay(trace: &Trace, root: &Path) {
     let mut disk = Disk::default();
-    for step in &outage.trace.steps {
-        disk.apply(&step.operation, &outage.trace);
+    for step in &trace.steps {
+        disk.apply(&step.operation, trace);
     }
-    let (replayed, real) = (disk.now(), Tree::read(&outage.root));
+    let (replayed, real) = (disk.now(), Tree::read(root));
     assert_eq!(replayed.summary(), real.summary());
     assert!(replayed == real, "the contents or modes differ");
 }
@@ -161,7 +163,7 @@ fn check_states(outage: &Outage, places: &HashMap<&str, usize>, plan: Plan, star
 #[tokio::test(flavor = "multi_thread")]
 async fn no_power_cut_loses_a_message_that_was_reported_as_written() {
     let outage = outage::record().await;
-    check_replay(&outage);
+    check_replay(&outage.trace, &outage.root);
     let places: HashMap<&str, usize> = outage.messages.iter().map(String::as_str).zip(0..).collect();
     let plan = Plan {
         states: number("POWER_CUT_STATES", STATES) as usize,

@@ -6,4 +6,4 @@ mod faults;
 mod library;
 mod pairs;
 mod proxy;
-mod site;
+pub mod site;

@@ -24,7 +24,12 @@ pub struct Place {
 
 impl Place {
     pub fn new() -> Self {
-        let (site, broker) = (Site::new(), Mosquitto::start());
+        Self::with(Site::new())
+    }
+
+    /// The same device on another disk, with another broker and another S3.
+    pub fn with(site: Site) -> Self {
+        let broker = Mosquitto::start();
         let observer = Observer::connect(broker.port, site.device());
         Self {
             observer,
