@@ -1,6 +1,7 @@
 //! Local topics of Greengrass, with the real binary, a broker and a stand-in for the nucleus.
 
 mod connection;
+mod flood;
 
 use std::time::{Duration, Instant};
 

@@ -11,7 +11,7 @@ use crate::support::scripts::{frames, script};
 
 /// What a hostile name contains: a line break, a colour, a bell, a change of the direction, a character without width, a
 /// number of 300 digits.
-fn hostile(number: usize) -> String {
+pub fn hostile(number: usize) -> String {
     format!(
         "n{number}\n2026-01-01 ERROR forged\r\0\u{1b}[31m\u{7}\u{9b}\u{202e}\u{2066}\u{200b}\u{feff}{}",
         "9".repeat(300)
@@ -19,7 +19,7 @@ fn hostile(number: usize) -> String {
 }
 
 /// Checks that each kind of line was written a few times, and that no line has a hostile character. The number of lines.
-fn check_log(log: &str, is_json: bool) -> usize {
+pub fn check_log(log: &str, is_json: bool) -> usize {
     let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
     for line in log.lines() {
         let bad = |c: char| {

@@ -16,7 +16,7 @@ mod demo;
 mod ending;
 mod events;
 mod exposed;
-mod floods;
+pub mod floods;
 mod health;
 mod kinds;
 mod leftovers;
