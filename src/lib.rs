@@ -34,6 +34,8 @@ pub mod model;
 pub mod nucleus;
 pub mod report;
 pub mod setup;
+#[cfg(test)]
+mod simulation;
 pub mod status;
 pub mod studio;
 pub mod supervisor;

@@ -104,6 +104,11 @@ impl BrokerConnection {
             (Transport::Ws | Transport::Wss, _) => RumqttcTransport::ws(),
             (Transport::Tcp | Transport::Tls, _) => RumqttcTransport::tcp(),
         });
+        // The simulated network listens on a Unix socket, whose path is the host.
+        #[cfg(test)]
+        if params.address.host.starts_with('/') {
+            options.set_transport(RumqttcTransport::Unix);
+        }
         if let Some(will) = last_will {
             options.set_last_will(LastWill::new(
                 &*will.topic,

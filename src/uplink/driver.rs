@@ -22,7 +22,7 @@ use super::rate_limiter::RateLimiter;
 use super::settings::Settings;
 use crate::status::stats::Stats;
 use crate::util::backoff::Backoff;
-use crate::util::clock::rounded;
+use crate::util::clock::{monotonic_now, rounded};
 use session::Link;
 
 /// After this many connections in a row that end right after they began, the error names likely causes.
@@ -96,8 +96,8 @@ impl Driver {
     ) -> Self {
         Self {
             inbox: CommandInbox::new(settings.limits.same_command),
-            backoff: Backoff::new(settings.limits.backoff),
-            rate_limiter: RateLimiter::new(settings.rate_limits, Instant::now()),
+            backoff: Backoff::with_jitter(settings.limits.backoff, Box::new(settings.limits.jitter)),
+            rate_limiter: RateLimiter::new(settings.rate_limits, monotonic_now()),
             settings,
             outbox,
             stats,
@@ -198,7 +198,7 @@ impl Driver {
 
     /// Logs the failure, sets the state, and returns the delay before the next attempt.
     fn on_connection_lost(&mut self, reason: ConnectionError) -> Duration {
-        let now = Instant::now();
+        let now = monotonic_now();
         let retry_in = self.backoff.failed(now);
         let (since, failures) = self.outage.failed(now);
         let suspicion_is_new = matches!(
@@ -286,7 +286,7 @@ impl Driver {
 
     /// Begins the stop; `order` is `None` if the uplink was dropped. Returns the deadline of a connection attempt in progress.
     fn begin_stop(&mut self, order: Option<StopOrder>) -> Instant {
-        let now = Instant::now();
+        let now = monotonic_now();
         let (notice, limit) = order.map_or((None, Duration::ZERO), |order| (order.notice, order.limit));
         self.outbox.flush_from(now + SPOOL_DELAY);
         self.stopping = Some(Stopping {
@@ -316,3 +316,6 @@ impl Driver {
 fn client_failed() -> ConnectionError {
     ConnectionError::Other("the MQTT client failed; see the log for a panic".into())
 }
+
+#[cfg(test)]
+mod tests;

@@ -40,6 +40,8 @@ pub use message::{Class, Message, ModelNotice, Status};
 pub use outbox::{Outbox, SpoolPolicy};
 pub use rate_limiter::{Rate, RateLimits};
 pub use settings::{ConnectionTimes, Settings};
+#[cfg(test)]
+pub(crate) use spool::SteppedSpool;
 pub use spool::{Spool, SpoolSettings};
 pub use tls::check_files;
 pub use uplink_task::{StopReport, Uplink, start};

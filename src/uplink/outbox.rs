@@ -29,6 +29,7 @@ use super::recent::Recent;
 use crate::status::health::HealthFlag;
 use crate::status::stats::Stats;
 use crate::status::{OutboxStatus, StatusSource};
+use crate::util::clock::monotonic_now;
 use bounds::MAX_WINDOW;
 pub use bounds::{MAX_PAYLOAD_BYTES, OutboxBounds};
 use drops::DropReport;
@@ -111,7 +112,7 @@ impl Outbox {
                 bounds,
                 last_token: 0,
                 counted_from: Token::MIN,
-                inferences: Inferences::new(Instant::now()),
+                inferences: Inferences::new(monotonic_now()),
                 urgent: MemoryQueue::default(),
                 metrics: MemoryQueue::default(),
                 dropped: DropReport::default(),
@@ -138,7 +139,7 @@ impl Outbox {
         if let Some(copies) = &self.copies {
             copies.push(&message);
         }
-        let now = Instant::now();
+        let now = monotonic_now();
         let mut inner = self.inner.lock();
         inner.last_token += 1;
         let token = Token(inner.last_token);
@@ -192,7 +193,7 @@ impl Outbox {
     /// Like [`Outbox::next_to_send`], if `allow` returns true for the message. Its second argument is whether the message is
     /// part of a backlog: read from the disk, or in memory for a second or longer.
     pub fn next_to_send_if(&self, allow: impl FnOnce(&Message, bool) -> bool) -> Option<(Token, Message)> {
-        let now = Instant::now();
+        let now = monotonic_now();
         let mut inner = self.inner.lock();
         let inner = &mut *inner;
         let urgent_window = inner.bounds.urgent_window.min(MAX_WINDOW);
@@ -218,7 +219,7 @@ impl Outbox {
 
     /// The broker acknowledged the message. Returns false if the message is not in flight.
     pub fn acked(&self, token: Token) -> bool {
-        let now = Instant::now();
+        let now = monotonic_now();
         let mut inner = self.inner.lock();
         if let Some(message) = inner.inferences.acked(token, now) {
             inner.inferences.progress();
@@ -252,12 +253,12 @@ impl Outbox {
     pub fn connected(&self) {
         let mut inner = self.inner.lock();
         inner.inferences.connected();
-        self.wake_spool(&inner, Instant::now());
+        self.wake_spool(&inner, monotonic_now());
     }
 
     /// Unacknowledged messages wait again in their old position; only the newest metrics message is kept.
     pub fn connection_lost(&self) {
-        let now = Instant::now();
+        let now = monotonic_now();
         let mut inner = self.inner.lock();
         inner.inferences.connection_lost(now);
         inner.urgent.requeue_sent();
@@ -301,7 +302,7 @@ impl Outbox {
 
     /// Logs the messages dropped since the last report, at most once a minute.
     pub(super) fn report_drops(&self) {
-        self.inner.lock().dropped.log(Instant::now());
+        self.inner.lock().dropped.log(monotonic_now());
     }
 }
 

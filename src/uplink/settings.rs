@@ -48,6 +48,8 @@ pub struct ConnectionTimes {
     pub same_command: Duration,
     /// Delays between connection attempts. Default 1 s to 60 s.
     pub backoff: BackoffPolicy,
+    /// Random fractions 0 <= x < 1 for these delays. Default: the random generator of the thread.
+    pub jitter: fn() -> f64,
 }
 
 impl Default for ConnectionTimes {
@@ -59,6 +61,7 @@ impl Default for ConnectionTimes {
             short_lived: Duration::from_secs(10),
             same_command: Duration::from_secs(10),
             backoff: BackoffPolicy::default(),
+            jitter: rand::random::<f64>,
         }
     }
 }

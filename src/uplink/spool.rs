@@ -4,21 +4,25 @@
 //! loop nor the runtime ever waits for the disk. A spool that cannot be used is logged and never fatal: the outbox continues
 //! in memory.
 
+#[cfg(test)]
+mod stepped;
 mod store;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::timeout_at;
 
-use super::outbox::{Outbox, SpoolPolicy, Undelivered};
-use crate::util::clock::rounded;
+use super::outbox::{Outbox, SpoolJob, SpoolPolicy, Undelivered};
+use crate::util::clock::{monotonic_now, rounded};
 use crate::util::damaged_files;
 use crate::util::database::{self, DatabaseError};
 use crate::util::foreign_files;
 use crate::util::log_limiter::LogLimiter;
+#[cfg(test)]
+pub(crate) use stepped::SteppedSpool;
 use store::Store;
 
 /// Settings of the spool.
@@ -108,10 +112,7 @@ impl Worker {
             let Some(job) = self.outbox.next_job() else {
                 break;
             };
-            match self.call_store(|store| store.perform(&job)) {
-                Ok(done) => self.outbox.spool_done(done),
-                Err(error) => usable = self.failed(&error),
-            }
+            usable = self.perform(&job);
         }
         if let Err(error) = self.call_store(Store::close) {
             tracing::warn!(
@@ -119,6 +120,17 @@ impl Worker {
                 %error,
                 "The spool could not be closed and will be checked at the next start"
             );
+        }
+    }
+
+    /// Performs a job. Returns whether the spool can be used.
+    fn perform(&mut self, job: &SpoolJob) -> bool {
+        match self.call_store(|store| store.perform(job)) {
+            Ok(done) => {
+                self.outbox.spool_done(done);
+                true
+            }
+            Err(error) => self.failed(&error),
         }
     }
 
@@ -184,7 +196,7 @@ impl Worker {
             return true;
         }
         let path = self.store.path().display().to_string();
-        let suppressed = self.log_limiter.check(Instant::now(), &error.to_string());
+        let suppressed = self.log_limiter.check(monotonic_now(), &error.to_string());
         if !error.is_final() {
             if let Some(suppressed) = suppressed {
                 tracing::error!(

@@ -1,6 +1,12 @@
-//! Wall-clock time in the format of messages and files.
+//! Wall-clock time in the format of messages and files, and the monotonic clock of the delivery of messages.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// The time of the monotonic clock; in a tokio runtime whose time is paused, that runtime's time. The delivery of messages uses it,
+/// so that simulations do not wait.
+pub fn monotonic_now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
 
 /// Milliseconds since the Unix epoch; 0 if the clock is before it.
 pub fn now_ms() -> u64 {

@@ -15,7 +15,7 @@ use super::super::link_state::LinkState;
 use super::super::message::{Message, Status};
 use super::super::outbox::Token;
 use super::{Driver, End, StopSignal, client_failed};
-use crate::util::clock::rounded;
+use crate::util::clock::{monotonic_now, rounded};
 
 /// The driver wakes up at least this often, to log dropped messages.
 const HOUSEKEEPING: Duration = Duration::from_secs(60);
@@ -66,7 +66,7 @@ impl Link {
 
     async fn disconnect(&mut self) {
         self.connection.disconnect().await;
-        self.phase = Phase::Disconnecting(Instant::now());
+        self.phase = Phase::Disconnecting(monotonic_now());
     }
 }
 
@@ -80,7 +80,7 @@ impl Driver {
             if let Some(end) = self.progress_stop(link).await {
                 return end;
             }
-            let now = Instant::now();
+            let now = monotonic_now();
             if let Some(end) = self.check_deadlines(link, now) {
                 return end;
             }
@@ -101,7 +101,7 @@ impl Driver {
     }
 
     async fn fill(&mut self, link: &mut Link) {
-        let now = Instant::now();
+        let now = monotonic_now();
         let Self {
             outbox,
             rate_limiter,
@@ -119,7 +119,7 @@ impl Driver {
     }
 
     async fn on_event(&mut self, link: &mut Link, event: LinkEvent) -> Option<End> {
-        let now = Instant::now();
+        let now = monotonic_now();
         match event {
             LinkEvent::Connected => {
                 self.stats.mqtt_connects.inc();
@@ -253,7 +253,7 @@ impl Driver {
 
     /// Does the next step of a stop, if one has begun.
     async fn progress_stop(&mut self, link: &mut Link) -> Option<End> {
-        let now = Instant::now();
+        let now = monotonic_now();
         let stopping = self.stopping.as_mut()?;
         let out_of_time = now >= stopping.give_up_at;
         if link.phase != Phase::Online {
@@ -316,8 +316,9 @@ impl Driver {
             .stopping
             .as_ref()
             .filter(|_| !matches!(link.phase, Phase::Disconnecting(_)));
+        // Before the subscription nothing is sent: a time in the past would be waited for again and again.
         let notice = stop
-            .filter(|stopping| stopping.notice.is_some())
+            .filter(|stopping| stopping.notice.is_some() && link.phase == Phase::Online)
             .map(|stopping| stopping.notice_at);
         let resume = self.rate_limiter.resume_at().filter(|_| link.phase == Phase::Online);
         [

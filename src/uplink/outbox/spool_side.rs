@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::spool_job::{SpoolJob, SpoolPolicy, SpoolResult};
 use super::{Inner, Outbox, Sleep};
+use crate::util::clock::monotonic_now;
 
 impl Outbox {
     /// Attaches a spool. Nothing is sent before [`Outbox::spool_opened`] or [`Outbox::spool_failed`].
@@ -17,7 +18,7 @@ impl Outbox {
         self.spool_flag.set_ok();
         let mut inner = self.inner.lock();
         inner.inferences.opened(held);
-        self.wake_spool(&inner, Instant::now());
+        self.wake_spool(&inner, monotonic_now());
         drop(inner);
         self.pushed.notify_one();
     }
@@ -25,7 +26,7 @@ impl Outbox {
     /// The spool cannot be used for now. The current job counts as not done.
     pub(in crate::uplink) fn spool_failed(&self, reason: impl Display) {
         self.spool_flag.set_failing(reason);
-        self.inner.lock().inferences.failed(Instant::now());
+        self.inner.lock().inferences.failed(monotonic_now());
         self.pushed.notify_one();
     }
 
@@ -41,7 +42,7 @@ impl Outbox {
 
     /// Applies the result of the job that [`Outbox::next_job`] returned.
     pub(in crate::uplink) fn spool_done(&self, result: SpoolResult) {
-        let now = Instant::now();
+        let now = monotonic_now();
         let mut inner = self.inner.lock();
         let counts = inner.inferences.finish(result);
         self.stats.spooled.add(counts.written);
@@ -56,7 +57,7 @@ impl Outbox {
     pub(in crate::uplink) fn next_job(&self) -> Option<SpoolJob> {
         let mut inner = self.inner.lock();
         loop {
-            let due = match inner.due_job(Instant::now()) {
+            let due = match inner.due_job(monotonic_now()) {
                 Ok(job) => return Some(job),
                 Err(_) if inner.spool.ending => return None,
                 Err(due) => due,
@@ -74,9 +75,9 @@ impl Outbox {
 
     /// Waits before the spool is opened again. False: the spool ends.
     pub(in crate::uplink) fn wait_before_reopening(&self, pause: Duration) -> bool {
-        let until = Instant::now() + pause;
+        let until = monotonic_now() + pause;
         let mut inner = self.inner.lock();
-        while !inner.spool.ending && Instant::now() < until {
+        while !inner.spool.ending && monotonic_now() < until {
             self.job_due.wait_until(&mut inner, until);
         }
         !inner.spool.ending
@@ -86,12 +87,12 @@ impl Outbox {
     pub(in crate::uplink) fn flush_from(&self, at: Instant) {
         let mut inner = self.inner.lock();
         inner.inferences.flush_from(at);
-        self.wake_spool(&inner, Instant::now());
+        self.wake_spool(&inner, monotonic_now());
     }
 
     /// Ends the spool after everything that can be written is on disk.
     pub(in crate::uplink) fn end_spool(&self) {
-        let now = Instant::now();
+        let now = monotonic_now();
         let mut inner = self.inner.lock();
         inner.inferences.flush_from(now);
         inner.spool.ending = true;
@@ -115,6 +116,12 @@ impl Inner {
 impl Outbox {
     /// The job that the spool's thread would get now.
     pub(in crate::uplink) fn job_now(&self) -> Option<SpoolJob> {
-        self.inner.lock().due_job(Instant::now()).ok()
+        self.inner.lock().due_job(monotonic_now()).ok()
+    }
+
+    /// When the spool's thread would get the next job.
+    pub(in crate::uplink) fn job_due_at(&self) -> Option<Instant> {
+        let inner = self.inner.lock();
+        inner.inferences.due(&inner.bounds, monotonic_now())
     }
 }

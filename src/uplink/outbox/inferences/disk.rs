@@ -10,6 +10,7 @@ use crate::uplink::message::Message;
 use crate::uplink::outbox::bounds::OutboxBounds;
 use crate::uplink::outbox::spool_job::{LoadRequest, SpoolJob, SpoolPolicy, SpoolResult};
 use crate::uplink::outbox::token::Token;
+use crate::util::clock::monotonic_now;
 
 /// More messages are read from the disk when fewer than this many are loaded.
 const FEW_LOADED: usize = 64;
@@ -48,7 +49,7 @@ impl Inferences {
 
     /// The disk holds nothing: all messages are in memory only.
     fn mark_all_unstored(&mut self) {
-        let now = Instant::now();
+        let now = monotonic_now();
         for (token, message) in std::mem::take(&mut self.loaded) {
             self.waiting.insert(token, Queued { message, pushed: now });
         }

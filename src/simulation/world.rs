@@ -1,0 +1,594 @@
+//! One simulation: the clock, what happens next, and what must hold at each moment.
+
+mod incidents;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::Path;
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use rumqttc::mqttbytes::v4::Packet;
+use tempfile::TempDir;
+use tokio::time::Instant;
+
+use super::broker::{Action, Broker};
+use super::device::Device;
+use super::idle::Idle;
+use super::ledger::{CommandId, Ledger};
+use super::network::{LinkId, Network};
+use super::plan::{Incident, Millis, Plan};
+use super::trace::Trace;
+use crate::config::Qos;
+use crate::device::Topics;
+use crate::uplink::RateLimits;
+
+/// Everything must be delivered this long after the last incident.
+const HEALING_LIMIT: Millis = 20 * 60 * 1000;
+/// More steps are a loop without an end.
+const MAX_STEPS: u64 = 3_000_000;
+/// The runtime must have nothing to do this many times in a row, each time after its sockets were polled.
+const QUIET_ROUNDS: u32 = 3;
+const MAX_ROUNDS: u32 = 100_000;
+/// Messages that can be read from the disk beyond the bound of the memory.
+const MAX_LOADED: usize = 128 + 64;
+/// What IoT Core accepts is 100 messages and 512 KiB in a second; this is what the rate limits promise.
+const MESSAGES_PER_SECOND: usize = 90;
+const BYTES_PER_SECOND: usize = 450 << 10;
+/// Answers, notices and metrics.
+const OTHER_BYTES: usize = 32 << 10;
+
+/// What a simulation has shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Outcome {
+    /// The same for two runs in which the same happened.
+    pub digest: u64,
+    pub inferences: u32,
+    pub delivered: usize,
+    pub answered: usize,
+    pub processes: u64,
+    pub connections: u64,
+}
+
+/// Something that happens at a moment.
+#[derive(Debug)]
+enum Event {
+    Push,
+    Metrics,
+    Incident(Incident),
+    /// The broker reads a packet.
+    Up(LinkId, Packet),
+    /// The broker reads the end of the connection.
+    UpClosed(LinkId),
+    /// The client can read a packet, which may repeat a command.
+    Down(LinkId, Packet, Option<CommandId>),
+    /// The client can read the end of the connection.
+    DownClosed(LinkId),
+    /// The spool is opened by the process with this number.
+    OpenSpool(u64),
+    /// The disk has done the job of the process with this number.
+    DiskDone(u64),
+    StartProcess,
+    /// New connections work again.
+    Accept,
+    EndSilence,
+    /// Nothing goes wrong any more.
+    Healed,
+}
+
+pub(super) struct World {
+    plan: Plan,
+    idle: Idle,
+    start: Instant,
+    rng: StdRng,
+    topics: Topics,
+    directory: TempDir,
+    queue: BTreeMap<(Millis, u64), Event>,
+    sequence: u64,
+    network: Network,
+    broker: Broker,
+    device: Option<Device>,
+    /// Number of the process; events of earlier ones are ignored.
+    process: u64,
+    connections: u64,
+    ledger: Ledger,
+    /// Times and bytes of the messages that the client has written in the last second.
+    last_second: VecDeque<(Millis, usize)>,
+    trace: Trace,
+    partition_until: Millis,
+    disk_full_until: Millis,
+    /// The process is down until this time, or stops.
+    down_for: Millis,
+    is_last_stop: bool,
+    is_done: bool,
+}
+
+impl World {
+    pub fn new(plan: Plan, idle: Idle) -> std::io::Result<Self> {
+        let directory = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir())?;
+        let topics = Topics::new("device");
+        let mut ledger = Ledger::default();
+        ledger.order_may_change = !plan.disk_always_works();
+        let mut world = Self {
+            idle,
+            start: Instant::now(),
+            rng: StdRng::seed_from_u64(plan.seed ^ 0x5EED),
+            network: Network::listen(&directory.path().join("broker"))?,
+            broker: Broker::new(topics.clone()),
+            topics,
+            directory,
+            queue: BTreeMap::new(),
+            sequence: 0,
+            device: None,
+            process: 0,
+            connections: 0,
+            ledger,
+            last_second: VecDeque::new(),
+            trace: Trace::default(),
+            partition_until: 0,
+            disk_full_until: 0,
+            down_for: 0,
+            is_last_stop: false,
+            is_done: false,
+            plan,
+        };
+        world.at(0, Event::StartProcess);
+        world.at(1, Event::Push);
+        world.at(world.plan.metrics_every, Event::Metrics);
+        world.at(world.plan.healed_at, Event::Healed);
+        for (at, incident) in world.plan.incidents.clone() {
+            world.at(at, Event::Incident(incident));
+        }
+        Ok(world)
+    }
+
+    /// Plays to the end.
+    ///
+    /// # Errors
+    /// What did not hold, with the last events.
+    pub async fn run(mut self) -> Result<Outcome, String> {
+        match self.play().await {
+            Ok(()) => Ok(self.outcome()),
+            Err(error) => Err(format!(
+                "seed {}: {error}\nevents before:\n{}settings: {:#?}",
+                self.plan.seed,
+                self.trace.end(),
+                Plan {
+                    incidents: Vec::new(),
+                    ..self.plan.clone()
+                }
+            )),
+        }
+    }
+
+    fn outcome(&self) -> Outcome {
+        Outcome {
+            digest: self.trace.digest(),
+            inferences: self.ledger.pushed(),
+            delivered: self.ledger.delivered(),
+            answered: self.ledger.answered(),
+            processes: self.process,
+            connections: self.connections,
+        }
+    }
+
+    async fn play(&mut self) -> Result<(), String> {
+        for _ in 0..MAX_STEPS {
+            self.settle().await?;
+            self.check_bounds()?;
+            self.progress()?;
+            if self.is_done {
+                return self.check_end();
+            }
+            let now = self.now();
+            if let Some(entry) = self.queue.first_entry().filter(|entry| entry.key().0 <= now) {
+                let event = entry.remove();
+                self.execute(event).await?;
+                continue;
+            }
+            let next = self.queue.first_key_value().map_or(now + 1000, |((at, _), _)| *at);
+            let disk = self.device.as_ref().and_then(Device::spool_due);
+            let disk = disk.map_or(Millis::MAX, |due| self.millis_of(due));
+            let then = Duration::from_millis(next.min(disk.max(now + 1)));
+            self.idle.pass_time(self.start, then).await;
+        }
+        Err(format!("{MAX_STEPS} steps have no end"))
+    }
+
+    fn now(&self) -> Millis {
+        self.start.elapsed().as_millis() as Millis
+    }
+
+    /// Rounded up, as timers are.
+    fn millis_of(&self, at: std::time::Instant) -> Millis {
+        let since = at.saturating_duration_since(self.start.into_std());
+        since.as_nanos().div_ceil(1_000_000) as Millis
+    }
+
+    fn at(&mut self, at: Millis, event: Event) {
+        self.sequence += 1;
+        self.queue.insert((at, self.sequence), event);
+    }
+
+    fn note(&mut self, line: impl Into<String>) {
+        self.trace.add(self.now(), line.into());
+    }
+
+    fn random(&mut self, range: std::ops::Range<Millis>) -> Millis {
+        self.rng.random_range(range)
+    }
+
+    /// Lets everything happen that happens at this moment.
+    async fn settle(&mut self) -> Result<(), String> {
+        let mut quiet = 0;
+        for _ in 0..MAX_ROUNDS {
+            self.idle.reached().await;
+            let mut active = self.network.poll()?;
+            let now = self.now();
+            if let Some(device) = &mut self.device {
+                active |= device.execute_commands(&mut self.ledger, now)?;
+            }
+            quiet = if active { 0 } else { quiet + 1 };
+            if quiet == QUIET_ROUNDS {
+                self.check_rate()?;
+                self.send_written();
+                return Ok(());
+            }
+        }
+        Err(format!("{MAX_ROUNDS} rounds at one moment have no end"))
+    }
+
+    /// # Errors
+    /// More messages or bytes in a second than the rate limits promise.
+    fn check_rate(&mut self) -> Result<(), String> {
+        if self.plan.rate_limits == RateLimits::UNLIMITED {
+            return Ok(());
+        }
+        let now = self.now();
+        for packet in self.network.links.values().flat_map(|link| &link.written) {
+            if let Packet::Publish(publish) = packet {
+                self.last_second.push_back((now, publish.size()));
+            }
+        }
+        while self.last_second.front().is_some_and(|(at, _)| at + 1000 <= now) {
+            self.last_second.pop_front();
+        }
+        let bytes: usize = self.last_second.iter().map(|(_, bytes)| bytes).sum();
+        let messages = self.last_second.len();
+        if messages > MESSAGES_PER_SECOND || bytes > BYTES_PER_SECOND {
+            return Err(format!("{messages} messages with {bytes} bytes in one second"));
+        }
+        Ok(())
+    }
+
+    /// Puts on their way what the client has written at this moment.
+    fn send_written(&mut self) {
+        let now = self.now();
+        let mut departures = Vec::new();
+        for (id, link) in &mut self.network.links {
+            if *id > self.connections {
+                self.connections = *id;
+                self.broker.accepted(*id);
+            }
+            let written = std::mem::take(&mut link.written);
+            let closed = link.closed_by_client == Some(false);
+            if closed {
+                link.closed_by_client = Some(true);
+            }
+            if written.is_empty() && !closed {
+                continue;
+            }
+            let latency = self.rng.random_range(self.plan.latency.clone());
+            let arrival = (now.max(self.partition_until) + latency).max(link.last_up);
+            link.last_up = arrival;
+            if !link.is_dead {
+                departures.extend(written.into_iter().map(|packet| (arrival, Event::Up(*id, packet))));
+            }
+            if closed {
+                departures.push((arrival, Event::UpClosed(*id)));
+            }
+        }
+        for (arrival, event) in departures {
+            self.at(arrival, event);
+        }
+    }
+
+    fn perform(&mut self, actions: Vec<Action>) {
+        for action in actions {
+            match action {
+                Action::Send {
+                    link,
+                    packet,
+                    after,
+                    repeat,
+                } => {
+                    if let Some(arrival) = self.arrival_at_client(link, after) {
+                        self.at(arrival, Event::Down(link, packet, repeat));
+                    }
+                }
+                Action::Close(link) => {
+                    if let Some(arrival) = self.arrival_at_client(link, 0) {
+                        self.at(arrival, Event::DownClosed(link));
+                    }
+                }
+            }
+        }
+    }
+
+    /// One packet arrives at the client per millisecond, so that the order of reads and writes there does not depend on chance.
+    fn arrival_at_client(&mut self, id: LinkId, after: Millis) -> Option<Millis> {
+        let now = self.now();
+        let latency = self.rng.random_range(self.plan.latency.clone());
+        let link = self.network.links.get_mut(&id)?;
+        let arrival = now.max(self.partition_until) + latency + after;
+        // An acknowledgement may overtake another one, but nothing overtakes what the connection has already carried.
+        let arrival = match after {
+            0 => arrival.max(link.last_down + 1),
+            _ => arrival,
+        };
+        link.last_down = link.last_down.max(arrival);
+        Some(arrival)
+    }
+
+    async fn execute(&mut self, event: Event) -> Result<(), String> {
+        match event {
+            Event::Push => self.push(),
+            Event::Metrics => self.push_metrics(),
+            Event::Incident(incident) => self.happen(incident).await,
+            Event::Up(link, packet) => self.receive(link, packet)?,
+            Event::UpClosed(link) => {
+                self.broker.disconnected(link);
+                self.network.close(link);
+            }
+            Event::Down(link, packet, repeat) => self.deliver(link, &packet, repeat),
+            Event::DownClosed(link) => {
+                self.note(format!("connection {link} is closed"));
+                self.broker.disconnected(link);
+                self.network.close(link);
+            }
+            Event::OpenSpool(process) if process == self.process => self.open_spool(),
+            Event::DiskDone(process) if process == self.process => self.finish_job(),
+            Event::OpenSpool(_) | Event::DiskDone(_) => {}
+            Event::StartProcess => self.start_process(),
+            Event::Accept => self.broker.refusal = None,
+            Event::EndSilence => self.broker.is_silent = false,
+            Event::Healed => {
+                self.note("nothing goes wrong any more");
+                self.broker.refusal = None;
+                self.broker.is_silent = false;
+                self.broker.repeat_next = false;
+            }
+        }
+        Ok(())
+    }
+
+    fn push(&mut self) {
+        self.push_inference();
+        if self.ledger.pushed() < self.plan.inferences {
+            let wait = self.random(self.plan.interval.clone());
+            let now = self.now();
+            self.at(now + wait, Event::Push);
+        }
+    }
+
+    fn push_inference(&mut self) {
+        let bytes = self.rng.random_range(self.plan.payload.clone());
+        let is_event = self.rng.random_bool(0.1);
+        if let Some(device) = self.device.as_mut().filter(|device| device.is_running()) {
+            let number = self.ledger.push();
+            device.push(number, bytes, is_event);
+            self.note(format!("push {number}"));
+        }
+    }
+
+    fn push_metrics(&mut self) {
+        if let Some(device) = self.device.as_ref().filter(|device| device.is_running()) {
+            let number = self.ledger.push_metrics();
+            device.push_metrics(number);
+        }
+        if self.ledger.pushed() < self.plan.inferences {
+            let now = self.now();
+            self.at(now + self.plan.metrics_every, Event::Metrics);
+        }
+    }
+
+    fn receive(&mut self, link: LinkId, packet: Packet) -> Result<(), String> {
+        if !self.broker.knows(link) {
+            return Ok(());
+        }
+        match &packet {
+            Packet::Publish(publish) => self.note(format!(
+                "broker reads publish {} on connection {link}: {} bytes, first {:?}",
+                publish.pkid,
+                publish.payload.len(),
+                publish
+                    .payload
+                    .first_chunk::<4>()
+                    .map(|bytes| u32::from_be_bytes(*bytes))
+                    .filter(|number| *number < 1 << 20)
+            )),
+            Packet::PubAck(ack) => self.note(format!(
+                "broker reads acknowledgement {} on connection {link}",
+                ack.pkid
+            )),
+            Packet::Connect(connect) => self.note(format!(
+                "broker reads CONNECT on connection {link}, clean: {}",
+                connect.clean_session
+            )),
+            // When the client sends a ping is not decided by the seed alone.
+            Packet::PingReq => {}
+            other => self.note(format!("broker reads {other:?} on connection {link}")),
+        }
+        let actions = self
+            .broker
+            .receive(link, packet, &self.plan, &mut self.ledger, &mut self.rng)?;
+        self.perform(actions);
+        Ok(())
+    }
+
+    fn deliver(&mut self, link: LinkId, packet: &Packet, repeat: Option<CommandId>) {
+        let now = self.now();
+        if repeat.is_some_and(|command| self.ledger.is_forgotten(command, now)) {
+            return;
+        }
+        match packet {
+            Packet::PubAck(ack) => {
+                self.broker.acknowledges(link, ack.pkid);
+                self.note(format!(
+                    "client can read acknowledgement {} on connection {link}",
+                    ack.pkid
+                ));
+            }
+            Packet::Publish(publish) => self.note(format!(
+                "client can read publish {} on connection {link}: {} bytes, dup {}, retain {}",
+                publish.pkid,
+                publish.payload.len(),
+                publish.dup,
+                publish.retain
+            )),
+            Packet::PingResp => {}
+            other => self.note(format!("client can read {other:?} on connection {link}")),
+        }
+        self.network.deliver(link, packet);
+    }
+
+    fn start_process(&mut self) {
+        self.process += 1;
+        self.last_second.clear();
+        self.note(format!("process {} starts", self.process));
+        self.device = Some(Device::start(&self.plan, self.directory.path(), &self.topics));
+        if self.plan.spool.is_some() {
+            let now = self.now();
+            let wait = self.random(self.plan.disk.clone());
+            self.at(now + wait, Event::OpenSpool(self.process));
+        }
+    }
+
+    fn open_spool(&mut self) {
+        let now = self.now();
+        let is_full = now < self.disk_full_until;
+        let Some(device) = &mut self.device else { return };
+        let usable = match (is_full, &mut device.spool) {
+            (true, Some(spool)) => spool.fail(),
+            (true, None) => return,
+            (false, _) => device.open_spool(),
+        };
+        self.note(format!("spool usable: {usable}"));
+        self.retry_spool(usable);
+    }
+
+    fn retry_spool(&mut self, usable: bool) {
+        if !usable && let Some(spool) = self.plan.spool {
+            let at = self.now() + spool.policy.retry.as_millis() as Millis;
+            self.at(at, Event::OpenSpool(self.process));
+        }
+    }
+
+    fn finish_job(&mut self) {
+        let is_full = self.now() < self.disk_full_until;
+        let spool = self.device.as_mut().and_then(|device| device.spool.as_mut());
+        let Some(spool) = spool else { return };
+        let usable = if is_full { spool.fail() } else { spool.complete() };
+        let device = self.device.as_ref().map(|device| device.outbox.undelivered().on_disk);
+        self.note(format!(
+            "disk is done, usable: {usable}, on disk: {}",
+            device.unwrap_or_default()
+        ));
+        self.retry_spool(usable);
+    }
+
+    /// Begins jobs of the disk, ends stops, and finds the end.
+    fn progress(&mut self) -> Result<(), String> {
+        let now = self.now();
+        let due = self
+            .device
+            .as_ref()
+            .and_then(Device::spool_due)
+            .map(|due| self.millis_of(due));
+        let spool = self.device.as_mut().and_then(|device| device.spool.as_mut());
+        if due.is_some_and(|due| due <= now) && spool.is_some_and(|spool| spool.begin()) {
+            let wait = self.random(self.plan.disk.clone());
+            self.at(now + wait, Event::DiskDone(self.process));
+        }
+        if self.device.as_ref().is_some_and(Device::has_stopped)
+            && let Some(device) = self.device.take()
+        {
+            self.note("process has stopped");
+            device.finish(&mut self.ledger, now < self.disk_full_until)?;
+            self.process_ended();
+        }
+        let has_ended = self.ledger.pushed() >= self.plan.inferences && now >= self.plan.healed_at;
+        if !has_ended || self.is_last_stop {
+            return Ok(());
+        }
+        let is_complete = self
+            .device
+            .as_ref()
+            .is_some_and(|device| device.is_running() && device.outbox.waiting() == 0);
+        let metrics = self.plan.qos == Qos::AtMostOnce || self.ledger.metrics_are_current();
+        let is_idle = metrics
+            && self.broker.active().is_some()
+            && self.broker.has_no_commands()
+            && self.ledger.open_commands().is_empty();
+        if is_complete && is_idle {
+            self.note("everything is delivered");
+            self.is_last_stop = true;
+            self.begin_stop(0);
+        } else if now > self.plan.healed_at.max(self.last_push()) + HEALING_LIMIT {
+            return Err(format!(
+                "not everything was delivered: waiting: {:?}, commands: {:?}, newest metrics: {metrics}, a connection: {}, no commands at the broker: {}",
+                self.device.as_ref().map(|device| device.outbox.waiting()),
+                self.ledger.open_commands(),
+                self.broker.active().is_some(),
+                self.broker.has_no_commands()
+            ));
+        }
+        Ok(())
+    }
+
+    /// An upper bound of the time of the last inference.
+    fn last_push(&self) -> Millis {
+        u64::from(self.plan.inferences) * self.plan.interval.end
+    }
+
+    fn process_ended(&mut self) {
+        if self.is_last_stop {
+            self.is_done = true;
+        } else {
+            let at = self.now() + self.down_for;
+            self.at(at, Event::StartProcess);
+        }
+    }
+
+    fn check_bounds(&self) -> Result<(), String> {
+        let Some(device) = &self.device else { return Ok(()) };
+        let more = MAX_LOADED + self.plan.bounds.inference_window;
+        let limit = self.plan.bounds.inference_bytes + more * self.plan.payload.end + OTHER_BYTES;
+        let bytes = device.outbox.bytes();
+        if bytes > limit {
+            return Err(format!("{bytes} bytes are in memory, more than {limit}"));
+        }
+        let dropped = device.stats.outbox_dropped.get() + device.stats.spool_dropped.get();
+        if dropped > 0 && self.plan.drops_nothing() {
+            return Err(format!(
+                "{dropped} inferences were dropped although memory and disk have room"
+            ));
+        }
+        Ok(())
+    }
+
+    fn check_end(&self) -> Result<(), String> {
+        if self.plan.qos == Qos::AtLeastOnce {
+            self.ledger.check_inferences()?;
+            let (notices, _) = self.ledger.stops();
+            if notices == 0 {
+                return Err("the last notice did not arrive".into());
+            }
+        }
+        let spool: &Path = &self.directory.path().join("spool.redb");
+        if spool.exists() {
+            return Err("nothing waits, and the file of the spool exists".into());
+        }
+        Ok(())
+    }
+}
