@@ -22,7 +22,7 @@ use serde_json::Value;
 use support::broker::{Behaviour, MockBroker};
 use support::daemon::{Daemon, LIMIT, Site};
 use support::inferences::{inferences, on_disk};
-use support::leftovers::wait_until;
+use support::leftovers::{is_running, model_of, wait_until};
 use support::ports::free_port;
 use support::scripts::{boxed, cycle, frames};
 use support::small_disk::SmallDisk;
@@ -37,7 +37,11 @@ fn spool_file(site: &Site) -> Option<PathBuf> {
 
 /// Runs the daemon on a source with one box in each frame, all of them published.
 fn daemon(site: &Site, broker: &str, source: &str, more: &[&str]) -> Daemon {
-    let model = site.scripted_model(&cycle(&[boxed(0.9)]));
+    daemon_with(site, broker, &cycle(&[boxed(0.9)]), source, more)
+}
+
+fn daemon_with(site: &Site, broker: &str, script: &Value, source: &str, more: &[&str]) -> Daemon {
+    let model = site.scripted_model(script);
     let mut arguments = vec![
         "--unthrottled",
         "--model",
@@ -224,6 +228,35 @@ async fn no_message_is_written_to_disk_while_connected() {
     );
     daemon.stop();
     assert_eq!(spool_file(&site), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_killed_while_connected_loses_at_most_the_in_flight_window() {
+    const WINDOW: usize = 16;
+    let (site, mut random) = (Site::new(), StdRng::seed_from_u64(11));
+    for run in 0..5 {
+        let broker = MockBroker::start(Behaviour::default()).await;
+        let requests = site.path().join(format!("requests-{run}"));
+        let mut script = cycle(&[boxed(0.9)]);
+        script["record"] = requests.display().to_string().into();
+        let daemon = daemon_with(&site, &broker.url(), &script, LIVE, &[]);
+        wait_for_inferences(&broker, random.random_range(20..120)).await;
+        let model = model_of(daemon.pid());
+        daemon.signal(Signal::KILL);
+        drop(daemon);
+        wait_until("the model ends", || !is_running(model));
+        let recorded = fs::read_to_string(&requests).expect("requests");
+        let inferred = recorded.lines().filter(|line| line.contains("classify")).count();
+        wait_for_inferences(&broker, inferred.saturating_sub(WINDOW)).await;
+        let received = totals(&inferences(&broker.log()));
+        assert_eq!(received, (1..=received.len() as u64).collect::<Vec<_>>(), "run {run}");
+        assert_eq!(spool_file(&site), None, "run {run}");
+        println!("run {run}: {inferred} inferences, {} received", received.len());
+    }
+    // Removes what the killed processes have left in memory.
+    let last = daemon(&site, &unreachable_broker(), &frames(1), &[]);
+    last.wait_for_line("The source ended");
+    last.stop();
 }
 
 /// An uplink with its spool and short delays.
