@@ -26,6 +26,8 @@ pub mod commands;
 pub mod config;
 pub mod device;
 pub mod events;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod http;
 pub mod inference;
 pub mod lifecycle;

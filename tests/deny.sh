@@ -30,7 +30,7 @@ if ! command -v cargo-deny >/dev/null && ! fetch_built; then
     cargo install --quiet --locked --root "$tools" "cargo-deny@$version"
 fi
 
-deny() { cargo-deny --locked --config .cargo/deny.toml "$@"; }
+deny() { cargo-deny --locked --workspace --config .cargo/deny.toml "$@"; }
 
 checks="licenses bans sources"
 if timeout 120 cargo-deny --config .cargo/deny.toml fetch db >/dev/null 2>&1; then

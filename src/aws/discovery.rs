@@ -26,7 +26,7 @@ pub async fn iot_endpoint(aws: &AwsConfig) -> Result<IotHost, AwsError> {
     })
 }
 
-fn parse_endpoint(answer: &str) -> Option<IotHost> {
+pub(super) fn parse_endpoint(answer: &str) -> Option<IotHost> {
     let json: Value = serde_json::from_str(answer).ok()?;
     json["endpointAddress"].as_str()?.parse().ok()
 }
@@ -43,7 +43,7 @@ pub async fn caller(aws: &AwsConfig) -> Result<String, AwsError> {
     })
 }
 
-fn parse_arn(xml: &str) -> Option<String> {
+pub(super) fn parse_arn(xml: &str) -> Option<String> {
     let arn = xml_text(xml, "Arn")?;
     arn.starts_with("arn:").then(|| first_line(arn))
 }

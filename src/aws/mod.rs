@@ -9,6 +9,8 @@ mod credentials_advice;
 pub mod discovery;
 mod endpoint_cache;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 mod http_client;
 mod iot_host;
 mod partition;

@@ -153,7 +153,7 @@ fn arn_region(id: &str) -> Option<Region> {
 }
 
 /// The value of `key` in the text of the secret.
-fn parse(text: Option<&str>, id: &str, key: &str) -> Result<Secret, SecretError> {
+pub(super) fn parse(text: Option<&str>, id: &str, key: &str) -> Result<Secret, SecretError> {
     let not_json = |what| SecretError::NotJson {
         id: id.to_owned(),
         key: key.to_owned(),

@@ -9,6 +9,10 @@ mod destination;
 mod error;
 mod file;
 mod file_index;
+#[doc(hidden)]
+pub mod fuzzing {
+    pub use super::s3::fuzzing::{use_index, use_pending};
+}
 mod item;
 mod names;
 mod queue;

@@ -21,6 +21,8 @@ mod elements;
 mod error;
 mod formats;
 mod frame;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod geometry;
 mod gst_args;
 mod launch_line;

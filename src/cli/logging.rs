@@ -8,6 +8,7 @@
 //! log call writes ([`line_limit`]), and what its values contain ([`format`](self::format)).
 
 mod format;
+pub(super) mod fuzzing;
 mod line_limit;
 
 use std::io::{self, IsTerminal, Write};

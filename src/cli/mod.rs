@@ -15,6 +15,8 @@ mod demo;
 mod device_link;
 mod environment;
 mod exit;
+#[doc(hidden)]
+pub mod fuzzing;
 mod generate;
 mod logging;
 mod man_page;

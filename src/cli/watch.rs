@@ -1,5 +1,7 @@
 //! `watch`: prints what the device publishes, one readable line per message.
 
+pub(super) mod fuzzing;
+
 use std::fmt::Write;
 use std::io::{IsTerminal, stdout};
 use std::time::Duration;

@@ -13,7 +13,7 @@ use super::moment::Moment;
 use super::rule_settings::{ObjectSettings, WholeSettings, template};
 use super::rules::{ObjectRule, Reading, RuleState, WholeRule};
 use super::scores::score;
-use super::state::{CountedEvents, EventState};
+use super::state::{CountedEvents, EventState, add_count};
 use super::tracker::{DetectorInfo, Tracker};
 use crate::config::{EventCondition, EventsConfig};
 use crate::model::InferenceResult;
@@ -428,7 +428,10 @@ impl EventEngine {
                 continue;
             }
             room -= 1;
-            *self.counts.rules.entry(config.rules[index].name.clone()).or_default() += 1;
+            add_count(
+                self.counts.rules.entry(config.rules[index].name.clone()).or_default(),
+                1,
+            );
             events.extend(object_rule.start(phases, track, (self.new_id)(), now));
         }
     }
@@ -472,7 +475,10 @@ impl EventEngine {
         };
         let event = rule.observe(phase, reading, may_start, &mut self.new_id, &mut self.improved, now);
         if event.as_ref().is_some_and(|event| event.event == EventKind::Start) {
-            *self.counts.rules.entry(config.rules[index].name.clone()).or_default() += 1;
+            add_count(
+                self.counts.rules.entry(config.rules[index].name.clone()).or_default(),
+                1,
+            );
         }
         events.extend(event);
     }

@@ -1,6 +1,7 @@
 //! Crossings of lines.
 
 use super::event::LineTotals;
+use super::state::add_count;
 use super::tracker::FractionBox;
 use crate::config::{CountingLine, LineDirections};
 use crate::util::geometry::{Point, segments_meet};
@@ -54,7 +55,7 @@ pub(super) fn count<'l>(
         OTHER
     };
     match labels.get_mut(label) {
-        Some(count) => *count += 1,
+        Some(count) => add_count(count, 1),
         None => {
             labels.insert(label.to_owned(), 1);
         }

@@ -34,16 +34,41 @@ impl CountedEvents {
             self.since_ts = earlier.since_ts;
         }
         for (rule, started) in earlier.rules {
-            *self.rules.entry(rule).or_default() += started;
+            add_count(self.rules.entry(rule).or_default(), started);
         }
         for (line, totals) in earlier.lines {
             let line = self.lines.entry(line).or_default();
             for (direction, labels) in totals {
                 let direction = line.entry(direction).or_default();
                 for (label, crossings) in labels {
-                    *direction.entry(label).or_default() += crossings;
+                    add_count(direction.entry(label).or_default(), crossings);
                 }
             }
         }
+    }
+}
+
+/// Adds to a number that may come from a file.
+pub(super) fn add_count(count: &mut u64, more: u64) {
+    *count = count.saturating_add(more);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_of_a_file_stay_at_the_greatest_number() {
+        let full = CountedEvents {
+            since_ts: 5,
+            rules: BTreeMap::from([("loitering".into(), u64::MAX)]),
+            lines: BTreeMap::from([(
+                "door".into(),
+                serde_json::from_str(r#"{"in":{"person":18446744073709551615}}"#).unwrap(),
+            )]),
+        };
+        let mut counts = full.clone();
+        counts.add(full.clone());
+        assert_eq!(counts, full);
     }
 }

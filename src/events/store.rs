@@ -28,6 +28,8 @@ use crate::util::private_file;
 const FORMAT: u32 = 1;
 /// Larger files are damaged.
 const MAX_BYTES: u64 = 8 << 20;
+/// A higher revision is damaged: there is always a next one.
+const MAX_REVISION: u64 = u64::MAX >> 1;
 /// Shortest time between two syncs, unless a command has changed the configuration.
 const SYNC_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -220,6 +222,12 @@ fn read_file(path: &Path) -> io::Result<StoredEvents> {
             stored.format
         )));
     }
+    if stored.revision > MAX_REVISION {
+        return Err(io::Error::other(format!(
+            "its revision {} is impossible",
+            stored.revision
+        )));
+    }
     Ok(stored)
 }
 
@@ -356,6 +364,7 @@ mod tests {
             "{",
             "[]",
             r#"{"format":2,"open":[],"unsettled":[],"counts":{"since_ts":0,"rules":{},"lines":{}}}"#,
+            r#"{"format":1,"revision":18446744073709551615,"open":[],"unsettled":[],"counts":{"since_ts":0,"rules":{},"lines":{}}}"#,
         ] {
             fs::write(&path, damaged).unwrap();
             let stats = Arc::new(Stats::default());

@@ -3,6 +3,8 @@
 mod access;
 mod connection_table;
 mod connections;
+#[doc(hidden)]
+pub mod fuzzing;
 mod html_page;
 pub mod inference_server;
 mod listener;

@@ -4,6 +4,8 @@
 //! handled like those of the broker. Nothing waits for this module: what the nucleus does not take in time is dropped and
 //! counted.
 
+#[doc(hidden)]
+pub mod fuzzing;
 mod shorten;
 mod task;
 

@@ -31,6 +31,8 @@ pub(super) fn interpreter(head: &[u8], read: &mut dyn FnMut(u64, usize) -> Optio
     const PT_INTERP: u64 = 3;
     /// `PATH_MAX` of Linux.
     const MAX_PATH: usize = 4096;
+    /// The table of a program has about 1000 bytes; the fields of the header allow 4 GiB.
+    const MAX_TABLE: u64 = 64 << 10;
     let is_64_bit = *head.get(4)? == 2;
     let is_big_endian = *head.get(5)? == 2;
     let header = Fields {
@@ -42,7 +44,8 @@ pub(super) fn interpreter(head: &[u8], read: &mut dyn FnMut(u64, usize) -> Optio
     } else {
         (header.number(28, 4)?, header.number(42, 2)?, header.number(44, 2)?)
     };
-    let entries = read(table, usize::try_from(size * count).ok()?)?;
+    let table_bytes = Some(size * count).filter(|bytes| *bytes <= MAX_TABLE)?;
+    let entries = read(table, usize::try_from(table_bytes).ok()?)?;
     for entry in entries.chunks_exact(usize::try_from(size).ok().filter(|size| *size > 0)?) {
         let entry = Fields {
             bytes: entry,
@@ -99,6 +102,19 @@ mod tests {
         short[35] = 0x20;
         short[46..50].copy_from_slice(&[0, 40, 0, 2]);
         assert_eq!(length(&short), Some(0x20 + 2 * 40));
+    }
+
+    #[test]
+    fn a_table_is_not_read_that_no_program_has() {
+        let mut head = vec![0; 64];
+        head[..6].copy_from_slice(b"\x7fELF\x02\x01");
+        head[54..58].fill(0xff);
+        let mut most = 0;
+        let found = interpreter(&head, &mut |_, length| {
+            most = most.max(length);
+            None
+        });
+        assert_eq!((found, most), (None, 0));
     }
 
     proptest::proptest! {

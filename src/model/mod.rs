@@ -14,6 +14,8 @@ mod error;
 mod feature_buffer;
 mod file;
 mod framing;
+#[doc(hidden)]
+pub mod fuzzing;
 mod hello;
 mod interrupt;
 mod lenient;

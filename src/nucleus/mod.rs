@@ -6,6 +6,8 @@
 
 mod connection;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 mod local_pubsub;
 mod parameters;
 mod running;

@@ -28,7 +28,7 @@ pub(super) fn own_component() -> Option<String> {
 
 /// The component whose unit is in the text of `/proc/<pid>/cgroup`. The unit of the install step is
 /// `ggl.<component>.install.service`.
-fn component_of(cgroup: &str) -> Option<String> {
+pub(super) fn component_of(cgroup: &str) -> Option<String> {
     let mut names = cgroup.lines().flat_map(|line| line.rsplit('/'));
     let unit = names.find_map(|name| name.strip_prefix("ggl.")?.strip_suffix(".service"))?;
     let component = unit.strip_suffix(".install").unwrap_or(unit);
@@ -61,7 +61,7 @@ pub(super) async fn renewed_token(socket: &Path, component: &str) -> io::Result<
     Err(io::ErrorKind::UnexpectedEof.into())
 }
 
-fn token_in(message: &Message) -> Option<Secret> {
+pub(super) fn token_in(message: &Message) -> Option<Secret> {
     let header = message
         .headers()
         .iter()

@@ -35,7 +35,7 @@ impl Nucleus {
 }
 
 /// The port in a value, which is a number on the classic nucleus and a text on Lite.
-fn port_in(value: &Value) -> Option<u16> {
+pub(super) fn port_in(value: &Value) -> Option<u16> {
     let port = match value {
         Value::Number(number) => u16::try_from(number.as_f64()? as i64).ok()?,
         Value::String(text) => text.trim().parse().ok()?,

@@ -20,6 +20,8 @@ mod error;
 mod fetch;
 mod foreign_models;
 pub mod frames;
+#[doc(hidden)]
+pub mod fuzzing;
 mod host;
 mod inference_info;
 mod limits;

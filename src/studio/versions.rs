@@ -15,6 +15,8 @@ use crate::util::{private_dir, private_file};
 /// Below `models/`. A directory of its own, which is also the lock of the file.
 const DIRECTORY: &str = "state";
 pub(super) const VERSIONS: &str = "versions.json";
+/// Larger files are damaged.
+const MAX_BYTES: u64 = 1 << 20;
 /// Bad versions that are remembered for each configuration.
 const MAX_BAD: usize = 32;
 /// Most configurations in the file. Beyond that, the one whose versions changed longest ago is forgotten, and its models are no
@@ -219,7 +221,7 @@ impl VersionsFile {
     fn all(&self) -> Vec<OriginVersions> {
         let path = self.directory.join(VERSIONS);
         let mut content = Vec::new();
-        match private_file::open(&path).and_then(|mut file| file.read_to_end(&mut content)) {
+        match private_file::open(&path).and_then(|file| file.take(MAX_BYTES).read_to_end(&mut content)) {
             Ok(_) => {}
             Err(error) => {
                 if error.kind() != io::ErrorKind::NotFound {
@@ -371,8 +373,12 @@ mod tests {
         assert_eq!(file.read(&origin("a")).current.as_deref(), Some("p/v3"));
         assert_eq!(file.needed(), ["p/v3", "p/v4"]);
         let path = dir.path().join(DIRECTORY).join(VERSIONS);
-        fs::write(&path, b"[{\"origin\":").unwrap();
-        assert_eq!(file.read(&origin("a")), ModelVersions::default());
+        // Also one that is whole and larger than any.
+        let endless = [vec![b' '; 2 << 20], fs::read(&path).unwrap()].concat();
+        for damaged in [b"[{\"origin\":".to_vec(), endless] {
+            fs::write(&path, damaged).unwrap();
+            assert_eq!(file.read(&origin("a")), ModelVersions::default());
+        }
         file.change(&origin("a"), |versions| versions.begin("p/v3", None))
             .unwrap();
         assert_eq!(file.read(&origin("a")).current.as_deref(), Some("p/v3"));

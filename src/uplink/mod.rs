@@ -13,6 +13,8 @@ mod connection_error;
 mod copies;
 mod destination;
 mod driver;
+#[doc(hidden)]
+pub mod fuzzing;
 mod in_flight;
 mod iot_core;
 mod link_state;

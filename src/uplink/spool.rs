@@ -4,6 +4,7 @@
 //! loop nor the runtime ever waits for the disk. A spool that cannot be used is logged and never fatal: the outbox continues
 //! in memory.
 
+pub(super) mod fuzzing;
 #[cfg(test)]
 mod stepped;
 mod store;

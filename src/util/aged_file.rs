@@ -12,6 +12,9 @@ use super::atomic_file::{Durability, replace_via};
 use super::clock::now_ms;
 use super::{private_dir, private_file};
 
+/// Larger files are damaged: the largest state has some thousand numbers.
+const MAX_BYTES: u64 = 1 << 20;
+
 /// A state on disk with the time at which it was written.
 ///
 /// The wall clock may jump: a device without a clock starts in the past. A state from the future is taken as just written, and
@@ -49,9 +52,9 @@ impl AgedFile {
     }
 
     fn load_at<T: DeserializeOwned>(&mut self, now: u64) -> io::Result<Option<(T, Duration)>> {
-        let read = |mut file: fs::File| {
+        let read = |file: fs::File| {
             let mut text = Vec::new();
-            file.read_to_end(&mut text).map(|_| text)
+            file.take(MAX_BYTES).read_to_end(&mut text).map(|_| text)
         };
         let text = match private_file::open(&self.path).and_then(read) {
             Ok(text) => text,
@@ -101,6 +104,15 @@ mod tests {
         let read = AgedFile::new(path.clone()).load_at::<u8>(4000).unwrap();
         assert_eq!(read, Some((7, Duration::from_secs(3))));
         fs::write(&path, "cut").unwrap();
+        assert!(AgedFile::new(path).load::<u8>().is_err());
+    }
+
+    #[test]
+    fn a_file_of_any_size_is_read_up_to_a_bound() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state.json");
+        let text = format!(r#"{{"saved_at":1,"state":7{}}}"#, " ".repeat(2 << 20));
+        fs::write(&path, text).unwrap();
         assert!(AgedFile::new(path).load::<u8>().is_err());
     }
 

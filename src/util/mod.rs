@@ -9,6 +9,8 @@ pub(crate) mod database;
 pub mod decimal;
 pub(crate) mod durable_names;
 pub(crate) mod foreign_files;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod geometry;
 pub(crate) mod host;
 pub mod log_limiter;

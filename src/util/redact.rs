@@ -176,9 +176,15 @@ fn named_secrets(text: &str) -> Vec<Range<usize>> {
 fn references(text: &str) -> Vec<Range<usize>> {
     let found = SecretReference::find_all(text).into_iter();
     found
-        .filter(|found| found.reference.is_some())
+        .filter(|found| found.reference.as_ref().is_some_and(is_only_a_name))
         .map(|found| found.range)
         .collect()
+}
+
+/// Whether nothing in the reference looks like a secret itself: in text that ends a reference too late, its key is anything.
+fn is_only_a_name(reference: &SecretReference) -> bool {
+    let has_secret = |key: &str| !named_secrets(key).is_empty() || !uris::queries(key).is_empty();
+    reference.key.as_deref().is_none_or(|key| !has_secret(key))
 }
 
 /// The parts of `ranges` outside references to secrets. A part of quotes and signs only is left out.

@@ -12,7 +12,8 @@ pub(crate) struct SlidingWindow {
     step: Duration,
     /// When each entry began, and its amount.
     entries: VecDeque<(Duration, u64)>,
-    total: u64,
+    /// The sum of all entries; those that a file has may exceed 64 bits together.
+    total: u128,
 }
 
 impl SlidingWindow {
@@ -29,11 +30,18 @@ impl SlidingWindow {
     /// Adds an amount. `now`: the time since some beginning; it never goes back.
     pub(crate) fn add(&mut self, now: Duration, amount: u64) {
         self.forget(now);
-        self.total = self.total.saturating_add(amount);
-        match self.entries.back_mut() {
-            Some((began, sum)) if now < *began + self.step => *sum = sum.saturating_add(amount),
-            _ => self.entries.push_back((now, amount)),
-        }
+        let added = match self.entries.back_mut() {
+            Some((began, sum)) if now < *began + self.step => {
+                let before = *sum;
+                *sum = sum.saturating_add(amount);
+                *sum - before
+            }
+            _ => {
+                self.entries.push_back((now, amount));
+                amount
+            }
+        };
+        self.total += u128::from(added);
     }
 
     /// Takes back an amount that was added last.
@@ -41,14 +49,14 @@ impl SlidingWindow {
         if let Some((_, sum)) = self.entries.back_mut() {
             let amount = amount.min(*sum);
             *sum -= amount;
-            self.total -= amount;
+            self.total -= u128::from(amount);
         }
     }
 
     /// The sum.
     pub(crate) fn sum(&mut self, now: Duration) -> u64 {
         self.forget(now);
-        self.total
+        u64::try_from(self.total).unwrap_or(u64::MAX)
     }
 
     fn forget(&mut self, now: Duration) {
@@ -56,7 +64,7 @@ impl SlidingWindow {
             && now >= began + self.step + self.length
         {
             self.entries.pop_front();
-            self.total -= amount;
+            self.total -= u128::from(amount);
         }
     }
 
@@ -75,7 +83,7 @@ impl SlidingWindow {
     pub(crate) fn restore(&mut self, now: Duration, elapsed: Duration, ages: &[(u64, u64)]) {
         for (age, amount) in ages {
             let began = now.saturating_sub(elapsed).saturating_sub(Duration::from_millis(*age));
-            self.total = self.total.saturating_add(*amount);
+            self.total += u128::from(*amount);
             self.entries.push_back((began, *amount));
         }
         self.entries.make_contiguous().sort_unstable();
@@ -125,6 +133,21 @@ mod tests {
         assert_eq!(window.sum(minutes(110)), 5);
         window.take_back(7);
         assert_eq!(window.sum(minutes(110)), 5, "more than was added last");
+    }
+
+    #[test]
+    fn amounts_of_a_file_that_exceed_64_bits_together_are_forgotten_one_after_the_other() {
+        let mut window = SlidingWindow::new(HOUR, 60);
+        let hours_ago = |hours: u64| hours * 3_600_000;
+        window.restore(
+            minutes(1000),
+            Duration::ZERO,
+            &[(hours_ago(2), u64::MAX), (hours_ago(1), u64::MAX), (0, 7)],
+        );
+        assert_eq!(window.sum(minutes(1000)), u64::MAX);
+        window.add(minutes(1000), u64::MAX);
+        assert_eq!(window.sum(minutes(1030)), u64::MAX);
+        assert_eq!(window.sum(minutes(1200)), 0);
     }
 
     proptest! {

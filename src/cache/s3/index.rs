@@ -27,6 +27,8 @@ const MAX_PAIRS: u64 = 500_000;
 const PAIRS: TableDefinition<u128, (u64, u32)> = TableDefinition::new("pairs");
 /// Marks a clip.
 const CLIP: u64 = 1 << 63;
+/// The greatest number of a pair: there is always a next one, which is not taken for a clip.
+const MAX_NUMBER: u64 = CLIP >> 1;
 /// Maps the number of a location to bucket and prefix.
 const LOCATIONS: TableDefinition<u32, (&str, &str)> = TableDefinition::new("locations");
 /// Version of the tables. Raise it with every change of them.
@@ -135,7 +137,11 @@ impl UploadIndex {
             let pairs = transaction.open_table(PAIRS)?;
             for entry in pairs.iter()? {
                 let (number, _) = entry?.1.value();
-                self.next_number = self.next_number.max((number & !CLIP) + 1);
+                let number = number & !CLIP;
+                if number > MAX_NUMBER {
+                    return Err(DatabaseError::Damaged(format!("number {number}")));
+                }
+                self.next_number = self.next_number.max(number + 1);
             }
             transaction.open_table(LOCATIONS)?;
             self.database = Some(database);
@@ -376,7 +382,9 @@ fn location_number(transaction: &WriteTransaction, location: &S3Location) -> Res
         if known.value() == (&*location.bucket, &*location.prefix) {
             return Ok(number.value());
         }
-        next = number.value() + 1;
+        let number = number.value();
+        let damaged = || DatabaseError::Damaged(format!("location {number}"));
+        next = number.checked_add(1).ok_or_else(damaged)?;
     }
     locations.insert(next, (&*location.bucket, &*location.prefix))?;
     Ok(next)

@@ -91,3 +91,26 @@ fn a_damaged_index_of_another_user_does_not_cost_the_records_of_this_one() {
     assert_eq!(stats.files_damaged.get(), 1);
     assert_eq!(names_with(directory.path(), "s3-index.redb.of-uid-1.damaged-"), 1);
 }
+
+/// An index with one pair that has this number, at a location with that number.
+fn index_with(path: &Path, number: u64, location: u32) {
+    let database = database::create(path, FORMAT, |transaction| {
+        transaction.open_table(PAIRS)?.insert(5, (number, location))?;
+        transaction
+            .open_table(LOCATIONS)?
+            .insert(location, ("photos", "b_v1/"))?;
+        Ok(())
+    });
+    database.unwrap().close().unwrap();
+}
+
+#[test]
+fn numbers_after_which_there_is_none_are_damage() {
+    for (number, location) in [(!CLIP, 0), (u64::MAX, 0), (7, u32::MAX)] {
+        let name = format!("number {number}, location {location}");
+        let (ids, id, is_damaged) = record_after(&name, |path| index_with(path, number, location));
+        assert_eq!((ids, is_damaged), (vec![id], true), "{name}");
+    }
+    let (ids, id, is_damaged) = record_after("whole", |path| index_with(path, MAX_NUMBER, 7));
+    assert_eq!((ids, is_damaged), (vec![Uuid::from_u128(5), id], false));
+}

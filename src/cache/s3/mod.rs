@@ -9,6 +9,8 @@ mod cache;
 mod clear;
 mod clear_queue;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 mod index;
 mod index_import;
 mod pending;

@@ -4,6 +4,7 @@
 use uuid::Uuid;
 
 use crate::cache::names::{self, PairPart, pair_id};
+use crate::util::path_names::file_number;
 
 const UNFINISHED: &str = ".part";
 
@@ -24,7 +25,7 @@ pub(super) fn parse(name: &str) -> Option<PendingFile> {
     }
     let (stem, extension) = name.split_once('.')?;
     let (number, id) = stem.split_once('-')?;
-    let (number, id) = (number.parse().ok()?, pair_id(id)?);
+    let (number, id) = (file_number(number)?, pair_id(id)?);
     match extension {
         "json" => Some(PendingFile::Json(number, id)),
         "img" => Some(PendingFile::Image(number, id, PairPart::Image)),

@@ -180,3 +180,21 @@ fn a_pair_that_is_skipped_stays_on_disk_for_the_next_start() {
     assert_eq!(first.len(), 0);
     assert_eq!(all(&pending(&directory)), [waiting.id]);
 }
+
+#[test]
+fn a_file_with_a_number_that_has_no_next_one_is_left_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut before = pending(&directory);
+    before.put(7, &pair(10)).unwrap();
+    for number in [&u64::MAX.to_string(), "18446744073709551614", "+8"] {
+        let name = format!("{number}-{}.json", Uuid::new_v4());
+        fs::write(
+            directory.path().join("s3-pending").join(name),
+            r#"{"s3_prefix":"m_v1/"}"#,
+        )
+        .unwrap();
+    }
+    let after = pending(&directory);
+    assert_eq!((after.len(), after.next_number()), (1, 8));
+    assert_eq!(files(&directory), 5);
+}

@@ -9,6 +9,7 @@
 
 mod access_unit;
 mod frame;
+pub(super) mod fuzzing;
 mod jpeg_encoder;
 mod mp4;
 mod recorder;

@@ -3,6 +3,7 @@
 //! queues are bounded, and shared by the clients.
 
 mod features;
+pub(super) mod fuzzing;
 mod model_provider;
 mod model_worker;
 mod picture;

@@ -264,7 +264,7 @@ fn content_length(headers: &HeaderMap) -> Option<u64> {
 }
 
 /// Reads the content of the first field `file`.
-async fn read_upload(mut form: Multipart) -> Result<Vec<u8>, RequestError> {
+pub(super) async fn read_upload(mut form: Multipart) -> Result<Vec<u8>, RequestError> {
     let failed = |e: MultipartError| match e.status() {
         StatusCode::PAYLOAD_TOO_LARGE => {
             RequestError::request(format!("File too large, the limit is {} MB", MAX_PICTURE >> 20))

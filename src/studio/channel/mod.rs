@@ -13,6 +13,8 @@
 mod bounded_json;
 mod connection;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 mod handle;
 mod hello;
 mod incoming;

@@ -7,6 +7,7 @@
 mod candidate;
 mod collector;
 mod flicker;
+pub(super) mod fuzzing;
 mod labels;
 mod likeness;
 mod limits;

@@ -3,21 +3,25 @@
 //! Numbers are reserved on disk in blocks before Studio or the disk sees one of them.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::record::MAX_INDEX;
 use super::store::RecordOwner;
 use crate::status::damaged_files;
 use crate::status::stats::Stats;
 use crate::util::atomic_file;
 use crate::util::private_dir;
+use crate::util::private_file;
 
 /// Numbers that are reserved at once. A process that is killed leaves at most this gap.
 const BLOCK: u64 = 1000;
 /// Deployment versions that are remembered.
 const MOST: usize = 64;
+/// Larger files are damaged.
+const MAX_BYTES: u64 = 1 << 20;
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct Entry {
@@ -40,12 +44,16 @@ impl IndexFile {
     /// # Errors
     /// It cannot be read; `Self` is empty then.
     pub(super) fn open(path: PathBuf, stats: &Stats) -> (Self, io::Result<()>) {
-        let (entries, result) = match fs::read(&path) {
-            Ok(text) => match serde_json::from_slice(&text) {
+        let read = |file: fs::File| {
+            let mut text = Vec::new();
+            file.take(MAX_BYTES).read_to_end(&mut text).map(|_| text)
+        };
+        let (entries, result) = match private_file::open(&path).and_then(read) {
+            Ok(text) => match parse(&text) {
                 Ok(entries) => (entries, Ok(())),
                 Err(error) => {
                     damaged_files::set_aside(&path, &error, stats);
-                    (Vec::new(), Err(error.into()))
+                    (Vec::new(), Err(error))
                 }
             },
             Err(error) if error.kind() == io::ErrorKind::NotFound => (Vec::new(), Ok(())),
@@ -99,6 +107,15 @@ impl IndexFile {
     }
 }
 
+/// The entries of the file.
+fn parse(text: &[u8]) -> io::Result<Vec<Entry>> {
+    let entries: Vec<Entry> = serde_json::from_slice(text)?;
+    match entries.iter().find(|entry| entry.last > MAX_INDEX) {
+        Some(entry) => Err(io::Error::other(format!("the number {} is impossible", entry.last))),
+        None => Ok(entries),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -140,6 +157,23 @@ mod tests {
         file.reserve(MODEL, 2).unwrap();
         assert_eq!(IndexFile::open(path, &Stats::default()).0.last(MODEL), 2 + BLOCK);
         assert_eq!(fs::metadata(place).unwrap().permissions().mode() & 0o777, 0o700);
+    }
+
+    #[test]
+    fn a_number_after_which_there_is_none_is_damage() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("indices.json");
+        let stats = Stats::default();
+        fs::write(
+            &path,
+            format!(r#"[{{"project_id":1,"version":7,"last":{}}}]"#, u64::MAX),
+        )
+        .unwrap();
+        let (mut file, result) = IndexFile::open(path, &stats);
+        assert!(result.is_err());
+        assert_eq!((file.last(MODEL), stats.files_damaged.get()), (0, 1));
+        file.reserve(MODEL, 1).unwrap();
+        assert_eq!(file.last(MODEL), 1 + BLOCK);
     }
 
     #[test]

@@ -5,6 +5,8 @@
 //!
 //! [`StoredRecords`] has the stored inferences on disk, [`RecordResponder`] answers the requests of Studio for them.
 
+#[doc(hidden)]
+pub mod fuzzing;
 mod indices;
 mod pending;
 mod record;

@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use crate::util::atomic_file::{Durability, replace_via};
 use crate::util::foreign_files;
+use crate::util::path_names::file_number;
 use crate::util::private_dir;
 
 /// The name of a file that is not complete.
@@ -60,7 +61,7 @@ impl PendingSummaries {
             Ok(files) => {
                 for file in files.flatten() {
                     let path = file.path();
-                    let number = path.file_stem().and_then(|stem| stem.to_str()?.parse::<u64>().ok());
+                    let number = path.file_stem().and_then(|stem| file_number(stem.to_str()?));
                     match (number, path.extension().and_then(|e| e.to_str())) {
                         (Some(number), Some("json")) => drop(self.entries.insert(number, None)),
                         // If this fails, the next start tries again.
@@ -191,6 +192,15 @@ mod tests {
         let mut dropped = 0;
         assert_eq!(pending.oldest(&mut dropped).unwrap().1, "2");
         assert_eq!(dropped, 1);
+    }
+
+    #[test]
+    fn a_file_with_a_number_that_has_no_next_one_is_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join(format!("{}.json", u64::MAX)), "{}").unwrap();
+        let mut pending = PendingSummaries::new(directory.path().to_owned());
+        assert!(put(&mut pending, "{\"new\":1}").not_written.is_none());
+        assert_eq!(pending.oldest(&mut 0).unwrap(), (0, Bytes::from("{\"new\":1}")));
     }
 
     #[test]

@@ -3,6 +3,9 @@
 use bytes::Bytes;
 use serde_json::Value;
 
+/// The greatest number of an inference: JavaScript, in which Studio is written, knows all numbers up to it.
+pub(super) const MAX_INDEX: u64 = 1 << 53;
+
 /// An inference with its picture or sound.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Record {

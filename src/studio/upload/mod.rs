@@ -5,6 +5,8 @@
 
 mod bounding_boxes;
 mod daily_bytes;
+#[doc(hidden)]
+pub mod fuzzing;
 mod handle;
 mod ingestion;
 mod probe;

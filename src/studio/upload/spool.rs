@@ -11,6 +11,7 @@ use bytes::Bytes;
 use super::sample::{SampleMetadata, UploadSample};
 use crate::util::atomic_file::{Durability, replace_via};
 use crate::util::foreign_files;
+use crate::util::path_names::file_number;
 use crate::util::private_dir;
 
 /// The name of a file that is not complete.
@@ -84,7 +85,7 @@ impl SampleSpool {
         let mut data = BTreeMap::new();
         for entry in entries.flatten() {
             let path = entry.path();
-            let number = path.file_stem().and_then(|stem| stem.to_str()?.parse::<u64>().ok());
+            let number = path.file_stem().and_then(|stem| file_number(stem.to_str()?));
             match (number, path.extension().and_then(|e| e.to_str())) {
                 (Some(number), Some("data")) => drop(data.insert(number, entry.metadata().map_or(0, |m| m.len()))),
                 (Some(number), Some("json")) => {
@@ -252,6 +253,19 @@ mod tests {
         );
         spool.put(&sample("b", 10)).unwrap();
         assert_eq!(spool.oldest(0), Some(3));
+    }
+
+    #[test]
+    fn a_file_with_a_number_that_has_no_next_one_is_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        spool(directory.path()).put(&sample("a", 4)).unwrap();
+        for extension in ["data", "json"] {
+            let path = |number: u64| directory.path().join(format!("samples/{number:016}.{extension}"));
+            fs::copy(path(0), path(u64::MAX)).unwrap();
+        }
+        let mut spool = spool(directory.path());
+        assert_eq!(spool.put(&sample("b", 4)).unwrap(), (1, 0));
+        assert_eq!(spool.len(), 2);
     }
 
     fn spool(directory: &Path) -> SampleSpool {

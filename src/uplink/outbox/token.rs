@@ -6,5 +6,5 @@ pub struct Token(pub(in crate::uplink) i64);
 
 impl Token {
     /// Before all others.
-    pub(super) const MIN: Self = Self(i64::MIN);
+    pub(in crate::uplink) const MIN: Self = Self(i64::MIN);
 }

@@ -25,6 +25,9 @@ pub(super) const FORMAT: u64 = 1;
 /// Key of the first message in a new file. There are keys below it for older messages that are taken up later.
 const FIRST_KEY: u64 = 1 << 32;
 
+/// The greatest key in a file that is opened: there is a key for each further message.
+const MAX_KEY: i64 = i64::MAX >> 1;
+
 /// The messages on disk.
 #[derive(Debug)]
 pub(super) struct Store {
@@ -78,7 +81,10 @@ impl Store {
             payload_bytes += entry?.1.value().2.len() as u64;
         }
         let last = messages.last()?.map_or(0, |(key, _)| key.value());
-        let last = i64::try_from(last).map_err(|_| DatabaseError::Damaged(format!("key {last}")))?;
+        let last = i64::try_from(last)
+            .ok()
+            .filter(|last| *last <= MAX_KEY)
+            .ok_or_else(|| DatabaseError::Damaged(format!("key {last}")))?;
         self.offset.get_or_insert(last);
         let held = messages.len()?;
         drop((messages, transaction));

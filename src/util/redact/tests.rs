@@ -229,6 +229,10 @@ fn a_reference_to_a_secret_stays_and_what_stands_beside_it_does_not() {
         ),
         ("a user-pw={{secret:Hunter2 b", "a user-pw=***"),
         (
+            "a b={{secret:cam: user-pw=Hunter2 c}} d",
+            "a b={{secret:cam: user-pw=*** c}} d",
+        ),
+        (
             "http://h/x?token={{secret:cam:token}} ! b",
             "http://h/x?***{{secret:cam:token}} ! b",
         ),

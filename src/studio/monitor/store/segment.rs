@@ -14,7 +14,7 @@ use std::os::unix::fs::FileExt;
 
 use bytes::Bytes;
 
-use crate::studio::monitor::record::{RawData, RawDataKind, Record};
+use crate::studio::monitor::record::{MAX_INDEX, RawData, RawDataKind, Record};
 
 const MAGIC: [u8; 4] = *b"EIR1";
 const HEADER: usize = 40;
@@ -174,7 +174,7 @@ fn parse_header(header: &[u8; HEADER], offset: u64) -> Option<Entry> {
     let u32_at = |at: usize| Some(u32::from_le_bytes(*header.get(at..)?.first_chunk()?));
     let u64_at = |at: usize| Some(u64::from_le_bytes(*header.get(at..)?.first_chunk()?));
     Some(Entry {
-        index: u64_at(4)?,
+        index: u64_at(4).filter(|index| *index <= MAX_INDEX)?,
         timestamp_ms: u64_at(12)?,
         offset,
         json_len: u32_at(20)?,

@@ -6,6 +6,7 @@ use tempfile::TempDir;
 
 use super::tests_support::record;
 use super::*;
+use crate::studio::monitor::record::MAX_INDEX;
 
 const OWNER: RecordOwner = RecordOwner {
     project_id: 12,
@@ -98,8 +99,8 @@ fn indices_only_increase() {
             "{refused:?}"
         );
     }
-    store.append(&record(u64::MAX, 1)).unwrap();
-    assert_eq!(indices_to_max(&mut store), [5, u64::MAX]);
+    store.append(&record(MAX_INDEX, 1)).unwrap();
+    assert_eq!(indices_to_max(&mut store), [5, MAX_INDEX]);
 }
 
 fn indices_to_max(store: &mut RecordStore) -> Vec<u64> {
@@ -362,4 +363,20 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn a_file_and_a_record_with_an_index_that_has_no_next_one_are_skipped() {
+    let place = Place::new();
+    let mut store = place.open(OWNER, 1 << 20);
+    store.append(&record(1, 10)).unwrap();
+    let directory = place.files(OWNER)[0].parent().unwrap().to_owned();
+    let mut encoded = Vec::new();
+    segment::encode(&record(u64::MAX, 10), &mut encoded).unwrap();
+    fs::write(directory.join(tree::file_name(u64::MAX)), &encoded).unwrap();
+    fs::write(directory.join(tree::file_name(5)), &encoded).unwrap();
+    let mut store = place.open(OWNER, 1 << 20);
+    assert_eq!(store.last_index(), 5);
+    store.append(&record(6, 10)).unwrap();
+    assert_eq!(indices(&mut store), [1, 6]);
 }

@@ -6,6 +6,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use crate::studio::monitor::record::MAX_INDEX;
+
 /// How the name of a file of records ends.
 const EXTENSION: &str = "records";
 /// Digits of the highest index.
@@ -60,7 +62,8 @@ fn version_directory(path: PathBuf) -> io::Result<VersionDirectory> {
         let name = entry.file_name();
         let first = name
             .to_str()
-            .and_then(|name| name.strip_suffix(EXTENSION)?.strip_suffix('.')?.parse().ok());
+            .and_then(|name| name.strip_suffix(EXTENSION)?.strip_suffix('.')?.parse().ok())
+            .filter(|first| *first <= MAX_INDEX);
         if let (Some(first), Ok(metadata)) = (first, entry.metadata())
             && metadata.is_file()
             && name.to_str() == Some(&file_name(first))

@@ -103,7 +103,10 @@ fn take_up(target: &Database, old: &Database, name: &str) -> Result<u64, Databas
             lowest - count
         } else {
             // A file of an earlier version has no keys below its messages.
-            messages.last()?.map_or(FIRST_KEY, |(key, _)| key.value() + 1)
+            let last = messages.last()?.map(|(key, _)| key.value());
+            let damaged = || DatabaseError::Damaged(format!("key {}", u64::MAX));
+            last.map_or(Some(FIRST_KEY), |last| last.checked_add(1))
+                .ok_or_else(damaged)?
         };
         for (key, entry) in (first..).zip(old.iter()?) {
             messages.insert(key, entry?.1.value())?;

@@ -129,3 +129,23 @@ async fn whatever_is_in_the_way_of_the_file_new_messages_are_kept() {
         assert_eq!(fixture.finish().await.on_disk, 3);
     }
 }
+
+#[tokio::test]
+async fn a_key_after_which_there_is_none_is_damage() {
+    use redb::{Database, TableDefinition};
+
+    const MESSAGES: TableDefinition<u64, (&str, u8, &[u8])> = TableDefinition::new("inferences");
+    let whole = whole_file(true).await;
+    for key in [u64::MAX, i64::MAX as u64] {
+        let name = format!("key {key}");
+        let is_damaged = check(&name, |path| {
+            fs::write(path, &whole).unwrap();
+            let database = Database::open(path).unwrap();
+            let transaction = database.begin_write().unwrap();
+            let value = ("t", 1, &b"{}"[..]);
+            transaction.open_table(MESSAGES).unwrap().insert(key, value).unwrap();
+            transaction.commit().unwrap();
+        });
+        assert!(is_damaged.await, "{name}");
+    }
+}

@@ -1,0 +1,10 @@
+pub mod aws;
+pub mod capture;
+pub mod config;
+pub mod files;
+pub mod http;
+pub mod messages;
+pub mod model;
+pub mod sequences;
+pub mod studio;
+pub mod text;
