@@ -9,6 +9,6 @@ RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((2 * $(nproc)))}
 export RUST_TEST_THREADS
 # Both parts run, whatever the first one finds.
 status=0
-cargo test --locked --no-fail-fast "$@" || status=$?
+cargo test --locked --workspace --no-fail-fast "$@" || status=$?
 sh tests/artifacts/run.sh || status=$?
 exit "$status"
