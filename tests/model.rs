@@ -1,6 +1,7 @@
 //! The model module against model processes (`tests/support/scripted_model.rs`) and recorded conversations.
 
 mod built_in;
+mod hostile;
 mod recorded;
 
 use std::fs;
@@ -12,8 +13,10 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use ei_greengrass::config::{ModelSource, ResizeMode, ShmBehavior, Threshold};
-use ei_greengrass::model::{Interrupt, Model, ModelError, ModelInput, ModelSettings, builtin, sweep_in};
+use ei_greengrass::config::{ModelSandboxConfig, ModelSource, ResizeMode, SandboxMode, ShmBehavior, Threshold};
+use ei_greengrass::model::{
+    Interrupt, Model, ModelError, ModelInput, ModelSettings, Sandbox, SandboxSupport, builtin, sweep_in,
+};
 use ei_greengrass::status::stats::Stats;
 use serde_json::{Map, Value, json};
 
@@ -43,6 +46,8 @@ impl Bench {
         let run = dir.path().join("run");
         fs::create_dir(&run).unwrap();
         settings.run_bases = vec![run];
+        // Models of tests write what they receive into their own directory.
+        settings.sandbox = sandbox(SandboxMode::Auto, &[dir.path()]);
         Self { dir, settings, stats }
     }
 
@@ -73,6 +78,12 @@ impl Bench {
             assert_eq!(segments_of(pid), Vec::<PathBuf>::new());
         }
     }
+}
+
+/// The sandbox of this kernel.
+fn sandbox(mode: SandboxMode, allow: &[&Path]) -> Sandbox {
+    let allow = allow.iter().map(|path| path.to_path_buf()).collect();
+    Sandbox::new(ModelSandboxConfig { mode, allow }, SandboxSupport::detect())
 }
 
 /// Shared memory created by the scripted model with this pid.
@@ -494,7 +505,8 @@ fn a_slow_engine_gets_a_warm_up_of_zeros_with_its_own_time_limit() {
 fn no_secret_is_in_the_models_environment() {
     let dir = tempfile::tempdir().unwrap();
     let dump = dir.path().join("env.json");
-    let bench = Bench::new(json!({ "dump_env": dump }));
+    let mut bench = Bench::new(json!({ "dump_env": dump }));
+    bench.settings.sandbox = sandbox(SandboxMode::Auto, &[dir.path(), bench.dir.path()]);
     let _model = bench.start().unwrap();
     let seen: Map<String, Value> = serde_json::from_slice(&fs::read(&dump).unwrap()).unwrap();
     // Cargo sets dozens of variables for a test; none of them is one that a model needs.

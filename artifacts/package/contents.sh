@@ -10,7 +10,7 @@ write_sbom() {
     (
         cd "$root" || exit
         # One for each member of the workspace.
-        trap 'rm -f "$name.json" src/lanczos/"$name.json" tests/fuzz/"$name.json"' EXIT
+        trap 'rm -f "$name.json" src/lanczos/"$name.json" src/sandbox_calls/"$name.json" tests/fuzz/"$name.json"' EXIT
         cargo cyclonedx --quiet --format json --spec-version 1.5 --target "$1" --no-build-deps --override-filename "$name" ||
             fail "cargo-cyclonedx failed"
         # It names the directory of the source, which is another on each machine.

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use super::model::{describe_input, model_type};
 use crate::config::{Config, EffectiveValue, Launch, ModelSource, ThresholdReading};
-use crate::model::{Interrupt, Model, ModelError, ModelInput, ModelSettings, ModelTarget, builtin, examine};
+use crate::model::{
+    Interrupt, Model, ModelError, ModelInput, ModelSettings, ModelTarget, Sandbox, SandboxSupport, builtin, examine,
+};
 use crate::studio::{Provider, base_url, is_missing, missing_file_message};
 use crate::util::text::sentence;
 
@@ -71,7 +73,10 @@ impl ModelCheck {
     }
 
     fn read_info(&mut self, source: ModelSource, config: &Config) {
+        let sandbox = Sandbox::new(config.model_sandbox.clone(), SandboxSupport::detect());
+        self.lines.push(sandbox.describe());
         let settings = ModelSettings {
+            sandbox,
             shm: config.runner.shm,
             thresholds: config.runner.thresholds.clone(),
             ..ModelSettings::new(source, "check", &config.work_dir, Arc::default())

@@ -64,6 +64,7 @@ pub(super) fn config(values: &mut Resolver, params: &mut EiParams, sources: &Sou
         frame_collection: frame_collection(values, launch),
         monitor: monitor(values, params, launch),
         model_updates: model_updates(values),
+        model_sandbox: model_sandbox(values),
         preview: preview(values, params),
         runner: params.options.clone(),
     })
@@ -326,6 +327,17 @@ fn model_updates(values: &mut Resolver) -> ModelUpdateConfig {
         probation: values.take(&keys::MODEL_PROBATION_MINUTES),
         sha256: values.take(&keys::MODEL_SHA256),
     }
+}
+
+fn model_sandbox(values: &mut Resolver) -> ModelSandboxConfig {
+    let sandbox = ModelSandboxConfig {
+        mode: values.take(&keys::MODEL_SANDBOX),
+        allow: values.take(&keys::MODEL_ALLOW),
+    };
+    if sandbox.mode == SandboxMode::Off {
+        values.add_remark(&[&keys::MODEL_ALLOW.info], "has no effect: `model_sandbox` is off");
+    }
+    sandbox
 }
 
 fn work_dir(values: &mut Resolver, sources: &Sources) -> std::path::PathBuf {

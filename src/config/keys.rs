@@ -15,7 +15,7 @@ use super::frame_collection::{SampleCategory, ValueBand};
 use super::number::{self, ACCEPTED_THRESHOLD, as_fraction};
 use super::show;
 use super::spelling;
-use super::types::{Criteria, Launch, MicrophoneChannel, ModelSource, Qos, ShutdownBehavior, SourceLine};
+use super::types::{Criteria, Launch, MicrophoneChannel, ModelSource, Qos, SandboxMode, ShutdownBehavior, SourceLine};
 use super::values::{self, Parser};
 use crate::device::DEFAULT_TEMPLATE;
 use crate::util::secret::{Redacted, Secret};
@@ -387,6 +387,20 @@ pub(super) static MODEL_SHA256: Key<Option<String>> = Key::new(
     values::some_sha256,
     show::some,
 );
+pub(super) static MODEL_SANDBOX: Key<SandboxMode> = Key::new(
+    "model_sandbox",
+    Text("auto"),
+    SandboxMode::ACCEPTED,
+    values::choice,
+    ToString::to_string,
+);
+pub(super) static MODEL_ALLOW: Key<Vec<PathBuf>> = Key::new(
+    "model_allow",
+    Absent,
+    "absolute paths, as a list or with colons between them",
+    values::paths,
+    show::paths,
+);
 pub(super) static PREVIEW: Key<bool> = switch("preview", "on");
 pub(super) static PREVIEW_HOST: Key<String> = Key::new(
     "preview_host",
@@ -406,7 +420,7 @@ pub(super) static PREVIEW_TOKEN: Key<Option<Secret>> =
     Key::new("preview_token", Absent, ONE_LINE, values::some_secret, show::some).secret();
 
 /// Every key, in the order of the tutorial, then those that this component adds.
-pub static KEYS: [&KeyInfo; 59] = [
+pub static KEYS: [&KeyInfo; 61] = [
     &NODE_VERSION.info,
     &VIPS_VERSION.info,
     &DEVICE_NAME.info,
@@ -462,6 +476,8 @@ pub static KEYS: [&KeyInfo; 59] = [
     &MODEL_TRIAL_INFERENCES.info,
     &MODEL_PROBATION_MINUTES.info,
     &MODEL_SHA256.info,
+    &MODEL_SANDBOX.info,
+    &MODEL_ALLOW.info,
     &PREVIEW.info,
     &PREVIEW_HOST.info,
     &PREVIEW_PORT.info,

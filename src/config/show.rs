@@ -19,6 +19,10 @@ pub(super) fn some_path(path: &Option<PathBuf>) -> String {
     path.as_ref().map(|path| self::path(path)).unwrap_or_default()
 }
 
+pub(super) fn paths(paths: &Vec<PathBuf>) -> String {
+    paths.iter().map(|path| self::path(path)).collect::<Vec<_>>().join(":")
+}
+
 pub(super) fn some<T: Display>(value: &Option<T>) -> String {
     value.as_ref().map(T::to_string).unwrap_or_default()
 }

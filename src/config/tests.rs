@@ -71,6 +71,7 @@ fn documented_defaults() -> Config {
             probation: Duration::from_secs(600),
             sha256: None,
         },
+        model_sandbox: ModelSandboxConfig::default(),
         preview: PreviewConfig {
             enabled: true,
             host: "0.0.0.0".to_owned(),

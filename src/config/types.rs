@@ -85,6 +85,8 @@ pub struct Config {
     pub monitor: Option<MonitorConfig>,
     /// How a new version of the model replaces the running one.
     pub model_updates: ModelUpdateConfig,
+    /// What the process of the model may do.
+    pub model_sandbox: ModelSandboxConfig,
     /// The live page.
     pub preview: PreviewConfig,
     /// Options of the existing runner (`eiparams`).
@@ -340,6 +342,33 @@ pub struct ModelUpdateConfig {
     pub probation: Duration,
     /// SHA-256 of the model file, 64 lower-case hexadecimal digits; `None`: any file.
     pub sha256: Option<String>,
+}
+
+/// What the process of the model may do.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ModelSandboxConfig {
+    /// Whether it is restricted.
+    pub mode: SandboxMode,
+    /// Paths that it may use beside those that every model gets; absolute.
+    pub allow: Vec<PathBuf>,
+}
+
+/// Whether the model runs in a sandbox (`model_sandbox`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, EnumString, IntoStaticStr, Display, VariantNames)]
+#[strum(serialize_all = "lowercase", ascii_case_insensitive)]
+pub enum SandboxMode {
+    /// In what the kernel has for a sandbox.
+    #[default]
+    Auto,
+    /// In a complete sandbox, or not at all.
+    Strict,
+    /// In none.
+    Off,
+}
+
+impl SandboxMode {
+    /// The accepted names, for messages.
+    pub const ACCEPTED: &str = "auto, strict, off";
 }
 
 /// The monitoring of the running model in Edge Impulse Studio.

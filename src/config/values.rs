@@ -121,6 +121,31 @@ pub(super) fn some_path(value: &Value) -> ParseResult<Option<PathBuf>> {
     parsed(Some(text.into()))
 }
 
+/// Absolute paths: a list of texts, or a text with colons between them.
+pub(super) fn paths(value: &Value) -> ParseResult<Vec<PathBuf>> {
+    let texts = match value {
+        Value::Array(items) => items.iter().map(one_line).collect::<Result<_, _>>()?,
+        _ => one_line(value)?
+            .split(':')
+            .map(|text| text.trim().to_owned())
+            .collect::<Vec<_>>(),
+    };
+    let paths: Vec<PathBuf> = texts
+        .into_iter()
+        .filter(|text| !text.is_empty())
+        .map(PathBuf::from)
+        .collect();
+    match paths.iter().find(|path| !path.is_absolute()) {
+        None => parsed(paths),
+        Some(path) => Err(InvalidValue {
+            reason: Some(format!(
+                "has a path that is not absolute, {:?}",
+                path.display().to_string()
+            )),
+        }),
+    }
+}
+
 /// The name or ARN of a secret, which has only these characters. Not its content (JSON, an API key).
 pub(super) fn secret_id(value: &Value) -> ParseResult<String> {
     let text = one_line(value)?;

@@ -1,5 +1,7 @@
 //! A client of the model protocol: the model process, the connection to it, requests and answers.
 
+use std::ffi::OsStr;
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -8,6 +10,7 @@ use serde_json::{Map, Value};
 use tracing::info;
 
 use super::builtin;
+use super::cache_dir::CacheDir;
 use super::connection::{ModelConnection, ModelConnectionError, WaitProgress};
 use super::error::ModelError;
 use super::file::{self, ModelTarget};
@@ -18,6 +21,7 @@ use super::lenient::cut;
 use super::process::{ModelProcess, SegmentNames};
 use super::request;
 use super::runtime_dir::RuntimeDir;
+use super::sandbox::{Confined, SandboxError};
 use super::settings::{ModelSettings, ModelTimeouts};
 use crate::config::ModelSource;
 use crate::util::clock::rounded;
@@ -84,12 +88,45 @@ impl ModelClient {
         let socket = directory.socket();
         let mut argv: Vec<_> = arguments.iter().map(AsRef::as_ref).collect();
         argv.push(socket.as_os_str());
-        let process =
-            ModelProcess::start(&program, &argv).map_err(|source| ModelError::Spawn { path: program, source })?;
+        let process = Self::start_process(&program, &argv, &directory, settings)?;
         if let Some(pid) = process.pid() {
             directory.record_model(pid);
         }
         Self::connect(&socket, Some(process), Some(directory), settings.timeouts, interrupt)
+    }
+
+    fn start_process(
+        program: &Path,
+        arguments: &[&OsStr],
+        directory: &RuntimeDir,
+        settings: &ModelSettings,
+    ) -> Result<ModelProcess, ModelError> {
+        let started = || {
+            let kind = file::kind(program)?;
+            let cache = CacheDir::prepare(settings, directory.path());
+            let may_keep_files = kind.is_native() && matches!(settings.source, ModelSource::File(_));
+            let program = &*if may_keep_files && settings.sandbox.models_keep_files_beside_them() {
+                cache.place(program)
+            } else {
+                program.to_owned()
+            };
+            let hidden = hidden_directories(&settings.work_dir);
+            let confined = Confined {
+                program,
+                kind: &kind,
+                socket_dir: directory.path(),
+                cache: cache.path(),
+                hidden: &hidden,
+            };
+            ModelProcess::start(program, arguments, &settings.sandbox, Some(confined))
+        };
+        started().map_err(|error| match error {
+            SandboxError::Start(source) => ModelError::Spawn {
+                path: program.to_owned(),
+                source,
+            },
+            other => ModelError::Sandbox(other),
+        })
     }
 
     fn connect(
@@ -264,6 +301,17 @@ impl Drop for ModelClient {
         self.connection.close();
         end(&mut self.process, &mut self.directory, self.segment_names);
     }
+}
+
+/// What a model must not read, even where it is below a directory of the system.
+fn hidden_directories(work_dir: &Path) -> Vec<PathBuf> {
+    let home = std::env::var_os("HOME").map(PathBuf::from);
+    let directories = [Some(work_dir.to_owned()), home, Some("/greengrass".into())];
+    let existing = directories
+        .into_iter()
+        .flatten()
+        .filter_map(|path| fs::canonicalize(path).ok());
+    existing.filter(|path| path != Path::new("/")).collect()
 }
 
 /// An executable copy of a model file in a new runtime directory.

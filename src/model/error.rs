@@ -9,6 +9,7 @@ use super::builtin::BuiltinError;
 use super::file::ModelFileError;
 use super::hello::HelloError;
 use super::process::{describe, is_stop_signal};
+use super::sandbox::SandboxError;
 use super::shm::ShmError;
 
 /// Lines of the model's output in an error message; the variant has all of them.
@@ -42,6 +43,9 @@ pub enum ModelError {
         /// The cause.
         source: io::Error,
     },
+    /// The process could not be started in its sandbox.
+    #[error("the model could not be started: {0}")]
+    Sandbox(#[source] SandboxError),
     /// The socket exists, but the connection failed.
     #[error("the model's socket {} cannot be connected to: {source}", path.display())]
     Connect {
@@ -134,6 +138,7 @@ impl ModelError {
         match self {
             Self::File(ModelFileError::Unreadable { .. } | ModelFileError::NotExecutable { .. }) => false,
             Self::File(_) | Self::Builtin(_) | Self::SharedMemory(_) => true,
+            Self::Sandbox(error) => matches!(error, SandboxError::Incomplete(_)),
             Self::Hello(error) => !matches!(error, HelloError::Refused(_)),
             _ => false,
         }
@@ -147,7 +152,7 @@ impl ModelError {
 
     /// Whether the model itself is to blame: not this machine, and nobody who stopped it.
     pub fn is_models_fault(&self) -> bool {
-        !matches!(self, Self::Interrupted | Self::RuntimeDir(_)) && !self.is_stop_signal()
+        !matches!(self, Self::Interrupted | Self::RuntimeDir(_) | Self::Sandbox(_)) && !self.is_stop_signal()
     }
 
     /// The last lines the process printed, at most 100.

@@ -150,6 +150,46 @@ pub fn examine(path: &Path) -> Result<ModelTarget, ModelFileError> {
     }
 }
 
+/// What kind of program a model is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum ProgramKind {
+    /// Of the same instruction set as this program.
+    Native {
+        /// What loads its libraries; `None`: it has none.
+        loader: Option<String>,
+    },
+    /// Of another one that the kernel runs as well.
+    Foreign {
+        /// What loads its libraries; `None`: it has none.
+        loader: Option<String>,
+    },
+    /// A script.
+    Script,
+}
+
+impl ProgramKind {
+    /// Whether it is of the same instruction set as this program.
+    pub(super) fn is_native(&self) -> bool {
+        matches!(self, Self::Native { .. })
+    }
+}
+
+/// The kind of a program that [`examine`] has accepted.
+///
+/// # Errors
+/// It cannot be read.
+pub(super) fn kind(path: &Path) -> io::Result<ProgramKind> {
+    let mut file = File::open(path)?;
+    let mut head = Vec::new();
+    file.by_ref().take(512).read_to_end(&mut head)?;
+    let loader = elf_interpreter(&mut file, &head);
+    Ok(match identify(&head) {
+        FileFormat::Program { machine } if machine_name(machine) == this_machine() => ProgramKind::Native { loader },
+        FileFormat::Program { .. } => ProgramKind::Foreign { loader },
+        FileFormat::Script | FileFormat::Other(_) => ProgramKind::Script,
+    })
+}
+
 /// Refuses a file that is shorter than its header says. It would end with SIGSEGV or SIGBUS.
 fn check_length(path: &Path, head: &[u8], got: u64) -> Result<(), ModelFileError> {
     match elf::length(head) {

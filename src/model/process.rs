@@ -9,19 +9,18 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, kill_process_group, waitid};
 use tracing::{debug, error, warn};
 
 use super::output::Output;
 use super::runtime_dir::signal_to_end;
+use super::sandbox::{Confined, Sandbox, SandboxError};
 use super::tvm;
 
 /// A wait for the process checks it this often.
 const POLL_INTERVAL: Duration = Duration::from_millis(3);
 /// Time for the process to end after SIGINT, and after SIGKILL.
 const END_TIMEOUT: Duration = Duration::from_secs(1);
-/// Time for a file that was just written to become executable ("text file busy").
-const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Variables that a model inherits: those that locate libraries and accelerators, and none that could hold a credential
 /// (such as `AWS_*`, `SVCUID` and `CONFIG_PARAMETERS` of Greengrass).
@@ -59,11 +58,16 @@ pub struct ModelProcess {
 }
 
 impl ModelProcess {
-    /// Starts `program` with `arguments`.
+    /// Starts `program` with `arguments` in its sandbox; `home` is the directory for what it keeps there.
     ///
     /// # Errors
-    /// Of the operating system.
-    pub fn start(program: &Path, arguments: &[&OsStr]) -> io::Result<Self> {
+    /// [`SandboxError`]
+    pub fn start(
+        program: &Path,
+        arguments: &[&OsStr],
+        sandbox: &Sandbox,
+        confined: Option<Confined<'_>>,
+    ) -> Result<Self, SandboxError> {
         // A bare file name would be searched in PATH.
         let program = std::path::absolute(program)?;
         let (reader, writer) = io::pipe()?;
@@ -73,21 +77,17 @@ impl ModelProcess {
             .args(arguments)
             .env_clear()
             .envs(std::env::vars_os().filter(|(name, _)| is_inherited(name)))
-            .envs(tvm::variables(Path::new(tvm::HOME), &|name| std::env::var_os(name)));
+            .envs(tvm::variables(Path::new(tvm::HOME), &|name| std::env::var_os(name)))
+            // Its own, so that what it has started ends with it.
+            .process_group(0);
+        if let Some(confined) = confined.filter(|_| sandbox.hides_files()) {
+            command.envs([("HOME", confined.cache), ("TMPDIR", confined.cache)]);
+        }
         command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
         if program == Path::new("/proc/self/exe") {
             command.arg0("ei-greengrass");
         }
-        let deadline = Instant::now() + BUSY_TIMEOUT;
-        let child = loop {
-            match command.spawn() {
-                // A thread that forks while the file is being written keeps it open for a moment.
-                Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy && Instant::now() < deadline => {
-                    thread::sleep(POLL_INTERVAL);
-                }
-                other => break other?,
-            }
-        };
+        let child = sandbox.spawn(command, confined)?;
         Ok(Self {
             child: Some(child),
             output,
@@ -103,7 +103,11 @@ impl ModelProcess {
     pub fn exit_status(&mut self, limit: Duration) -> Option<ExitStatus> {
         let deadline = Instant::now() + limit;
         loop {
-            if let Ok(Some(status)) = self.child.as_mut()?.try_wait() {
+            let child = self.child.as_mut()?;
+            if has_exited(child) {
+                end_group(child);
+            }
+            if let Ok(Some(status)) = child.try_wait() {
                 return Some(status);
             }
             if Instant::now() >= deadline {
@@ -166,6 +170,17 @@ impl ModelProcess {
         }
         self.child.is_none()
     }
+}
+
+/// Whether the process has ended and was not reaped yet.
+fn has_exited(child: &Child) -> bool {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    waitid(WaitId::Pid(Pid::from_child(child)), options).is_ok_and(|status| status.is_some())
+}
+
+/// Ends what the model has started and left behind. The model itself was not reaped: no other group can have its number.
+fn end_group(child: &Child) {
+    let _ = kill_process_group(Pid::from_child(child), Signal::KILL);
 }
 
 impl Drop for ModelProcess {
@@ -260,7 +275,13 @@ mod tests {
     #[test]
     fn a_process_that_ignores_the_request_is_killed() {
         let script = "trap '' INT; echo ready; while :; do sleep 0.05; done";
-        let mut process = ModelProcess::start(Path::new("/bin/sh"), &["-c".as_ref(), script.as_ref()]).unwrap();
+        let mut process = ModelProcess::start(
+            Path::new("/bin/sh"),
+            &["-c".as_ref(), script.as_ref()],
+            &Sandbox::off(),
+            None,
+        )
+        .unwrap();
         let pid = process.pid().unwrap();
         let deadline = Instant::now() + Duration::from_secs(10);
         while process.output.last_lines(Duration::from_millis(5)).is_empty() {

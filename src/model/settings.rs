@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::runtime_dir::default_bases;
-use crate::config::{ModelSource, ShmBehavior, Threshold};
+use super::sandbox::{Sandbox, SandboxSupport};
+use crate::config::{ModelSandboxConfig, ModelSource, ShmBehavior, Threshold};
 use crate::status::health::HealthFlag;
 use crate::status::stats::Stats;
 
@@ -16,11 +17,14 @@ pub struct ModelSettings {
     pub source: ModelSource,
     /// The device's name, which is part of the name of the runtime directory.
     pub device: String,
-    /// Its subdirectory `models/` receives an executable copy of a model file that cannot be made executable.
+    /// Its subdirectory `models/` receives an executable copy of a model file that cannot be made executable; a model in
+    /// a sandbox has its `HOME` in `model-cache/`.
     pub work_dir: PathBuf,
     /// Whether a model file that is not executable is made executable, or copied into `work_dir`. Otherwise a temporary
     /// copy is started.
     pub may_change_files: bool,
+    /// What the process may do.
+    pub sandbox: Sandbox,
     /// Whether features are passed in shared memory.
     pub shm: ShmBehavior,
     /// Fails while features are sent as JSON because the model's shared memory cannot be used.
@@ -51,6 +55,7 @@ impl ModelSettings {
             device: device.into(),
             work_dir: work_dir.into(),
             may_change_files: true,
+            sandbox: Sandbox::new(ModelSandboxConfig::default(), SandboxSupport::detect()),
             shm: ShmBehavior::default(),
             shm_health: HealthFlag::default(),
             thresholds: Vec::new(),

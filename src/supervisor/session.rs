@@ -28,6 +28,7 @@ use crate::config::{Config, ResizeMode, SourceLine};
 use crate::events::EventSettings;
 use crate::inference::publisher::{Encoder, Outputs, Publisher, WaitingMessages};
 use crate::inference::{ClassifierSettings, InferenceContext, PredictionLogger, RefusedSlices};
+use crate::model::{Sandbox, SandboxSupport};
 use crate::report::{Report, ReportSettings};
 use crate::status::ModelState;
 use crate::studio::{Provider, UpdateRequest};
@@ -137,8 +138,10 @@ impl<'a> Session<'a> {
             let (shm, thresholds) = (config.runner.shm, config.runner.thresholds.clone());
             let work_dir = config.work_dir.clone();
             let shm_health = context.registry.shared_memory_flag().clone();
+            let sandbox = Sandbox::new(config.model_sandbox.clone(), SandboxSupport::detect());
             move |source| model::ModelSettings {
                 shm,
+                sandbox: sandbox.clone(),
                 shm_health: shm_health.clone(),
                 thresholds: thresholds.clone(),
                 ..model::ModelSettings::new(source, &*device, &work_dir, stats.clone())

@@ -25,6 +25,7 @@ mod model_faults;
 mod options;
 mod pictures;
 mod results;
+mod sandbox;
 mod saying;
 mod shared_memory;
 mod sources;

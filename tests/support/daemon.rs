@@ -73,6 +73,8 @@ impl Site {
             ("lock_filename", self.path().join("lock").display().to_string()),
             ("work_dir", self.path().display().to_string()),
             ("preview", "off".to_owned()),
+            // Scripted models write what they receive beside themselves.
+            ("model_allow", self.path().display().to_string()),
         ] {
             command.arg("--set").arg(format!("{key}={value}"));
         }

@@ -68,6 +68,43 @@ fn the_keys_of_model_updates_are_read_and_a_digest_that_is_none_accepts_no_file(
 }
 
 #[test]
+fn the_sandbox_of_the_model_is_a_word_and_allows_absolute_paths() {
+    for (mode, expected) in [
+        ("Strict", SandboxMode::Strict),
+        ("off", SandboxMode::Off),
+        ("auto", SandboxMode::Auto),
+    ] {
+        let loaded = with("model_sandbox", json!(mode));
+        assert_eq!((loaded.config.model_sandbox.mode, loaded.warnings.len()), (expected, 0));
+    }
+    let wrong = with("model_sandbox", json!("none"));
+    assert_eq!(
+        (wrong.config.model_sandbox.mode, wrong.warnings.len()),
+        (SandboxMode::Auto, 1)
+    );
+    for value in [
+        json!(["/dev/npu0", "/srv/a b"]),
+        json!("/dev/npu0:/srv/a b"),
+        json!(" /dev/npu0 : /srv/a b: "),
+    ] {
+        let loaded = with("model_allow", value.clone());
+        let expected: [PathBuf; 2] = ["/dev/npu0".into(), "/srv/a b".into()];
+        assert_eq!(loaded.config.model_sandbox.allow, expected, "{value}");
+        assert_eq!(loaded.warnings, []);
+    }
+    for value in [
+        json!("dev/npu0"),
+        json!(["/dev/npu0", "x"]),
+        json!({"path": "/"}),
+        json!([7]),
+    ] {
+        let loaded = with("model_allow", value.clone());
+        assert_eq!(loaded.config.model_sandbox.allow, Vec::<PathBuf>::new(), "{value}");
+        assert_eq!(loaded.warnings.len(), 1, "{value}");
+    }
+}
+
+#[test]
 fn the_keys_of_collected_frames_are_read_and_off_without_a_trigger() {
     let text = json!({
         "collect_uncertain": "0.4-0.6", "collect_per_hour": "3", "collect_every_minutes": 60, "collect_category": "Testing",

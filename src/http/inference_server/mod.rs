@@ -20,7 +20,7 @@ use super::access::Access;
 use super::connections::{ServerLimits, serve};
 use super::listener::{Service, bind};
 use crate::config::Config;
-use crate::model;
+use crate::model::{self, Sandbox, SandboxSupport};
 use crate::status::health::HealthFlag;
 use crate::status::stats::Stats;
 use model_provider::provide_model;
@@ -54,7 +54,9 @@ pub async fn run(config: &Config, device: &str, stop: impl Future<Output = ()>) 
     model::sweep(device);
     let (selected, models) = watch::channel(None);
     let (base, device) = (config.clone(), device.to_owned());
+    let sandbox = Sandbox::new(config.model_sandbox.clone(), SandboxSupport::detect());
     let settings = move |source| model::ModelSettings {
+        sandbox: sandbox.clone(),
         shm: base.runner.shm,
         thresholds: base.runner.thresholds.clone(),
         ..model::ModelSettings::new(source, &*device, &base.work_dir, stats.clone())
