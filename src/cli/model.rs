@@ -9,7 +9,9 @@ use tokio::sync::watch;
 
 use super::{ConfigArgs, Exit, LogArgs, complain, logging};
 use crate::config::{Config, Loaded, ModelSource};
-use crate::model::{Interrupt, Model, ModelInfo, ModelInput, ModelSettings, ModelTarget, examine};
+use crate::model::{
+    Interrupt, Model, ModelInfo, ModelInput, ModelSettings, ModelTarget, Sandbox, SandboxSupport, examine,
+};
 use crate::studio::{FetchError, FetchStage, ModelStore, Provider};
 use crate::util::text::sentence;
 
@@ -119,7 +121,10 @@ fn info(file: Option<&str>, loaded: &Loaded, log: &LogArgs) -> Exit {
             return Exit::Configuration;
         }
     };
-    let settings = ModelSettings::new(source, "info", &config.work_dir, Arc::default());
+    let settings = ModelSettings {
+        sandbox: Sandbox::new(config.model_sandbox.clone(), SandboxSupport::detect()),
+        ..ModelSettings::new(source, "info", &config.work_dir, Arc::default())
+    };
     match Model::read_info(&settings, &Interrupt::new()) {
         Ok(info) => {
             print!("{}", describe(&location, &info));

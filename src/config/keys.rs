@@ -399,7 +399,7 @@ pub(super) static MODEL_ALLOW: Key<Vec<PathBuf>> = Key::new(
     Absent,
     "absolute paths, as a list or with colons between them",
     values::paths,
-    show::paths,
+    |paths| show::paths(paths),
 );
 pub(super) static PREVIEW: Key<bool> = switch("preview", "on");
 pub(super) static PREVIEW_HOST: Key<String> = Key::new(

@@ -19,7 +19,7 @@ pub(super) fn some_path(path: &Option<PathBuf>) -> String {
     path.as_ref().map(|path| self::path(path)).unwrap_or_default()
 }
 
-pub(super) fn paths(paths: &Vec<PathBuf>) -> String {
+pub(super) fn paths(paths: &[PathBuf]) -> String {
     paths.iter().map(|path| self::path(path)).collect::<Vec<_>>().join(":")
 }
 

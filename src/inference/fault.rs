@@ -53,6 +53,11 @@ impl InferenceFault {
         matches!(self, Self::Model(error) if error.is_stop_signal())
     }
 
+    /// Whether the model file is not the one that was downloaded.
+    pub fn is_changed_file(&self) -> bool {
+        matches!(self, Self::Model(ModelError::Changed { .. }))
+    }
+
     /// [`ModelError::is_models_fault`]. What made this program panic may be an answer of the model.
     pub fn is_models_fault(&self) -> bool {
         match self {

@@ -97,6 +97,11 @@ pub enum TrialFailure {
 }
 
 impl TrialFailure {
+    /// Whether the model file is not the one that was downloaded.
+    pub fn is_changed_file(&self) -> bool {
+        matches!(self, Self::NotStarted(ModelError::Changed { .. }))
+    }
+
     /// Whether the model is to blame, and not the circumstances.
     pub fn is_bad_model(&self) -> bool {
         match self {

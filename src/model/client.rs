@@ -13,7 +13,7 @@ use super::builtin;
 use super::cache_dir::CacheDir;
 use super::connection::{ModelConnection, ModelConnectionError, WaitProgress};
 use super::error::ModelError;
-use super::file::{self, ModelTarget};
+use super::file::{self, ModelFileError, ModelTarget};
 use super::framing::excerpt;
 use super::hello::{self, Hello};
 use super::interrupt::Interrupt;
@@ -25,6 +25,7 @@ use super::sandbox::{Confined, SandboxError};
 use super::settings::{ModelSettings, ModelTimeouts};
 use crate::config::ModelSource;
 use crate::util::clock::rounded;
+use crate::util::digest::sha256;
 
 /// The steps that error messages name.
 const STARTING: &str = "while it was starting";
@@ -71,6 +72,9 @@ impl ModelClient {
                 } else {
                     file::examine(path)?
                 };
+                if let (ModelTarget::Program(_), Some(expected)) = (&target, &settings.sha256) {
+                    check_digest(path, expected)?;
+                }
                 match target {
                     ModelTarget::Socket(socket) => {
                         return Self::connect(&socket, None, None, settings.timeouts, interrupt);
@@ -301,6 +305,22 @@ impl Drop for ModelClient {
         self.connection.close();
         end(&mut self.process, &mut self.directory, self.segment_names);
     }
+}
+
+/// Refuses a file that is not the one that was downloaded.
+fn check_digest(path: &Path, expected: &str) -> Result<(), ModelError> {
+    let got = sha256(path).map_err(|source| ModelFileError::Unreadable {
+        path: path.to_owned(),
+        source,
+    })?;
+    if got == expected {
+        return Ok(());
+    }
+    Err(ModelError::Changed {
+        path: path.to_owned(),
+        got,
+        expected: expected.to_owned(),
+    })
 }
 
 /// What a model must not read, even where it is below a directory of the system.

@@ -35,6 +35,16 @@ pub enum ModelError {
     /// the file executable instead.
     #[error("no temporary directory takes an executable copy of the model: {0}")]
     NoTemporaryCopy(#[source] io::Error),
+    /// The file is not the one that was downloaded.
+    #[error("the model {} was changed or damaged: it has the SHA-256 {got}, and had {expected} when it was downloaded", path.display())]
+    Changed {
+        /// The file.
+        path: PathBuf,
+        /// Its SHA-256.
+        got: String,
+        /// The SHA-256 that it must have.
+        expected: String,
+    },
     /// The process could not be started.
     #[error("the model {} could not be started: {source}", path.display())]
     Spawn {
@@ -137,7 +147,7 @@ impl ModelError {
     pub fn is_permanent(&self) -> bool {
         match self {
             Self::File(ModelFileError::Unreadable { .. } | ModelFileError::NotExecutable { .. }) => false,
-            Self::File(_) | Self::Builtin(_) | Self::SharedMemory(_) => true,
+            Self::File(_) | Self::Builtin(_) | Self::SharedMemory(_) | Self::Changed { .. } => true,
             Self::Sandbox(error) => matches!(error, SandboxError::Incomplete(_)),
             Self::Hello(error) => !matches!(error, HelloError::Refused(_)),
             _ => false,
@@ -152,7 +162,10 @@ impl ModelError {
 
     /// Whether the model itself is to blame: not this machine, and nobody who stopped it.
     pub fn is_models_fault(&self) -> bool {
-        !matches!(self, Self::Interrupted | Self::RuntimeDir(_) | Self::Sandbox(_)) && !self.is_stop_signal()
+        !matches!(
+            self,
+            Self::Interrupted | Self::RuntimeDir(_) | Self::Sandbox(_) | Self::Changed { .. }
+        ) && !self.is_stop_signal()
     }
 
     /// The last lines the process printed, at most 100.

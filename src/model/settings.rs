@@ -23,6 +23,8 @@ pub struct ModelSettings {
     /// Whether a model file that is not executable is made executable, or copied into `work_dir`. Otherwise a temporary
     /// copy is started.
     pub may_change_files: bool,
+    /// The SHA-256 that the model file must have, as 64 lower-case hexadecimal digits; `None`: any.
+    pub sha256: Option<String>,
     /// What the process may do.
     pub sandbox: Sandbox,
     /// Whether features are passed in shared memory.
@@ -55,6 +57,7 @@ impl ModelSettings {
             device: device.into(),
             work_dir: work_dir.into(),
             may_change_files: true,
+            sha256: None,
             sandbox: Sandbox::new(ModelSandboxConfig::default(), SandboxSupport::detect()),
             shm: ShmBehavior::default(),
             shm_health: HealthFlag::default(),

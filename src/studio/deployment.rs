@@ -6,13 +6,13 @@ use std::path::Path;
 use super::api;
 use super::build_job::BuildJob;
 use super::client::StudioClient;
-use super::digest::sha256;
 use super::download::download;
 use super::error::StudioError;
 use super::pending_build::{BuildKey, PendingBuild};
 use super::selection::DeploymentOptions;
 use super::store::{ModelMetadata, ModelStore, StoredModel};
 use crate::util::backoff::Retry;
+use crate::util::digest::sha256;
 
 /// The model of a project for one target, variant and engine.
 pub(super) struct Deployment<'a> {
@@ -122,9 +122,10 @@ impl Deployment<'_> {
         ];
         let path = format!("api/{}/deployment/download", self.project);
         let file = download(self.studio, &path, &query, store).await?;
-        check_digest(file.path(), metadata.version, sha256).await?;
+        let got = digest(file.path()).await?;
+        compare_digests(metadata.version, &got, sha256)?;
         let bytes = std::fs::metadata(file.path()).map_or(0, |meta| meta.len());
-        let model = store.install(file, metadata).map_err(unwritable)?;
+        let model = store.install(file, metadata, got).map_err(unwritable)?;
         store.remove_old_versions(metadata.project_id);
         tracing::info!(
             version = metadata.version, bytes, path = %model.path.display(),
@@ -136,24 +137,32 @@ impl Deployment<'_> {
 
 /// Refuses a file with another SHA-256 than the pinned one.
 pub(super) async fn check_digest(path: &Path, version: u64, expected: Option<&str>) -> Result<(), StudioError> {
-    let Some(expected) = expected else {
-        return Ok(());
-    };
+    match expected {
+        None => Ok(()),
+        pinned => compare_digests(version, &digest(path).await?, pinned),
+    }
+}
+
+/// The SHA-256 of a file.
+async fn digest(path: &Path) -> Result<String, StudioError> {
     let file = path.to_owned();
     let hashed = tokio::task::spawn_blocking(move || sha256(&file)).await;
-    let got = hashed
+    hashed
         .map_err(io::Error::from)
         .flatten()
         .map_err(|source| StudioError::Store {
             path: path.to_owned(),
             source,
-        })?;
-    if got == expected {
-        return Ok(());
+        })
+}
+
+fn compare_digests(version: u64, got: &str, expected: Option<&str>) -> Result<(), StudioError> {
+    match expected.filter(|expected| *expected != got) {
+        None => Ok(()),
+        Some(expected) => Err(StudioError::OtherDigest {
+            version,
+            got: got.to_owned(),
+            expected: expected.to_owned(),
+        }),
     }
-    Err(StudioError::OtherDigest {
-        version,
-        got,
-        expected: expected.to_owned(),
-    })
 }

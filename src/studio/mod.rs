@@ -14,7 +14,6 @@ pub mod channel;
 mod client;
 pub mod collect;
 mod deployment;
-mod digest;
 mod download;
 mod error;
 mod fetch;

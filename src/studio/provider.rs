@@ -156,6 +156,18 @@ impl Provider {
         Ok(fetch_accepted(&studio, request, policy, stage).await?)
     }
 
+    /// Forgets a stored model whose file is not the one that was downloaded.
+    pub fn discard(&self, model: &StoredModel) {
+        if let Err(error) = self.store.discard(model) {
+            tracing::error!(
+                path = %model.path.display(),
+                %error,
+                advice = "remove its directory",
+                "A changed model cannot be removed from the store"
+            );
+        }
+    }
+
     /// Which versions are in use, and which are bad.
     pub fn versions(&self) -> ModelVersions {
         self.store.versions().read(&self.origin())

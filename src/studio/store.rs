@@ -84,6 +84,9 @@ struct ModelRecord {
     metadata: ModelMetadata,
     /// Size of the model.
     bytes: u64,
+    /// SHA-256 of the model when it was downloaded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sha256: Option<String>,
     /// A number that grows with every use of any model. The clock is not used, because it may be wrong after a start.
     used: u64,
 }
@@ -95,6 +98,8 @@ pub struct StoredModel {
     pub path: PathBuf,
     /// Description of the model.
     pub metadata: ModelMetadata,
+    /// Its SHA-256 when it was downloaded, as 64 lower-case hexadecimal digits; `None`: not known.
+    pub sha256: Option<String>,
     /// Holds the lock on the file.
     _lock: Arc<File>,
 }
@@ -173,6 +178,14 @@ impl ModelStore {
         Some(model)
     }
 
+    /// Forgets a model whose file is not the one that was downloaded: it counts as not stored, and is downloaded again.
+    ///
+    /// # Errors
+    /// The directory cannot be written.
+    pub(super) fn discard(&self, model: &StoredModel) -> io::Result<()> {
+        fs::remove_file(self.root.join(model.name()).join(ABOUT))
+    }
+
     /// Creates an empty file for a download.
     ///
     /// # Errors
@@ -189,11 +202,17 @@ impl ModelStore {
         Ok(PartialDownload { temporary, file })
     }
 
-    /// Turns a checked download into a stored model: executable, synced to the disk, and renamed in one step.
+    /// Turns a checked download with this SHA-256 into a stored model: executable, synced to the disk, and renamed in one
+    /// step.
     ///
     /// # Errors
     /// The directory cannot be written.
-    pub(super) fn install(&self, download: PartialDownload, metadata: &ModelMetadata) -> io::Result<StoredModel> {
+    pub(super) fn install(
+        &self,
+        download: PartialDownload,
+        metadata: &ModelMetadata,
+        sha256: String,
+    ) -> io::Result<StoredModel> {
         let PartialDownload { mut temporary, file } = download;
         file.set_permissions(fs::Permissions::from_mode(0o755))?;
         file.sync_all()?;
@@ -205,6 +224,7 @@ impl ModelStore {
         let record = ModelRecord {
             metadata: metadata.clone(),
             bytes,
+            sha256: Some(sha256),
             used: self.next_use(),
         };
         write_record(&directory, &record)?;
@@ -218,6 +238,7 @@ impl ModelStore {
             _lock: Arc::new(open_locked(&path)?),
             path,
             metadata: metadata.clone(),
+            sha256: record.sha256,
         })
     }
 
@@ -332,10 +353,10 @@ fn read(directory: &Path) -> Option<(ModelRecord, StoredModel)> {
     if file.metadata().ok()?.len() != record.bytes {
         return None;
     }
-    let metadata = record.metadata.clone();
     let model = StoredModel {
         path,
-        metadata,
+        metadata: record.metadata.clone(),
+        sha256: record.sha256.clone(),
         _lock: Arc::new(file),
     };
     Some((record, model))

@@ -103,7 +103,10 @@ impl ModelSupervisor {
             self.phase = ModelPhase::Searching;
             return;
         };
-        let settings = (self.settings)(source);
+        let settings = ModelSettings {
+            sha256: self.stored().and_then(|stored| stored.sha256.clone()),
+            ..(self.settings)(source)
+        };
         let finish = context.finish.clone();
         self.launch(finish, move |interrupt, notify| {
             inference::run(&settings, interrupt, &mut context, notify)

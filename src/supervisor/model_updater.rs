@@ -305,6 +305,11 @@ impl ModelUpdater {
         self.show_versions(&versions);
     }
 
+    /// Forgets a model whose file is not the one that was downloaded.
+    pub(super) fn discard(&self, model: &StoredModel) {
+        self.provider.discard(model);
+    }
+
     /// Records that the downloaded model of this version cannot be used: it can never run here, or its file is not the
     /// configured one.
     pub(super) fn record_bad_candidate(&self, version: u64, reason: &str, error: &FetchError) {

@@ -7,6 +7,7 @@ pub mod clock;
 pub(crate) mod damaged_files;
 pub(crate) mod database;
 pub mod decimal;
+pub(crate) mod digest;
 pub(crate) mod durable_names;
 pub(crate) mod foreign_files;
 #[doc(hidden)]

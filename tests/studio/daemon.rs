@@ -115,6 +115,28 @@ fn the_secret_becomes_a_model_becomes_messages_and_nobody_sees_the_key() {
 }
 
 #[test]
+fn a_stored_model_that_was_changed_is_not_started_and_is_downloaded_again() {
+    let bench = Bench::new();
+    let studio = stand_in::studio(&bench.state);
+    let daemon = bench.run(&studio.url(), |_| {});
+    bench.observer.wait_for_status("started", 1);
+    daemon.stop();
+    // Of the same size, and it would still start.
+    let path = place(bench.site.path(), 3);
+    let mut model = std::fs::read(&path).unwrap();
+    *model.last_mut().unwrap() ^= 1;
+    std::fs::write(&path, &model).unwrap();
+
+    let daemon = bench.run(&studio.url(), |_| {});
+    daemon.wait_for_line("was changed or damaged: it has the SHA-256");
+    daemon.wait_for_line("Downloaded the model version=3");
+    bench.observer.wait_for_status("started", 2);
+    assert_eq!(studio.count("/deployment/download"), 2);
+    daemon.stop();
+    assert_ne!(std::fs::read(&path).unwrap(), model);
+}
+
+#[test]
 fn without_network_the_earlier_model_runs_and_a_newer_one_is_used_after_a_restart() {
     let bench = Bench::new();
     let port = free_port();

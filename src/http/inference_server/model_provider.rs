@@ -11,18 +11,25 @@ use crate::studio::{ModelUpdate, Provider, StoredModel, is_missing, warn_missing
 #[derive(Debug, Clone)]
 pub(super) struct SelectedModel {
     pub(super) source: ModelSource,
+    /// The SHA-256 of a downloaded file.
+    pub(super) sha256: Option<String>,
     /// Keeps the downloaded file from being removed while it is in use.
     _stored: Option<StoredModel>,
 }
 
 impl SelectedModel {
     fn local(source: ModelSource) -> Self {
-        Self { source, _stored: None }
+        Self {
+            source,
+            sha256: None,
+            _stored: None,
+        }
     }
 
     fn downloaded(model: StoredModel) -> Self {
         Self {
             source: ModelSource::File(model.path.clone()),
+            sha256: model.sha256.clone(),
             _stored: Some(model),
         }
     }

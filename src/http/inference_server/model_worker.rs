@@ -126,14 +126,18 @@ fn run_models(
     let mut backoff = Backoff::new(BackoffPolicy::default());
     let mut limiter = LogLimiter::default();
     while !interrupt.is_tripped() {
-        let Some(SelectedModel { source, .. }) = models.borrow_and_update().clone() else {
+        let Some(SelectedModel { source, sha256, .. }) = models.borrow_and_update().clone() else {
             // `classify` refuses requests while there is no model, so nothing needs a reply here.
             if matches!(queue.recv_timeout(CHECK_INTERVAL), Err(RecvTimeoutError::Disconnected)) {
                 return;
             }
             continue;
         };
-        let ended = Model::start(&settings(source), interrupt).and_then(|mut model| {
+        let settings = ModelSettings {
+            sha256,
+            ..settings(source)
+        };
+        let ended = Model::start(&settings, interrupt).and_then(|mut model| {
             let info = model.info().clone();
             if info.slow_first_inference {
                 model.warm_up()?;

@@ -68,7 +68,7 @@ fn a_model_gets_the_nodes_of_accelerators_and_no_cameras_microphones_or_disks() 
     let devices: Vec<_> = granted.iter().filter(|(_, access)| *access == Access::Device).collect();
     for node in nodes {
         let is_granted = |(path, _): &&(String, Access)| node.starts_with(path.as_str());
-        assert!(devices.iter().any(|grant| is_granted(grant)), "{node}");
+        assert!(devices.iter().any(is_granted), "{node}");
     }
     for node in others {
         assert!(

@@ -28,7 +28,7 @@ fn metadata(version: u64) -> ModelMetadata {
 fn stored(store: &ModelStore, metadata: &ModelMetadata) -> StoredModel {
     let unfinished = store.new_download().unwrap();
     unfinished.writer().unwrap().write_all(b"model").unwrap();
-    store.install(unfinished, metadata).unwrap()
+    store.install(unfinished, metadata, "ab".repeat(32)).unwrap()
 }
 
 fn names(directory: &Path) -> Vec<String> {
@@ -52,6 +52,25 @@ fn a_model_is_stored_as_an_executable_below_its_project_and_found_again() {
     assert_eq!(fs::metadata(&model.path).unwrap().permissions().mode() & 0o777, 0o755);
     assert_eq!(store.find(&metadata(3)).unwrap().path, model.path);
     assert!(store.find(&metadata(4)).is_none());
+}
+
+#[test]
+fn a_model_keeps_its_digest_until_it_is_discarded() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = ModelStore::new(dir.path());
+    stored(&store, &metadata(3));
+    // A use rewrites the description.
+    let model = store.find(&metadata(3)).unwrap();
+    let digest = "ab".repeat(32);
+    assert_eq!(model.sha256.as_ref(), Some(&digest));
+    assert_eq!(store.named(&model.name()).unwrap().sha256, Some(digest));
+    // As an earlier version of this component has written it.
+    let about = model.path.with_file_name(ABOUT);
+    let text = fs::read_to_string(&about).unwrap();
+    fs::write(&about, text.replace("sha256", "other")).unwrap();
+    assert_eq!(store.find(&metadata(3)).unwrap().sha256, None);
+    store.discard(&model).unwrap();
+    assert!(store.find(&metadata(3)).is_none());
 }
 
 #[test]

@@ -88,10 +88,10 @@ impl Session<'_> {
                     self.context.registry.set_model_state(ModelState::Waiting(e.brief()));
                 }
                 self.model.on_ended(&result);
-                if let Err(e) = &result
-                    && e.is_models_fault()
-                {
-                    self.on_model_failure(&e.brief());
+                match &result {
+                    Err(e) if e.is_changed_file() => self.on_changed_model(),
+                    Err(e) if e.is_models_fault() => self.on_model_failure(&e.brief()),
+                    _ => {}
                 }
             }
             ModelEvent::Fetched(fetched) => self.on_fetched(*fetched),

@@ -7,7 +7,7 @@ use super::Session;
 use crate::capture::AudioFormat;
 use crate::config::ModelSource;
 use crate::inference::trial::{Trial, TrialFailure};
-use crate::model::{ModelError, ModelInfo};
+use crate::model::{ModelError, ModelInfo, ModelSettings};
 use crate::status::ModelState;
 use crate::studio::{FetchError, StoredModel, UpdateOutcome, UpdateRequest};
 use crate::supervisor::event::FetchedModel;
@@ -116,7 +116,10 @@ impl Session<'_> {
         let config = &setup.config;
         let running = self.model.info();
         let trial = Trial {
-            settings: self.model.settings(ModelSource::File(candidate.path.clone())),
+            settings: ModelSettings {
+                sha256: candidate.sha256.clone(),
+                ..self.model.settings(ModelSource::File(candidate.path.clone()))
+            },
             classifier: self.classifier_settings(),
             audio: running.and_then(|info| AudioFormat::of(&info.input, info.features)),
             inferences: config.model_updates.trial_inferences,
@@ -184,6 +187,9 @@ impl Session<'_> {
                 reason,
                 "The new model was not tried, and the one before goes on"
             );
+            if failure.is_changed_file() {
+                self.updates.discard(&candidate);
+            }
             if !matches!(failure, TrialFailure::Cancelled) {
                 self.updates.record_no_trial();
             }
@@ -250,6 +256,14 @@ impl Session<'_> {
         match probation.fallback {
             Some(fallback) => self.model.restart_with(fallback),
             None => self.model.search_again(),
+        }
+    }
+
+    /// The file of the stored model is not the one that was downloaded: it is downloaded again.
+    pub(super) fn on_changed_model(&mut self) {
+        if let Some(changed) = self.model.stored().cloned() {
+            self.updates.discard(&changed);
+            self.model.search_again();
         }
     }
 
