@@ -2,7 +2,6 @@
 
 use crate::support;
 
-use std::path::Path;
 use std::sync::{Arc, Mutex, Once};
 use std::time::Duration;
 
@@ -255,7 +254,7 @@ fn the_first_answer_may_take_longer_than_the_usual_limit_and_the_log_shows_progr
         "answers": [{"delay_ms": 600, "then": {"bounding_boxes": []}}, boxed(0.5)]
     });
     let source = ModelSource::File(site.scripted_model(&script));
-    let mut settings = model::ModelSettings::new(source, "warm", Path::new("."), Arc::default());
+    let mut settings = model::ModelSettings::new(source, "warm", site.path(), Arc::default());
     settings.timeouts.classify = Duration::from_millis(200);
     settings.timeouts.progress = Duration::from_millis(100);
     let log = Log::default();

@@ -20,7 +20,7 @@ pub struct WaitingCall {
     /// The thread.
     pub pid: u32,
     /// Its number.
-    pub number: i64,
+    pub number: libc::c_long,
     /// Its arguments.
     pub arguments: [u64; 6],
 }

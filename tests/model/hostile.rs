@@ -231,3 +231,41 @@ fn strict_refuses_to_start_where_something_is_missing_and_auto_uses_what_there_i
     let partly = outcomes(Sandbox::new(config, without_landlock), &attempts);
     assert_eq!(partly, ["done", "errno 1", "0"]);
 }
+
+/// `cargo test --release --test integration figures_of_the_sandbox -- --ignored --nocapture`
+#[test]
+#[ignore = "prints figures; to be run by hand on a release build"]
+fn figures_of_the_sandbox() {
+    const STARTS: usize = 40;
+    const INFERENCES: u32 = 500;
+    let modes = [SandboxMode::Off, SandboxMode::Auto];
+    let mut times = [(); 2].map(|()| [const { Vec::new() }; 2]);
+    let benches = modes.map(|mode| {
+        let mut bench = Bench::new(json!({}));
+        bench.settings.source = ModelSource::Builtin("nop=320x320".into());
+        bench.settings.builtin_program = crate::support::daemon::binary().to_owned();
+        bench.settings.sandbox = sandbox(mode, &[]);
+        bench
+    });
+    // In turns, so that other work on the machine meets both.
+    for _ in 0..STARTS {
+        for (bench, [starts, inferences]) in benches.iter().zip(&mut times) {
+            let begun = Instant::now();
+            let mut model = bench.start().unwrap();
+            starts.push(begun.elapsed());
+            let elements = model.features().len();
+            let begun = Instant::now();
+            for _ in 0..INFERENCES {
+                model.classify(elements).unwrap();
+            }
+            inferences.push(begun.elapsed() / INFERENCES);
+        }
+    }
+    for (mode, figures) in modes.iter().zip(&mut times) {
+        let [starts, inferences] = figures.each_mut().map(|times| {
+            times.sort();
+            times[times.len() / 2]
+        });
+        println!("model_sandbox {mode}: start to hello {starts:.1?}, one inference {inferences:.1?} (medians)");
+    }
+}

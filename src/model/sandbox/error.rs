@@ -18,7 +18,7 @@ pub enum SandboxError {
     Files(#[from] landlock::RulesetError),
     /// The filter could not be built.
     #[error("its system calls cannot be filtered: {0}")]
-    Filter(#[from] seccompiler::BackendError),
+    Filter(String),
     /// A fault of this program.
     #[error("the thread that starts the model has panicked")]
     Panicked,

@@ -9,6 +9,8 @@ use seccompiler::{
     SeccompFilter, SeccompRule, TargetArch,
 };
 
+use super::error::SandboxError;
+
 /// Landlock has rules for truncation since this version.
 const LANDLOCK_TRUNCATES: u8 = 3;
 
@@ -93,7 +95,11 @@ fn architecture() -> Option<TargetArch> {
 ///
 /// # Errors
 /// A fault of this program.
-pub(super) fn program(landlock: u8) -> Result<Option<Vec<sock_filter>>, BackendError> {
+pub(super) fn program(landlock: u8) -> Result<Option<Vec<sock_filter>>, SandboxError> {
+    build(landlock).map_err(|error| SandboxError::Filter(error.to_string()))
+}
+
+fn build(landlock: u8) -> Result<Option<Vec<sock_filter>>, BackendError> {
     let Some(architecture) = architecture() else {
         return Ok(None);
     };

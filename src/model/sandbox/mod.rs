@@ -8,6 +8,10 @@
 mod capabilities;
 mod error;
 mod files;
+#[cfg_attr(
+    not(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64")),
+    path = "no_filter.rs"
+)]
 mod filter;
 mod limits;
 mod paths;

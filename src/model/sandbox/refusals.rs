@@ -41,7 +41,7 @@ enum Wish {
 
 /// A system call with the place of its path among the arguments.
 struct Watched {
-    number: i64,
+    number: libc::c_long,
     /// The argument with the directory to which the path is relative.
     directory: Option<usize>,
     path: usize,
@@ -108,7 +108,7 @@ const WATCHED: &[Watched] = &[
 
 /// The filter that lets these calls wait; `None`: none can be built for this instruction set.
 pub(super) fn program() -> Option<Vec<sock_filter>> {
-    let numbers: Vec<i64> = WATCHED.iter().map(|call| call.number).collect();
+    let numbers: Vec<_> = WATCHED.iter().map(|call| call.number).collect();
     filter::waiting(&numbers)
 }
 
