@@ -11,6 +11,7 @@ use crate::capture::CaptureTap;
 use crate::device::Topics;
 use crate::events::EventRecorder;
 use crate::inference::LiveTap;
+use crate::model::Sandbox;
 use crate::status::StatusRegistry;
 use crate::status::stats::Stats;
 use crate::studio::UpdateRequester;
@@ -31,6 +32,8 @@ pub(super) struct Context {
     pub registry: Arc<StatusRegistry>,
     pub stuck_threads: Arc<StuckThreads>,
     pub source_secrets: Arc<SourceSecrets>,
+    /// What the process of a model may do.
+    pub sandbox: Sandbox,
     /// Copies for the data collection; `None`: nothing asks for them.
     pub capture_tap: Option<Arc<CaptureTap>>,
     /// Chooses inputs that are worth an upload to Edge Impulse Studio; `None`: off.

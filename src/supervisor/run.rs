@@ -25,6 +25,7 @@ use crate::events::EventRecorder;
 use crate::http::live_page;
 use crate::inference::LiveTap;
 use crate::inference::publisher::WaitingMessages;
+use crate::model::{Sandbox, SandboxSupport};
 use crate::status::stats::Stats;
 use crate::status::{ComponentInfo, StatusRegistry};
 use crate::studio::monitor::MonitorTap;
@@ -119,7 +120,9 @@ pub async fn run(
         .map(|settings| Arc::new(MonitorTap::new(settings, studio_updates.clone(), stats.clone())));
     let (frame_selector, frames) = studio_link::frame_selector(config, &device, &stats).unzip();
     let (model_updates, update_requests) = UpdateRequester::new();
+    let sandbox = Sandbox::new(config.model_sandbox.clone(), SandboxSupport::detect());
     let context = Context {
+        sandbox,
         setup: Arc::new(Mutex::new(Arc::new(setup))),
         device,
         topics,

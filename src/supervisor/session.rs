@@ -28,7 +28,6 @@ use crate::config::{Config, ResizeMode, SourceLine};
 use crate::events::EventSettings;
 use crate::inference::publisher::{Encoder, Outputs, Publisher, WaitingMessages};
 use crate::inference::{ClassifierSettings, InferenceContext, PredictionLogger, RefusedSlices};
-use crate::model::{Sandbox, SandboxSupport};
 use crate::report::{Report, ReportSettings};
 use crate::status::ModelState;
 use crate::studio::{Provider, UpdateRequest};
@@ -138,7 +137,7 @@ impl<'a> Session<'a> {
             let (shm, thresholds) = (config.runner.shm, config.runner.thresholds.clone());
             let work_dir = config.work_dir.clone();
             let shm_health = context.registry.shared_memory_flag().clone();
-            let sandbox = Sandbox::new(config.model_sandbox.clone(), SandboxSupport::detect());
+            let sandbox = context.sandbox.clone();
             move |source| model::ModelSettings {
                 shm,
                 sandbox: sandbox.clone(),

@@ -1,11 +1,14 @@
 //! The sandbox of the model in the running component.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 
 use serde_json::{Value, json};
 
 use super::stage::{CAMERA, Stage, lines};
+use crate::support::daemon::Daemon;
 use crate::support::scripts::script;
 
 const REFUSED: &str = "The sandbox refused the model a file";
@@ -77,6 +80,29 @@ fn a_refused_file_is_in_the_log_once_and_model_allow_gives_it_to_the_model() {
     let outcomes = self::outcomes(&stage, 4);
     assert!(outcomes.iter().all(|outcome| outcome == "done"), "{outcomes:?}");
     assert!(!daemon.stop().contains(REFUSED));
+}
+
+/// Root has no limit of processes, so this runs as a user without an account; without root it does nothing.
+#[test]
+fn a_model_cannot_start_processes_and_threads_without_end() {
+    const USER: u32 = 52_003;
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    for (mode, expected) in [("auto", "errno 11"), ("off", "done")] {
+        let stage = Stage::new();
+        let model = stage
+            .site
+            .scripted_model(&attempts(&[("start threads", Path::new("1500"))]));
+        fs::set_permissions(stage.site.path(), fs::Permissions::from_mode(0o777)).unwrap();
+        let mut command = stage.command(&model, &[&format!("model_sandbox={mode}")]);
+        command.env("HOME", stage.site.path());
+        command.args(["--gst", CAMERA]).uid(USER).gid(USER);
+        let daemon = Daemon::start(command);
+        let outcomes = outcomes(&stage, 1);
+        assert_eq!(outcomes[0], expected, "{mode}");
+        daemon.stop();
+    }
 }
 
 #[test]

@@ -81,9 +81,16 @@ const REFUSED: &[i64] = &[
 /// The same number for every instruction set; not in the `libc` crate for all of them.
 const FCHMODAT2: i64 = 452;
 
-/// Whether filters can be built for this instruction set, and the kernel takes them.
+/// Whether filters can be built for this instruction set, and the kernel takes them: an emulator or an outer sandbox may
+/// refuse. Tried on a thread of its own, because a filter cannot be removed.
 pub(super) fn is_supported() -> bool {
-    architecture().is_some() && std::path::Path::new("/proc/sys/kernel/seccomp").exists()
+    let install = || -> std::io::Result<()> {
+        rustix::thread::set_no_new_privs(true)?;
+        sandbox_calls::install_filter(&[statement(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW)])
+    };
+    let trial = std::thread::Builder::new().name("filter-trial".into()).spawn(install);
+    let is_accepted = || trial.is_ok_and(|trial| trial.join().is_ok_and(|result| result.is_ok()));
+    architecture().is_some() && is_accepted()
 }
 
 fn architecture() -> Option<TargetArch> {
@@ -224,12 +231,6 @@ fn no_x32() -> Vec<sock_filter> {
         return Vec::new();
     }
     const X32: u32 = 0x4000_0000;
-    let statement = |code: u32, jt, jf, k| sock_filter {
-        code: code as u16,
-        jt,
-        jf,
-        k,
-    };
     vec![
         // The number of the system call is the first field.
         statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
@@ -241,4 +242,13 @@ fn no_x32() -> Vec<sock_filter> {
             libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32,
         ),
     ]
+}
+
+fn statement(code: u32, jt: u8, jf: u8, k: u32) -> sock_filter {
+    sock_filter {
+        code: code as u16,
+        jt,
+        jf,
+        k,
+    }
 }

@@ -115,6 +115,7 @@ impl Sandbox {
         let filter = match confined.kind {
             // The numbers of its system calls differ, and the filter would end it at the first one.
             ProgramKind::Foreign { .. } => None,
+            _ if !self.support.filters => None,
             _ => filter::program(self.support.landlock)?,
         };
         if let Some(missing) = self.missing(filter.is_some()) {

@@ -36,7 +36,8 @@ impl SandboxSupport {
     pub(super) fn missing(self) -> Option<String> {
         let files = "this kernel has no Landlock (Linux 5.13 or newer, with landlock in CONFIG_LSM), so the model can read and \
                      write what this program can";
-        let calls = "system calls are not filtered for this instruction set";
+        let calls = "system calls cannot be filtered (seccomp, on x86-64 and 64-bit ARM and RISC-V), so the model can use the network \
+                     except TCP with Landlock of Linux 6.7 or newer";
         let missing: Vec<_> = [(self.hides_files(), files), (self.filters, calls)]
             .into_iter()
             .filter_map(|(has, text)| (!has).then_some(text))

@@ -28,6 +28,7 @@ pub fn attempt(what: &str, on: &str) -> String {
         "read the parent" => parent().and_then(|pid| read(&format!("/proc/{}/environ", pid.as_raw_nonzero()))),
         "trace the parent" => parent().and_then(|pid| trace(pid.as_raw_nonzero().get())),
         "allocate" => return allocate(on.parse().expect("bytes")),
+        "start threads" => return start_threads(on.parse().expect("a number")),
         "limit" => return limit(on),
         "variable" => return std::env::var(on).unwrap_or_default(),
         other => panic!("the attempt {other:?} is not known"),
@@ -63,6 +64,30 @@ fn allocate(bytes: usize) -> String {
         Ok(()) => "done".to_owned(),
         Err(_) => "refused".to_owned(),
     }
+}
+
+/// Starts threads that wait until all of them run, or one cannot be started.
+fn start_threads(count: usize) -> String {
+    let (sender, receiver) = std::sync::mpsc::channel::<()>();
+    let receiver = std::sync::Arc::new(std::sync::Mutex::new(receiver));
+    let mut outcome = "done".to_owned();
+    let mut threads = Vec::new();
+    for _ in 0..count {
+        let receiver = receiver.clone();
+        let wait = move || drop(receiver.lock().map(|receiver| receiver.recv()));
+        match std::thread::Builder::new().stack_size(64 << 10).spawn(wait) {
+            Ok(thread) => threads.push(thread),
+            Err(error) => {
+                outcome = format!("errno {}", error.raw_os_error().unwrap_or_default());
+                break;
+            }
+        }
+    }
+    drop(sender);
+    for thread in threads {
+        let _ = thread.join();
+    }
+    outcome
 }
 
 /// The soft limit of this name in `/proc/self/limits`.
