@@ -40,6 +40,8 @@ pub(super) struct Broker {
     pub is_silent: bool,
     /// The next acknowledgement is sent twice.
     pub repeat_next: bool,
+    /// The next connection finds no session.
+    pub forgets_session: bool,
     last_command: Option<(LinkId, Publish, CommandId)>,
 }
 
@@ -80,6 +82,7 @@ impl Broker {
             refusal: None,
             is_silent: false,
             repeat_next: false,
+            forgets_session: false,
             last_command: None,
         }
     }
@@ -111,12 +114,6 @@ impl Broker {
     /// The connection that is in use.
     pub fn active(&self) -> Option<LinkId> {
         self.active
-    }
-
-    pub fn forget_session(&mut self) {
-        if let Some(session) = &mut self.session {
-            *session = Session::default();
-        }
     }
 
     /// Whether no command waits for the client.
@@ -196,7 +193,8 @@ impl Broker {
             self.clients.remove(&before);
             actions.push(Action::Close(before));
         }
-        let present = self.session.is_some() && !clean;
+        let forgets = std::mem::take(&mut self.forgets_session);
+        let present = self.session.is_some() && !clean && !forgets;
         if !present {
             self.session = Some(Session::default());
         }

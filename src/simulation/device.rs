@@ -180,6 +180,11 @@ impl Device {
         Ok(any)
     }
 
+    /// Whether it is known what waits on the disk.
+    pub fn has_spool_open(&self) -> bool {
+        self.held.is_some()
+    }
+
     /// When the spool can begin its next job.
     pub fn spool_due(&self) -> Option<Instant> {
         self.spool.as_ref().and_then(SteppedSpool::due)

@@ -38,6 +38,8 @@ pub(super) struct Ledger {
 
 #[derive(Debug, Default, Clone)]
 struct Command {
+    /// A process could read it.
+    delivered: bool,
     /// The client acknowledged it.
     acknowledged: bool,
     handled_at: Option<Millis>,
@@ -108,6 +110,13 @@ impl Ledger {
         self.commands.len() as CommandId - 1
     }
 
+    pub fn command_delivered(&mut self, payload: &[u8]) {
+        let id = parsed_command(payload);
+        if let Some(command) = id.and_then(|id| self.command(id)) {
+            command.delivered = true;
+        }
+    }
+
     pub fn command_acknowledged(&mut self, command: CommandId) {
         if let Some(command) = self.command(command) {
             command.acknowledged = true;
@@ -117,10 +126,7 @@ impl Ledger {
     /// # Errors
     /// It was handled before.
     pub fn command_handled(&mut self, payload: &[u8], at: Millis) -> Result<CommandId, String> {
-        let id = serde_json::from_slice(payload)
-            .ok()
-            .and_then(|command: Value| command_id(&command["value"]));
-        let id = id.ok_or("a command was never sent")?;
+        let id = parsed_command(payload).ok_or("a command was never sent")?;
         let command = self.command(id).ok_or("a command was never sent")?;
         match command.handled_at.replace(at) {
             Some(before) => Err(format!("command {id} was handled at {before} ms and again")),
@@ -166,7 +172,7 @@ impl Ledger {
     pub fn process_ended(&mut self) {
         self.newest_metrics = None;
         for command in &mut self.commands {
-            command.excused |= (command.acknowledged || command.handled_at.is_some()) && !command.answered;
+            command.excused |= command.delivered && !command.answered;
         }
     }
 
@@ -239,6 +245,11 @@ pub(super) fn command_payload(id: CommandId) -> Bytes {
     json!({"cmd": "set_threshold_filter_confidence", "value": value})
         .to_string()
         .into()
+}
+
+fn parsed_command(payload: &[u8]) -> Option<CommandId> {
+    let command: Value = serde_json::from_slice(payload).ok()?;
+    command_id(&command["value"])
 }
 
 fn command_id(value: &Value) -> Option<CommandId> {

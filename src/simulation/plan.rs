@@ -27,7 +27,7 @@ pub(super) enum Incident {
     TakeOver,
     /// The broker restarts and is away for this time.
     BrokerRestart { away: Millis, keeps_session: bool },
-    /// The broker forgets the session, and does not close the connection.
+    /// The broker has forgotten the session when the client connects the next time.
     ForgetSession,
     /// New connections fail in this way for this time.
     Refuse(Refusal, Millis),
@@ -109,8 +109,9 @@ pub(super) struct Plan {
 impl Plan {
     pub fn new(seed: u64) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
-        let inferences = rng.random_range(100..700_u32);
-        let interval = choose(&mut rng, &[20..60, 100..300, 300..1500]);
+        // Fast enough for a backlog that lasts, or slow enough for a quiet connection.
+        let (interval, most) = choose(&mut rng, &[(20..60, 1200_u32), (100..300, 400), (300..1500, 400)]);
+        let inferences = rng.random_range(most / 4..most);
         let duration = u64::from(inferences) * (interval.start + interval.end) / 2;
         let healed_at = duration.clamp(60_000, 600_000);
         let spool = rng.random_bool(0.85).then(|| SpoolPlan {

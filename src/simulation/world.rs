@@ -36,7 +36,7 @@ const MAX_LOADED: usize = 128 + 64;
 const MESSAGES_PER_SECOND: usize = 90;
 const BYTES_PER_SECOND: usize = 450 << 10;
 /// Answers, notices and metrics.
-const OTHER_BYTES: usize = 32 << 10;
+const OTHER_BYTES: usize = 4 << 10;
 
 /// What a simulation has shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -449,6 +449,9 @@ impl World {
             Packet::PingResp => {}
             other => self.note(format!("client can read {other:?} on connection {link}")),
         }
+        if let Packet::Publish(publish) = packet {
+            self.ledger.command_delivered(&publish.payload);
+        }
         self.network.deliver(link, packet);
     }
 
@@ -524,7 +527,7 @@ impl World {
         let is_complete = self
             .device
             .as_ref()
-            .is_some_and(|device| device.is_running() && device.outbox.waiting() == 0);
+            .is_some_and(|device| device.is_running() && device.has_spool_open() && device.outbox.waiting() == 0);
         let metrics = self.plan.qos == Qos::AtMostOnce || self.ledger.metrics_are_current();
         let is_idle = metrics
             && self.broker.active().is_some()
@@ -562,7 +565,9 @@ impl World {
 
     fn check_bounds(&self) -> Result<(), String> {
         let Some(device) = &self.device else { return Ok(()) };
-        let more = MAX_LOADED + self.plan.bounds.inference_window;
+        // The newest inference stays, whatever its length.
+        let loaded = self.plan.spool.map_or(0, |_| MAX_LOADED);
+        let more = loaded + self.plan.bounds.inference_window + 1;
         let limit = self.plan.bounds.inference_bytes + more * self.plan.payload.end + OTHER_BYTES;
         let bytes = device.outbox.bytes();
         if bytes > limit {

@@ -48,7 +48,7 @@ impl World {
                 self.broker.refusal = Some(Refusal::Closed);
                 self.at(until(away), Event::Accept);
             }
-            Incident::ForgetSession => self.broker.forget_session(),
+            Incident::ForgetSession => self.broker.forgets_session = true,
             Incident::Refuse(refusal, length) => {
                 self.broker.refusal = Some(refusal);
                 self.at(until(length), Event::Accept);
