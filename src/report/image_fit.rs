@@ -200,7 +200,7 @@ mod tests {
 
     #[test]
     fn a_fitting_quality_is_found_with_few_encodings() {
-        let (mut pictures, mut encodings) = (0, 0);
+        let (mut pictures, mut encodings, mut most_at_full_size) = (0, 0, 0);
         for (width, height) in [(1280, 960), (640, 480), (320, 320)] {
             let random = noise(width * height * 3);
             // From a smooth picture to pure noise.
@@ -238,12 +238,19 @@ mod tests {
                     );
                     pictures += 1;
                     encodings += tried;
+                    if size_of(&jpeg) == (width as u32, height as u32) {
+                        most_at_full_size = most_at_full_size.max(tried);
+                    }
                 }
             }
         }
         assert!(
             encodings * 3 <= pictures * 5,
             "{encodings} encodings for {pictures} pictures"
+        );
+        assert_eq!(
+            most_at_full_size, 2,
+            "an estimate that was bad is corrected, and both encodings count"
         );
     }
 

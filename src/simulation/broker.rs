@@ -116,6 +116,12 @@ impl Broker {
         self.active
     }
 
+    /// Whether the client can send and receive.
+    pub fn is_subscribed(&self) -> bool {
+        let session = self.session.as_ref();
+        self.active.is_some() && session.is_some_and(|session| session.is_subscribed)
+    }
+
     /// Whether no command waits for the client.
     pub fn has_no_commands(&self) -> bool {
         let idle = self

@@ -216,7 +216,7 @@ impl Device {
             stopping.abort();
         }
         if let Some(spool) = self.spool.take() {
-            spool.kill(written);
+            ledger.counted_losses += spool.kill(written);
         }
         ledger.process_ended();
     }

@@ -118,6 +118,7 @@ impl Plan {
             max_bytes: choose(&mut rng, &[64 << 20, 64 << 20, 64 << 20, 20 << 10]),
             policy: spool_policy(&mut rng),
         });
+        let payload = choose(&mut rng, &[16..64, 100..400, 100..2000]);
         let mut plan = Self {
             seed,
             qos: if rng.random_bool(0.9) {
@@ -125,7 +126,7 @@ impl Plan {
             } else {
                 Qos::AtMostOnce
             },
-            bounds: bounds(&mut rng),
+            bounds: bounds(&mut rng, &payload),
             rate_limits: if rng.random_bool(0.5) {
                 RateLimits::IOT_CORE
             } else {
@@ -143,25 +144,48 @@ impl Plan {
             latency: choose(&mut rng, &[1..5, 20..80, 50..600]),
             acknowledgement: choose(&mut rng, &[0..2, 0..50, 0..2000]),
             disk: choose(&mut rng, &[1..4, 5..40, 100..1500]),
-            payload: choose(&mut rng, &[16..64, 100..400, 100..2000]),
+            payload,
             interval,
             metrics_every: rng.random_range(2000..20_000),
             inferences,
             healed_at,
             incidents: Vec::new(),
         };
-        plan.incidents = plan.choose_incidents(&mut rng);
+        let every = (0..KINDS).filter(|_| rng.random_bool(0.4)).collect();
+        let kinds = if seed.is_multiple_of(8) {
+            plan.fill_memory()
+        } else {
+            every
+        };
+        plan.incidents = plan.choose_incidents(&mut rng, &kinds);
         plan
     }
 
+    /// The memory is nearly full again and again, while older messages are in flight, on disk and read from it: a fast producer,
+    /// a slow start of each connection, and short outages. Returns the kinds of incidents.
+    fn fill_memory(&mut self) -> Vec<usize> {
+        self.qos = Qos::AtLeastOnce;
+        self.rate_limits = RateLimits::IOT_CORE;
+        self.bounds.inference_window = 16;
+        self.bounds.inference_bytes = 300 * (self.payload.start + self.payload.end) / 2;
+        self.times.backoff.max = Duration::from_secs(2);
+        self.spool = Some(SpoolPlan {
+            max_bytes: 64 << 20,
+            policy: SpoolPolicy::default(),
+        });
+        self.interval = 20..60;
+        self.inferences = 1500;
+        self.healed_at = 60_000;
+        vec![1, 2, 3, 8, 12]
+    }
+
     /// Each seed has only some kinds of incidents: with all of them at once, many would hide others.
-    fn choose_incidents(&self, rng: &mut StdRng) -> Vec<(Millis, Incident)> {
-        let kinds: Vec<usize> = (0..KINDS).filter(|_| rng.random_bool(0.4)).collect();
+    fn choose_incidents(&self, rng: &mut StdRng, kinds: &[usize]) -> Vec<(Millis, Incident)> {
         let mut incidents = Vec::new();
         let gap = choose(rng, &[3_000, 10_000, 40_000]);
         let mut at = rng.random_range(0..gap);
         while at < self.healed_at && !kinds.is_empty() {
-            let kind = choose(rng, &kinds);
+            let kind = choose(rng, kinds);
             if self.is_possible(kind) {
                 incidents.push((at, self.incident(rng, kind)));
             }
@@ -235,9 +259,11 @@ impl Plan {
 const KINDS: usize = 17;
 const DISK_FULL: usize = 13;
 
-fn bounds(rng: &mut StdRng) -> OutboxBounds {
+/// The memory has room for a few messages, for fewer or more than are read from the disk at once, or for all.
+fn bounds(rng: &mut StdRng, payload: &Range<usize>) -> OutboxBounds {
+    let messages = choose(rng, &[8, 60, 250, 250, 20_000]);
     OutboxBounds {
-        inference_bytes: choose(rng, &[4 << 10, 32 << 10, 256 << 10, 4 << 20]),
+        inference_bytes: messages * (payload.start + payload.end) / 2,
         inference_window: choose(rng, &[1, 4, 16, 16]),
         ..OutboxBounds::default()
     }

@@ -25,6 +25,8 @@ use crate::uplink::RateLimits;
 
 /// Everything must be delivered this long after the last incident.
 const HEALING_LIMIT: Millis = 20 * 60 * 1000;
+/// An inference is sent within this time if nothing hinders it: longer than the client waits for an acknowledgement.
+const FLOW_LIMIT: Millis = 90_000;
 /// More steps are a loop without an end.
 const MAX_STEPS: u64 = 3_000_000;
 /// The runtime must have nothing to do this many times in a row, each time after its sockets were polled.
@@ -101,6 +103,8 @@ pub(super) struct World {
     down_for: Millis,
     is_last_stop: bool,
     is_done: bool,
+    /// When an inference was written, or had a reason to wait.
+    sent_or_hindered_at: Millis,
 }
 
 impl World {
@@ -130,6 +134,7 @@ impl World {
             down_for: 0,
             is_last_stop: false,
             is_done: false,
+            sent_or_hindered_at: 0,
             plan,
         };
         world.at(0, Event::StartProcess);
@@ -176,6 +181,7 @@ impl World {
         for _ in 0..MAX_STEPS {
             self.settle().await?;
             self.check_bounds()?;
+            self.check_flow()?;
             self.progress()?;
             if self.is_done {
                 return self.check_end();
@@ -419,6 +425,10 @@ impl World {
             Packet::PingReq => {}
             other => self.note(format!("broker reads {other:?} on connection {link}")),
         }
+        if matches!(&packet, Packet::Publish(publish) if publish.topic == self.topics.inference_output || publish.topic == self.topics.events)
+        {
+            self.sent_or_hindered_at = self.now();
+        }
         let actions = self
             .broker
             .receive(link, packet, &self.plan, &mut self.ledger, &mut self.rng)?;
@@ -560,6 +570,32 @@ impl World {
         } else {
             let at = self.now() + self.down_for;
             self.at(at, Event::StartProcess);
+        }
+    }
+
+    /// # Errors
+    /// Inferences wait although nothing hinders them.
+    fn check_flow(&mut self) -> Result<(), String> {
+        let now = self.now();
+        let hindered = self.broker.is_silent
+            || now < self.partition_until
+            || now < self.disk_full_until
+            || !self.broker.is_subscribed()
+            || self.device.as_ref().is_none_or(|device| {
+                let undelivered = device.outbox.undelivered();
+                !device.is_running()
+                    || !device.has_spool_open()
+                    || undelivered.on_disk + undelivered.in_memory as u64 == 0
+            });
+        if hindered {
+            self.sent_or_hindered_at = now;
+        }
+        let quiet = now.saturating_sub(self.sent_or_hindered_at);
+        match quiet > FLOW_LIMIT {
+            true => Err(format!(
+                "for {quiet} ms no inference was sent although nothing hinders it"
+            )),
+            false => Ok(()),
         }
     }
 

@@ -79,7 +79,9 @@ impl World {
             Incident::Burst(count) => (0..count).for_each(|_| self.push_inference()),
             Incident::DiskFull(length) => self.disk_full_until = until(length),
             Incident::Suspend(length) => {
-                tokio::time::advance(Duration::from_millis(until(length).saturating_sub(now))).await
+                let length = until(length).saturating_sub(now);
+                tokio::time::advance(Duration::from_millis(length)).await;
+                self.sent_or_hindered_at = self.now();
             }
             Incident::Kill(down) => self.kill(down),
             Incident::Stop(down) => self.begin_stop(down),

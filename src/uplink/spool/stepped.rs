@@ -69,13 +69,14 @@ impl SteppedSpool {
         self.usable
     }
 
-    /// The process is killed: with `written`, the disk has done the job that was taken, and nobody learns of it.
-    pub fn kill(mut self, written: bool) {
-        if let Some(job) = self.job.take().filter(|_| written) {
-            // What fails is not on the disk.
-            let _ = self.worker.call_store(|store| store.perform(&job));
-        }
+    /// The process is killed: with `written`, the disk has done the job that was taken, and nobody learns of it. Returns how many
+    /// messages that job has dropped.
+    pub fn kill(mut self, written: bool) -> u64 {
+        let job = self.job.take().filter(|_| written);
+        // What fails is not on the disk.
+        let done = job.and_then(|job| self.worker.call_store(|store| store.perform(&job)).ok());
         let _ = self.worker.call_store(Store::close);
+        done.map_or(0, |done| done.dropped.len() as u64)
     }
 
     /// Writes what can be written, as at a stop, and closes the file.
