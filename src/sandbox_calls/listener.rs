@@ -4,9 +4,15 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
-use libc::{SECCOMP_IOCTL_NOTIF_RECV, SECCOMP_IOCTL_NOTIF_SEND, seccomp_notif, seccomp_notif_resp, sock_filter};
+use libc::{
+    SECCOMP_IOCTL_NOTIF_RECV, SECCOMP_IOCTL_NOTIF_SEND, SECCOMP_IOCTL_NOTIF_SET_FLAGS, c_ulong, seccomp_notif,
+    seccomp_notif_resp, sock_filter,
+};
 
 use super::filter::install;
+
+/// `SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP`
+const SYNC_WAKE_UP: c_ulong = 1;
 
 /// Receives the system calls for which a filter has returned `SECCOMP_RET_USER_NOTIF`. When it is dropped, these calls
 /// fail with `ENOSYS`.
@@ -34,7 +40,12 @@ impl Listener {
         let flags = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW;
         let fd = RawFd::try_from(install(program, flags)?).map_err(|_| io::ErrorKind::InvalidData)?;
         // SAFETY: with this flag, a success is a new descriptor that belongs to nobody else.
-        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
+        let listener = Self(unsafe { OwnedFd::from_raw_fd(fd) });
+        // The two threads take turns, so that each wakes the other on its own processor. Before Linux 6.6 it is refused,
+        // and they only wait longer.
+        // SAFETY: the argument is a number.
+        unsafe { libc::ioctl(fd, SECCOMP_IOCTL_NOTIF_SET_FLAGS, SYNC_WAKE_UP) };
+        Ok(listener)
     }
 
     /// Waits for the next system call. Wait with `poll` before: this does not notice the end of the last process.
