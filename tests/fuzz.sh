@@ -20,7 +20,7 @@ RUSTC_WRAPPER=$PWD/tests/fuzz/rustc.sh cargo build --locked --quiet --target-dir
 # The default of a process that libFuzzer starts would end it when a client of the server leaves.
 trap '' PIPE
 program=$directory/$host/debug/guided
-targets=$(find tests/fuzz/corpus -mindepth 1 -maxdepth 1 -type d -exec basename {} \; | sort)
+all=$(find tests/fuzz/corpus -mindepth 1 -maxdepth 1 -type d -exec basename {} \; | sort)
 
 if [ "$1" = run ]; then
     [ $# -ge 3 ] || usage
@@ -30,11 +30,11 @@ if [ "$1" = run ]; then
 fi
 
 case $1 in *[!0-9]* | "") usage ;; esac
-[ $# -lt 2 ] || targets=$2
+targets=${2:-$all}
 seconds=$(($1 * 60 / $(echo "$targets" | wc -l)))
 status=0
 for target in $targets; do
-    [ -d "tests/fuzz/corpus/$target" ] || { echo "'$target' is not a target; accepted:" $targets >&2; exit 2; }
+    [ -d "tests/fuzz/corpus/$target" ] || { echo "'$target' is not a target; accepted:" "$(echo "$all" | tr '\n' ' ')" >&2; exit 2; }
     # What is found beyond the kept corpus is used again by the next run.
     mkdir -p "$directory/corpus/$target" "$directory/findings"
     log=$directory/$target.log

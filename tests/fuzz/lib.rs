@@ -63,6 +63,7 @@ pub static TARGETS: &[Target] = targets! {
     targets::aws::aws_answer: 2048,
     targets::aws::secret_value: 1024,
     targets::aws::nucleus: 2048,
+    targets::aws::nucleus_connection: 2048,
     targets::files::spool_file: 32768,
     targets::files::index_file: 32768,
     targets::files::model_files: 4096,

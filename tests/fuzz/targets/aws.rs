@@ -1,12 +1,18 @@
 //! What AWS and the Greengrass nucleus answer.
 
+use std::time::Duration;
+
 use ei_greengrass::fuzzing::aws::{api_key, find_value, parse_discovery, refusal};
 use ei_greengrass::fuzzing::nucleus::{component_of, port_in, token_in_answer};
 use ei_greengrass::fuzzing::util::SecretReference;
+use ei_greengrass::nucleus::Nucleus;
 use ei_greengrass::util::secret::Secret;
 use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixListener;
+use tokio::time::timeout;
 
-use crate::input::{Input, SECRET, assert_hidden};
+use crate::input::{Input, SECRET, assert_hidden, runtime, scratch};
 
 /// Endpoints, identities and refusals.
 pub fn aws_answer(data: &[u8]) {
@@ -65,5 +71,40 @@ pub fn nucleus(data: &[u8]) {
             }
         }
         _ => assert!(component_of(&input.text()).is_none_or(|component| !component.is_empty())),
+    }
+}
+
+/// A connection to the nucleus: the program asks for its configuration, and the input is all that the nucleus says.
+pub fn nucleus_connection(data: &[u8]) {
+    let directory = scratch();
+    let socket = directory.path().join("nucleus");
+    let mut input = Input(data);
+    let length = input.amount() as usize;
+    let (hello, answer) = input.0.split_at(length.min(input.0.len()));
+    let asked = runtime().block_on(async {
+        let listener = UnixListener::bind(&socket).expect("a socket");
+        let nucleus = Nucleus::new(&socket, Secret::new(SECRET));
+        let serving = async {
+            // Again, if the program asks for a new token.
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut request = [0; 4096];
+                let _ = stream.read(&mut request).await;
+                let _ = stream.write_all(hello).await;
+                // The program asks when it has understood the hello, and waits for more of it else.
+                let _ = timeout(Duration::from_millis(50), stream.read(&mut request)).await;
+                let _ = stream.write_all(answer).await;
+                let _ = stream.shutdown().await;
+                let _ = stream.read_to_end(&mut Vec::new()).await;
+            }
+        };
+        tokio::select! {
+            asked = nucleus.parameters() => Some(asked),
+            () = serving => None,
+        }
+    });
+    match asked {
+        Some(Ok(parameters)) => drop(serde_json::from_str::<Value>(&parameters).expect("a configuration is JSON")),
+        Some(Err(error)) => assert_hidden([error.to_string(), format!("{error:?}")]),
+        None => {}
     }
 }
