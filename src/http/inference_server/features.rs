@@ -3,7 +3,7 @@
 use std::fmt;
 
 use serde::Deserialize;
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Unexpected, Visitor};
 
 /// Why features cannot be used. The texts are those of the existing runner, if it has one.
 #[derive(Debug, thiserror::Error)]
@@ -110,7 +110,7 @@ impl<'de> DeserializeSeed<'de> for BodySeed {
     type Value = Option<FeatureList>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_map(self)
+        deserializer.deserialize_any(self)
     }
 }
 
@@ -119,6 +119,11 @@ impl<'de> Visitor<'de> for BodySeed {
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object with \"features\"")
+    }
+
+    /// An error of serde would repeat the whole text.
+    fn visit_str<E: Error>(self, _: &str) -> Result<Self::Value, E> {
+        Err(E::invalid_type(Unexpected::Other("text"), &self))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
@@ -157,6 +162,11 @@ impl<'de> Visitor<'de> for ArraySeed {
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an array of numbers")
+    }
+
+    /// An error of serde would repeat the whole text.
+    fn visit_str<E: Error>(self, _: &str) -> Result<Self::Value, E> {
+        Err(E::invalid_type(Unexpected::Other("text"), &self))
     }
 
     fn visit_unit<E>(self) -> Result<Self::Value, E> {
@@ -214,6 +224,18 @@ mod tests {
         let list = BodySeed { expected: 2 }.deserialize(&mut json).unwrap().unwrap();
         assert_eq!((list.count, list.values.len()), (100_001, 2));
         assert!(list.values.capacity() < 100);
+    }
+
+    #[test]
+    fn a_long_text_in_place_of_the_object_or_the_list_is_not_repeated() {
+        let long = "a".repeat(100_000);
+        for body in [format!("\"{long}\""), format!("{{\"features\": \"{long}\"}}")] {
+            let reason = reason(&body);
+            assert!(
+                reason.contains("invalid type: text, expected an") && reason.len() < 300,
+                "{reason}"
+            );
+        }
     }
 
     #[test]
