@@ -20,5 +20,6 @@ provide_tools() {
         [[ -x $tools/bin/$name ]] ||
             fail "$name $version cannot be built; with --no-inventory the package has no list of its crates and needs no further tool"
     done
-    PATH=$tools/bin:$PATH
+    export EI_AUDITABLE=$tools/bin/cargo-auditable
+    PATH=$root/artifacts/package/auditable:$tools/bin:$PATH
 }

@@ -69,6 +69,17 @@ builds_are_told_nothing_of_this_machine() {
 }
 it "package: both compilers replace the directories of this machine" builds_are_told_nothing_of_this_machine
 
+the_place_of_a_tool_is_in_no_symbol() {
+    mkdir -p "$sandbox/bin"
+    # As cargo-auditable and cargo do.
+    printf '#!/bin/sh\nRUSTC_WORKSPACE_WRAPPER=$0 exec "$CARGO" "$2" --locked\n' >"$sandbox/bin/auditable"
+    printf '#!/bin/sh\necho "$* ${RUSTC_WRAPPER:-none} ${RUSTC_WORKSPACE_WRAPPER:-none}"\n' >"$sandbox/bin/cargo"
+    chmod +x "$sandbox"/bin/*
+    same "build --locked $sandbox/bin/auditable none" "$(env -u EI_CARGO -u RUSTC_WRAPPER -u RUSTC_WORKSPACE_WRAPPER \
+        CARGO="$sandbox/bin/cargo" EI_AUDITABLE="$sandbox/bin/auditable" "$repository/artifacts/package/auditable/cargo-auditable" auditable build)"
+}
+it "package: the place of the tool that lists the crates in the binary is in no symbol" the_place_of_a_tool_is_in_no_symbol
+
 every_file_has_its_sum() {
     elf "$sandbox/a" "$aarch64"
     elf "$sandbox/b" "$amd64"
