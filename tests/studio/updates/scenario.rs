@@ -19,7 +19,7 @@ use crate::support::mosquitto::Mosquitto;
 use crate::support::network::Network;
 use crate::support::observer::Observer;
 use crate::support::ports::free_port;
-use crate::support::remote_management::{OnHello, RemoteManagement};
+use crate::support::remote_management::{Connection, OnHello, RemoteManagement};
 use crate::support::scripts::boxed;
 use crate::support::studio::{self as stand_in, Shared, good_secret};
 
@@ -214,13 +214,15 @@ impl Field {
         }
     }
 
-    /// Studio asks for a picture on each new connection, until ingestion has one with this label.
+    /// Studio asks for a picture on each new connection, and again after a refusal, until ingestion has one with this label.
     async fn collect(&self, label: &str) {
-        let mut asked = 0;
+        let mut asked = None;
         self.wait_until(&format!("the sample {label} is stored"), |_| {
             let connections = self.remote.connections.with(<[_]>::to_vec);
-            if let Some(connection) = connections.last().filter(|_| connections.len() > asked) {
-                asked = connections.len();
+            let refusals = |connection: &Connection| connection.count(&json!({"sample": false}));
+            let now = connections.last().map(|last| (connections.len(), refusals(last)));
+            if let Some(connection) = connections.last().filter(|_| now != asked) {
+                asked = now;
                 connection.send(&json!({"sample": {
                     "label": label, "length": 10, "path": "/api/training/data", "interval": 10, "sensor": "Camera (64x48)",
                 }}));
