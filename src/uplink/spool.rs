@@ -16,7 +16,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::timeout_at;
 
-use super::outbox::{Outbox, SpoolJob, SpoolPolicy, Undelivered};
+use super::outbox::{LoadRequest, Outbox, SpoolJob, SpoolPolicy, Undelivered};
 use crate::util::clock::{monotonic_now, rounded};
 use crate::util::damaged_files;
 use crate::util::database::{self, DatabaseError};
@@ -131,6 +131,32 @@ impl Worker {
                 self.outbox.spool_done(done);
                 true
             }
+            Err(error) => self.not_performed(job, &error),
+        }
+    }
+
+    /// Does what can be done of a job that has failed. Returns whether the spool can be used.
+    fn not_performed(&mut self, job: &SpoolJob, error: &DatabaseError) -> bool {
+        match job.load.filter(|_| error.is_full_disk()) {
+            Some(load) => self.load_from_full_disk(load, error),
+            None => self.failed(error),
+        }
+    }
+
+    /// Reads without writing and deleting: only delivery makes room on a full disk. Returns whether the spool can be used.
+    fn load_from_full_disk(&mut self, load: LoadRequest, full: &DatabaseError) -> bool {
+        // After a failed write the database must be opened again.
+        let _ = self.call_store(Store::close);
+        let job = SpoolJob {
+            load: Some(load),
+            ..SpoolJob::default()
+        };
+        match self.call_store(|store| store.open().and_then(|_| store.perform(&job))) {
+            Ok(done) => {
+                self.log_unusable(full);
+                self.outbox.spool_full(done, full);
+                true
+            }
             Err(error) => self.failed(&error),
         }
     }
@@ -188,6 +214,19 @@ impl Worker {
         database::catch_panics(|| work(store))
     }
 
+    fn log_unusable(&mut self, error: &DatabaseError) {
+        if let Some(suppressed) = self.log_limiter.check(monotonic_now(), &error.to_string()) {
+            tracing::error!(
+                path = %self.store.path().display(),
+                %error,
+                waiting = self.outbox.undelivered().in_memory,
+                retry_in = ?rounded(self.retry),
+                suppressed = suppressed.count(),
+                "The spool cannot be used; messages wait in memory only, and the oldest are dropped when it is full"
+            );
+        }
+    }
+
     /// Logs the error and renames a damaged file. Returns whether the spool can be used again, with a new file.
     fn failed(&mut self, error: &DatabaseError) -> bool {
         // Closing a damaged database may fail; it is closed in any case.
@@ -196,21 +235,12 @@ impl Worker {
         if error.is_foreign() && self.set_aside_foreign(error) {
             return true;
         }
-        let path = self.store.path().display().to_string();
-        let suppressed = self.log_limiter.check(monotonic_now(), &error.to_string());
         if !error.is_final() {
-            if let Some(suppressed) = suppressed {
-                tracing::error!(
-                    path,
-                    %error,
-                    waiting = self.outbox.undelivered().in_memory,
-                    retry_in = ?rounded(self.retry),
-                    suppressed = suppressed.count(),
-                    "The spool cannot be used; messages wait in memory only, and the oldest are dropped when it is full"
-                );
-            }
+            self.log_unusable(error);
             return false;
         }
+        let path = self.store.path().display().to_string();
+        let suppressed = self.log_limiter.check(monotonic_now(), &error.to_string());
         match damaged_files::set_aside(self.store.path()) {
             Ok(kept_as) => {
                 self.outbox.count_damaged_files(1);

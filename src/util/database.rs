@@ -68,6 +68,15 @@ impl DatabaseError {
         matches!(self, Self::Io(error) if foreign_files::is_foreign(error))
     }
 
+    /// Whether the disk has no space left for a change. What is on it can still be read.
+    pub fn is_full_disk(&self) -> bool {
+        let kind = match self {
+            Self::Io(error) => error.kind(),
+            _ => return false,
+        };
+        matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    }
+
     /// Whether a retry cannot help, so that the file must be set aside.
     pub fn is_final(&self) -> bool {
         !matches!(self, Self::Locked | Self::Io(_))

@@ -45,6 +45,8 @@ pub(super) struct Inferences {
     link: LinkView,
     /// All messages are written to disk from this time on, or at once while there is no connection.
     flush_at: Option<Instant>,
+    /// The disk is full: nothing is written and deleted before.
+    full_until: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -97,6 +99,7 @@ impl Inferences {
                 trouble_since: Some(now),
             },
             flush_at: None,
+            full_until: None,
         }
     }
 

@@ -45,10 +45,23 @@ impl Outbox {
         let now = monotonic_now();
         let mut inner = self.inner.lock();
         let counts = inner.inferences.finish(result);
+        if counts.has_room_again {
+            self.spool_flag.set_ok();
+        }
         self.stats.spooled.add(counts.written);
         self.stats.spool_dropped.add(counts.dropped);
         inner.dropped.spooled += counts.dropped;
         inner.dropped.log(now);
+        drop(inner);
+        self.pushed.notify_one();
+    }
+
+    /// The disk is full: of the current job only the reading is done, with this result. The rest is tried again later.
+    pub(in crate::uplink) fn spool_full(&self, result: SpoolResult, reason: impl Display) {
+        self.spool_flag.set_failing(reason);
+        let mut inner = self.inner.lock();
+        inner.inferences.not_written(monotonic_now());
+        inner.inferences.finish(result);
         drop(inner);
         self.pushed.notify_one();
     }

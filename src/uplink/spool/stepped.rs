@@ -61,11 +61,16 @@ impl SteppedSpool {
         self.usable
     }
 
-    /// The disk is full: the job that was taken, or the opening, fails. Returns whether the spool can be used.
+    /// The disk is full: of the job that was taken only the reading is done, or the opening fails. Returns whether the spool can be
+    /// used.
     pub fn fail(&mut self) -> bool {
-        self.job = None;
-        let full = io::Error::from(io::ErrorKind::StorageFull);
-        self.usable = self.worker.failed(&DatabaseError::Io(full));
+        let full = DatabaseError::Io(io::Error::from(io::ErrorKind::StorageFull));
+        let job = self.job.take().unwrap_or_default();
+        let only_reads = job.load.is_some() && job.write.is_empty() && job.delete.is_empty();
+        self.usable = match only_reads {
+            true => self.worker.perform(&job),
+            false => self.worker.not_performed(&job, &full),
+        };
         self.usable
     }
 

@@ -107,6 +107,47 @@ fn spool_path() -> (TempDir, std::path::PathBuf) {
     (directory, path)
 }
 
+#[test]
+fn messages_are_read_from_a_full_disk_and_keep_their_order_while_memory_is_nearly_full() {
+    let (_directory, path) = spool_path();
+    let bounds = OutboxBounds {
+        inference_bytes: 1000,
+        ..OutboxBounds::default()
+    };
+    let outbox = Arc::new(Outbox::new(bounds, Arc::default()));
+    let settings = SpoolSettings {
+        path,
+        max_bytes: 1 << 20,
+        policy: SpoolPolicy {
+            retry: Duration::ZERO,
+            ..AT_ONCE
+        },
+    };
+    let mut spool = SteppedSpool::attach(settings, Arc::clone(&outbox));
+    assert!(spool.open());
+    let push = |numbers: std::ops::Range<u32>| {
+        for number in numbers {
+            outbox.push(inference(number, 100));
+        }
+    };
+    push(0..5);
+    assert!(spool.begin() && spool.complete());
+    // These are not written any more.
+    push(5..14);
+    outbox.connected();
+    assert!(spool.begin() && spool.fail(), "only the writing fails");
+    assert!(outbox.status().spool.failure().is_some());
+    let mut delivered = Vec::new();
+    while let Some((token, message)) = outbox.next_to_send() {
+        delivered.push(number(&message));
+        assert!(outbox.acked(token));
+    }
+    assert_eq!(delivered, (0..14).collect::<Vec<_>>());
+    assert!(spool.begin() && spool.complete(), "what was delivered is deleted later");
+    assert_eq!(outbox.status().spool.failure(), None);
+    assert_eq!(outbox.undelivered(), Undelivered::default());
+}
+
 #[tokio::test]
 async fn undelivered_messages_are_sent_first_after_a_restart_and_live_messages_follow() {
     let (_directory, path) = spool_path();

@@ -28,6 +28,8 @@ pub(in crate::uplink) struct SpoolCounts {
     pub written: u64,
     /// Messages lost because the spool was full.
     pub dropped: u64,
+    /// The disk was full, and could be written now.
+    pub has_room_again: bool,
 }
 
 impl Inferences {
@@ -71,6 +73,18 @@ impl Inferences {
         }
         self.loading = false;
         self.unloaded_from = None;
+        self.full_until = None;
+    }
+
+    /// The disk is full: what the last job was to write and to delete is tried again after the pause between retries. Call
+    /// [`Inferences::finish`] afterwards.
+    pub fn not_written(&mut self, now: Instant) {
+        self.writing.clear();
+        self.deletions.append(&mut self.deleting);
+        if !self.deletions.is_empty() {
+            self.deletable_since.get_or_insert(now);
+        }
+        self.full_until = Some(now + self.policy.retry);
     }
 
     /// All messages are to be written to disk from `at` on, or at once while there is no connection.
@@ -85,13 +99,19 @@ impl Inferences {
             return None;
         }
         [
-            self.write_due(bounds),
-            self.deletion_due(),
+            self.unless_full(self.write_due(bounds)),
+            self.unless_full(self.deletion_due()),
             self.load_due().then_some(now),
         ]
         .into_iter()
         .flatten()
         .min()
+    }
+
+    /// Not before a full disk is tried again, except at the stop.
+    fn unless_full(&self, due: Option<Instant>) -> Option<Instant> {
+        let full_until = self.full_until.filter(|_| self.flush_at.is_none());
+        due.map(|due| full_until.map_or(due, |until| due.max(until)))
     }
 
     fn write_due(&self, bounds: &OutboxBounds) -> Option<Instant> {
@@ -142,11 +162,11 @@ impl Inferences {
             return job;
         }
         let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
-        if due(self.write_due(bounds)) {
+        if due(self.unless_full(self.write_due(bounds))) {
             job.write = self.messages_to_write(bounds);
             self.writing = job.write.iter().map(|(token, _)| *token).collect();
         }
-        if !job.write.is_empty() || due(self.deletion_due()) {
+        if !job.write.is_empty() || due(self.unless_full(self.deletion_due())) {
             self.deleting = std::mem::take(&mut self.deletions);
             self.deletable_since = None;
             job.delete = self.deleting.iter().copied().collect();
@@ -179,9 +199,11 @@ impl Inferences {
 
     /// Applies the result of the last job.
     pub fn finish(&mut self, done: SpoolResult) -> SpoolCounts {
+        let has_changed = !self.writing.is_empty() || !self.deleting.is_empty();
         let mut counts = SpoolCounts {
             written: self.writing.len() as u64,
             dropped: 0,
+            has_room_again: has_changed && self.full_until.take().is_some(),
         };
         self.on_disk = done.held;
         self.deleting.clear();
