@@ -538,11 +538,11 @@ impl World {
             .device
             .as_ref()
             .is_some_and(|device| device.is_running() && device.has_spool_open() && device.outbox.waiting() == 0);
-        let metrics = self.plan.qos == Qos::AtMostOnce || self.ledger.metrics_are_current();
-        let is_idle = metrics
-            && self.broker.active().is_some()
-            && self.broker.has_no_commands()
-            && self.ledger.open_commands().is_empty();
+        // Metrics and answers are sent once then, whatever happens to the connection.
+        let may_lose = self.plan.qos == Qos::AtMostOnce;
+        let metrics = may_lose || self.ledger.metrics_are_current();
+        let commands = may_lose || self.ledger.open_commands().is_empty();
+        let is_idle = metrics && commands && self.broker.active().is_some() && self.broker.has_no_commands();
         if is_complete && is_idle {
             self.note("everything is delivered");
             self.is_last_stop = true;
