@@ -547,7 +547,7 @@ impl World {
             self.note("everything is delivered");
             self.is_last_stop = true;
             self.begin_stop(0);
-        } else if now > self.plan.healed_at.max(self.last_push()) + HEALING_LIMIT {
+        } else if now > self.plan.healed_at.max(self.last_push()) + HEALING_LIMIT + self.slowest_delivery() {
             return Err(format!(
                 "not everything was delivered: waiting: {:?}, commands: {:?}, newest metrics: {metrics}, a connection: {}, no commands at the broker: {}",
                 self.device.as_ref().map(|device| device.outbox.waiting()),
@@ -557,6 +557,11 @@ impl World {
             ));
         }
         Ok(())
+    }
+
+    /// With a window of one message, each waits for the acknowledgement of the one before.
+    fn slowest_delivery(&self) -> Millis {
+        self.plan.acknowledgement.end * Millis::from(self.plan.inferences)
     }
 
     /// An upper bound of the time of the last inference.
