@@ -1,7 +1,7 @@
 //! Which versions of the model are in use, were in use before, and are bad: one small file for all configurations that
 //! share the work directory. It is replaced in one step, so that a power cut leaves the old content or the new one.
 
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -15,8 +15,6 @@ use crate::util::{private_dir, private_file};
 /// Below `models/`. A directory of its own, which is also the lock of the file.
 const DIRECTORY: &str = "state";
 pub(super) const VERSIONS: &str = "versions.json";
-/// Larger files are damaged.
-const MAX_BYTES: u64 = 1 << 20;
 /// Bad versions that are remembered for each configuration.
 const MAX_BAD: usize = 32;
 /// Most configurations in the file. Beyond that, the one whose versions changed longest ago is forgotten, and its models are no
@@ -220,9 +218,8 @@ impl VersionsFile {
     /// A damaged file counts as empty: the model that was used last runs then, as without the file.
     fn all(&self) -> Vec<OriginVersions> {
         let path = self.directory.join(VERSIONS);
-        let mut content = Vec::new();
-        match private_file::open(&path).and_then(|file| file.take(MAX_BYTES).read_to_end(&mut content)) {
-            Ok(_) => {}
+        let content = match private_file::read_state(&path) {
+            Ok(content) => content,
             Err(error) => {
                 if error.kind() != io::ErrorKind::NotFound {
                     let kept_as = path.is_dir().then(|| damaged_files::set_aside(&path));
@@ -230,7 +227,7 @@ impl VersionsFile {
                 }
                 return Vec::new();
             }
-        }
+        };
         serde_json::from_slice(&content).unwrap_or_else(|error| {
             let kept_as = damaged_files::set_aside(&path).ok();
             tracing::warn!(path = %path.display(), %error, ?kept_as, "The list of the model's versions is damaged and is written anew");

@@ -1,7 +1,6 @@
 //! A small file with what a process must know of the one before, and how long ago that was.
 
-use std::fs;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,9 +10,6 @@ use serde::{Deserialize, Serialize};
 use super::atomic_file::{Durability, replace_via};
 use super::clock::now_ms;
 use super::{private_dir, private_file};
-
-/// Larger files are damaged: the largest state has some thousand numbers.
-const MAX_BYTES: u64 = 1 << 20;
 
 /// A state on disk with the time at which it was written.
 ///
@@ -52,11 +48,7 @@ impl AgedFile {
     }
 
     fn load_at<T: DeserializeOwned>(&mut self, now: u64) -> io::Result<Option<(T, Duration)>> {
-        let read = |file: fs::File| {
-            let mut text = Vec::new();
-            file.take(MAX_BYTES).read_to_end(&mut text).map(|_| text)
-        };
-        let text = match private_file::open(&self.path).and_then(read) {
+        let text = match private_file::read_state(&self.path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
@@ -91,6 +83,8 @@ impl AgedFile {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     const YEAR: u64 = 365 * 24 * 3600 * 1000;

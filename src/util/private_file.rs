@@ -1,13 +1,26 @@
 //! Reads small files of the work directory, in which others may be able to write.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::path::Path;
 
 use rustix::fs::{Mode, OFlags, openat};
 
 use super::owners::{TrustedOwners, not_accepted};
 use super::private_dir;
+
+/// Larger states are damaged: the largest has some thousand numbers.
+const MAX_STATE_BYTES: u64 = 1 << 20;
+
+/// Reads a file that holds a state as JSON, in one piece; of a larger one the first 1 MiB, which is no JSON then.
+///
+/// # Errors
+/// As [`open`].
+pub fn read_state(path: &Path) -> io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    open(path)?.take(MAX_STATE_BYTES).read_to_end(&mut text)?;
+    Ok(text)
+}
 
 /// Opens `<work_dir>/<directory>/<file>` for reading, if directory and file are trusted ([`TrustedOwners`]): no symbolic or hard
 /// link, no pipe or device, and not of another user.

@@ -2,8 +2,7 @@
 //!
 //! Numbers are reserved on disk in blocks before Studio or the disk sees one of them.
 
-use std::fs;
-use std::io::{self, Read};
+use std::io;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -20,8 +19,6 @@ use crate::util::private_file;
 const BLOCK: u64 = 1000;
 /// Deployment versions that are remembered.
 const MOST: usize = 64;
-/// Larger files are damaged.
-const MAX_BYTES: u64 = 1 << 20;
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct Entry {
@@ -44,11 +41,7 @@ impl IndexFile {
     /// # Errors
     /// It cannot be read; `Self` is empty then.
     pub(super) fn open(path: PathBuf, stats: &Stats) -> (Self, io::Result<()>) {
-        let read = |file: fs::File| {
-            let mut text = Vec::new();
-            file.take(MAX_BYTES).read_to_end(&mut text).map(|_| text)
-        };
-        let (entries, result) = match private_file::open(&path).and_then(read) {
+        let (entries, result) = match private_file::read_state(&path) {
             Ok(text) => match parse(&text) {
                 Ok(entries) => (entries, Ok(())),
                 Err(error) => {
@@ -118,6 +111,8 @@ fn parse(text: &[u8]) -> io::Result<Vec<Entry>> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     const MODEL: RecordOwner = RecordOwner {
