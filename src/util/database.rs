@@ -52,14 +52,16 @@ pub enum DatabaseError {
 
 fn io_advice(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            " (free space on that disk, or set work_dir to a larger one)"
-        }
+        kind if is_full(kind) => " (free space on that disk, or set work_dir to a larger one)",
         io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {
             " (make it writable for the user of the component, or set work_dir)"
         }
         _ => "",
     }
+}
+
+fn is_full(kind: io::ErrorKind) -> bool {
+    matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 impl DatabaseError {
@@ -70,11 +72,7 @@ impl DatabaseError {
 
     /// Whether the disk has no space left for a change. What is on it can still be read.
     pub fn is_full_disk(&self) -> bool {
-        let kind = match self {
-            Self::Io(error) => error.kind(),
-            _ => return false,
-        };
-        matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+        matches!(self, Self::Io(error) if is_full(error.kind()))
     }
 
     /// Whether a retry cannot help, so that the file must be set aside.

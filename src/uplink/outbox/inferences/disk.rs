@@ -66,11 +66,7 @@ impl Inferences {
     /// The spool cannot be used. Messages on disk wait until it can; others are sent from memory.
     pub fn failed(&mut self, now: Instant) {
         self.disk = Disk::Unusable;
-        self.writing.clear();
-        self.deletions.append(&mut self.deleting);
-        if !self.deletions.is_empty() {
-            self.deletable_since.get_or_insert(now);
-        }
+        self.undo_changes(now);
         self.loading = false;
         self.unloaded_from = None;
         self.full_until = None;
@@ -79,12 +75,17 @@ impl Inferences {
     /// The disk is full: what the last job was to write and to delete is tried again after the pause between retries. Call
     /// [`Inferences::finish`] afterwards.
     pub fn not_written(&mut self, now: Instant) {
+        self.undo_changes(now);
+        self.full_until = Some(now + self.policy.retry);
+    }
+
+    /// What the last job was to write and to delete waits again.
+    fn undo_changes(&mut self, now: Instant) {
         self.writing.clear();
         self.deletions.append(&mut self.deleting);
         if !self.deletions.is_empty() {
             self.deletable_since.get_or_insert(now);
         }
-        self.full_until = Some(now + self.policy.retry);
     }
 
     /// All messages are to be written to disk from `at` on, or at once while there is no connection.
