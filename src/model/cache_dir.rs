@@ -1,15 +1,15 @@
 //! The directory in which a model in a sandbox may keep files: compiled kernels, engines that take an hour to build.
 
-use std::fs::{self, Permissions};
+use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Access, access};
 use sha2::{Digest, Sha256};
 use tracing::warn;
 
+use super::executable::copy_program;
 use super::settings::ModelSettings;
+use crate::util::digest::hex;
 use crate::util::private_dir;
 
 /// Below `work_dir`.
@@ -70,14 +70,11 @@ impl CacheDir {
         };
         // A short name, the same in every version of this program.
         let digest = Sha256::digest(program.as_os_str().as_encoded_bytes());
-        let hash: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-        let directory = self.path.join(format!("beside-{hash}"));
+        let directory = self.path.join(format!("beside-{}", hex(&digest[..8])));
         private_dir::create_trusted(&directory)?;
         let (unfinished, copy) = (directory.join(".model"), directory.join(name));
         let _ = fs::remove_file(&unfinished);
-        fs::copy(&program, &unfinished)?;
-        fs::set_permissions(&unfinished, Permissions::from_mode(0o700))?;
-        access(&unfinished, Access::EXEC_OK)?;
+        copy_program(&program, &unfinished)?;
         fs::rename(&unfinished, &copy)?;
         for file in program
             .parent()

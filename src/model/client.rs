@@ -13,6 +13,7 @@ use super::builtin;
 use super::cache_dir::CacheDir;
 use super::connection::{ModelConnection, ModelConnectionError, WaitProgress};
 use super::error::ModelError;
+use super::executable;
 use super::file::{self, ModelFileError, ModelTarget};
 use super::framing::excerpt;
 use super::hello::{self, Hello};
@@ -68,7 +69,7 @@ impl ModelClient {
             }
             ModelSource::File(path) => {
                 let target = if settings.may_change_files {
-                    file::prepare(path, &settings.work_dir)?
+                    executable::prepare(path, &settings.work_dir)?
                 } else {
                     file::examine(path)?
                 };
@@ -340,11 +341,11 @@ fn hidden_directories(work_dir: &Path) -> Vec<PathBuf> {
 /// [`ModelFileError`](file::ModelFileError) where `run` could not make the file executable either, and
 /// [`ModelError::NoTemporaryCopy`].
 fn copy_temporarily(program: &Path, settings: &ModelSettings) -> Result<(PathBuf, RuntimeDir), ModelError> {
-    file::check_can_become_executable(program, &settings.work_dir)?;
+    executable::check_can_become_executable(program, &settings.work_dir)?;
     let mut last = io::Error::from(io::ErrorKind::PermissionDenied);
     for base in &settings.run_bases {
         let copied = RuntimeDir::create(std::slice::from_ref(base), &settings.device)
-            .and_then(|directory| Ok((file::copy_executable(program, directory.path())?, directory)));
+            .and_then(|directory| Ok((executable::copy_executable(program, directory.path())?, directory)));
         match copied {
             Ok(copied) => return Ok(copied),
             Err(error) => last = error,

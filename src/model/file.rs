@@ -1,22 +1,13 @@
 //! Checks a model file before it is started, so that the log says what is wrong with it instead of "Exec format error".
 
-use std::fs::{self, File, FileTimes};
+use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use rustix::fs::{Access, StatVfsMountFlags, access, statvfs};
-use tracing::{info, warn};
+use rustix::fs::{Access, access};
 
 use super::elf;
-use crate::util::owners::TrustedOwners;
-use crate::util::write_access;
-
-/// Begins the names of copies that are not complete; a random number follows.
-const UNFINISHED_COPY: &str = ".copy-";
-/// A copy is complete long before.
-const ABANDONED_AFTER: Duration = Duration::from_secs(3600);
 
 /// Why a file cannot be used as a model.
 #[derive(Debug, thiserror::Error)]
@@ -84,23 +75,6 @@ pub enum ModelTarget {
     Socket(PathBuf),
 }
 
-/// Checks the file and makes it executable. If that fails, makes an executable copy in `work_dir`.
-///
-/// # Errors
-/// [`ModelFileError`]
-pub fn prepare(path: &Path, work_dir: &Path) -> Result<ModelTarget, ModelFileError> {
-    match examine(path)? {
-        ModelTarget::Program(_) => {
-            let meta = fs::metadata(path).map_err(|source| ModelFileError::Unreadable {
-                path: path.to_owned(),
-                source,
-            })?;
-            make_executable(path, &meta, work_dir).map(ModelTarget::Program)
-        }
-        socket => Ok(socket),
-    }
-}
-
 /// Checks the file without changing anything.
 ///
 /// # Errors
@@ -125,9 +99,7 @@ pub fn examine(path: &Path) -> Result<ModelTarget, ModelFileError> {
     if !kind.is_file() {
         return Err(not_a_model("neither a file nor a socket"));
     }
-    let mut file = File::open(path).map_err(unreadable)?;
-    let mut head = Vec::new();
-    file.by_ref().take(512).read_to_end(&mut head).map_err(unreadable)?;
+    let (mut file, head) = read_head(path).map_err(unreadable)?;
     match identify(&head) {
         FileFormat::Program { machine } if runs_here(machine) => {
             check_length(path, &head, meta.len())?;
@@ -179,15 +151,21 @@ impl ProgramKind {
 /// # Errors
 /// It cannot be read.
 pub(super) fn kind(path: &Path) -> io::Result<ProgramKind> {
-    let mut file = File::open(path)?;
-    let mut head = Vec::new();
-    file.by_ref().take(512).read_to_end(&mut head)?;
+    let (mut file, head) = read_head(path)?;
     let loader = elf_interpreter(&mut file, &head);
     Ok(match identify(&head) {
         FileFormat::Program { machine } if machine_name(machine) == this_machine() => ProgramKind::Native { loader },
         FileFormat::Program { .. } => ProgramKind::Foreign { loader },
         FileFormat::Script | FileFormat::Other(_) => ProgramKind::Script,
     })
+}
+
+/// Opens a file and reads what tells its format.
+fn read_head(path: &Path) -> io::Result<(File, Vec<u8>)> {
+    let mut file = File::open(path)?;
+    let mut head = Vec::new();
+    file.by_ref().take(512).read_to_end(&mut head)?;
+    Ok((file, head))
 }
 
 /// Refuses a file that is shorter than its header says. It would end with SIGSEGV or SIGBUS.
@@ -244,56 +222,6 @@ fn loader_advice(interpreter: &str) -> &'static str {
 /// Whether this process can execute the file.
 pub(super) fn is_executable(path: &Path) -> bool {
     access(path, Access::EXEC_OK).is_ok()
-}
-
-/// Whether [`prepare`] could make the file executable, or copy it. Changes nothing.
-///
-/// # Errors
-/// [`ModelFileError::NotExecutable`]
-pub(super) fn check_can_become_executable(path: &Path, work_dir: &Path) -> Result<(), ModelFileError> {
-    let user = rustix::process::geteuid();
-    let is_owner = user.is_root() || fs::metadata(path).is_ok_and(|meta| meta.uid() == user.as_raw());
-    let forbids = |path: &Path, flags| statvfs(path).is_ok_and(|found| found.f_flag.intersects(flags));
-    if is_owner && !forbids(path, StatVfsMountFlags::RDONLY | StatVfsMountFlags::NOEXEC) {
-        return Ok(());
-    }
-    let directory = work_dir.join("models");
-    let can_copy = write_access::check_directory(&directory).and_then(|existing| {
-        if forbids(existing, StatVfsMountFlags::NOEXEC) {
-            return Err(io::Error::new(
-                io::ErrorKind::PermissionDenied,
-                "its file system is mounted with noexec",
-            ));
-        }
-        Ok(())
-    });
-    can_copy.map_err(|source| ModelFileError::NotExecutable {
-        path: path.to_owned(),
-        work_dir: work_dir.to_owned(),
-        source,
-    })
-}
-
-/// Makes an executable copy in the directory, next to links to the files whose names begin with the name of the model.
-/// A model may read them.
-///
-/// # Errors
-/// Of the operating system; also where the directory is mounted with `noexec`.
-pub(super) fn copy_executable(path: &Path, directory: &Path) -> io::Result<PathBuf> {
-    let path = std::path::absolute(path)?;
-    let name = path.file_name().unwrap_or_default();
-    let copy = directory.join(name);
-    io::copy(&mut File::open(&path)?, &mut File::create_new(&copy)?)?;
-    fs::set_permissions(&copy, fs::Permissions::from_mode(0o700))?;
-    access(&copy, Access::EXEC_OK)?;
-    let siblings = path.parent().into_iter().filter_map(|parent| fs::read_dir(parent).ok());
-    for file in siblings.flatten().flatten() {
-        let sibling = file.file_name();
-        if sibling != name && sibling.as_encoded_bytes().starts_with(name.as_encoded_bytes()) {
-            std::os::unix::fs::symlink(file.path(), directory.join(sibling))?;
-        }
-    }
-    Ok(copy)
 }
 
 enum FileFormat {
@@ -371,92 +299,17 @@ fn this_machine() -> &'static str {
     }
 }
 
-fn make_executable(path: &Path, meta: &fs::Metadata, work_dir: &Path) -> Result<PathBuf, ModelFileError> {
-    if is_executable(path) {
-        return Ok(path.to_owned());
-    }
-    let mode = meta.permissions().mode() | 0o100;
-    if fs::set_permissions(path, fs::Permissions::from_mode(mode)).is_ok() && is_executable(path) {
-        info!(path = %path.display(), "The model file was made executable");
-        return Ok(path.to_owned());
-    }
-    let failed = |source| ModelFileError::NotExecutable {
-        path: path.to_owned(),
-        work_dir: work_dir.to_owned(),
-        source,
-    };
-    let copy = copy_into(path, meta, work_dir).map_err(failed)?;
-    match access(&copy, Access::EXEC_OK) {
-        Ok(()) => {
-            warn!(
-                path = %path.display(),
-                copy = %copy.display(),
-                "The model file cannot be made executable; an executable copy is used"
-            );
-            Ok(copy)
-        }
-        Err(source) => Err(failed(source.into())),
-    }
-}
-
-/// Removes copies that a power cut or a SIGKILL left behind incomplete.
-fn remove_abandoned_copies(directory: &Path) {
-    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-        let is_unfinished = entry
-            .file_name()
-            .as_encoded_bytes()
-            .starts_with(UNFINISHED_COPY.as_bytes());
-        let age = || entry.metadata().ok()?.modified().ok()?.elapsed().ok();
-        if is_unfinished && age().is_some_and(|age| age > ABANDONED_AFTER) {
-            // It is tried again before the next copy.
-            let _ = fs::remove_file(entry.path());
-        }
-    }
-}
-
-/// Makes an executable copy in `models/`, unless there is one of the same size and modification time.
-fn copy_into(path: &Path, meta: &fs::Metadata, work_dir: &Path) -> io::Result<PathBuf> {
-    let directory = work_dir.join("models");
-    fs::create_dir_all(&directory)?;
-    let name = path.file_name().unwrap_or_default();
-    let target = directory.join(
-        [std::ffi::OsStr::new("copy-of-"), name]
-            .into_iter()
-            .collect::<std::ffi::OsString>(),
-    );
-    let modified = meta.modified()?;
-    if fs::symlink_metadata(&target).is_ok_and(|old| {
-        // Others may have planted one.
-        let is_trusted = TrustedOwners::of(&directory).objection(&old).is_none();
-        is_trusted && old.is_file() && old.len() == meta.len() && old.modified().is_ok_and(|time| time == modified)
-    }) {
-        return Ok(target);
-    }
-    remove_abandoned_copies(&directory);
-    let unfinished = directory.join(format!("{UNFINISHED_COPY}{:016x}", rand::random::<u64>()));
-    let copied = (|| {
-        let mut file = File::create_new(&unfinished)?;
-        io::copy(&mut File::open(path)?, &mut file)?;
-        file.set_permissions(fs::Permissions::from_mode(0o700))?;
-        file.set_times(FileTimes::new().set_modified(modified))?;
-        drop(file);
-        fs::rename(&unfinished, &target)
-    })();
-    if copied.is_err() {
-        let _ = fs::remove_file(&unfinished);
-    }
-    copied.map(|()| target)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     fn message(name: &str, content: &[u8]) -> String {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(name);
         fs::write(&path, content).unwrap();
-        prepare(&path, dir.path()).unwrap_err().to_string()
+        examine(&path).unwrap_err().to_string()
     }
 
     fn elf(machine: u16) -> Vec<u8> {
@@ -483,15 +336,8 @@ mod tests {
             assert!(message.contains(expected), "{message}");
         }
         let dir = tempfile::tempdir().unwrap();
-        assert!(
-            prepare(dir.path(), dir.path())
-                .unwrap_err()
-                .to_string()
-                .contains("a directory")
-        );
-        let missing = prepare(&dir.path().join("nothing.eim"), dir.path())
-            .unwrap_err()
-            .to_string();
+        assert!(examine(dir.path()).unwrap_err().to_string().contains("a directory"));
+        let missing = examine(&dir.path().join("nothing.eim")).unwrap_err().to_string();
         assert!(
             missing.contains("nothing.eim") && missing.contains("No such file"),
             "{missing}"
@@ -503,14 +349,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("model.sh");
         fs::write(&path, "#!/bin/sh\nexec ./model.eim \"$1\"\n").unwrap();
-        assert!(
-            prepare(&path, dir.path())
-                .unwrap_err()
-                .to_string()
-                .contains("not executable")
-        );
+        assert!(examine(&path).unwrap_err().to_string().contains("not executable"));
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-        assert_eq!(prepare(&path, dir.path()).unwrap(), ModelTarget::Program(path));
+        assert_eq!(examine(&path).unwrap(), ModelTarget::Program(path));
     }
 
     #[test]
@@ -535,33 +376,6 @@ mod tests {
             let message = examine(&path).unwrap_err().to_string();
             assert!(message.contains("is not complete"), "{length}: {message}");
         }
-    }
-
-    #[test]
-    fn a_file_that_is_not_executable_is_made_executable() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("model.eim");
-        fs::copy("/proc/self/exe", &path).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
-        assert_eq!(prepare(&path, dir.path()).unwrap(), ModelTarget::Program(path.clone()));
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o744);
-    }
-
-    #[test]
-    fn a_temporary_copy_is_executable_and_changes_nothing_beside_the_model() {
-        let (dir, temporary) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let path = dir.path().join("model.eim");
-        fs::copy("/proc/self/exe", &path).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
-        fs::write(dir.path().join("model.eim.json"), "{}").unwrap();
-        fs::write(dir.path().join("other"), "").unwrap();
-        check_can_become_executable(&path, dir.path()).unwrap();
-        let copy = copy_executable(&path, temporary.path()).unwrap();
-        assert!(is_executable(&copy));
-        assert_eq!(fs::read(temporary.path().join("model.eim.json")).unwrap(), b"{}");
-        assert!(!temporary.path().join("other").exists());
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o644);
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 3);
     }
 
     #[test]
@@ -594,44 +408,10 @@ mod tests {
     }
 
     #[test]
-    fn an_executable_copy_is_made_again_only_when_the_file_changes() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("model.eim");
-        fs::write(&path, elf(62)).unwrap();
-        let copy = copy_into(&path, &fs::metadata(&path).unwrap(), dir.path()).unwrap();
-        let first = fs::metadata(&copy).unwrap();
-        assert_eq!(first.permissions().mode() & 0o777, 0o700);
-        assert_eq!(
-            copy_into(&path, &fs::metadata(&path).unwrap(), dir.path()).unwrap(),
-            copy
-        );
-        assert_eq!(fs::metadata(&copy).unwrap().ino(), first.ino());
-        fs::write(&path, elf(183)).unwrap();
-        copy_into(&path, &fs::metadata(&path).unwrap(), dir.path()).unwrap();
-        assert_eq!(fs::read(&copy).unwrap(), elf(183));
-    }
-
-    #[test]
-    fn a_copy_that_a_power_cut_left_behind_is_removed_before_the_next_one() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("model.eim");
-        fs::write(&path, elf(62)).unwrap();
-        fs::create_dir(dir.path().join("models")).unwrap();
-        let [abandoned, current] = [".copy-0123456789abcdef", ".copy-fedcba9876543210"].map(|name| {
-            let path = dir.path().join("models").join(name);
-            (File::create(&path).unwrap(), path)
-        });
-        let old = std::time::SystemTime::now() - 2 * ABANDONED_AFTER;
-        abandoned.0.set_times(FileTimes::new().set_modified(old)).unwrap();
-        copy_into(&path, &fs::metadata(&path).unwrap(), dir.path()).unwrap();
-        assert!(!abandoned.1.exists() && current.1.exists());
-    }
-
-    #[test]
     fn a_socket_is_not_started() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("model.sock");
         let _listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
-        assert_eq!(prepare(&path, dir.path()).unwrap(), ModelTarget::Socket(path));
+        assert_eq!(examine(&path).unwrap(), ModelTarget::Socket(path));
     }
 }

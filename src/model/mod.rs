@@ -12,6 +12,7 @@ mod client;
 mod connection;
 mod elf;
 mod error;
+mod executable;
 mod feature_buffer;
 mod file;
 mod framing;
