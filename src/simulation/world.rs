@@ -1,9 +1,10 @@
 //! One simulation: the clock, what happens next, and what must hold at each moment.
 
+mod checks;
+mod disk;
 mod incidents;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::path::Path;
 use std::time::Duration;
 
 use rand::rngs::StdRng;
@@ -21,25 +22,14 @@ use super::plan::{Incident, Millis, Plan};
 use super::trace::Trace;
 use crate::config::Qos;
 use crate::device::Topics;
-use crate::uplink::RateLimits;
 
 /// Everything must be delivered this long after the last incident.
 const HEALING_LIMIT: Millis = 20 * 60 * 1000;
-/// An inference is sent within this time if nothing hinders it: longer than the client waits for an acknowledgement.
-const FLOW_LIMIT: Millis = 90_000;
 /// More steps are a loop without an end.
 const MAX_STEPS: u64 = 3_000_000;
 /// The runtime must have nothing to do this many times in a row, each time after its sockets were polled.
 const QUIET_ROUNDS: u32 = 3;
 const MAX_ROUNDS: u32 = 100_000;
-/// Messages that can be read from the disk beyond the bound of the memory.
-const MAX_LOADED: usize = 128 + 64;
-/// What IoT Core accepts is 100 messages and 512 KiB in a second; this is what the rate limits promise.
-const MESSAGES_PER_SECOND: usize = 90;
-const BYTES_PER_SECOND: usize = 450 << 10;
-/// Answers, notices and metrics.
-const OTHER_BYTES: usize = 4 << 10;
-
 /// What a simulation has shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Outcome {
@@ -242,29 +232,6 @@ impl World {
             }
         }
         Err(format!("{MAX_ROUNDS} rounds at one moment have no end"))
-    }
-
-    /// # Errors
-    /// More messages or bytes in a second than the rate limits promise.
-    fn check_rate(&mut self) -> Result<(), String> {
-        if self.plan.rate_limits == RateLimits::UNLIMITED {
-            return Ok(());
-        }
-        let now = self.now();
-        for packet in self.network.links.values().flat_map(|link| &link.written) {
-            if let Packet::Publish(publish) = packet {
-                self.last_second.push_back((now, publish.size()));
-            }
-        }
-        while self.last_second.front().is_some_and(|(at, _)| at + 1000 <= now) {
-            self.last_second.pop_front();
-        }
-        let bytes: usize = self.last_second.iter().map(|(_, bytes)| bytes).sum();
-        let messages = self.last_second.len();
-        if messages > MESSAGES_PER_SECOND || bytes > BYTES_PER_SECOND {
-            return Err(format!("{messages} messages with {bytes} bytes in one second"));
-        }
-        Ok(())
     }
 
     /// Puts on their way what the client has written at this moment.
@@ -477,39 +444,6 @@ impl World {
         }
     }
 
-    fn open_spool(&mut self) {
-        let now = self.now();
-        let is_full = now < self.disk_full_until;
-        let Some(device) = &mut self.device else { return };
-        let usable = match (is_full, &mut device.spool) {
-            (true, Some(spool)) => spool.fail(),
-            (true, None) => return,
-            (false, _) => device.open_spool(),
-        };
-        self.note(format!("spool usable: {usable}"));
-        self.retry_spool(usable);
-    }
-
-    fn retry_spool(&mut self, usable: bool) {
-        if !usable && let Some(spool) = self.plan.spool {
-            let at = self.now() + spool.policy.retry.as_millis() as Millis;
-            self.at(at, Event::OpenSpool(self.process));
-        }
-    }
-
-    fn finish_job(&mut self) {
-        let is_full = self.now() < self.disk_full_until;
-        let spool = self.device.as_mut().and_then(|device| device.spool.as_mut());
-        let Some(spool) = spool else { return };
-        let usable = if is_full { spool.fail() } else { spool.complete() };
-        let device = self.device.as_ref().map(|device| device.outbox.undelivered().on_disk);
-        self.note(format!(
-            "disk is done, usable: {usable}, on disk: {}",
-            device.unwrap_or_default()
-        ));
-        self.retry_spool(usable);
-    }
-
     /// Begins jobs of the disk, ends stops, and finds the end.
     fn progress(&mut self) -> Result<(), String> {
         let now = self.now();
@@ -576,65 +510,5 @@ impl World {
             let at = self.now() + self.down_for;
             self.at(at, Event::StartProcess);
         }
-    }
-
-    /// # Errors
-    /// Inferences wait although nothing hinders them.
-    fn check_flow(&mut self) -> Result<(), String> {
-        let now = self.now();
-        let hindered = self.broker.is_silent
-            || now < self.partition_until
-            || now < self.disk_full_until
-            || !self.broker.is_subscribed()
-            || self.device.as_ref().is_none_or(|device| {
-                let undelivered = device.outbox.undelivered();
-                !device.is_running()
-                    || !device.has_spool_open()
-                    || undelivered.on_disk + undelivered.in_memory as u64 == 0
-            });
-        if hindered {
-            self.sent_or_hindered_at = now;
-        }
-        let quiet = now.saturating_sub(self.sent_or_hindered_at);
-        match quiet > FLOW_LIMIT {
-            true => Err(format!(
-                "for {quiet} ms no inference was sent although nothing hinders it"
-            )),
-            false => Ok(()),
-        }
-    }
-
-    fn check_bounds(&self) -> Result<(), String> {
-        let Some(device) = &self.device else { return Ok(()) };
-        // The newest inference stays, whatever its length.
-        let loaded = self.plan.spool.map_or(0, |_| MAX_LOADED);
-        let more = loaded + self.plan.bounds.inference_window + 1;
-        let limit = self.plan.bounds.inference_bytes + more * self.plan.payload.end + OTHER_BYTES;
-        let bytes = device.outbox.bytes();
-        if bytes > limit {
-            return Err(format!("{bytes} bytes are in memory, more than {limit}"));
-        }
-        let dropped = device.stats.outbox_dropped.get() + device.stats.spool_dropped.get();
-        if dropped > 0 && self.plan.drops_nothing() {
-            return Err(format!(
-                "{dropped} inferences were dropped although memory and disk have room"
-            ));
-        }
-        Ok(())
-    }
-
-    fn check_end(&self) -> Result<(), String> {
-        if self.plan.qos == Qos::AtLeastOnce {
-            self.ledger.check_inferences()?;
-            let (notices, _) = self.ledger.stops();
-            if notices == 0 {
-                return Err("the last notice did not arrive".into());
-            }
-        }
-        let spool: &Path = &self.directory.path().join("spool.redb");
-        if spool.exists() {
-            return Err("nothing waits, and the file of the spool exists".into());
-        }
-        Ok(())
     }
 }
