@@ -19,7 +19,7 @@ use gstreamer::subclass::prelude::*;
 use serde_json::json;
 
 use support::daemon::{LIMIT, Site};
-use support::events::Events;
+use support::log::log_of;
 use support::mosquitto::Mosquitto;
 use support::observer::Observer;
 use support::scripts::{boxed, hello};
@@ -229,21 +229,6 @@ fn a_camera_plugged_in_later_is_found_and_used() {
     daemon.join().unwrap();
 }
 
-/// Collects the log.
-#[derive(Clone, Default)]
-struct Log(Arc<Events<String>>);
-
-impl std::io::Write for Log {
-    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
-        self.0.push(String::from_utf8_lossy(line).into_owned());
-        Ok(line.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 #[test]
 fn the_first_answer_may_take_longer_than_the_usual_limit_and_the_log_shows_progress() {
     let site = Site::new();
@@ -257,15 +242,8 @@ fn the_first_answer_may_take_longer_than_the_usual_limit_and_the_log_shows_progr
     let mut settings = model::ModelSettings::new(source, "warm", site.path(), Arc::default());
     settings.timeouts.classify = Duration::from_millis(200);
     settings.timeouts.progress = Duration::from_millis(100);
-    let log = Log::default();
-    let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .with_writer(move || writer.clone())
-        .with_ansi(false)
-        .finish();
     let mut model = Model::start(&settings, &Interrupt::new()).unwrap();
-    tracing::subscriber::with_default(subscriber, || model.warm_up()).unwrap();
-    let lines = log.0.with(|lines| lines.join(""));
+    let lines = log_of(|| model.warm_up().unwrap());
     assert!(lines.contains("may take up to an hour"), "{lines}");
     assert!(lines.matches("preparing its first answer").count() >= 3, "{lines}");
     let ready = lines.lines().find(|line| line.contains("The model is ready took="));

@@ -3,6 +3,7 @@
 use std::net::{TcpListener, UdpSocket};
 
 use super::*;
+use crate::support::log::log_of;
 
 /// What a model tries, and on what.
 type Attempt<'a> = (&'a str, String);
@@ -232,37 +233,15 @@ fn strict_refuses_to_start_where_something_is_missing_and_auto_uses_what_there_i
     assert_eq!(partly, ["done", "errno 1", "0"]);
 }
 
-/// Lines of the log.
-#[derive(Clone, Default)]
-struct Log(Arc<std::sync::Mutex<String>>);
-
-impl Write for Log {
-    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().push_str(&String::from_utf8_lossy(line));
-        Ok(line.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 #[test]
 fn what_is_missing_is_logged_once_however_often_a_model_starts() {
-    let log = Log::default();
-    let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .with_writer(move || writer.clone())
-        .with_ansi(false)
-        .finish();
     let mut bench = Bench::new(json!({}));
     bench.settings.sandbox = Sandbox::new(ModelSandboxConfig::default(), SandboxSupport::NONE);
-    tracing::subscriber::with_default(subscriber, || {
+    let log = log_of(|| {
         for _ in 0..3 {
             bench.start().unwrap().stop();
         }
     });
-    let log = log.0.lock().unwrap().clone();
     assert_eq!(
         log.matches("The sandbox of the model is incomplete").count(),
         1,

@@ -11,6 +11,7 @@ pub mod exchange;
 pub mod http;
 pub mod inferences;
 pub mod leftovers;
+pub mod log;
 pub mod mosquitto;
 pub mod network;
 pub mod nucleus;
