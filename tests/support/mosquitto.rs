@@ -1,7 +1,6 @@
 //! A real Mosquitto on a free port. It ends when it is dropped.
 #![allow(dead_code)]
 
-use std::net::{Ipv4Addr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -64,6 +63,7 @@ impl Mosquitto {
         if !text.contains(user) {
             std::fs::write(&config, format!("{user}{text}")).expect("a configuration");
         }
+        let starts_before = self.starts();
         let child = Command::new(PROGRAM)
             .arg("-c")
             .arg(&config)
@@ -72,15 +72,7 @@ impl Mosquitto {
             .spawn();
         let mut child = child.unwrap_or_else(|error| panic!("{PROGRAM} cannot be started: {error}"));
         let limit = Instant::now() + Duration::from_secs(10);
-        // The broker opens one listener after the other.
-        let listeners = text.lines().filter_map(|line| line.strip_prefix("listener "));
-        let ports: Vec<u16> = listeners
-            .filter_map(|listener| listener.split(' ').next()?.parse().ok())
-            .collect();
-        while !ports
-            .iter()
-            .all(|port| TcpStream::connect((Ipv4Addr::LOCALHOST, *port)).is_ok())
-        {
+        while self.starts() == starts_before {
             let ended = child.try_wait().expect("a child");
             assert!(
                 Instant::now() < limit && ended.is_none(),
@@ -110,6 +102,11 @@ impl Mosquitto {
         if let Some(child) = &self.child {
             kill_process(Pid::from_child(child), signal).expect("signalled");
         }
+    }
+
+    /// How often the broker has opened all its listeners.
+    fn starts(&self) -> usize {
+        self.log().lines().filter(|line| line.ends_with(" running")).count()
     }
 
     /// The log of the broker.

@@ -1,9 +1,12 @@
 //! TCP ports for servers that cannot choose a free port.
 
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::sync::Mutex;
+
+use rustix::net::sockopt::set_socket_reuseaddr;
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 /// Ports below the range that Linux uses for outgoing connections and for port 0 (32768 to 60999). Another connection could
 /// take a port of that range before the server starts.
@@ -23,9 +26,17 @@ pub fn free_port() -> u16 {
             continue;
         };
         HELD.lock().unwrap().push(lock);
-        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+        if can_be_bound(port).is_ok() {
             return port;
         }
     }
     panic!("no free port in {RANGE:?}");
+}
+
+/// Binds the port without listening. Every process that another thread starts at this moment has a copy of the socket until its
+/// exec; the copy of a listening socket would accept connections and keep the port from the server that it is meant for.
+fn can_be_bound(port: u16) -> rustix::io::Result<()> {
+    let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    set_socket_reuseaddr(&socket, true)?;
+    rustix::net::bind(&socket, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, port))
 }
