@@ -99,11 +99,14 @@ struct Worker {
 impl Worker {
     fn run(mut self) {
         let mut usable = self.open();
+        let mut stops = false;
         loop {
             if !usable {
-                if !self.outbox.wait_before_reopening(self.retry) {
+                if stops {
                     break;
                 }
+                // A stop ends the wait: what is in memory only would be lost with it, so it is tried once more.
+                stops = !self.outbox.wait_before_reopening(self.retry);
                 usable = self.open();
                 if usable {
                     tracing::info!(path = %self.store.path().display(), "The spool can be used again");

@@ -86,7 +86,7 @@ impl Outbox {
         }
     }
 
-    /// Waits before the spool is opened again. False: the spool ends.
+    /// Waits before the spool is opened again. False: at once and for the last time, because the spool ends.
     pub(in crate::uplink) fn wait_before_reopening(&self, pause: Duration) -> bool {
         let until = monotonic_now() + pause;
         let mut inner = self.inner.lock();

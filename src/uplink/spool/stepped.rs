@@ -91,6 +91,9 @@ impl SteppedSpool {
         }
         self.complete();
         self.worker.outbox.end_spool();
+        if !self.usable && !disk_is_full {
+            self.open();
+        }
         while self.begin() {
             self.complete();
         }

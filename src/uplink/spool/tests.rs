@@ -329,6 +329,28 @@ async fn a_file_that_another_process_has_open_is_used_after_that_process_closes_
     assert!(damaged_files(path.parent().expect("a directory")).is_empty());
 }
 
+#[tokio::test]
+async fn a_stop_writes_to_a_spool_that_can_be_used_again_before_the_next_attempt_is_due() {
+    let (_directory, path) = spool_path();
+    let fixture = SpoolFixture::start(&path, 1 << 20, AT_ONCE);
+    fixture.push(0..5, 4);
+    fixture.finish().await;
+    let other = redb::Database::open(&path).expect("open");
+    let policy = SpoolPolicy {
+        retry: Duration::from_secs(3600),
+        ..AT_ONCE
+    };
+    let fixture = SpoolFixture::start(&path, 1 << 20, policy);
+    fixture.push(5..10, 4);
+    let spool = fixture.outbox.clone();
+    fixture
+        .until("the spool is in use", |_| spool.status().spool.failure().is_some())
+        .await;
+    drop(other);
+    let undelivered = fixture.finish().await;
+    assert_eq!((undelivered.on_disk, undelivered.in_memory), (10, 0));
+}
+
 /// A mounted directory with little space; `None` without the right to mount.
 struct SmallDisk(TempDir);
 
