@@ -16,12 +16,11 @@ use crate::device::Topics;
 /// What the broker does after a packet or an incident.
 #[derive(Debug)]
 pub(super) enum Action {
-    /// Sends a packet after this time. `repeat`: a command that the client may have handled already.
+    /// Sends a packet after this time.
     Send {
         link: LinkId,
         packet: Packet,
         after: Millis,
-        repeat: Option<CommandId>,
     },
     Close(LinkId),
 }
@@ -42,7 +41,7 @@ pub(super) struct Broker {
     pub repeat_next: bool,
     /// The next connection finds no session.
     pub forgets_session: bool,
-    last_command: Option<(LinkId, Publish, CommandId)>,
+    last_command: Option<(LinkId, Publish)>,
 }
 
 /// One connection.
@@ -260,8 +259,8 @@ impl Broker {
             pkid: id,
             ..Publish::from_bytes(&self.topics.command_input, QoS::AtLeastOnce, payload)
         };
-        if let Some(command) = publication.command.filter(|command| *command != LARGE_COMMAND) {
-            self.last_command = Some((link, publish.clone(), command));
+        if publication.command.is_some_and(|command| command != LARGE_COMMAND) {
+            self.last_command = Some((link, publish.clone()));
         }
         send(link, Packet::Publish(publish))
     }
@@ -289,16 +288,14 @@ impl Broker {
 
     /// Sends the last command again on the same connection.
     pub fn redeliver(&self) -> Vec<Action> {
-        let again = self.last_command.iter().filter(|(link, ..)| self.active == Some(*link));
+        let again = self.last_command.iter().filter(|(link, _)| self.active == Some(*link));
         again
-            .map(|(link, publish, command)| Action::Send {
-                link: *link,
-                packet: Packet::Publish(Publish {
+            .map(|(link, publish)| {
+                let again = Publish {
                     dup: true,
                     ..publish.clone()
-                }),
-                after: 0,
-                repeat: Some(*command),
+                };
+                send(*link, Packet::Publish(again))
             })
             .collect()
     }
@@ -350,7 +347,6 @@ impl Broker {
                 link,
                 packet: Packet::PubAck(PubAck::new(publish.pkid)),
                 after,
-                repeat: None,
             }));
         }
         Ok(actions)
@@ -365,10 +361,5 @@ impl Broker {
 }
 
 fn send(link: LinkId, packet: Packet) -> Action {
-    Action::Send {
-        link,
-        packet,
-        after: 0,
-        repeat: None,
-    }
+    Action::Send { link, packet, after: 0 }
 }

@@ -134,15 +134,6 @@ impl Ledger {
         }
     }
 
-    /// Whether the client may take a repeated command for a new one: it was handled too long ago.
-    pub fn is_forgotten(&self, command: CommandId, now: Millis) -> bool {
-        let handled = self
-            .commands
-            .get(command as usize)
-            .and_then(|command| command.handled_at);
-        handled.is_some_and(|at| at + 9_000 < now)
-    }
-
     /// # Errors
     /// It is not the answer to a command that was handled.
     pub fn answer_received(&mut self, payload: &[u8]) -> Result<(), String> {

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::broker::{Action, Broker};
 use super::device::Device;
 use super::idle::Idle;
-use super::ledger::{CommandId, Ledger};
+use super::ledger::Ledger;
 use super::network::{LinkId, Network};
 use super::plan::{Incident, Millis, Plan};
 use super::trace::Trace;
@@ -52,8 +52,8 @@ enum Event {
     Up(LinkId, Packet),
     /// The broker reads the end of the connection.
     UpClosed(LinkId),
-    /// The client can read a packet, which may repeat a command.
-    Down(LinkId, Packet, Option<CommandId>),
+    /// The client can read a packet.
+    Down(LinkId, Packet),
     /// The client can read the end of the connection.
     DownClosed(LinkId),
     /// The spool is opened by the process with this number.
@@ -269,14 +269,9 @@ impl World {
     fn perform(&mut self, actions: Vec<Action>) {
         for action in actions {
             match action {
-                Action::Send {
-                    link,
-                    packet,
-                    after,
-                    repeat,
-                } => {
+                Action::Send { link, packet, after } => {
                     if let Some(arrival) = self.arrival_at_client(link, after) {
-                        self.at(arrival, Event::Down(link, packet, repeat));
+                        self.at(arrival, Event::Down(link, packet));
                     }
                 }
                 Action::Close(link) => {
@@ -313,7 +308,7 @@ impl World {
                 self.broker.disconnected(link);
                 self.network.close(link);
             }
-            Event::Down(link, packet, repeat) => self.deliver(link, &packet, repeat),
+            Event::Down(link, packet) => self.deliver(link, &packet),
             Event::DownClosed(link) => {
                 self.note(format!("connection {link} is closed"));
                 self.broker.disconnected(link);
@@ -403,11 +398,7 @@ impl World {
         Ok(())
     }
 
-    fn deliver(&mut self, link: LinkId, packet: &Packet, repeat: Option<CommandId>) {
-        let now = self.now();
-        if repeat.is_some_and(|command| self.ledger.is_forgotten(command, now)) {
-            return;
-        }
+    fn deliver(&mut self, link: LinkId, packet: &Packet) {
         match packet {
             Packet::PubAck(ack) => {
                 self.broker.acknowledges(link, ack.pkid);

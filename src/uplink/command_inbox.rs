@@ -5,9 +5,11 @@
 //! broker. A command is passed on when the broker has acknowledged the clearing.
 
 use std::collections::VecDeque;
+use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use rumqttc::Publish;
 
 use super::outbox::Token;
 
@@ -38,14 +40,6 @@ pub enum CommandRefusal {
     Stopping,
 }
 
-/// One message on `command/input`.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct IncomingCommand<'a> {
-    pub payload: &'a [u8],
-    /// The message has the DUP or the RETAIN flag, so it may have been received before.
-    pub repeated: bool,
-}
-
 /// Result of [`CommandInbox::accept`].
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum AcceptOutcome {
@@ -71,30 +65,33 @@ struct Pending {
 pub(super) struct CommandInbox {
     duplicate_window: Duration,
     pending: VecDeque<Pending>,
-    recent: VecDeque<(Bytes, Instant)>,
+    /// Hashes of the commands that were received or passed on last, with the time.
+    recent: VecDeque<(u64, Instant)>,
+    /// The last deliveries: hash and packet identifier. An acknowledgement can be lost with the connection, and the broker sends the
+    /// command again when there is one, which may take hours.
+    deliveries: VecDeque<(u64, u16)>,
+    hasher: RandomState,
     /// The clearing that was pushed and not sent yet. It also clears commands that arrive before it is sent.
     waiting_clearing: Option<Token>,
 }
 
 impl CommandInbox {
-    /// `duplicate_window`: a message with the same payload and the DUP or RETAIN flag is the same command within this time.
+    /// `duplicate_window`: a message with the same payload and the DUP or RETAIN flag is the same command within this time. With the DUP
+    /// flag and the same packet identifier it is the same command at any time.
     pub fn new(duplicate_window: Duration) -> Self {
         Self {
             duplicate_window,
             pending: VecDeque::new(),
             recent: VecDeque::new(),
+            deliveries: VecDeque::new(),
+            hasher: RandomState::new(),
             waiting_clearing: None,
         }
     }
 
-    /// Adds a message. `push_clearing` puts an empty retained message into the outbox.
-    pub fn accept(
-        &mut self,
-        arrival: IncomingCommand<'_>,
-        now: Instant,
-        push_clearing: impl FnOnce() -> Token,
-    ) -> AcceptOutcome {
-        let IncomingCommand { payload, repeated } = arrival;
+    /// Adds a message on `command/input`. `push_clearing` puts an empty retained message into the outbox.
+    pub fn accept(&mut self, publish: &Publish, now: Instant, push_clearing: impl FnOnce() -> Token) -> AcceptOutcome {
+        let payload = &publish.payload[..];
         if payload.is_empty() {
             return AcceptOutcome::Empty;
         }
@@ -102,15 +99,18 @@ impl CommandInbox {
         if payload.len() > MAX_COMMAND_BYTES {
             return AcceptOutcome::Refused(CommandRefusal::TooLarge(payload.len()));
         }
-        if repeated && self.is_duplicate(payload, now) {
-            return AcceptOutcome::Duplicate;
-        }
-        if self.pending.len() >= MAX_PENDING {
+        let hash = self.hasher.hash_one(payload);
+        let is_duplicate = self.is_duplicate(publish, hash, now);
+        if self.pending.len() >= MAX_PENDING && !is_duplicate {
             return AcceptOutcome::Refused(CommandRefusal::Busy);
+        }
+        keep_newest(&mut self.deliveries, (hash, publish.pkid));
+        if is_duplicate {
+            return AcceptOutcome::Duplicate;
         }
         // A copy: a slice would keep the whole read buffer of the connection in memory.
         let payload = Bytes::copy_from_slice(payload);
-        self.remember(payload.clone(), now);
+        self.remember(hash, now);
         self.pending.push_back(Pending {
             payload,
             clearing,
@@ -128,7 +128,6 @@ impl CommandInbox {
 
     /// The broker acknowledged `token`. Returns the commands that may be executed, in the order of their arrival.
     pub fn acknowledged(&mut self, token: Token, now: Instant) -> Vec<ReceivedCommand> {
-        self.forget_old(now);
         for pending in self.pending.iter_mut().filter(|pending| pending.clearing == token) {
             pending.cleared = true;
         }
@@ -139,7 +138,7 @@ impl CommandInbox {
             .map(|Pending { payload, .. }| ReceivedCommand { payload })
             .collect();
         for command in &commands {
-            self.remember(command.payload.clone(), now);
+            self.remember(self.hasher.hash_one(&command.payload[..]), now);
         }
         commands
     }
@@ -149,29 +148,26 @@ impl CommandInbox {
         self.pending.len()
     }
 
-    fn is_duplicate(&self, payload: &[u8], now: Instant) -> bool {
+    fn is_duplicate(&self, publish: &Publish, hash: u64, now: Instant) -> bool {
         let fresh = |seen: Instant| now.saturating_duration_since(seen) < self.duplicate_window;
-        self.pending.iter().any(|pending| pending.payload == payload)
-            || self.recent.iter().any(|(known, seen)| known == payload && fresh(*seen))
+        // Both flags say that it may have come before, DUP also that it did under the same packet identifier.
+        let is_recent = (publish.dup || publish.retain)
+            && (self.pending.iter().any(|pending| pending.payload == publish.payload)
+                || self.recent.iter().any(|(known, seen)| *known == hash && fresh(*seen)));
+        is_recent || (publish.dup && self.deliveries.contains(&(hash, publish.pkid)))
     }
 
-    /// Frees the commands that can no longer be duplicates: each may have 64 KiB.
-    fn forget_old(&mut self, now: Instant) {
-        let is_old = |seen: Instant| now.saturating_duration_since(seen) >= self.duplicate_window;
-        let old = self.recent.iter().take_while(|(_, seen)| is_old(*seen)).count();
-        self.recent.drain(..old);
-        if self.recent.is_empty() && old > 0 {
-            self.recent.shrink_to_fit();
-        }
+    fn remember(&mut self, hash: u64, now: Instant) {
+        self.recent.retain(|(known, _)| *known != hash);
+        keep_newest(&mut self.recent, (hash, now));
     }
+}
 
-    fn remember(&mut self, payload: Bytes, now: Instant) {
-        self.recent.retain(|(known, _)| *known != payload);
-        self.recent.push_back((payload, now));
-        if self.recent.len() > MAX_PENDING {
-            self.recent.pop_front();
-        }
+fn keep_newest<T>(queue: &mut VecDeque<T>, newest: T) {
+    if queue.len() >= MAX_PENDING {
+        queue.pop_front();
     }
+    queue.push_back(newest);
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use rumqttc::Publish;
 
-use super::command_inbox::{AcceptOutcome, CommandInbox, IncomingCommand};
+use super::command_inbox::{AcceptOutcome, CommandInbox};
 use super::outbox::Token;
 use super::spool;
 
@@ -33,12 +33,8 @@ impl Default for Inbox {
 impl Inbox {
     /// A message arrives. Returns whether it is a command that waits now.
     pub fn receive(&mut self, publish: &Publish) -> bool {
-        let arrival = IncomingCommand {
-            payload: &publish.payload,
-            repeated: publish.dup || publish.retain,
-        };
         let next = &mut self.last_token;
-        let accepted = self.inbox.accept(arrival, self.now, || {
+        let accepted = self.inbox.accept(publish, self.now, || {
             *next += 1;
             Token(*next)
         });

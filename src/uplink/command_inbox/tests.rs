@@ -1,5 +1,7 @@
 use std::sync::Arc;
 
+use rumqttc::QoS;
+
 use super::*;
 use crate::config::Qos;
 use crate::device::Topics;
@@ -12,6 +14,7 @@ struct InboxFixture {
     outbox: Outbox,
     now: Instant,
     clearings: usize,
+    last_id: u16,
 }
 
 impl InboxFixture {
@@ -21,11 +24,23 @@ impl InboxFixture {
             outbox: Outbox::new(OutboxBounds::default(), Arc::new(Stats::default())),
             now: Instant::now(),
             clearings: 0,
+            last_id: 0,
         }
     }
 
+    /// A message of its own, or one that may have come before.
     fn receive(&mut self, payload: &[u8], repeated: bool) -> AcceptOutcome {
-        self.inbox.accept(IncomingCommand { payload, repeated }, self.now, || {
+        self.last_id += 1;
+        self.receive_as(self.last_id, payload, repeated)
+    }
+
+    fn receive_as(&mut self, packet_id: u16, payload: &[u8], dup: bool) -> AcceptOutcome {
+        let publish = Publish {
+            pkid: packet_id,
+            dup,
+            ..Publish::new("command/input", QoS::AtLeastOnce, payload)
+        };
+        self.inbox.accept(&publish, self.now, || {
             self.clearings += 1;
             self.outbox
                 .push(Message::inference(&Topics::new("d"), "", Qos::AtLeastOnce))
@@ -39,6 +54,7 @@ impl InboxFixture {
     }
 
     fn acknowledge(&mut self, token: Token) -> Vec<Bytes> {
+        self.outbox.acked(token);
         let commands = self.inbox.acknowledged(token, self.now);
         commands.into_iter().map(|command| command.payload).collect()
     }
@@ -136,16 +152,53 @@ fn a_large_command_and_one_for_a_full_inbox_are_refused_and_cleared() {
 }
 
 #[test]
-fn commands_that_cannot_be_duplicates_any_more_leave_the_memory() {
+fn a_command_that_the_broker_sends_again_under_its_packet_identifier_is_the_same_command_after_hours() {
     let mut fixture = InboxFixture::new();
-    for number in 0..MAX_PENDING {
-        fixture.receive(&vec![number as u8; MAX_COMMAND_BYTES], false);
-    }
+    fixture.receive_as(7, b"restart", false);
     let token = fixture.send().expect("a clearing");
-    assert_eq!(fixture.acknowledge(token).len(), MAX_PENDING);
-    assert_eq!(fixture.inbox.recent.len(), MAX_PENDING);
+    fixture.acknowledge(token);
+    // Delivered twice, and the second acknowledgement is lost with the connection.
+    assert_eq!(fixture.receive_as(8, b"restart", true), AcceptOutcome::Duplicate);
+    fixture.advance(24 * 3600);
+    assert_eq!(fixture.receive_as(7, b"restart", true), AcceptOutcome::Duplicate);
+    assert_eq!(fixture.receive_as(8, b"restart", true), AcceptOutcome::Duplicate);
+    assert_eq!(fixture.receive_as(8, b"reset", true), AcceptOutcome::Queued);
+    assert_eq!(
+        fixture.receive_as(9, b"restart", true),
+        AcceptOutcome::Queued,
+        "another one, which was lost on its first way"
+    );
     fixture.advance(10);
-    // Any acknowledgement: of an inference, for example.
-    assert!(fixture.acknowledge(token).is_empty());
-    assert_eq!((fixture.inbox.recent.len(), fixture.inbox.recent.capacity()), (0, 0));
+    assert_eq!(
+        fixture.receive_as(7, b"restart", false),
+        AcceptOutcome::Queued,
+        "the broker uses the identifier again"
+    );
+}
+
+#[test]
+fn a_refused_command_that_the_broker_sends_again_is_accepted() {
+    let mut fixture = InboxFixture::new();
+    for _ in 0..MAX_PENDING {
+        fixture.receive(b"reset", false);
+    }
+    let busy = AcceptOutcome::Refused(CommandRefusal::Busy);
+    assert_eq!(fixture.receive_as(100, b"restart", false), busy);
+    let token = fixture.send().expect("a clearing");
+    fixture.acknowledge(token);
+    assert_eq!(fixture.receive_as(100, b"restart", true), AcceptOutcome::Queued);
+}
+
+#[test]
+fn the_memory_of_commands_is_bounded() {
+    let mut fixture = InboxFixture::new();
+    for number in 0..1000_u16 {
+        fixture.receive(&number.to_be_bytes(), false);
+        let token = fixture.send().expect("a clearing");
+        fixture.acknowledge(token);
+    }
+    assert_eq!(
+        (fixture.inbox.recent.len(), fixture.inbox.deliveries.len()),
+        (MAX_PENDING, MAX_PENDING)
+    );
 }

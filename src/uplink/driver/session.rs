@@ -7,7 +7,7 @@ use tokio::select;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::sleep_until;
 
-use super::super::command_inbox::{AcceptOutcome, CommandRefusal, IncomingCommand, ReceivedCommand};
+use super::super::command_inbox::{AcceptOutcome, CommandRefusal, ReceivedCommand};
 use super::super::connection::{BrokerConnection, LinkEvent};
 use super::super::connection_error::ConnectionError;
 use super::super::in_flight::InFlight;
@@ -234,11 +234,7 @@ impl Driver {
             );
             return;
         }
-        let arrival = IncomingCommand {
-            payload: &publish.payload,
-            repeated: publish.dup || publish.retain,
-        };
-        match inbox.accept(arrival, now, || {
+        match inbox.accept(publish, now, || {
             outbox.push(Message::clear_retained_command(&settings.topics))
         }) {
             AcceptOutcome::Empty => {}
