@@ -206,8 +206,13 @@ impl Ledger {
         self.disconnects += 1;
     }
 
-    /// Final notices and DISCONNECT packets that the broker has read.
-    pub fn stops(&self) -> (u32, u32) {
+    /// The component begins to stop for the last time.
+    pub fn last_stop_begins(&mut self) {
+        (self.stopped_notices, self.disconnects) = (0, 0);
+    }
+
+    /// Final notices and DISCONNECT packets that the broker has read since then.
+    pub fn last_stops(&self) -> (u32, u32) {
         (self.stopped_notices, self.disconnects)
     }
 

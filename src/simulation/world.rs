@@ -471,6 +471,7 @@ impl World {
         if is_complete && is_idle {
             self.note("everything is delivered");
             self.is_last_stop = true;
+            self.ledger.last_stop_begins();
             self.begin_stop(0);
         } else if now > self.plan.healed_at.max(self.last_push()) + HEALING_LIMIT + self.slowest_delivery() {
             return Err(format!(

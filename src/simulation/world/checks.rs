@@ -4,7 +4,7 @@ use std::path::Path;
 
 use rumqttc::mqttbytes::v4::Packet;
 
-use super::World;
+use super::{Event, World};
 use crate::config::Qos;
 use crate::simulation::plan::Millis;
 use crate::uplink::RateLimits;
@@ -89,12 +89,17 @@ impl World {
     }
 
     pub(super) fn check_end(&self) -> Result<(), String> {
+        let (notices, disconnects) = self.ledger.last_stops();
         if self.plan.qos == Qos::AtLeastOnce {
             self.ledger.check_inferences()?;
-            let (notices, _) = self.ledger.stops();
             if notices == 0 {
                 return Err("the last notice did not arrive".into());
             }
+        }
+        // The client does not wait until the broker has read it.
+        let is_underway = |event: &Event| matches!(event, Event::Up(_, Packet::Disconnect));
+        if disconnects == 0 && !self.queue.values().any(is_underway) {
+            return Err("the client did not send DISCONNECT, and the broker publishes its last will".into());
         }
         let spool: &Path = &self.directory.path().join("spool.redb");
         if spool.exists() {

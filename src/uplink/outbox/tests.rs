@@ -127,6 +127,8 @@ fn a_message_too_large_for_any_connection_is_not_kept() {
     let (outbox, stats) = outbox(OutboxBounds::default());
     outbox.push(inference(1, MAX_PAYLOAD_BYTES + 1));
     assert_eq!((outbox.depth(), stats.outbox_dropped.get()), (0, 1));
+    outbox.push(inference(2, MAX_PAYLOAD_BYTES));
+    assert_eq!((outbox.depth(), stats.outbox_dropped.get()), (1, 1));
 }
 
 #[tokio::test]
