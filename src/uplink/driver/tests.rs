@@ -1,10 +1,12 @@
-//! The driver in virtual time.
+//! The driver without a broker that answers.
 
+use std::fs::OpenOptions;
 use std::os::unix::net::UnixListener;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use rustix::fs::{CWD, FileType, Mode};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{Driver, StopOrder};
@@ -38,17 +40,21 @@ fn settings(socket: &std::path::Path) -> Settings {
     }
 }
 
+fn driver(settings: Settings) -> Driver {
+    let stats = Arc::new(Stats::default());
+    let outbox = Arc::new(Outbox::new(OutboxBounds::default(), stats.clone()));
+    let (commands, _) = mpsc::channel(1);
+    let (state, _) = watch::channel(LinkState::Connecting { attempt: 1 });
+    Driver::new(settings, outbox, stats, commands, state)
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_stop_before_the_subscription_waits_without_using_the_processor() {
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("broker");
     // It accepts connections and answers nothing.
     let _listener = UnixListener::bind(&socket).unwrap();
-    let stats = Arc::new(Stats::default());
-    let outbox = Arc::new(Outbox::new(OutboxBounds::default(), stats.clone()));
-    let (commands, _received) = mpsc::channel(1);
-    let (state, _state) = watch::channel(LinkState::Connecting { attempt: 1 });
-    let driver = Driver::new(settings(&socket), outbox, stats, commands, state);
+    let driver = driver(settings(&socket));
     let (stop, mut stop_order) = oneshot::channel();
     tokio::spawn(async move {
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -68,4 +74,26 @@ async fn a_stop_before_the_subscription_waits_without_using_the_processor() {
         run.as_mut().poll(context)
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_stop_leaves_half_of_its_time_to_an_attempt_in_progress() {
+    let directory = tempfile::tempdir().unwrap();
+    // The attempt waits for the certificate until somebody writes into the pipe.
+    let pipe = directory.path().join("ca.pem");
+    rustix::fs::mknodat(CWD, &pipe, FileType::Fifo, Mode::RWXU, 0).unwrap();
+    let mut settings = settings(&directory.path().join("broker"));
+    settings.ca = Some(pipe.clone());
+    if let Destination::Broker { address, .. } = &mut settings.address {
+        address.transport = Transport::Tls;
+    }
+    let (stop, mut stop_order) = oneshot::channel();
+    let limit = Duration::from_millis(400);
+    stop.send(StopOrder { notice: None, limit }).unwrap();
+    let begun = Instant::now();
+    driver(settings).run(&mut stop_order).await;
+    let waited = begun.elapsed();
+    // Ends the thread that reads.
+    drop(OpenOptions::new().write(true).open(&pipe).unwrap());
+    assert!(waited >= limit / 2, "{waited:?}");
 }
