@@ -12,7 +12,7 @@ use crate::device::Topics;
 use crate::status::StatusSource;
 use crate::status::stats::Stats;
 use crate::uplink::message::Message;
-use crate::uplink::outbox::OutboxBounds;
+use crate::uplink::outbox::{OutboxBounds, Token};
 
 mod damage;
 mod model;
@@ -146,6 +146,30 @@ fn messages_are_read_from_a_full_disk_and_keep_their_order_while_memory_is_nearl
     assert!(spool.begin() && spool.complete(), "what was delivered is deleted later");
     assert_eq!(outbox.status().spool.failure(), None);
     assert_eq!(outbox.undelivered(), Undelivered::default());
+}
+
+#[test]
+fn reading_writes_nothing() {
+    let (_directory, path) = spool_path();
+    let mut store = Store::new(path.clone(), 1 << 20);
+    store.open().expect("open");
+    let write = SpoolJob {
+        write: vec![(Token(1), inference(1, 100))],
+        ..SpoolJob::default()
+    };
+    store.perform(&write).expect("written");
+    let before = fs::read(&path).expect("a file");
+    let read = SpoolJob {
+        load: Some(LoadRequest {
+            from: Token::MIN,
+            messages: 10,
+            bytes: 1000,
+        }),
+        ..SpoolJob::default()
+    };
+    let loaded = store.perform(&read).expect("read").loaded.expect("loaded");
+    assert_eq!(loaded.messages.len(), 1);
+    assert!(fs::read(&path).expect("a file") == before, "on a full disk it would fail");
 }
 
 #[tokio::test]
