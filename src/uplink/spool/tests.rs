@@ -169,7 +169,10 @@ fn reading_writes_nothing() {
     };
     let loaded = store.perform(&read).expect("read").loaded.expect("loaded");
     assert_eq!(loaded.messages.len(), 1);
-    assert!(fs::read(&path).expect("a file") == before, "on a full disk it would fail");
+    assert!(
+        fs::read(&path).expect("a file") == before,
+        "on a full disk it would fail"
+    );
 }
 
 #[tokio::test]
@@ -508,10 +511,19 @@ async fn messages_that_were_taken_up_before_a_sigkill_are_not_taken_up_again() {
     // As if the process had ended before it removed the file.
     fs::rename(&copy, &aside).unwrap();
     store::note_as_taken_up(&path, &aside);
+    // One that was not taken up yet.
+    let (_other_directory, other_path) = spool_path();
+    let other = SpoolFixture::start(&other_path, 1 << 20, SpoolPolicy::default());
+    other.push(3..6, 300);
+    other.finish().await;
+    let newer = std::path::PathBuf::from(format!("{}-2", aside.display()));
+    fs::rename(other_path, &newer).unwrap();
     let second = SpoolFixture::start(&path, 1 << 20, AT_ONCE);
-    assert_eq!(second.deliver(3).await, [0, 1, 2]);
+    let mut delivered = second.deliver(6).await;
+    delivered.sort_unstable();
+    assert_eq!(delivered, [0, 1, 2, 3, 4, 5]);
     assert_eq!(second.finish().await, Undelivered::default());
-    assert!(!aside.exists());
+    assert!(!aside.exists() && !newer.exists());
 }
 
 #[tokio::test]

@@ -25,10 +25,8 @@ pub(super) fn all(
     damaged: &mut u64,
 ) -> Result<Option<Database>, DatabaseError> {
     let set_aside = foreign_files::all_set_aside(path);
-    if set_aside.is_empty()
-        && let Some(database) = &database
-    {
-        forget(database)?;
+    if let Some(database) = &database {
+        forget_removed(database, path)?;
     }
     // The newest first, because each is put before the others.
     for aside in set_aside.into_iter().rev() {
@@ -62,7 +60,7 @@ pub(super) fn all(
         fs::remove_file(&aside).map_err(DatabaseError::Io)?;
         // Else the file could return after a power cut, and its messages be taken up again.
         durable_names::sync_parent(&aside);
-        forget(target)?;
+        forget_removed(target, path)?;
         tracing::info!(path = %aside.display(), messages, "The messages in a spool of another user are delivered now");
     }
     Ok(database)
@@ -116,14 +114,22 @@ fn take_up(target: &Database, old: &Database, name: &str) -> Result<u64, Databas
     Ok(count)
 }
 
-fn forget(target: &Database) -> Result<(), DatabaseError> {
+/// Forgets the names of files that exist no longer beside `path`: another file may get such a name.
+fn forget_removed(target: &Database, path: &Path) -> Result<(), DatabaseError> {
     let is_noted = target
         .begin_read()?
         .list_tables()?
         .any(|table| table.name() == TAKEN_UP.name());
     if is_noted {
         let transaction = target.begin_write()?;
-        transaction.delete_table(TAKEN_UP)?;
+        let is_empty = {
+            let mut taken_up = transaction.open_table(TAKEN_UP)?;
+            taken_up.retain(|name, ()| path.with_file_name(name).exists())?;
+            taken_up.is_empty()?
+        };
+        if is_empty {
+            transaction.delete_table(TAKEN_UP)?;
+        }
         transaction.commit()?;
     }
     Ok(())
