@@ -68,6 +68,13 @@ enum Event {
     Healed,
 }
 
+/// The stop after everything is delivered.
+struct LastStop {
+    began: Millis,
+    /// A CONNECT of an older connection, which was long underway, has arrived since: the broker ends the newer connection.
+    is_disturbed: bool,
+}
+
 pub(super) struct World {
     plan: Plan,
     idle: Idle,
@@ -91,7 +98,7 @@ pub(super) struct World {
     disk_full_until: Millis,
     /// The process is down until this time, or stops.
     down_for: Millis,
-    is_last_stop: bool,
+    last_stop: Option<LastStop>,
     is_done: bool,
     /// When an inference was written, or had a reason to wait.
     sent_or_hindered_at: Millis,
@@ -122,7 +129,7 @@ impl World {
             partition_until: 0,
             disk_full_until: 0,
             down_for: 0,
-            is_last_stop: false,
+            last_stop: None,
             is_done: false,
             sent_or_hindered_at: 0,
             plan,
@@ -379,10 +386,15 @@ impl World {
                 "broker reads acknowledgement {} on connection {link}",
                 ack.pkid
             )),
-            Packet::Connect(connect) => self.note(format!(
-                "broker reads CONNECT on connection {link}, clean: {}",
-                connect.clean_session
-            )),
+            Packet::Connect(connect) => {
+                self.note(format!(
+                    "broker reads CONNECT on connection {link}, clean: {}",
+                    connect.clean_session
+                ));
+                if let Some(stop) = &mut self.last_stop {
+                    stop.is_disturbed = true;
+                }
+            }
             // When the client sends a ping is not decided by the seed alone.
             Packet::PingReq => {}
             other => self.note(format!("broker reads {other:?} on connection {link}")),
@@ -456,7 +468,7 @@ impl World {
             self.process_ended();
         }
         let has_ended = self.ledger.pushed() >= self.plan.inferences && now >= self.plan.healed_at;
-        if !has_ended || self.is_last_stop {
+        if !has_ended || self.last_stop.is_some() {
             return Ok(());
         }
         let is_complete = self
@@ -470,7 +482,10 @@ impl World {
         let is_idle = metrics && commands && self.broker.active().is_some() && self.broker.has_no_commands();
         if is_complete && is_idle {
             self.note("everything is delivered");
-            self.is_last_stop = true;
+            self.last_stop = Some(LastStop {
+                began: now,
+                is_disturbed: false,
+            });
             self.ledger.last_stop_begins();
             self.begin_stop(0);
         } else if now > self.plan.healed_at.max(self.last_push()) + HEALING_LIMIT + self.slowest_delivery() {
@@ -496,7 +511,7 @@ impl World {
     }
 
     fn process_ended(&mut self) {
-        if self.is_last_stop {
+        if self.last_stop.is_some() {
             self.is_done = true;
         } else {
             let at = self.now() + self.down_for;

@@ -16,6 +16,8 @@ const MAX_LOADED: usize = 128 + 64;
 /// What IoT Core accepts is 100 messages and 512 KiB in a second; this is what the rate limits promise.
 const MESSAGES_PER_SECOND: usize = 90;
 const BYTES_PER_SECOND: usize = 450 << 10;
+/// Time for the last notice: the time of a stop without that for DISCONNECT.
+const NOTICE_LIMIT: Millis = 2_700;
 /// Answers, notices and metrics.
 const OTHER_BYTES: usize = 4 << 10;
 
@@ -96,9 +98,13 @@ impl World {
                 return Err("the last notice did not arrive".into());
             }
         }
-        // The client does not wait until the broker has read it.
+        // The client does not wait until the broker has read it, and sends none if the notice was not acknowledged in time.
         let is_underway = |event: &Event| matches!(event, Event::Up(_, Packet::Disconnect));
-        if disconnects == 0 && !self.queue.values().any(is_underway) {
+        let is_due = self
+            .last_stop
+            .as_ref()
+            .is_some_and(|stop| !stop.is_disturbed && self.now() < stop.began + NOTICE_LIMIT);
+        if is_due && disconnects == 0 && !self.queue.values().any(is_underway) {
             return Err("the client did not send DISCONNECT, and the broker publishes its last will".into());
         }
         let spool: &Path = &self.directory.path().join("spool.redb");
