@@ -108,6 +108,28 @@ fn an_event_gets_a_clip_with_the_time_before_and_after_it() {
 }
 
 #[test]
+fn the_clip_of_a_condition_that_held_before_its_event_shows_when_it_began() {
+    let stage = Stage::new();
+    let directory = stage.site.path().join("clips");
+    let model = model(&stage.site, 50, 70, 1);
+    let rules = r#"events={"zones":{"all":{"polygon":[[0,0],[1,0],[1,1],[0,1]]}},"rules":{"queue":{"zone":"all","count_at_least":1,"for_ms":2000,"clear_after_ms":200}}}"#;
+    let daemon = run(&stage, &model, CAMERA, &directory, &[rules]);
+    let events = stage.observer.wait_for_count("/events", 2);
+    let [start, end] = &events[..] else {
+        panic!("{events:?}")
+    };
+    assert!(millis(start, "ts") >= millis(start, "start_ts") + 2_000, "{start}");
+    stage.wait_for_figures("the clip", |runner| runner["clips_written"] == 1);
+    let video = Video::open(&directory.join(start["clip"].as_str().unwrap()));
+    let expected = Duration::from_millis(millis(end, "ts") - millis(start, "start_ts") + 2_000);
+    assert!(
+        video.duration.abs_diff(expected) <= Duration::from_millis(400),
+        "{video:?}, and not {expected:?}"
+    );
+    daemon.stop();
+}
+
+#[test]
 fn clips_of_several_events_are_complete_after_a_stop_and_go_over_restarts_of_the_camera() {
     let stage = Stage::new();
     let directory = stage.site.path().join("clips");
