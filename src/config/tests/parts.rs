@@ -237,6 +237,22 @@ fn a_place_without_its_cache_says_that_it_has_no_effect() {
 }
 
 #[test]
+fn inferences_that_are_not_published_are_remarked_where_there_are_no_events() {
+    let remark = |text: &str| {
+        let loaded = loaded(text);
+        let mut entries = loaded.entries.iter();
+        let entry = entries.find(|entry| entry.key == "publish_inferences").unwrap();
+        entry.remark.is_some()
+    };
+    let events = json!({"zones": {"all": {"polygon": [[0, 0], [1, 0], [1, 1]]}}, "rules": {"there": {"zone": "all"}}});
+    assert!(remark(r#"{"publish_inferences":"no"}"#));
+    assert!(!remark(r#"{"publish_inferences":"yes"}"#) && !remark("{}"));
+    assert!(!remark(
+        &json!({"publish_inferences": "no", "events": events}).to_string()
+    ));
+}
+
+#[test]
 fn certificates_need_both_files() {
     let full = loaded(r#"{"iot_auth":"X509","iot_cert":"c.pem","iot_key":"k.pem"}"#);
     assert_eq!(
