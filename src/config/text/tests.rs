@@ -33,6 +33,9 @@ fn comments_in_json_are_no_error() {
         read("// mine\n{\"a\": 1, // one: \"é\n /* two,\n \"c\": 3, */ \"b\": \"mqtt://h /* no */ \\\" //\", /* last */ }\n// end").unwrap(),
         json!({"a": 1, "b": "mqtt://h /* no */ \" //"})
     );
+    // One kind alone.
+    assert_eq!(read("{\"a\": 1 // one\n}").unwrap(), json!({"a": 1}));
+    assert_eq!(read("{\"a\": 1 /* one */}").unwrap(), json!({"a": 1}));
     assert_eq!(
         read("iot_endpoint: mqtt://h").unwrap(),
         json!({"iot_endpoint": "mqtt://h"})
