@@ -277,6 +277,7 @@ fn a_text_without_configuration_is_empty() {
 #[test]
 fn bad_json_is_shown_with_line_column_and_a_caret() {
     let problem = syntax("{\n\t\"sleep_time_sec\": 10\n\t\"iotcore_qos\": 1,\n}");
+    assert_eq!(problem.message, "expected `,` or `}`");
     assert_eq!((problem.line, problem.column), (3, 2), "{problem}");
     let shown = problem.to_string();
     let lines: Vec<&str> = shown.lines().collect();
