@@ -47,3 +47,22 @@ impl DropReport {
         self.inferences > 0 || self.urgent > 0 || self.spooled > 0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn losses_of_one_kind_are_logged_and_counted_from_zero_again() {
+        for losses in [(1, 0, 0), (0, 1, 0), (0, 0, 1)] {
+            let mut report = DropReport::default();
+            (report.inferences, report.urgent, report.spooled) = losses;
+            report.log(Instant::now());
+            assert_eq!(
+                (report.inferences, report.urgent, report.spooled),
+                (0, 0, 0),
+                "{losses:?}"
+            );
+        }
+    }
+}

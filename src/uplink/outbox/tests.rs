@@ -131,6 +131,18 @@ fn a_message_too_large_for_any_connection_is_not_kept() {
     assert_eq!((outbox.depth(), stats.outbox_dropped.get()), (1, 1));
 }
 
+#[test]
+fn a_message_is_only_in_memory_until_it_is_delivered() {
+    let (outbox, _) = outbox(OutboxBounds::default());
+    let token = outbox.push(inference(1, 4));
+    let state = || (outbox.is_only_in_memory(token), outbox.undelivered().in_memory);
+    assert_eq!(state(), (true, 1));
+    outbox.next_to_send().expect("a message");
+    assert_eq!(state(), (true, 1), "in flight");
+    outbox.acked(token);
+    assert_eq!(state(), (false, 0));
+}
+
 #[tokio::test]
 async fn a_push_before_the_wait_still_wakes_the_driver() {
     let (outbox, _) = outbox(OutboxBounds::default());
