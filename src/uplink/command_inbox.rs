@@ -60,6 +60,17 @@ struct Pending {
     cleared: bool,
 }
 
+/// One delivery of a command. Its acknowledgement can be lost with the connection, and the broker sends the command again when
+/// there is one, which may take hours.
+#[derive(Debug)]
+struct Delivery {
+    hash: u64,
+    packet_id: u16,
+    /// This clearing is sent after the acknowledgement: when the broker has acknowledged it on the same connection, it has both.
+    /// `None`: that connection has ended before.
+    clearing: Option<Token>,
+}
+
 /// Commands that wait for their clearing, and recent ones.
 #[derive(Debug)]
 pub(super) struct CommandInbox {
@@ -67,9 +78,8 @@ pub(super) struct CommandInbox {
     pending: VecDeque<Pending>,
     /// Hashes of the commands that were received or passed on last, with the time.
     recent: VecDeque<(u64, Instant)>,
-    /// The last deliveries: hash and packet identifier. An acknowledgement can be lost with the connection, and the broker sends the
-    /// command again when there is one, which may take hours.
-    deliveries: VecDeque<(u64, u16)>,
+    /// The last deliveries that the broker may send again.
+    deliveries: VecDeque<Delivery>,
     hasher: RandomState,
     /// The clearing that was pushed and not sent yet. It also clears commands that arrive before it is sent.
     waiting_clearing: Option<Token>,
@@ -77,7 +87,7 @@ pub(super) struct CommandInbox {
 
 impl CommandInbox {
     /// `duplicate_window`: a message with the same payload and the DUP or RETAIN flag is the same command within this time. With the DUP
-    /// flag and the same packet identifier it is the same command at any time.
+    /// flag and the packet identifier of a delivery whose acknowledgement may be lost, it is the same command at any time.
     pub fn new(duplicate_window: Duration) -> Self {
         Self {
             duplicate_window,
@@ -104,7 +114,12 @@ impl CommandInbox {
         if self.pending.len() >= MAX_PENDING && !is_duplicate {
             return AcceptOutcome::Refused(CommandRefusal::Busy);
         }
-        keep_newest(&mut self.deliveries, (hash, publish.pkid));
+        let delivery = Delivery {
+            hash,
+            packet_id: publish.pkid,
+            clearing: Some(clearing),
+        };
+        keep_newest(&mut self.deliveries, delivery);
         if is_duplicate {
             return AcceptOutcome::Duplicate;
         }
@@ -126,8 +141,16 @@ impl CommandInbox {
         }
     }
 
+    /// The connection has ended: of what it delivered, the broker may not have the acknowledgement.
+    pub fn connection_lost(&mut self) {
+        for delivery in &mut self.deliveries {
+            delivery.clearing = None;
+        }
+    }
+
     /// The broker acknowledged `token`. Returns the commands that may be executed, in the order of their arrival.
     pub fn acknowledged(&mut self, token: Token, now: Instant) -> Vec<ReceivedCommand> {
+        self.deliveries.retain(|delivery| delivery.clearing != Some(token));
         for pending in self.pending.iter_mut().filter(|pending| pending.clearing == token) {
             pending.cleared = true;
         }
@@ -154,7 +177,8 @@ impl CommandInbox {
         let is_recent = (publish.dup || publish.retain)
             && (self.pending.iter().any(|pending| pending.payload == publish.payload)
                 || self.recent.iter().any(|(known, seen)| *known == hash && fresh(*seen)));
-        is_recent || (publish.dup && self.deliveries.contains(&(hash, publish.pkid)))
+        let is_this = |delivery: &Delivery| (delivery.hash, delivery.packet_id) == (hash, publish.pkid);
+        is_recent || (publish.dup && self.deliveries.iter().any(is_this))
     }
 
     fn remember(&mut self, hash: u64, now: Instant) {

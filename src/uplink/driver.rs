@@ -166,6 +166,7 @@ impl Driver {
         let mut link = Link::new(connection);
         let end = self.serve(&mut link, stop).await;
         self.outbox.connection_lost();
+        self.inbox.connection_lost();
         match end {
             End::Lost(reason) => {
                 self.after_protocol_error = matches!(reason, ConnectionError::Protocol(_));
