@@ -286,9 +286,16 @@ impl Broker {
         }
     }
 
-    /// Sends the last command again on the same connection.
-    pub fn redeliver(&self) -> Vec<Action> {
-        let again = self.last_command.iter().filter(|(link, _)| self.active == Some(*link));
+    /// Sends the last command again on the same connection, unless the client has acknowledged and forgotten it.
+    pub fn redeliver(&self, is_forgotten: impl Fn(&[u8]) -> bool) -> Vec<Action> {
+        let is_acknowledged = |id| {
+            self.session
+                .as_ref()
+                .is_none_or(|session| !session.sent.contains_key(&id))
+        };
+        let again = self.last_command.iter().filter(|(link, publish)| {
+            self.active == Some(*link) && !(is_acknowledged(publish.pkid) && is_forgotten(&publish.payload))
+        });
         again
             .map(|(link, publish)| {
                 let again = Publish {

@@ -134,6 +134,14 @@ impl Ledger {
         }
     }
 
+    /// Whether the client may take a command that it has acknowledged for a new one: it was handled too long ago.
+    pub fn is_forgotten(&self, payload: &[u8], now: Millis) -> bool {
+        let command = parsed_command(payload).and_then(|id| self.commands.get(id as usize));
+        command
+            .and_then(|command| command.handled_at)
+            .is_some_and(|at| at + 5_000 < now)
+    }
+
     /// # Errors
     /// It is not the answer to a command that was handled.
     pub fn answer_received(&mut self, payload: &[u8]) -> Result<(), String> {

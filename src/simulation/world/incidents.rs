@@ -63,7 +63,7 @@ impl World {
             }
             Incident::RepeatedAcknowledgement => self.broker.repeat_next = true,
             Incident::RedeliverCommand => {
-                let actions = self.broker.redeliver();
+                let actions = self.broker.redeliver(|command| self.ledger.is_forgotten(command, now));
                 self.perform(actions);
             }
             Incident::Command { retained } => {
