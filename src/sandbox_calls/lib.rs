@@ -1,4 +1,4 @@
-//! The calls of the model's sandbox that need `unsafe`: limits that a child sets for itself before it executes its
+//! The calls that need `unsafe`. One gives freed memory back; the others are of the model's sandbox: limits that a child sets for itself before it executes its
 //! program, and filters of system calls. No crate offers them without `unsafe`: `rustix` has no filters, `seccompiler`
 //! installs none with a listener or with the speculation of the processor left on, and the standard library leaves it to
 //! the caller what runs between fork and exec.
@@ -9,8 +9,10 @@ compile_error!("seccomp is a part of Linux");
 mod filter;
 mod limits;
 mod listener;
+mod memory;
 
 pub use filter::install_filter;
 pub use libc::sock_filter;
 pub use limits::{Limit, limit_child};
 pub use listener::{Listener, WaitingCall};
+pub use memory::release_free_memory;

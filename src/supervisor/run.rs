@@ -49,6 +49,9 @@ const LOCAL_STOP_LIMIT: Duration = Duration::from_millis(500);
 /// Time for the last messages to Edge Impulse Studio, beside the spool.
 const STUDIO_STOP_LIMIT: Duration = Duration::from_millis(500);
 
+/// How often freed memory is given back: what an outage took would stay with the process.
+const MEMORY_INTERVAL: Duration = Duration::from_secs(60);
+
 /// How a run of the component ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RunEnd {
@@ -96,6 +99,7 @@ pub async fn run(
         outbox.clone(),
         stats.clone(),
     ));
+    tokio::spawn(release_memory());
     let device_dir = config.work_dir.join(&device);
     let events = EventRecorder::start(
         &device_dir,
@@ -193,6 +197,14 @@ pub async fn run(
     }
     tracing::info!("Stopped");
     end
+}
+
+async fn release_memory() {
+    let mut interval = tokio::time::interval(MEMORY_INTERVAL);
+    loop {
+        interval.tick().await;
+        sandbox_calls::release_free_memory();
+    }
 }
 
 /// Runs one session after another until a stop, then publishes the messages that still wait for their pictures. Also returns
