@@ -200,9 +200,8 @@ pub async fn run(
 }
 
 async fn release_memory() {
-    let mut interval = tokio::time::interval(MEMORY_INTERVAL);
     loop {
-        interval.tick().await;
+        tokio::time::sleep(MEMORY_INTERVAL).await;
         sandbox_calls::release_free_memory();
     }
 }
