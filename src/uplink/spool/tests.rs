@@ -338,13 +338,18 @@ async fn a_file_of_another_version_is_set_aside() {
     assert_eq!(damaged_files(&directory).len(), 1);
 }
 
+/// A spool with these messages, which cannot be used while the returned database is open.
+async fn opened_by_another(path: &Path, numbers: std::ops::Range<u32>) -> redb::Database {
+    let fixture = SpoolFixture::start(path, 1 << 20, AT_ONCE);
+    fixture.push(numbers, 4);
+    fixture.finish().await;
+    redb::Database::open(path).expect("open")
+}
+
 #[tokio::test]
 async fn a_file_that_another_process_has_open_is_used_after_that_process_closes_it() {
     let (_directory, path) = spool_path();
-    let fixture = SpoolFixture::start(&path, 1 << 20, AT_ONCE);
-    fixture.push(0..5, 4);
-    fixture.finish().await;
-    let other = redb::Database::open(&path).expect("open");
+    let other = opened_by_another(&path, 0..5).await;
     let fixture = SpoolFixture::start(&path, 1 << 20, AT_ONCE);
     fixture.push(5..10, 4);
     // Live messages do not wait for it.
@@ -359,10 +364,7 @@ async fn a_file_that_another_process_has_open_is_used_after_that_process_closes_
 #[tokio::test]
 async fn a_stop_writes_to_a_spool_that_can_be_used_again_before_the_next_attempt_is_due() {
     let (_directory, path) = spool_path();
-    let fixture = SpoolFixture::start(&path, 1 << 20, AT_ONCE);
-    fixture.push(0..5, 4);
-    fixture.finish().await;
-    let other = redb::Database::open(&path).expect("open");
+    let other = opened_by_another(&path, 0..5).await;
     let policy = SpoolPolicy {
         retry: Duration::from_secs(3600),
         ..AT_ONCE
