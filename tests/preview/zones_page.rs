@@ -183,6 +183,57 @@ async fn a_bad_zone_shows_its_error_and_cancel_forgets_it() {
     served.daemon.stop();
 }
 
+/// From now on, the answers of the device to checks wait until `release()` is called on the page.
+const HOLD_CHECKS: &str = "(() => {
+  const ask = window.fetch, held = [];
+  window.fetch = (url, ...more) => !String(url).endsWith('/check') ? ask(url, ...more)
+    : new Promise(resolve => held.push(() => ask(url, ...more).then(resolve)));
+  window.heldChecks = () => held.length;
+  window.release = async () => {
+    await Promise.all(held.splice(0).map(send => send()));
+    await new Promise(done => setTimeout(done));
+  };
+})()";
+
+#[tokio::test]
+async fn the_answer_to_an_earlier_check_does_not_hide_what_is_wrong_with_a_name() {
+    // Without a broker, a notice moves the picture.
+    let broker = Mosquitto::start();
+    let served = Served::ball(&broker.url(), &[]);
+    let mut page = Chromium::open(&served.url("/"), View::DESK).await;
+    page.click("edit").await;
+    page.wait_for_text("hint", "Click a zone").await;
+    page.eval(HOLD_CHECKS).await;
+    page.type_into(
+        "events-json",
+        r#"{"zones": {"bay": {"polygon": [[0, 0], [1, 0], [1, 1]]}}}"#,
+    )
+    .await;
+    page.wait_for("heldChecks()", |held| *held == 1).await;
+    let inside = places(&mut page, [(0.7, 0.4)]).await;
+    page.drag_mouse(&inside).await;
+    page.click("shape-name").await;
+    page.eval("document.getElementById('shape-name').select()").await;
+    page.call("Input.insertText", json!({"text": "two words"})).await;
+    press(&mut page, "Enter", 13, 0).await;
+    page.eval("release()").await;
+    let error = page.eval("document.getElementById('editor-error').textContent").await;
+    assert!(
+        error.as_str().unwrap().contains("without accents and blanks"),
+        "{error}"
+    );
+
+    // With its old name the zone is checked again.
+    page.type_into("shape-name", "bay").await;
+    page.wait_for("heldChecks()", |held| *held == 1).await;
+    page.eval("release()").await;
+    assert_eq!(
+        page.eval("document.getElementById('editor-error').textContent").await,
+        ""
+    );
+    served.daemon.stop();
+}
+
 #[tokio::test]
 async fn without_the_token_zones_are_not_applied() {
     // Without a broker, a notice moves the picture.

@@ -16,7 +16,7 @@ function startEditing() {
   keepFocus($('new-zone').hidden ? 'events-json' : 'new-zone');
 }
 function stopEditing() {
-  clearTimeout(checkLater);
+  forgetCheck();
   editor = null;
   showEditor();
   keepFocus('edit');
@@ -82,7 +82,7 @@ function addRule(draft, zone) {
 
 function rename(name) {
   const {kind, name: before} = editor.selected;
-  if (name === before) return;
+  if (name === before) return check();
   if (!/^[A-Za-z0-9_.-]{1,48}$/.test(name)) return refuseName('A name has 1 to 48 letters, digits, “_”, “-” and “.”, without accents and blanks.');
   if ((editor.draft[kind] ?? {}).hasOwnProperty(name)) return refuseName(`There is already “${name}”.`);
   editor.selected = {kind, name};
@@ -97,6 +97,7 @@ function rename(name) {
   });
 }
 function refuseName(reason) {
+  forgetCheck();
   showEditor();
   showError(reason);
 }
@@ -246,8 +247,8 @@ const json = {'Content-Type': 'application/json'};
 // The device checks the draft as it checks a deployment.
 let checkLater;
 function check() {
-  clearTimeout(checkLater);
-  const mine = editor, turn = ++mine.checks;
+  forgetCheck();
+  const mine = editor, turn = mine.checks;
   checkLater = setTimeout(async () => {
     const text = currentText();
     if (!text.trim()) return showError('');
@@ -259,10 +260,15 @@ function check() {
   }, 250);
 }
 
+// No answer to an earlier check replaces what is shown from now on.
+function forgetCheck() {
+  clearTimeout(checkLater);
+  editor.checks += 1;
+}
+
 async function apply(text) {
   const token = $('token').value.trim(), mine = editor;
-  clearTimeout(checkLater);
-  mine.checks += 1;
+  forgetCheck();
   $('apply').disabled = $('as-deployed').disabled = true;
   try {
     const authorization = token && !events?.mayChange ? {Authorization: `Bearer ${token}`} : {};
