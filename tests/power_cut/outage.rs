@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
 use serde_json::Value;
 
 use super::promises::{Promises, Sample};
@@ -154,8 +153,7 @@ impl Observed {
 pub async fn record() -> Outage {
     let mut observed = Observed::new().await;
     let (killed, _) = observed.run_offline(40).await;
-    killed.signal(Signal::KILL);
-    drop(killed);
+    observed.recorder.kill(killed);
     // What the killed process has not reported as written may be on disk too.
     observed.earlier = on_disk(&spool_file(observed.recorder.root())).len();
     let (second, page) = observed.run_offline(30).await;

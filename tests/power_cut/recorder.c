@@ -5,7 +5,8 @@
  * and locks only), so this layer sees everything; the test `replay` proves it by comparing the replayed trace with the directory.
  *
  * Each record is a header of eight numbers, one or two paths, and data. One lock is held over each operation and its record, so that
- * the order of the records is the order of the operations. POWER_CUT_ROOT is the directory, POWER_CUT_TRACE the file of the trace.
+ * the order of the records is the order of the operations. The trace is locked (flock) for as long: whoever holds that lock can kill
+ * the process, and no operation is without its record. POWER_CUT_ROOT is the directory, POWER_CUT_TRACE the file of the trace.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -17,6 +18,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -39,8 +41,20 @@ static size_t root_length;
 static dev_t root_device;
 static int trace = -1;
 
-static void take_lock(void) { pthread_mutex_lock(&lock); }
-static void give_lock(void) { pthread_mutex_unlock(&lock); }
+static void take_mutex(void) { pthread_mutex_lock(&lock); }
+static void give_mutex(void) { pthread_mutex_unlock(&lock); }
+
+static void take_lock(void) {
+    take_mutex();
+    while (trace >= 0 && flock(trace, LOCK_EX) != 0)
+        if (errno != EINTR) abort();
+}
+
+/* A successful flock leaves errno as the operation has set it. */
+static void give_lock(void) {
+    if (trace >= 0 && flock(trace, LOCK_UN) != 0) abort();
+    give_mutex();
+}
 
 __attribute__((constructor)) static void start(void) {
     const char *directory = getenv("POWER_CUT_ROOT"), *file = getenv("POWER_CUT_TRACE");
@@ -51,8 +65,8 @@ __attribute__((constructor)) static void start(void) {
     root_device = found.st_dev;
     trace = syscall(SYS_openat, AT_FDCWD, file, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
     if (trace < 0) abort();
-    /* A child between fork and exec must not find the lock taken by a thread that it does not have. */
-    pthread_atfork(take_lock, give_lock, give_lock);
+    /* A child between fork and exec must not find the mutex taken by a thread that it does not have. The flock is its parent's too. */
+    pthread_atfork(take_mutex, give_mutex, give_mutex);
 }
 
 static int is_inside(const char *path) {

@@ -1,10 +1,14 @@
 //! Compiles the recorder, and starts programs under it.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
+use rustix::fs::{FlockOperation, flock};
 use tempfile::TempDir;
+
+use crate::support::daemon::Daemon;
 
 /// The directory that is recorded, and its trace beside it.
 pub struct Recorder {
@@ -39,6 +43,13 @@ impl Recorder {
             .env("LD_PRELOAD", library())
             .env("POWER_CUT_ROOT", &self.root)
             .env("POWER_CUT_TRACE", &self.trace);
+    }
+
+    /// Kills a watched program, but never between an operation and its record.
+    pub fn kill(&self, daemon: Daemon) {
+        let trace = File::open(&self.trace).expect("the trace");
+        flock(&trace, FlockOperation::LockExclusive).expect("the lock of the trace");
+        drop(daemon);
     }
 }
 

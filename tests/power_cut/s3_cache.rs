@@ -3,7 +3,6 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use rustix::process::Signal;
 use serde_json::Value;
 
 use super::recorder::Recorder;
@@ -55,8 +54,7 @@ impl Recording {
         });
         drop(s3);
         wait_for_waiting(&work_dir, "pairs wait again", |waiting| waiting >= 12);
-        daemon.signal(Signal::KILL);
-        drop(daemon);
+        recorder.kill(daemon);
         let trace = Trace::read(recorder.trace(), recorder.root());
         check_replay(&trace, recorder.root());
         Self { place, trace, uploaded }
