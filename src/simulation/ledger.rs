@@ -23,7 +23,8 @@ pub(super) struct Ledger {
     newest_first: Option<u32>,
     /// The last inference of each connection.
     last_of_link: BTreeMap<LinkId, u32>,
-    /// Whether inferences may arrive in another order: the disk failed.
+    /// Whether inferences may arrive in another order: at a stop with a full disk, those in memory are sent at once, because they
+    /// would be lost, and older ones on disk after the next start.
     pub order_may_change: bool,
     /// Only in memory when a process ended.
     may_be_lost: BTreeSet<u32>,

@@ -5,7 +5,7 @@
 //! another order or twice or never, brokers that refuse, restart and forget sessions, commands that are delivered again, a slow
 //! or full disk, suspended, killed and stopped processes. For each seed must hold:
 //!
-//! - each inference is delivered, or counted as lost, and first deliveries keep their order;
+//! - each inference is delivered, or counted as lost, and first deliveries keep their order, except at a stop with a full disk;
 //! - each command is handled once and answered;
 //! - memory and messages in flight keep their bounds;
 //! - the counters account for each message;

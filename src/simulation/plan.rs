@@ -240,19 +240,13 @@ impl Plan {
         self.incidents.iter().any(|(_, incident)| is(incident))
     }
 
-    /// Whether the disk is usable all the time.
-    pub fn disk_always_works(&self) -> bool {
-        !self.has(|incident| matches!(incident, Incident::DiskFull(_)))
-    }
-
     /// Whether no message may be dropped: the disk has room for all, and the memory for what is pushed while the disk writes.
     pub fn drops_nothing(&self) -> bool {
         let Some(spool) = self.spool else { return false };
         let pushed_meanwhile = 2 * self.disk.end / self.interval.start + 60;
         let fits = pushed_meanwhile as usize * self.payload.end < self.bounds.inference_bytes / 4;
         fits && spool.max_bytes > 1 << 20
-            && self.disk_always_works()
-            && !self.has(|incident| matches!(incident, Incident::Suspend(_)))
+            && !self.has(|incident| matches!(incident, Incident::DiskFull(_) | Incident::Suspend(_)))
     }
 }
 

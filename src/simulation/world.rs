@@ -108,8 +108,6 @@ impl World {
     pub fn new(plan: Plan, idle: Idle) -> std::io::Result<Self> {
         let directory = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir())?;
         let topics = Topics::new("device");
-        let mut ledger = Ledger::default();
-        ledger.order_may_change = !plan.disk_always_works();
         let mut world = Self {
             idle,
             start: Instant::now(),
@@ -123,7 +121,7 @@ impl World {
             device: None,
             process: 0,
             connections: 0,
-            ledger,
+            ledger: Ledger::default(),
             last_second: VecDeque::new(),
             trace: Trace::default(),
             partition_until: 0,

@@ -109,7 +109,7 @@ impl Worker {
                 stops = !self.outbox.wait_before_reopening(self.retry);
                 usable = self.open();
                 if usable {
-                    tracing::info!(path = %self.store.path().display(), "The spool can be used again");
+                    self.log_usable_again();
                 }
                 continue;
             }
@@ -131,7 +131,9 @@ impl Worker {
     fn perform(&mut self, job: &SpoolJob) -> bool {
         match self.call_store(|store| store.perform(job)) {
             Ok(done) => {
-                self.outbox.spool_done(done);
+                if self.outbox.spool_done(done) {
+                    self.log_usable_again();
+                }
                 true
             }
             Err(error) => self.not_performed(job, &error),
@@ -140,18 +142,20 @@ impl Worker {
 
     /// Does what can be done of a job that has failed. Returns whether the spool can be used.
     fn not_performed(&mut self, job: &SpoolJob, error: &DatabaseError) -> bool {
-        match job.load.filter(|_| error.is_full_disk()) {
-            Some(load) => self.load_from_full_disk(load, error),
-            None => self.failed(error),
+        // At the stop nothing is read any more. What is in memory would be lost: it is sent, although older messages are on disk.
+        match error.is_full_disk() && !self.outbox.is_flushing() {
+            true => self.only_read(job.load, error),
+            false => self.failed(error),
         }
     }
 
-    /// Reads without writing and deleting: only delivery makes room on a full disk. Returns whether the spool can be used.
-    fn load_from_full_disk(&mut self, load: LoadRequest, full: &DatabaseError) -> bool {
+    /// Reads without writing and deleting. On a full disk only delivery makes room, and what is on disk is sent before the newer
+    /// messages in memory. Returns whether the spool can be used.
+    fn only_read(&mut self, load: Option<LoadRequest>, full: &DatabaseError) -> bool {
         // After a failed write the database must be opened again.
         let _ = self.call_store(Store::close);
         let job = SpoolJob {
-            load: Some(load),
+            load,
             ..SpoolJob::default()
         };
         match self.call_store(|store| store.open().and_then(|_| store.perform(&job))) {
@@ -215,6 +219,10 @@ impl Worker {
     fn call_store<T>(&mut self, work: impl FnOnce(&mut Store) -> Result<T, DatabaseError>) -> Result<T, DatabaseError> {
         let store = &mut self.store;
         database::catch_panics(|| work(store))
+    }
+
+    fn log_usable_again(&self) {
+        tracing::info!(path = %self.store.path().display(), "The spool can be used again");
     }
 
     fn log_unusable(&mut self, error: &DatabaseError) {

@@ -51,7 +51,6 @@ impl World {
         let now = self.now();
         let hindered = self.broker.is_silent
             || now < self.partition_until
-            || now < self.disk_full_until
             || !self.broker.is_subscribed()
             || self.device.as_ref().is_none_or(|device| {
                 let undelivered = device.outbox.undelivered();

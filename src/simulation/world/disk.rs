@@ -5,14 +5,9 @@ use crate::simulation::plan::Millis;
 
 impl World {
     pub(super) fn open_spool(&mut self) {
-        let now = self.now();
-        let is_full = now < self.disk_full_until;
         let Some(device) = &mut self.device else { return };
-        let usable = match (is_full, &mut device.spool) {
-            (true, Some(spool)) => spool.fail(),
-            (true, None) => return,
-            (false, _) => device.open_spool(),
-        };
+        // A full disk can be read.
+        let usable = device.open_spool();
         self.note(format!("spool usable: {usable}"));
         self.retry_spool(usable);
     }
@@ -29,6 +24,8 @@ impl World {
         let spool = self.device.as_mut().and_then(|device| device.spool.as_mut());
         let Some(spool) = spool else { return };
         let usable = if is_full { spool.fail() } else { spool.complete() };
+        let stops = self.device.as_ref().is_some_and(|device| !device.is_running());
+        self.ledger.order_may_change |= !usable && stops;
         let device = self.device.as_ref().map(|device| device.outbox.undelivered().on_disk);
         self.note(format!(
             "disk is done, usable: {usable}, on disk: {}",

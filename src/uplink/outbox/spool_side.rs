@@ -40,8 +40,8 @@ impl Outbox {
         self.stats.files_damaged.add(files);
     }
 
-    /// Applies the result of the job that [`Outbox::next_job`] returned.
-    pub(in crate::uplink) fn spool_done(&self, result: SpoolResult) {
+    /// Applies the result of the job that [`Outbox::next_job`] returned. Returns whether the disk was full and could be written now.
+    pub(in crate::uplink) fn spool_done(&self, result: SpoolResult) -> bool {
         let now = monotonic_now();
         let mut inner = self.inner.lock();
         let counts = inner.inferences.finish(result);
@@ -54,6 +54,7 @@ impl Outbox {
         inner.dropped.log(now);
         drop(inner);
         self.pushed.notify_one();
+        counts.has_room_again
     }
 
     /// The disk is full: of the current job only the reading is done, with this result. The rest is tried again later.
@@ -94,6 +95,11 @@ impl Outbox {
             self.job_due.wait_until(&mut inner, until);
         }
         !inner.spool.ending
+    }
+
+    /// Whether [`Outbox::flush_from`] or [`Outbox::end_spool`] was called.
+    pub(in crate::uplink) fn is_flushing(&self) -> bool {
+        self.inner.lock().inferences.is_flushing()
     }
 
     /// Waiting messages are written to disk from `at` on, or at once without a connection. Nothing is read from it any more.

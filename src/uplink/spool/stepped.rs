@@ -65,11 +65,11 @@ impl SteppedSpool {
     /// used.
     pub fn fail(&mut self) -> bool {
         let full = DatabaseError::Io(io::Error::from(io::ErrorKind::StorageFull));
-        let job = self.job.take().unwrap_or_default();
-        let only_reads = job.load.is_some() && job.write.is_empty() && job.delete.is_empty();
-        self.usable = match only_reads {
-            true => self.worker.perform(&job),
-            false => self.worker.not_performed(&job, &full),
+        let changes = |job: &SpoolJob| !job.write.is_empty() || !job.delete.is_empty();
+        self.usable = match self.job.take() {
+            Some(job) if changes(&job) => self.worker.not_performed(&job, &full),
+            Some(job) => self.worker.perform(&job),
+            None => self.worker.failed(&full),
         };
         self.usable
     }

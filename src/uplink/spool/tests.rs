@@ -107,9 +107,9 @@ fn spool_path() -> (TempDir, std::path::PathBuf) {
     (directory, path)
 }
 
-#[test]
-fn messages_are_read_from_a_full_disk_and_keep_their_order_while_memory_is_nearly_full() {
-    let (_directory, path) = spool_path();
+/// A spool on a disk that becomes full, its outbox, and the directory.
+fn spool_on_full_disk() -> (SteppedSpool, Arc<Outbox>, TempDir) {
+    let (directory, path) = spool_path();
     let bounds = OutboxBounds {
         inference_bytes: 1000,
         ..OutboxBounds::default()
@@ -125,26 +125,47 @@ fn messages_are_read_from_a_full_disk_and_keep_their_order_while_memory_is_nearl
     };
     let mut spool = SteppedSpool::attach(settings, Arc::clone(&outbox));
     assert!(spool.open());
-    let push = |numbers: std::ops::Range<u32>| {
-        for number in numbers {
-            outbox.push(inference(number, 100));
-        }
-    };
-    push(0..5);
+    push_100_bytes(&outbox, 0..5);
     assert!(spool.begin() && spool.complete());
     // These are not written any more.
-    push(5..14);
+    push_100_bytes(&outbox, 5..14);
+    (spool, outbox, directory)
+}
+
+fn push_100_bytes(outbox: &Outbox, numbers: std::ops::Range<u32>) {
+    for number in numbers {
+        outbox.push(inference(number, 100));
+    }
+}
+
+/// Delivers what can be sent.
+fn deliver_all(outbox: &Outbox) -> Vec<u32> {
+    let next = || outbox.next_to_send().filter(|(token, _)| outbox.acked(*token));
+    std::iter::from_fn(next).map(|(_, message)| number(&message)).collect()
+}
+
+#[test]
+fn messages_are_read_from_a_full_disk_and_keep_their_order_while_memory_is_nearly_full() {
+    let (mut spool, outbox, _directory) = spool_on_full_disk();
     outbox.connected();
     assert!(spool.begin() && spool.fail(), "only the writing fails");
     assert!(outbox.status().spool.failure().is_some());
-    let mut delivered = Vec::new();
-    while let Some((token, message)) = outbox.next_to_send() {
-        delivered.push(number(&message));
-        assert!(outbox.acked(token));
-    }
-    assert_eq!(delivered, (0..14).collect::<Vec<_>>());
+    assert_eq!(deliver_all(&outbox), (0..14).collect::<Vec<_>>());
     assert!(spool.begin() && spool.complete(), "what was delivered is deleted later");
     assert_eq!(outbox.status().spool.failure(), None);
+    assert_eq!(outbox.undelivered(), Undelivered::default());
+}
+
+#[test]
+fn after_an_outage_with_a_full_disk_what_is_on_it_is_sent_first() {
+    let (mut spool, outbox, _directory) = spool_on_full_disk();
+    assert!(spool.begin() && spool.fail(), "it can be read");
+    assert!(outbox.status().spool.failure().is_some());
+    outbox.connected();
+    assert!(deliver_all(&outbox).is_empty());
+    assert!(spool.begin() && spool.fail(), "it is still full");
+    assert_eq!(deliver_all(&outbox), (0..14).collect::<Vec<_>>());
+    assert!(spool.begin() && spool.complete());
     assert_eq!(outbox.undelivered(), Undelivered::default());
 }
 

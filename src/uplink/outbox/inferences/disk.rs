@@ -94,6 +94,10 @@ impl Inferences {
         self.forget_loaded();
     }
 
+    pub fn is_flushing(&self) -> bool {
+        self.flush_at.is_some()
+    }
+
     /// Time of the next job for the spool; a time in the past means now.
     pub fn due(&self, bounds: &OutboxBounds, now: Instant) -> Option<Instant> {
         if self.disk != Disk::Ready {
