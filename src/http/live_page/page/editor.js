@@ -83,7 +83,7 @@ function addRule(draft, zone) {
 function rename(name) {
   const {kind, name: before} = editor.selected;
   if (name === before) return check();
-  if (!/^[A-Za-z0-9_.-]{1,48}$/.test(name)) return refuseName('A name has 1 to 48 letters, digits, “_”, “-” and “.”, without accents and blanks.');
+  if (!/^[A-Za-z0-9_.-]{1,48}$/.test(name)) return refuseName(`“${name}” is not a name: accepted are 1 to 48 letters, digits, “_”, “-” and “.”, without accents and blanks.`);
   if ((editor.draft[kind] ?? {}).hasOwnProperty(name)) return refuseName(`There is already “${name}”.`);
   editor.selected = {kind, name};
   change(draft => {
