@@ -170,7 +170,7 @@ fn local_commands_are_answered_locally_and_at_the_broker() {
 
 #[test]
 fn a_nucleus_that_hangs_slows_nothing_and_loses_nothing_for_the_broker() {
-    const COUNT: usize = 3000;
+    const COUNT: usize = 1000;
     let place = Place::new();
     place.nucleus.hang(true);
     let daemon = place.run(

@@ -1,5 +1,7 @@
 //! A component on the same device that sends commands without end.
 
+use std::time::{Duration, Instant};
+
 use serde_json::json;
 
 use super::Place;
@@ -21,9 +23,13 @@ fn a_flood_of_local_commands_writes_few_lines_and_later_commands_are_answered() 
         place.nucleus.publish_bytes(&commands, name.as_bytes());
         place.nucleus.publish_bytes(&commands, &[0xff; 100]);
     }
-    // Commands that come too fast are refused: this one is repeated until it is executed.
+    // Commands that come too fast are refused: this one is repeated until it is executed, slowly enough to be no flood.
+    let mut repeated = Instant::now();
     wait_until("a command after the flood", || {
-        place.nucleus.publish(&commands, &json!({"cmd": "get_model_info"}));
+        if repeated.elapsed() > Duration::from_secs(1) {
+            repeated = Instant::now();
+            place.nucleus.publish(&commands, &json!({"cmd": "get_model_info"}));
+        }
         let answers = place.nucleus.local_messages("/command/output");
         answers.iter().any(|answer| answer["result"]["model_info"].is_object())
     });

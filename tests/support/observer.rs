@@ -111,12 +111,8 @@ impl Observer {
     pub fn wait_for_count(&self, ending: &str, count: usize) -> Vec<Value> {
         self.seen
             .wait_for(&format!("{count} messages on {ending}"), LIMIT, |seen| {
-                let found: Vec<_> = seen
-                    .iter()
-                    .filter(|s| self.is_ours(s, ending))
-                    .map(Seen::json)
-                    .collect();
-                (found.len() >= count).then_some(found)
+                let ours = || seen.iter().filter(|s| self.is_ours(s, ending));
+                (ours().count() >= count).then(|| ours().map(Seen::json).collect())
             })
     }
 
