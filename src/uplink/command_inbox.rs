@@ -87,7 +87,8 @@ pub(super) struct CommandInbox {
 
 impl CommandInbox {
     /// `duplicate_window`: a message with the same payload and the DUP or RETAIN flag is the same command within this time. With the DUP
-    /// flag and the packet identifier of a delivery whose acknowledgement may be lost, it is the same command at any time.
+    /// flag and the packet identifier of a delivery whose acknowledgement may be lost, or with both flags, it is the same command at any
+    /// time.
     pub fn new(duplicate_window: Duration) -> Self {
         Self {
             duplicate_window,
@@ -172,7 +173,10 @@ impl CommandInbox {
     }
 
     fn is_duplicate(&self, publish: &Publish, hash: u64, now: Instant) -> bool {
-        let fresh = |seen: Instant| now.saturating_duration_since(seen) < self.duplicate_window;
+        // With both flags it was retained when an earlier connection subscribed. The session has sent or will send the message itself,
+        // without RETAIN: no new command is missed.
+        let is_copy = publish.dup && publish.retain;
+        let fresh = |seen: Instant| is_copy || now.saturating_duration_since(seen) < self.duplicate_window;
         // Both flags say that it may have come before, DUP also that it did under the same packet identifier.
         let is_recent = (publish.dup || publish.retain)
             && (self.pending.iter().any(|pending| pending.payload == publish.payload)

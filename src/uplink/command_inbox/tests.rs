@@ -35,9 +35,14 @@ impl InboxFixture {
     }
 
     fn receive_as(&mut self, packet_id: u16, payload: &[u8], dup: bool) -> AcceptOutcome {
+        self.receive_with(packet_id, payload, dup, false)
+    }
+
+    fn receive_with(&mut self, packet_id: u16, payload: &[u8], dup: bool, retain: bool) -> AcceptOutcome {
         let publish = Publish {
             pkid: packet_id,
             dup,
+            retain,
             ..Publish::new("command/input", QoS::AtLeastOnce, payload)
         };
         self.inbox.accept(&publish, self.now, || {
@@ -181,6 +186,23 @@ fn a_command_that_was_lost_on_its_first_way_is_no_duplicate_of_an_acknowledged_o
     fixture.inbox.connection_lost();
     fixture.advance(3600);
     assert_eq!(fixture.receive_as(1, b"restart", true), AcceptOutcome::Queued);
+}
+
+#[test]
+fn the_retained_copy_that_an_earlier_connection_lost_is_the_same_command() {
+    let mut fixture = InboxFixture::new();
+    // The broker had the command for the session, and as its retained message for the subscription, which was lost on its way.
+    fixture.receive_as(15, b"restart", false);
+    let token = fixture.send().expect("a clearing");
+    assert_eq!(fixture.acknowledge(token), ["restart"]);
+    fixture.inbox.connection_lost();
+    fixture.advance(3600);
+    let copy = fixture.receive_with(16, b"restart", true, true);
+    assert_eq!(copy, AcceptOutcome::Duplicate);
+    let other = fixture.receive_with(17, b"reset", true, true);
+    assert_eq!(other, AcceptOutcome::Queued, "it was lost the first time");
+    let retained_now = fixture.receive_with(18, b"restart", false, true);
+    assert_eq!(retained_now, AcceptOutcome::Queued);
 }
 
 #[test]
