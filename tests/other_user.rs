@@ -257,18 +257,20 @@ async fn a_lock_file_that_another_user_left_behind_does_not_stop_the_component()
     fs::set_permissions(site.path(), fs::Permissions::from_mode(0o1777)).unwrap();
     lchown(site.path(), Some(0), Some(0)).unwrap();
     let broker = MockBroker::start(Behaviour::default()).await;
-    let first = run(&site, OLD, &broker.url(), 1, &["device_name=other"]);
+    let name = format!("{}-other", site.device());
+    let set = format!("device_name={name}");
+    let first = run(&site, OLD, &broker.url(), 1, &[&set]);
     first.wait_for_line("The source ended");
     let path_of = |suffix: &str| {
         let entries = fs::read_dir(site.path()).unwrap().flatten();
         let mut locks = entries.map(|entry| entry.path());
         locks.find(|path| {
-            let name = path.file_name().unwrap().to_string_lossy();
-            name.starts_with("lock_other") && name.ends_with(suffix)
+            let file = path.file_name().unwrap().to_string_lossy();
+            file.starts_with(&format!("lock_{name}")) && file.ends_with(suffix)
         })
     };
     let usual = path_of("").unwrap();
-    let mut second = run(&site, NEW, &broker.url(), 1, &["device_name=other"]);
+    let mut second = run(&site, NEW, &broker.url(), 1, &[&set]);
     let (status, _) = second.wait_for_end(LIMIT);
     assert_eq!(status.code(), Some(3), "{}", second.log());
     assert!(
@@ -279,13 +281,13 @@ async fn a_lock_file_that_another_user_left_behind_does_not_stop_the_component()
 
     first.signal(rustix::process::Signal::KILL);
     drop(first);
-    let mut third = run(&site, NEW, &broker.url(), 1, &["device_name=other"]);
+    let mut third = run(&site, NEW, &broker.url(), 1, &[&set]);
     third.wait_for_line("The lock file was left behind by a process of another user");
     third.wait_for_line("The source ended");
     let own = path_of(&format!(".{NEW}")).unwrap();
     assert!(usual.exists() && own.exists());
     let mut stop = site.command("stop");
-    stop.args(["--set", "device_name=other"]);
+    stop.args(["--set", &set]);
     let output = stop.output().unwrap();
     assert!(output.status.success(), "{output:?}");
     assert!(output.stdout.starts_with(b"stopped"), "{output:?}");

@@ -1,12 +1,14 @@
 //! A headless Chromium with one page, driven over its DevTools protocol.
 
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base64::Engine;
 use futures_util::{SinkExt, StreamExt};
+use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
@@ -44,7 +46,7 @@ pub struct Chromium {
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
     session: String,
     id: u64,
-    _profile: tempfile::TempDir,
+    profile: tempfile::TempDir,
 }
 
 impl Chromium {
@@ -68,6 +70,7 @@ impl Chromium {
             .arg(format!("--user-data-dir={}", profile.path().display()))
             // Its sockets and locks stay behind when it is killed.
             .env("TMPDIR", profile.path())
+            .process_group(0)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -92,7 +95,7 @@ impl Chromium {
             socket,
             session: String::new(),
             id: 0,
-            _profile: profile,
+            profile,
         };
         let target = browser.call("Target.createTarget", json!({"url": "about:blank"})).await["targetId"].clone();
         let attached = browser
@@ -269,7 +272,12 @@ impl Chromium {
 
 impl Drop for Chromium {
     fn drop(&mut self) {
-        let _ = self.child.kill();
+        let _ = kill_process_group(Pid::from_child(&self.child), Signal::KILL);
         let _ = self.child.wait();
+        // Its other processes end when they end, and until then write to the profile.
+        let begun = Instant::now();
+        while std::fs::remove_dir_all(self.profile.path()).is_err() && begun.elapsed() < LIMIT {
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 }

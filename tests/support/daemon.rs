@@ -116,11 +116,8 @@ impl Site {
 }
 
 impl Drop for Site {
-    /// Removes the directories of models whose component was killed; normally the next start does that.
     fn drop(&mut self) {
-        for directory in super::leftovers::run_directories(self) {
-            let _ = std::fs::remove_dir_all(directory);
-        }
+        super::leftovers::remove_run_directories(self);
     }
 }
 

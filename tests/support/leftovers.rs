@@ -1,9 +1,10 @@
 //! What a daemon and its models may leave on the machine: processes, shared memory, directories.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+
+use serde_json::Value;
 
 use super::daemon::{LIMIT, Site};
 
@@ -71,14 +72,27 @@ pub fn scripted_segments(pid: u32) -> Vec<PathBuf> {
     with_prefix(Path::new("/dev/shm"), &format!("shm-scripted-{pid}-"))
 }
 
-/// The directories of model processes of this site's device.
+/// The directories of model processes of this site's device, whichever user runs it.
 pub fn run_directories(site: &Site) -> Vec<PathBuf> {
-    let uid = fs::metadata("/proc/self").expect("/proc").uid();
+    let mut found = with_prefix(Path::new("/dev/shm"), "ei-greengrass.");
+    found.extend(with_prefix(&std::env::temp_dir(), "ei-greengrass."));
     // A long device name is shortened to 15 bytes and a hash there.
-    let prefix = format!("ei-greengrass.{uid}.{}", &site.device()[..15]);
-    let mut found = with_prefix(Path::new("/dev/shm"), &prefix);
-    found.extend(with_prefix(&std::env::temp_dir(), &prefix));
+    let name = format!(".{}", &site.device()[..15]);
+    found.retain(|path| path.to_string_lossy().contains(&name));
     found
+}
+
+/// Removes what models have left behind whose component was killed, as the next start of the component does.
+pub fn remove_run_directories(site: &Site) {
+    for directory in run_directories(site) {
+        let state = fs::read(directory.join("state.json")).unwrap_or_default();
+        let state: Value = serde_json::from_slice(&state).unwrap_or_default();
+        for segment in state["segments"].as_array().into_iter().flatten() {
+            let name = segment.as_str().unwrap_or_default().trim_start_matches('/');
+            let _ = fs::remove_file(Path::new("/dev/shm").join(name));
+        }
+        let _ = fs::remove_dir_all(directory);
+    }
 }
 
 fn with_prefix(directory: &Path, prefix: &str) -> Vec<PathBuf> {

@@ -42,6 +42,21 @@ fn bay() -> Value {
     })
 }
 
+impl Drop for Process {
+    /// Ends the thread, so that it writes no file after the directory is removed.
+    fn drop(&mut self) {
+        let finish = || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+            let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+            runtime.unwrap().block_on(self.recorder.finish(deadline));
+        };
+        // The thread of the test may belong to a runtime.
+        std::thread::scope(|scope| {
+            scope.spawn(finish);
+        });
+    }
+}
+
 impl Process {
     /// An inference with a ball.
     fn see(&self, x: i64) {
