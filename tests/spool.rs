@@ -19,7 +19,7 @@ use ei_greengrass::util::backoff::BackoffPolicy;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use rustix::process::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 use support::broker::{Behaviour, MockBroker};
 use support::daemon::{Daemon, LIMIT, Site};
 use support::inferences::{inferences, on_disk};
@@ -30,7 +30,11 @@ use support::small_disk::SmallDisk;
 
 /// The spool file, if it exists.
 fn spool_file(site: &Site) -> Option<PathBuf> {
-    let directories = fs::read_dir(site.path()).expect("a directory").flatten();
+    spool_file_in(site.path())
+}
+
+fn spool_file_in(work_dir: &Path) -> Option<PathBuf> {
+    let directories = fs::read_dir(work_dir).expect("a directory").flatten();
     directories
         .map(|entry| entry.path().join("spool.redb"))
         .find(|path| path.exists())
@@ -209,6 +213,32 @@ async fn a_full_disk_under_the_spool_is_logged_once_and_all_messages_are_deliver
     let lines = log.lines().filter(|line| line.contains("No space left on device"));
     assert_eq!(lines.count(), 1, "{log}");
     assert!(!log.contains(" are lost"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_on_a_full_disk_are_sent_before_those_in_memory() {
+    const BOXES: usize = 40;
+    let site = Site::new();
+    let Some(disk) = SmallDisk::mount(&site.path().join("disk"), "512k") else {
+        eprintln!("SKIPPED: messages_on_a_full_disk_are_sent_before_those_in_memory needs the right to mount a tmpfs");
+        return;
+    };
+    let mut broker = MockBroker::start(Behaviour::default()).await;
+    broker.down().await;
+    let work_dir = format!("work_dir={}", disk.path().display());
+    // A message of some kilobytes: the disk is full after a few commits.
+    let found = json!({"label": "thing", "value": 0.9, "x": 1, "y": 2, "width": 3, "height": 4});
+    let script = cycle(&[json!({"bounding_boxes": vec![found; BOXES]})]);
+    let daemon = daemon_with(&site, &broker.url(), &script, LIVE, &[&work_dir]);
+    daemon.wait_for_line("No space left on device");
+    let kept = on_disk(&spool_file_in(disk.path()).expect("a spool")).len();
+    assert!(kept > 0, "{}", daemon.log());
+    broker.up().await;
+    wait_for_inferences(&broker, 2 * kept + 100).await;
+    daemon.stop();
+    let seen = totals(&inferences(&broker.log()));
+    let expected = (1..=seen.len()).map(|number| (number * BOXES) as u64);
+    assert_eq!(seen, expected.collect::<Vec<_>>());
 }
 
 #[tokio::test(flavor = "multi_thread")]
