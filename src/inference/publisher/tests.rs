@@ -137,8 +137,8 @@ async fn a_pair_without_its_picture_is_not_cached_and_that_is_logged() {
         directory: directory.path().join("pairs"),
         max_bytes: 1 << 20,
     });
-    let files = CacheWriter::start("test", files, writer.stats.clone()).unwrap();
-    writer.outputs.lock().caches.files = Some(Arc::new(files));
+    let files = Arc::new(CacheWriter::start("test", files, writer.stats.clone()).unwrap());
+    writer.outputs.lock().caches.files = Some(files.clone());
     let log = Log::of(|| (0..50).for_each(|_| writer.write_with_picture(&message(1, None))));
     assert_eq!(
         log.matches("pair of picture and message is not cached").count(),
@@ -146,6 +146,8 @@ async fn a_pair_without_its_picture_is_not_cached_and_that_is_logged() {
         "{log}"
     );
     assert_eq!(writer.stats.cache_failures.get(), 50);
+    // Its thread creates the directory, which must not come after the removal.
+    assert!(files.stop(std::time::Duration::from_secs(10)).await);
 }
 
 #[test]
