@@ -247,11 +247,16 @@ impl Chromium {
         }
     }
 
-    /// Selects what an input has and types over it.
-    pub async fn type_into(&mut self, id: &str, text: &str) {
+    /// Selects what an input has and types over it. The input keeps the focus.
+    pub async fn overtype(&mut self, id: &str, text: &str) {
         self.click(id).await;
         self.eval(&format!("document.getElementById('{id}').select()")).await;
         self.call("Input.insertText", json!({"text": text})).await;
+    }
+
+    /// The same, then leaves the input.
+    pub async fn type_into(&mut self, id: &str, text: &str) {
+        self.overtype(id, text).await;
         // Leaving the input takes the change over.
         self.eval(&format!("document.getElementById('{id}').blur()")).await;
     }

@@ -212,9 +212,7 @@ async fn the_answer_to_an_earlier_check_does_not_hide_what_is_wrong_with_a_name(
     page.wait_for("heldChecks()", |held| *held == 1).await;
     let inside = places(&mut page, [(0.7, 0.4)]).await;
     page.drag_mouse(&inside).await;
-    page.click("shape-name").await;
-    page.eval("document.getElementById('shape-name').select()").await;
-    page.call("Input.insertText", json!({"text": "two words"})).await;
+    page.overtype("shape-name", "two words").await;
     press(&mut page, "Enter", 13, 0).await;
     page.eval("release()").await;
     let error = page.eval("document.getElementById('editor-error').textContent").await;

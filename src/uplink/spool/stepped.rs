@@ -61,8 +61,8 @@ impl SteppedSpool {
         self.usable
     }
 
-    /// The disk is full: of the job that was taken only the reading is done, or the opening fails. Returns whether the spool can be
-    /// used.
+    /// The disk is full: of the job that was taken only the reading is done; without a job the spool fails. Returns whether the spool
+    /// can be used.
     pub fn fail(&mut self) -> bool {
         let full = DatabaseError::Io(io::Error::from(io::ErrorKind::StorageFull));
         let changes = |job: &SpoolJob| !job.write.is_empty() || !job.delete.is_empty();
